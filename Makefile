@@ -1,0 +1,49 @@
+# Two commands are all a new user needs: `make demo` and `make test`. Both make their own environment in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := demo
+
+.PHONY: help env demo test test-slow lint format clean
+
+help:
+	@echo "make demo       draw a category, ingest, fit, score and evaluate it; results in $(DEMO)/"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the tests that take more than a minute each"
+	@echo "make lint       ruff and mypy"
+	@echo "make clean      remove $(VENV) and $(DEMO)"
+
+env: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/uniad-ray scenes $(DEMO)/source
+	$(BIN)/uniad-ray ingest $(DEMO)/source $(DEMO)/archive
+	$(BIN)/uniad-ray fit $(DEMO)/archive --bundles $(DEMO)/bundles
+	$(BIN)/uniad-ray score $(DEMO)/archive --bundles $(DEMO)/bundles --out $(DEMO)/run
+	$(BIN)/uniad-ray evaluate $(DEMO)/run
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO)

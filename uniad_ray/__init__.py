@@ -1,0 +1,3 @@
+"""Visual anomaly detection, structural and logical, for production image archives, on Ray."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Typed configuration: strict pydantic models, YAML profiles, overrides."""

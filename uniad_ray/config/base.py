@@ -1,0 +1,11 @@
+"""The strict base of every configuration model."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StrictModel(BaseModel):
+    """A frozen pydantic model that refuses unknown keys, so that a misspelt option is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -1,0 +1,150 @@
+"""Loads profiles and applies overrides; every mistake becomes one line with the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("uniad_ray.config") / "profiles"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
+    """Loads a profile and applies overrides.
+
+    Args:
+        profile: Name of a profile of the package, or the path of a YAML file.
+        overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
+
+    Raises:
+        ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
+    """
+    source, text = _profile_text(profile)
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{source}: expected keys and values at the top level")
+    for assignment in overrides:
+        _assign(document, assignment)
+    where = f"{source} with --set" if overrides else source
+    return validate(FitConfig, document, where=where)
+
+
+def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:
+    """Validates a document and turns pydantic's errors into one readable line.
+
+    Args:
+        model: Model to build.
+        document: Parsed YAML or JSON.
+        where: File or option the document came from.
+        prefix: Key of the document within that file, such as `experts.patch.config`.
+
+    Raises:
+        ConfigError: The document does not fit.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(model, dict(entry), prefix) for entry in error.errors()]
+        raise ConfigError(f"{where}: {'; '.join(lines)}") from error
+
+
+def import_class(path: str, *, where: str) -> type[Any]:
+    """Imports a class named `package.module:Class`.
+
+    Raises:
+        ConfigError: There is no such module or class.
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: class {path!r} cannot be imported: {error}") from error
+    if not isinstance(found, type):
+        raise ConfigError(f"{where}: {path!r} is not a class")
+    return found
+
+
+def _profile_text(profile: str) -> tuple[str, str]:
+    if profile in profile_names():
+        return f"profile {profile}", (resources.files("uniad_ray.config") / "profiles" / f"{profile}.yaml").read_text(
+            "utf-8"
+        )
+    path = Path(profile).expanduser()
+    if path.is_file():
+        try:
+            return str(path), path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+    raise ConfigError(f"no profile {profile!r}: name one of {', '.join(profile_names())}, or an existing YAML file")
+
+
+def _assign(document: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {assignment}: write it as key.of.option=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
+    *parents, last = key.split(".")
+    target = document
+    for depth, name in enumerate(parents):
+        following = target.setdefault(name, {})
+        if not isinstance(following, dict):
+            raise ConfigError(f"--set {assignment}: {'.'.join(parents[: depth + 1])} has no keys below it")
+        target = following
+    target[last] = copy.deepcopy(value)
+
+
+def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join([*([prefix] if prefix else []), *location]) or "the whole"
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(model, location[:-1])
+        return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    got = "" if error["type"] == "value_error" else f" (got {error.get('input')!r:.80})"
+    return f"{key}: {message}{got}"
+
+
+def _allowed_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Names the keys that are allowed at a place, walking down through nested models and dictionaries of models."""
+    current: type[BaseModel] | None = model
+    for name in location:
+        if current is None:
+            return []
+        fields = {field.alias or key: field for key, field in current.model_fields.items()}
+        if name not in fields:
+            continue
+        current = _model_in(fields[name].annotation)
+    return sorted(field.alias or key for key, field in current.model_fields.items()) if current else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _model_in(argument):
+            return found
+    return None

@@ -1,0 +1,98 @@
+"""The root configuration of a fit: which networks, which experts, how they are calibrated and fused."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from uniad_ray.config.base import StrictModel
+
+
+class ComponentConfig(StrictModel):
+    """A perceiver or an expert, named by its class, with the configuration that its class defines."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=False)
+
+    class_path: str = Field(
+        alias="class", pattern=r"^[\w.]+:\w+$", description="Where the class is, as `package.module:Class`."
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that class; checked by its config_model."
+    )
+
+
+class CalibrationConfig(StrictModel):
+    """How scores of normal images that no expert has seen set mean, deviation and threshold."""
+
+    holdout: float = Field(
+        default=0.2, gt=0, lt=0.9, description="Share of the normal images kept out of the fit, chosen by hash."
+    )
+    min_images: int = Field(
+        default=50,
+        ge=2,
+        description="With fewer normal images than this, cross-fitting takes the place of the hold-out.",
+    )
+    folds: int = Field(
+        default=5,
+        ge=2,
+        description="Parts in cross-fitting; with no more images than twice this, each image is its own part.",
+    )
+    use_validation_split: bool = Field(
+        default=True,
+        description="Calibrate on the source's own `validation` split where it holds at least `min_validation` images.",
+    )
+    min_validation: int = Field(default=20, ge=2, description="Fewer validation images than this are fitted instead.")
+    false_positive_rate: float = Field(
+        default=0.01, gt=0, lt=1, description="Share of normal images that the threshold may call anomalous."
+    )
+
+
+class FusionConfig(StrictModel):
+    """How calibrated scores become one."""
+
+    weights: dict[str, float] = Field(default_factory=dict, description="Weight by expert; 1 where none is given.")
+
+
+class FitConfig(StrictModel):
+    """Everything that decides what a fitted bundle is; a profile is one of these as YAML."""
+
+    name: str = Field(description="Name of the profile.")
+    input_size: int = Field(
+        default=256, ge=32, le=4096, description="Side of the square that images are resized to, pixels."
+    )
+    map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
+    batch_size: int = Field(default=16, ge=1, le=1024, description="Images that pass the networks together.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random in the fit.")
+    perceivers: dict[str, ComponentConfig] = Field(
+        description="Networks by name; only those that are needed are loaded."
+    )
+    experts: dict[str, ComponentConfig] = Field(description="Experts by name.")
+    expert_sets: dict[str, tuple[str, ...]] = Field(description="Named choices of experts.")
+    expert_set: str = Field(description="The choice in force.")
+    calibration: CalibrationConfig = CalibrationConfig()
+    fusion: FusionConfig = FusionConfig()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        if self.expert_set not in self.expert_sets:
+            raise ValueError(
+                f"expert_set is {self.expert_set!r}; expert_sets has {', '.join(sorted(self.expert_sets))}"
+            )
+        for set_name, members in self.expert_sets.items():
+            if not members:
+                raise ValueError(f"expert_sets.{set_name} is empty; name at least one expert")
+            unknown = sorted(set(members) - set(self.experts))
+            if unknown:
+                raise ValueError(
+                    f"expert_sets.{set_name} names {unknown}; experts has {', '.join(sorted(self.experts))}"
+                )
+        unknown = sorted(set(self.fusion.weights) - set(self.experts))
+        if unknown:
+            raise ValueError(f"fusion.weights names {unknown}; experts has {', '.join(sorted(self.experts))}")
+        return self
+
+    @property
+    def chosen_experts(self) -> tuple[str, ...]:
+        """Names of the experts in force, in order."""
+        return self.expert_sets[self.expert_set]
