@@ -1,0 +1,58 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from support.s3_server import S3Server, run_s3_server
+
+# Machines are noisy: a slow example is no failure.
+settings.register_profile("uniad_ray", deadline=None)
+settings.load_profile("uniad_ray")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server, with its endpoint and keys in the environment until the session ends."""
+    with run_s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        # Nothing of the developer's own AWS configuration may reach, or be reached by, a test.
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def s3_prefix(s3_server: S3Server) -> str:
+    """A fresh `s3://bucket/<unique>` with nothing below it."""
+    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of an empty root, once on the local disk and once in S3."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("s3_prefix"))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its environment must be there before Ray starts
+    """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()

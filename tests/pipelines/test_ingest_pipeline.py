@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.trees import loco_tree, mvtec_tree, png, write
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.errors import ArchiveError
+from uniad_ray.pipelines.ingest import ingest
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+SMALL = ShardLimits(rows=4, row_group_rows=2)
+
+
+def upload(folder: Path, root: str) -> str:
+    """Copies a local tree to the root of a store and gives the URI it has there."""
+    target = Location.parse(root) / folder.name
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+    return target.uri
+
+
+def all_bytes(archive: str) -> dict[str, bytes]:
+    return {info.relative: info.location.read_bytes() for info in Location.parse(archive).list()}
+
+
+def rows(archive: str) -> list[dict[str, object]]:
+    root = Location.parse(archive)
+    found: list[dict[str, object]] = []
+    for shard in read_manifest(root).shards:
+        found += pq.read_table(io.BytesIO((root / shard.path).read_bytes())).to_pylist()
+    return found
+
+
+def test_a_tree_becomes_shards_with_every_byte(tmp_path: Path, store_root: str) -> None:
+    tree = mvtec_tree(tmp_path / "bottle", train=5, good=2, bad=2)
+    write(tree / "test/good/broken.png", b"not an image at all")
+    report = ingest(upload(tree, store_root), f"{store_root}/archive", limits=SMALL)
+    assert (report.new_images, report.images, len(report.rejected)) == (9, 9, 1)
+    manifest = read_manifest(Location.parse(f"{store_root}/archive"))
+    assert manifest.categories["bottle"].labels == {"test/anomalous": 2, "test/normal": 2, "train/normal": 5}
+    assert manifest.rejected[0].source_uri.endswith("broken.png")
+    assert manifest.rejected[0].reason.startswith("not_an_image")
+    assert all(group.rows <= 2 for shard in manifest.shards for group in shard.row_groups)
+    by_name = {str(row["source_uri"]).split("bottle/")[1]: row for row in rows(f"{store_root}/archive")}
+    assert by_name["train/good/000.png"]["image"] == (tree / "train/good/000.png").read_bytes()
+    assert by_name["test/spot/001.png"]["masks"][0]["mask"] == (tree / "ground_truth/spot/001_mask.png").read_bytes()  # type: ignore[index]
+
+
+def test_again_after_the_end_adds_nothing_and_changes_no_byte(tmp_path: Path, store_root: str) -> None:
+    source = upload(mvtec_tree(tmp_path / "bottle"), store_root)
+    ingest(source, f"{store_root}/archive", limits=SMALL)
+    before = all_bytes(f"{store_root}/archive")
+    report = ingest(source, f"{store_root}/archive", limits=SMALL)
+    assert report.new_images == 0
+    assert all_bytes(f"{store_root}/archive") == before
+
+
+def test_a_broken_off_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    tree = mvtec_tree(tmp_path / "bottle", train=9)
+    ingest(str(tree), str(tmp_path / "whole"), limits=SMALL)
+    ingest(str(tree), str(tmp_path / "broken"), limits=SMALL)
+    root = Location.parse(tmp_path / "broken")
+    plan_folder = next(info.relative for info in (root / "_ingest").list(suffix="plan.parquet")).split("/")[0]
+    shards = read_manifest(root).shards
+    # As after a kill -9: one shard written without its record, one not at all, no record of the ingest, no manifest.
+    (root / "_ingest" / plan_folder / "ingest.json").delete()
+    (root / "manifest.json").delete()
+    for index in (1, 2):
+        (root / "_ingest" / plan_folder / f"shards/{index:05d}.json").delete()
+    (root / shards[2].path).delete()
+    with pytest.raises(ArchiveError, match="run `uniad-ray ingest"):
+        read_manifest(root)
+    report = ingest(str(tree), str(tmp_path / "broken"), limits=SMALL)
+    assert report.skipped_shards == len(shards) - 2
+    assert all_bytes(str(tmp_path / "broken")) == all_bytes(str(tmp_path / "whole"))
+
+
+def test_new_images_and_categories_are_added_and_changed_ones_refused(tmp_path: Path) -> None:
+    archive = str(tmp_path / "archive")
+    tree = mvtec_tree(tmp_path / "bottle", train=3, good=1, bad=1)
+    first = ingest(str(tree), archive, limits=SMALL)
+    write(tree / "train/good/100.png", png(100))
+    write(tree / "train/good/000.png", png(0, 64))
+    second = ingest(str(tree), archive, limits=SMALL)
+    assert (second.new_images, second.images) == (1, first.images + 1)
+    assert "changed since it was ingested" in second.rejected[0].reason
+    third = ingest(str(loco_tree(tmp_path / "box")), archive, limits=SMALL)
+    manifest = read_manifest(Location.parse(archive))
+    assert set(manifest.categories) == {"bottle", "box"}
+    assert manifest.images == third.images == second.images + 14
+    assert manifest.categories["box"].defects_config is not None
+    keys = [row["row_key"] for row in rows(archive)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_archive_does_not_depend_on_where_the_source_lies(tmp_path: Path, s3_prefix: str) -> None:
+    tree = mvtec_tree(tmp_path / "bottle")
+    ingest(str(tree), str(tmp_path / "archive"), limits=SMALL)
+    ingest(upload(tree, s3_prefix), f"{s3_prefix}/archive", limits=SMALL)
+    local = [{**row, "source_uri": None, "masks": None} for row in rows(str(tmp_path / "archive"))]
+    remote = [{**row, "source_uri": None, "masks": None} for row in rows(f"{s3_prefix}/archive")]
+    assert local == remote

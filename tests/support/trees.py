@@ -1,0 +1,70 @@
+"""Small image trees for tests: flat colour images with a little noise, cheap to draw and to score."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def png(seed: int, size: int = 48, *, spot: bool = False, mode: str = "RGB") -> bytes:
+    """A noisy grey picture, with a bright square in its middle where `spot`."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.normal(120, 8, (size, size, 3)).clip(0, 255).astype(np.uint8)
+    if spot:
+        low, high = size // 3, 2 * size // 3
+        pixels[low:high, low:high] = (250, 30, 30)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def mask_png(size: int = 48, value: int = 255) -> bytes:
+    """The mask of the bright square."""
+    mask = np.zeros((size, size), dtype=np.uint8)
+    low, high = size // 3, 2 * size // 3
+    mask[low:high, low:high] = value
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def mvtec_tree(root: Path, *, train: int = 6, good: int = 3, bad: int = 3, seed: int = 0, size: int = 48) -> Path:
+    """One category in MVTec AD's layout, defect kind `spot`."""
+    for index in range(train):
+        write(root / f"train/good/{index:03d}.png", png(seed * 1000 + index, size))
+    for index in range(good):
+        write(root / f"test/good/{index:03d}.png", png(seed * 1000 + 100 + index, size))
+    for index in range(bad):
+        write(root / f"test/spot/{index:03d}.png", png(seed * 1000 + 200 + index, size, spot=True))
+        write(root / f"ground_truth/spot/{index:03d}_mask.png", mask_png(size))
+    return root
+
+
+def loco_tree(root: Path) -> Path:
+    """One category in MVTec LOCO's layout: several masks an image, grey values name the defects."""
+    for index in range(4):
+        write(root / f"train/good/{index:03d}.png", png(index))
+        write(root / f"validation/good/{index:03d}.png", png(50 + index))
+        write(root / f"test/good/{index:03d}.png", png(100 + index))
+    write(root / "test/logical_anomalies/000.png", png(200, spot=True))
+    write(root / "ground_truth/logical_anomalies/000/000.png", mask_png(value=254))
+    write(root / "ground_truth/logical_anomalies/000/001.png", mask_png(value=253))
+    write(root / "test/structural_anomalies/000.png", png(201, spot=True))
+    write(root / "ground_truth/structural_anomalies/000/000.png", mask_png(value=250))
+    defects = [
+        {"defect_name": "missing", "pixel_value": 254, "saturation_threshold": 100, "relative_saturation": False},
+        {"defect_name": "extra", "pixel_value": 253, "saturation_threshold": 100, "relative_saturation": False},
+        {"defect_name": "scratch", "pixel_value": 250, "saturation_threshold": 1.0, "relative_saturation": True},
+    ]
+    write(root / "defects_config.json", json.dumps(defects).encode())
+    return root

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.trees import loco_tree, mvtec_tree, png, write
+
+from uniad_ray.archive.images import ImageLimits
+from uniad_ray.archive.ingest import build_shard, plan_ingest, read_planned_shard
+from uniad_ray.archive.layouts import Rejected, SourceImage, open_source, row_key
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.errors import ArchiveError
+
+
+def source_image(index: int, *, category: str = "c", size: int = 10, split: str = "train") -> SourceImage:
+    return SourceImage(
+        row_key(category, f"{split}{index}"), f"/s/{category}/{index}", size, category, split, None, None, None
+    )
+
+
+@given(
+    files=st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(1, 50), st.sampled_from(["test", "train"])), max_size=50
+    ),
+    rows=st.integers(1, 7),
+    most_bytes=st.integers(1, 120),
+)
+def test_shards_hold_each_file_once_and_keep_their_bounds(
+    files: list[tuple[str, int, str]], rows: int, most_bytes: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images = [
+        source_image(index, category=category, size=size, split=split)
+        for index, (category, size, split) in enumerate(files)
+    ]
+    plan = plan_ingest(images, limits=ShardLimits(rows=rows, bytes=most_bytes))
+    path = tmp_path_factory.mktemp("plan") / "plan.parquet"
+    path.write_bytes(plan.data)
+    shards = [read_planned_shard(Location.parse(path), index) for index in range(len(plan.shards))]
+    assert sorted(entry["row_key"] for shard in shards for entry in shard) == sorted(image.row_key for image in images)
+    assert len(set(plan.shards)) == len(plan.shards)
+    for name, shard in zip(plan.shards, shards, strict=True):
+        assert len({entry["category"] for entry in shard}) == 1
+        assert {entry["shard"] for entry in shard} == {name}
+        assert len(shard) <= rows
+        assert len(shard) == 1 or sum(entry["source_bytes"] for entry in shard) <= most_bytes
+
+
+def test_the_same_listing_gives_the_same_plan_and_another_gives_another() -> None:
+    images = [source_image(index) for index in range(5)]
+    limits = ShardLimits()
+    assert plan_ingest(images, limits=limits) == plan_ingest(images, limits=limits)
+    assert plan_ingest(images, limits=limits).ingest_id != plan_ingest(images[:4], limits=limits).ingest_id
+    grown = [*images[:4], source_image(4, size=11)]
+    assert plan_ingest(images, limits=limits).ingest_id != plan_ingest(grown, limits=limits).ingest_id
+
+
+def test_known_rows_are_left_out_and_changed_ones_refused() -> None:
+    images = [source_image(index) for index in range(3)]
+    known = {images[0].row_key: 10, images[1].row_key: 999}
+    plan = plan_ingest(images, limits=ShardLimits(), known_rows=known)
+    assert plan.images == 1
+    assert [entry.source_uri for entry in plan.rejected] == [images[1].uri]
+    assert "changed since it was ingested" in plan.rejected[0].reason
+
+
+def test_two_files_with_one_key_are_refused() -> None:
+    with pytest.raises(ArchiveError, match="second file with the same category and path"):
+        plan_ingest([source_image(1), source_image(1)], limits=ShardLimits())
+
+
+def test_rejected_names_are_kept() -> None:
+    plan = plan_ingest([Rejected("/s/a.txt", "no image")], limits=ShardLimits())
+    assert plan.shards == ()
+    assert plan.rejected == (Rejected("/s/a.txt", "no image"),)
+
+
+def build(root: Path, tmp_path: Path, *, delete: str | None = None) -> object:
+    source = open_source(Location.parse(root))
+    plan = plan_ingest(source.entries(), limits=ShardLimits())
+    (tmp_path / "plan.parquet").write_bytes(plan.data)
+    planned = read_planned_shard(Location.parse(tmp_path / "plan.parquet"), 0)
+    if delete:
+        (root / delete).unlink()
+    return build_shard(
+        planned, defects=source.defects.get(root.name), image_limits=ImageLimits(), shard_limits=ShardLimits()
+    )[1]
+
+
+def test_what_is_no_image_is_recorded_with_the_reason_and_the_rest_is_taken(tmp_path: Path) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=3, good=0, bad=0)
+    write(root / "train/good/100.png", b"this is text")
+    write(root / "train/good/101.png", b"")
+    record = build(root, tmp_path, delete="train/good/002.png")
+    assert record.shard.rows == 2  # type: ignore[attr-defined]
+    reasons = {Path(entry.source_uri).name: entry.reason for entry in record.rejected}  # type: ignore[attr-defined]
+    assert reasons["100.png"].startswith("not_an_image: ")
+    assert reasons["101.png"].startswith("empty: ")
+    assert reasons["002.png"] == "gone since the source was listed"
+
+
+def test_defects_are_named_by_the_grey_value_of_their_masks(tmp_path: Path) -> None:
+    record = build(loco_tree(tmp_path / "box"), tmp_path)
+    assert record.shard.defect_kinds == {"extra+missing": 1, "scratch": 1}  # type: ignore[attr-defined]
+
+
+def test_a_shard_with_no_image_at_all_is_recorded(tmp_path: Path) -> None:
+    write(tmp_path / "x/a.png", b"no image")
+    record = build(tmp_path / "x", tmp_path)
+    assert record.shard is None  # type: ignore[attr-defined]
+    assert len(record.rejected) == 1  # type: ignore[attr-defined]
+
+
+def test_image_bytes_and_size_are_those_of_the_file(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
+    source = open_source(Location.parse(root))
+    plan = plan_ingest(source.entries(), limits=ShardLimits())
+    (tmp_path / "plan.parquet").write_bytes(plan.data)
+    planned = read_planned_shard(Location.parse(tmp_path / "plan.parquet"), 0)
+    data, _ = build_shard(planned, defects=None, image_limits=ImageLimits(), shard_limits=ShardLimits())
+    assert data is not None
+    (tmp_path / "shard.parquet").write_bytes(data)
+    rows = pq.read_table(tmp_path / "shard.parquet").to_pylist()
+    assert rows[0]["image"] == png(0)
+    assert (rows[0]["width"], rows[0]["height"], rows[0]["format"]) == (48, 48, "PNG")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.trees import loco_tree, mask_png, mvtec_tree, png, write
+
+from uniad_ray.archive.layouts import Rejected, SourceImage, defect_kinds_by_value, open_source, row_key
+from uniad_ray.archive.object_store import Location
+from uniad_ray.errors import ArchiveError
+
+
+def images(root: Path, **options: object) -> list[SourceImage]:
+    source = open_source(Location.parse(root), **options)  # type: ignore[arg-type]
+    return [entry for entry in source.entries() if isinstance(entry, SourceImage)]
+
+
+def rejects(root: Path, **options: object) -> dict[str, str]:
+    source = open_source(Location.parse(root), **options)  # type: ignore[arg-type]
+    return {Path(entry.source_uri).name: entry.reason for entry in source.entries() if isinstance(entry, Rejected)}
+
+
+def test_tree_of_one_category_takes_the_folder_name_and_pairs_masks(tmp_path: Path) -> None:
+    found = images(mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=1))
+    by_place = {(entry.split, entry.defect_kind): entry for entry in found}
+    assert set(by_place) == {("train", None), ("test", None), ("test", "spot")}
+    bad = by_place["test", "spot"]
+    assert (bad.category, bad.label, bad.anomaly_type) == ("bottle", "anomalous", None)
+    assert [Path(uri).name for uri in bad.mask_uris] == ["000_mask.png"]
+    assert by_place["train", None].label == "normal"
+    assert by_place["test", None].mask_uris == ()
+
+
+def test_tree_of_several_categories_is_split_and_can_be_narrowed(tmp_path: Path) -> None:
+    mvtec_tree(tmp_path / "a", train=1, good=1, bad=1)
+    mvtec_tree(tmp_path / "b", train=2, good=1, bad=1)
+    assert {entry.category for entry in images(tmp_path)} == {"a", "b"}
+    assert {entry.category for entry in images(tmp_path, category="b")} == {"b"}
+    with pytest.raises(ArchiveError, match="no category 'c' there; it holds a, b"):
+        images(tmp_path, category="c")
+
+
+def test_equal_names_in_two_categories_do_not_share_masks_or_keys(tmp_path: Path) -> None:
+    mvtec_tree(tmp_path / "a", train=1, good=1, bad=1)
+    mvtec_tree(tmp_path / "b", train=1, good=1, bad=1)
+    found = images(tmp_path)
+    assert len({entry.row_key for entry in found}) == len(found)
+    for entry in found:
+        assert all(f"/{entry.category}/" in uri for uri in entry.mask_uris)
+
+
+def test_loco_tree_has_several_masks_types_and_defect_names(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    found = {entry.anomaly_type: entry for entry in images(root) if entry.label == "anomalous"}
+    assert [Path(uri).name for uri in found["logical"].mask_uris] == ["000.png", "001.png"]
+    assert [Path(uri).name for uri in found["structural"].mask_uris] == ["000.png"]
+    assert {entry.split for entry in images(root)} == {"train", "validation", "test"}
+    source = open_source(Location.parse(root))
+    assert defect_kinds_by_value(source.defects["box"]) == {254: "missing", 253: "extra", 250: "scratch"}
+
+
+def test_row_keys_follow_from_the_tree_and_not_from_its_place(tmp_path: Path) -> None:
+    first = images(mvtec_tree(tmp_path / "one" / "bottle"))
+    second = images(mvtec_tree(tmp_path / "two" / "bottle"))
+    assert [entry.row_key for entry in first] == [entry.row_key for entry in second]
+    assert first[0].row_key == row_key("bottle", "test/good/000.png")
+
+
+def test_plain_folder_takes_any_depth_with_the_given_label(tmp_path: Path) -> None:
+    write(tmp_path / "x/a.png", png(0))
+    write(tmp_path / "x/deep/er/b.jpg", png(1))
+    found = images(tmp_path / "x", split="train", label="normal")
+    assert [(entry.category, entry.split, entry.label) for entry in found] == [("x", "train", "normal")] * 2
+    unknown = images(tmp_path / "x", category="y")
+    assert [(entry.category, entry.split, entry.label) for entry in unknown] == [("y", "archive", None)] * 2
+
+
+def test_a_tree_read_as_a_folder_takes_everything_as_an_image(tmp_path: Path) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=1)
+    assert len(images(root, layout="folder")) == 4
+
+
+def test_files_that_are_no_images_by_name_are_refused_with_the_reason(tmp_path: Path) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
+    write(root / "train/good/notes.txt", b"hello")
+    write(root / "readme.md", b"hello")
+    write(root / "other/place.png", png(1))
+    found = rejects(root)
+    assert found["notes.txt"] == "not an image: notes.txt has suffix .txt"
+    assert "not under train/" in found["readme.md"]
+    assert "not under train/" in found["place.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"split": "train"}, "leave out --split"), ({"label": "normal"}, "leave out --split")],
+)
+def test_a_tree_refuses_options_of_a_plain_folder(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
+    with pytest.raises(ArchiveError, match=message):
+        images(root, **options)
+
+
+def test_an_empty_source_and_a_folder_that_is_no_tree_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="nothing there"):
+        images(tmp_path)
+    write(tmp_path / "a.png", png(0))
+    with pytest.raises(ArchiveError, match="use --layout folder"):
+        images(tmp_path, layout="mvtec")
+
+
+def test_damaged_defect_lists_are_clear_errors(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    write(root / "defects_config.json", b"{not json")
+    with pytest.raises(ArchiveError, match=r"defects_config\.json: not valid JSON"):
+        images(root)
+    write(root / "defects_config.json", b'{"a": 1}')
+    with pytest.raises(ArchiveError, match="expected a list of objects"):
+        images(root)
+
+
+def test_a_mask_folder_is_no_source_of_images(tmp_path: Path) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=1)
+    write(root / "ground_truth/spot/orphan_mask.png", mask_png())
+    assert len(images(root)) == 2

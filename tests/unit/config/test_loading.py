@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from uniad_ray.config.loading import import_class, load_config, profile_names
+from uniad_ray.errors import ConfigError
+
+MINIMAL = {
+    "name": "mine",
+    "perceivers": {"net": {"class": "a.b:C", "config": {"x": 1}}},
+    "experts": {"patch": {"class": "a.b:D"}},
+    "expert_sets": {"patch": ["patch"]},
+    "expert_set": "patch",
+}
+
+
+def write(path: Path, **changes: object) -> str:
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+def test_both_profiles_load() -> None:
+    assert set(profile_names()) >= {"embedded", "paper"}
+    for name in profile_names():
+        assert load_config(name).name == name
+
+
+def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
+    profile = write(tmp_path / "p.yaml")
+    config = load_config(
+        profile,
+        [
+            "calibration.holdout=0.5",
+            "perceivers.net.config.levels=[1, 2]",
+            "experts.patch.config.new.deep=true",
+            "seed=7",
+        ],
+    )
+    assert config.calibration.holdout == 0.5
+    assert config.perceivers["net"].config == {"x": 1, "levels": [1, 2]}
+    assert config.experts["patch"].config == {"new": {"deep": True}}
+    assert config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("calibration.holdot=0.5", "calibration.holdot: unknown key; allowed: false_positive_rate, folds, holdout"),
+        ("calibration.holdout=2", r"calibration.holdout: input should be less than 0.9 \(got 2\)"),
+        ("input_size=big", r"input_size: input should be a valid integer.*\(got 'big'\)"),
+        ("sise=3", "sise: unknown key; allowed: batch_size"),
+        ("expert_set=none", "expert_set is 'none'; expert_sets has patch"),
+        ("expert_sets.patch=[other]", r"expert_sets.patch names \['other'\]; experts has patch"),
+        ("expert_sets.patch=[]", "expert_sets.patch is empty"),
+        ("fusion.weights.other=1", r"fusion.weights names \['other'\]"),
+        ("perceivers.net.clas=a:B", "perceivers.net.clas: unknown key; allowed: class, config"),
+        ("perceivers.net.class=nonsense", "perceivers.net.class: string should match pattern"),
+        ("calibration", "write it as key.of.option=value"),
+        ("=3", "write it as key.of.option=value"),
+        ("name.deep=3", "name has no keys below it"),
+        ("seed=[", "the value is not valid YAML"),
+    ],
+)
+def test_wrong_overrides_give_one_line_with_the_key_and_what_is_allowed(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(write(tmp_path / "p.yaml"), [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_files_name_the_file(tmp_path: Path) -> None:
+    profile = write(tmp_path / "mine.yaml", map_size="x")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: map_size: input should be a valid integer"):
+        load_config(profile)
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match=r"list\.yaml: expected keys and values"):
+        load_config(str(tmp_path / "list.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: not valid YAML"):
+        load_config(str(tmp_path / "bad.yaml"))
+    with pytest.raises(ConfigError, match="no profile 'gone': name one of embedded, paper, or an existing YAML file"):
+        load_config("gone")
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in MINIMAL.items() if name != "experts"}))
+    with pytest.raises(ConfigError, match="experts: missing"):
+        load_config(str(path))
+
+
+def test_classes_are_imported_by_name() -> None:
+    assert import_class("pathlib:Path", where="here") is Path
+    for wrong in ("pathlib:Nothing", "no_such_module:Path", "pathlib:sys"):
+        with pytest.raises(ConfigError, match="here: "):
+            import_class(wrong, where="here")

@@ -1,0 +1,1 @@
+"""Images at rest: object stores, Parquet shards, layouts, manifests, synthetic scenes."""

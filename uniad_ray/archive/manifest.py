@@ -1,0 +1,191 @@
+"""The manifest of an archive: which shards there are, what they hold, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from uniad_ray.archive.object_store import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ArchiveError, StoreError
+
+MANIFEST_NAME = "manifest.json"
+LISTED_REJECTS = 10_000
+"""Rejected files listed in the manifest itself; the records of the shards list all."""
+
+
+class RowGroup(StrictModel):
+    """One chunk of a shard: rows of one split."""
+
+    rows: int
+    split: str
+
+
+class Shard(StrictModel):
+    """One Parquet file of images of one category.
+
+    Attributes:
+        path: Path within the archive.
+        category: Category of all its rows.
+        row_groups: Its chunks in order.
+        bytes: Size of the file.
+        sha256: Digest of the file.
+        labels: Rows by label (`normal`, `anomalous`, `unknown`) and split, as `split/label`.
+        defect_kinds: Anomalous rows by defect kind.
+    """
+
+    path: str
+    category: str
+    row_groups: tuple[RowGroup, ...]
+    bytes: int
+    sha256: str
+    labels: dict[str, int]
+    defect_kinds: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Number of image rows."""
+        return sum(group.rows for group in self.row_groups)
+
+
+class RejectedFile(StrictModel):
+    """A file of the source that is not an image, with the reason."""
+
+    source_uri: str
+    reason: str
+
+
+class CategorySummary(StrictModel):
+    """What the archive holds of one category."""
+
+    images: int
+    labels: dict[str, int]
+    defect_kinds: dict[str, int]
+    defects_config: list[dict[str, Any]] | None = Field(
+        default=None, description="LOCO's defects_config.json as it came, for the saturation areas of sPRO."
+    )
+
+
+class ArchiveManifest(StrictModel):
+    """The archive as readers see it; written last, so that a manifest always describes whole shards.
+
+    Attributes:
+        schema_version: Version of the image schema.
+        digest: sha256 over the paths and digests of all shards; the identity of the archive's content.
+        images: Number of image rows.
+        categories: Summaries by category.
+        shards: All shards, sorted by path.
+        rejected_count: Files of all sources that were not taken.
+        rejected: The first `LISTED_REJECTS` of them.
+        ingests: Ids of the ingests that filled the archive.
+    """
+
+    schema_version: int
+    digest: str
+    images: int
+    categories: dict[str, CategorySummary]
+    shards: tuple[Shard, ...]
+    rejected_count: int
+    rejected: tuple[RejectedFile, ...]
+    ingests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One row group of one shard: the unit of work, of retry and of commit."""
+
+    shard: str
+    row_group: int
+    rows: int
+    category: str
+    split: str
+
+    @property
+    def name(self) -> str:
+        """Name of everything derived from the chunk; follows from shard and row group alone."""
+        return f"{self.shard.removeprefix('images/').removesuffix('.parquet')}-{self.row_group:05d}"
+
+
+def chunks(
+    manifest: ArchiveManifest, *, categories: Iterable[str] | None = None, splits: Iterable[str] | None = None
+) -> Iterator[Chunk]:
+    """Lists the chunks of an archive in the order of shards and row groups.
+
+    Args:
+        manifest: Manifest of the archive.
+        categories: Take only these; None takes all.
+        splits: Take only these; None takes all.
+    """
+    wanted_categories = None if categories is None else set(categories)
+    wanted_splits = None if splits is None else set(splits)
+    for shard in manifest.shards:
+        if wanted_categories is not None and shard.category not in wanted_categories:
+            continue
+        for index, group in enumerate(shard.row_groups):
+            if wanted_splits is None or group.split in wanted_splits:
+                yield Chunk(shard.path, index, group.rows, shard.category, group.split)
+
+
+def build_manifest(
+    *,
+    schema_version: int,
+    shards: Iterable[Shard],
+    rejected: Iterable[RejectedFile],
+    defects: dict[str, Any],
+    ingests: Iterable[str],
+) -> ArchiveManifest:
+    """Sums shards up to a manifest; the same shards give the same manifest in whatever order they come."""
+    ordered = sorted(shards, key=lambda shard: shard.path)
+    digest = hashlib.sha256()
+    for shard in ordered:
+        digest.update(f"{shard.path} {shard.sha256}\n".encode())
+    categories = {}
+    for name in sorted({shard.category for shard in ordered}):
+        own = [shard for shard in ordered if shard.category == name]
+        categories[name] = CategorySummary(
+            images=sum(shard.rows for shard in own),
+            labels=_sum_counts(shard.labels for shard in own),
+            defect_kinds=_sum_counts(shard.defect_kinds for shard in own),
+            defects_config=defects.get(name),
+        )
+    all_rejected = sorted(set(rejected), key=lambda entry: (entry.source_uri, entry.reason))
+    return ArchiveManifest(
+        schema_version=schema_version,
+        digest=digest.hexdigest(),
+        images=sum(shard.rows for shard in ordered),
+        categories=categories,
+        shards=tuple(ordered),
+        rejected_count=len(all_rejected),
+        rejected=tuple(all_rejected[:LISTED_REJECTS]),
+        ingests=tuple(sorted(ingests)),
+    )
+
+
+def read_manifest(archive: Location) -> ArchiveManifest:
+    """Reads the manifest of an archive.
+
+    Raises:
+        ArchiveError: There is none, or it is damaged; the message says what to do.
+    """
+    location = archive / MANIFEST_NAME
+    if not location.exists():
+        raise ArchiveError(
+            f"{archive}: no {MANIFEST_NAME} there; run `uniad-ray ingest SOURCE {archive}` to its end first"
+        )
+    try:
+        return ArchiveManifest.model_validate(location.read_json())
+    except (ValidationError, StoreError) as error:
+        detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+        raise ArchiveError(f"{location}: damaged manifest ({detail}); run the ingest again to rebuild it") from error
+
+
+def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for entry in counts:
+        total.update(entry)
+    return dict(sorted(total.items()))

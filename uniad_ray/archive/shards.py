@@ -1,0 +1,195 @@
+"""Writes and reads the Parquet image shards."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uniad_ray.archive.manifest import Chunk, RowGroup, Shard
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
+from uniad_ray.errors import ArchiveError
+
+MAX_ROW_GROUP_ROWS = 64
+"""A chunk holds at most this many images, whatever the shard's bounds."""
+
+_UNCOMPRESSED_FORMATS = frozenset({"BMP"})
+
+
+@dataclass(frozen=True)
+class ShardLimits:
+    """Bounds of one shard.
+
+    Attributes:
+        rows: Most images in a shard.
+        bytes: A shard is closed before its encoded images exceed this, unless one image alone does.
+        row_group_rows: Most images in a chunk, 1 to 64.
+        row_group_bytes: A chunk is closed before its encoded images exceed this, unless one image alone does.
+    """
+
+    rows: int = 1024
+    bytes: int = 128 << 20
+    row_group_rows: int = MAX_ROW_GROUP_ROWS
+    row_group_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Checks the bounds."""
+        if not 1 <= self.row_group_rows <= MAX_ROW_GROUP_ROWS:
+            raise ArchiveError(f"row group rows: {self.row_group_rows} is not between 1 and {MAX_ROW_GROUP_ROWS}")
+        if self.rows < 1 or self.bytes < 1 or self.row_group_bytes < 1:
+            raise ArchiveError("shard limits: rows and bytes must be at least 1")
+
+
+def group_rows(sizes_and_splits: Iterable[tuple[int, str]], limits: ShardLimits) -> Iterator[tuple[int, int]]:
+    """Cuts a shard's rows into row groups that hold one split each and keep the limits.
+
+    Args:
+        sizes_and_splits: Encoded bytes and split of each row, in order.
+        limits: Bounds of the row groups.
+
+    Yields:
+        First row and row after the last of each group.
+    """
+    start = end = taken = 0
+    current: str | None = None
+    for size, split in sizes_and_splits:
+        full = end - start >= limits.row_group_rows or taken + size > limits.row_group_bytes
+        if end > start and (full or split != current):
+            yield start, end
+            start, taken = end, 0
+        current = split
+        taken += size
+        end += 1
+    if end > start:
+        yield start, end
+
+
+def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits) -> tuple[bytes, Shard]:
+    """Writes rows of one category as a Parquet file.
+
+    Encoded images are stored as they are: JPEG and PNG do not shrink, so that column is compressed only where a row's
+    format is itself uncompressed; all other columns are. The same rows give the same bytes.
+
+    Args:
+        path: Path of the shard within the archive.
+        rows: At least one row, values by column of schema `image`.
+        limits: Bounds of the row groups.
+
+    Returns:
+        The file's bytes and its entry in the manifest.
+
+    Raises:
+        ArchiveError: A row does not fit the schema.
+    """
+    schema = dataset_schema("image")
+    uncompressed = any(row["format"] in _UNCOMPRESSED_FORMATS for row in rows)
+    sink = io.BytesIO()
+    groups = []
+    with pq.ParquetWriter(sink, schema.arrow, **_writer_options(schema, compress_images=uncompressed)) as writer:
+        for start, end in group_rows(((len(row["image"]), row["split"]) for row in rows), limits):
+            members = rows[start:end]
+            table = schema.table({name: [row[name] for row in members] for name in schema.arrow.names})
+            writer.write_table(table, row_group_size=len(members))
+            groups.append(RowGroup(rows=len(members), split=members[0]["split"]))
+    data = sink.getvalue()
+    labels = Counter(f"{row['split']}/{row['label'] or 'unknown'}" for row in rows)
+    kinds = Counter(row["defect_kind"] for row in rows if row["defect_kind"] is not None)
+    entry = Shard(
+        path=path,
+        category=rows[0]["category"],
+        row_groups=tuple(groups),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        labels=dict(sorted(labels.items())),
+        defect_kinds=dict(sorted(kinds.items())),
+    )
+    return data, entry
+
+
+def read_chunk(archive: Location, chunk: Chunk, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads one row group of one shard, and of it only the columns asked for.
+
+    Args:
+        archive: Root of the archive.
+        chunk: Which row group.
+        columns: Columns of schema `image`; None reads all.
+
+    Raises:
+        ArchiveError: The shard is damaged, or not as the manifest or the schema says.
+    """
+    location = archive / chunk.shard
+    with open_parquet(location) as file:
+        dataset_schema("image").check_columns(file.schema_arrow, source=location.uri)
+        if chunk.row_group >= file.num_row_groups:
+            raise ArchiveError(
+                f"{location}: has {file.num_row_groups} row groups; the manifest speaks of {chunk.row_group}"
+            )
+        table = file.read_row_group(chunk.row_group, columns=None if columns is None else list(columns))
+    if table.num_rows != chunk.rows:
+        raise ArchiveError(
+            f"{location}: row group {chunk.row_group} holds {table.num_rows} rows; the manifest says {chunk.rows}"
+        )
+    return table
+
+
+@contextmanager
+def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file in any store for reading by row group.
+
+    Raises:
+        ArchiveError: The file is no Parquet file or is damaged.
+    """
+    with location.open_seekable() as handle:
+        try:
+            yield pq.ParquetFile(handle)
+        except (pa.ArrowInvalid, pa.ArrowException) as error:
+            raise ArchiveError(f"{location}: damaged Parquet file ({error}); ingest or score it again") from error
+
+
+def encode_table(schema: DatasetSchema, table: pa.Table) -> bytes:
+    """Writes a small derived table as Parquet; the same rows give the same bytes.
+
+    Raises:
+        ArchiveError: The table does not fit the schema.
+    """
+    schema.check(table, source=f"{schema.name} table")
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, schema.arrow, compression="zstd", store_schema=True) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def read_table(schema: DatasetSchema, location: Location) -> pa.Table:
+    """Reads a whole small dataset file and checks it.
+
+    Raises:
+        ArchiveError: The file is damaged or does not fit the schema.
+    """
+    with open_parquet(location) as file:
+        table = file.read()
+    schema.check(table, source=location.uri)
+    return table
+
+
+def _writer_options(schema: DatasetSchema, *, compress_images: bool) -> dict[str, Any]:
+    leaves = {"masks": ["masks.list.element.source_uri", "masks.list.element.mask"]}
+    plain = [leaf for name in schema.arrow.names for leaf in leaves.get(name, [name])]
+    blobs = {"image", "masks.list.element.mask"}
+    compression = dict.fromkeys(plain, "zstd")
+    if not compress_images:
+        compression["image"] = "none"
+    compression["masks.list.element.mask"] = "none"
+    return {
+        "compression": compression,
+        # Statistics of a blob column would store whole images as minimum and maximum.
+        "write_statistics": [leaf for leaf in plain if leaf not in blobs],
+        "use_dictionary": [leaf for leaf in plain if leaf not in blobs and leaf not in ("row_key", "image_id")],
+    }

@@ -1,0 +1,70 @@
+"""Shows how far a job is: a bar on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import NoReturn, Self, TextIO
+
+from tqdm import tqdm
+
+LOG_INTERVAL_SECONDS = 10.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Images done, rate, errors and time left of one job."""
+
+    def __init__(self, task: str, total: int, *, stream: TextIO | None = None) -> None:
+        """Starts the clock.
+
+        Args:
+            task: What is done, such as `scoring`.
+            total: Images to do.
+            stream: Where a bar would go; default stderr.
+        """
+        self._task = task
+        self._total = total
+        self._stream = stream or sys.stderr
+        self._done = 0
+        self._errors = 0
+        self._started = self._logged = time.monotonic()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Self:
+        """Opens the bar where the stream is a terminal."""
+        if self._stream.isatty():
+            self._bar = tqdm(total=self._total, desc=self._task, unit="image", file=self._stream, dynamic_ncols=True)
+        elif self._total:
+            _logger.info("%s: %d images", self._task, self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the bar; the last line is written whatever happened."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._total:
+            _logger.info(self.line())
+
+    def advance(self, images: int, errors: int = 0) -> None:
+        """Counts finished images, of which some may have failed."""
+        self._done += images
+        self._errors += errors
+        if self._bar is not None:
+            self._bar.update(images)
+            self._bar.set_postfix(errors=self._errors)
+        elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS:
+            self._logged = time.monotonic()
+            _logger.info(self.line())
+
+    def line(self) -> str:
+        """The state in words, such as `scoring: 640 of 1000 images, 41.2 images/s, 0 errors, 9 s left`."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = self._done / seconds
+        left = f"{(self._total - self._done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        return f"{self._task}: {self._done} of {self._total} images, {rate:.1f} images/s, {self._errors} errors, {left}"

@@ -1,0 +1,153 @@
+"""Starts Ray on this machine or joins a cluster, and always leaves the machine as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from uniad_ray.errors import RunError, UniadRayError
+
+MIN_LOGICAL_CPUS = 4
+"""Ray Data keeps a CPU for an actor pool and one for what feeds it; with one or two, some plans wait for ever."""
+
+_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "UNIAD_RAY_CACHE")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to work with.
+
+    Attributes:
+        logical_cpus: CPUs that Ray schedules by.
+        physical_cpus: CPUs that the machines have; fewer than `logical_cpus` on a small machine.
+        gpus: GPUs.
+    """
+
+    logical_cpus: float
+    physical_cpus: int
+    gpus: int
+
+    @property
+    def cpu_share(self) -> float:
+        """What one task or actor asks for, so that a pipeline of two stages always fits.
+
+        A joined cluster may have one or two CPUs; four shares then still fit side by side.
+        """
+        return min(1.0, self.logical_cpus / MIN_LOGICAL_CPUS)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[Cluster]:
+    """Gives a cluster for the length of a block.
+
+    An initialised Ray is used as it is and left running. Otherwise `address`, or the `RAY_ADDRESS` that
+    `ray job submit` sets, is joined; without either Ray is started on this machine with at least 4 logical CPUs, and
+    shut down at the end.
+
+    Args:
+        address: Address of a running cluster, or `auto`.
+
+    Raises:
+        RunError: The cluster cannot be joined or started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield _cluster(started_here=False)
+        return
+    target = address or os.environ.get("RAY_ADDRESS")
+    variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
+    try:
+        if target:
+            ray.init(
+                address=target,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": variables} if variables else None,
+            )
+        else:
+            ray.init(
+                address="local",
+                num_cpus=local_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"the Ray cluster at {target} cannot be joined" if target else "Ray cannot be started on this machine"
+        raise RunError(f"{where}: {_first_line(error)}") from error
+    try:
+        yield _cluster(started_here=not target)
+    finally:
+        ray.shutdown()
+
+
+def local_cpus() -> int:
+    """Logical CPUs of a Ray started on this machine: all it has, and never fewer than 4."""
+    return max(MIN_LOGICAL_CPUS, usable_cpus())
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configure_ray_data() -> None:
+    """Quiets Ray Data's own bars and logs, which would mix with ours; results are not touched."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    for name in ("ray.data", "ray.data._internal", "ray.data._internal.execution.streaming_executor"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """Finds the error of this package inside Ray's wrappers, or gives the error back as it is."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, UniadRayError):
+            return _plain(current)
+        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return error
+
+
+def _plain(error: UniadRayError) -> UniadRayError:
+    """Drops the mixed-in Ray type, whose message holds a remote traceback."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, UniadRayError):
+        return error.cause
+    return error
+
+
+def _cluster(*, started_here: bool) -> Cluster:
+    import ray
+
+    resources = ray.cluster_resources()
+    logical = float(resources.get("CPU", 0))
+    return Cluster(
+        logical_cpus=max(logical, 0.5),
+        physical_cpus=usable_cpus() if started_here else max(1, int(min(logical, _advertised_cpus(logical)))),
+        gpus=int(resources.get("GPU", 0)),
+    )
+
+
+def _advertised_cpus(logical: float) -> float:
+    """On a cluster of one node, that node being this machine, the logical CPUs may be more than there are."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    local = {ray.util.get_node_ip_address(), "127.0.0.1"}
+    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] in local:
+        return float(usable_cpus())
+    return logical
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
