@@ -178,7 +178,7 @@ def _read_row(entry: dict[str, Any], defect_names: dict[int, str], limits: Image
         "format": info.format,
         "width": info.width,
         "height": info.height,
-        "captured_at": info.captured_at,
+        "captured_at": info.captured_at.isoformat() if info.captured_at else None,
     }
 
 

@@ -35,8 +35,9 @@ class SourceImage:
     """One file that may become an image row.
 
     Attributes:
-        row_key: First 32 hex digits of sha256 over the category and the path within the source, so that the same
-            tree read from another place gives the same keys.
+        row_key: First 32 hex digits of sha256 over the category and, in a tree, the path within the category, so that
+            the same tree read from another place gives the same keys; in a plain folder the URI, since two folders of
+            one category may use the same names.
         uri: Where the file lies.
         size: Bytes, as listed.
         category: Product or view.
@@ -130,7 +131,7 @@ class Source:
             return Rejected(info.location.uri, reason)
         category = self.category or self.root.name
         return SourceImage(
-            row_key=row_key(category, info.relative),
+            row_key=row_key(category, info.location.uri),
             uri=info.location.uri,
             size=info.size,
             category=category,
@@ -205,7 +206,7 @@ def open_source(
 
 
 def row_key(category: str, path: str) -> str:
-    """Derives the stable key of an image row from its category and its path within the source."""
+    """Derives the stable key of an image row from its category and its path."""
     return hashlib.sha256(f"{category}\n{path}".encode()).hexdigest()[:32]
 
 

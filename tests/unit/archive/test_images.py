@@ -403,12 +403,14 @@ class TestRefusals:
     def test_png_metadata_bombs(self, chunk: bytes) -> None:
         assert kind_of(raw_png(1, 1, 8, 0, np.zeros((1, 1), np.uint8), chunk)) == "too_large"
 
-    def test_gif_canvas_bomb(self) -> None:
+    def test_gif_canvas_bomb_is_refused_before_it_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(images_module._OPENERS, "GIF", lambda _: pytest.fail("opened"))
         data = bytearray(encode(SCENE, "GIF"))
         struct.pack_into("<HH", data, 6, 65535, 65535)
         assert kind_of(bytes(data)) == "too_large"
 
-    def test_webp_canvas_bomb(self) -> None:
+    def test_webp_canvas_bomb_is_refused_before_it_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(images_module._OPENERS, "WEBP", lambda _: pytest.fail("opened"))
         frames = [Image.fromarray(SCENE), Image.fromarray(SCENE[::-1])]
         data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
         assert data[12:16] == b"VP8X"

@@ -123,3 +123,10 @@ def test_a_mask_folder_is_no_source_of_images(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=1)
     write(root / "ground_truth/spot/orphan_mask.png", mask_png())
     assert len(images(root)) == 2
+
+
+def test_two_plain_folders_of_one_category_may_use_the_same_names(tmp_path: Path) -> None:
+    write(tmp_path / "monday/0.png", png(0))
+    write(tmp_path / "tuesday/0.png", png(1))
+    keys = {entry.row_key for day in ("monday", "tuesday") for entry in images(tmp_path / day, category="part")}
+    assert len(keys) == 2

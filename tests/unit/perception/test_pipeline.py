@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.pipeline import PerceptionPipeline
+
+IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+KEYS = ("a", "b")
+
+
+class Summing:
+    """Provides, in each field, the sum of all it needs plus one; counts its passes and keeps what it was shown."""
+
+    def __init__(self, name: str, provides: set[str], needs: Iterable[str] = ()) -> None:
+        self.name, self.provides, self.needs = name, frozenset(provides), frozenset(needs)
+        self.passes = 0
+        self.shown: list[Perception] = []
+
+    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+        self.passes += 1
+        self.shown.append(perception)
+        total = sum((perception.fields[name] for name in self.needs), torch.ones(len(perception), 1, 1, 1))
+        return dict.fromkeys(self.provides, total)
+
+    def lineage(self) -> dict[str, Any]:
+        return {"uri": f"random:{len(self.name)}"}
+
+
+def chain() -> list[Summing]:
+    """Deep needs both of wide's fields and middle; middle needs wide; alone needs nothing."""
+    return [
+        Summing("deep", {"deep/x"}, {"wide/1", "wide/2", "middle/x"}),
+        Summing("middle", {"middle/x"}, {"wide/1"}),
+        Summing("alone", {"alone/x"}),
+        Summing("wide", {"wide/1", "wide/2"}),
+    ]
+
+
+def test_the_test_double_is_a_perceiver() -> None:
+    assert isinstance(Summing("a", {"a/x"}), Perceiver)
+
+
+def test_each_needed_perceiver_runs_once_and_no_other() -> None:
+    deep, middle, alone, wide = chain()
+    perception = PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x", "wide/2"}))
+    assert (deep.passes, middle.passes, alone.passes, wide.passes) == (1, 1, 0, 1)
+    assert perception.fields.keys() == {"deep/x", "wide/2"}
+    # wide 1; middle 1 + 1; deep 1 + 1 + 1 + 2.
+    assert perception.fields["deep/x"].flatten().tolist() == [5.0, 5.0]
+    assert perception.images is IMAGES
+    assert tuple(perception.row_keys) == KEYS
+
+
+def test_a_perceiver_sees_only_what_it_needs() -> None:
+    deep, middle, alone, wide = chain()
+    PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x", "alone/x"}))
+    assert middle.shown[0].fields.keys() == {"wide/1"}
+    assert deep.shown[0].fields.keys() == {"wide/1", "wide/2", "middle/x"}
+    assert all(tuple(shown.row_keys) == KEYS for shown in deep.shown)
+
+
+def test_nothing_wanted_runs_nothing() -> None:
+    perceivers = chain()
+    perception = PerceptionPipeline(perceivers).perceive(KEYS, IMAGES, frozenset())
+    assert perception.fields == {}
+    assert sum(perceiver.passes for perceiver in perceivers) == 0
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_every_order_of_declaration_works(order: tuple[int, ...]) -> None:
+    declared = [chain()[i] for i in order]
+    ordered = [perceiver.name for perceiver in PerceptionPipeline(declared).perceivers]
+    assert ordered.index("wide") < ordered.index("middle") < ordered.index("deep")
+
+
+def test_the_given_order_is_kept_where_free() -> None:
+    free = [Summing(name, {f"{name}/x"}) for name in ("c", "a", "b")]
+    assert [perceiver.name for perceiver in PerceptionPipeline(free).perceivers] == ["c", "a", "b"]
+
+
+def test_cycle() -> None:
+    with pytest.raises(ConfigError, match="a, b wait for each other"):
+        PerceptionPipeline([Summing("a", {"a/x"}, {"b/x"}), Summing("b", {"b/x"}, {"a/x"}), Summing("c", {"c/x"})])
+
+
+def test_need_of_itself() -> None:
+    with pytest.raises(ConfigError, match="cycle"):
+        PerceptionPipeline([Summing("a", {"a/x"}, {"a/x"})])
+
+
+def test_duplicate_name() -> None:
+    with pytest.raises(ConfigError, match="two perceivers are called 'a'"):
+        PerceptionPipeline([Summing("a", {"a/x"}), Summing("a", {"a/y"})])
+
+
+def test_duplicate_field() -> None:
+    with pytest.raises(ConfigError, match="'x' is provided by both 'a' and 'b'"):
+        PerceptionPipeline([Summing("a", {"x"}), Summing("b", {"x"})])
+
+
+def test_missing_need() -> None:
+    with pytest.raises(ConfigError, match=r"needs of the perceiver 'a' include b/x, .* provided are a/x"):
+        PerceptionPipeline([Summing("a", {"a/x"}, {"b/x"})])
+
+
+def test_unknown_wanted_field() -> None:
+    pipeline = PerceptionPipeline([Summing("a", {"a/x"})])
+    with pytest.raises(ConfigError, match="wanted fields include a/y"):
+        pipeline.perceive(KEYS, IMAGES, frozenset({"a/x", "a/y"}))
+
+
+def test_a_broken_promise_is_an_error() -> None:
+    class Forgetful(Summing):
+        def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+            fields = super().perceive(perception)
+            fields.pop("a/y")
+            return fields
+
+    pipeline = PerceptionPipeline([Forgetful("a", {"a/x", "a/y"})])
+    with pytest.raises(ValueError, match="promised"):
+        pipeline.perceive(KEYS, IMAGES, frozenset({"a/x"}))
+
+
+@pytest.mark.parametrize("images", [IMAGES[0], IMAGES.astype(np.float32), IMAGES[..., :1], IMAGES[:0]])
+def test_images_of_another_kind(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        PerceptionPipeline([]).perceive(KEYS, images, frozenset())
+
+
+def test_number_of_keys() -> None:
+    with pytest.raises(ValueError, match="1 row keys were given for 2 images"):
+        PerceptionPipeline([]).perceive(("a",), IMAGES, frozenset())
+
+
+def test_lineage_of_the_wanted_fields() -> None:
+    pipeline = PerceptionPipeline(chain())
+    assert pipeline.lineage(frozenset({"middle/x"})) == {"wide": {"uri": "random:4"}, "middle": {"uri": "random:6"}}
