@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import hashlib
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniad_ray.errors import FitError
+from uniad_ray.scoring.calibration import choose_threshold, cross_folds, fit_calibration, holdout_fold
+
+finite = st.floats(-1e6, 1e6, allow_nan=False, width=32)
+
+
+def identifiers(count: int) -> list[str]:
+    return [hashlib.sha256(str(index).encode()).hexdigest() for index in range(count)]
+
+
+def test_calibration_by_hand() -> None:
+    calibration = fit_calibration("patch", np.array([1.0, 2.0, 3.0]))
+    assert calibration.mean == 2.0
+    assert calibration.deviation == 1.0
+    assert calibration.apply(np.array([4.0])).tolist() == [2.0]
+
+
+def test_identical_scores_do_not_divide_by_zero() -> None:
+    calibration = fit_calibration("patch", np.array([5.0, 5.0, 5.0]))
+    assert np.isfinite(calibration.apply(np.array([6.0]))).all()
+
+
+@pytest.mark.parametrize("scores", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_calibration_refuses_too_few_or_broken_scores(scores: list[float]) -> None:
+    with pytest.raises(FitError, match="expert patch"):
+        fit_calibration("patch", np.array(scores))
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "rank"),
+    [(99, 0.01, 99), (99, 0.05, 95), (9, 0.1, 9), (19, 0.05, 19), (199, 0.01, 198), (4, 0.5, 3)],
+)
+def test_threshold_is_the_conformal_order_statistic(count: int, rate: float, rank: int) -> None:
+    scores = np.arange(1, count + 1, dtype=float)
+    threshold = choose_threshold(scores[::-1], rate)
+    assert threshold.value == rank
+    assert threshold.method == "empirical"
+    assert threshold.images == count
+
+
+def test_threshold_beyond_the_data_takes_the_normal_tail_and_never_less_than_the_largest_score() -> None:
+    scores = np.array([-1.0, 0.0, 1.0])
+    threshold = choose_threshold(scores, 0.01)
+    assert threshold.method == "gaussian_tail"
+    assert threshold.value == pytest.approx(NormalDist(0.0, 1.0).inv_cdf(0.99))
+    outlier = np.array([0.0] * 30 + [100.0])
+    assert choose_threshold(outlier, 0.01).value == 100.0
+
+
+@given(st.lists(finite, min_size=2, max_size=200), st.floats(0.001, 0.999))
+def test_no_more_than_the_rate_of_the_held_out_images_is_above(scores: list[float], rate: float) -> None:
+    values = np.array(scores, dtype=float)
+    threshold = choose_threshold(values, rate)
+    assert (values > threshold.value).mean() <= rate
+    coarser = choose_threshold(values, min(0.999, rate * 1.5))
+    if coarser.method == threshold.method:
+        assert coarser.value <= threshold.value
+
+
+def test_the_rate_holds_for_new_images_of_the_same_distribution() -> None:
+    generator = np.random.default_rng(0)
+    rates = []
+    for _ in range(300):
+        threshold = choose_threshold(generator.exponential(size=99), 0.05)
+        rates.append((generator.exponential(size=500) > threshold.value).mean())
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_holdout_follows_from_the_image_and_keeps_copies_together() -> None:
+    ids = identifiers(2000)
+    fold = holdout_fold(ids, 0.2)
+    assert sorted([*fold.fit, *fold.calibrate]) == list(range(2000))
+    assert len(fold.calibrate) == pytest.approx(400, abs=60)
+    held_out = {ids[index] for index in fold.calibrate}
+    shuffled = ids[::-1] + ids[:10]
+    again = holdout_fold(shuffled, 0.2)
+    assert {shuffled[index] for index in again.calibrate} == held_out
+    assert not {shuffled[index] for index in again.fit} & held_out
+
+
+@pytest.mark.parametrize(("count", "parts"), [(40, 5), (11, 5), (10, 10), (3, 3)])
+def test_cross_folds_hold_each_image_out_once(count: int, parts: int) -> None:
+    ids = identifiers(count)
+    folds = cross_folds(ids, 5)
+    assert len(folds) == parts
+    assert sorted(index for fold in folds for index in fold.calibrate) == list(range(count))
+    for fold in folds:
+        assert sorted([*fold.fit, *fold.calibrate]) == list(range(count))
+
+
+def test_copies_share_a_part_and_one_image_repeated_is_refused() -> None:
+    ids = identifiers(6)
+    doubled = ids + ids
+    for fold in cross_folds(doubled, 5):
+        assert not {doubled[index] for index in fold.fit} & {doubled[index] for index in fold.calibrate}
+    with pytest.raises(FitError, match="1 distinct normal images of 8"):
+        cross_folds(ids[:1] * 8, 5)

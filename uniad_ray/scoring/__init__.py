@@ -1,0 +1,1 @@
+"""The scorer: perceive, let the experts judge, calibrate, fuse; and the bundle that stores it."""

@@ -1,0 +1,237 @@
+"""The stored form of a fitted category: safetensors, Parquet, JSON and a manifest with digests. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from uniad_ray.archive.object_store import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import BundleError, ConfigError, ObjectNotFoundError
+from uniad_ray.perception.base import State
+from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
+from uniad_ray.scoring.components import build_experts, build_pipeline
+from uniad_ray.scoring.scorer import Scorer
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
+REFERENCE_TOLERANCE = 1e-4
+"""Scores of the reference images may differ by this between machines, relative to the score's size."""
+
+
+class FileDigest(StrictModel):
+    """One file of a bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class CalibrationRecord(StrictModel):
+    """How a bundle was calibrated.
+
+    Attributes:
+        method: `holdout`, `cross_fit` or `validation_split`.
+        fit_images: Normal images the stored experts were fitted on.
+        held_out_images: Held-out scores behind mean, deviation and threshold.
+        experts: Mean and deviation by expert.
+        threshold: The chosen threshold.
+    """
+
+    method: str
+    fit_images: int
+    held_out_images: int
+    experts: dict[str, ExpertCalibration]
+    threshold: Threshold
+
+
+class BundleManifest(StrictModel):
+    """What a bundle is and where it comes from; its sha256 is the bundle's digest.
+
+    Attributes:
+        format_version: Version of the bundle's layout.
+        category: Category it scores.
+        version: Name of this version; sorts by time.
+        created_at: UTC, ISO 8601.
+        code_version: Version of uniad_ray that fitted it.
+        content_digest: sha256 over the configuration and the files; equal for two fits with the same result.
+        config: The whole fit configuration.
+        calibration: Calibration and threshold.
+        lineage: Archive digest, image counts, and weights with their digests.
+        files: Digests by file name.
+    """
+
+    format_version: int
+    category: str
+    version: str
+    created_at: str
+    code_version: str
+    content_digest: str
+    config: FitConfig
+    calibration: CalibrationRecord
+    lineage: dict[str, Any]
+    files: dict[str, FileDigest]
+
+    def encode(self) -> bytes:
+        """The manifest's bytes as stored."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the stored manifest."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+class ReferenceScores(StrictModel):
+    """Raw scores of the reference images, by expert, as the fitting process computed them."""
+
+    row_keys: tuple[str, ...]
+    raw: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the manifest and the checked bytes of its files."""
+
+    manifest: BundleManifest
+    files: Mapping[str, bytes]
+
+    def scorer(self, *, device: str = "cpu", false_positive_rate: float | None = None) -> Scorer:
+        """Builds the scorer.
+
+        Args:
+            device: Torch device of networks and experts.
+            false_positive_rate: Chooses another threshold than the bundle's from its held-out scores.
+
+        Raises:
+            BundleError: The stored state does not fit this version of the code.
+            WeightsError: A network's weights cannot be found, or are not those of the fit.
+        """
+        from uniad_ray.scoring.calibration_scores import threshold_for
+
+        config = self.manifest.config
+        try:
+            experts = build_experts(config, where=self._where, states=self._states())
+            pipeline = build_pipeline(config, experts, device=device, where=self._where)
+        except (ConfigError, KeyError, ValueError) as error:
+            raise BundleError(
+                f"{self._where}: does not fit this version of uniad_ray: {error}; fit it again"
+            ) from error
+        self._check_weights(pipeline.lineage(pipeline.provides))
+        threshold = self.manifest.calibration.threshold
+        if false_positive_rate is not None:
+            threshold = threshold_for(self, false_positive_rate)
+        return Scorer(config, pipeline, experts, self.manifest.calibration.experts, threshold.value)
+
+    def check_reference(self, scorer: Scorer) -> None:
+        """Scores the stored reference images and compares with what the fit computed.
+
+        Raises:
+            BundleError: A score differs by more than `REFERENCE_TOLERANCE`, or is not finite.
+        """
+        images = load_safetensors(self.files["reference.safetensors"])["images"]
+        expected = ReferenceScores.model_validate_json(self.files["reference.json"])
+        evidence = scorer.evidence(expected.row_keys, images)
+        for name, values in expected.raw.items():
+            found = np.asarray(evidence[name].scores, dtype=np.float64)
+            wanted = np.asarray(values)
+            if not np.allclose(found, wanted, rtol=REFERENCE_TOLERANCE, atol=REFERENCE_TOLERANCE):
+                raise BundleError(
+                    f"{self._where}: expert {name} gives the reference images {found.tolist()}, not {wanted.tolist()}; "
+                    "weights or libraries differ from those of the fit"
+                )
+
+    @property
+    def _where(self) -> str:
+        return f"bundle {self.manifest.category} {self.manifest.version}"
+
+    def _states(self) -> dict[str, State]:
+        states = {}
+        for name in self.manifest.config.chosen_experts:
+            try:
+                arrays = load_safetensors(self.files[f"experts/{name}.safetensors"])
+            except SafetensorError as error:
+                raise BundleError(f"{self._where}: experts/{name}.safetensors is damaged: {error}") from error
+            states[name] = State(arrays=arrays, document=json.loads(self.files[f"experts/{name}.json"]))
+        return states
+
+    def _check_weights(self, found: Mapping[str, Any]) -> None:
+        fitted = self.manifest.lineage["perceivers"]
+        for name, record in found.items():
+            expected, weights = fitted[name]["weights"]["sha256"], record["weights"]
+            if weights["sha256"] != expected:
+                raise BundleError(
+                    f"{self._where}: network {name} was fitted with weights of sha256 {expected}, but "
+                    f"{weights['uri']} here has {weights['sha256']}; install those of the fit, or fit again"
+                )
+
+
+def encode_state(name: str, state: State) -> dict[str, bytes]:
+    """Files of one expert's state."""
+    arrays = {key: np.ascontiguousarray(value) for key, value in sorted(state.arrays.items())}
+    document = json.dumps(dict(state.document), sort_keys=True, indent=1) + "\n"
+    return {f"experts/{name}.safetensors": save_safetensors(arrays), f"experts/{name}.json": document.encode()}
+
+
+def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:
+    """sha256 over configuration and files; two fits with the same result have the same."""
+    digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode())
+    for name in sorted(files):
+        digest.update(f"\n{name} {hashlib.sha256(files[name]).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def read_bundle_manifest(folder: Location) -> BundleManifest:
+    """Reads the manifest of one bundle version.
+
+    Raises:
+        BundleError: There is none, it is damaged, or it is of another format version.
+    """
+    location = folder / MANIFEST_NAME
+    try:
+        document = json.loads(location.read_bytes(max_bytes=MAX_MANIFEST_BYTES))
+    except ObjectNotFoundError as error:
+        raise BundleError(f"{folder}: no bundle there; `uniad-ray bundles ROOT` lists what is") from error
+    except ValueError as error:
+        raise BundleError(f"{location}: not valid JSON; publish another version") from error
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{location}: bundle format {found}; this version of uniad_ray reads {FORMAT_VERSION}; fit again"
+        )
+    try:
+        return BundleManifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{location}: {key}: {first['msg']}; publish another version") from error
+
+
+def read_bundle(folder: Location) -> Bundle:
+    """Reads a whole bundle and checks the digest of every file.
+
+    Raises:
+        BundleError: A file is missing, of another size or of another digest.
+    """
+    manifest = read_bundle_manifest(folder)
+    files = {}
+    for name, expected in manifest.files.items():
+        try:
+            data = (folder / name).read_bytes(max_bytes=expected.bytes)
+        except ObjectNotFoundError as error:
+            raise BundleError(f"{folder / name}: missing; publish another version or fit again") from error
+        if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise BundleError(f"{folder / name}: not what the manifest says; publish another version or fit again")
+        files[name] = data
+    return Bundle(manifest, files)

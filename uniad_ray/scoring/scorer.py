@@ -1,0 +1,144 @@
+"""The one scorer: perceive, let the experts judge, calibrate, fuse. Night run, endpoint and plain loop all call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uniad_ray.archive.images import ImageLimits, decode_image
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ImageError
+from uniad_ray.experts.base import Evidence, Expert
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.calibration import ExpertCalibration
+from uniad_ray.scoring.fusion import fuse, merge_reasons
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the scorer says of one image.
+
+    Attributes:
+        score: Fused score in deviations of held-out normal images; higher is more anomalous.
+        threshold: An image is anomalous if its score is above this.
+        raw: Each expert's score on its own scale.
+        calibrated: Each expert's score in deviations of held-out normal images.
+        anomaly_map: float32, shape (map_size, map_size), on the calibrated scale, or None where no expert localises.
+        reasons: Sentences for people.
+    """
+
+    score: float
+    threshold: float
+    raw: Mapping[str, float]
+    calibrated: Mapping[str, float]
+    anomaly_map: np.ndarray | None
+    reasons: tuple[str, ...]
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score is above the threshold."""
+        return self.score > self.threshold
+
+    @property
+    def decision(self) -> str:
+        """`anomalous` or `normal`."""
+        return "anomalous" if self.is_anomalous else "normal"
+
+
+class Scorer:
+    """Scores images of one category; holds networks, fitted experts, their calibration and the threshold."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        pipeline: PerceptionPipeline,
+        experts: Mapping[str, Expert],
+        calibrations: Mapping[str, ExpertCalibration],
+        threshold: float,
+    ) -> None:
+        """Puts the parts together; `scoring.bundle.load_scorer` does it from a stored bundle."""
+        self.config = config
+        self.threshold = threshold
+        self._pipeline = pipeline
+        self._experts = dict(experts)
+        self._calibrations = dict(calibrations)
+        self._wanted = frozenset(field for expert in experts.values() for field in expert.needs)
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """Names of the experts, in the order of the expert set."""
+        return tuple(self._experts)
+
+    def evidence(self, row_keys: Sequence[str], images: np.ndarray) -> dict[str, Evidence]:
+        """Every expert's evidence of one batch, before calibration.
+
+        Args:
+            row_keys: N keys.
+            images: uint8, shape (N, input_size, input_size, 3), RGB.
+        """
+        perception = self._pipeline.perceive(row_keys, images, self._wanted)
+        return {name: expert.score(perception) for name, expert in self._experts.items()}
+
+    def score(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict]:
+        """Scores images in batches of the configured size, in order.
+
+        Args:
+            row_keys: N keys.
+            images: uint8, shape (N, input_size, input_size, 3), RGB.
+        """
+        verdicts: list[Verdict] = []
+        step = self.config.batch_size
+        for start in range(0, len(row_keys), step):
+            verdicts += self._score_batch(row_keys[start : start + step], images[start : start + step])
+        return verdicts
+
+    def score_encoded(
+        self, row_keys: Sequence[str], encoded: Sequence[bytes], limits: ImageLimits | None = None
+    ) -> list[Verdict | ImageError]:
+        """Decodes and scores image files; a bad image gives its error in its place and touches no other."""
+        images, errors = decode_batch(encoded, self.config.input_size, limits or ImageLimits())
+        good = [index for index in range(len(encoded)) if index not in errors]
+        verdicts = self.score([row_keys[index] for index in good], images)
+        results: dict[int, Verdict | ImageError] = {**errors, **dict(zip(good, verdicts, strict=True))}
+        return [results[index] for index in range(len(encoded))]
+
+    def _score_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict]:
+        evidence = self.evidence(row_keys, images)
+        fused = fuse(evidence, self._calibrations, self.config.fusion.weights)
+        return [
+            Verdict(
+                score=float(fused.scores[index]),
+                threshold=self.threshold,
+                raw={name: float(item.scores[index]) for name, item in evidence.items()},
+                calibrated={name: float(values[index]) for name, values in fused.calibrated.items()},
+                anomaly_map=None if fused.maps is None else fused.maps[index],
+                reasons=tuple(merge_reasons(evidence, index)),
+            )
+            for index in range(len(row_keys))
+        ]
+
+
+def decode_batch(
+    encoded: Sequence[bytes], input_size: int, limits: ImageLimits
+) -> tuple[np.ndarray, dict[int, ImageError]]:
+    """Decodes image files to the input size.
+
+    Args:
+        encoded: N image files.
+        input_size: Side of the square, pixels.
+        limits: Bounds of one file.
+
+    Returns:
+        The M <= N good images as uint8, shape (M, input_size, input_size, 3), in order; and the errors by position.
+    """
+    images: list[np.ndarray] = []
+    errors: dict[int, ImageError] = {}
+    for index, data in enumerate(encoded):
+        try:
+            images.append(decode_image(data, (input_size, input_size), limits))
+        except ImageError as error:
+            errors[index] = error
+    stacked = np.stack(images) if images else np.zeros((0, input_size, input_size, 3), dtype=np.uint8)
+    return stacked, errors
