@@ -31,6 +31,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._done = 0
         self._errors = 0
+        self._logged_at = -1
         self._started = self._logged = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
 
@@ -48,7 +49,7 @@ class Progress:
         """Closes the bar; the last line is written whatever happened."""
         if self._bar is not None:
             self._bar.close()
-        elif self._total:
+        elif self._total and self._done != self._logged_at:
             _logger.info(self.line())
 
     def advance(self, images: int, errors: int = 0) -> None:
@@ -60,6 +61,7 @@ class Progress:
             self._bar.set_postfix(errors=self._errors)
         elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS:
             self._logged = time.monotonic()
+            self._logged_at = self._done
             _logger.info(self.line())
 
     def line(self) -> str:

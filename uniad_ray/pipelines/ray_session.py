@@ -59,6 +59,8 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         yield _cluster(started_here=False)
         return
     target = address or os.environ.get("RAY_ADDRESS")
+    # Ray's C++ core writes remarks about its own actors to stderr at level error; a user can do nothing about them.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
     try:
         if target:

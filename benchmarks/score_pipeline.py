@@ -1,0 +1,167 @@
+"""How fast is a run on Ray Data against the same scorer in a plain loop, and does it stay flat as archives grow?
+
+Draws images, ingests and fits them, then runs side by side, several times in turn:
+
+- `plain`: one process reads, decodes and scores chunk after chunk with as many threads as there are cores;
+- `run`: `uniad-ray score` on the same archive.
+
+Both are timed from their first finished chunk to their last, so start-up stays apart. Then archives of one and of eight
+times the images are scored, and the driver's peak memory and the time are compared. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+GROWTH = 8
+
+
+def main() -> None:
+    """Runs the whole benchmark, or one measured child of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=512, help="Images of the smaller archive.")
+    parser.add_argument("--image-size", type=int, default=256, help="Side of the drawn images, pixels.")
+    parser.add_argument("--chunk-images", type=int, default=32, help="Images in a chunk.")
+    parser.add_argument("--repeats", type=int, default=3, help="Pairs of plain loop and run.")
+    parser.add_argument("--child", nargs=4, metavar=("KIND", "ARCHIVE", "BUNDLES", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        kind, archive, bundles, out = options.child
+        print(json.dumps((plain if kind == "plain" else ray_run)(archive, bundles, out)))
+        return
+    with tempfile.TemporaryDirectory(prefix="uniad-ray-benchmark-") as folder:
+        print(json.dumps(measure(Path(folder), options), indent=1))
+
+
+def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Prepares archives and a bundle, and compares."""
+    bundles = str(root / "bundles")
+    draw(root / "drawn", options.images, options.image_size)
+    ingest(root / "drawn/trays", root / "small", options.chunk_images)
+    grow(root / "drawn/trays", GROWTH)
+    ingest(root / "drawn/trays", root / "large", options.chunk_images)
+    cli("fit", str(root / "small"), "--bundles", bundles)
+    pairs = []
+    for index in range(options.repeats):
+        pair = {kind: child(kind, root / "small", bundles, root / f"{kind}-{index}") for kind in ("plain", "run")}
+        pairs.append(pair)
+        speeds = {kind: round(entry["images_per_second"], 1) for kind, entry in pair.items()}
+        note(f"pair {index + 1}: images per second {speeds}")
+    small = [pair["run"] for pair in pairs]
+    large = child("run", root / "large", bundles, root / "run-large")
+    seconds = statistics.median(entry["seconds"] / entry["timed_images"] for entry in small)
+    memory = statistics.median(entry["driver_peak_mib"] for entry in small)
+    ratios = [pair["run"]["images_per_second"] / pair["plain"]["images_per_second"] for pair in pairs]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "images": {"small": small[0]["images"], "large": large["images"]},
+        "plain_images_per_second": [pair["plain"]["images_per_second"] for pair in pairs],
+        "run_images_per_second": [pair["run"]["images_per_second"] for pair in pairs],
+        "ratio_run_to_plain": {"median": statistics.median(ratios), "all": ratios, "target": 0.85},
+        "driver_peak_mib": {"small": memory, "large": large["driver_peak_mib"]},
+        "driver_peak_growth": {"value": large["driver_peak_mib"] / memory - 1, "target_below": 0.10},
+        "seconds_per_image": {"small": seconds, "large": large["seconds"] / large["timed_images"]},
+        "time_growth_against_linear": {
+            "value": large["seconds"] / large["timed_images"] / seconds - 1,
+            "target_within": 0.10,
+        },
+    }
+
+
+def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
+    """Reads, decodes and scores every chunk in this process."""
+    from uniad_ray.archive.images import ImageLimits
+    from uniad_ray.archive.manifest import chunks, read_manifest
+    from uniad_ray.archive.object_store import Location
+    from uniad_ray.archive.shards import read_chunk
+    from uniad_ray.pipelines.compute import limit_threads
+    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.scoring.scorer import decode_batch
+
+    limit_threads(len(os.sched_getaffinity(0)))
+    root = Location.parse(archive)
+    scorer = BundleStore(bundles).load("trays").scorer()
+    finished = []
+    for chunk in chunks(read_manifest(root)):
+        table = read_chunk(root, chunk, columns=["row_key", "image"])
+        images, _ = decode_batch(table.column("image").to_pylist(), scorer.config.input_size, ImageLimits())
+        scorer.score(table.column("row_key").to_pylist(), images)
+        finished.append((time.time(), chunk.rows))
+    return rate(finished)
+
+
+def ray_run(archive: str, bundles: str, out: str) -> dict[str, Any]:
+    """Runs the pipeline; its chunks' files tell when each was finished."""
+    import pyarrow.parquet as pq
+
+    from uniad_ray.pipelines.score import score
+
+    score(archive, bundles, out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    files = sorted(Path(out, "scores").rglob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    result = rate([(path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in files])
+    return {**result, "driver_peak_mib": peak}
+
+
+def rate(finished: list[tuple[float, int]]) -> dict[str, Any]:
+    """Images per second from the first finished chunk to the last."""
+    seconds = finished[-1][0] - finished[0][0]
+    timed = sum(rows for _, rows in finished[1:])
+    return {
+        "images": timed + finished[0][1],
+        "timed_images": timed,
+        "seconds": seconds,
+        "images_per_second": timed / seconds,
+    }
+
+
+def draw(folder: Path, images: int, size: int) -> None:
+    """Draws a category of trays with a hundred normal images to fit on."""
+    rest = max(images - 100, 3)
+    counts = {"train": 100, "test-good": rest - 2 * (rest // 3), "logical": rest // 3, "structural": rest // 3}
+    cli("scenes", str(folder), f"--image-size={size}", *(f"--{name}={count}" for name, count in counts.items()))
+
+
+def grow(tree: Path, factor: int) -> None:
+    """Links every image of a tree under further names, so that the archive grows and each image costs the same."""
+    for path in [*tree.glob("train/*/*.png"), *tree.glob("test/*/*.png")]:
+        for copy in range(1, factor):
+            path.with_name(f"{path.stem}-{copy}.png").hardlink_to(path)
+
+
+def ingest(source: Path, archive: Path, chunk_images: int) -> None:
+    """Ingests with a fixed chunk size."""
+    cli("ingest", str(source), str(archive), f"--chunk-images={chunk_images}")
+
+
+def cli(*arguments: str) -> None:
+    """Runs a verb."""
+    note(f"uniad-ray {' '.join(arguments[:1])} ...")
+    subprocess.run([sys.executable, "-m", "uniad_ray.cli", *arguments], check=True, capture_output=True)  # noqa: S603
+
+
+def child(kind: str, archive: Path, bundles: str, out: Path) -> dict[str, Any]:
+    """Measures in a process of its own, so that peaks of memory do not mix."""
+    command = [sys.executable, __file__, "--child", kind, str(archive), bundles, str(out)]
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return result
+
+
+def note(text: str) -> None:
+    """Says on stderr what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

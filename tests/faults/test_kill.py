@@ -1,0 +1,101 @@
+"""Jobs killed with kill -9 in the middle, and given again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.trees import mvtec_tree
+
+from uniad_ray.archive.object_store import Location
+
+SMALL = [
+    "--set=input_size=64",
+    "--set=map_size=16",
+    "--set=batch_size=4",
+    "--set=experts.patch.config.memory_size=100",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "uniad_ray.cli", *arguments]
+
+
+def run(*arguments: str) -> None:
+    subprocess.run(command(*arguments), check=True, capture_output=True, timeout=400)
+
+
+def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> None:
+    """Starts a job and kills its driver and everything it started once `count` files are there."""
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    try:
+        while len(list(folder.rglob(f"*{suffix}"))) < count:
+            assert process.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline, "the job wrote nothing in time"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def all_bytes(root: Path) -> dict[str, bytes]:
+    return {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kill")
+    mvtec_tree(root / "bottle", train=40, good=20, bad=20)
+    run("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4")
+    run("fit", str(root / "archive"), "--bundles", str(root / "bundles"), *SMALL)
+    return root
+
+
+@pytest.mark.slow
+def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path) -> None:
+    arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out"]
+    run(*arguments, str(factory / "whole"))
+    kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", 3)
+    first = len(list((factory / "killed/scores").rglob("*.parquet")))
+    assert not (factory / "killed/manifest.json").exists()
+    kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", first + 3)
+    run(*arguments, str(factory / "killed"))
+    assert all_bytes(factory / "killed") == all_bytes(factory / "whole")
+
+
+@pytest.mark.slow
+def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path) -> None:
+    arguments = ["ingest", str(factory / "bottle")]
+    options = ["--shard-images=2", "--chunk-images=2"]
+    run(*arguments, str(factory / "archive-whole"), *options)
+    kill_when([*arguments, str(factory / "archive-killed"), *options], factory / "archive-killed", ".parquet", 8)
+    assert not (factory / "archive-killed/manifest.json").exists()
+    run(*arguments, str(factory / "archive-killed"), *options)
+    assert all_bytes(factory / "archive-killed") == all_bytes(factory / "archive-whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
+    out = factory / "interrupted"
+    arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out", str(out)]
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list((out / "scores").rglob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert output == ""
+    assert "interrupted; give the same command again to go on" in errors
+    assert "Traceback" not in errors
+    assert not (out / "manifest.json").exists()
+    run(*arguments)
+    assert (out / "manifest.json").exists()

@@ -1,0 +1,59 @@
+"""The same bytes get the same verdict from a plain loop and from Ray Data."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from support.profiles import small_config
+from support.trees import mvtec_tree
+
+from uniad_ray.archive.manifest import chunks, read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits, read_chunk
+from uniad_ray.pipelines.fit import fit
+from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.score import score
+from uniad_ray.pipelines.score_chunk import decode_map
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.scorer import Verdict
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_plain_loop_and_ray_data_agree(tmp_path: Path) -> None:
+    archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
+    tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4)
+    ingest(str(tree), archive, limits=ShardLimits(rows=8, row_group_rows=5))
+    fit(archive, bundles, small_config())
+    score(archive, bundles, run)
+    stored: dict[str, dict[str, Any]] = {}
+    maps: dict[str, np.ndarray] = {}
+    for info in Location.parse(run).list(suffix=".parquet"):
+        if info.relative.startswith("scores/"):
+            rows = pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist()
+            stored.update({row["row_key"]: row for row in rows})
+        if info.relative.startswith("maps/"):
+            for row in pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist():
+                maps[row["row_key"]] = decode_map(row["map"], row["height"], row["width"])
+    scorer = BundleStore(bundles).load("bottle").scorer()
+    root = Location.parse(archive)
+    compared = 0
+    for chunk in chunks(read_manifest(root)):
+        for row in read_chunk(root, chunk).to_pylist():
+            (verdict,) = scorer.score_encoded([row["row_key"]], [row["image"]])
+            assert isinstance(verdict, Verdict)
+            night = stored[row["row_key"]]
+            assert verdict.decision == night["decision"]
+            assert verdict.score == pytest.approx(night["score"], abs=TOLERANCE * max(1.0, abs(verdict.score)))
+            assert verdict.threshold == night["threshold"]
+            assert list(verdict.reasons) == night["reasons"]
+            assert verdict.anomaly_map is not None
+            np.testing.assert_allclose(maps[row["row_key"]], verdict.anomaly_map, rtol=2e-3, atol=2e-3)
+            compared += 1
+    assert compared == len(stored) == 15

@@ -1,0 +1,239 @@
+"""From a tree of images to figures, with the real networks at a small size."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from support.profiles import small_config
+from support.trees import mvtec_tree, png, write
+
+from uniad_ray.archive.manifest import chunks, read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.errors import BundleError, FitError, RunError
+from uniad_ray.pipelines.bundles import list_bundles, publish_bundle
+from uniad_ray.pipelines.evaluate import evaluate
+from uniad_ray.pipelines.fit import fit
+from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.run_plan import ScoreOptions, read_run
+from uniad_ray.pipelines.score import score
+from uniad_ray.pipelines.score_chunk import decode_map
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+SMALL = ShardLimits(rows=6, row_group_rows=3)
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
+    """An archive of two categories, one with damaged files, and a bundle for each."""
+    root = tmp_path_factory.mktemp("factory")
+    bottle = mvtec_tree(root / "source/bottle", train=8, good=4, bad=4)
+    write(bottle / "test/good/900.png", png(1)[:300])
+    write(bottle / "train/good/900.png", png(2)[:300])
+    mvtec_tree(root / "source/nut", train=8, good=3, bad=3, seed=1, size=64)
+    ingest(str(root / "source"), str(root / "archive"), limits=SMALL)
+    report = fit(str(root / "archive"), str(root / "bundles"), small_config())
+    assert report.failed == {}
+    return root
+
+
+def run_rows(run: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for info in Location.parse(run).list(suffix=".parquet"):
+        if info.relative.startswith("scores/"):
+            found += pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist()
+    return found
+
+
+def run_bytes(run: str) -> dict[str, bytes]:
+    return {info.relative: info.location.read_bytes() for info in Location.parse(run).list()}
+
+
+def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path) -> None:
+    run = str(factory / "run")
+    report = score(str(factory / "archive"), str(factory / "bundles"), run)
+    manifest = read_manifest(Location.parse(factory / "archive"))
+    rows = run_rows(run)
+    assert report.images == manifest.images == len(rows)
+    assert len({row["row_key"] for row in rows}) == len(rows)
+    errors = [row for row in rows if row["status"] == "error"]
+    assert {Path(row["source_uri"]).name for row in errors} == {"900.png"}
+    for row in errors:
+        assert row["error_kind"] == "truncated"
+        assert row["score"] is None
+        assert row["decision"] is None
+        assert row["error"]
+    good = [row for row in rows if row["status"] == "ok"]
+    bundles = {entry.category: entry for entry in list_bundles(str(factory / "bundles")).bundles}
+    for row in good:
+        assert row["bundle_digest"] == bundles[row["category"]].digest
+        assert row["run_id"] == report.run_id
+        assert row["decision"] == ("anomalous" if row["score"] > row["threshold"] else "normal")
+        assert [entry["expert"] for entry in row["experts"]] == ["patch"]
+        assert row["score"] == pytest.approx(row["experts"][0]["calibrated"])
+    assert all(row["decision"] == "anomalous" for row in good if row["label"] == "anomalous")
+    places = {(row["shard"], row["row_group"], row["row"]) for row in rows}
+    expected = {(c.shard, c.row_group, index) for c in chunks(manifest) for index in range(c.rows)}
+    assert places == expected
+    finished = read_run(Location.parse(run))
+    assert finished.weights["bottle"]["pyramid"]["weights"]["sha256"]
+    assert not finished.random_weights
+
+
+def test_figures_are_computed_per_kind_and_stored(factory: Path) -> None:
+    run = str(factory / "evaluated")
+    score(str(factory / "archive"), str(factory / "bundles"), run)
+    report = evaluate(run)
+    figures = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics}
+    assert figures["bottle", "all", "image_auroc"].value == 1.0
+    assert figures["bottle", "spot", "image_auroc"].anomalous_images == 4
+    assert figures["bottle", "all", "image_auroc"].normal_images == 4
+    pixel = figures["bottle", "all", "pixel_auroc"].value
+    assert pixel is not None
+    assert pixel > 0.9
+    assert figures["*", "all", "image_auroc"].value == 1.0
+    assert report.error_images == 1
+    stored = pq.read_table(io.BytesIO((Location.parse(run) / "evaluation/metrics.parquet").read_bytes()))
+    assert stored.num_rows == len(report.metrics)
+
+
+def test_maps_are_kept_as_asked(factory: Path) -> None:
+    archive, bundles = str(factory / "archive"), str(factory / "bundles")
+    score(archive, bundles, str(factory / "maps-all"), options=ScoreOptions(splits=("test",)))
+    options = ScoreOptions(splits=("test",), maps="top", top_maps=2)
+    score(archive, bundles, str(factory / "maps-top"), options=options)
+    score(archive, bundles, str(factory / "maps-none"), options=ScoreOptions(splits=("test",), maps="none"))
+
+    def maps(run: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for info in (Location.parse(factory / run) / "maps").list(suffix=".parquet"):
+            found += pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist()
+        return found
+
+    rows = [row for row in run_rows(str(factory / "maps-all")) if row["status"] == "ok"]
+    every = {row["row_key"]: row for row in maps("maps-all")}
+    assert set(every) == {row["row_key"] for row in rows}
+    for row in every.values():
+        anomaly_map = decode_map(row["map"], row["height"], row["width"])
+        assert anomaly_map.shape == (16, 16)
+        assert np.isfinite(anomaly_map).all()
+    expected = set()
+    for category in ("bottle", "nut"):
+        own = sorted((row for row in rows if row["category"] == category), key=lambda row: -row["score"])
+        expected |= {row["row_key"] for row in own[:2]}
+    top = {row["row_key"]: row for row in maps("maps-top")}
+    assert set(top) == expected
+    assert all(top[key]["map"] == every[key]["map"] for key in top)
+    assert maps("maps-none") == []
+    assert not (Location.parse(factory / "maps-top") / "_map_candidates").has_children()
+
+
+def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path) -> None:
+    archive, bundles = str(factory / "archive"), str(factory / "bundles")
+    score(archive, bundles, str(factory / "whole"))
+    score(archive, bundles, str(factory / "broken"))
+    broken = Location.parse(factory / "broken")
+    names = [info.relative for info in (broken / "scores").list()]
+    (broken / "manifest.json").delete()
+    (broken / "chunks.parquet").delete()
+    for name in names[1::2]:
+        (broken / "scores" / name).delete()
+    (broken / "maps" / names[1]).delete()
+    report = score(archive, bundles, str(factory / "broken"))
+    assert report.skipped_chunks == len(names[::2])
+    assert run_bytes(str(factory / "broken")) == run_bytes(str(factory / "whole"))
+
+
+def test_a_finished_run_given_again_does_nothing(factory: Path) -> None:
+    archive, bundles, run = str(factory / "archive"), str(factory / "bundles"), str(factory / "twice")
+    first = score(archive, bundles, run)
+    before = run_bytes(run)
+    again = score(archive, bundles, run)
+    assert again.skipped_chunks > 0
+    assert (again.images, again.errors, again.run_id) == (first.images, first.errors, first.run_id)
+    assert run_bytes(run) == before
+
+
+def test_a_run_refuses_another_plan(factory: Path, tmp_path: Path) -> None:
+    archive, bundles, run = str(factory / "archive"), str(tmp_path / "bundles"), str(tmp_path / "run")
+    fit(archive, bundles, small_config(), categories=["nut"])
+    options = ScoreOptions(categories=("nut",))
+    score(archive, bundles, run, options=options)
+    (Location.parse(run) / "manifest.json").delete()
+    with pytest.raises(RunError, match="option maps was all, is none"):
+        score(archive, bundles, run, options=ScoreOptions(categories=("nut",), maps="none"))
+    old = list_bundles(bundles).bundles[0].version
+    fit(archive, bundles, small_config("experts.patch.config.memory_size=50"), categories=["nut"])
+    with pytest.raises(RunError, match="bundle of nut was"):
+        score(archive, bundles, run, options=options)
+    publish_bundle(bundles, "nut", old)
+    assert score(archive, bundles, run, options=options).images == 14
+
+
+def test_the_whole_road_works_on_s3(s3_prefix: str, tmp_path: Path) -> None:
+    tree = mvtec_tree(tmp_path / "cap", train=5, good=2, bad=2)
+    ingest(str(tree), f"{s3_prefix}/archive", limits=SMALL)
+    fit(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", small_config())
+    report = score(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", f"{s3_prefix}/run")
+    assert report.images == 9
+    figures = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
+    assert figures["spot", "image_auroc"] == 1.0
+
+
+def test_a_category_without_bundle_is_named_before_anything_is_scored(factory: Path, tmp_path: Path) -> None:
+    bundles = str(tmp_path / "bundles")
+    fit(str(factory / "archive"), bundles, small_config(), categories=["nut"])
+    with pytest.raises(BundleError, match="no published bundle for bottle"):
+        score(str(factory / "archive"), bundles, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_categories_that_cannot_be_fitted_do_not_stop_the_others(tmp_path: Path) -> None:
+    mvtec_tree(tmp_path / "source/good", train=4, good=1, bad=1)
+    same = png(7)
+    for index in range(4):
+        write(tmp_path / f"source/same/train/good/{index}.png", same)
+    write(tmp_path / "source/bare/test/spot/0.png", png(1, spot=True))
+    ingest(str(tmp_path / "source"), str(tmp_path / "archive"))
+    report = fit(str(tmp_path / "archive"), str(tmp_path / "bundles"), small_config())
+    assert [entry.category for entry in report.fitted] == ["good"]
+    assert "no normal images to fit on" in report.failed["bare"]
+    assert "1 distinct normal images of 4" in report.failed["same"]
+    assert [entry.category for entry in list_bundles(str(tmp_path / "bundles")).bundles] == ["good"]
+    with pytest.raises(FitError, match="no category gone; it holds bare, good, same"):
+        fit(str(tmp_path / "archive"), str(tmp_path / "bundles"), small_config(), categories=["gone"])
+
+
+def test_damaged_training_images_are_left_out_and_named(factory: Path) -> None:
+    report = fit(str(factory / "archive"), str(factory / "bundles"), small_config(), categories=["bottle"])
+    skipped = report.fitted[0].skipped
+    assert [Path(uri).name for uri in skipped] == ["900.png"]
+    assert next(iter(skipped.values())).startswith("truncated")
+
+
+def test_a_fit_with_the_same_result_makes_no_second_version(factory: Path) -> None:
+    before = list_bundles(str(factory / "bundles")).bundles
+    fit(str(factory / "archive"), str(factory / "bundles"), small_config(), categories=["nut"])
+    assert list_bundles(str(factory / "bundles")).bundles == before
+
+
+def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tmp_path: Path) -> None:
+    for index in range(6):
+        write(tmp_path / f"known/{index}.png", png(index))
+        write(tmp_path / f"night/{index}.png", png(50 + index, spot=index == 0))
+    archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
+    ingest(str(tmp_path / "known"), archive, category="part", split="train", label="normal")
+    ingest(str(tmp_path / "night"), archive, category="part")
+    fit(archive, bundles, small_config())
+    score(archive, bundles, run, options=ScoreOptions(splits=("archive",)))
+    rows = {Path(row["source_uri"]).name: row for row in run_rows(run)}
+    assert len(rows) == 6
+    assert max(rows, key=lambda name: rows[name]["score"]) == "0.png"
+    assert rows["0.png"]["decision"] == "anomalous"
+    with pytest.raises(RunError, match="no image of the run has a label"):
+        evaluate(run)

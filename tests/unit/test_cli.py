@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.trees import png, write
+
+from uniad_ray.cli import cli, main
+
+
+def run(*arguments: str) -> int:
+    """Runs a verb and gives its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return int(caught.value.code or 0)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a verb that must fail without a traceback and without a word on stdout; gives its message."""
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys, uniad_ray.cli as c\n"
+        "try:\n    c.main(['--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "names = 'torch ray pyarrow timm faiss numpy boto3 sklearn pydantic'.split()\n"
+        "heavy = [name for name in names if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", sorted(cli.commands))
+def test_every_verb_explains_itself_and_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(verb, "--help") == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert cli.commands[verb].help
+
+
+def test_the_verbs_are_those_promised() -> None:
+    assert {"ingest", "inspect", "fit", "score", "evaluate", "bundles", "scenes"} <= set(cli.commands)
+
+
+def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    empty = str(tmp_path / "empty")
+    assert "nothing there; name a folder" in fails(capsys, "ingest", empty, str(tmp_path / "a"))
+    assert "no manifest.json there; run `uniad-ray ingest" in fails(capsys, "inspect", empty)
+    assert "no manifest.json there" in fails(capsys, "fit", empty, "--bundles", str(tmp_path / "b"))
+    assert "no manifest.json there" in fails(capsys, "score", empty, "--bundles", empty, "--out", empty)
+    assert "no run there; make one with" in fails(capsys, "evaluate", empty)
+    assert "no bundles there; make one with" in fails(capsys, "bundles", empty)
+    assert "no version '1' of category 'c'; there are: none" in fails(capsys, "bundles", empty, "--publish", "c", "1")
+    assert "the scheme `ftp` is not supported" in fails(capsys, "inspect", "ftp://host/archive")
+
+
+def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    place = str(tmp_path)
+    message = fails(capsys, "fit", place, "--bundles", place, "--set", "calibration.holdot=1")
+    assert message.strip() == (
+        "error: profile embedded with --set: calibration.holdot: unknown key; allowed: false_positive_rate, folds, "
+        "holdout, min_images, min_validation, use_validation_split"
+    )
+    assert "no profile 'none': name one of embedded, paper" in fails(
+        capsys, "fit", place, "--bundles", place, "--profile", "none"
+    )
+    message = fails(capsys, "score", place, "--bundles", place, "--out", place, "--false-positive-rate", "3")
+    assert "the command line: false_positive_rate: input should be less than 1 (got 3.0)" in message
+    assert "Missing option '--out'" in fails(capsys, "score", place, "--bundles", place)
+    assert "No such command 'scor'" in fails(capsys, "scor")
+    assert "the command line: image_size" in fails(capsys, "scenes", place, "--image-size", "1")
+
+
+def test_scenes_refuses_to_write_into_something(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write(tmp_path / "trays/train/good/0.png", png(0))
+    assert "not empty" in fails(capsys, "scenes", str(tmp_path))
+
+
+def test_json_is_one_document_on_stdout_and_logs_go_to_stderr(tmp_path: Path) -> None:
+    options = ["--train=1", "--test-good=1", "--logical=1", "--structural=1", "--image-size=64", "--json"]
+    command = [sys.executable, "-m", "uniad_ray.cli", "scenes", str(tmp_path), *options]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert json.loads(ended.stdout)["category"] == "trays"
+    assert "drawing: 4 images" in ended.stderr

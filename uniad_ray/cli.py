@@ -1,0 +1,296 @@
+"""The command line: one verb for each function of `pipelines/`, which alone imports what is heavy."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from uniad_ray import __version__
+from uniad_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs one verb and ends the process: 0 on success, 1 where a part failed, 2 on a user's mistake, 130 on Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(args=arguments, prog_name="uniad-ray", standalone_mode=False) or 0
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        code = EXIT_USER_ERROR
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; give the same command again to go on", err=True)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _reporting(verb: CallableT) -> CallableT:
+    """Adds the options of every verb that reports."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout instead of text.")
+    @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+    @functools.wraps(verb)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=logging.WARNING,
+            format="%(asctime)s %(levelname).1s %(message)s",
+            datefmt="%H:%M:%S",
+        )
+        logging.getLogger("uniad_ray").setLevel(logging.WARNING if quiet else logging.INFO)
+        return verb(*args, as_json=as_json, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+_address = click.option("--address", help="Ray cluster to join, such as auto or HOST:6379.  [default: start Ray here]")
+_category = click.option("--category", "categories", multiple=True, help="Only this category; may be repeated.")
+
+
+def _print(report: BaseModel, as_json: bool, as_text: Callable[[Any], str]) -> None:
+    if as_json:
+        click.echo(json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False))
+    else:
+        click.echo(as_text(report))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="uniad-ray")
+def cli() -> None:
+    """Visual anomaly detection for image archives, on Ray.
+
+    Every SOURCE, ARCHIVE, ROOT, RUN and DEST is a local path or an s3:// URI; endpoint, region and credentials are
+    those that boto3 finds.
+    """
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("archive")
+@click.option("--category", help="Name of the category, or the one to take of a tree that holds several.")
+@click.option("--layout", type=click.Choice(["auto", "mvtec", "folder"]), default="auto", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "archive"]),
+    help="Split of a plain folder.  [default: archive]",
+)
+@click.option(
+    "--label", type=click.Choice(["normal", "anomalous"]), help="Label of a plain folder.  [default: unknown]"
+)
+@click.option("--shard-images", type=click.IntRange(1), default=1024, show_default=True, help="Most images in a shard.")
+@click.option("--shard-mib", type=click.IntRange(1, 2048), default=128, show_default=True, help="Most MiB in a shard.")
+@click.option(
+    "--chunk-images", type=click.IntRange(1, 64), default=64, show_default=True, help="Most images in a row group."
+)
+@_address
+@_reporting
+def ingest(
+    source: str,
+    archive: str,
+    category: str | None,
+    layout: Any,
+    split: Any,
+    label: Any,
+    shard_images: int,
+    shard_mib: int,
+    chunk_images: int,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Read the images of SOURCE into the Parquet shards of ARCHIVE.
+
+    SOURCE is an MVTec-style tree (train/good, test/*, ground_truth/*; also LOCO) or any folder or prefix of images. Run
+    again after a break it goes on; run again later it adds what is new.
+    """
+    from uniad_ray import text
+    from uniad_ray.archive.shards import ShardLimits
+    from uniad_ray.pipelines.ingest import ingest as run
+
+    limits = ShardLimits(rows=shard_images, bytes=shard_mib << 20, row_group_rows=chunk_images)
+    report = run(
+        source, archive, category=category, layout=layout, split=split, label=label, limits=limits, address=address
+    )
+    _print(report, as_json, text.ingested)
+
+
+@cli.command()
+@click.argument("archive")
+@_reporting
+def inspect(archive: str, as_json: bool) -> None:
+    """Show what ARCHIVE holds."""
+    from uniad_ray import text
+    from uniad_ray.archive.manifest import read_manifest
+    from uniad_ray.archive.object_store import Location
+
+    _print(read_manifest(Location.parse(archive)), as_json, text.archive_contents)
+
+
+@cli.command()
+@click.argument("archive")
+@click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
+@_category
+@click.option(
+    "--profile", default="embedded", show_default=True, metavar="NAME|FILE", help="A profile, or a YAML file."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one option; may be repeated.")
+@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@_address
+@_reporting
+def fit(
+    archive: str,
+    bundles: str,
+    categories: tuple[str, ...],
+    profile: str,
+    overrides: tuple[str, ...],
+    publish: bool,
+    device: str,
+    address: str | None,
+    as_json: bool,
+) -> int:
+    """Fit a bundle for each category of ARCHIVE on its normal images."""
+    from uniad_ray import text
+    from uniad_ray.config.loading import load_config
+    from uniad_ray.pipelines.fit import fit as run
+
+    config = load_config(profile, overrides)
+    where = f"profile {profile}" + (" with --set" if overrides else "")
+    report = run(
+        archive, bundles, config, categories=categories, where=where, publish=publish, device=device, address=address
+    )
+    _print(report, as_json, text.fitted)
+    return 1 if report.failed else 0
+
+
+@cli.command()
+@click.argument("archive")
+@click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
+@click.option(
+    "--out", required=True, metavar="RUN", help="Where the run goes; the same RUN again goes on after a break."
+)
+@_category
+@click.option("--split", "splits", multiple=True, help="Only this split; may be repeated.")
+@click.option(
+    "--maps", type=click.Choice(["all", "top", "none"]), default="all", show_default=True, help="Maps to keep."
+)
+@click.option(
+    "--top-maps", type=click.IntRange(1), default=100, show_default=True, help="Maps per category with --maps top."
+)
+@click.option("--false-positive-rate", type=float, help="Another rate for the threshold than the bundle's.")
+@click.option("--workers", type=click.IntRange(1), help="Actors that score.  [default: by the cluster]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of an actor.  [default: by the cluster]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@_address
+@_reporting
+def score(
+    archive: str,
+    bundles: str,
+    out: str,
+    categories: tuple[str, ...],
+    splits: tuple[str, ...],
+    maps: Any,
+    top_maps: int,
+    false_positive_rate: float | None,
+    workers: int | None,
+    threads: int | None,
+    device: str,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Score every image of ARCHIVE with the published bundles.
+
+    Killed at any moment and given again, the command scores what is missing. An image that cannot be read becomes a row
+    with status error.
+    """
+    from uniad_ray import text
+    from uniad_ray.config.loading import validate
+    from uniad_ray.pipelines.run_plan import ScoreOptions, selected_categories
+    from uniad_ray.pipelines.score import Workers
+    from uniad_ray.pipelines.score import score as run
+
+    document = {
+        "categories": selected_categories(categories),
+        "splits": selected_categories(splits),
+        "maps": maps,
+        "top_maps": top_maps,
+        "false_positive_rate": false_positive_rate,
+    }
+    options = validate(ScoreOptions, document, where="the command line")
+    report = run(archive, bundles, out, options=options, workers=Workers(workers, threads, device), address=address)
+    _print(report, as_json, text.scored)
+
+
+@cli.command()
+@click.argument("run")
+@_reporting
+def evaluate(run: str, as_json: bool) -> None:
+    """Set the scores of RUN against labels and masks; print and store the figures."""
+    from uniad_ray import text
+    from uniad_ray.pipelines.evaluate import evaluate as evaluate_run
+
+    _print(evaluate_run(run), as_json, text.evaluated)
+
+
+@cli.command()
+@click.argument("root")
+@click.option("--publish", nargs=2, metavar="CATEGORY VERSION", help="Make this version the one that scores CATEGORY.")
+@_reporting
+def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
+    """List the bundles of ROOT, or publish a version, newer or older."""
+    from uniad_ray import text
+    from uniad_ray.pipelines.bundles import list_bundles, publish_bundle
+
+    if publish is not None:
+        publish_bundle(root, *publish)
+    _print(list_bundles(root), as_json, text.bundle_list)
+
+
+@cli.command()
+@click.argument("dest")
+@click.option("--category", default="trays", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--image-size", type=int, default=256, show_default=True, help="Side of the images, pixels.")
+@click.option("--train", type=int, default=80, show_default=True, help="Normal images to fit on.")
+@click.option("--validation", type=int, default=0, show_default=True, help="Normal images in LOCO's validation split.")
+@click.option("--test-good", type=int, default=40, show_default=True, help="Normal images in the test split.")
+@click.option("--logical", type=int, default=40, show_default=True, help="Logical anomalies.")
+@click.option("--structural", type=int, default=40, show_default=True, help="Structural anomalies.")
+@_reporting
+def scenes(dest: str, as_json: bool, **options: Any) -> None:
+    """Draw a synthetic category of trays with logical and structural anomalies into DEST."""
+    from uniad_ray import text
+    from uniad_ray.archive.scenes import SceneConfig
+    from uniad_ray.config.loading import validate
+    from uniad_ray.pipelines.scenes import write_scenes
+
+    config = validate(SceneConfig, options, where="the command line")
+    _print(write_scenes(dest, config), as_json, text.drawn)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Fits the categories of an archive in parallel, and writes, verifies and publishes their bundles."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import FitError, UserError
+from uniad_ray.pipelines.progress import Progress
+from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+
+_logger = logging.getLogger(__name__)
+
+MAX_THREADS = 8
+"""More threads than this do not make one fit faster."""
+_POLL_SECONDS = 0.5
+
+
+class FittedBundle(StrictModel):
+    """What a fit made of one category.
+
+    Attributes:
+        category: Category.
+        version: Version of the bundle.
+        digest: sha256 of its manifest.
+        method: How it was calibrated: `holdout`, `cross_fit` or `validation_split`.
+        fit_images: Normal images in the fit.
+        held_out_images: Held-out scores behind the threshold.
+        threshold: Threshold on the calibrated scale.
+        skipped: Reason by source URI of training images that could not be decoded.
+        published: Whether the category's pointer now names this version.
+    """
+
+    category: str
+    version: str
+    digest: str
+    method: str
+    fit_images: int
+    held_out_images: int
+    threshold: float
+    skipped: dict[str, str]
+    published: bool
+
+
+class FitReport(StrictModel):
+    """What a fit did.
+
+    Attributes:
+        bundles: Root of the bundles.
+        fitted: One entry a category that was fitted.
+        failed: Reason by category of those that were not; nothing of them is published.
+    """
+
+    bundles: str
+    fitted: tuple[FittedBundle, ...]
+    failed: dict[str, str]
+
+
+def fit(
+    archive: str,
+    bundles: str,
+    config: FitConfig,
+    *,
+    categories: Sequence[str] | None = None,
+    where: str = "the configuration",
+    publish: bool = True,
+    device: str = "auto",
+    address: str | None = None,
+) -> FitReport:
+    """Fits a bundle for each category, each in a Ray task of its own.
+
+    Args:
+        archive: Root of an archive.
+        bundles: Root of the bundles.
+        config: The fit configuration.
+        categories: Categories to fit; default all of the archive.
+        where: File the configuration came from, for messages.
+        publish: Move each category's pointer to its new version once it is verified.
+        device: `cpu`, `cuda` or `auto`.
+        address: Ray cluster to join; default is a Ray on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        FitError: A category is not in the archive.
+        ConfigError: A component's options are wrong.
+    """
+    source = Location.parse(archive)
+    manifest = read_manifest(source)
+    wanted = sorted(set(categories)) if categories else sorted(manifest.categories)
+    unknown = sorted(set(wanted) - set(manifest.categories))
+    if unknown:
+        raise FitError(f"{source}: no category {', '.join(unknown)}; it holds {', '.join(sorted(manifest.categories))}")
+    totals = {name: sum(n for key, n in manifest.categories[name].labels.items() if key in _NORMALS) for name in wanted}
+    with ray_session(address) as cluster, Progress("fitting", sum(totals.values())) as progress:
+        results, failed = _fit_in_parallel(
+            wanted, cluster, progress, (source.uri, Location.parse(bundles).uri, config, where, publish, device)
+        )
+    return FitReport(
+        bundles=Location.parse(bundles).uri,
+        fitted=tuple(sorted(results, key=lambda entry: entry.category)),
+        failed=dict(sorted(failed.items())),
+    )
+
+
+_NORMALS = ("train/normal", "validation/normal")
+
+
+def _fit_in_parallel(
+    categories: Sequence[str], cluster: Cluster, progress: Progress, arguments: tuple[Any, ...]
+) -> tuple[list[FittedBundle], dict[str, str]]:
+    import ray
+
+    threads = max(1, min(MAX_THREADS, cluster.physical_cpus // max(1, min(len(categories), cluster.physical_cpus))))
+    counter = ray.remote(_Counter).options(num_cpus=0).remote()
+    task = ray.remote(_fit_one).options(
+        num_cpus=min(float(threads), cluster.cpu_share * threads), num_gpus=1 if cluster.gpus else 0, max_retries=2
+    )
+    pending = {task.remote(name, threads, counter, *arguments): name for name in categories}
+    results: list[FittedBundle] = []
+    failed: dict[str, str] = {}
+    seen = 0
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
+        total = ray.get(counter.read.remote())
+        progress.advance(total - seen)
+        seen = total
+        for reference in ready:
+            name = pending.pop(reference)
+            try:
+                results.append(FittedBundle.model_validate(ray.get(reference)))
+            except Exception as error:  # the other categories go on, whatever happened to this one
+                cause = unwrap(error)
+                if not isinstance(cause, UserError):
+                    raise
+                failed[name] = str(cause)
+                _logger.warning("category %s is not fitted: %s", name, cause)
+    return results, failed
+
+
+class _Counter:
+    """Counts perceived images of all tasks, for the progress line."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, images: int) -> None:
+        self._count += images
+
+    def read(self) -> int:
+        return self._count
+
+
+def _fit_one(
+    category: str,
+    threads: int,
+    counter: Any,
+    archive: str,
+    bundles: str,
+    config: FitConfig,
+    where: str,
+    publish: bool,
+    device: str,
+) -> dict[str, Any]:
+    """One Ray task: fit, write, load what was written, compare, publish."""
+    from uniad_ray.pipelines.compute import choose_device, limit_threads
+    from uniad_ray.pipelines.normals import ArchiveNormals
+    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.scoring.fitting import fit_category
+
+    limit_threads(threads)
+    chosen = choose_device(device)
+    source = Location.parse(archive)
+    manifest = read_manifest(source)
+    normals = ArchiveNormals(source, manifest, category, config.input_size)
+    fitted = fit_category(
+        normals, config, device=chosen, where=where, on_perceived=lambda images: counter.add.remote(images)
+    )
+    lineage = {
+        "archive": {"uri": source.uri, "digest": manifest.digest},
+        "normal_images": len(normals.rows),
+        "skipped": dict(sorted(normals.skipped.items())),
+        "perceivers": dict(fitted.perceivers),
+    }
+    store = BundleStore(bundles)
+    written = store.write(category, config, fitted.calibration, lineage, fitted.files)
+    bundle = store.load(category, written.version)
+    bundle.check_reference(bundle.scorer(device=chosen))
+    if publish:
+        store.publish(category, written.version)
+    return FittedBundle(
+        category=category,
+        version=written.version,
+        digest=written.digest,
+        method=written.calibration.method,
+        fit_images=written.calibration.fit_images,
+        held_out_images=written.calibration.held_out_images,
+        threshold=written.calibration.threshold.value,
+        skipped=normals.skipped,
+        published=publish,
+    ).model_dump()

@@ -1,0 +1,79 @@
+"""The normal images of one category in an archive, read chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from uniad_ray.archive.images import ImageLimits, decode_image
+from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import read_chunk
+from uniad_ray.errors import FitError, ImageError
+from uniad_ray.scoring.perceptions import NormalImage
+
+FITTED_SPLITS = ("train", "validation")
+
+
+class ArchiveNormals:
+    """Normal images of one category: those of its train and validation splits, or of `archive` where it has none.
+
+    Attributes:
+        rows: The images in the archive's order.
+        skipped: Reason by source URI of images that could not be decoded when they were read.
+    """
+
+    def __init__(self, archive: Location, manifest: ArchiveManifest, category: str, input_size: int) -> None:
+        """Reads keys and labels; no pixels yet.
+
+        Raises:
+            FitError: The category has no normal images.
+        """
+        self._archive = archive
+        self._input_size = input_size
+        self._limits = ImageLimits()
+        self.skipped: dict[str, str] = {}
+        found = self._list(manifest, category, FITTED_SPLITS) or self._list(manifest, category, ("archive",))
+        if not found:
+            raise FitError(
+                f"{archive}: category {category!r} has no normal images to fit on; ingest some under train/good, "
+                "or a plain folder with --label normal"
+            )
+        self.rows: Sequence[NormalImage] = [row for row, _, _ in found]
+        self._places = [(chunk, position) for _, chunk, position in found]
+        self._cached: tuple[Chunk, pa.Table] | None = None
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decodes images; one that cannot be decoded is left out and noted in `skipped`."""
+        for index in indices:
+            chunk, position = self._places[index]
+            table = self._table(chunk)
+            try:
+                image = decode_image(
+                    table.column("image")[position].as_py(), (self._input_size, self._input_size), self._limits
+                )
+            except ImageError as error:
+                self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
+            else:
+                yield index, image
+
+    def _list(
+        self, manifest: ArchiveManifest, category: str, splits: Sequence[str]
+    ) -> list[tuple[NormalImage, Chunk, int]]:
+        found = []
+        for chunk in chunks(manifest, categories=[category], splits=splits):
+            table = read_chunk(self._archive, chunk, columns=["row_key", "image_id", "label"])
+            columns = [table.column(name).to_pylist() for name in ("row_key", "image_id", "label")]
+            found += [
+                (NormalImage(key, image_id, chunk.split), chunk, position)
+                for position, (key, image_id, label) in enumerate(zip(*columns, strict=True))
+                if label == "normal"
+            ]
+        return found
+
+    def _table(self, chunk: Chunk) -> pa.Table:
+        if self._cached is None or self._cached[0] != chunk:
+            self._cached = (chunk, read_chunk(self._archive, chunk, columns=["image", "source_uri"]))
+        return self._cached[1]

@@ -1,0 +1,309 @@
+"""Scores an archive with Ray Data: chunks in, committed chunks out, a manifest when every row is accounted for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from uniad_ray.archive.manifest import Chunk, read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import encode_table, read_table
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import RunError
+from uniad_ray.pipelines.progress import Progress
+from uniad_ray.pipelines.ray_session import Cluster, configure_ray_data, ray_session, unwrap
+from uniad_ray.pipelines.run_plan import (
+    MANIFEST_NAME,
+    CategoryCounts,
+    RunManifest,
+    RunPlan,
+    ScoreOptions,
+    adopt_plan,
+    make_plan,
+    map_candidates_path,
+    read_run,
+    scores_path,
+)
+from uniad_ray.pipelines.score_chunk import ChunkScorer, chunk_item, decode_chunk
+from uniad_ray.scoring.bundle_store import BundleStore
+
+_logger = logging.getLogger(__name__)
+_READ_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How a run uses the cluster; none of it changes a score.
+
+    Attributes:
+        count: Actors that hold networks; None chooses by the cluster.
+        threads: Threads of each actor on the CPU; None chooses by the cluster.
+        device: `cpu`, `cuda` or `auto`.
+    """
+
+    count: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+
+
+class StageSeconds(StrictModel):
+    """Seconds that workers spent on each stage, summed over workers, in this attempt alone."""
+
+    decode: float = 0.0
+    score: float = 0.0
+    write: float = 0.0
+    wall: float = 0.0
+
+
+class ScoreReport(StrictModel):
+    """What a run found.
+
+    Attributes:
+        run: Root of the run.
+        run_id: Digest of its plan.
+        images: Score rows.
+        errors: Rows with status error.
+        anomalous: Rows with decision anomalous.
+        categories: The same by category.
+        skipped_chunks: Chunks that an earlier attempt had finished.
+        seconds: Time of this attempt.
+    """
+
+    run: str
+    run_id: str
+    images: int
+    errors: int
+    anomalous: int
+    categories: dict[str, CategoryCounts]
+    skipped_chunks: int
+    seconds: StageSeconds
+
+
+@dataclass(frozen=True)
+class _ChunkResult:
+    chunk: str
+    category: str
+    rows: int
+    errors: int
+    anomalous: int
+    sha256: str
+
+
+def score(
+    archive: str,
+    bundles: str,
+    out: str,
+    *,
+    options: ScoreOptions | None = None,
+    workers: Workers | None = None,
+    address: str | None = None,
+) -> ScoreReport:
+    """Scores every image row of an archive with the published bundles.
+
+    Killed at any moment and run again it scores what is missing, and its rows are those of a run that was never killed.
+
+    Args:
+        archive: Root of the archive.
+        bundles: Root of the bundles.
+        out: Root of the run; made if it is not there.
+        options: What decides the content of the run.
+        workers: How the cluster is used.
+        address: Ray cluster to join; default is a Ray on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        BundleError: A category has no published bundle, or one is damaged.
+        RunError: The run was started with another plan, or rows are missing at its end.
+    """
+    source, run = Location.parse(archive), Location.parse(out)
+    store = BundleStore(bundles)
+    plan, work = make_plan(source, read_manifest(source), store, options or ScoreOptions())
+    adopt_plan(run, plan)
+    if (run / MANIFEST_NAME).exists():
+        return _report(run, read_run(run), len(work), StageSeconds())
+    present = {info.relative.removesuffix(".parquet") for info in (run / "scores").list(suffix=".parquet")}
+    pending = [chunk for chunk in work if chunk.name not in present]
+    finished = _read_finished(run, [chunk for chunk in work if chunk.name in present])
+    seconds = StageSeconds()
+    if pending:
+        scored, seconds = _score_pending(plan, run, pending, finished, workers or Workers(), address)
+        finished += scored
+    manifest = _finish(run, plan, work, finished)
+    return _report(run, manifest, len(work) - len(pending), seconds)
+
+
+def _score_pending(
+    plan: RunPlan,
+    run: Location,
+    pending: list[Chunk],
+    finished: list[_ChunkResult],
+    workers: Workers,
+    address: str | None,
+) -> tuple[list[_ChunkResult], StageSeconds]:
+    store = BundleStore(plan.bundle_root)
+    input_sizes = {
+        category: store.manifest(category, bundle.version).config.input_size
+        for category, bundle in plan.bundles.items()
+    }
+    results: list[_ChunkResult] = []
+    spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
+    with ray_session(address) as cluster:
+        dataset = _dataset(plan, run, pending, input_sizes, choose_workers(workers, cluster), cluster)
+        started = time.perf_counter()
+        with Progress("scoring", plan.images) as progress:
+            progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
+            try:
+                for row in dataset.iter_rows():
+                    results.append(_ChunkResult(**{name: row[name] for name in _ChunkResult.__dataclass_fields__}))
+                    progress.advance(int(row["rows"]), int(row["errors"]))
+                    for stage in spent:
+                        spent[stage] += float(row[f"{stage}_seconds"])
+            except Exception as error:
+                raise unwrap(error) from error
+        return results, StageSeconds(**spent, wall=time.perf_counter() - started)
+
+
+def _dataset(
+    plan: RunPlan, run: Location, pending: list[Chunk], input_sizes: dict[str, int], workers: Workers, cluster: Cluster
+) -> Any:
+    import ray
+
+    configure_ray_data()
+    on_gpu = cluster.gpus > 0 and workers.device != "cpu"
+    decode = functools.partial(decode_chunk, archive=plan.archive, input_sizes=input_sizes)
+    dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
+    dataset = dataset.map(decode, num_cpus=cluster.cpu_share)
+    return dataset.map_batches(
+        ChunkScorer,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers.count),
+        num_cpus=cluster.cpu_share * (workers.threads or 1),
+        num_gpus=1 if on_gpu else None,
+        fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
+        fn_constructor_kwargs={"device": workers.device, "threads": workers.threads},
+    )
+
+
+def choose_workers(wanted: Workers, cluster: Cluster) -> Workers:
+    """Fills in what the user left open, so that actors and what feeds them fit the cluster side by side.
+
+    On GPUs there is one actor a GPU. On CPUs actors of two threads take about nine tenths of the cores and decoding the
+    rest; there is always one share left for decoding, else Ray Data would wait for ever.
+    """
+    cores = cluster.physical_cpus
+    threads = wanted.threads or min(2, cores)
+    if cluster.gpus and wanted.device != "cpu":
+        return Workers(wanted.count or cluster.gpus, threads, wanted.device)
+    share = cluster.cpu_share
+    fitting = max(1, int((cluster.logical_cpus - share) // (share * threads)))
+    count = wanted.count or max(1, min(fitting, int(cores * 0.9) // threads))
+    if wanted.count and wanted.count > fitting:
+        raise RunError(
+            f"{wanted.count} workers of {threads} threads do not fit {cluster.logical_cpus:g} CPUs beside decoding; "
+            f"use at most {fitting}, or fewer --threads"
+        )
+    return Workers(count, threads, wanted.device)
+
+
+def _read_finished(run: Location, done: list[Chunk]) -> list[_ChunkResult]:
+    """Counts and digests of chunks that an earlier attempt wrote."""
+
+    def read(chunk: Chunk) -> _ChunkResult:
+        location = run / scores_path(chunk.name)
+        table = read_table(dataset_schema("score"), location)
+        errors = pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0
+        anomalous = pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0
+        digest = hashlib.sha256(location.read_bytes()).hexdigest()
+        return _ChunkResult(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        return list(pool.map(read, done))
+
+
+def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[_ChunkResult]) -> RunManifest:
+    """Checks that rows in are rows out, keeps the highest maps, and writes the manifest."""
+    by_name = {result.chunk: result for result in results}
+    wrong = [chunk.name for chunk in work if chunk.name not in by_name or by_name[chunk.name].rows != chunk.rows]
+    if wrong:
+        raise RunError(
+            f"{run}: {len(wrong)} chunks have no scores or another number of rows than the archive, first {wrong[0]}; "
+            "delete their files under scores/ and give the same command again"
+        )
+    ordered = [by_name[chunk.name] for chunk in work]
+    if plan.options.maps == "top":
+        _keep_top_maps(run, plan, ordered)
+    schema = dataset_schema("run_chunk")
+    names = _ChunkResult.__dataclass_fields__
+    data = encode_table(schema, schema.table({name: [getattr(item, name) for item in ordered] for name in names}))
+    (run / "chunks.parquet").write_bytes(data)
+    store = BundleStore(plan.bundle_root)
+    weights = {
+        category: store.manifest(category, bundle.version).lineage["perceivers"]
+        for category, bundle in plan.bundles.items()
+    }
+    manifest = RunManifest(
+        run_id=plan.run_id,
+        plan=plan,
+        images=sum(item.rows for item in ordered),
+        errors=sum(item.errors for item in ordered),
+        anomalous=sum(item.anomalous for item in ordered),
+        categories=_count_by_category(ordered),
+        chunks_sha256=hashlib.sha256(data).hexdigest(),
+        weights=weights,
+        random_weights=any(
+            not record["weights"]["trained"] for networks in weights.values() for record in networks.values()
+        ),
+    )
+    (run / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))
+    (run / "_map_candidates").delete_tree()
+    return manifest
+
+
+def _keep_top_maps(run: Location, plan: RunPlan, results: list[_ChunkResult]) -> None:
+    schema = dataset_schema("anomaly_map")
+    for category in plan.bundles:
+        best: list[dict[str, Any]] = []
+        for result in results:
+            location = run / map_candidates_path(result.chunk)
+            if result.category != category or not location.exists():
+                continue
+            best += read_table(schema, location).to_pylist()
+            best = sorted(best, key=lambda row: (-row["score"], row["row_key"]))[: plan.options.top_maps]
+        if best:
+            table = schema.table({name: [row[name] for row in best] for name in schema.arrow.names})
+            name = next(result.chunk for result in results if result.category == category).split("/")[0]
+            (run / f"maps/{name}/top.parquet").write_bytes(encode_table(schema, table))
+
+
+def _count_by_category(results: Iterable[_ChunkResult]) -> dict[str, CategoryCounts]:
+    totals: dict[str, list[int]] = {}
+    for result in results:
+        total = totals.setdefault(result.category, [0, 0, 0])
+        for index, value in enumerate((result.rows, result.errors, result.anomalous)):
+            total[index] += value
+    return {
+        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous)
+        for name, (images, errors, anomalous) in sorted(totals.items())
+    }
+
+
+def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+    return ScoreReport(
+        run=run.uri,
+        run_id=manifest.run_id,
+        images=manifest.images,
+        errors=manifest.errors,
+        anomalous=manifest.anomalous,
+        categories=manifest.categories,
+        skipped_chunks=skipped,
+        seconds=seconds,
+    )
