@@ -1,0 +1,1 @@
+"""Experts: each turns a perception into evidence of an anomaly."""

@@ -1,0 +1,54 @@
+"""The contract of every expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from uniad_ray.perception.base import Perception, State
+
+PerceptionStream = Callable[[], Iterable[Perception]]
+"""Starts a fresh pass over the normal perceptions each time it is called."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one expert says of a batch of N images.
+
+    Attributes:
+        scores: float32, shape (N,), higher is more anomalous, on the expert's own scale.
+        maps: float32, shape (N, h, w), on the scale of `scores`, or None where the expert does not localise.
+        reasons: N lists of sentences for people; may be empty lists.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray | None
+    reasons: Sequence[Sequence[str]]
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """Fits on normal perceptions and scores a perception; knows nothing of Ray, S3 or other experts."""
+
+    name: str
+    needs: frozenset[str]
+
+    def fit(self, stream: PerceptionStream) -> None:
+        """Learns from normal images in bounded memory; may pass over the stream several times."""
+        ...
+
+    def score(self, perception: Perception) -> Evidence:
+        """Scores one batch; an image's result does not depend on the rest of its batch."""
+        ...
+
+    def state(self) -> State:
+        """What `fit` learned."""
+        ...
+
+    @classmethod
+    def from_state(cls, name: str, config: Any, state: State) -> Self:
+        """Restores a fitted expert."""
+        ...

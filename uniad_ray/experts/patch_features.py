@@ -1,0 +1,73 @@
+"""Patch vectors out of feature fields: aligned, pooled over a neighbourhood and concatenated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+
+def largest_grid(fields: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[int, int]:
+    """The grid (h, w) with the most cells among the named fields; the first one wins a tie."""
+    shapes = [(int(fields[name].shape[-2]), int(fields[name].shape[-1])) for name in names]
+    return max(shapes, key=lambda shape: shape[0] * shape[1])
+
+
+def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Brings one field to a grid: bilinear where it grows, mean over cells where it shrinks.
+
+    Args:
+        field: float32, shape (N, C, h, w).
+        grid: The wanted (h, w).
+
+    Returns:
+        float32, shape (N, C, *grid).
+    """
+    height, width = int(field.shape[-2]), int(field.shape[-1])
+    if (height, width) == grid:
+        return field
+    if height >= grid[0] and width >= grid[1]:
+        return F.adaptive_avg_pool2d(field, grid)
+    return F.interpolate(field, size=grid, mode="bilinear", align_corners=False)
+
+
+def patch_features(
+    fields: Mapping[str, torch.Tensor],
+    names: Sequence[str],
+    *,
+    grid: tuple[int, int] | None = None,
+    neighbourhood: int = 3,
+    normalise: bool = False,
+) -> torch.Tensor:
+    """Concatenates fields into one vector a patch, aware of its neighbourhood (PatchCore, section 3.1).
+
+    Each field is optionally L2-normalised over its channels, averaged over the neighbourhood on its own grid, then
+    brought to the common one. The average counts the zeros of the padding, so vectors at the border come out shorter:
+    that sets them apart from inner ones under L2, and damps what the network's own padding does there.
+
+    Args:
+        fields: Tensors of shape (N, C_i, h_i, w_i), float32.
+        names: Which fields to take, in the order of concatenation.
+        grid: The common (h, w), or None for the largest grid among the fields.
+        neighbourhood: Side p of the pooled window, odd; 1 switches pooling off.
+        normalise: Whether every field is scaled to unit length at every cell before pooling.
+
+    Returns:
+        float32, shape (N, sum of C_i, h, w).
+    """
+    grid = grid or largest_grid(fields, names)
+    parts = []
+    for name in names:
+        part = fields[name].float()
+        if normalise:
+            part = F.normalize(part, dim=1)
+        if neighbourhood > 1:
+            part = F.avg_pool2d(part, neighbourhood, stride=1, padding=neighbourhood // 2, count_include_pad=True)
+        parts.append(resize_field(part, grid))
+    return torch.cat(parts, dim=1)
+
+
+def as_vectors(features: torch.Tensor) -> torch.Tensor:
+    """Reorders the features of one image, shape (C, h, w), to contiguous rows of shape (h * w, C), row by row."""
+    return features.flatten(1).T.contiguous()

@@ -1,0 +1,236 @@
+"""The patch memory: how far is each patch of an image from the patches of normal images.
+
+TMUAD's third memory bank (section III-B.3 and eq. 4) with PatchCore's neighbourhood pooling and coreset. Eq. 4 is
+printed with the farthest neighbour; what is meant, and built, is the nearest one, as in eq. 3.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import BundleError, FitError
+from uniad_ray.experts.anomaly_map import anomaly_maps, peak_position
+from uniad_ray.experts.base import Evidence, PerceptionStream
+from uniad_ray.experts.memory_bank import CandidateSample, Selection, select_bank
+from uniad_ray.experts.nearest import Distance, NearestNeighbours
+from uniad_ray.experts.patch_features import as_vectors, largest_grid, patch_features
+from uniad_ray.perception.base import Perception, State
+
+_DTYPES: dict[str, type[np.floating]] = {"float16": np.float16, "float32": np.float32}
+
+
+class PatchMemoryConfig(StrictModel):
+    """Options of the patch memory.
+
+    Attributes:
+        fields: The fields that are concatenated: levels of a pyramid or blocks of a transformer, in any mix.
+        grid: Side of the common patch grid; None takes the largest grid among the fields.
+        normalise_fields: Scale every field to unit length at every cell before pooling. Takes away how strong a
+            feature is, which is often what tells an anomaly.
+        neighbourhood: Side of the pooled window, odd; zero padding, so that border patches differ from inner ones.
+        distance: `l2`, or `cosine` (TMUAD). Cosine ignores how strong a feature is.
+        neighbours: How many nearest vectors of the bank are averaged.
+        selection: How the bank is chosen out of the candidates.
+        memory_size: The most vectors in the bank; unused with `all`. Scoring time grows with it.
+        candidates: The most patch vectors held in memory while fitting, sampled evenly over all normal images.
+        projection: Dimensions of the random projection in which the coreset measures distances.
+        storage: Type in which the bank is kept; it is rounded to it at fit, so scores survive a round trip.
+        image_score: `max` of the map, or `top_mean`, the mean of its highest share `top_fraction`.
+        top_fraction: Share of the map's pixels in `top_mean`.
+        score_smoothed: Take the image score from the smoothed map; otherwise from the patch distances as they are
+            (PatchCore).
+        map_size: Side of the evidence map.
+        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
+        seed: Seed of the sample, the projection and k-means.
+    """
+
+    fields: tuple[str, ...] = Field(default=("pyramid/level2", "pyramid/level3"), min_length=1)
+    grid: int | None = Field(default=None, ge=1, le=512)
+    normalise_fields: bool = False
+    neighbourhood: int = Field(default=3, ge=1, le=31)
+    distance: Distance = "l2"
+    neighbours: int = Field(default=1, ge=1, le=100)
+    selection: Selection = "coreset"
+    memory_size: int = Field(default=2000, ge=1, le=1_000_000)
+    candidates: int = Field(default=100_000, ge=1, le=20_000_000)
+    projection: int = Field(default=64, ge=1)
+    storage: Literal["float16", "float32"] = "float16"
+    image_score: Literal["max", "top_mean"] = "max"
+    top_fraction: float = Field(default=0.01, gt=0.0, le=1.0)
+    score_smoothed: bool = True
+    map_size: int = Field(default=64, ge=1, le=2048)
+    smoothing: float = Field(default=1.0, ge=0.0, le=100.0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    @field_validator("neighbourhood")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("neighbourhood must be odd, so that a patch lies in its middle")
+        return value
+
+
+class PatchMemory:
+    """Distance of every patch to the nearest patches of normal images (TMUAD eq. 4; PatchCore).
+
+    Every image is worked on alone, at fit and at scoring, so no result depends on how images are batched.
+    """
+
+    config_model: ClassVar[type[PatchMemoryConfig]] = PatchMemoryConfig
+
+    def __init__(self, name: str, config: PatchMemoryConfig) -> None:
+        """An expert that has not been fitted yet."""
+        self.name = name
+        self.needs = frozenset(config.fields)
+        self._config = config
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._bank: np.ndarray | None = None
+        self._nearest: NearestNeighbours | None = None
+
+    def fit(self, stream: PerceptionStream) -> None:
+        """Builds the bank in one pass; the same images give the same bank in any order and any batching.
+
+        Args:
+            stream: The normal perceptions.
+
+        Raises:
+            FitError: No image came, a feature is not finite or beyond float16, or the shape of a field changes.
+        """
+        sample = CandidateSample(self._config.candidates, self._config.seed)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for perception in stream():
+            for name, shape in self._field_shapes(perception).items():
+                if shape != shapes.setdefault(name, shape):
+                    raise FitError(
+                        f"{self.name}: {name} has shape {shape} for image {perception.row_keys[0]} but {shapes[name]} "
+                        "for those before; give all images of a category the same input size"
+                    )
+            for row, row_key in enumerate(perception.row_keys):
+                vectors = self._patch_vectors(perception, row)
+                self._check_range(vectors, row_key)
+                sample.add(row_key, vectors)
+        candidates = sample.vectors()
+        if not len(candidates):
+            raise FitError(f"{self.name}: there are no normal images to fit on; add some to the category")
+        bank = select_bank(
+            candidates,
+            self._config.selection,
+            self._config.memory_size,
+            projection=self._config.projection,
+            spherical=self._config.distance == "cosine",
+            seed=self._config.seed,
+        )
+        self._keep(bank.astype(_DTYPES[self._config.storage]), shapes)
+
+    def score(self, perception: Perception) -> Evidence:
+        """Scores a batch.
+
+        Args:
+            perception: The batch, with the fields in `needs`.
+
+        Returns:
+            Scores and maps in units of the distance, and one sentence an image: where the map is highest. A feature
+            that is not finite makes the image's score NaN.
+
+        Raises:
+            BundleError: The fields do not have the shapes that the bank was made from.
+            FitError: The expert is not fitted.
+        """
+        if self._nearest is None:
+            raise self._not_fitted()
+        shapes = self._field_shapes(perception)
+        if shapes != self._shapes:
+            raise BundleError(
+                f"{self.name}: fitted on fields of shape {self._shapes} but the image has {shapes}; "
+                "score with the networks and the input size of the bundle, or fit again"
+            )
+        grid = self._grid(perception)
+        grids = np.empty((len(perception), *grid), dtype=np.float32)
+        for row in range(len(perception)):
+            grids[row] = self._nearest.distances(self._patch_vectors(perception, row)).reshape(grid)
+        maps = anomaly_maps(grids, self._config.map_size, self._config.smoothing)
+        scores = self._image_scores(maps if self._config.score_smoothed else grids)
+        return Evidence(scores=scores, maps=maps, reasons=[self._reason(one) for one in maps])
+
+    def state(self) -> State:
+        """The bank, in its storage type, shape (M, C), and the shapes (C, h, w) of the fields behind it.
+
+        Raises:
+            FitError: The expert is not fitted.
+        """
+        if self._bank is None:
+            raise self._not_fitted()
+        document = {"shapes": {name: list(shape) for name, shape in self._shapes.items()}}
+        return State(arrays={"bank": self._bank}, document=document)
+
+    @classmethod
+    def from_state(cls, name: str, config: PatchMemoryConfig, state: State) -> Self:
+        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+
+        Raises:
+            BundleError: The state holds no bank of shape (M, C), or not the shapes behind it.
+        """
+        bank = state.arrays.get("bank")
+        shapes = state.document.get("shapes")
+        if bank is None or bank.ndim != 2 or not bank.size or not isinstance(shapes, dict):
+            raise BundleError(f"{name}: the bundle holds no patch bank; fit the category again")
+        expert = cls(name, config)
+        expert._keep(np.asarray(bank), {field: tuple(shape) for field, shape in shapes.items()})
+        return expert
+
+    def _keep(self, bank: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._bank = bank
+        self._shapes = shapes
+        self._nearest = NearestNeighbours(bank.astype(np.float32), self._config.distance, self._config.neighbours)
+
+    def _not_fitted(self) -> FitError:
+        return FitError(f"{self.name}: the patch memory is not fitted; fit it or load a bundle first")
+
+    def _grid(self, perception: Perception) -> tuple[int, int]:
+        if self._config.grid is not None:
+            return self._config.grid, self._config.grid
+        return largest_grid(perception.fields, self._config.fields)
+
+    def _patch_vectors(self, perception: Perception, row: int) -> torch.Tensor:
+        """The patch vectors of one image of the batch, float32, shape (P, C)."""
+        with torch.inference_mode():
+            features = patch_features(
+                {name: perception.fields[name][row : row + 1].contiguous() for name in self._config.fields},
+                self._config.fields,
+                grid=self._grid(perception),
+                neighbourhood=self._config.neighbourhood,
+                normalise=self._config.normalise_fields,
+            )
+            return as_vectors(features[0])
+
+    def _field_shapes(self, perception: Perception) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(map(int, perception.fields[name].shape[1:])) for name in self._config.fields}
+
+    def _check_range(self, vectors: torch.Tensor, row_key: str) -> None:
+        largest = float(vectors.abs().amax())
+        if not np.isfinite(largest):
+            raise FitError(
+                f"{self.name}: image {row_key} has features that are not finite; remove the image or check the weights"
+            )
+        if largest > float(np.finfo(_DTYPES[self._config.storage]).max):
+            raise FitError(
+                f"{self.name}: features of image {row_key} are too large for {self._config.storage}; "
+                "set storage to float32"
+            )
+
+    def _image_scores(self, grids: np.ndarray) -> np.ndarray:
+        flat = grids.reshape(len(grids), grids.shape[1] * grids.shape[2])
+        if self._config.image_score == "max":
+            return np.asarray(flat.max(axis=1))
+        count = max(1, round(self._config.top_fraction * flat.shape[1]))
+        highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, flat.shape[1] - count :]
+        return np.asarray(np.sort(highest, axis=1).mean(axis=1, dtype=np.float32))
+
+    def _reason(self, anomaly_map: np.ndarray) -> list[str]:
+        row, column = peak_position(anomaly_map)
+        return [f"{self.name.replace('_', ' ')}: strongest at row {row:.2f}, column {column:.2f} of the image"]
