@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,41 @@ def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> No
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 300
     try:
-        while len(list(folder.rglob(f"*{suffix}"))) < count:
-            assert process.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline, "the job wrote nothing in time"
-            time.sleep(0.02)
+        wait_for(lambda: len(list(folder.rglob(f"*{suffix}"))) >= count, process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Waits for something that a running job does."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, "the job ended before it could be disturbed"
+        assert time.monotonic() < deadline, "the job wrote nothing in time"
+        time.sleep(0.02)
+
+
+def workers_of(driver: int, name: bytes) -> list[int]:
+    """Processes below a driver whose title holds a name."""
+    parents: dict[int, int] = {}
+    titles: dict[int, bytes] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    return [pid for pid, title in titles.items() if name in title and is_below(pid)]
 
 
 def all_bytes(root: Path) -> dict[str, bytes]:
@@ -80,6 +107,28 @@ def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path)
     assert not (factory / "archive-killed/manifest.json").exists()
     run(*arguments, str(factory / "archive-killed"), *options)
     assert all_bytes(factory / "archive-killed") == all_bytes(factory / "archive-whole")
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) -> None:
+    arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--workers=1", "--out"]
+    run(*arguments, str(factory / "undisturbed"))
+    out = factory / "worker-killed"
+    process = subprocess.Popen(
+        command(*arguments, str(out)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(lambda: len(list((out / "scores").rglob("*.parquet"))) >= 3, process)
+        victims = workers_of(process.pid, b"ChunkScorer")
+        assert victims, "no scoring worker was found"
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        assert process.wait(timeout=400) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert all_bytes(out) == all_bytes(factory / "undisturbed")
 
 
 @pytest.mark.slow

@@ -22,14 +22,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")  # noqa: S202 - built a moment ago
+        archive.extractall(folder / "site")
     return folder / "site"
 
 
 def run(installed: Path, elsewhere: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     ended = subprocess.run(
-        [sys.executable, *arguments], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments],
+        cwd=elsewhere,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     return ended.stdout
 

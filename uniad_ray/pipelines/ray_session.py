@@ -13,7 +13,20 @@ from uniad_ray.errors import RunError, UniadRayError
 MIN_LOGICAL_CPUS = 4
 """Ray Data keeps a CPU for an actor pool and one for what feeds it; with one or two, some plans wait for ever."""
 
-_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "UNIAD_RAY_CACHE")
+_DEFAULTS = {
+    # Ray's C++ core writes remarks about its own actors to stderr at level error; a user can do nothing about them.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Threads that spin while they wait make a worker ten times slower as soon as anything else wants its cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+_FORWARDED = (
+    "OMP_WAIT_POLICY",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "UNIAD_RAY_CACHE",
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,8 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         yield _cluster(started_here=False)
         return
     target = address or os.environ.get("RAY_ADDRESS")
-    # Ray's C++ core writes remarks about its own actors to stderr at level error; a user can do nothing about them.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
     try:
         if target:

@@ -59,7 +59,7 @@ class PerceptionSource:
             wanted: Fields to compute.
             batch_size: Images per batch.
             spill: Folder for perceptions that will be asked for again; None where each is read once.
-            on_perceived: Called with the number of images of each batch that passed the networks.
+            on_perceived: Called with the number of images of each batch that passed the networks for the first time.
         """
         self._images = images
         self._pipeline = pipeline
@@ -70,6 +70,7 @@ class PerceptionSource:
         self._index_of = {row.row_key: index for index, row in enumerate(images.rows)}
         self._on_disk: set[int] = set()
         self._damaged: set[int] = set()
+        self._counted: set[int] = set()
 
     def stream(self, indices: Sequence[int]) -> PerceptionStream:
         """A stream over the given images that can be started again and again."""
@@ -98,8 +99,10 @@ class PerceptionSource:
             return None
         keys = [self._images.rows[index].row_key for index, _ in decoded]
         perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), self._wanted)
+        fresh = {index for index, _ in decoded} - self._counted
+        self._counted |= fresh
         if self._on_perceived is not None:
-            self._on_perceived(len(decoded))
+            self._on_perceived(len(fresh))
         return perception
 
     def _write(self, perception: Perception, folder: Path) -> None:

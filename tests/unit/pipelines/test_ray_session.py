@@ -35,7 +35,7 @@ def test_actors_and_what_feeds_them_always_fit(logical: int, physical: int) -> N
 
 def test_a_gpu_has_one_actor() -> None:
     assert choose_workers(Workers(), Cluster(logical_cpus=16, physical_cpus=16, gpus=2)).count == 2
-    assert choose_workers(Workers(device="cpu"), Cluster(logical_cpus=16, physical_cpus=16, gpus=2)).count == 7
+    assert choose_workers(Workers(device="cpu"), Cluster(logical_cpus=16, physical_cpus=16, gpus=2)).count == 14
 
 
 def test_more_workers_than_fit_are_refused_instead_of_waiting_for_ever() -> None:
