@@ -54,7 +54,8 @@ class ImageError(UniadRayError):
     """One image cannot be used; the row gets `status = error`, and the run goes on.
 
     Attributes:
-        kind: A stable word for tables: `empty`, `not_an_image`, `truncated`, `too_large` or `unsupported`.
+        kind: A stable word for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported` or
+            `not_scorable`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -89,10 +89,14 @@ class ChunkScorer:
         keys = rows.column("row_key").to_pylist()
         good = [position for position in range(len(keys)) if position not in errors]
         scorer = self._scorer(chunk.category)
-        verdicts: list[Verdict] = []
+        by_position: dict[int, Verdict] = {}
         if good:
-            verdicts = scorer.score([keys[position] for position in good], np.asarray(batch["images"][0]))
-        by_position = dict(zip(good, verdicts, strict=True))
+            outcomes = scorer.score([keys[position] for position in good], np.asarray(batch["images"][0]))
+            for position, outcome in zip(good, outcomes, strict=True):
+                if isinstance(outcome, Verdict):
+                    by_position[position] = outcome
+                else:
+                    errors[position] = (outcome.kind, str(outcome))
         scored = time.perf_counter()
         self._write_maps(chunk, keys, by_position)
         table = self._score_table(chunk, rows, by_position, errors, scorer.threshold)
@@ -103,7 +107,7 @@ class ChunkScorer:
             "category": [chunk.category],
             "rows": [len(keys)],
             "errors": [len(errors)],
-            "anomalous": [sum(verdict.is_anomalous for verdict in verdicts)],
+            "anomalous": [sum(verdict.is_anomalous for verdict in by_position.values())],
             "sha256": [hashlib.sha256(data).hexdigest()],
             "decode_seconds": [float(batch["decode_seconds"][0])],
             "score_seconds": [scored - started],

@@ -13,7 +13,7 @@ from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import ExpertCalibration
-from uniad_ray.scoring.fusion import fuse, merge_reasons
+from uniad_ray.scoring.fusion import Fused, fuse, merge_reasons
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,18 @@ class Scorer:
         perception = self._pipeline.perceive(row_keys, images, self._wanted)
         return {name: expert.score(perception) for name, expert in self._experts.items()}
 
-    def score(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict]:
+    def score(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
         """Scores images in batches of the configured size, in order.
 
         Args:
             row_keys: N keys.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
+
+        Returns:
+            N verdicts; an image whose score is not finite gets an error of kind `not_scorable` instead, since no
+            comparison with a threshold would be true of it.
         """
-        verdicts: list[Verdict] = []
+        verdicts: list[Verdict | ImageError] = []
         step = self.config.batch_size
         for start in range(0, len(row_keys), step):
             verdicts += self._score_batch(row_keys[start : start + step], images[start : start + step])
@@ -104,20 +108,23 @@ class Scorer:
         results: dict[int, Verdict | ImageError] = {**errors, **dict(zip(good, verdicts, strict=True))}
         return [results[index] for index in range(len(encoded))]
 
-    def _score_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict]:
+    def _score_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
         evidence = self.evidence(row_keys, images)
         fused = fuse(evidence, self._calibrations, self.config.fusion.weights)
-        return [
-            Verdict(
-                score=float(fused.scores[index]),
-                threshold=self.threshold,
-                raw={name: float(item.scores[index]) for name, item in evidence.items()},
-                calibrated={name: float(values[index]) for name, values in fused.calibrated.items()},
-                anomaly_map=None if fused.maps is None else fused.maps[index],
-                reasons=tuple(merge_reasons(evidence, index)),
-            )
-            for index in range(len(row_keys))
-        ]
+        return [self._verdict(evidence, fused, index) for index in range(len(row_keys))]
+
+    def _verdict(self, evidence: Mapping[str, Evidence], fused: Fused, index: int) -> Verdict | ImageError:
+        if not np.isfinite(fused.scores[index]):
+            broken = [name for name, values in fused.calibrated.items() if not np.isfinite(values[index])]
+            return ImageError("not_scorable", f"no finite score from {', '.join(broken) or 'the fusion'}")
+        return Verdict(
+            score=float(fused.scores[index]),
+            threshold=self.threshold,
+            raw={name: float(item.scores[index]) for name, item in evidence.items()},
+            calibrated={name: float(values[index]) for name, values in fused.calibrated.items()},
+            anomaly_map=None if fused.maps is None else fused.maps[index],
+            reasons=tuple(merge_reasons(evidence, index)),
+        )
 
 
 def decode_batch(

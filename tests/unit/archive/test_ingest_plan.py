@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from support.trees import loco_tree, mvtec_tree, png, write
 
 from uniad_ray.archive.images import ImageLimits
@@ -114,8 +117,6 @@ def test_a_shard_with_no_image_at_all_is_recorded(tmp_path: Path) -> None:
 
 
 def test_image_bytes_and_size_are_those_of_the_file(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
     source = open_source(Location.parse(root))
     plan = plan_ingest(source.entries(), limits=ShardLimits())
@@ -127,3 +128,18 @@ def test_image_bytes_and_size_are_those_of_the_file(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "shard.parquet").to_pylist()
     assert rows[0]["image"] == png(0)
     assert (rows[0]["width"], rows[0]["height"], rows[0]["format"]) == (48, 48, "PNG")
+
+
+def test_the_capture_time_is_kept(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 8))
+    exif = picture.getexif()
+    exif.get_ifd(0x8769)[0x9003] = "2026:11:21 22:15:00"
+    (tmp_path / "x").mkdir()
+    picture.save(tmp_path / "x/a.jpg", exif=exif)
+    source = open_source(Location.parse(tmp_path / "x"))
+    plan = plan_ingest(source.entries(), limits=ShardLimits())
+    (tmp_path / "plan.parquet").write_bytes(plan.data)
+    planned = read_planned_shard(Location.parse(tmp_path / "plan.parquet"), 0)
+    data, _ = build_shard(planned, defects=None, image_limits=ImageLimits(), shard_limits=ShardLimits())
+    assert data is not None
+    assert pq.read_table(io.BytesIO(data)).column("captured_at").to_pylist() == ["2026-11-21T22:15:00"]

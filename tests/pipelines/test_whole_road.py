@@ -1,0 +1,103 @@
+"""Every verb from the command line: on S3, and on a running cluster of one and of two CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.trees import mvtec_tree
+
+SMALL = [
+    "--set=input_size=64",
+    "--set=map_size=16",
+    "--set=experts.patch.config.memory_size=200",
+]
+
+
+def verb(*arguments: str) -> Any:
+    """Runs a verb with --json and gives its document."""
+    command = [sys.executable, "-m", "uniad_ray.cli", *arguments, "--json"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.slow
+def test_every_verb_works_on_s3(s3_prefix: str) -> None:
+    counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
+    assert verb("scenes", f"{s3_prefix}/source", *counts)["category"] == "trays"
+    assert verb("ingest", f"{s3_prefix}/source", f"{s3_prefix}/archive")["images"] == 19
+    assert verb("inspect", f"{s3_prefix}/archive")["categories"]["trays"]["images"] == 19
+    fitted = verb("fit", f"{s3_prefix}/archive", "--bundles", f"{s3_prefix}/bundles", *SMALL)["fitted"]
+    run = verb("score", f"{s3_prefix}/archive", "--bundles", f"{s3_prefix}/bundles", "--out", f"{s3_prefix}/run")
+    assert (run["images"], run["errors"]) == (19, 0)
+    figures = verb("evaluate", f"{s3_prefix}/run")["metrics"]
+    assert {entry["name"] for entry in figures} >= {"all", "logical", "structural"}
+    listed = verb("bundles", f"{s3_prefix}/bundles", "--publish", "trays", fitted[0]["version"])["bundles"]
+    assert [(entry["version"], entry["published"]) for entry in listed] == [(fitted[0]["version"], True)]
+
+
+@contextlib.contextmanager
+def running_cluster(cpus: int) -> Iterator[str]:
+    """A Ray head of its own, as an operator would have started it; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["--head", "--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("ray")), "start", *command, "--disable-usage-stats"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = None
+        deadline = time.monotonic() + 120
+        for line in process.stdout:
+            if address := re.search(r"--address='?([\d.]+:\d+)", line):
+                break
+            assert time.monotonic() < deadline
+        assert address, "the head did not start"
+        yield address[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
+    archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
+    tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
+    with running_cluster(cpus) as address:
+        joined = ["--address", address]
+        assert verb("ingest", str(tree), archive, "--chunk-images=3", *joined)["images"] == 10
+        assert len(verb("fit", archive, "--bundles", bundles, *SMALL, *joined)["fitted"]) == 1
+        assert verb("score", archive, "--bundles", bundles, "--out", run, *joined)["images"] == 10
+    ended = subprocess.run(
+        [sys.executable, "-m", "uniad_ray.cli", "ingest", str(tree), str(tmp_path / "b"), "--address", "127.0.0.1:1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert ended.returncode == 2
+    assert "the Ray cluster at 127.0.0.1:1 cannot be joined" in ended.stderr

@@ -1,0 +1,185 @@
+"""A synthetic category as files, in the folder layout of MVTec LOCO AD.
+
+Layout and ground truth after Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly
+Detection and Localization", IJCV 2022: one folder of masks an anomalous image, the grey value of a mask names the
+defect, and the saturation threshold says how much of a mask need be found.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import Field
+
+from uniad_ray.archive.scenes.layout import draw_logical, draw_normal, draw_structural
+from uniad_ray.archive.scenes.model import LogicalDefect, PartKind, Scene, StructuralDefect
+from uniad_ray.archive.scenes.painting import REFERENCE_SIZE, Rendering, render
+from uniad_ray.archive.scenes.rules import SceneRules
+from uniad_ray.archive.scenes.shapes import nominal_area
+from uniad_ray.config.base import StrictModel
+
+Split = Literal["train", "validation", "test"]
+Group = Literal["good", "logical_anomalies", "structural_anomalies"]
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_GROUPS: tuple[Group, ...] = ("good", "logical_anomalies", "structural_anomalies")
+_DEFECTS: tuple[LogicalDefect | StructuralDefect, ...] = (*LogicalDefect, *StructuralDefect)
+_HIGHEST_PIXEL_VALUE = 255
+
+
+class SceneConfig(StrictModel):
+    """What is drawn.
+
+    Attributes:
+        category: Name of the category, and of its folder.
+        seed: Seed of every image.
+        image_size: Side of the images in pixels.
+        train: Number of normal images to fit on.
+        validation: Number of normal images held out; none by default.
+        test_good: Number of normal test images.
+        logical: Number of test images that break a rule; the sub-kinds take turns.
+        structural: Number of test images with a damaged surface; the sub-kinds take turns.
+        image_format: How images are stored; masks are always PNG.
+    """
+
+    category: str = Field(default="trays", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
+    seed: int = Field(default=0, ge=0)
+    image_size: int = Field(default=256, ge=64, le=1024)
+    train: int = Field(default=80, ge=0)
+    validation: int = Field(default=0, ge=0)
+    test_good: int = Field(default=40, ge=0)
+    logical: int = Field(default=40, ge=0)
+    structural: int = Field(default=40, ge=0)
+    image_format: Literal["png", "jpeg"] = "png"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneFile:
+    """One file of the category.
+
+    Attributes:
+        path: Relative path with forward slashes, the category's folder included.
+        data: The file's bytes.
+    """
+
+    path: str
+    data: bytes
+
+
+def draw_scene(config: SceneConfig, split: Split, group: Group, index: int, rules: SceneRules | None = None) -> Scene:
+    """The scene behind one image: its parts, view and defect, the ground truth of everything drawn from it.
+
+    Each image has a generator of its own, so that it does not depend on how many others there are.
+
+    Args:
+        config: Gives the seed.
+        split: Split of the image.
+        group: Its folder; only `test` has other groups than `good`.
+        index: Its number, from 0.
+        rules: Rules of the tray; the default ones when None.
+    """
+    rules = rules or SceneRules()
+    rng = np.random.default_rng([config.seed, _SPLITS.index(split), _GROUPS.index(group), index])
+    if group == "logical_anomalies":
+        return draw_logical(rules, tuple(LogicalDefect)[index % len(LogicalDefect)], rng)
+    if group == "structural_anomalies":
+        return draw_structural(rules, tuple(StructuralDefect)[index % len(StructuralDefect)], rng)
+    return draw_normal(rules, rng)
+
+
+def iterate_files(config: SceneConfig) -> Iterator[SceneFile]:
+    """Draws the category file by file; one image is held in memory at a time.
+
+    The same configuration gives the same bytes, on the same versions of numpy, scipy and Pillow.
+
+    Args:
+        config: What is drawn.
+
+    Yields:
+        `defects_config.json`, then each image, an anomalous one followed by its masks.
+    """
+    rules = SceneRules()
+    yield SceneFile(f"{config.category}/defects_config.json", _encode_json(defects_config(config)))
+    plan: tuple[tuple[Split, Group, int], ...] = (
+        ("train", "good", config.train),
+        ("validation", "good", config.validation),
+        ("test", "good", config.test_good),
+        ("test", "logical_anomalies", config.logical),
+        ("test", "structural_anomalies", config.structural),
+    )
+    suffix = "png" if config.image_format == "png" else "jpg"
+    for split, group, count in plan:
+        for index in range(count):
+            scene = draw_scene(config, split, group, index, rules)
+            rendering = render(scene, rules, config.image_size)
+            image = _encode_image(rendering.image, config.image_format)
+            yield SceneFile(f"{config.category}/{split}/{group}/{index:03d}.{suffix}", image)
+            for number, mask in enumerate(defect_masks(scene, rendering)):
+                path = f"{config.category}/ground_truth/{group}/{index:03d}/{number:03d}.png"
+                yield SceneFile(path, _encode_image(mask, "png"))
+
+
+def defects_config(config: SceneConfig) -> list[dict[str, str | int | float | bool]]:
+    """The entries of `defects_config.json`, one a sub-kind.
+
+    A mask of a logical defect may cover several places, of which finding one part's worth is enough: it saturates at
+    the area of the smallest part. A mask of a structural defect saturates when it is covered whole.
+    """
+    unit = (config.image_size / REFERENCE_SIZE) ** 2
+    smallest = round(min(nominal_area(kind) for kind in PartKind) * unit)
+    entries: list[dict[str, str | int | float | bool]] = []
+    for defect in _DEFECTS:
+        logical = isinstance(defect, LogicalDefect)
+        entries.append(
+            {
+                "defect_name": str(defect),
+                "pixel_value": _pixel_value(defect),
+                "saturation_threshold": smallest if logical else 1.0,
+                "relative_saturation": not logical,
+            }
+        )
+    return entries
+
+
+def defect_masks(scene: Scene, rendering: Rendering) -> list[npt.NDArray[np.uint8]]:
+    """The masks of a scene's defects, uint8 [size, size]: the defect's pixel value where it is, else 0.
+
+    One mask for a defect, which covers every place it may be said to lie in: for a missing part all cells where the
+    rules would have it, for the others every part whose change would mend the rule. Empty for a normal scene.
+    """
+    masks = []
+    if scene.logical is not None:
+        where = np.zeros(rendering.image.shape[:2], np.bool_)
+        for index in scene.suspects:
+            where |= rendering.part_masks[index]
+        for cell in scene.vacancies:
+            where |= rendering.cell_masks[cell]
+        masks.append(where * np.uint8(_pixel_value(scene.logical)))
+    if scene.damage is not None and rendering.damage_mask is not None:
+        masks.append(rendering.damage_mask * np.uint8(_pixel_value(scene.damage.kind)))
+    return masks
+
+
+def _pixel_value(defect: LogicalDefect | StructuralDefect) -> int:
+    return _HIGHEST_PIXEL_VALUE - _DEFECTS.index(defect)
+
+
+def _encode_json(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _encode_image(pixels: npt.NDArray[np.uint8], image_format: Literal["png", "jpeg"]) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if image_format == "png":
+        image.save(buffer, format="PNG", compress_level=3)
+    else:
+        image.save(buffer, format="JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
