@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -84,7 +85,11 @@ def running_cluster(cpus: int) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
+def test_a_small_running_cluster_is_joined_and_left_running(
+    cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
     with running_cluster(cpus) as address:
@@ -92,12 +97,3 @@ def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path:
         assert verb("ingest", str(tree), archive, "--chunk-images=3", *joined)["images"] == 10
         assert len(verb("fit", archive, "--bundles", bundles, *SMALL, *joined)["fitted"]) == 1
         assert verb("score", archive, "--bundles", bundles, "--out", run, *joined)["images"] == 10
-    ended = subprocess.run(
-        [sys.executable, "-m", "uniad_ray.cli", "ingest", str(tree), str(tmp_path / "b"), "--address", "127.0.0.1:1"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert ended.returncode == 2
-    assert "the Ray cluster at 127.0.0.1:1 cannot be joined" in ended.stderr

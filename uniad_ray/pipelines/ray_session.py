@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ _DEFAULTS = {
     # Threads that spin while they wait make a worker ten times slower as soon as anything else wants its cores.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+_CONNECT_SECONDS = 10.0
 _FORWARDED = (
     "OMP_WAIT_POLICY",
     "AWS_ENDPOINT_URL",
@@ -72,6 +75,8 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         yield _cluster(started_here=False)
         return
     target = address or os.environ.get("RAY_ADDRESS")
+    if target:
+        _check_reachable(target)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
@@ -92,7 +97,11 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"the Ray cluster at {target} cannot be joined" if target else "Ray cannot be started on this machine"
+        where = (
+            f"the Ray cluster at {target} cannot be joined (check the address and RAY_AUTH_TOKEN)"
+            if target
+            else "Ray cannot be started on this machine"
+        )
         raise RunError(f"{where}: {_first_line(error)}") from error
     try:
         yield _cluster(started_here=not target)
@@ -130,6 +139,17 @@ def unwrap(error: BaseException) -> BaseException:
             return _plain(current)
         current = getattr(current, "cause", None) or current.__cause__ or current.__context__
     return error
+
+
+def _check_reachable(address: str) -> None:
+    """Fails at once where nothing listens; Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+):(?P<port>\d{1,5})", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"], int(match["port"])), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RunError(f"the Ray cluster at {address} cannot be joined: {error}; check the address") from error
 
 
 def _plain(error: UniadRayError) -> UniadRayError:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from uniad_ray.errors import ArchiveError, RunError
-from uniad_ray.pipelines.ray_session import Cluster, local_cpus, unwrap
+from uniad_ray.pipelines.ray_session import Cluster, local_cpus, ray_session, unwrap
 from uniad_ray.pipelines.score import Workers, choose_workers
 
 
@@ -51,6 +51,17 @@ def test_our_errors_are_found_inside_wrappers() -> None:
     assert unwrap(wrapped) is inner
     other = ValueError("bug")
     assert unwrap(other) is other
+
+
+def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(RunError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot be joined: .*refused"),
+        ray_session("127.0.0.1:1"),
+    ):
+        pass
 
 
 PIPELINE = """
