@@ -237,3 +237,13 @@ def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tm
     assert rows["0.png"]["decision"] == "anomalous"
     with pytest.raises(RunError, match="no image of the run has a label"):
         evaluate(run)
+
+
+def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_path: Path) -> None:
+    archive, bundles = str(factory / "archive"), str(tmp_path / "bundles")
+    report = fit(archive, bundles, small_config(), categories=["nut"])
+    (tmp_path / "bundles/nut" / report.fitted[0].version / "experts/patch.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"patch\.json: not what the manifest says") as caught:
+        score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)))
+    assert "Traceback" not in str(caught.value)
+    assert not (tmp_path / "run/manifest.json").exists()
