@@ -222,3 +222,14 @@ def test_fits_that_cannot_be_are_clear_errors() -> None:
 
 def test_the_same_images_give_the_same_files() -> None:
     assert fit_category(DrawnNormals(6), config()).files == fit_category(DrawnNormals(6), config()).files
+
+
+def test_a_transformer_with_random_weights_can_be_fitted_and_says_that_it_is_random(tmp_path: Path) -> None:
+    vit = (
+        "perceivers.vit={class: 'uniad_ray.perception.encoders:TokenEncoder', config: {architecture: "
+        "vit_tiny_patch16_224, weights: {uri: 'random:0'}, blocks: [2, 5], input_size: [64, 64]}}"
+    )
+    fitted = fit_category(DrawnNormals(6), config(vit, "experts.patch.config.fields=[vit/block2, vit/block5]"))
+    assert not fitted.perceivers["vit"]["weights"]["trained"]
+    bundle = stored(tmp_path, fitted)[0].load("part")
+    bundle.check_reference(bundle.scorer())
