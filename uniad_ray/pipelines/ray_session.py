@@ -72,7 +72,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
     import ray
 
     if ray.is_initialized():
-        yield _cluster(started_here=False)
+        yield _cluster()
         return
     target = address or os.environ.get("RAY_ADDRESS")
     if target:
@@ -104,7 +104,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         )
         raise RunError(f"{where}: {_first_line(error)}") from error
     try:
-        yield _cluster(started_here=not target)
+        yield _cluster()
     finally:
         ray.shutdown()
 
@@ -161,27 +161,18 @@ def _plain(error: UniadRayError) -> UniadRayError:
     return error
 
 
-def _cluster(*, started_here: bool) -> Cluster:
+def _cluster() -> Cluster:
     import ray
 
     resources = ray.cluster_resources()
     logical = float(resources.get("CPU", 0))
+    nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    # A Ray of this machine alone may say that it has more CPUs than there are; see MIN_LOGICAL_CPUS.
+    is_here = nodes in ([ray.util.get_node_ip_address()], ["127.0.0.1"])
+    physical = min(logical, usable_cpus()) if is_here else logical
     return Cluster(
-        logical_cpus=max(logical, 0.5),
-        physical_cpus=usable_cpus() if started_here else max(1, int(min(logical, _advertised_cpus(logical)))),
-        gpus=int(resources.get("GPU", 0)),
+        logical_cpus=max(logical, 0.5), physical_cpus=max(1, int(physical)), gpus=int(resources.get("GPU", 0))
     )
-
-
-def _advertised_cpus(logical: float) -> float:
-    """On a cluster of one node, that node being this machine, the logical CPUs may be more than there are."""
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    local = {ray.util.get_node_ip_address(), "127.0.0.1"}
-    if len(nodes) == 1 and nodes[0]["NodeManagerAddress"] in local:
-        return float(usable_cpus())
-    return logical
 
 
 def _first_line(error: BaseException) -> str:

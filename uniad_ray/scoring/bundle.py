@@ -20,6 +20,8 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, ConfigError, ObjectNotFoundError
 from uniad_ray.perception.base import State
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
+from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
+from uniad_ray.scoring.calibration_scores import threshold_for
 from uniad_ray.scoring.components import build_experts, build_pipeline
 from uniad_ray.scoring.scorer import Scorer
 
@@ -118,8 +120,6 @@ class Bundle:
             BundleError: The stored state does not fit this version of the code.
             WeightsError: A network's weights cannot be found, or are not those of the fit.
         """
-        from uniad_ray.scoring.calibration_scores import threshold_for
-
         config = self.manifest.config
         try:
             experts = build_experts(config, where=self._where, states=self._states())
@@ -131,7 +131,7 @@ class Bundle:
         self._check_weights(pipeline.lineage(pipeline.provides))
         threshold = self.manifest.calibration.threshold
         if false_positive_rate is not None:
-            threshold = threshold_for(self, false_positive_rate)
+            threshold = threshold_for(self.files[CALIBRATION_SCORES], false_positive_rate)
         return Scorer(config, pipeline, experts, self.manifest.calibration.experts, threshold.value)
 
     def check_reference(self, scorer: Scorer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,9 +11,6 @@ import pyarrow.parquet as pq
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.scoring.calibration import FloatArray, Threshold, choose_threshold
-
-if TYPE_CHECKING:
-    from uniad_ray.scoring.bundle import Bundle
 
 FILE_NAME = "calibration_scores.parquet"
 
@@ -54,8 +50,8 @@ def encode_calibration_scores(
     return encode_table(schema, table)
 
 
-def threshold_for(bundle: Bundle, false_positive_rate: float) -> Threshold:
-    """Chooses a threshold for another false-positive rate from a bundle's held-out scores."""
-    table = pq.read_table(io.BytesIO(bundle.files[FILE_NAME]))
+def threshold_for(data: bytes, false_positive_rate: float) -> Threshold:
+    """Chooses a threshold for another false-positive rate from the held-out scores stored in a bundle."""
+    table = pq.read_table(io.BytesIO(data))
     dataset_schema("calibration_score").check(table, source=FILE_NAME)
     return choose_threshold(np.asarray(table.column("score").to_pylist()), false_positive_rate)
