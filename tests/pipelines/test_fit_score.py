@@ -247,3 +247,28 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
         score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)))
     assert "Traceback" not in str(caught.value)
     assert not (tmp_path / "run/manifest.json").exists()
+
+
+def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from uniad_ray.pipelines import score as module
+
+    names: list[str] = []
+    built = module._dataset
+
+    def watched(*arguments: Any) -> Any:
+        dataset = built(*arguments)
+        rows = dataset.iter_rows()
+
+        class Watched:
+            def iter_rows(self) -> Any:
+                yield from rows
+                names.append(dataset.stats())
+
+        return Watched()
+
+    monkeypatch.setattr(module, "_dataset", watched)
+    options = ScoreOptions(categories=("nut",), splits=("test",), maps="none")
+    score(str(factory / "archive"), str(factory / "bundles"), str(factory / "stages"), options=options)
+    assert "Map(decode_chunk)" in names[0]
+    assert "MapBatches(ChunkScorer)" in names[0]
+    assert "Map(decode_chunk)->MapBatches(ChunkScorer)" not in names[0]

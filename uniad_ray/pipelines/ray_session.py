@@ -120,11 +120,13 @@ def usable_cpus() -> int:
 
 
 def configure_ray_data() -> None:
-    """Quiets Ray Data's own bars and logs, which would mix with ours; results are not touched."""
+    """Quiets Ray Data's own bars and logs, which would mix with ours, and lets our errors through as they are."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    # Ray Data's own wrapper loses the cause on its way to the driver.
+    context.raise_original_map_exception = True
     for name in ("ray.data", "ray.data._internal", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -38,6 +38,9 @@ from uniad_ray.scoring.bundle_store import BundleStore
 
 _logger = logging.getLogger(__name__)
 _READ_THREADS = 16
+DECODE_CPUS = 0.5
+"""CPUs of a decoding task: it waits for the store half of its time. Asking for other than an actor also keeps Ray Data
+from fusing the two stages, which would decode inside the actors, on GPU machines while the GPU waits."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _dataset(
     on_gpu = cluster.gpus > 0 and workers.device != "cpu"
     decode = functools.partial(decode_chunk, archive=plan.archive, input_sizes=input_sizes)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
-    dataset = dataset.map(decode, num_cpus=cluster.cpu_share)
+    dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_CPUS)
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,
