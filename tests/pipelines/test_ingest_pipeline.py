@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.trees import loco_tree, mvtec_tree, png, write
+from support.data_set_trees import bmad_tree, mvtec_ad_2_tree, visa_tree
+from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
+from uniad_ray.archive.layouts import row_key
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
 from uniad_ray.errors import ArchiveError
 from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.normals import ArchiveNormals
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=4, row_group_rows=2)
@@ -107,3 +111,37 @@ def test_the_archive_does_not_depend_on_where_the_source_lies(tmp_path: Path, s3
     local = [{**row, "source_uri": None, "masks": None} for row in rows(str(tmp_path / "archive"))]
     remote = [{**row, "source_uri": None, "masks": None} for row in rows(f"{s3_prefix}/archive")]
     assert local == remote
+
+
+def test_visa_is_read_from_any_store_with_masks_splits_and_defects(tmp_path: Path, store_root: str) -> None:
+    tree = visa_tree(tmp_path / "visa")
+    (tree / "pcb1/Data/Images/Normal/0001.JPG").unlink()
+    report = ingest(upload(tree, store_root), f"{store_root}/archive")
+    assert report.images == 5
+    assert [entry.reason for entry in report.rejected] == ["split_csv/1cls.csv names it in line 6, but it is not there"]
+    assert report.rejected[0].source_uri == f"{Location.parse(store_root)}/visa/pcb1/Data/Images/Normal/0001.JPG"
+    categories = read_manifest(Location.parse(f"{store_root}/archive")).categories
+    assert categories["candle"].labels == {"test/anomalous": 1, "test/normal": 1, "train/normal": 1}
+    assert categories["candle"].defect_kinds == {"bent+melded": 1}
+    assert categories["pcb1"].defect_kinds == {"anomaly": 1}
+    masked = {str(row["category"]): row["masks"] for row in rows(f"{store_root}/archive") if row["masks"]}
+    assert {name: masks[0]["mask"] for name, masks in masked.items()} == {  # type: ignore[index]
+        "candle": mask_png(value=3),
+        "pcb1": mask_png(value=3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("draw_tree", "category", "fitted"),
+    [
+        (bmad_tree, "brain", {"train/good/00003_60.png", "valid/good/img/00025_99.png"}),
+        (mvtec_ad_2_tree, "can", {"train/good/000_regular.png", "validation/good/000_regular.png"}),
+    ],
+)
+def test_nothing_but_normal_images_is_fitted_on(
+    tmp_path: Path, draw_tree: Callable[[Path], Path], category: str, fitted: set[str]
+) -> None:
+    ingest(str(draw_tree(tmp_path / "tree")), str(tmp_path / "archive"), category=category)
+    archive = Location.parse(tmp_path / "archive")
+    normals = ArchiveNormals(archive, read_manifest(archive), category, input_size=32)
+    assert {row.row_key for row in normals.rows} == {row_key(category, path) for path in fitted}

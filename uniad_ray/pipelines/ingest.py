@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.ingest import IngestPlan, ShardRecord, build_shard, plan_ingest, read_planned_shard
-from uniad_ray.archive.layouts import Label, Layout, Source, Split, open_source
+from uniad_ray.archive.layouts import Label, LayoutName, Source, Split, open_source
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, RejectedFile, Shard, build_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
@@ -60,7 +60,7 @@ def ingest(
     archive: str,
     *,
     category: str | None = None,
-    layout: Layout = "auto",
+    layout: LayoutName = "auto",
     split: Split | None = None,
     label: Label | None = None,
     limits: ShardLimits | None = None,
@@ -72,10 +72,10 @@ def ingest(
     nothing else. Killed at any moment and run again it gives the same bytes as if it had never been killed.
 
     Args:
-        source: Folder or S3 prefix: an MVTec-style tree or any images.
+        source: Folder or S3 prefix, in a layout of docs/layouts.md or of any images.
         archive: Folder or S3 prefix of the archive; made if it is not there.
         category: Name of the category where the source names none, or the one to take.
-        layout: `auto`, `mvtec` or `folder`.
+        layout: One of `LAYOUT_NAMES`; `auto` recognises it.
         split: Split of a plain folder, default `archive`.
         label: Label of a plain folder, default unknown.
         limits: Bounds of shards and row groups.
@@ -88,6 +88,7 @@ def ingest(
     root, target = Location.parse(source), Location.parse(archive)
     bounds = limits or ShardLimits()
     opened = open_source(root, layout=layout, category=category, split=split, label=label)
+    _logger.info("%s: read as layout %s", root, opened.layout.name)
     plan = plan_ingest(opened.entries(), limits=bounds, known_rows=_known_rows(target))
     folder = target / "_ingest" / plan.ingest_id
     skipped = 0

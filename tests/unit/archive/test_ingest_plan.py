@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from support.trees import loco_tree, mvtec_tree, png, write
+from support.data_set_trees import visa_tree
+from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.ingest import build_shard, plan_ingest, read_planned_shard
@@ -143,3 +144,18 @@ def test_the_capture_time_is_kept(tmp_path: Path) -> None:
     data, _ = build_shard(planned, defects=None, image_limits=ImageLimits(), shard_limits=ShardLimits())
     assert data is not None
     assert pq.read_table(io.BytesIO(data)).column("captured_at").to_pylist() == ["2026-11-21T22:15:00"]
+
+
+def test_rows_of_visa_hold_their_masks_byte_for_byte_and_the_defects_of_the_table(tmp_path: Path) -> None:
+    root = visa_tree(tmp_path / "visa")
+    plan = plan_ingest(open_source(Location.parse(root)).entries(), limits=ShardLimits())
+    (tmp_path / "plan.parquet").write_bytes(plan.data)
+    planned = read_planned_shard(Location.parse(tmp_path / "plan.parquet"), 0)
+    data, record = build_shard(planned, defects=None, image_limits=ImageLimits(), shard_limits=ShardLimits())
+    assert data is not None
+    assert record.shard is not None
+    assert record.shard.labels == {"test/anomalous": 1, "test/normal": 1, "train/normal": 1}
+    assert record.shard.defect_kinds == {"bent+melded": 1}
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    uri = f"{root}/candle/Data/Masks/Anomaly/000.png"
+    assert [row["masks"] for row in rows if row["masks"]] == [[{"source_uri": uri, "mask": mask_png(value=3)}]]

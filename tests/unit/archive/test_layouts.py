@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
-from uniad_ray.archive.layouts import Rejected, SourceImage, defect_kinds_by_value, open_source, row_key
+from uniad_ray.archive.layouts import (
+    LAYOUT_NAMES,
+    LAYOUTS,
+    Rejected,
+    SourceImage,
+    defect_kinds_by_value,
+    open_source,
+    row_key,
+)
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ArchiveError
 
@@ -66,6 +74,14 @@ def test_row_keys_follow_from_the_tree_and_not_from_its_place(tmp_path: Path) ->
     assert first[0].row_key == row_key("bottle", "test/good/000.png")
 
 
+def test_row_keys_stay_what_they_are_in_archives_that_exist(tmp_path: Path) -> None:
+    assert row_key("lid", "s3://plant/2026-11-21/lid/0001.jpg") == "ca71d3ba504ba7d3061e804b7a2ef7af"
+    write(tmp_path / "lid/0001.jpg", png(0))
+    assert [entry.row_key for entry in images(tmp_path / "lid")] == [row_key("lid", f"{tmp_path}/lid/0001.jpg")]
+    write(tmp_path / "bottle/test/good/000.png", png(0))
+    assert [entry.row_key for entry in images(tmp_path / "bottle")] == ["31e5951ebdd0bcb0dd5c6bf3a9249de1"]
+
+
 def test_plain_folder_takes_any_depth_with_the_given_label(tmp_path: Path) -> None:
     write(tmp_path / "x/a.png", png(0))
     write(tmp_path / "x/deep/er/b.jpg", png(1))
@@ -123,6 +139,23 @@ def test_a_mask_folder_is_no_source_of_images(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=1)
     write(root / "ground_truth/spot/orphan_mask.png", mask_png())
     assert len(images(root)) == 2
+    assert rejects(root) == {"orphan_mask.png": "mask of no image"}
+
+
+def test_files_of_no_category_are_listed_whatever_the_category_is_called(tmp_path: Path) -> None:
+    root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
+    write(root / "other/place.png", png(1))
+    write(root / "readme.md", b"hello")
+    assert set(rejects(root, category="flask")) == {"place.png", "readme.md"}
+    assert set(rejects(tmp_path, category="bottle")) == {"place.png", "readme.md"}
+    mvtec_tree(tmp_path / "cable", train=1, good=0, bad=0)
+    assert rejects(tmp_path, category="cable") == {}
+
+
+def test_the_names_of_layouts_are_those_that_are_recognised(tmp_path: Path) -> None:
+    assert ("auto", *(layout.name for layout in LAYOUTS), "folder") == LAYOUT_NAMES
+    write(tmp_path / "a.png", png(0))
+    assert open_source(Location.parse(tmp_path)).layout.name == "folder"
 
 
 def test_two_plain_folders_of_one_category_may_use_the_same_names(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The tree of MVTec AD, which MVTec LOCO, MPDD and BTAD share.
+
+    [category/]train/good/000.png          normal; `ok` in BTAD
+    [category/]validation/good/000.png     in MVTec LOCO
+    [category/]test/good/000.png
+    [category/]test/scratch/000.png        anomalous; the folder names the defect
+    [category/]ground_truth/scratch/000_mask.png    or 000.png, as in BTAD
+    [category/]ground_truth/scratch/000/000.png     one file a defect, in MVTec LOCO
+    [category/]defects_config.json                  in MVTec LOCO
+
+Bergmann et al., "MVTec AD", CVPR 2019, and "Beyond Dents and Scratches", IJCV 2022; Jezek et al., "Deep learning-based
+defect detection of metal parts", ICUMT 2021; Mishra et al., "VT-ADL", ISIE 2021.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from uniad_ray.archive.layout_names import LayoutName
+from uniad_ray.archive.layouts.base import CATEGORY, Companion, Companions, ImagePlace, Layout, MaskPlace, Place, stem
+from uniad_ray.archive.object_store import Location
+from uniad_ray.errors import ArchiveError
+
+MAX_DEFECTS_BYTES = 1 << 20
+
+_NORMAL_FOLDERS = frozenset({"good", "ok"})
+_ANOMALY_TYPES = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
+_IMAGE = re.compile(CATEGORY + r"(?P<within>(?P<split>train|validation|test)/(?P<kind>[^/]+)/(?P<rest>.+))")
+_MASK = re.compile(CATEGORY + r"ground_truth/(?P<kind>[^/]+)/(?P<rest>.+)")
+_DEFECTS = re.compile(CATEGORY + r"defects_config\.json")
+
+
+@dataclass(frozen=True)
+class MvtecLayout(Layout):
+    """An MVTec-style tree of one category or several."""
+
+    name: ClassVar[LayoutName] = "mvtec"
+    where: ClassVar[str] = "train/, validation/ or test/ of a category"
+    # `good` is in every layout, `ungood`, `img` and `label` are BMAD's, and MVTec AD 2 has its masks in `test_public`.
+    signature: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?:(?!test_public/)[^/]+/)?"
+        r"(?:ground_truth/|(?:train|validation|test)/(?!(?i:good|ungood|img|label)/)[^/]+/)"
+    )
+
+    def place(self, path: str) -> Place | None:
+        """Takes split, label and defect kind from the folders."""
+        if match := _IMAGE.fullmatch(path):
+            kind = match["kind"]
+            normal = kind.lower() in _NORMAL_FOLDERS
+            return ImagePlace(
+                category=match["category"],
+                path=match["within"],
+                split=match["split"],
+                label="normal" if normal else "anomalous",
+                defect_kind=None if normal else kind,
+                anomaly_type=_ANOMALY_TYPES.get(kind),
+                mask_key=f"{kind}/{stem(match['rest'])}",
+            )
+        if match := _MASK.fullmatch(path):
+            return MaskPlace(match["category"], f"{match['kind']}/{mask_stem(match['rest'])}")
+        if match := _DEFECTS.fullmatch(path):
+            return Companion(match["category"])
+        return None
+
+    def with_companions(self, companions: Companions, categories: Collection[str]) -> MvtecLayout:  # noqa: ARG002
+        """Reads every `defects_config.json`."""
+        return replace(self, defects={category: _read_defects(info.location) for category, info in companions})
+
+
+def mask_stem(path: str) -> str:
+    """The stem of the image that a mask file belongs to: its folder, or its own name without `_mask`."""
+    return path.rsplit("/", 1)[0] if "/" in path else stem(path).removesuffix("_mask")
+
+
+def defect_kinds_by_value(defects: Any) -> dict[int, str]:
+    """Maps a mask's grey value to the defect's name, from the content of a `defects_config.json`."""
+    return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in defects or [] if "pixel_value" in entry}
+
+
+def _read_defects(location: Location) -> Any:
+    try:
+        document = json.loads(location.read_bytes(max_bytes=MAX_DEFECTS_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{location}: not valid JSON ({error}); mend or remove it") from error
+    if not isinstance(document, list) or not all(
+        isinstance(entry, dict) and "defect_name" in entry for entry in document
+    ):
+        raise ArchiveError(
+            f"{location}: expected a list of objects with defect_name, pixel_value and saturation_threshold"
+        )
+    return document
