@@ -1,0 +1,91 @@
+"""Small histograms of single images, from which images can be drawn again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from uniad_ray.metrics.bootstrap import draw_counts, stratified_draws
+
+COARSE_BINS = 4096
+"""Bins of a small histogram: 6 of the 10 bits of a float16's fraction are told apart."""
+
+HISTOGRAMS = 4
+"""Histograms of an image; the first one is of its normal pixels."""
+
+_RESAMPLES_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseHistograms:
+    """The histograms of one image, joined end to end, without empty bins: 6 bytes for each occupied one.
+
+    Attributes:
+        index: uint16, ascending: number of the histogram times `COARSE_BINS` plus number of the bin.
+        value: float32, what the bin holds.
+    """
+
+    index: np.ndarray
+    value: np.ndarray
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the image has more than normal pixels."""
+        return bool(self.index[-1] >= COARSE_BINS)
+
+
+def merge_bins(histograms: np.ndarray) -> np.ndarray:
+    """Adds neighbouring bins up until `COARSE_BINS` are left.
+
+    Args:
+        histograms: Shape (histograms, bins).
+
+    Returns:
+        Shape (histograms, COARSE_BINS).
+    """
+    merged: np.ndarray = histograms.reshape(len(histograms), COARSE_BINS, -1).sum(axis=-1)
+    return merged
+
+
+def coarsen(histograms: np.ndarray) -> CoarseHistograms:
+    """Makes the small histograms of one image.
+
+    Args:
+        histograms: Shape (up to `HISTOGRAMS`, bins); those left out are empty.
+    """
+    merged = merge_bins(histograms).ravel()
+    index = np.flatnonzero(merged)
+    return CoarseHistograms(index.astype(np.uint16), merged[index].astype(np.float32))
+
+
+def resampled_sums(images: Sequence[CoarseHistograms], resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Sums of histograms over images drawn with replacement, normal and anomalous images apart.
+
+    Args:
+        images: At least one image.
+        resamples: Number of resamples in all.
+        seed: Seed of the draws.
+
+    Yields:
+        float64, shape (some resamples, HISTOGRAMS, bins that are occupied in any image).
+    """
+    index = np.concatenate([image.index for image in images])
+    number, bins = np.divmod(index.astype(np.int32), COARSE_BINS)
+    occupied = np.bincount(bins, minlength=COARSE_BINS) > 0
+    kept = np.count_nonzero(occupied)
+    column = number * kept + (np.cumsum(occupied) - 1)[bins]
+    starts = np.cumsum([0, *(image.index.size for image in images)])
+    value = np.concatenate([image.value for image in images])
+    every = sparse.csr_array((value, column, starts), shape=(len(images), HISTOGRAMS * kept))
+    anomalous = np.array([image.is_anomalous for image in images])
+    classes = (every[~anomalous], every[anomalous])
+    sizes = [histograms.shape[0] for histograms in classes]
+    for draws in stratified_draws(sizes, resamples, seed, at_once=_RESAMPLES_AT_ONCE):
+        sums = sum(
+            draw_counts(drawn, size).astype(np.float32) @ histograms
+            for drawn, size, histograms in zip(draws, sizes, classes, strict=True)
+        )
+        yield np.asarray(sums, np.float64).reshape(-1, HISTOGRAMS, kept)

@@ -1,0 +1,216 @@
+"""Figures over the pixels of many images, each seen once, in bounded memory: AUROC, AUPRO and sPRO.
+
+All three are areas under a curve over the false-positive rate: the share of the pixels outside every defect, of normal
+and anomalous images alike, that score above the threshold. The curves join the points of all thresholds by straight
+lines, and are cut off by linear interpolation at the limit, as in the official evaluation code of MVTec AD and MVTec
+LOCO AD. What they need of an image adds up over images, threshold by threshold, so that four histograms over the 65,536
+values of float16 hold all: the figures are those of sorting every pixel, whatever the order of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from uniad_ray.metrics.bootstrap import RESAMPLES
+from uniad_ray.metrics.coarse_histograms import HISTOGRAMS, CoarseHistograms, coarsen, merge_bins, resampled_sums
+from uniad_ray.metrics.map_bins import BINS, map_bins
+from uniad_ray.metrics.saturation import Defect
+
+AUPRO_LIMIT = 0.3
+"""The limit of Bergmann et al. for MVTec AD."""
+
+SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+"""The limits of the official evaluation of MVTec LOCO AD."""
+
+_NORMAL, _ANOMALOUS, _REGIONS, _DEFECTS = range(HISTOGRAMS)
+_CURVES = ((_ANOMALOUS, 1.0), (_REGIONS, AUPRO_LIMIT), *((_DEFECTS, limit) for limit in SPRO_LIMITS))
+_LARGEST_SHIFT = 0.01
+_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+class PixelMetrics:
+    """Accumulates what the figures need, image by image.
+
+    It takes 2 MiB, and for the intervals small histograms of each image: as a rule less than 16 KiB, never above 24 KiB
+    for a normal and 96 KiB for an anomalous image (2,000 of these 188 MiB). Merging shares them, so that an image that
+    counts in several groups is best counted in one and merged into the others.
+    """
+
+    def __init__(self) -> None:
+        """Starts without pixels."""
+        self._histograms = np.zeros((HISTOGRAMS, BINS))
+        self._images: list[CoarseHistograms] = []
+
+    def update(self, anomaly_map: np.ndarray, mask: np.ndarray, defects: Sequence[Defect] | None = None) -> None:
+        """Counts the pixels of one image.
+
+        Args:
+            anomaly_map: Float, shape (h, w), finite, higher is more anomalous; resized to the mask and rounded to
+                float16, see `map_bins`.
+            mask: Bool, shape (H, W), true where the image is anomalous in any way.
+            defects: The defects, which together cover the mask, for sPRO. By default every connected component of the
+                mask is a defect that saturates at its whole area, so that sPRO equals PRO.
+
+        Raises:
+            ValueError: A shape or dtype is another one, a value is not finite as float16, or the defects do not cover
+                the mask or reach beyond it.
+        """
+        if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
+            raise ValueError(f"the mask must be bool (H, W), not {mask.dtype} {mask.shape}")
+        if defects is not None and not _cover(defects, mask):
+            raise ValueError("the defects must have the shape of the mask and cover together what it covers")
+        bins = map_bins(anomaly_map, mask.shape)
+        every = np.bincount(bins.ravel(), minlength=BINS)
+        if mask.any():
+            image = np.empty((HISTOGRAMS, BINS))
+            inside = bins[mask]
+            image[_ANOMALOUS] = np.bincount(inside, minlength=BINS)
+            image[_NORMAL] = every - image[_ANOMALOUS]
+            image[_REGIONS] = np.bincount(inside, weights=_region_shares(mask), minlength=BINS)
+            image[_DEFECTS] = image[_REGIONS] if defects is None else _saturated_overlap(bins, defects)
+        else:
+            image = every[np.newaxis].astype(np.float64)
+        self._histograms[: len(image)] += image
+        self._images.append(coarsen(image))
+
+    def merge(self, other: PixelMetrics) -> None:
+        """Adds the images that another one counted."""
+        self._histograms += other._histograms
+        self._images += other._images
+
+    def auroc(self) -> float | None:
+        """Area under the ROC curve of the pixels, in [0, 1].
+
+        It is the chance that a random anomalous pixel scores above a random normal one, a tie counting half.
+
+        Returns:
+            The area; None where no anomalous or no normal pixel was counted.
+        """
+        return self._area(_ANOMALOUS, 1.0)
+
+    def aupro(self, limit: float = AUPRO_LIMIT) -> float | None:
+        """Area under the per-region overlap, in [0, 1].
+
+        The overlap is the share of a connected component of the mask (8 neighbours) that scores above the threshold,
+        averaged over the components of all images (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021).
+
+        Args:
+            limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
+
+        Returns:
+            The area; None where no anomalous or no normal pixel was counted.
+
+        Raises:
+            ValueError: The limit is out of range.
+        """
+        return self._area(_REGIONS, limit)
+
+    def spro(self, limit: float) -> float | None:
+        """Area under the saturated per-region overlap, in [0, 1].
+
+        The overlap is min(pixels of a defect above the threshold / its saturation area, 1), averaged over the defects
+        of all images (Bergmann et al., "Beyond Dents and Scratches", IJCV 2022).
+
+        Args:
+            limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
+
+        Returns:
+            The area; None where no anomalous or no normal pixel was counted.
+
+        Raises:
+            ValueError: The limit is out of range.
+        """
+        return self._area(_DEFECTS, limit)
+
+    def resampled(self, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+        """The figures of images drawn with replacement, normal and anomalous ones apart, for their intervals.
+
+        They are computed on 4,096 bins, which keep 6 of the 10 bits of a float16's fraction, and shifted by the
+        difference that this makes to the figure itself.
+
+        Args:
+            resamples: Number of resamples, at least 1.
+            seed: The same seed draws the same resamples of equally many images.
+
+        Returns:
+            float64, shape (resamples, 2 + len(SPRO_LIMITS)): AUROC, AUPRO up to `AUPRO_LIMIT`, and sPRO up to each of
+            `SPRO_LIMITS`; NaN where the figure is undefined, or shifted by more than 0.01, since then the values lie
+            too far from 0 for their spread.
+        """
+        exact = _areas(self._histograms, _CURVES)
+        if np.isnan(exact).any():
+            return np.full((resamples, len(_CURVES)), np.nan)
+        shift = exact - _areas(merge_bins(self._histograms), _CURVES)
+        # Where coarse bins cannot tell the scores apart, they say nothing of how the figure varies.
+        shift[np.abs(shift) > _LARGEST_SHIFT] = np.nan
+        resampled = [_areas(sums, _CURVES) for sums in resampled_sums(self._images, resamples, seed)]
+        return np.asarray(np.clip(np.concatenate(resampled) + shift, 0, 1))
+
+    def _area(self, histogram: int, limit: float) -> float | None:
+        area = float(_areas(self._histograms, [(histogram, limit)])[0])
+        return None if np.isnan(area) else area
+
+
+def _cover(defects: Sequence[Defect], mask: np.ndarray) -> bool:
+    joined = np.zeros_like(mask)
+    for defect in defects:
+        if defect.mask.shape != mask.shape:
+            return False
+        joined |= defect.mask
+    return np.array_equal(joined, mask)
+
+
+def _region_shares(mask: np.ndarray) -> np.ndarray:
+    """For each pixel of the mask, in its order, one divided by the area of its connected component."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    labels: np.ndarray = ndimage.label(box, structure=_EIGHT_NEIGHBOURS)[0][box]
+    areas: np.ndarray = np.bincount(labels)[labels]
+    return 1 / areas
+
+
+def _saturated_overlap(bins: np.ndarray, defects: Sequence[Defect]) -> np.ndarray:
+    """Sum over defects of the increments of the saturated overlap, in ascending order of bins.
+
+    While the threshold falls, the overlap of a defect with saturation area s grows by 1 / s with each of its s highest
+    pixels and not after.
+    """
+    highest = []
+    for defect in defects:
+        inside = bins[defect.mask]
+        left = inside.size - defect.saturation_area
+        highest.append(np.partition(inside, left)[left:] if left else inside)
+    weights = [np.full(found.size, 1 / found.size) for found in highest]
+    return np.bincount(np.concatenate(highest), weights=np.concatenate(weights), minlength=BINS)
+
+
+def _areas(histograms: np.ndarray, curves: Sequence[tuple[int, float]]) -> np.ndarray:
+    """Areas under curves over the false-positive rate.
+
+    Args:
+        histograms: Float64, shape (..., HISTOGRAMS, bins), in ascending order of scores.
+        curves: For each the histogram whose sum from the highest score down, divided by its total, is the height, and
+            the false-positive rate in (0, 1] that is integrated up to; the area is divided by it.
+
+    Returns:
+        Float64, shape (..., curves); NaN where a total is 0.
+    """
+    for _, limit in curves:
+        if not 0 < limit <= 1:
+            raise ValueError(f"a limit must be in (0, 1], not {limit}")
+    gained = histograms[..., ::-1]
+    totals = gained.sum(axis=-1)
+    before = np.cumsum(gained, axis=-1) - gained
+    normal = gained[..., _NORMAL, :]
+    areas: list[np.ndarray] = []
+    for histogram, limit in curves:
+        inside = np.clip(limit * totals[..., [_NORMAL]] - before[..., _NORMAL, :], 0, normal)
+        share = np.divide(inside, normal, out=np.zeros_like(inside), where=normal > 0)
+        height = before[..., histogram, :] + gained[..., histogram, :] * share / 2
+        with np.errstate(invalid="ignore"):
+            areas.append(np.sum(inside * height, axis=-1) / (limit * totals[..., _NORMAL] * totals[..., histogram]))
+    stacked: np.ndarray = np.stack(areas, axis=-1)
+    return stacked.clip(0, 1)

@@ -1,0 +1,135 @@
+"""The defects of an image: their masks, and how much of each need be found.
+
+Where a defect may be said to lie in several places (one of four screws is missing: which?), finding as much as one of
+them is enough. MVTec LOCO AD gives each kind of defect a saturation area for this (Bergmann et al., "Beyond Dents and
+Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization", IJCV 2022). Areas follow the
+official evaluation code: a relative threshold saturates at `int(threshold * area)` pixels, an absolute one at
+`min(threshold, area)`, in pixels of the original mask. Where that gives 0 pixels, by which the official code divides,
+the area here is 1; a mask without a pixel, which the official code refuses, holds no defect here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ArchiveError
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One defect of one image.
+
+    Attributes:
+        mask: Bool, shape (H, W), true where the defect may be said to lie; at least one pixel.
+        saturation_area: Pixels of it that need be found, from 1 to the mask's area.
+    """
+
+    mask: np.ndarray
+    saturation_area: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where mask or area is not as stated."""
+        if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
+            raise ValueError(f"a defect must be bool (H, W) with a pixel, not {self.mask.dtype} {self.mask.shape}")
+        area = np.count_nonzero(self.mask)
+        if not 1 <= self.saturation_area <= area:
+            raise ValueError(f"the saturation area must be from 1 to the defect's {area}, not {self.saturation_area}")
+
+
+class DefectKind(StrictModel):
+    """One entry of `defects_config.json`.
+
+    Attributes:
+        defect_name: Name of the kind.
+        pixel_value: Grey value of its masks.
+        saturation_threshold: Pixels of the mask, or a share of its area in (0, 1], that need be found.
+        relative_saturation: Whether the threshold is a share.
+    """
+
+    defect_name: StrictStr
+    pixel_value: StrictInt = Field(ge=1, le=65535)
+    saturation_threshold: StrictInt | StrictFloat
+    relative_saturation: StrictBool
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> DefectKind:
+        if self.relative_saturation and not 0 < self.saturation_threshold <= 1:
+            raise ValueError("a relative saturation_threshold must be above 0 and at most 1")
+        if not self.relative_saturation and (self.saturation_threshold < 1 or self.saturation_threshold % 1):
+            raise ValueError("an absolute saturation_threshold must be a whole number of pixels, at least 1")
+        return self
+
+    def saturation_area(self, area: int) -> int:
+        """Pixels that need be found of a defect of that many pixels."""
+        if self.relative_saturation:
+            return max(1, int(self.saturation_threshold * area))
+        return min(int(self.saturation_threshold), area)
+
+
+def read_defect_kinds(content: Any) -> dict[int, DefectKind]:
+    """Reads the content of a `defects_config.json`.
+
+    Args:
+        content: The decoded JSON: a list of objects with the fields of `DefectKind`; other fields are ignored.
+
+    Returns:
+        The entries by pixel value.
+
+    Raises:
+        ArchiveError: It is no such list, an entry is damaged, or two entries share a pixel value.
+    """
+    if not isinstance(content, list | tuple):
+        raise ArchiveError(f"defects_config.json: expected a list of entries, not {type(content).__name__}; mend it")
+    kinds: dict[int, DefectKind] = {}
+    for number, entry in enumerate(content, start=1):
+        if not isinstance(entry, dict):
+            raise ArchiveError(f"defects_config.json, entry {number}: expected an object, not {entry!r}; mend it")
+        try:
+            kind = DefectKind.model_validate({name: entry[name] for name in DefectKind.model_fields if name in entry})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"][:1])
+            raise ArchiveError(
+                f"defects_config.json, entry {number}: {field + ': ' if field else ''}{first['msg']}; mend it"
+            ) from error
+        if kind.pixel_value in kinds:
+            raise ArchiveError(
+                f"defects_config.json, entry {number}: pixel_value {kind.pixel_value} is taken by "
+                f"{kinds[kind.pixel_value].defect_name!r}; give each kind of defect a value of its own"
+            )
+        kinds[kind.pixel_value] = kind
+    return kinds
+
+
+def find_defects(masks: Iterable[np.ndarray], kinds: dict[int, DefectKind]) -> tuple[list[Defect], set[int]]:
+    """The defects of one image.
+
+    Each mask file holds one defect of each grey value above 0 in it, in as many places as it has; the same value in
+    two files means two defects. A file without such a value holds none.
+
+    Args:
+        masks: The decoded mask files of the image, uint8 or uint16, shape (H, W) each.
+        kinds: From `read_defect_kinds`.
+
+    Returns:
+        The defects, and the grey values that `kinds` does not have; a defect of such a value saturates at its whole
+        area.
+    """
+    defects: list[Defect] = []
+    unknown: set[int] = set()
+    for mask in masks:
+        for value in np.unique(mask[mask > 0]).tolist():
+            places = mask == value
+            area = int(np.count_nonzero(places))
+            if value in kinds:
+                area = kinds[value].saturation_area(area)
+            else:
+                unknown.add(value)
+            defects.append(Defect(places, area))
+    return defects, unknown
