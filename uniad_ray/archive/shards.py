@@ -167,15 +167,17 @@ def encode_table(schema: DatasetSchema, table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(schema: DatasetSchema, location: Location) -> pa.Table:
-    """Reads a whole small dataset file and checks it.
+def read_table(schema: DatasetSchema, location: Location, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a whole small dataset file, or some of its columns, and checks it.
 
     Raises:
         ArchiveError: The file is damaged or does not fit the schema.
     """
     with open_parquet(location) as file:
-        table = file.read()
-    schema.check(table, source=location.uri)
+        schema.check_columns(file.schema_arrow, source=location.uri)
+        table = file.read(columns=None if columns is None else list(columns))
+    if columns is None:
+        schema.check(table, source=location.uri)
     return table
 
 

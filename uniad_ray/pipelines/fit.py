@@ -115,10 +115,12 @@ def _fit_in_parallel(
 ) -> tuple[list[FittedBundle], dict[str, str]]:
     import ray
 
-    threads = max(1, min(MAX_THREADS, cluster.physical_cpus // max(1, min(len(categories), cluster.physical_cpus))))
+    threads = choose_threads(len(categories), cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
     task = ray.remote(_fit_one).options(
-        num_cpus=min(float(threads), cluster.cpu_share * threads), num_gpus=1 if cluster.gpus else 0, max_retries=2
+        num_cpus=min(float(threads), cluster.cpu_share * threads),
+        num_gpus=1 if cluster.uses_gpus(arguments[-1]) else 0,
+        max_retries=2,
     )
     pending = {task.remote(name, threads, counter, *arguments): name for name in categories}
     results: list[FittedBundle] = []
@@ -140,6 +142,12 @@ def _fit_in_parallel(
                 failed[name] = str(cause)
                 _logger.warning("category %s is not fitted: %s", name, cause)
     return results, failed
+
+
+def choose_threads(categories: int, cluster: Cluster) -> int:
+    """Threads of each fit: its share of the CPUs, and no more than a node has, on which it must find its place."""
+    share = cluster.physical_cpus // max(1, min(categories, cluster.physical_cpus))
+    return max(1, min(MAX_THREADS, cluster.node_cpus, share))
 
 
 class _Counter:

@@ -20,6 +20,9 @@ _DEFAULTS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Threads that spin while they wait make a worker ten times slower as soon as anything else wants its cores.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # A job submitted with variables of its own has given them to this process, which forwards them; Ray would refuse
+    # to be told the same variable twice.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 _CONNECT_SECONDS = 10.0
 _FORWARDED = (
@@ -40,11 +43,15 @@ class Cluster:
         logical_cpus: CPUs that Ray schedules by.
         physical_cpus: CPUs that the machines have; fewer than `logical_cpus` on a small machine.
         gpus: GPUs.
+        node_cpus: CPUs of the largest node; of the largest with a GPU, where there are GPUs. A task must fit one node.
+        can_grow: Whether nodes may come for work that waits: the cluster was joined, not started here.
     """
 
     logical_cpus: float
     physical_cpus: int
     gpus: int
+    node_cpus: int
+    can_grow: bool = False
 
     @property
     def cpu_share(self) -> float:
@@ -53,6 +60,16 @@ class Cluster:
         A joined cluster may have one or two CPUs; four shares then still fit side by side.
         """
         return min(1.0, self.logical_cpus / MIN_LOGICAL_CPUS)
+
+    def uses_gpus(self, device: str) -> bool:
+        """Whether work for a device is given GPUs: those there are, or, asked for by name, those that may come.
+
+        Raises:
+            RunError: `cuda` is asked for, there is none and none can come.
+        """
+        if device == "cuda" and not self.gpus and not self.can_grow:
+            raise RunError("device cuda: there is no GPU here; use --device cpu or auto")
+        return device == "cuda" or (self.gpus > 0 and device != "cpu")
 
 
 @contextmanager
@@ -72,7 +89,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
     import ray
 
     if ray.is_initialized():
-        yield _cluster()
+        yield _cluster(can_grow=False)
         return
     target = address or os.environ.get("RAY_ADDRESS")
     if target:
@@ -96,7 +113,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises bare ones as well, for instance where the machine is too busy to start it
         where = (
             f"the Ray cluster at {target} cannot be joined (check the address and RAY_AUTH_TOKEN)"
             if target
@@ -104,7 +121,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         )
         raise RunError(f"{where}: {_first_line(error)}") from error
     try:
-        yield _cluster()
+        yield _cluster(can_grow=bool(target))
     finally:
         ray.shutdown()
 
@@ -163,17 +180,23 @@ def _plain(error: UniadRayError) -> UniadRayError:
     return error
 
 
-def _cluster() -> Cluster:
+def _cluster(*, can_grow: bool) -> Cluster:
     import ray
 
     resources = ray.cluster_resources()
     logical = float(resources.get("CPU", 0))
-    nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    with_gpu = [node for node in alive if node["Resources"].get("GPU")]
+    nodes = [node["NodeManagerAddress"] for node in alive]
     # A Ray of this machine alone may say that it has more CPUs than there are; see MIN_LOGICAL_CPUS.
     is_here = nodes in ([ray.util.get_node_ip_address()], ["127.0.0.1"])
     physical = min(logical, usable_cpus()) if is_here else logical
     return Cluster(
-        logical_cpus=max(logical, 0.5), physical_cpus=max(1, int(physical)), gpus=int(resources.get("GPU", 0))
+        logical_cpus=max(logical, 0.5),
+        physical_cpus=max(1, int(physical)),
+        gpus=int(resources.get("GPU", 0)),
+        node_cpus=max(1, *(int(node["Resources"].get("CPU", 0)) for node in with_gpu or alive)),
+        can_grow=can_grow,
     )
 
 

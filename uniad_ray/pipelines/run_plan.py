@@ -17,6 +17,7 @@ from uniad_ray.errors import BundleError, ObjectExistsError, RunError
 from uniad_ray.scoring.bundle_store import BundleStore
 
 PLAN_NAME = "plan.json"
+CHUNKS_NAME = "chunks.parquet"
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
@@ -244,6 +245,11 @@ def scores_path(chunk: str) -> str:
 def maps_path(chunk: str) -> str:
     """Where the maps of a chunk lie within a run that keeps all."""
     return f"maps/{chunk}.parquet"
+
+
+def top_maps_path(folder: str) -> str:
+    """Where the highest maps of a category lie, by the folder of its chunks, in a run that keeps the highest."""
+    return f"maps/{folder}/top.parquet"
 
 
 def map_candidates_path(chunk: str) -> str:

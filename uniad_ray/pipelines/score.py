@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
@@ -19,9 +20,11 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
+from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, configure_ray_data, ray_session, unwrap
 from uniad_ray.pipelines.run_plan import (
+    CHUNKS_NAME,
     MANIFEST_NAME,
     CategoryCounts,
     RunManifest,
@@ -32,12 +35,18 @@ from uniad_ray.pipelines.run_plan import (
     map_candidates_path,
     read_run,
     scores_path,
+    top_maps_path,
 )
 from uniad_ray.pipelines.score_chunk import ChunkScorer, chunk_item, decode_chunk
 from uniad_ray.scoring.bundle_store import BundleStore
 
 _logger = logging.getLogger(__name__)
 _READ_THREADS = 16
+DECODED_CHUNKS = 8
+"""Chunks in the object store for each actor. Left alone, Ray Data would decode ahead until a share of the store is
+full: gigabytes that no actor needs yet, and decoding that takes the cores from scoring at first and leaves them idle
+later."""
+MIN_DECODED_BYTES = 64 << 20
 DECODE_CPUS = 0.5
 """CPUs of a decoding task: it waits for the store half of its time. Asking for other than an actor also keeps Ray Data
 from fusing the two stages, which would decode inside the actors, on GPU machines while the GPU waits."""
@@ -56,15 +65,6 @@ class Workers:
     count: int | None = None
     threads: int | None = None
     device: str = "auto"
-
-
-class StageSeconds(StrictModel):
-    """Seconds that workers spent on each stage, summed over workers, in this attempt alone."""
-
-    decode: float = 0.0
-    score: float = 0.0
-    write: float = 0.0
-    wall: float = 0.0
 
 
 class ScoreReport(StrictModel):
@@ -160,8 +160,9 @@ def _score_pending(
     results: list[_ChunkResult] = []
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
-        dataset = _dataset(plan, run, pending, input_sizes, choose_workers(workers, cluster), cluster)
-        started = time.perf_counter()
+        chosen = choose_workers(workers, cluster)
+        dataset = _dataset(plan, run, pending, input_sizes, chosen, cluster)
+        started_at, started = datetime.now(UTC), time.perf_counter()
         with Progress("scoring", plan.images) as progress:
             progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
             try:
@@ -172,7 +173,18 @@ def _score_pending(
                         spent[stage] += float(row[f"{stage}_seconds"])
             except Exception as error:
                 raise unwrap(error) from error
-        return results, StageSeconds(**spent, wall=time.perf_counter() - started)
+    seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
+    attempt = Attempt(
+        started_at=started_at.isoformat(),
+        images=sum(result.rows for result in results),
+        chunks=len(results),
+        workers=chosen.count or 1,
+        threads=chosen.threads or 1,
+        device=chosen.device,
+        seconds=seconds,
+    )
+    write_attempt(run, attempt)
+    return results, seconds
 
 
 def _dataset(
@@ -181,16 +193,19 @@ def _dataset(
     import ray
 
     configure_ray_data()
-    on_gpu = cluster.gpus > 0 and workers.device != "cpu"
     decode = functools.partial(decode_chunk, archive=plan.archive, input_sizes=input_sizes)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
     dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_CPUS)
+    largest = max(chunk.rows * 3 * input_sizes[chunk.category] ** 2 for chunk in pending)
+    dataset.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+        object_store_memory=max(MIN_DECODED_BYTES, DECODED_CHUNKS * (workers.count or 1) * largest)
+    )
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers.count),
         num_cpus=cluster.cpu_share * (workers.threads or 1),
-        num_gpus=1 if on_gpu else None,
+        num_gpus=1 if cluster.uses_gpus(workers.device) else None,
         fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
         fn_constructor_kwargs={"device": workers.device, "threads": workers.threads},
     )
@@ -205,8 +220,8 @@ def choose_workers(wanted: Workers, cluster: Cluster) -> Workers:
     """
     cores = cluster.physical_cpus
     threads = wanted.threads or 1
-    if cluster.gpus and wanted.device != "cpu":
-        return Workers(wanted.count or cluster.gpus, threads, wanted.device)
+    if cluster.uses_gpus(wanted.device):
+        return Workers(wanted.count or max(1, cluster.gpus), threads, wanted.device)
     share = cluster.cpu_share
     fitting = max(1, int((cluster.logical_cpus - share) // (share * threads)))
     count = wanted.count or max(1, min(fitting, round(cores * 0.9) // threads))
@@ -248,7 +263,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[_Chun
     schema = dataset_schema("run_chunk")
     names = _ChunkResult.__dataclass_fields__
     data = encode_table(schema, schema.table({name: [getattr(item, name) for item in ordered] for name in names}))
-    (run / "chunks.parquet").write_bytes(data)
+    (run / CHUNKS_NAME).write_bytes(data)
     store = BundleStore(plan.bundle_root)
     weights = {
         category: store.manifest(category, bundle.version).lineage["perceivers"]
@@ -285,7 +300,7 @@ def _keep_top_maps(run: Location, plan: RunPlan, results: list[_ChunkResult]) ->
         if best:
             table = schema.table({name: [row[name] for row in best] for name in schema.arrow.names})
             name = next(result.chunk for result in results if result.category == category).split("/")[0]
-            (run / f"maps/{name}/top.parquet").write_bytes(encode_table(schema, table))
+            (run / top_maps_path(name)).write_bytes(encode_table(schema, table))
 
 
 def _count_by_category(results: Iterable[_ChunkResult]) -> dict[str, CategoryCounts]:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from uniad_ray.errors import ArchiveError, RunError
+from uniad_ray.pipelines.fit import choose_threads
 from uniad_ray.pipelines.ray_session import Cluster, local_cpus, ray_session, unwrap
 from uniad_ray.pipelines.score import Workers, choose_workers
 
@@ -23,7 +24,7 @@ def test_a_local_ray_never_has_fewer_than_four_cpus(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("logical", [1, 2, 3, 4, 8, 64])
 @pytest.mark.parametrize("physical", [1, 2, 8, 64])
 def test_actors_and_what_feeds_them_always_fit(logical: int, physical: int) -> None:
-    cluster = Cluster(logical_cpus=logical, physical_cpus=min(physical, logical), gpus=0)
+    cluster = Cluster(logical_cpus=logical, physical_cpus=min(physical, logical), gpus=0, node_cpus=logical)
     workers = choose_workers(Workers(), cluster)
     assert workers.count is not None
     assert workers.threads is not None
@@ -34,13 +35,38 @@ def test_actors_and_what_feeds_them_always_fit(logical: int, physical: int) -> N
 
 
 def test_a_gpu_has_one_actor() -> None:
-    assert choose_workers(Workers(), Cluster(logical_cpus=16, physical_cpus=16, gpus=2)).count == 2
-    assert choose_workers(Workers(device="cpu"), Cluster(logical_cpus=16, physical_cpus=16, gpus=2)).count == 14
+    assert choose_workers(Workers(), Cluster(logical_cpus=16, physical_cpus=16, gpus=2, node_cpus=16)).count == 2
+    assert (
+        choose_workers(Workers(device="cpu"), Cluster(logical_cpus=16, physical_cpus=16, gpus=2, node_cpus=16)).count
+        == 14
+    )
+
+
+def test_gpus_that_may_come_are_asked_for_by_name() -> None:
+    growing = Cluster(logical_cpus=4, physical_cpus=4, gpus=0, node_cpus=4, can_grow=True)
+    assert choose_workers(Workers(count=4, device="cuda"), growing).count == 4
+    assert growing.uses_gpus("cuda")
+    assert not growing.uses_gpus("auto")
+
+
+def test_a_gpu_that_cannot_come_is_refused() -> None:
+    with pytest.raises(RunError, match="device cuda: there is no GPU here; use --device cpu or auto"):
+        choose_workers(Workers(device="cuda"), Cluster(logical_cpus=4, physical_cpus=4, gpus=0, node_cpus=4))
+
+
+@pytest.mark.parametrize(
+    ("categories", "node_cpus", "nodes", "expected"),
+    [(1, 2, 2, 2), (1, 16, 4, 8), (1, 4, 1, 4), (3, 4, 2, 2), (99, 8, 2, 1)],
+)
+def test_a_fit_finds_its_place_on_one_node(categories: int, node_cpus: int, nodes: int, expected: int) -> None:
+    cpus = node_cpus * nodes
+    cluster = Cluster(logical_cpus=cpus, physical_cpus=cpus, gpus=0, node_cpus=node_cpus)
+    assert choose_threads(categories, cluster) == expected
 
 
 def test_more_workers_than_fit_are_refused_instead_of_waiting_for_ever() -> None:
     with pytest.raises(RunError, match="5 workers of 1 threads do not fit 4 CPUs beside decoding; use at most 3"):
-        choose_workers(Workers(count=5, threads=1), Cluster(logical_cpus=4, physical_cpus=4, gpus=0))
+        choose_workers(Workers(count=5, threads=1), Cluster(logical_cpus=4, physical_cpus=4, gpus=0, node_cpus=4))
 
 
 def test_our_errors_are_found_inside_wrappers() -> None:
@@ -60,6 +86,22 @@ def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.Monk
     with (
         pytest.raises(RunError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot be joined: .*refused"),
         ray_session("127.0.0.1:1"),
+    ):
+        pass
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def busy(**_options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")  # noqa: TRY002 - as Ray raises it
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", busy)
+    with (
+        pytest.raises(RunError, match=r"^Ray cannot be started on this machine: The current node timed out .*\.$"),
+        ray_session(),
     ):
         pass
 
