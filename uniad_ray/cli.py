@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from uniad_ray import __version__
+from uniad_ray.archive.layout_names import LAYOUT_NAMES
 from uniad_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def cli() -> None:
 @click.argument("source")
 @click.argument("archive")
 @click.option("--category", help="Name of the category, or the one to take of a tree that holds several.")
-@click.option("--layout", type=click.Choice(["auto", "mvtec", "folder"]), default="auto", show_default=True)
+@click.option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", show_default=True)
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test", "archive"]),
@@ -124,8 +125,9 @@ def ingest(
 ) -> None:
     """Read the images of SOURCE into the Parquet shards of ARCHIVE.
 
-    SOURCE is an MVTec-style tree (train/good, test/*, ground_truth/*; also LOCO) or any folder or prefix of images. Run
-    again after a break it goes on; run again later it adds what is new.
+    SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
+    prefix of images; docs/layouts.md shows them. Run again after a break it goes on; run again later it adds what is
+    new.
     """
     from uniad_ray import text
     from uniad_ray.archive.shards import ShardLimits
@@ -245,15 +247,64 @@ def score(
     _print(report, as_json, text.scored)
 
 
+_resamples = click.option(
+    "--resamples",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="Of the bootstrap; 0: no intervals.",
+)
+_confidence = click.option(
+    "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
+)
+
+
 @cli.command()
 @click.argument("run")
+@_resamples
+@_confidence
 @_reporting
-def evaluate(run: str, as_json: bool) -> None:
-    """Set the scores of RUN against labels and masks; print and store the figures."""
+def evaluate(run: str, resamples: int, confidence: float, as_json: bool) -> None:
+    """Set the scores of RUN against labels and masks; print and store the figures with their intervals."""
     from uniad_ray import text
     from uniad_ray.pipelines.evaluate import evaluate as evaluate_run
 
-    _print(evaluate_run(run), as_json, text.evaluated)
+    _print(evaluate_run(run, resamples=resamples, confidence=confidence), as_json, text.evaluated)
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--format", "kind", type=click.Choice(["html", "json", "parquet", "markdown"]), default="html", show_default=True
+)
+@click.option("--out", metavar="PATH", help="File to write.  [default: below RUN/report]")
+@_resamples
+@_confidence
+@_reporting
+def report(run: str, kind: Any, out: str | None, resamples: int, confidence: float, as_json: bool) -> None:
+    """Write a report of RUN: figures, curves, the images to look at, errors, lineage.
+
+    The HTML report is one file that needs nothing else; a run without labels gets the parts that need none.
+    """
+    from uniad_ray import text
+    from uniad_ray.pipelines.report import report as report_run
+
+    result = report_run(run, format=kind, out=out, resamples=resamples, confidence=confidence)
+    _print(result, as_json, text.reported)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--out", metavar="PATH", help="HTML file to write beside what is printed.")
+@_resamples
+@_confidence
+@_reporting
+def compare(runs: tuple[str, ...], out: str | None, resamples: int, confidence: float, as_json: bool) -> None:
+    """Compare runs on the same archive with the first: figures with paired intervals, decisions that changed."""
+    from uniad_ray import text
+    from uniad_ray.pipelines.compare import compare as compare_runs
+
+    _print(compare_runs(runs, out=out, resamples=resamples, confidence=confidence), as_json, text.compared)
 
 
 @cli.command()

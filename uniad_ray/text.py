@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES
+
 if TYPE_CHECKING:
     from uniad_ray.archive.manifest import ArchiveManifest
+    from uniad_ray.metrics.metric import Metric
     from uniad_ray.pipelines.bundles import BundleList
-    from uniad_ray.pipelines.evaluate import EvaluationReport, Metric
+    from uniad_ray.pipelines.evaluate import EvaluationReport
     from uniad_ray.pipelines.fit import FitReport
     from uniad_ray.pipelines.ingest import IngestReport
+    from uniad_ray.pipelines.report import ReportResult
     from uniad_ray.pipelines.scenes import ScenesReport
     from uniad_ray.pipelines.score import ScoreReport
+    from uniad_ray.report.comparison import ComparisonReport
 
 LISTED = 10
 """Rejected files and the like that are listed in text; `--json` gives all."""
@@ -102,38 +107,127 @@ def scored(report: ScoreReport) -> str:
 
 
 def evaluated(report: EvaluationReport) -> str:
-    """Figures of a run, one line a category and group, in per cent."""
-    keys: dict[tuple[str, str, str], dict[str, Metric]] = {}
-    for entry in report.metrics:
-        keys.setdefault((entry.category, entry.group, entry.name), {})[entry.metric] = entry
-    rows = []
-    for (category, group, name), metrics in keys.items():
-        image, pixel = metrics["image_auroc"], metrics["pixel_auroc"]
-        label = "mean of categories" if category == "*" else category
-        rows.append(
-            (
-                label,
-                "all anomalies" if group == "all" else name,
-                image.normal_images,
-                image.anomalous_images,
-                _percent(image.value),
-                _percent(pixel.value),
-            )
-        )
-    lines = [table(("category", "against normal", "normal", "anomalous", "image AUROC", "pixel AUROC"), rows)]
-    notes = {
-        f"{entry.category}: {entry.metric}: {entry.note}"
-        for entry in report.metrics
-        if entry.note and entry.group == "all"
-    }
-    lines += [f"note: {note}" for note in sorted(notes)]
-    if report.error_images:
-        lines.append(f"note: {report.error_images} labelled images could not be scored and are left out")
-    if report.unlabelled_images:
-        lines.append(f"note: {report.unlabelled_images} images have no label and are left out")
+    """Figures of a run, one line a category and group, in per cent; intervals where there are any."""
+    fused = [entry for entry in report.metrics if entry.expert is None]
+    lines = [_figures(fused)] if fused else []
+    lines += _decisions(fused)
+    lines += _experts(report.metrics)
+    lines += [f"note: {note}" for note in report.notes]
     if report.random_weights:
         lines.append("WARNING: networks with random weights; these figures say nothing of quality")
-    lines.append(f"{report.run}: run {report.run_id}, split {report.split}")
+    lines.append(f"{report.run}: run {report.run_id}, intervals {100 * report.confidence:g} %")
+    return "\n".join(lines)
+
+
+_FIGURES = (
+    ("image AUROC", "image_auroc", None),
+    ("AP", "image_average_precision", None),
+    ("F1-max", "image_f1_max", None),
+    ("pixel AUROC", "pixel_auroc", None),
+    ("AUPRO", "pixel_aupro", 0.3),
+    ("sPRO@0.05", "pixel_spro", 0.05),
+)
+
+
+def _figures(metrics: Sequence[Metric]) -> str:
+    keys: dict[tuple[str, str, str], dict[tuple[str, float | None], Metric]] = {}
+    for entry in metrics:
+        keys.setdefault((entry.category, entry.group, entry.name), {})[entry.metric, entry.limit] = entry
+    rows = []
+    for (category, group, name), found in keys.items():
+        image = found["image_auroc", None]
+        rows.append(
+            (
+                "mean of categories" if category == MEAN_OF_CATEGORIES else category,
+                _group_name(group, name),
+                image.normal_images,
+                image.anomalous_images,
+                _percent(image.value) + _interval(image),
+                *(
+                    _percent(found[key].value if (key := (metric, limit)) in found else None)
+                    for _, metric, limit in _FIGURES[1:]
+                ),
+            )
+        )
+    return table(("category", "against normal", "normal", "anomalous", *(title for title, _, _ in _FIGURES)), rows)
+
+
+def _decisions(metrics: Sequence[Metric]) -> list[str]:
+    """Errors of each category at the run's thresholds, in words."""
+    every = {(entry.category, entry.metric): entry for entry in metrics if entry.group == ALL}
+    lines = []
+    for category in dict.fromkeys(entry.category for entry in metrics if entry.category != MEAN_OF_CATEGORIES):
+        alarms, recall = every.get((category, "false_positive_rate")), every.get((category, "recall"))
+        if alarms is None or recall is None or alarms.value is None or recall.value is None:
+            continue
+        lines.append(
+            f"{category}: at its threshold {round(alarms.value * alarms.normal_images)} of {alarms.normal_images} "
+            f"normal images are false alarms, {round((1 - recall.value) * recall.anomalous_images)} of "
+            f"{recall.anomalous_images} anomalous images are missed"
+        )
+    return lines
+
+
+def _experts(metrics: Sequence[Metric]) -> list[str]:
+    """Image AUROC of each expert alone, where there are several."""
+    alone = [entry for entry in metrics if entry.expert is not None and entry.group in (ALL, ANOMALY_TYPE)]
+    names = list(dict.fromkeys(entry.expert for entry in alone))
+    if len(names) < 2:
+        return []
+    rows: dict[tuple[str, str], dict[str | None, Metric]] = {}
+    for entry in alone:
+        rows.setdefault((entry.category, entry.name), {})[entry.expert] = entry
+    return [
+        "image AUROC of each expert alone:",
+        table(
+            ("category", "against normal", *(str(name) for name in names)),
+            [
+                (category, group, *(_percent(found[name].value) if name in found else "-" for name in names))
+                for (category, group), found in rows.items()
+            ],
+        ),
+    ]
+
+
+def reported(result: ReportResult) -> str:
+    """Where a report was written."""
+    return f"{result.path}: report of run {result.run_id}, {result.bytes / 2**20:.1f} MiB"
+
+
+def compared(report: ComparisonReport) -> str:
+    """Differences between runs, in points of per cent, and decisions that changed."""
+    names = {entry.run: f"run {index + 1}" for index, entry in enumerate(report.runs)}
+    lines = [f"{names[entry.run]}: {entry.run} (run {entry.run_id})" for entry in report.runs]
+    rows = []
+    for entry in report.differences:
+        if entry.group == "defect_kind":
+            continue
+        low_high = (
+            "" if entry.low is None or entry.high is None else f" ({100 * entry.low:+.1f} to {100 * entry.high:+.1f})"
+        )
+        rows.append(
+            (
+                names[entry.run],
+                "mean of categories" if entry.category == MEAN_OF_CATEGORIES else entry.category,
+                _group_name(entry.group, entry.name),
+                entry.metric if entry.limit is None else f"{entry.metric}@{entry.limit:g}",
+                _percent(entry.baseline),
+                _percent(entry.value),
+                "-" if entry.difference is None else f"{100 * entry.difference:+.1f}{low_high}",
+            )
+        )
+    if rows:
+        header = ("run", "category", "against normal", "figure", "run 1", "this run", "difference")
+        lines.append(table(header, rows))
+    lines += [
+        f"{names[entry.run]}: {entry.changed} of {entry.images} decisions differ from run 1: "
+        f"{entry.to_anomalous} became anomalous, {entry.to_normal} normal"
+        + (f"; by label {entry.mended} are right now, {entry.broken} wrong" if entry.labelled else "")
+        for entry in report.changes
+    ]
+    lines += [f"note: {note}" for note in report.notes]
+    if report.path:
+        lines.append(f"{report.path}: the comparison with the images whose decision changed")
     return "\n".join(lines)
 
 
@@ -162,5 +256,15 @@ def drawn(report: ScenesReport) -> str:
     return f"{report.destination}: {report.files} files of category {report.category}"
 
 
+def _group_name(group: str, name: str) -> str:
+    if group == ALL:
+        return "all anomalies"
+    return "mean of types" if (group, name) == (ANOMALY_TYPE, MEAN_OF_TYPES) else name
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(entry: Metric) -> str:
+    return "" if entry.low is None or entry.high is None else f" ({100 * entry.low:.1f}-{100 * entry.high:.1f})"

@@ -25,7 +25,7 @@ LAYERS = [
     "errors",
 ]
 NO_RAY = set(LAYERS[LAYERS.index("report") :])
-NO_TORCH = {"archive", "config", "errors", "metrics", "text", "cli"}
+NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "cli"}
 
 
 def files() -> list[Path]:

@@ -9,12 +9,16 @@ from pydantic import BaseModel
 
 from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.schemas import schema_directory
+from uniad_ray.pipelines.attempts import Attempt
 from uniad_ray.pipelines.run_plan import RunManifest, RunPlan
+from uniad_ray.report.model import Report
 from uniad_ray.scoring.bundle import BundleManifest
 
 MODELS = {
+    "attempt": Attempt,
     "archive_manifest": ArchiveManifest,
     "bundle_manifest": BundleManifest,
+    "report": Report,
     "run_plan": RunPlan,
     "run_manifest": RunManifest,
 }

@@ -1,0 +1,187 @@
+"""The HTML report in a real browser: what loads, what switches, what fits and what can be read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.reports import HOSTILE
+from support.runs import ScoredImage, write_archive, write_run
+from support.trees import mask_png, png
+
+from uniad_ray.pipelines.report import report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path (apt-get install chromium)")
+
+PHONE = {"width": 390, "height": 844}
+LAPTOP = {"width": 1366, "height": 768}
+CONTRAST = """
+() => {
+  const channels = text => {
+    const found = text.match(/[\\d.]+/g).map(Number);
+    return found.length < 4 ? [...found, 1] : found;
+  };
+  // Relative luminance, as in WCAG 2.
+  const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const behind = element => {
+    for (let node = element; node; node = node.parentElement) {
+      const colour = channels(getComputedStyle(node).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const poor = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const texts = [...element.childNodes].filter(node => node.nodeType === 3 && node.data.trim());
+    if (!texts.length || element.closest(".skip")) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(channels(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${texts[0].data.trim()}`);
+  }
+  return poor;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def page_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report with every part: labels, masks, maps, errors, hostile names and a picture that cannot be shown."""
+    root = tmp_path_factory.mktemp("browser")
+    rows, columns = np.mgrid[0:16, 0:16]
+    peak = np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)
+    name = HOSTILE.replace("/", "")
+    images = [
+        *(
+            ScoredImage(f"good{i}{name}.png", png(i), 0.15 * i, anomaly_map=(0.1 * i * peak).astype(np.float16))
+            for i in range(6)
+        ),
+        *(
+            ScoredImage(
+                f"bad{i}.png",
+                png(50 + i, spot=True),
+                0.3 * i,
+                "anomalous",
+                HOSTILE if i % 2 else "dent",
+                "logical" if i % 2 else "structural",
+                anomaly_map=(i * peak).astype(np.float16),
+                masks=(mask_png(),),
+                reasons=(HOSTILE,),
+            )
+            for i in range(6)
+        ),
+        ScoredImage("unreadable.png", b"nonsense", 2.0, "anomalous", "dent"),
+        ScoredImage("broken.png", b"nonsense", None, "anomalous", "dent"),
+    ]
+    run = write_run(root / "run", write_archive(root / "archive", images), images)
+    return Path(report(run.uri, resamples=20).path).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, page_uri: str) -> Iterator[Any]:
+    contexts = []
+
+    def open_at(viewport: dict[str, int], **options: Any) -> Any:
+        context = browser.new_context(viewport=viewport, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.messages, page.requested = [], []
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("dialog", lambda dialog: page.messages.append(dialog.message))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(page_uri)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+def test_nothing_is_asked_for_and_nothing_is_complained_of(open_page: Any, page_uri: str) -> None:
+    page = open_page(LAPTOP)
+    assert page.messages == []
+    assert [url for url in page.requested if not url.startswith("data:")] == [page_uri]
+    pictures = page.eval_on_selector_all(
+        "img", "images => images.map(image => image.complete && image.naturalWidth > 0)"
+    )
+    assert len(pictures) > 20
+    assert all(pictures)
+
+
+def test_the_policy_lets_the_styles_and_charts_of_the_page_through(open_page: Any) -> None:
+    page = open_page(LAPTOP)
+    assert page.eval_on_selector("body", "body => getComputedStyle(body).maxWidth") != "none"
+    drawn = page.eval_on_selector_all(
+        "svg.chart", "charts => charts.map(chart => chart.getBoundingClientRect().height > 100)"
+    )
+    assert drawn == [True] * 3
+    stroke = page.eval_on_selector_all("svg.chart path", "paths => paths.map(path => getComputedStyle(path).stroke)")
+    assert any(colour.startswith("rgb") for colour in stroke)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, LAPTOP, {"width": 320, "height": 640}])
+def test_the_page_is_never_wider_than_the_screen(open_page: Any, viewport: dict[str, int]) -> None:
+    page = open_page(viewport)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("colour_scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(open_page: Any, colour_scheme: str) -> None:
+    page = open_page(LAPTOP, color_scheme=colour_scheme)
+    assert page.evaluate(CONTRAST) == []
+    page.evaluate("document.querySelector('h1').style.color = 'grey'")
+    page.evaluate("document.querySelector('h1').style.backgroundColor = 'darkgrey'")
+    assert [text.split(" ", 1)[1] for text in page.evaluate(CONTRAST)] == ["Anomaly report"]
+
+
+def shown(page: Any, selector: str) -> set[str]:
+    return set(page.eval_on_selector_all(selector, "layers => layers.map(layer => getComputedStyle(layer).visibility)"))
+
+
+def test_heat_maps_and_outlines_are_switched_for_all_images(open_page: Any) -> None:
+    page = open_page(LAPTOP)
+    assert shown(page, ".heat") == shown(page, ".outline") == {"visible"}
+    page.get_by_label("Heat maps").click()
+    assert (shown(page, ".heat"), shown(page, ".outline")) == ({"hidden"}, {"visible"})
+    page.get_by_label("Mask outlines").click()
+    assert (shown(page, ".heat"), shown(page, ".outline")) == ({"hidden"}, {"hidden"})
+    page.get_by_label("Heat maps").click()
+    assert (shown(page, ".heat"), shown(page, ".outline")) == ({"visible"}, {"hidden"})
+
+
+def test_the_heat_map_of_one_image_is_switched_by_the_keyboard(open_page: Any) -> None:
+    page = open_page(LAPTOP)
+    page.locator(".own-heat").first.focus()
+    page.keyboard.press("Space")
+    states = page.eval_on_selector_all(".heat", "layers => layers.map(layer => getComputedStyle(layer).visibility)")
+    assert states == ["hidden"] + ["visible"] * (len(states) - 1)
+
+
+def test_on_paper_the_overlays_are_there_and_the_switches_are_not(open_page: Any) -> None:
+    page = open_page(LAPTOP, color_scheme="dark")
+    page.get_by_label("Heat maps").click()
+    page.emulate_media(media="print")
+    assert shown(page, ".heat") == shown(page, ".outline") == {"visible"}
+    assert not page.locator("nav").is_visible()
+    assert not page.get_by_label("Heat maps").is_visible()
+    assert page.eval_on_selector("body", "body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.pdf(format="A4").startswith(b"%PDF")

@@ -1,0 +1,276 @@
+"""The HTML report: what it says, that it says nothing else, and that it stays small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
+from support.trees import mask_png, png
+
+from uniad_ray.report.html import render_html
+from uniad_ray.report.model import AttemptTimes, ImageErrorRow, Report
+from uniad_ray.report.pictures import Picture, draw_picture, missing_picture
+from uniad_ray.report.selection import MAX_CARDS, MAX_DETAILED, images_per_section
+from uniad_ray.report.wording import visible
+
+VOID = {"meta", "link", "img", "input", "br", "wbr", "use", "path"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; fails where tags do not nest."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.feed(data.decode())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def pictures_of(report: Report, picture: Picture | None = None) -> dict[str, Picture]:
+    scale = report.details[0].map_scale
+    drawn = picture or draw_picture(png(0, 64), (64, 64), [mask_png(64)], np.eye(8, dtype=np.float16), scale)
+    return {image.row_key: drawn for detail in report.details for section in detail.gallery for image in section.images}
+
+
+def whole_report() -> Report:
+    metrics = (
+        figure("image_auroc", 0.8),
+        figure("image_auroc", 0.75, expert="patch"),
+        figure("pixel_spro", 0.5, limit=0.05),
+        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        figure("threshold_at_f1_max", 0.45),
+    )
+    attempt = AttemptTimes(
+        started_at="2026-11-21T10:00:00.123+00:00",
+        images=100,
+        workers=2,
+        threads=1,
+        device="cpu",
+        decode=1.0,
+        score=8.0,
+        write=0.5,
+        wall=10.0,
+    )
+    error = ImageErrorRow(category="part", source_uri="s3://plant/broken.png", kind="truncated", text="ends early")
+    return make_report({"part": labelled_table()}, metrics=metrics, errors=(error,), attempts=(attempt,))
+
+
+def page_of(report: Report, pictures: dict[str, Picture] | None = None) -> Page:
+    return Page(render_html(report, pictures_of(report) if pictures is None else pictures))
+
+
+def test_it_says_what_was_run_and_what_was_found() -> None:
+    text = page_of(whole_report()).text
+    for words in (
+        "Run 0123456789abcdef of 9 images",
+        "d" * 64,
+        "1 of 4 (25.0 %)",
+        "80.0 75.0\N{EN DASH}85.0",
+        "sPRO @0.05",
+        "logical anomalies",
+        "highest F1 0.45",
+        "At the threshold 75.0 % of the anomalies are found",
+        "Highest scores (4 of 8)",
+        "Wrong: missed anomalies (1 of 1)",
+        "anomaly missed",
+        "1 image could not be scored (truncated: 1)",
+        "s3:/ / plant/ broken.png",
+        "2026-11-21 10:00:00",
+        "20261121-100000-abcdef01",
+        "pypi:wheel/ weights.pth",
+        "1 % false alarms, gaussian tail",
+    ):
+        assert words in text, words
+
+
+def test_the_same_report_gives_the_same_bytes() -> None:
+    report = whole_report()
+    assert render_html(report, pictures_of(report)) == render_html(report, pictures_of(report))
+
+
+def test_nothing_is_loaded_or_run_and_the_policy_says_so() -> None:
+    data = render_html(whole_report(), pictures_of(whole_report()))
+    page = Page(data)
+    assert page.all("script") == []
+    style = re.search(rb"<style>(.*?)</style>", data, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1]).digest()).decode()
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'" in policy
+    for tag, attributes in page.elements:
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, value)
+
+
+def test_names_from_outside_are_text_and_nothing_else() -> None:
+    table = labelled_table(category=HOSTILE, defect_kind=HOSTILE, name=HOSTILE, reasons=(HOSTILE,))
+    error = ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind=HOSTILE, text=HOSTILE)
+    metrics = (
+        figure("image_auroc", 0.8, category=HOSTILE),
+        figure("image_auroc", 0.8, category=HOSTILE, group="defect_kind", name=HOSTILE),
+        figure("image_auroc", 0.8, category=HOSTILE, expert=HOSTILE),
+    )
+    report = make_report({HOSTILE: table}, metrics=metrics, errors=(error,))
+    page = page_of(report, pictures_of(report, missing_picture(HOSTILE)))
+    assert page.all("script") == []
+    text = "".join(page.texts)
+    assert text.count(visible(HOSTILE)) > 10
+    assert "\u202e" not in text
+
+
+def test_what_is_referred_to_is_there_and_ids_are_unique() -> None:
+    tables = {name: labelled_table(category=name) for name in ("a", "b")}
+    page = page_of(make_report(tables))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {attributes["href"][1:] for attributes in page.all("a") + page.all("use")}
+    wanted |= {label["for"] for label in page.all("label")}
+    wanted |= {value for _, found in page.elements for value in found.get("aria-labelledby", "").split()}
+    assert wanted <= set(ids)
+
+
+def test_a_reader_without_eyes_finds_headings_names_and_table_heads() -> None:
+    page = page_of(whole_report())
+    headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    assert all("alt" in image for image in page.all("img"))
+    assert all(svg.get("role") == "img" and svg.get("aria-label") for svg in page.all("svg"))
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+    assert all(table.get("aria-label") for table in page.all("table"))
+    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_without_labels_the_parts_that_need_them_are_left_out() -> None:
+    text = page_of(make_report({"part": score_table([0.1, 0.9], [None, None])})).text
+    for words in (
+        "False alarms",
+        "Misses",
+        "ROC",
+        "Wrong",
+        "Split test; threshold 0.50;",
+        "could not be scored (",
+        "Times",
+    ):
+        assert words not in text
+    for words in ("Called anomalous", "Highest scores", "Borderline", "Lineage"):
+        assert words in text
+
+
+def test_switches_are_there_for_what_can_be_switched() -> None:
+    report = whole_report()
+    switches = [item for item in page_of(report).all("input") if item["id"].count("-") == 1]
+    assert [item["class"] for item in switches] == ["all-heat", "all-outlines"]
+    bare = page_of(report, pictures_of(report, draw_picture(png(0), (48, 48), [], None, report.details[0].map_scale)))
+    assert bare.all("input") == []
+    assert "Heat maps show" not in bare.text
+
+
+def test_a_picture_that_is_not_there_is_said_in_its_place() -> None:
+    report = whole_report()
+    page = page_of(report, pictures_of(report, missing_picture("The archive cannot be read.")))
+    assert page.text.count("The archive cannot be read.") == sum(len(part.images) for part in report.details[0].gallery)
+    assert page.all("input") == []
+
+
+def test_random_weights_are_said_at_the_top() -> None:
+    text = page_of(make_report({"part": labelled_table()}, random_weights=True)).text
+    assert text.index("Random weights.") < text.index("Results")
+    assert "Random weights" not in page_of(whole_report()).text
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_run_of_fifty_thousand_images_stays_below_ten_megabytes_whatever_it_holds(labelled: bool) -> None:
+    # As bad as it can be: many categories, all wrong, long names, and pictures and masks of pure noise.
+    generator = np.random.default_rng(0)
+    per_category, categories = 100, 500
+    long = "x" * 150
+    tables = {}
+    metrics = []
+    for index in range(categories):
+        name = f"{index:04d}{long}"
+        kinds: list[str | None] = [["normal", "anomalous"][image % 2] for image in range(per_category)]
+        tables[name] = score_table(
+            generator.normal(0, 1, per_category),
+            kinds if labelled else [None] * per_category,
+            category=name,
+            name=long * 6,
+            reasons=(long * 4,) * 12,
+        )
+        groups = [("all", "all"), *(("defect_kind", f"{kind}{long}") for kind in range(60))]
+        for group, kind in groups if labelled and index < MAX_DETAILED else groups[:labelled]:
+            metrics += [
+                figure(metric, 0.5, category=name, group=group, name=kind, limit=limit)
+                for metric, limit in (("image_auroc", None), ("pixel_auroc", None), ("pixel_spro", 0.1))
+            ]
+    errors = tuple(ImageErrorRow(category=long * 3, source_uri=long * 9, kind=long, text=long * 9) for _ in range(100))
+    report = make_report(
+        tables,
+        metrics=tuple(metrics),
+        errors=errors,
+        per_section=images_per_section(MAX_DETAILED),
+        detailed=MAX_DETAILED,
+    )
+    assert report.run.images - report.run.errors == 50_000
+    noise = generator.integers(0, 256, (640, 640, 4), dtype=np.uint8)
+    scale = report.details[0].map_scale
+    picture = draw_picture(
+        encoded_png(noise[..., :3]),
+        (640, 640),
+        [encoded_png(np.where(noise[..., 3] > 250, np.uint8(255), np.uint8(0)))],
+        (noise[:64, :64, 0] / 64).astype(np.float16),
+        scale,
+    )
+    pictures = pictures_of(report, picture)
+    data = render_html(report, pictures)
+    cards = data.count(b'<li class="card">')
+    assert cards == (MAX_CARDS if labelled else MAX_CARDS // 2)
+    assert len(data) < 10 * 2**20
+
+
+def encoded_png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()

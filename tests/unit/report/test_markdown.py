@@ -1,0 +1,81 @@
+"""The tables of a report as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
+
+from uniad_ray.report.markdown import MAX_ROWS, render_markdown
+from uniad_ray.report.model import AttemptTimes, ImageErrorRow
+
+ATTEMPT = AttemptTimes(
+    started_at="2026-11-21T10:00:00+00:00",
+    images=100,
+    workers=2,
+    threads=1,
+    device="cpu",
+    decode=1.0,
+    score=8.0,
+    write=0.5,
+    wall=10.0,
+)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Cells of every table, split where Markdown would split them."""
+    found: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def test_every_table_is_there_and_rectangular() -> None:
+    metrics = (
+        figure("image_auroc", 0.8),
+        figure("pixel_spro", None, limit=0.05),
+        figure("pixel_spro", 0.5, limit=0.3),
+        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
+    )
+    errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
+    text = render_markdown(make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,)))
+    decisions, summary, groups, failed, times, bundles = tables(text.decode())
+    for table in (decisions, summary, groups, failed, times, bundles):
+        assert len({len(row) for row in table}) == 1
+    assert decisions[2] == ["part", "8", "1", "4 of 7 (57.1 %)", "0.50", "1 of 4 (25.0 %)", "1 of 4 (25.0 %)"]
+    assert summary[0] == ["Against normal", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
+    assert groups[3] == ["dent", "40", "20", "70.0 (65.0\N{EN DASH}75.0)", "-"]
+    assert failed[2] == ["part", "truncated", "PNG: ends early", "s3://a/b.png"]
+    assert times[2] == ["2026-11-21T10:00:00+00:00", "100", "1.0 s", "8.0 s", "0.5 s", "10.0 s"]
+    assert bundles[2][3:] == ["embedded: patch, student", "160", "holdout, 40 held out"]
+
+
+def test_names_from_outside_are_shown_and_nothing_else() -> None:
+    errors = (ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind="truncated", text=HOSTILE),)
+    metrics = (figure("image_auroc", 0.8, category=HOSTILE), figure("image_auroc", 0.8, category=HOSTILE, name=HOSTILE))
+    text = render_markdown(make_report({HOSTILE: labelled_table(category=HOSTILE)}, metrics=metrics, errors=errors))
+    for table in tables(text.decode()):
+        assert len({len(row) for row in table}) == 1
+    assert "<script" not in text.decode().replace("\\<script", "")
+    assert "\u202e" not in text.decode()
+
+
+def test_without_labels_errors_and_attempts_their_tables_are_left_out() -> None:
+    text = render_markdown(make_report({"part": score_table([0.1, 0.9], [None, None])})).decode()
+    assert len(tables(text)) == 2
+    for word in ("Misses", "AUROC", "Errors (", "Times", "Random weights"):
+        assert word not in text
+
+
+def test_many_categories_are_cut_with_the_number_left_out() -> None:
+    many = {f"c{index:03d}": score_table([0.1], [None], category=f"c{index:03d}") for index in range(MAX_ROWS + 5)}
+    text = render_markdown(make_report(many)).decode()
+    assert text.count("… and 5 more.") == 2
+
+
+def test_random_weights_are_said_first() -> None:
+    text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
+    assert text.splitlines()[2] == "**Random weights: scores and figures say nothing of quality.**"

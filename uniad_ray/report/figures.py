@@ -1,0 +1,118 @@
+"""Figures as a table: a row for each category or group of anomalous images, a column for each kind of figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, Metric
+
+_TITLES = {
+    "image_auroc": "Image AUROC",
+    "image_average_precision": "Average precision",
+    "image_f1_max": "F1\N{NON-BREAKING HYPHEN}max",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_aupro": "AUPRO",
+    "pixel_spro": "sPRO",
+    "recall": "Recall",
+}
+
+
+_GROUPS = (ALL, ANOMALY_TYPE, "defect_kind")
+
+
+@dataclass(frozen=True)
+class FigureColumn:
+    """One kind of figure."""
+
+    metric: str
+    limit: float | None
+
+    @property
+    def title(self) -> str:
+        """Name for people; `@` tells the false-positive rate it is taken at or integrated up to."""
+        return _TITLES[self.metric] + ("" if self.limit is None else f"@{self.limit:g}")
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """The figures of one category and group; `cells` has an entry a column, None where there is no such figure."""
+
+    category: str
+    group: str
+    name: str
+    normal_images: int
+    anomalous_images: int
+    cells: tuple[Metric | None, ...]
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """Columns with at least one value, and the rows."""
+
+    columns: tuple[FigureColumn, ...]
+    rows: tuple[FigureRow, ...]
+
+
+def summary_table(metrics: Iterable[Metric]) -> FigureTable:
+    """The mean over categories, where there are several, then one row a category, all its anomalous images together."""
+    table = _table(entry for entry in metrics if entry.group == ALL)
+    return FigureTable(table.columns, tuple(sorted(table.rows, key=lambda row: row.category != MEAN_OF_CATEGORIES)))
+
+
+def group_table(metrics: Iterable[Metric], category: str) -> FigureTable:
+    """One row a group of one category: all, then anomaly types, then defect kinds."""
+    own = [entry for entry in metrics if entry.category == category]
+    return _table(sorted(own, key=lambda entry: _GROUPS.index(entry.group)))
+
+
+def _table(metrics: Iterable[Metric]) -> FigureTable:
+    fused = [entry for entry in metrics if entry.expert is None and entry.metric in _TITLES]
+    order = list(_TITLES)
+    columns = sorted(
+        {FigureColumn(entry.metric, entry.limit) for entry in fused if entry.value is not None},
+        key=lambda column: (order.index(column.metric), column.limit or 0.0),
+    )
+    rows: dict[tuple[str, str, str], dict[FigureColumn, Metric]] = {}
+    for entry in fused:
+        key = (entry.category, entry.group, entry.name)
+        rows.setdefault(key, {})[FigureColumn(entry.metric, entry.limit)] = entry
+    return FigureTable(
+        tuple(columns),
+        tuple(
+            FigureRow(
+                category=category,
+                group=group,
+                name=name,
+                normal_images=max(entry.normal_images for entry in cells.values()),
+                anomalous_images=max(entry.anomalous_images for entry in cells.values()),
+                cells=tuple(cells.get(column) for column in columns),
+            )
+            for (category, group, name), cells in rows.items()
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class OtherThreshold:
+    """A threshold that the run could have had, chosen with the labels."""
+
+    title: str
+    threshold: float
+    recall: Metric | None
+
+
+def other_thresholds(metrics: Iterable[Metric], category: str) -> tuple[OtherThreshold, ...]:
+    """Thresholds at the best F1 and at false-positive rates, of one category's fused score and all its anomalies."""
+    own = [entry for entry in metrics if (entry.category, entry.group, entry.expert) == (category, ALL, None)]
+    recalls = {entry.limit: entry for entry in own if entry.metric == "recall_at_fpr" and entry.value is not None}
+    found = []
+    for entry in own:
+        if entry.value is None:
+            continue
+        if entry.metric == "threshold_at_f1_max":
+            found.append(OtherThreshold("highest F1", entry.value, None))
+        elif entry.metric == "threshold_at_fpr":
+            title = f"{100 * (entry.limit or 0):g} % false alarms"
+            found.append(OtherThreshold(title, entry.value, recalls.get(entry.limit)))
+    return tuple(found)

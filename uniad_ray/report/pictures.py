@@ -1,0 +1,182 @@
+"""The pictures of a report: thumbnail, heat map and mask outline, each a file of bounded size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation
+
+from uniad_ray.archive.images import decode_image, decode_mask
+from uniad_ray.errors import ImageError
+from uniad_ray.report.model import MapScale
+
+THUMBNAIL_SIDE: Final = 320
+OUTLINE_SIDE: Final = 200
+MAP_SIDE: Final = 64
+MAX_JPEG_BYTES: Final = 24 << 10
+_QUALITIES: Final = (82, 65, 45, 25, 10)
+
+HEAT_LEVELS: Final = 64
+_HEAT_STOPS: Final = (
+    # Position (0 at the scale's start, 0.5 at the threshold, 1 at its top), then red, green, blue, opacity.
+    (0.0, 255, 236, 140, 0),
+    (0.25, 255, 236, 140, 0),
+    (0.5, 255, 190, 60, 110),
+    (0.75, 238, 70, 40, 150),
+    (1.0, 128, 0, 90, 175),
+)
+_TOP_QUANTILE: Final = 0.95
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The layers of one image; all cover the whole image.
+
+    Attributes:
+        thumbnail: JPEG; None where the image cannot be shown.
+        heat_map: PNG with transparency; None where the run keeps no map.
+        outline: PNG with transparency around the masks; None where there is no mask.
+        width: Pixels of the thumbnail.
+        height: Pixels of the thumbnail.
+        problems: What cannot be shown, and why.
+    """
+
+    thumbnail: bytes | None
+    heat_map: bytes | None
+    outline: bytes | None
+    width: int
+    height: int
+    problems: tuple[str, ...] = ()
+
+
+def map_scale(scores: np.ndarray, threshold: float) -> MapScale:
+    """The colour scale of a category: from 0, the mean of normal images, by the threshold to where high scores lie.
+
+    Args:
+        scores: Fused scores of the category, shape (N,).
+        threshold: The category's threshold.
+    """
+    start = min(0.0, threshold - 1.0)
+    above = scores[scores > threshold]
+    high = float(np.quantile(above, _TOP_QUANTILE)) if above.size else threshold
+    # Colours above the threshold are never closer together than those below it.
+    return MapScale(start=start, threshold=threshold, top=max(high, 2.0 * threshold - start))
+
+
+def missing_picture(problem: str) -> Picture:
+    """The place of an image that cannot be shown."""
+    return Picture(None, None, None, THUMBNAIL_SIDE, THUMBNAIL_SIDE, (problem,))
+
+
+def draw_picture(
+    image: bytes, size: tuple[int, int], masks: Sequence[bytes], anomaly_map: np.ndarray | None, scale: MapScale
+) -> Picture:
+    """Draws the layers of one image.
+
+    Args:
+        image: The encoded file.
+        size: Height and width as displayed, pixels.
+        masks: Ground-truth masks as encoded files; a pixel above 0 is anomalous.
+        anomaly_map: Float, shape (h, w), on the calibrated scale; None where there is none.
+        scale: Colours of the map.
+
+    Returns:
+        The layers; what cannot be decoded is left out and named among the problems.
+    """
+    height, width = _fitted(size, THUMBNAIL_SIDE)
+    problems = []
+    thumbnail = outline = None
+    try:
+        thumbnail = _jpeg(decode_image(image, (height, width)))
+    except ImageError as error:
+        problems.append(f"The picture cannot be shown: {error}.")
+    try:
+        outline = _outline(masks, size)
+    except ImageError as error:
+        problems.append(f"The mask cannot be shown: {error}.")
+    heat_map = None if anomaly_map is None else heat_png(anomaly_map, size, scale)
+    return Picture(thumbnail, heat_map, outline, width, height, tuple(problems))
+
+
+def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> bytes:
+    """Colours a map of shape (h, w) on the category's scale, as a small PNG with the aspect ratio of the image.
+
+    Args:
+        anomaly_map: Float, shape (h, w); it covers the whole image.
+        size: Height and width of the image, pixels.
+        scale: Values that the colours stand for.
+    """
+    height, width = _fitted(size, MAP_SIDE)
+    values = np.asarray(
+        Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    )
+    knots = (scale.start, scale.threshold, scale.top)
+    positions = np.interp(values, knots, (0.0, 0.5, 1.0))
+    levels = np.rint(positions * (HEAT_LEVELS - 1)).astype(np.uint8)
+    palette = _heat_palette()
+    return _palette_png(levels, palette[:, :3], palette[:, 3])
+
+
+def heat_legend() -> bytes:
+    """All colours of the heat maps in a row, as PNG of `HEAT_LEVELS` x 1 pixels."""
+    palette = _heat_palette()
+    return _palette_png(np.arange(HEAT_LEVELS, dtype=np.uint8)[None], palette[:, :3], palette[:, 3])
+
+
+def _heat_palette() -> np.ndarray:
+    """Red, green, blue and opacity by level: uint8, shape (HEAT_LEVELS, 4)."""
+    stops = np.array(_HEAT_STOPS)
+    positions = np.linspace(0.0, 1.0, HEAT_LEVELS)
+    channels = [np.interp(positions, stops[:, 0], stops[:, channel]) for channel in range(1, 5)]
+    return np.asarray(np.rint(np.stack(channels, axis=1)), dtype=np.uint8)
+
+
+def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
+    """A white line around the masks of an image, with a dark one around it, so that it shows on any picture."""
+    height, width = _fitted(size, OUTLINE_SIDE)
+    joined = np.zeros((height, width), dtype=bool)
+    for data in masks:
+        mask = decode_mask(data) > 0
+        if mask.shape != tuple(size):
+            found, wanted = (f"{columns} x {rows}" for rows, columns in (mask.shape, size))
+            raise ImageError("unsupported", f"it has {found} pixels, the image {wanted}")
+        # A box filter keeps a trace of the smallest defect.
+        shrunk = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+        joined |= np.asarray(shrunk) > 0
+    if not joined.any():
+        return None
+    inner = binary_dilation(joined)
+    outer = binary_dilation(inner)
+    levels = (inner & ~joined).astype(np.uint8) + 2 * (outer & ~inner).astype(np.uint8)
+    colours = np.array([[0, 0, 0], [255, 255, 255], [0, 0, 0]], dtype=np.uint8)
+    return _palette_png(levels, colours, np.array([0, 255, 190], dtype=np.uint8))
+
+
+def _fitted(size: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Height and width with the same aspect ratio and no side above `side`; nothing is enlarged."""
+    height, width = size
+    factor = min(1.0, side / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    picture = Image.fromarray(pixels)
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= MAX_JPEG_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def _palette_png(levels: np.ndarray, colours: np.ndarray, opacities: np.ndarray) -> bytes:
+    picture = Image.fromarray(levels)
+    picture.putpalette(colours.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", transparency=opacities.tobytes(), optimize=True)
+    return buffer.getvalue()

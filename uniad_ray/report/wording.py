@@ -1,0 +1,93 @@
+"""How numbers, names and outcomes are put into words, alike in HTML and Markdown."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES, Metric
+from uniad_ray.report.figures import FigureRow
+
+SECTION_TITLES: Final = {
+    "highest": "Highest scores",
+    "borderline": "Borderline: nearest to the threshold",
+    "false_alarms": "Wrong: false alarms",
+    "misses": "Wrong: missed anomalies",
+}
+OUTCOMES: Final = {
+    "found": "anomaly found",
+    "missed": "anomaly missed",
+    "false_alarm": "false alarm",
+    "passed": "normal, passed",
+}
+MISSING: Final = "-"
+"""Stands where a table has no value."""
+
+
+def visible(text: str, limit: int = 200) -> str:
+    """A text from outside as one line: what does not print becomes an escape, the middle of a long one is left out.
+
+    Args:
+        text: A file name, reason, category or the like.
+        limit: Most characters, at least 3.
+    """
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+    if len(shown) <= limit:
+        return shown
+    # The end tells more: it is the file's name.
+    tail = limit * 2 // 3
+    return f"{shown[: limit - tail - 1]}…{shown[-tail:]}"
+
+
+def count(number: int, unit: str = "") -> str:
+    """`12,345`, or `12,345 images`, `1 image` with the unit `image`."""
+    if not unit:
+        return f"{number:,}"
+    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
+
+
+def share(part: int, whole: int) -> str:
+    """`3 of 40 (7.5 %)`."""
+    return f"{part:,} of {whole:,} ({percent(part / whole)} %)" if whole else MISSING
+
+
+def percent(value: float | None) -> str:
+    """A share between 0 and 1 as per cent, with one digit."""
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def interval(metric: Metric) -> str:
+    """Both ends of the interval in per cent, joined by a dash; empty where there is none."""
+    if metric.low is None or metric.high is None:
+        return ""
+    return f"{percent(metric.low)}\N{EN DASH}{percent(metric.high)}"
+
+
+def score(value: float | None) -> str:
+    """A score with two digits, or with fewer where it is large."""
+    if value is None:
+        return MISSING
+    return f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """`4.2 s` or `1 h 02 min`."""
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def category_name(category: str) -> str:
+    """The category, or what `*` stands for."""
+    return "mean of categories" if category == MEAN_OF_CATEGORIES else category
+
+
+def group_name(row: FigureRow) -> str:
+    """Which anomalous images a row of figures sets against the normal ones."""
+    if row.group == ALL:
+        return "all anomalies"
+    if row.group == ANOMALY_TYPE:
+        return "mean of anomaly types" if row.name == MEAN_OF_TYPES else f"{row.name} anomalies"
+    return row.name
