@@ -1,0 +1,255 @@
+"""cluster.yaml against Ray's own validation, EC2's model of RunInstances, and the rules that neither of them knows."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import re
+import shlex
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import jsonschema
+import pytest
+import yaml
+from botocore.model import Shape
+from botocore.validate import ParamValidator
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = (
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+SECRET = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b|PRIVATE KEY|aws_secret|aws_access_key|aws_credentials|ssh_private")
+ADDED_BY_RAY = {"MinCount": 1, "MaxCount": 1, "SubnetId": "subnet-0", "SecurityGroupIds": ["sg-0"], "KeyName": "ray"}
+"""What Ray's node provider and bootstrap put into the request; `SubnetIds`, Ray's own, they take out."""
+
+Document = dict[str, Any]
+
+
+def load() -> Document:
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+
+
+def problems(document: Document) -> list[str]:
+    """Everything that is wrong with a cluster file."""
+    return [*ray_problems(document), *ec2_problems(document), *own_problems(document)]
+
+
+def ray_problems(document: Document) -> Iterator[str]:
+    """What `ray up` itself would refuse before it calls AWS."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        validate_config(prepare_config(copy.deepcopy(document)))
+    except (jsonschema.ValidationError, ValueError) as error:
+        yield f"Ray: {error}"
+
+
+def ec2_problems(document: Document) -> Iterator[str]:
+    """Parameters of RunInstances that EC2 does not have, of another type, or of a value that is not in its list."""
+    shape = run_instances_shape()
+    for name, node_type in document["available_node_types"].items():
+        request = {**node_type["node_config"], **ADDED_BY_RAY}
+        request.pop("SubnetIds", None)
+        report = ParamValidator().validate(request, shape).generate_report()
+        yield from (f"EC2: {name}: {line}" for line in report.splitlines())
+        if not report:
+            yield from (f"EC2: {name}: {line}" for line in unlisted_values(request, shape))
+
+
+@functools.cache
+def run_instances_shape() -> Shape:
+    return botocore.session.Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+
+
+@functools.cache
+def regions() -> frozenset[str]:
+    return frozenset(botocore.session.Session().get_available_regions("ec2"))
+
+
+def unlisted_values(value: Any, shape: Shape) -> Iterator[str]:
+    """Strings outside the list of their shape, which botocore leaves to the service to find."""
+    if shape.type_name == "structure":
+        for key, inner in value.items():
+            yield from unlisted_values(inner, shape.members[key])
+    elif shape.type_name == "list":
+        for inner in value:
+            yield from unlisted_values(inner, shape.member)
+    elif shape.type_name == "string" and shape.enum and value not in shape.enum:
+        yield f"{value!r} is no {shape.name}"
+
+
+def own_problems(document: Document) -> Iterator[str]:
+    """Rules of this project and of safe clusters."""
+    region = document["provider"].get("region")
+    if region not in regions():
+        yield f"no region of AWS: {region}"
+    if found := SECRET.search(yaml.safe_dump(document)):
+        yield f"a credential or private key: {found[0]}"
+    yield from worker_problems(document)
+    yield from command_problems(document)
+    for name, node_type in document["available_node_types"].items():
+        config = node_type["node_config"]
+        if "ImageId" not in config:
+            yield f"{name}: no ImageId; Ray's default is Ubuntu 18.04"
+        if "IamInstanceProfile" not in config:
+            yield f"{name}: no instance profile"
+        if config.get("MetadataOptions", {}).get("HttpTokens") != "required":
+            yield f"{name}: version 1 of the metadata service is open"
+        if not all(disk["Ebs"].get("Encrypted") for disk in config.get("BlockDeviceMappings", [{"Ebs": {}}])):
+            yield f"{name}: the volume is not encrypted"
+
+
+def worker_problems(document: Document) -> Iterator[str]:
+    types = dict(document["available_node_types"])
+    head = types.pop(document["head_node_type"], None)
+    if head is None:
+        return
+    if "InstanceMarketOptions" in head["node_config"]:
+        yield "the head is on spot"
+    if types["gpu"]["node_config"].get("InstanceMarketOptions", {}).get("MarketType") != "spot":
+        yield "the GPU workers are not on spot"
+    for name, node_type in types.items():
+        if node_type["node_config"].get("IamInstanceProfile") == head["node_config"].get("IamInstanceProfile"):
+            yield f"{name}: workers have the head's profile"
+        if not 0 <= node_type["min_workers"] <= node_type["max_workers"]:
+            yield f"{name}: min_workers is not between 0 and max_workers"
+    if document["max_workers"] != sum(node_type["max_workers"] for node_type in types.values()):
+        yield "max_workers is not the sum of the workers of each type"
+
+
+def command_problems(document: Document) -> Iterator[str]:
+    mounts = document["file_mounts"]
+    for local in mounts.values():
+        if not local.startswith("~") and not (ROOT / local).exists():
+            yield f"no file {local} to mount"
+    mounted = {Path(remote).name for remote in mounts}
+    for command in [command for name in COMMANDS for command in document[name]]:
+        if subprocess.run(["bash", "-n", "-c", command], check=False, capture_output=True).returncode:
+            yield f"not a shell command: {command}"
+        elif missing := {word for word in shlex.split(command) if word.endswith((".lock", ".toml"))} - mounted:
+            yield f"a command needs {', '.join(missing)}, which is not mounted"
+    if not any("--dashboard-host=127.0.0.1" in command for command in document["head_start_ray_commands"]):
+        yield "the dashboard is open to others than the head"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a check of the cluster file called out")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_the_cluster_file_is_right() -> None:
+    assert problems(load()) == []
+
+
+def test_the_guide_names_what_the_file_names() -> None:
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    chosen = load()["metadata"]
+    for name in ("region", "security_group", "head_type", "cpu_type", "gpu_type"):
+        assert chosen[name] in guide, name
+    statements = [
+        statement
+        for policy in re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+        for statement in json.loads(policy)["Statement"]
+    ]
+    (passed,) = [statement["Resource"] for statement in statements if statement["Action"] == "iam:PassRole"]
+    assert passed.endswith(f":role/{chosen['worker_profile']['Name']}")
+
+
+def node_config(document: Document, name: str) -> Document:
+    return document["available_node_types"][name]["node_config"]
+
+
+def rename(mapping: Document, old: str, new: str) -> None:
+    mapping[new] = mapping.pop(old)
+
+
+BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
+    "unknown key at the top": (lambda d: d.update(max_wrokers=3), r"Ray: .*'max_wrokers' was unexpected"),
+    "wrong type at the top": (lambda d: d.update(idle_timeout_minutes="5"), "Ray: '5' is not of type 'number'"),
+    "head type not there": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
+    "fewer workers than the least": (
+        lambda d: d["available_node_types"]["gpu"].update(min_workers=9),
+        "Ray: The specified global `max_workers` is smaller than",
+    ),
+    "typo in a node": (
+        lambda d: rename(node_config(d, "gpu"), "InstanceType", "InstanceTpye"),
+        'EC2: gpu: Unknown parameter in input: "InstanceTpye"',
+    ),
+    "typo deep in a node": (
+        lambda d: rename(node_config(d, "cpu")["BlockDeviceMappings"][0]["Ebs"], "VolumeSize", "VolumeSzie"),
+        "EC2: cpu: Unknown parameter in BlockDeviceMappings",
+    ),
+    "wrong type deep in a node": (
+        lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="150"),
+        r"EC2: head: Invalid type for parameter BlockDeviceMappings\[0\].Ebs.VolumeSize",
+    ),
+    "value that EC2 does not have": (
+        lambda d: node_config(d, "gpu")["InstanceMarketOptions"].update(MarketType="sopt"),
+        "EC2: gpu: 'sopt' is no MarketType",
+    ),
+    "instance type that EC2 does not have": (
+        lambda d: node_config(d, "gpu").update(InstanceType="g6.2xxlarge"),
+        "EC2: gpu: 'g6.2xxlarge' is no InstanceType",
+    ),
+    "no region": (lambda d: d["provider"].pop("region"), "no region of AWS: None"),
+    "region that is not there": (lambda d: d["provider"].update(region="us-esat-1"), "no region of AWS: us-esat-1"),
+    "key of an account": (
+        lambda d: d["provider"].update(aws_credentials={"aws_access_key_id": "x"}),
+        "a credential or private key: aws_credentials",
+    ),
+    "no image": (lambda d: node_config(d, "cpu").pop("ImageId"), "cpu: no ImageId"),
+    "no profile": (lambda d: node_config(d, "cpu").pop("IamInstanceProfile"), "cpu: no instance profile"),
+    "workers with the head's rights": (
+        lambda d: node_config(d, "cpu").update(IamInstanceProfile=node_config(d, "head")["IamInstanceProfile"]),
+        "cpu: workers have the head's profile",
+    ),
+    "old metadata service": (
+        lambda d: node_config(d, "head")["MetadataOptions"].update(HttpTokens="optional"),
+        "head: version 1 of the metadata service is open",
+    ),
+    "volume in the clear": (
+        lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"),
+        "head: the volume is not encrypted",
+    ),
+    "head on spot": (
+        lambda d: node_config(d, "head").update(InstanceMarketOptions={"MarketType": "spot"}),
+        "the head is on spot",
+    ),
+    "GPUs on demand": (lambda d: node_config(d, "gpu").pop("InstanceMarketOptions"), "the GPU workers are not on spot"),
+    "more at least than at most": (
+        lambda d: d["available_node_types"]["cpu"].update(min_workers=5),
+        "cpu: min_workers is not between 0 and max_workers",
+    ),
+    "sum that is not the sum": (lambda d: d.update(max_workers=7), "max_workers is not the sum"),
+    "mount that is not there": (lambda d: d["file_mounts"].update({"~/x": "gone.txt"}), "no file gone.txt to mount"),
+    "lock that is not mounted": (
+        lambda d: d["file_mounts"].pop("~/uniad-ray/requirements.lock"),
+        "a command needs requirements.lock, which is not mounted",
+    ),
+    "command that is none": (lambda d: d["setup_commands"].append("if true"), "not a shell command: if true"),
+    "open dashboard": (
+        lambda d: d.update(head_start_ray_commands=["ray start --head --dashboard-host=0.0.0.0"]),
+        "the dashboard is open",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_cluster_file_is_caught(name: str) -> None:
+    break_it, expected = BROKEN[name]
+    document = load()
+    break_it(document)
+    assert re.search(expected, "\n".join(problems(document)))
