@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
 
-.PHONY: help env demo test test-slow lint format clean
+.PHONY: help env demo test test-slow lint format docs clean
 
 help:
-	@echo "make demo       draw a category, ingest, fit, score and evaluate it; results in $(DEMO)/"
+	@echo "make demo       draw a category, ingest, fit, score, evaluate and report on it; results in $(DEMO)/"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take more than a minute each"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       write the pages of docs/ that follow from code and schemas"
 	@echo "make clean      remove $(VENV) and $(DEMO)"
 
 env: $(READY)
@@ -29,6 +30,7 @@ demo: $(READY)
 	$(BIN)/uniad-ray fit $(DEMO)/archive --bundles $(DEMO)/bundles
 	$(BIN)/uniad-ray score $(DEMO)/archive --bundles $(DEMO)/bundles --out $(DEMO)/run
 	$(BIN)/uniad-ray evaluate $(DEMO)/run
+	$(BIN)/uniad-ray report $(DEMO)/run
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
@@ -44,6 +46,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

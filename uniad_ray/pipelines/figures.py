@@ -61,8 +61,10 @@ def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: lis
     if not cohort.row_keys:
         return
     pixels = PixelFigures(reader, cohort)
+    groups = list(cohort.groups())
+    types = [group for group in groups if group.group == ANOMALY_TYPE]
     of_types: list[Figure] = []
-    for group in cohort.groups():
+    for group in groups:
         figures = list(_image_figures(cohort, group, resamples))
         for name, limit, value, resampled in pixels.figures(group, resamples):
             base = _base(cohort, group) | pixels.counts(group)
@@ -71,8 +73,8 @@ def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: lis
         yield from figures
         if group.group == ANOMALY_TYPE:
             of_types += figures
-    if len({figure.metric.name for figure in of_types}) > 1:
-        yield from _means(of_types, {"name": MEAN_OF_TYPES}, "anomaly types")
+        if len(types) > 1 and group is types[-1]:
+            yield from _means(of_types, {"name": MEAN_OF_TYPES}, "anomaly types")
     notes += pixels.notes
 
 

@@ -1,0 +1,244 @@
+"""The generated pages are those of the code, and what the pages point to is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import Field
+from support.doc_pages import PAGES, ROOT, options, ray_cli
+
+from uniad_ray.cli import cli
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.loading import load_config, profile_names
+
+DOCS = ROOT / "docs"
+SCHEMAS = sorted((ROOT / "schemas").glob("*.json"))
+PROFILES = sorted((ROOT / "uniad_ray/config/profiles").glob("*.yaml"))
+
+
+def _generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = _generator()
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def inline_code(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+@pytest.mark.parametrize("name", sorted(generate.PAGES))
+def test_a_generated_page_is_current(name: str) -> None:
+    assert (DOCS / name).read_text("utf-8") == generate.PAGES[name](), "run `make docs`"
+
+
+def test_check_names_what_is_stale_and_writing_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "DOCS", tmp_path)
+
+    def main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["generate.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            generate.main()
+        return int(ended.value.code or 0)
+
+    assert main() == 0
+    assert main("--check") == 0
+    (tmp_path / "schemas.md").write_text("old", "utf-8")
+    capsys.readouterr()
+    assert main("--check") == 1
+    assert capsys.readouterr().err == "docs/schemas.md is stale; run `make docs`\n"
+    assert (tmp_path / "schemas.md").read_text("utf-8") == "old"
+
+
+def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -> Iterator[str]:
+    """Keys of a profile as the page writes them; `named` are the keys below which names are free."""
+    for key, value in document.items():
+        inside = prefix.split(".")[-2] if prefix else ""
+        path = f"{prefix}<name>" if inside in named else f"{prefix}{key}"
+        if isinstance(value, dict) and key != "config" and inside != "expert_sets" and key != "expert_sets":
+            yield from keys_of(value, named, f"{path}.")
+        else:
+            yield path
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_every_key_of_a_profile_is_explained(profile: Path) -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    document = yaml.safe_load(profile.read_text("utf-8"))
+    keys = set(keys_of(document, frozenset({"perceivers", "experts"})))
+    assert {"calibration.holdout", "experts.<name>.class", "expert_sets"} <= keys
+    assert [key for key in sorted(keys) if f"\n| `{key}` |" not in page] == []
+    for component in (*document["perceivers"].values(), *document["experts"].values()):
+        section = page.partition(f"### `{component['class']}`\n")[2].partition("\n### ")[0]
+        inner = [key for name in component["config"] for key in keys_of({name: component["config"][name]}, frozenset())]
+        assert [key for key in inner if f"\n| `{key}` |" not in section] == []
+
+
+def test_a_row_tells_type_default_range_and_meaning() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    for row in (
+        "| `input_size` | integer | `256` | at least 32, at most 4096 | "
+        "Side of the square that images are resized to, pixels. |",
+        "| `calibration.holdout` | number | `0.2` | above 0, below 0.9 | "
+        "Share of the normal images kept out of the fit, chosen by hash. |",
+        "| `grid` | integer or null | `null` | at least 1, at most 512 | "
+        "Side of the common patch grid; None takes the largest grid among the fields. |",
+        "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations, likewise. |",
+        "| `top_maps` | `--top-maps` | integer | `100` | at least 1 | "
+        "Number of maps per category where `maps` is `top`. |",
+    ):
+        assert row in page, row
+    assert "| `levels` | list of integer | required | 1 or more entries, entries at least 0 |" in page
+
+
+def test_descriptions_come_from_fields_and_from_docstrings_of_the_class_and_its_bases() -> None:
+    class Base(StrictModel):
+        """What is shared.
+
+        Attributes:
+            first: In a docstring,
+                over two lines.
+        """
+
+        first: int
+
+    class Inner(StrictModel):
+        """A part."""
+
+        deep: float | None = Field(default=None, gt=0, description="Deep down.")
+
+    class Outer(Base):
+        """The whole."""
+
+        second: str = Field(description="At the field.")
+        parts: dict[str, Inner] = Field(default_factory=dict)
+
+    found = {row.key: row.description for row in generate.rows(Outer)}
+    assert found == {
+        "first": "In a docstring, over two lines.",
+        "second": "At the field.",
+        "parts": "A part.",
+        "parts.<name>.deep": "Deep down.",
+    }
+
+
+def test_a_field_without_description_is_an_error() -> None:
+    class Silent(StrictModel):
+        """Says nothing of its field.
+
+        Attributes:
+            other: Another one.
+        """
+
+        mute: int
+
+    with pytest.raises(generate.UndescribedFieldError, match=r"Silent\.mute has no description"):
+        list(generate.rows(Silent))
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_every_column_of_a_schema_is_listed_under_its_name(path: Path) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    section = (DOCS / "schemas.md").read_text("utf-8").partition(f"\n## {path.stem}\n")[2].partition("\n## ")[0]
+    assert f"Version {document['version']};" in section
+    for column in document.get("columns") or document["fields"]:
+        (row,) = (line for line in section.splitlines() if line.startswith(f"| `{column['name']}` |"))
+        assert f"| `{column['type']}` |" in row
+        assert ("| yes |" if column["nullable"] else "| no |") in row
+        assert (column["unit"] or "") in row
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as code hosts derive them."""
+    found = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_speaks_of_a_verb_or_an_option_that_is_not_there(page: Path) -> None:
+    assert [code for code in inline_code(page) if speaks_of_what_is_not_there(code)] == []
+
+
+def speaks_of_what_is_not_there(code: str) -> bool:
+    """Whether a piece of code in the prose names a verb of `uniad-ray`, or an option of it or of `ray`, in vain."""
+    program, *words = code.replace("=", " ").split()
+    if program.startswith("--"):
+        return program not in options(cli) | options(ray_cli())
+    if program != "uniad-ray" or not words:
+        return False
+    verb = cli.commands.get(words[0])
+    if verb is None:
+        return re.fullmatch("[a-z]+", words[0]) is not None
+    return not {word for word in words if word.startswith("--")} <= options(verb)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("uniad-ray scor", True),
+        ("uniad-ray score --jsn", True),
+        ("uniad-ray inspect ARCHIVE --maps all", True),
+        ("--no-such-option", True),
+        ("uniad-ray score --maps=top", False),
+        ("uniad-ray VERB --help", False),
+        ("uniad-ray <verb>", False),
+        ("uniad-ray --help", False),
+        ("--working-dir .", False),
+        ("manifest.json", False),
+    ],
+)
+def test_words_that_no_program_takes_are_caught(code: str, expected: bool) -> None:
+    assert speaks_of_what_is_not_there(code) is expected
+
+
+def test_the_licences_of_all_networks_and_packages_are_told() -> None:
+    page = (DOCS / "weights.md").read_text("utf-8").lower()
+    configs = [load_config(name) for name in profile_names()]
+    networks = {perceiver.config["architecture"] for config in configs for perceiver in config.perceivers.values()}
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    packages = {re.split(r"[^\w.-]", dependency)[0].lower() for dependency in dependencies}
+    assert len(networks) == 5
+    assert [name for name in sorted(networks | packages) if name not in page] == []
+
+
+def test_the_generator_runs_as_a_program() -> None:
+    command = [sys.executable, str(DOCS / "generate.py"), "--check"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
