@@ -194,13 +194,22 @@ def reported(result: ReportResult) -> str:
     return f"{result.path}: report of run {result.run_id}, {result.bytes / 2**20:.1f} MiB"
 
 
+_COMPARED = (
+    ("image_auroc", None),
+    ("recall", None),
+    ("false_positive_rate", None),
+    ("pixel_aupro", 0.3),
+    ("pixel_spro", 0.05),
+)
+
+
 def compared(report: ComparisonReport) -> str:
-    """Differences between runs, in points of per cent, and decisions that changed."""
+    """The main differences between runs, in points of per cent, and decisions that changed."""
     names = {entry.run: f"run {index + 1}" for index, entry in enumerate(report.runs)}
     lines = [f"{names[entry.run]}: {entry.run} (run {entry.run_id})" for entry in report.runs]
     rows = []
     for entry in report.differences:
-        if entry.group == "defect_kind":
+        if entry.group == "defect_kind" or (entry.metric, entry.limit) not in _COMPARED:
             continue
         low_high = (
             "" if entry.low is None or entry.high is None else f" ({100 * entry.low:+.1f} to {100 * entry.high:+.1f})"

@@ -48,7 +48,8 @@ def test_every_verb_explains_itself_and_its_options(verb: str, capsys: pytest.Ca
 
 
 def test_the_verbs_are_those_promised() -> None:
-    assert {"ingest", "inspect", "fit", "score", "evaluate", "bundles", "scenes"} <= set(cli.commands)
+    promised = {"ingest", "inspect", "fit", "score", "evaluate", "report", "compare", "bundles", "scenes"}
+    assert promised <= set(cli.commands)
 
 
 def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -57,7 +58,10 @@ def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.Captur
     assert "no manifest.json there; run `uniad-ray ingest" in fails(capsys, "inspect", empty)
     assert "no manifest.json there" in fails(capsys, "fit", empty, "--bundles", str(tmp_path / "b"))
     assert "no manifest.json there" in fails(capsys, "score", empty, "--bundles", empty, "--out", empty)
-    assert "no run there; make one with" in fails(capsys, "evaluate", empty)
+    for verb in ("evaluate", "report"):
+        assert "no run there; make one with" in fails(capsys, verb, empty)
+    assert "no run there; make one with" in fails(capsys, "compare", empty, empty)
+    assert "Missing argument 'RUN RUN...'" in fails(capsys, "compare")
     assert "no bundles there; make one with" in fails(capsys, "bundles", empty)
     assert "no version '1' of category 'c'; there are: none" in fails(capsys, "bundles", empty, "--publish", "c", "1")
     assert "the scheme `ftp` is not supported" in fails(capsys, "inspect", "ftp://host/archive")

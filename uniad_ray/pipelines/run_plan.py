@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -77,6 +78,18 @@ class RunPlan(StrictModel):
         """First 16 hex digits of the plan's digest; where archive and bundles lie does not enter it."""
         document = self.model_dump(mode="json", exclude={"archive", "bundle_root"})
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunChunk:
+    """One scored chunk; the fields are the columns of schema `run_chunk`."""
+
+    chunk: str
+    category: str
+    rows: int
+    errors: int
+    anomalous: int
+    sha256: str
 
 
 class CategoryCounts(StrictModel):

@@ -19,23 +19,19 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_chunk, read_table
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.attempts import Attempt, read_attempts
-from uniad_ray.pipelines.run_plan import CHUNKS_NAME, RunManifest, maps_path, read_run, scores_path, top_maps_path
+from uniad_ray.pipelines.run_plan import (
+    CHUNKS_NAME,
+    RunChunk,
+    RunManifest,
+    maps_path,
+    read_run,
+    scores_path,
+    top_maps_path,
+)
 from uniad_ray.pipelines.score_chunk import decode_map
 
 _READ_THREADS = 16
 _PLACE_COLUMNS = ("row_key", "shard", "row_group", "split", "category")
-
-
-@dataclass(frozen=True)
-class RunChunk:
-    """One chunk of a finished run; the fields are the columns of schema `run_chunk`."""
-
-    chunk: str
-    category: str
-    rows: int
-    errors: int
-    anomalous: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from uniad_ray.pipelines.run_plan import (
     CHUNKS_NAME,
     MANIFEST_NAME,
     CategoryCounts,
+    RunChunk,
     RunManifest,
     RunPlan,
     ScoreOptions,
@@ -91,16 +92,6 @@ class ScoreReport(StrictModel):
     seconds: StageSeconds
 
 
-@dataclass(frozen=True)
-class _ChunkResult:
-    chunk: str
-    category: str
-    rows: int
-    errors: int
-    anomalous: int
-    sha256: str
-
-
 def score(
     archive: str,
     bundles: str,
@@ -148,16 +139,16 @@ def _score_pending(
     plan: RunPlan,
     run: Location,
     pending: list[Chunk],
-    finished: list[_ChunkResult],
+    finished: list[RunChunk],
     workers: Workers,
     address: str | None,
-) -> tuple[list[_ChunkResult], StageSeconds]:
+) -> tuple[list[RunChunk], StageSeconds]:
     store = BundleStore(plan.bundle_root)
     input_sizes = {
         category: store.manifest(category, bundle.version).config.input_size
         for category, bundle in plan.bundles.items()
     }
-    results: list[_ChunkResult] = []
+    results: list[RunChunk] = []
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = choose_workers(workers, cluster)
@@ -167,7 +158,7 @@ def _score_pending(
             progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
             try:
                 for row in dataset.iter_rows():
-                    results.append(_ChunkResult(**{name: row[name] for name in _ChunkResult.__dataclass_fields__}))
+                    results.append(RunChunk(**{name: row[name] for name in RunChunk.__dataclass_fields__}))
                     progress.advance(int(row["rows"]), int(row["errors"]))
                     for stage in spent:
                         spent[stage] += float(row[f"{stage}_seconds"])
@@ -233,22 +224,22 @@ def choose_workers(wanted: Workers, cluster: Cluster) -> Workers:
     return Workers(count, threads, wanted.device)
 
 
-def _read_finished(run: Location, done: list[Chunk]) -> list[_ChunkResult]:
+def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
     """Counts and digests of chunks that an earlier attempt wrote."""
 
-    def read(chunk: Chunk) -> _ChunkResult:
+    def read(chunk: Chunk) -> RunChunk:
         location = run / scores_path(chunk.name)
         table = read_table(dataset_schema("score"), location)
         errors = pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0
         anomalous = pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0
         digest = hashlib.sha256(location.read_bytes()).hexdigest()
-        return _ChunkResult(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
+        return RunChunk(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         return list(pool.map(read, done))
 
 
-def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[_ChunkResult]) -> RunManifest:
+def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunChunk]) -> RunManifest:
     """Checks that rows in are rows out, keeps the highest maps, and writes the manifest."""
     by_name = {result.chunk: result for result in results}
     wrong = [chunk.name for chunk in work if chunk.name not in by_name or by_name[chunk.name].rows != chunk.rows]
@@ -261,7 +252,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[_Chun
     if plan.options.maps == "top":
         _keep_top_maps(run, plan, ordered)
     schema = dataset_schema("run_chunk")
-    names = _ChunkResult.__dataclass_fields__
+    names = RunChunk.__dataclass_fields__
     data = encode_table(schema, schema.table({name: [getattr(item, name) for item in ordered] for name in names}))
     (run / CHUNKS_NAME).write_bytes(data)
     store = BundleStore(plan.bundle_root)
@@ -287,7 +278,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[_Chun
     return manifest
 
 
-def _keep_top_maps(run: Location, plan: RunPlan, results: list[_ChunkResult]) -> None:
+def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
     schema = dataset_schema("anomaly_map")
     for category in plan.bundles:
         best: list[dict[str, Any]] = []
@@ -303,7 +294,7 @@ def _keep_top_maps(run: Location, plan: RunPlan, results: list[_ChunkResult]) ->
             (run / top_maps_path(name)).write_bytes(encode_table(schema, table))
 
 
-def _count_by_category(results: Iterable[_ChunkResult]) -> dict[str, CategoryCounts]:
+def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]:
     totals: dict[str, list[int]] = {}
     for result in results:
         total = totals.setdefault(result.category, [0, 0, 0])

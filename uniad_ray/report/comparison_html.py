@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES
+from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES, MEAN_OF_TYPES
 from uniad_ray.report.comparison import ComparisonReport, Difference
 from uniad_ray.report.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
 from uniad_ray.report.pictures import Picture
@@ -17,11 +17,11 @@ TITLES: Final = (
     ("image_auroc", None, "Image AUROC"),
     ("image_average_precision", None, "Average precision"),
     ("image_f1_max", None, "F1-max"),
-    ("recall", None, "Recall at the threshold"),
-    ("false_positive_rate", None, "False alarms at the threshold"),
+    ("recall", None, "Recall"),
+    ("false_positive_rate", None, "False alarms"),
     ("pixel_auroc", None, "Pixel AUROC"),
-    ("pixel_aupro", 0.3, "AUPRO up to 0.3"),
-    ("pixel_spro", 0.05, "sPRO up to 0.05"),
+    ("pixel_aupro", 0.3, "AUPRO@0.3"),
+    ("pixel_spro", 0.05, "sPRO@0.05"),
 )
 
 
@@ -40,29 +40,42 @@ def render_comparison(report: ComparisonReport, pictures: Mapping[str, Mapping[s
     )
 
 
+class _Row(NamedTuple):
+    """Differences of one category and group, in the order of the columns."""
+
+    category: str
+    group: str
+    name: str
+    cells: list[Difference | None]
+
+
 def _compared(report: ComparisonReport, index: int, pictures: Mapping[str, Mapping[str, Picture]]) -> dict[str, Any]:
     run = report.runs[index]
     drawn = pictures.get(run.run, {})
+    columns, rows = _table([entry for entry in report.differences if entry.run == run.run])
     return {
         "number": index + 1,
         "run": run,
         "changes": next(entry for entry in report.changes if entry.run == run.run),
-        "tables": list(_tables([entry for entry in report.differences if entry.run == run.run])),
+        "columns": columns,
+        "rows": rows[:MAX_CATEGORY_ROWS],
+        "hidden_rows": len(rows[MAX_CATEGORY_ROWS:]),
         "images": [entry for entry in report.changed_images if entry.run == run.run and entry.row_key in drawn],
         "pictures": drawn,
     }
 
 
-def _tables(differences: list[Difference]) -> Any:
-    """For each figure its rows: the mean, then categories and anomaly types."""
-    for metric, limit, title in TITLES:
-        rows = [
-            entry
-            for entry in differences
-            if (entry.metric, entry.limit) == (metric, limit)
-            and entry.group != "defect_kind"
-            and entry.difference is not None
-        ]
-        rows.sort(key=lambda entry: (entry.category != MEAN_OF_CATEGORIES, entry.category, entry.group != ALL))
-        if rows:
-            yield {"title": title, "rows": rows[:MAX_CATEGORY_ROWS], "total": len(rows)}
+def _table(differences: Sequence[Difference]) -> tuple[list[str], list[_Row]]:
+    """Titles of the figures that there are, and a row a category and group with a cell for each."""
+    known = {
+        (entry.category, entry.group, entry.name, entry.metric, entry.limit): entry
+        for entry in differences
+        if entry.group != "defect_kind" and entry.difference is not None
+    }
+    figures = [figure for figure in TITLES if any(key[3:] == figure[:2] for key in known)]
+    groups = sorted(
+        dict.fromkeys(key[:3] for key in known),
+        key=lambda group: (group[0] != MEAN_OF_CATEGORIES, group[0], group[1] != ALL, group[2] == MEAN_OF_TYPES),
+    )
+    rows = [_Row(*group, [known.get((*group, metric, limit)) for metric, limit, _ in figures]) for group in groups]
+    return [title for _, _, title in figures], rows
