@@ -146,7 +146,7 @@ def wait_for_runtime(log: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_the_four_jobs_make_a_run_with_rows_and_figures(server: JobServer, tmp_path: Path) -> None:
+def test_all_jobs_make_a_run_with_rows_figures_and_a_report(server: JobServer, tmp_path: Path) -> None:
     source, archive, bundles, run = (str(tmp_path / name) for name in ("source", "archive", "bundles", "run"))
     counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", "scenes", source, *counts], check=True, timeout=120)
@@ -155,10 +155,14 @@ def test_the_four_jobs_make_a_run_with_rows_and_figures(server: JobServer, tmp_p
         "fit": [archive, "--bundles", bundles, *SMALL],
         "score": [archive, "--bundles", bundles, "--out", run, "--workers=2"],
         "evaluate": [run],
+        "report": [run],
+        "compare": [run, f"{run}-again"],
     }
     # A variable of the job's own, as one names a store, which the verbs pass on themselves where they find it set.
     options = ["--working-dir=.", "--runtime-env-json", json.dumps({"env_vars": {"AWS_REGION": "us-east-1"}})]
     for verb, arguments in jobs.items():
+        if verb == "compare":
+            shutil.copytree(run, f"{run}-again")
         ended = server.ray_job("submit", *options, "--", "python", f"jobs/{verb}.py", *arguments)
         assert ended.returncode == 0, ended.stdout[-3000:]
         assert "succeeded" in ended.stdout
@@ -168,6 +172,7 @@ def test_the_four_jobs_make_a_run_with_rows_and_figures(server: JobServer, tmp_p
     assert set(rows.column("status").to_pylist()) == {"ok"}
     figures = pyarrow.dataset.dataset(f"{run}/evaluation/metrics.parquet").to_table()
     assert {"logical", "structural"} <= set(figures.column("name").to_pylist())
+    assert "Anomaly report" in Path(run, "report/report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
