@@ -152,14 +152,20 @@ def inspect(archive: str, as_json: bool) -> None:
     _print(read_manifest(Location.parse(archive)), as_json, text.archive_contents)
 
 
+_profile = click.option(
+    "--profile", default="embedded", show_default=True, metavar="NAME|FILE", help="A profile, or a YAML file."
+)
+_overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one option; may be repeated."
+)
+
+
 @cli.command()
 @click.argument("archive")
 @click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
 @_category
-@click.option(
-    "--profile", default="embedded", show_default=True, metavar="NAME|FILE", help="A profile, or a YAML file."
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one option; may be repeated.")
+@_profile
+@_overrides
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_address
@@ -204,6 +210,11 @@ def fit(
     "--top-maps", type=click.IntRange(1), default=100, show_default=True, help="Maps per category with --maps top."
 )
 @click.option("--false-positive-rate", type=float, help="Another rate for the threshold than the bundle's.")
+@click.option(
+    "--experts",
+    metavar="NAME,...",
+    help="Experts that take part; the threshold follows from their held-out scores.  [default: all of the bundle]",
+)
 @click.option("--workers", type=click.IntRange(1), help="Actors that score.  [default: by the cluster]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of an actor.  [default: by the cluster]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -218,6 +229,7 @@ def score(
     maps: Any,
     top_maps: int,
     false_positive_rate: float | None,
+    experts: str | None,
     workers: int | None,
     threads: int | None,
     device: str,
@@ -241,6 +253,7 @@ def score(
         "maps": maps,
         "top_maps": top_maps,
         "false_positive_rate": false_positive_rate,
+        "experts": None if experts is None else [name.strip() for name in experts.split(",")],
     }
     options = validate(ScoreOptions, document, where="the command line")
     report = run(archive, bundles, out, options=options, workers=Workers(workers, threads, device), address=address)
@@ -305,6 +318,59 @@ def compare(runs: tuple[str, ...], out: str | None, resamples: int, confidence: 
     from uniad_ray.pipelines.compare import compare as compare_runs
 
     _print(compare_runs(runs, out=out, resamples=resamples, confidence=confidence), as_json, text.compared)
+
+
+@cli.command()
+@click.argument("archive")
+@click.option("--table", type=click.IntRange(4, 9), required=True, help="Number of the table in the UniAD paper.")
+@click.option(
+    "--work", required=True, metavar="ROOT", help="Where variants are kept; given again, none is fitted twice."
+)
+@_category
+@_profile
+@_overrides
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=("resnet18",),
+    show_default=True,
+    help="Another architecture of the student, for table 4; may be repeated.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@_address
+@_reporting
+def ablate(
+    archive: str,
+    table: int,
+    work: str,
+    categories: tuple[str, ...],
+    profile: str,
+    overrides: tuple[str, ...],
+    backbones: tuple[str, ...],
+    device: str,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Fill in an ablation table of UniAD on ARCHIVE, whose anomalies need labels.
+
+    Tables 4 to 6 train other students; 7, 8 and 9 fuse the evidence of one fit in other ways.
+    """
+    from uniad_ray import text
+    from uniad_ray.pipelines.ablate import ablate as run
+
+    report = run(
+        archive,
+        work,
+        table,
+        profile=profile,
+        overrides=overrides,
+        backbones=backbones,
+        categories=categories,
+        device=device,
+        address=address,
+    )
+    _print(report, as_json, text.ablated)
 
 
 @cli.command()

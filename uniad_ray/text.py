@@ -10,6 +10,7 @@ from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN
 if TYPE_CHECKING:
     from uniad_ray.archive.manifest import ArchiveManifest
     from uniad_ray.metrics.metric import Metric
+    from uniad_ray.pipelines.ablate import AblationReport
     from uniad_ray.pipelines.bundles import BundleList
     from uniad_ray.pipelines.evaluate import EvaluationReport
     from uniad_ray.pipelines.fit import FitReport
@@ -92,6 +93,12 @@ def fitted(report: FitReport) -> str:
         lines += [
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
+        lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
+        if entry.unusual and not entry.published:
+            lines.append(
+                f"{entry.category}: look at these images; if they belong there, "
+                f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
+            )
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
 
@@ -237,6 +244,26 @@ def compared(report: ComparisonReport) -> str:
     lines += [f"note: {note}" for note in report.notes]
     if report.path:
         lines.append(f"{report.path}: the comparison with the images whose decision changed")
+    return "\n".join(lines)
+
+
+def ablated(report: AblationReport) -> str:
+    """A filled ablation table, image AUROC in per cent."""
+    columns = list(report.rows[0].settings)
+    rows = [
+        (
+            *(row.settings[name] for name in columns),
+            *(_percent(value) for value in (row.logical, row.structural, row.mean)),
+        )
+        for row in report.rows
+    ]
+    lines = [
+        f"UniAD, table {report.table}: {report.title}; image AUROC, {', '.join(report.categories)}",
+        table((*columns, "logical", "structural", "mean"), rows),
+    ]
+    if report.random_weights:
+        lines.append("note: a network had random weights; these figures say nothing of quality")
+    lines.append(f"{report.path}: the table")
     return "\n".join(lines)
 
 

@@ -51,7 +51,21 @@ class CalibrationConfig(StrictModel):
 class FusionConfig(StrictModel):
     """How calibrated scores become one."""
 
-    weights: dict[str, float] = Field(default_factory=dict, description="Weight by expert; 1 where none is given.")
+    groups: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Experts by group whose raw scores are added before they are calibrated as one (UniAD, eq. 14).",
+    )
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="Weight by group, or by expert of no group; 1 where none is given."
+    )
+
+    @model_validator(mode="after")
+    def _one_group_each(self) -> Self:
+        members = [member for group in self.groups.values() for member in group]
+        twice = sorted({member for member in members if members.count(member) > 1})
+        if twice:
+            raise ValueError(f"fusion.groups names {', '.join(twice)} twice; an expert belongs to one group at most")
+        return self
 
 
 class FitConfig(StrictModel):
@@ -87,10 +101,21 @@ class FitConfig(StrictModel):
                 raise ValueError(
                     f"expert_sets.{set_name} names {unknown}; experts has {', '.join(sorted(self.experts))}"
                 )
-        unknown = sorted(set(self.fusion.weights) - set(self.experts))
-        if unknown:
-            raise ValueError(f"fusion.weights names {unknown}; experts has {', '.join(sorted(self.experts))}")
+        self._check_fusion()
         return self
+
+    def _check_fusion(self) -> None:
+        known = ", ".join(sorted(self.experts))
+        grouped = {member for members in self.fusion.groups.values() for member in members}
+        if unknown := sorted(grouped - set(self.experts)):
+            raise ValueError(f"fusion.groups names {unknown}; experts has {known}")
+        if taken := sorted(set(self.fusion.groups) & set(self.experts)):
+            raise ValueError(f"fusion.groups has {taken}, which are experts; give the groups other names")
+        terms = set(self.fusion.groups) | (set(self.experts) - grouped)
+        if unknown := sorted(set(self.fusion.weights) - terms):
+            raise ValueError(
+                f"fusion.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
+            )
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from uniad_ray.perception.base import Perception, State
-
-PerceptionStream = Callable[[], Iterable[Perception]]
-"""Starts a fresh pass over the normal perceptions each time it is called."""
+from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 
 @dataclass(frozen=True)

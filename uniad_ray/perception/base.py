@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,16 +18,26 @@ class Perception:
         row_keys: The N row keys of the archive, in order. Experts that sample take their randomness from these, so that
             the result depends on the images alone and not on their order or on the number of workers.
         images: uint8, shape (N, H, W, 3), RGB, at the input size of the profile.
-        fields: Tensors by field name, such as `pyramid/level2`; float32, shape (N, C, h, w), on the perceiving device.
+        fields: Tensors by field name, such as `pyramid/level2`; shape (N, C, h, w), on the perceiving device; float32,
+            but for maps of labels, which are uint8.
+        texts: N texts by field name, such as `description/text`.
     """
 
     row_keys: Sequence[str]
     images: np.ndarray
     fields: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of images N."""
         return len(self.row_keys)
+
+
+PerceptionStream = Callable[[], Iterable[Perception]]
+"""Starts a fresh pass over the normal perceptions each time it is called."""
+
+Fields = Mapping[str, torch.Tensor | Sequence[str]]
+"""What a perceiver gives: a tensor with one entry an image, or one text an image, by field name."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +61,53 @@ class Perceiver(Protocol):
     needs: frozenset[str]
     provides: frozenset[str]
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Computes the provided fields of one batch.
+    def perceive(self, perception: Perception) -> Fields:
+        """Computes the provided fields of one batch; an image's fields do not depend on the rest of its batch.
 
         Args:
             perception: The batch with at least the fields in `needs`.
 
         Returns:
-            One tensor for each name in `provides`.
+            One tensor, or N texts, for each name in `provides`.
         """
         ...
 
     def lineage(self) -> dict[str, Any]:
-        """Where the fields come from, as JSON types; `weights` holds `uri`, `sha256` and whether they are `trained`."""
+        """Where the fields come from, as JSON types.
+
+        Networks with weights of their own give them as `weights`: `uri`, `sha256` and whether they are `trained`.
+        """
+        ...
+
+
+@runtime_checkable
+class StatefulPerceiver(Perceiver, Protocol):
+    """A perceiver that perceives with what was learned from normal images; its state is part of the bundle."""
+
+    def state(self) -> State:
+        """What was learned."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Takes over what an instance of the same configuration has learned."""
+        ...
+
+
+@runtime_checkable
+class TrainedPerceiver(StatefulPerceiver, Protocol):
+    """A perceiver that a layer above trains against the fields of others, which it does not need to perceive."""
+
+    training_needs: frozenset[str]
+
+
+@runtime_checkable
+class LearnedPerceiver(StatefulPerceiver, Protocol):
+    """A perceiver that learns by itself from a stream of perceptions."""
+
+    def fit(self, stream: PerceptionStream) -> None:
+        """Learns from normal images in bounded memory.
+
+        Args:
+            stream: Perceptions with at least the fields in `needs`; may be passed over several times.
+        """
         ...

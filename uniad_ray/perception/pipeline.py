@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Perceiver, Perception, State, StatefulPerceiver
 
 
 class PerceptionPipeline:
@@ -31,20 +31,36 @@ class PerceptionPipeline:
         self.perceivers = _ordered(perceivers, self._provider)
         self.provides = frozenset(self._provider)
 
-    def perceivers_for(self, wanted: frozenset[str]) -> tuple[Perceiver, ...]:
-        """The perceivers that have to run for some fields, in order.
+    @property
+    def stateful(self) -> tuple[StatefulPerceiver, ...]:
+        """The perceivers that have to be fitted, trained or restored before they perceive, in order."""
+        return tuple(perceiver for perceiver in self.perceivers if isinstance(perceiver, StatefulPerceiver))
+
+    @property
+    def dependent(self) -> tuple[Perceiver, ...]:
+        """The stateful perceivers and those that need a field of one, directly or not, in order."""
+        found: list[Perceiver] = []
+        learned: set[str] = set()
+        for perceiver in self.perceivers:
+            if isinstance(perceiver, StatefulPerceiver) or perceiver.needs & learned:
+                found.append(perceiver)
+                learned |= perceiver.provides
+        return tuple(found)
+
+    def perceivers_for(self, wanted: frozenset[str], given: frozenset[str] = frozenset()) -> tuple[Perceiver, ...]:
+        """The perceivers that have to run for some fields where others are there already, in order.
 
         Raises:
             ConfigError: A wanted field is provided by none.
         """
-        _check_provided(wanted, self._provider, "the wanted fields")
+        _check_provided(wanted - given, self._provider, "the wanted fields")
         chosen: set[str] = set()
-        open_fields = set(wanted)
+        open_fields = set(wanted - given)
         while open_fields:
             perceiver = self._provider[open_fields.pop()]
             if perceiver.name not in chosen:
                 chosen.add(perceiver.name)
-                open_fields |= perceiver.needs
+                open_fields |= perceiver.needs - given
         return tuple(perceiver for perceiver in self.perceivers if perceiver.name in chosen)
 
     def perceive(self, row_keys: Sequence[str], images: np.ndarray, wanted: frozenset[str]) -> Perception:
@@ -66,20 +82,58 @@ class PerceptionPipeline:
             raise ValueError(f"images must be uint8 (N, H, W, 3), N > 0, not {images.dtype} {images.shape}")
         if len(row_keys) != len(images):
             raise ValueError(f"{len(row_keys)} row keys were given for {len(images)} images")
-        fields: dict[str, torch.Tensor] = {}
-        for perceiver in self.perceivers_for(wanted):
-            known = Perception(row_keys, images, {name: fields[name] for name in perceiver.needs})
+        return self.extend(Perception(row_keys, images), wanted)
+
+    def extend(self, perception: Perception, wanted: frozenset[str]) -> Perception:
+        """Computes those of the wanted fields that a batch does not have yet.
+
+        Returns:
+            The batch with the wanted fields and no others.
+
+        Raises:
+            ConfigError: A wanted field is neither there nor provided.
+        """
+        fields, texts = dict(perception.fields), dict(perception.texts)
+        for perceiver in self.perceivers_for(wanted, frozenset(fields) | frozenset(texts)):
+            known = Perception(perception.row_keys, perception.images, *_restrict(fields, texts, perceiver.needs))
             produced = perceiver.perceive(known)
             if produced.keys() != perceiver.provides:
                 raise ValueError(
                     f"{perceiver.name} returned the fields {sorted(produced)} and promised {sorted(perceiver.provides)}"
                 )
-            fields |= produced
-        return Perception(row_keys, images, {name: fields[name] for name in sorted(wanted)})
+            for name, values in produced.items():
+                if isinstance(values, torch.Tensor):
+                    fields[name] = values
+                else:
+                    texts[name] = values
+        return Perception(perception.row_keys, perception.images, *_restrict(fields, texts, wanted))
+
+    def states(self) -> dict[str, State]:
+        """What the stateful perceivers learned, by name."""
+        return {perceiver.name: perceiver.state() for perceiver in self.stateful}
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        """Takes over what the stateful perceivers of an equal pipeline learned.
+
+        Raises:
+            KeyError: A state is missing.
+        """
+        for perceiver in self.stateful:
+            perceiver.restore(states[perceiver.name])
 
     def lineage(self, wanted: frozenset[str]) -> dict[str, Any]:
         """The lineage of each perceiver behind the wanted fields, by its name."""
         return {perceiver.name: perceiver.lineage() for perceiver in self.perceivers_for(wanted)}
+
+
+def _restrict(
+    fields: Mapping[str, torch.Tensor], texts: Mapping[str, Sequence[str]], names: Iterable[str]
+) -> tuple[dict[str, torch.Tensor], dict[str, Sequence[str]]]:
+    ordered = sorted(names)
+    return (
+        {name: fields[name] for name in ordered if name in fields},
+        {name: texts[name] for name in ordered if name in texts},
+    )
 
 
 def _providers(perceivers: Sequence[Perceiver]) -> dict[str, Perceiver]:

@@ -33,6 +33,8 @@ class FittedBundle(StrictModel):
         held_out_images: Held-out scores behind the threshold.
         threshold: Threshold on the calibrated scale.
         skipped: Reason by source URI of training images that could not be decoded.
+        unusual: What is unusual, by source URI of normal images that do not look like the others. A bundle with any is
+            written and verified, but not published.
         published: Whether the category's pointer now names this version.
     """
 
@@ -44,6 +46,7 @@ class FittedBundle(StrictModel):
     held_out_images: int
     threshold: float
     skipped: dict[str, str]
+    unusual: dict[str, str]
     published: bool
 
 
@@ -194,11 +197,12 @@ def _fit_one(
         "skipped": dict(sorted(normals.skipped.items())),
         "perceivers": dict(fitted.perceivers),
     }
+    unusual = normals.by_source_uri(fitted.unusual)
     store = BundleStore(bundles)
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
-    if publish:
+    if publish and not unusual:
         store.publish(category, written.version)
     return FittedBundle(
         category=category,
@@ -209,5 +213,6 @@ def _fit_one(
         held_out_images=written.calibration.held_out_images,
         threshold=written.calibration.threshold.value,
         skipped=normals.skipped,
-        published=publish,
+        unusual=unusual,
+        published=publish and not unusual,
     ).model_dump()

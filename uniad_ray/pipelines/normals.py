@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,15 @@ class ArchiveNormals:
                 self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
             else:
                 yield index, image
+
+    def by_source_uri(self, notes: Mapping[str, str]) -> dict[str, str]:
+        """Turns notes by row key into notes by source URI, for people."""
+        wanted = [index for index, row in enumerate(self.rows) if row.row_key in notes]
+        found = {}
+        for index in wanted:
+            chunk, position = self._places[index]
+            found[self._table(chunk).column("source_uri")[position].as_py()] = notes[self.rows[index].row_key]
+        return dict(sorted(found.items()))
 
     def _list(
         self, manifest: ArchiveManifest, category: str, splits: Sequence[str]

@@ -16,7 +16,7 @@ from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.evaluate import EvaluationReport, evaluate
 from uniad_ray.pipelines.pictures import draw_rows
-from uniad_ray.pipelines.run_plan import RunManifest
+from uniad_ray.pipelines.run_plan import RunManifest, RunPlan
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
 from uniad_ray.report.document import encode_json, encode_parquet
@@ -34,7 +34,9 @@ from uniad_ray.report.model import (
 from uniad_ray.report.pictures import Picture, map_scale
 from uniad_ray.report.scored import COLUMNS, ScoredRows, scored_rows
 from uniad_ray.report.selection import detailed_categories, gallery, images_per_section
+from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.fusion import Fusion
 
 Format = Literal["html", "json", "parquet", "markdown"]
 _FILE_NAMES: dict[Format, str] = {
@@ -244,7 +246,7 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
         created_at=bundle.created_at,
         code_version=bundle.code_version,
         profile=config.name,
-        expert_weights={name: config.fusion.weights.get(name, 1.0) for name in config.chosen_experts},
+        expert_weights=_expert_weights(manifest.plan, category, bundle),
         archive=origin["archive"]["uri"],
         archive_digest=origin["archive"]["digest"],
         fit_images=calibration.fit_images,
@@ -260,8 +262,17 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
                 trained=record["weights"]["trained"],
             )
             for name, record in sorted(origin["perceivers"].items())
+            if "weights" in record
         ),
     ), None
+
+
+def _expert_weights(plan: RunPlan, category: str, bundle: BundleManifest) -> dict[str, float]:
+    if plan.options.experts is None:
+        calibration = bundle.calibration
+        return Fusion(bundle.config.fusion, calibration.experts, calibration.terms).expert_weights
+    fusion, _ = BundleStore(plan.bundle_root).load(category, bundle.version).fusion(plan.options.experts)
+    return fusion.expert_weights
 
 
 def _category_detail(

@@ -32,6 +32,8 @@ class ScoreOptions(StrictModel):
         maps: Which anomaly maps to keep: those of all images, of the `top_maps` highest of each category, or none.
         top_maps: Number of maps per category where `maps` is `top`.
         false_positive_rate: Another rate than the bundle's for the threshold; None keeps the bundle's.
+        experts: Experts that take part; None takes all of the bundle. With fewer, calibration of groups and threshold
+            follow from the bundle's held-out scores.
     """
 
     categories: tuple[str, ...] | None = None
@@ -39,6 +41,7 @@ class ScoreOptions(StrictModel):
     maps: Literal["all", "top", "none"] = "all"
     top_maps: int = Field(default=100, ge=1)
     false_positive_rate: float | None = Field(default=None, gt=0, lt=1)
+    experts: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
 class PlannedBundle(StrictModel):
@@ -156,6 +159,7 @@ def make_plan(
             missing.append(category)
         else:
             bundles[category] = PlannedBundle(version=pointer.version, digest=pointer.digest)
+            _check_experts(store, category, pointer.version, options.experts)
     if missing:
         raise BundleError(
             f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
@@ -173,6 +177,15 @@ def make_plan(
         images=sum(chunk.rows for chunk in work),
     )
     return plan, work
+
+
+def _check_experts(store: BundleStore, category: str, version: str, wanted: Sequence[str] | None) -> None:
+    if wanted is None:
+        return
+    known = store.manifest(category, version).config.chosen_experts
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise BundleError(f"bundle {category} {version}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def adopt_plan(run: Location, plan: RunPlan) -> bool:

@@ -270,7 +270,10 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
         chunks_sha256=hashlib.sha256(data).hexdigest(),
         weights=weights,
         random_weights=any(
-            not record["weights"]["trained"] for networks in weights.values() for record in networks.values()
+            not record["weights"]["trained"]
+            for networks in weights.values()
+            for record in networks.values()
+            if "weights" in record
         ),
     )
     (run / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))

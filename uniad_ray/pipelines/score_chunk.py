@@ -124,7 +124,11 @@ class ChunkScorer:
             raise BundleError(
                 f"bundle {category} {planned.version} is not the one of the run's plan; fit or publish it again"
             )
-        scorer = bundle.scorer(device=self._device, false_positive_rate=self._plan.options.false_positive_rate)
+        scorer = bundle.scorer(
+            device=self._device,
+            false_positive_rate=self._plan.options.false_positive_rate,
+            only=self._plan.options.experts,
+        )
         bundle.check_reference(scorer)
         self._scorers[category] = scorer
         if len(self._scorers) > MAX_LOADED_BUNDLES:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -19,13 +19,14 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, ConfigError, ObjectNotFoundError
 from uniad_ray.perception.base import State
-from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
+from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
-from uniad_ray.scoring.calibration_scores import threshold_for
-from uniad_ray.scoring.components import build_experts, build_pipeline
+from uniad_ray.scoring.calibration_scores import decode_calibration_scores
+from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 REFERENCE_TOLERANCE = 1e-4
@@ -47,6 +48,7 @@ class CalibrationRecord(StrictModel):
         fit_images: Normal images the stored experts were fitted on.
         held_out_images: Held-out scores behind mean, deviation and threshold.
         experts: Mean and deviation by expert.
+        terms: Mean and deviation by group of experts, or expert of no group.
         threshold: The chosen threshold.
     """
 
@@ -54,6 +56,7 @@ class CalibrationRecord(StrictModel):
     fit_images: int
     held_out_images: int
     experts: dict[str, ExpertCalibration]
+    terms: dict[str, ExpertCalibration]
     threshold: Threshold
 
 
@@ -109,30 +112,71 @@ class Bundle:
     manifest: BundleManifest
     files: Mapping[str, bytes]
 
-    def scorer(self, *, device: str = "cpu", false_positive_rate: float | None = None) -> Scorer:
+    def scorer(
+        self,
+        *,
+        device: str = "cpu",
+        false_positive_rate: float | None = None,
+        only: Collection[str] | None = None,
+    ) -> Scorer:
         """Builds the scorer.
 
         Args:
             device: Torch device of networks and experts.
             false_positive_rate: Chooses another threshold than the bundle's from its held-out scores.
+            only: Experts that take part; None takes all. Fewer are calibrated together, and given a threshold of their
+                own, from the held-out scores.
 
         Raises:
-            BundleError: The stored state does not fit this version of the code.
+            BundleError: The stored state does not fit this version of the code, or `only` names an expert that the
+                bundle does not have.
             WeightsError: A network's weights cannot be found, or are not those of the fit.
         """
         config = self.manifest.config
+        chosen = self._chosen(only)
         try:
-            experts = build_experts(config, where=self._where, states=self._states())
-            pipeline = build_pipeline(config, experts, device=device, where=self._where)
+            experts = build_experts(config, where=self._where, states=self._states("experts", chosen), only=chosen)
+            pipeline = build_pipeline(config, needs_of(experts), device=device, where=self._where)
+            pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
         except (ConfigError, KeyError, ValueError) as error:
             raise BundleError(
                 f"{self._where}: does not fit this version of uniad_ray: {error}; fit it again"
             ) from error
         self._check_weights(pipeline.lineage(pipeline.provides))
-        threshold = self.manifest.calibration.threshold
-        if false_positive_rate is not None:
-            threshold = threshold_for(self.files[CALIBRATION_SCORES], false_positive_rate)
-        return Scorer(config, pipeline, experts, self.manifest.calibration.experts, threshold.value)
+        fusion, threshold = self.fusion(only, false_positive_rate)
+        return Scorer(config, pipeline, experts, fusion, threshold.value)
+
+    def fusion(
+        self, only: Collection[str] | None = None, false_positive_rate: float | None = None
+    ) -> tuple[Fusion, Threshold]:
+        """Fusion and threshold of all experts, or of some.
+
+        Args:
+            only: Experts that take part; None takes all.
+            false_positive_rate: Of the threshold; None takes that of the fit.
+
+        Raises:
+            BundleError: The bundle has no expert of that name.
+        """
+        record = self.manifest.calibration
+        config = self.manifest.config
+        chosen = self._chosen(only)
+        stored = Fusion(config.fusion, record.experts, record.terms)
+        is_whole = chosen == list(config.chosen_experts)
+        if is_whole and false_positive_rate is None:
+            return stored, record.threshold
+        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
+        raw = {name: held_out[name] for name in chosen}
+        fusion = stored if is_whole else Fusion.fit(config.fusion, raw)
+        rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
+        return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
+
+    def _chosen(self, only: Collection[str] | None) -> list[str]:
+        known = self.manifest.config.chosen_experts
+        unknown = sorted(set(only or ()) - set(known))
+        if unknown:
+            raise BundleError(f"{self._where}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
+        return [name for name in known if only is None or name in only]
 
     def check_reference(self, scorer: Scorer) -> None:
         """Scores the stored reference images and compares with what the fit computed.
@@ -143,7 +187,8 @@ class Bundle:
         images = load_safetensors(self.files["reference.safetensors"])["images"]
         expected = ReferenceScores.model_validate_json(self.files["reference.json"])
         evidence = scorer.evidence(expected.row_keys, images)
-        for name, values in expected.raw.items():
+        for name in scorer.expert_names:
+            values = expected.raw[name]
             found = np.asarray(evidence[name].scores, dtype=np.float64)
             wanted = np.asarray(values)
             if not np.allclose(found, wanted, rtol=REFERENCE_TOLERANCE, atol=REFERENCE_TOLERANCE):
@@ -156,19 +201,21 @@ class Bundle:
     def _where(self) -> str:
         return f"bundle {self.manifest.category} {self.manifest.version}"
 
-    def _states(self) -> dict[str, State]:
+    def _states(self, folder: str, names: Sequence[str]) -> dict[str, State]:
         states = {}
-        for name in self.manifest.config.chosen_experts:
+        for name in names:
             try:
-                arrays = load_safetensors(self.files[f"experts/{name}.safetensors"])
+                arrays = load_safetensors(self.files[f"{folder}/{name}.safetensors"])
             except SafetensorError as error:
-                raise BundleError(f"{self._where}: experts/{name}.safetensors is damaged: {error}") from error
-            states[name] = State(arrays=arrays, document=json.loads(self.files[f"experts/{name}.json"]))
+                raise BundleError(f"{self._where}: {folder}/{name}.safetensors is damaged: {error}") from error
+            states[name] = State(arrays=arrays, document=json.loads(self.files[f"{folder}/{name}.json"]))
         return states
 
     def _check_weights(self, found: Mapping[str, Any]) -> None:
         fitted = self.manifest.lineage["perceivers"]
         for name, record in found.items():
+            if "weights" not in record:
+                continue
             expected, weights = fitted[name]["weights"]["sha256"], record["weights"]
             if weights["sha256"] != expected:
                 raise BundleError(
@@ -177,11 +224,11 @@ class Bundle:
                 )
 
 
-def encode_state(name: str, state: State) -> dict[str, bytes]:
-    """Files of one expert's state."""
+def encode_state(folder: Literal["experts", "perceivers"], name: str, state: State) -> dict[str, bytes]:
+    """Files of the state of one expert or perceiver."""
     arrays = {key: np.ascontiguousarray(value) for key, value in sorted(state.arrays.items())}
     document = json.dumps(dict(state.document), sort_keys=True, indent=1) + "\n"
-    return {f"experts/{name}.safetensors": save_safetensors(arrays), f"experts/{name}.json": document.encode()}
+    return {f"{folder}/{name}.safetensors": save_safetensors(arrays), f"{folder}/{name}.json": document.encode()}
 
 
 def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
-from uniad_ray.scoring.calibration import FloatArray, Threshold, choose_threshold
+from uniad_ray.scoring.calibration import FloatArray
 
 FILE_NAME = "calibration_scores.parquet"
 
@@ -50,8 +50,16 @@ def encode_calibration_scores(
     return encode_table(schema, table)
 
 
-def threshold_for(data: bytes, false_positive_rate: float) -> Threshold:
-    """Chooses a threshold for another false-positive rate from the held-out scores stored in a bundle."""
+def decode_calibration_scores(data: bytes) -> dict[str, FloatArray]:
+    """Reads the raw held-out scores by expert, each of shape (N,), in the order of the row keys.
+
+    Raises:
+        ArchiveError: The table is not of its schema.
+    """
     table = pq.read_table(io.BytesIO(data))
     dataset_schema("calibration_score").check(table, source=FILE_NAME)
-    return choose_threshold(np.asarray(table.column("score").to_pylist()), false_positive_rate)
+    raw: dict[str, list[float]] = {}
+    for entries in table.column("experts").to_pylist():
+        for entry in entries:
+            raw.setdefault(entry["expert"], []).append(entry["raw"])
+    return {name: np.asarray(values, dtype=np.float64) for name, values in raw.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from uniad_ray.config.loading import import_class, validate
@@ -13,19 +13,28 @@ from uniad_ray.perception.base import State
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
-def build_experts(config: FitConfig, *, where: str, states: Mapping[str, State] | None = None) -> dict[str, Expert]:
+def build_experts(
+    config: FitConfig,
+    *,
+    where: str,
+    states: Mapping[str, State] | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, Expert]:
     """Builds the experts of the chosen set, fresh or with what they learned.
 
     Args:
         config: The fit configuration.
         where: File or bundle the configuration came from, for messages.
         states: Learned state by expert; None builds unfitted experts.
+        only: Experts to build; None builds all of the set.
 
     Raises:
         ConfigError: A class cannot be imported, or its options are wrong.
     """
     experts: dict[str, Expert] = {}
     for name in config.chosen_experts:
+        if only is not None and name not in only:
+            continue
         component = config.experts[name]
         found, options = _class_and_options(
             component, f"experts.{name}", where, {"map_size": config.map_size, "seed": config.seed}
@@ -34,12 +43,14 @@ def build_experts(config: FitConfig, *, where: str, states: Mapping[str, State] 
     return experts
 
 
-def build_pipeline(config: FitConfig, experts: Mapping[str, Expert], *, device: str, where: str) -> PerceptionPipeline:
-    """Loads the networks that the experts need, directly or through another, and no other.
+def build_pipeline(
+    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, where: str
+) -> PerceptionPipeline:
+    """Loads the networks behind some fields, directly or through another, and no other.
 
     Args:
         config: The fit configuration.
-        experts: The experts to serve.
+        fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
         device: Torch device.
         where: File or bundle the configuration came from, for messages.
 
@@ -50,10 +61,10 @@ def build_pipeline(config: FitConfig, experts: Mapping[str, Expert], *, device: 
     prepared: dict[str, tuple[type[Any], Any]] = {}
     provider_of: dict[str, str] = {}
     for name, component in config.perceivers.items():
-        found, options = _class_and_options(component, f"perceivers.{name}", where, {})
+        found, options = _class_and_options(component, f"perceivers.{name}", where, {"seed": config.seed})
         prepared[name] = (found, options)
         provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
-    pending = [(field, f"expert {expert.name}") for expert in experts.values() for field in sorted(expert.needs)]
+    pending = list(fields)
     chosen: dict[str, Any] = {}
     while pending:
         field, asker = pending.pop()
@@ -70,17 +81,20 @@ def build_pipeline(config: FitConfig, experts: Mapping[str, Expert], *, device: 
     return PerceptionPipeline([chosen[name] for name in config.perceivers if name in chosen])
 
 
+def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
+    """Each field that some experts need, with the expert's name for messages."""
+    return [(field, f"expert {expert.name}") for expert in experts.values() for field in sorted(expert.needs)]
+
+
 def _class_and_options(
     component: ComponentConfig, key: str, where: str, shared: Mapping[str, Any]
 ) -> tuple[type[Any], Any]:
-    """Imports a component's class and validates its options, with those that are set for all experts at once."""
+    """Imports a component's class and validates its options, with those that are set once for all."""
     found = import_class(component.class_path, where=f"{where}: {key}.class")
     options = dict(component.config)
     for name, value in shared.items():
         if name in found.config_model.model_fields:
             if options.get(name, value) != value:
-                raise ConfigError(
-                    f"{where}: {key}.config.{name}: set {name} at the top level, where it holds for all experts"
-                )
+                raise ConfigError(f"{where}: {key}.config.{name}: set {name} at the top level, where it holds for all")
             options[name] = value
     return found, validate(found.config_model, options, where=where, prefix=f"{key}.config")

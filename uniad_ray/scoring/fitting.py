@@ -12,51 +12,64 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from uniad_ray.config.model import CalibrationConfig, FitConfig
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.experts.base import Evidence, Expert
+from uniad_ray.experts.base import Expert
+from uniad_ray.perception.base import LearnedPerceiver, Perception, State, TrainedPerceiver
+from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundle import CalibrationRecord, ReferenceScores, encode_state
-from uniad_ray.scoring.calibration import (
-    FloatArray,
-    Fold,
-    choose_threshold,
-    cross_folds,
-    fit_calibration,
-    holdout_fold,
-)
+from uniad_ray.scoring.calibration import FloatArray, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
-from uniad_ray.scoring.components import build_experts, build_pipeline
-from uniad_ray.scoring.fusion import fuse
-from uniad_ray.scoring.perceptions import NormalImage, NormalImages, PerceptionSource
+from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.perceptions import (
+    ExtendedPerceptions,
+    ImagePerceptions,
+    NormalImages,
+    PerceptionSource,
+    stream,
+)
+from uniad_ray.scoring.splits import split_normals
+from uniad_ray.scoring.unusual_images import UnusualImages
 
 REFERENCE_IMAGES = 2
 """Images stored in a bundle with their scores, so that whoever loads it can check that it scores as it did here."""
 
+Train = Callable[[TrainedPerceiver, Sequence[int]], State]
+"""Trains a perceiver on the normal images of the given indices."""
+
 
 @dataclass(frozen=True)
 class FittedCategory:
-    """The parts of a bundle, ready to be written."""
+    """The parts of a bundle, ready to be written.
+
+    Attributes:
+        config: The fit configuration.
+        calibration: Calibration and threshold.
+        perceivers: Lineage by perceiver.
+        files: The bundle's files by name.
+        unusual: What is unusual, by row key of the normal image; a bundle with any should be looked at first.
+    """
 
     config: FitConfig
     calibration: CalibrationRecord
     perceivers: Mapping[str, Any]
     files: Mapping[str, bytes]
+    unusual: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class _Split:
-    method: str
-    folds: Sequence[Fold]
-    final: Sequence[int]
+class _Round:
+    """Experts and perceivers fitted on one set of images."""
 
+    experts: Mapping[str, Expert]
+    pipeline: PerceptionPipeline
+    source: PerceptionSource
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """Held-out raw scores of N images by expert, in the order of the keys."""
-
-    row_keys: Sequence[str]
-    raw: Mapping[str, FloatArray]
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(field for expert in self.experts.values() for field in expert.needs)
 
 
 def fit_category(
@@ -65,19 +78,19 @@ def fit_category(
     *,
     device: str = "cpu",
     where: str = "the configuration",
+    train: Train | None = None,
     on_perceived: Callable[[int], None] | None = None,
 ) -> FittedCategory:
-    """Fits experts and calibration on the normal images of one category.
+    """Fits perceivers, experts and calibration on the normal images of one category.
 
-    With `min_images` or more, a share is held out by hash and the experts are fitted on the rest. With fewer, every
-    part is held out once (cross-fitting) and the experts are then fitted on all. A source's own validation split is
-    used instead of either where it is large enough.
+    Every round of `split_normals` fits all anew, so that no held-out image has taught anything that judges it.
 
     Args:
         images: Normal images.
         config: The fit configuration.
         device: Torch device.
         where: File the configuration came from, for messages.
+        train: Trains, or finds trained, a student; default trains it in this process.
         on_perceived: Called with the number of images of each batch that passed the networks.
 
     Raises:
@@ -86,100 +99,140 @@ def fit_category(
         WeightsError: A network's weights cannot be found.
     """
     experts = build_experts(config, where=where)
-    pipeline = build_pipeline(config, experts, device=device, where=where)
-    wanted = frozenset(field for expert in experts.values() for field in expert.needs)
-    split = _split(images.rows, config.calibration)
-    passes = len(experts) * (1 if len(split.folds) == 1 else 2)
+    pipeline = build_pipeline(config, needs_of(experts), device=device, where=where)
+    split = split_normals(images.rows, config.calibration)
+    unusual = UnusualImages()
+
+    def perceived(perception: Perception) -> None:
+        unusual.add(perception)
+        if on_perceived is not None:
+            on_perceived(len(perception))
+
     with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
-        source = PerceptionSource(
+        is_read_once = len(split.folds) == 1 and len(experts) + len(pipeline.dependent) == 1
+        source = ImagePerceptions(
             images,
             pipeline,
-            wanted,
+            _fixed_fields(experts, pipeline),
             batch_size=config.batch_size,
-            spill=Path(folder) if passes > 1 else None,
-            on_perceived=on_perceived,
+            spill=None if is_read_once else Path(folder) / "images",
+            on_perceived=perceived,
         )
-        held_out = _cross_fit(split, experts, source, config, where)
+        fitter = _Fitter(config, device, where, train or _training_here(images, config, device, where), source)
+        row_keys: list[str] = []
+        held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
+        for index, fold in enumerate(split.folds):
+            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
+            for perception in fitted.source.perceive(fold.calibrate, fitted.wanted):
+                row_keys += perception.row_keys
+                for name, expert in fitted.experts.items():
+                    held_out[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
         if len(split.folds) > 1:
-            experts = build_experts(config, where=where)
-            _fit_all(experts, source, split.final)
-        calibrations = {name: fit_calibration(name, raw) for name, raw in held_out.raw.items()}
-        files = _state_files(experts)
-        files.update(_reference_files(experts, source, images.rows, split.final))
-    evidence = {name: Evidence(scores=raw, maps=None, reasons=()) for name, raw in held_out.raw.items()}
-    fused = fuse(evidence, calibrations, config.fusion.weights)
-    threshold = choose_threshold(fused.scores, config.calibration.false_positive_rate)
+            fitted = fitter.fit(split.final, Path(folder) / "final")
+        files = _state_files(fitted)
+        files.update(_reference_files(fitted, split.final))
+        lineage = _lineage(fitted.pipeline, config, device, where)
+    if unusual.all_plain():
+        raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
+    raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
+    fusion = Fusion.fit(config.fusion, raw)
+    scores = fusion.fuse_scores(raw)
     record = CalibrationRecord(
         method=split.method,
         fit_images=len(split.final),
-        held_out_images=len(held_out.row_keys),
-        experts=calibrations,
-        threshold=threshold,
+        held_out_images=len(row_keys),
+        experts=fusion.experts,
+        terms=fusion.terms,
+        threshold=choose_threshold(scores, config.calibration.false_positive_rate),
     )
     image_ids = {row.row_key: row.image_id for row in images.rows}
+    calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
     files[CALIBRATION_SCORES] = encode_calibration_scores(
-        held_out.row_keys, [image_ids[key] for key in held_out.row_keys], held_out.raw, fused.calibrated, fused.scores
+        row_keys, [image_ids[key] for key in row_keys], raw, calibrated, scores
     )
-    return FittedCategory(config, record, pipeline.lineage(pipeline.provides), files)
+    return FittedCategory(config, record, lineage, files, unusual.find())
 
 
-def _split(rows: Sequence[NormalImage], config: CalibrationConfig) -> _Split:
-    image_ids = [row.image_id for row in rows]
-    validation = [index for index, row in enumerate(rows) if row.split == "validation"]
-    rest = [index for index, row in enumerate(rows) if row.split != "validation"]
-    if config.use_validation_split and rest and len(validation) >= config.min_validation:
-        return _Split("validation_split", [Fold(tuple(rest), tuple(validation))], rest)
-    everything = range(len(rows))
-    if len(set(image_ids)) >= config.min_images:
-        fold = holdout_fold(image_ids, config.holdout)
-        if len(fold.fit) >= 2 and len(fold.calibrate) >= 2:
-            return _Split("holdout", [fold], fold.fit)
-    return _Split("cross_fit", cross_folds(image_ids, config.folds), everything)
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits everything anew on one set of images, on top of what needs no fitting."""
+
+    config: FitConfig
+    device: str
+    where: str
+    train: Train
+    source: PerceptionSource
+
+    def fit(self, indices: Sequence[int], folder: Path) -> _Round:
+        experts = build_experts(self.config, where=self.where)
+        pipeline = build_pipeline(self.config, needs_of(experts), device=self.device, where=self.where)
+        wanted = _needs(experts, pipeline)
+        source = self.source
+        for perceiver in pipeline.dependent:
+            if isinstance(perceiver, LearnedPerceiver):
+                perceiver.fit(stream(source, indices, perceiver.needs))
+            elif isinstance(perceiver, TrainedPerceiver):
+                perceiver.restore(self.train(perceiver, indices))
+            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
+        for expert in experts.values():
+            expert.fit(stream(source, indices, expert.needs))
+        return _Round(experts, pipeline, source)
 
 
-def _cross_fit(
-    split: _Split, experts: Mapping[str, Expert], source: PerceptionSource, config: FitConfig, where: str
-) -> _HeldOut:
-    """Fits and scores every fold; with one fold the given experts are left fitted."""
-    row_keys: list[str] = []
-    raw: dict[str, list[FloatArray]] = {name: [] for name in experts}
-    for fold in split.folds:
-        fold_experts = experts if len(split.folds) == 1 else build_experts(config, where=where)
-        _fit_all(fold_experts, source, fold.fit)
-        for perception in source.perceive(fold.calibrate):
-            row_keys += perception.row_keys
-            for name, expert in fold_experts.items():
-                raw[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
-    return _HeldOut(row_keys, {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in raw.items()})
+def _fixed_fields(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that need no fitting and that somebody wants."""
+    learned = frozenset(field for perceiver in pipeline.dependent for field in perceiver.provides)
+    return _needs(experts, pipeline) - learned
 
 
-def _fit_all(experts: Mapping[str, Expert], source: PerceptionSource, indices: Sequence[int]) -> None:
-    for expert in experts.values():
-        expert.fit(source.stream(indices))
+def _needs(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that experts want, or perceivers that depend on what was learned."""
+    needs = [*(expert.needs for expert in experts.values()), *(perceiver.needs for perceiver in pipeline.dependent)]
+    return frozenset().union(*needs)
 
 
-def _state_files(experts: Mapping[str, Expert]) -> dict[str, bytes]:
+def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where: str) -> dict[str, Any]:
+    """Lineage of all that perceives, and of what it was trained against."""
+    needs = [
+        (field, f"the training of {perceiver.name}")
+        for perceiver in pipeline.perceivers
+        if isinstance(perceiver, TrainedPerceiver)
+        for field in sorted(perceiver.training_needs)
+    ]
+    teachers = build_pipeline(config, needs, device=device, where=where)
+    return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
+
+
+def _training_here(images: NormalImages, config: FitConfig, device: str, where: str) -> Train:
+    def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
+        from uniad_ray.training.distillation import train_student
+
+        return train_student(perceiver, images, indices, config, device=device, where=where)
+
+    return train
+
+
+def _state_files(fitted: _Round) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for name, expert in experts.items():
-        files.update(encode_state(name, expert.state()))
+    for name, expert in fitted.experts.items():
+        files.update(encode_state("experts", name, expert.state()))
+    for name, state in fitted.pipeline.states().items():
+        files.update(encode_state("perceivers", name, state))
     return files
 
 
-def _reference_files(
-    experts: Mapping[str, Expert], source: PerceptionSource, rows: Sequence[NormalImage], fitted: Sequence[int]
-) -> dict[str, bytes]:
+def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]:
     """Scores a few images with the final experts; images the experts have not seen tell more, so they come first."""
-    seen = set(fitted)
+    rows = fitted.source.rows
+    seen = set(indices)
     order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
-    if not order:
-        raise FitError("no normal images; ingest some with label normal")
-    perceptions = list(source.perceive(order))
+    perceptions = list(fitted.source.perceive(order, fitted.wanted))
     if not perceptions:
         raise FitError("the reference images cannot be decoded; mend the training images and ingest them again")
     images = np.concatenate([perception.images for perception in perceptions])
     raw = {
         name: tuple(float(value) for perception in perceptions for value in expert.score(perception).scores)
-        for name, expert in experts.items()
+        for name, expert in fitted.experts.items()
     }
     scores = ReferenceScores(row_keys=tuple(key for perception in perceptions for key in perception.row_keys), raw=raw)
     document = json.dumps(scores.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"

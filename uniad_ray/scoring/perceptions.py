@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from uniad_ray.experts.base import PerceptionStream
-from uniad_ray.perception.base import Perception
+from uniad_ray.perception.base import Perception, PerceptionStream
 from uniad_ray.perception.pipeline import PerceptionPipeline
+
+_IMAGE = "images"
 
 
 @dataclass(frozen=True)
@@ -38,83 +41,177 @@ class NormalImages(Protocol):
         ...
 
 
-class PerceptionSource:
-    """Perceives normal images in batches; with a spill folder none passes the networks twice."""
+class PerceptionSource(Protocol):
+    """Gives perceptions of normal images by index, as often as asked.
+
+    Attributes:
+        rows: The images.
+        batch_size: Images per batch.
+    """
+
+    rows: Sequence[NormalImage]
+    batch_size: int
+
+    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+        """One pass over the given images, in order and in batches, with the wanted fields.
+
+        Images that cannot be decoded are left out.
+        """
+        ...
+
+
+def stream(source: PerceptionSource, indices: Sequence[int], wanted: frozenset[str]) -> PerceptionStream:
+    """A stream over the given images that can be started again and again."""
+    return lambda: source.perceive(indices, wanted)
+
+
+class ImagePerceptions:
+    """Perceives normal images with what needs no fitting; with a spill folder none passes the networks twice."""
 
     def __init__(
         self,
         images: NormalImages,
         pipeline: PerceptionPipeline,
-        wanted: frozenset[str],
+        fields: frozenset[str],
         *,
         batch_size: int,
         spill: Path | None,
-        on_perceived: Callable[[int], None] | None = None,
+        on_perceived: Callable[[Perception], None] | None = None,
     ) -> None:
         """Prepares; nothing is read yet.
 
         Args:
             images: The normal images.
             pipeline: Networks.
-            wanted: Fields to compute.
+            fields: Fields to compute, and to keep.
             batch_size: Images per batch.
             spill: Folder for perceptions that will be asked for again; None where each is read once.
-            on_perceived: Called with the number of images of each batch that passed the networks for the first time.
+            on_perceived: Called with each batch that passed the networks, once an image.
         """
+        self.rows = images.rows
+        self.batch_size = batch_size
         self._images = images
         self._pipeline = pipeline
-        self._wanted = wanted
-        self._batch_size = batch_size
-        self._spill = spill
+        self._fields = fields
+        self._shelf = None if spill is None else _Shelf(spill)
         self._on_perceived = on_perceived
-        self._index_of = {row.row_key: index for index, row in enumerate(images.rows)}
-        self._on_disk: set[int] = set()
         self._damaged: set[int] = set()
-        self._counted: set[int] = set()
+        self._seen: set[int] = set()
 
-    def stream(self, indices: Sequence[int]) -> PerceptionStream:
-        """A stream over the given images that can be started again and again."""
-        return lambda: self.perceive(indices)
-
-    def perceive(self, indices: Sequence[int]) -> Iterator[Perception]:
-        """One pass over the given images, in order; images that cannot be decoded are left out."""
-        for start in range(0, len(indices), self._batch_size):
-            batch = [index for index in indices[start : start + self._batch_size] if index not in self._damaged]
-            missing = [index for index in batch if index not in self._on_disk]
-            computed = self._compute(missing)
-            if self._spill is None:
+    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+        """See `PerceptionSource`."""
+        for start in range(0, len(indices), self.batch_size):
+            batch = [index for index in indices[start : start + self.batch_size] if index not in self._damaged]
+            if self._shelf is None:
+                computed = self._compute(batch, wanted)
                 if computed is not None:
                     yield computed
                 continue
+            computed = self._compute([index for index in batch if self._key(index) not in self._shelf], self._fields)
             if computed is not None:
-                self._write(computed, self._spill)
-            stored = [index for index in batch if index in self._on_disk]
-            if stored:
-                yield self._read(stored, self._spill)
+                self._shelf.put(computed, with_images=True)
+            keys = [self._key(index) for index in batch if self._key(index) in self._shelf]
+            if keys:
+                yield self._shelf.get(keys, wanted)
 
-    def _compute(self, indices: Sequence[int]) -> Perception | None:
+    def _key(self, index: int) -> str:
+        return self.rows[index].row_key
+
+    def _compute(self, indices: Sequence[int], fields: frozenset[str]) -> Perception | None:
         decoded = list(self._images.read(indices))
         self._damaged.update(set(indices) - {index for index, _ in decoded})
         if not decoded:
             return None
-        keys = [self._images.rows[index].row_key for index, _ in decoded]
-        perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), self._wanted)
-        fresh = {index for index, _ in decoded} - self._counted
-        self._counted |= fresh
-        if self._on_perceived is not None:
-            self._on_perceived(len(fresh))
+        keys = [self._key(index) for index, _ in decoded]
+        perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), fields)
+        fresh = {index for index, _ in decoded} - self._seen
+        if self._on_perceived is not None and len(fresh) == len(decoded):
+            self._on_perceived(perception)
+        self._seen |= fresh
         return perception
 
-    def _write(self, perception: Perception, folder: Path) -> None:
+
+class ExtendedPerceptions:
+    """Adds the fields of one more perceiver to those of another source, and keeps them on disk."""
+
+    def __init__(
+        self, source: PerceptionSource, pipeline: PerceptionPipeline, fields: frozenset[str], spill: Path
+    ) -> None:
+        """Prepares.
+
+        Args:
+            source: Where images and the fields needed come from.
+            pipeline: The pipeline whose perceiver provides the fields; it must be able to perceive by now.
+            fields: The fields to add, all of one perceiver.
+            spill: Folder for them.
+        """
+        self.rows = source.rows
+        self.batch_size = source.batch_size
+        self._source = source
+        self._pipeline = pipeline
+        self._fields = fields
+        self._shelf = _Shelf(spill)
+        self._needs = frozenset(
+            need for perceiver in pipeline.perceivers if perceiver.provides & fields for need in perceiver.needs
+        )
+
+    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+        """See `PerceptionSource`."""
+        added = wanted & self._fields
+        below = wanted - self._fields
+        if not added:
+            yield from self._source.perceive(indices, wanted)
+            return
+        for start in range(0, len(indices), self.batch_size):
+            batch = indices[start : start + self.batch_size]
+            is_stored = all(self.rows[index].row_key in self._shelf for index in batch)
+            for perception in self._source.perceive(batch, below if is_stored else below | self._needs):
+                if not is_stored:
+                    self._shelf.put(self._pipeline.extend(perception, self._fields), with_images=False)
+                own = self._shelf.get(perception.row_keys, added)
+                yield Perception(
+                    perception.row_keys,
+                    perception.images,
+                    {name: values for name, values in perception.fields.items() if name in wanted} | dict(own.fields),
+                    {name: values for name, values in perception.texts.items() if name in wanted} | dict(own.texts),
+                )
+
+
+class _Shelf:
+    """Perceptions of single images in files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._keys: set[str] = set()
+
+    def __contains__(self, row_key: str) -> bool:
+        return row_key in self._keys
+
+    def put(self, perception: Perception, *, with_images: bool) -> None:
         for position, key in enumerate(perception.row_keys):
             tensors = {name: tensor[position].contiguous().cpu() for name, tensor in perception.fields.items()}
-            tensors["images"] = torch.from_numpy(np.array(perception.images[position]))
-            save_file(tensors, folder / f"{key}.safetensors")
-            self._on_disk.add(self._index_of[key])
+            if with_images:
+                tensors[_IMAGE] = torch.from_numpy(np.array(perception.images[position]))
+            texts = {name: json.dumps(values[position]) for name, values in perception.texts.items()}
+            save_file(tensors, self._folder / f"{key}.safetensors", metadata=texts)
+            self._keys.add(key)
 
-    def _read(self, indices: Sequence[int], folder: Path) -> Perception:
-        keys = [self._images.rows[index].row_key for index in indices]
-        stored = [load_file(folder / f"{key}.safetensors") for key in keys]
-        images = np.stack([tensors.pop("images").numpy() for tensors in stored])
-        fields = {name: torch.stack([tensors[name] for tensors in stored]) for name in self._wanted}
-        return Perception(row_keys=keys, images=images, fields=fields)
+    def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:
+        images: list[np.ndarray] = []
+        fields: dict[str, list[torch.Tensor]] = {}
+        texts: dict[str, list[str]] = {}
+        for key in row_keys:
+            with safe_open(self._folder / f"{key}.safetensors", framework="pt") as stored:
+                names = set(stored.keys())
+                if _IMAGE in names:
+                    images.append(stored.get_tensor(_IMAGE).numpy())
+                for name in sorted(wanted & names):
+                    fields.setdefault(name, []).append(stored.get_tensor(name))
+                for name, text in (stored.metadata() or {}).items():
+                    if name in wanted:
+                        texts.setdefault(name, []).append(json.loads(text))
+        stacked = np.stack(images) if images else np.zeros((len(row_keys), 0, 0, 3), dtype=np.uint8)
+        return Perception(
+            list(row_keys), stacked, {name: torch.stack(parts) for name, parts in fields.items()}, dict(texts)
+        )

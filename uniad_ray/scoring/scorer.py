@@ -12,8 +12,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.scoring.calibration import ExpertCalibration
-from uniad_ray.scoring.fusion import Fused, fuse, merge_reasons
+from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,20 @@ class Scorer:
         config: FitConfig,
         pipeline: PerceptionPipeline,
         experts: Mapping[str, Expert],
-        calibrations: Mapping[str, ExpertCalibration],
+        fusion: Fusion,
         threshold: float,
     ) -> None:
-        """Puts the parts together; `scoring.bundle.load_scorer` does it from a stored bundle."""
+        """Puts the parts together; `Bundle.scorer` does it from a stored bundle."""
         self.config = config
         self.threshold = threshold
         self._pipeline = pipeline
         self._experts = dict(experts)
-        self._calibrations = dict(calibrations)
+        self._fusion = fusion
         self._wanted = frozenset(field for expert in experts.values() for field in expert.needs)
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        """Names of the experts, in the order of the expert set."""
+        """Names of the experts that take part, in the order of the expert set."""
         return tuple(self._experts)
 
     def evidence(self, row_keys: Sequence[str], images: np.ndarray) -> dict[str, Evidence]:
@@ -110,7 +109,7 @@ class Scorer:
 
     def _score_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
         evidence = self.evidence(row_keys, images)
-        fused = fuse(evidence, self._calibrations, self.config.fusion.weights)
+        fused = self._fusion.fuse(evidence)
         return [self._verdict(evidence, fused, index) for index in range(len(row_keys))]
 
     def _verdict(self, evidence: Mapping[str, Evidence], fused: Fused, index: int) -> Verdict | ImageError:

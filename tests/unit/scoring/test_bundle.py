@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.normals import DrawnNormals
 from support.profiles import small_config
 
 from uniad_ray.archive.object_store import Location
@@ -17,28 +17,6 @@ from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.calibration import choose_threshold
 from uniad_ray.scoring.fitting import FittedCategory, fit_category
 from uniad_ray.scoring.perceptions import NormalImage
-
-
-class DrawnNormals:
-    """Noisy grey images, drawn on demand."""
-
-    def __init__(
-        self, count: int, *, size: int = 64, damaged: frozenset[int] = frozenset(), splits: str = "train"
-    ) -> None:
-        self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", splits) for i in range(count)]
-        self.size = size
-        self.damaged = damaged
-        self.reads = 0
-
-    def image(self, index: int) -> np.ndarray:
-        generator = np.random.default_rng(index)
-        return generator.normal(120, 8, (self.size, self.size, 3)).clip(0, 255).astype(np.uint8)
-
-    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        for index in indices:
-            self.reads += 1
-            if index not in self.damaged:
-                yield index, self.image(index)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +77,7 @@ def test_a_manifest_changed_after_publishing_is_refused(tmp_path: Path, fitted: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "bundle format 99; this version of uniad_ray reads 1"),
+        ({"format_version": 99}, "bundle format 99; this version of uniad_ray reads 2"),
         ({"calibration": {}}, "calibration.method: Field required"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],

@@ -5,7 +5,7 @@ from support.profiles import small_config
 
 from uniad_ray.config.loading import import_class, load_config, profile_names, validate
 from uniad_ray.errors import ConfigError
-from uniad_ray.scoring.components import build_experts, build_pipeline
+from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -26,7 +26,7 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
         "perceivers.other={class: 'uniad_ray.perception.encoders:FeaturePyramid', config: {architecture: resnet10t, "
         "weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
     )
-    pipeline = build_pipeline(config, build_experts(config, where="test"), device="cpu", where="test")
+    pipeline = build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
     assert pipeline.provides == {"pyramid/level2", "pyramid/level3"}
 
 
@@ -55,7 +55,7 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
 def test_wrong_options_name_file_key_and_what_is_allowed(override: str, message: str) -> None:
     config = small_config(override)
     with pytest.raises(ConfigError, match=message) as caught:
-        build_pipeline(config, build_experts(config, where="test"), device="cpu", where="test")
+        build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
     assert "\n" not in str(caught.value)
 
 

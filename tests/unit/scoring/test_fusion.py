@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from uniad_ray.config.model import FusionConfig
+from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration
-from uniad_ray.scoring.fusion import fuse, merge_reasons
+from uniad_ray.scoring.fusion import Fusion, merge_reasons, term_members
 
 CALIBRATIONS = {"a": ExpertCalibration(mean=1.0, deviation=2.0), "b": ExpertCalibration(mean=0.0, deviation=0.5)}
+GROUPED = FusionConfig(groups={"pair": ("a", "b")}, weights={"pair": 2.0})
+RAW = {"a": np.array([1.0, 3.0, 5.0]), "b": np.array([0.0, 0.5, 0.25]), "c": np.array([7.0, 8.0, 9.0])}
 
 
 def test_scores_and_maps_are_calibrated_weighted_and_added() -> None:
@@ -15,7 +20,7 @@ def test_scores_and_maps_are_calibrated_weighted_and_added() -> None:
         "a": Evidence(np.array([3.0, 5.0]), maps, [["a0"], []]),
         "b": Evidence(np.array([1.0, -1.0]), None, [["b0"], ["b1"]]),
     }
-    fused = fuse(evidence, CALIBRATIONS, {"b": 0.25})
+    fused = Fusion(FusionConfig(weights={"b": 0.25}), CALIBRATIONS, CALIBRATIONS).fuse(evidence)
     assert fused.calibrated["a"].tolist() == [1.0, 2.0]
     assert fused.calibrated["b"].tolist() == [2.0, -2.0]
     assert fused.scores.tolist() == [1.0 + 0.25 * 2.0, 2.0 - 0.25 * 2.0]
@@ -26,7 +31,8 @@ def test_scores_and_maps_are_calibrated_weighted_and_added() -> None:
 
 
 def test_experts_without_maps_give_no_map() -> None:
-    fused = fuse({"b": Evidence(np.array([1.0]), None, [[]])}, CALIBRATIONS, {})
+    only_b = {"b": CALIBRATIONS["b"]}
+    fused = Fusion(FusionConfig(), only_b, only_b).fuse({"b": Evidence(np.array([1.0]), None, [[]])})
     assert fused.maps is None
     assert fused.scores.tolist() == [2.0]
 
@@ -34,6 +40,45 @@ def test_experts_without_maps_give_no_map() -> None:
 def test_maps_of_several_experts_add_up() -> None:
     maps = np.ones((1, 2, 2), dtype=np.float32)
     evidence = {name: Evidence(np.array([1.0]), maps, [[]]) for name in ("a", "b")}
-    fused = fuse(evidence, CALIBRATIONS, {})
+    fused = Fusion(FusionConfig(), CALIBRATIONS, CALIBRATIONS).fuse(evidence)
     assert fused.maps is not None
     np.testing.assert_allclose(fused.maps, np.full((1, 2, 2), 0.0 + 2.0))
+
+
+def test_raw_scores_of_a_group_are_added_before_they_are_calibrated() -> None:
+    """UniAD, eq. 14 and 15, by hand."""
+    fusion = Fusion.fit(GROUPED, RAW)
+    sums = np.array([1.0, 3.5, 5.25])
+    assert fusion.terms["pair"].mean == pytest.approx(sums.mean())
+    assert fusion.terms["pair"].deviation == pytest.approx(sums.std(ddof=1))
+    expected = 2.0 * (sums - sums.mean()) / sums.std(ddof=1) + (RAW["c"] - 8.0) / 1.0
+    np.testing.assert_allclose(fusion.fuse_scores(RAW), expected)
+
+
+def test_maps_of_a_group_are_added_before_they_are_calibrated() -> None:
+    fusion = Fusion.fit(GROUPED, RAW)
+    maps = np.array([[[1.0, 2.0]]], dtype=np.float32)
+    evidence = {name: Evidence(values[:1], maps, [[]]) for name, values in RAW.items()}
+    pair, alone = fusion.terms["pair"], fusion.terms["c"]
+    expected = 2.0 * (2 * maps - pair.mean) / pair.deviation + (maps - alone.mean) / alone.deviation
+    np.testing.assert_allclose(fusion.fuse(evidence).maps, expected, rtol=1e-6)
+
+
+def test_the_fused_score_is_the_sum_of_calibrated_scores_times_the_weights_of_the_experts() -> None:
+    fusion = Fusion.fit(GROUPED, RAW)
+    calibrated = {name: fusion.experts[name].apply(values) for name, values in RAW.items()}
+    total = np.sum([fusion.expert_weights[name] * values for name, values in calibrated.items()], axis=0)
+    np.testing.assert_allclose(total, fusion.fuse_scores(RAW), atol=1e-12)
+
+
+def test_a_group_whose_other_members_are_left_out_is_its_one_member() -> None:
+    assert term_members(GROUPED, ["b", "c"]) == {"pair": ("b",), "c": ("c",)}
+    fusion = Fusion.fit(GROUPED, {"b": RAW["b"]})
+    np.testing.assert_allclose(
+        fusion.fuse_scores({"b": RAW["b"]}), 2.0 * (RAW["b"] - 0.25) / RAW["b"].std(ddof=1), atol=1e-12
+    )
+
+
+def test_a_score_that_is_not_finite_names_the_expert() -> None:
+    with pytest.raises(FitError, match="expert b"):
+        Fusion.fit(FusionConfig(), {"a": RAW["a"], "b": np.array([0.0, np.nan, 1.0])})

@@ -13,6 +13,7 @@ from uniad_ray.experts.base import Evidence
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import ExpertCalibration
+from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer, Verdict
 
 
@@ -57,7 +58,8 @@ def scorer(perceiver: MeanBrightness) -> Scorer:
     calibrations = {"one": ExpertCalibration(mean=100, deviation=10), "two": ExpertCalibration(mean=0, deviation=1)}
     experts: dict[str, Any] = {"one": Brightness(), "two": Brightness()}
     config = small_config("fusion.weights={}")
-    return Scorer(config, PerceptionPipeline([perceiver]), experts, calibrations, threshold=121.0)
+    fusion = Fusion(config.fusion, calibrations, calibrations)
+    return Scorer(config, PerceptionPipeline([perceiver]), experts, fusion, threshold=121.0)
 
 
 def grey(*values: int) -> np.ndarray:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.learned import Trained
+from support.normals import DrawnNormals
+from support.profiles import small_config
+
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import BundleError, FitError
+from uniad_ray.perception.base import State
+from uniad_ray.perception.encoders import FeaturePyramid
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.perceptions import ExtendedPerceptions, ImagePerceptions
+from uniad_ray.scoring.splits import split_normals
+
+WITNESS = [
+    *(
+        f"perceivers.{name}={{class: 'support.learned:{name.title()}', config: {{}}}}"
+        for name in ("learned", "trained", "words")
+    ),
+    "experts.witness={class: 'support.learned:Witness', config: {}}",
+    "expert_sets.both=[patch, witness]",
+    "expert_set=both",
+]
+
+
+def config_with_witness(*overrides: str) -> FitConfig:
+    return small_config(*WITNESS, *overrides)
+
+
+class Trainer:
+    """Trains by writing down what it was given."""
+
+    def __init__(self, normals: DrawnNormals) -> None:
+        self.normals = normals
+        self.asked: list[tuple[int, ...]] = []
+
+    def __call__(self, perceiver: object, indices: Sequence[int]) -> State:
+        assert isinstance(perceiver, Trained)
+        self.asked.append(tuple(indices))
+        return State(document={"seen": [self.normals.rows[index].row_key for index in indices]})
+
+
+@pytest.mark.parametrize("count", [8, 60])
+def test_nothing_that_judges_a_held_out_image_has_learned_from_it(count: int) -> None:
+    normals = DrawnNormals(count)
+    trainer = Trainer(normals)
+    fitted = fit_category(normals, config_with_witness(), train=trainer)
+    split = split_normals(normals.rows, fitted.config.calibration)
+    assert trainer.asked == list(split.rounds)
+    assert fitted.calibration.experts["witness"].mean == 0.0
+    document = json.loads(fitted.files["experts/witness.json"])
+    expected = [normals.rows[index].row_key for index in split.final]
+    assert sorted(document["keys"]) == sorted(expected)
+    assert document["counts"] == [len(expected), len(expected)]
+    assert document["text"] == f"learned from {len(expected)} images"
+    for name in ("learned", "trained"):
+        assert sorted(json.loads(fitted.files[f"perceivers/{name}.json"])["seen"]) == sorted(expected)
+
+
+def test_no_image_passes_a_network_twice_however_many_rounds_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: Counter[str] = Counter()
+    perceive = FeaturePyramid.perceive
+
+    def counting(self: FeaturePyramid, perception: object) -> dict[str, torch.Tensor]:
+        passed.update(perception.row_keys)  # type: ignore[attr-defined]
+        return perceive(self, perception)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeaturePyramid, "perceive", counting)
+    normals = DrawnNormals(8)
+    fit_category(normals, config_with_witness(), train=Trainer(normals))
+    assert set(passed.values()) == {1}
+    assert len(passed) == 8
+
+
+def test_a_bundle_restores_what_perceivers_learned(tmp_path: Path) -> None:
+    normals = DrawnNormals(8)
+    fitted = fit_category(normals, config_with_witness(), train=Trainer(normals))
+    assert {"pyramid", "learned", "trained", "words"} == set(fitted.perceivers)
+    store = BundleStore(str(tmp_path))
+    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    bundle = store.load("part", manifest.version)
+    scorer = bundle.scorer()
+    bundle.check_reference(scorer)
+    keys = [normals.rows[0].row_key, "f" * 32]
+    evidence = scorer.evidence(keys, np.stack([normals.image(0), normals.image(99)]))
+    assert evidence["witness"].scores.tolist() == [1.0, 0.0]
+
+
+def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_path: Path) -> None:
+    normals = DrawnNormals(30)
+    config = small_config(
+        "experts.second={class: 'uniad_ray.experts.patch_memory:PatchMemory', config: {distance: cosine, "
+        "memory_size: 50}}",
+        "expert_sets.both=[patch, second]",
+        "expert_set=both",
+        "fusion.groups={all: [patch, second]}",
+    )
+    fitted = fit_category(normals, config)
+    store = BundleStore(str(tmp_path))
+    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    bundle = store.load("part", manifest.version)
+    alone = fit_category(normals, small_config())
+    scorer = bundle.scorer(only=["patch"])
+    assert scorer.expert_names == ("patch",)
+    assert scorer.threshold == pytest.approx(alone.calibration.threshold.value)
+    image = normals.image(77)[None]
+    verdict = scorer.score(["x"], image)[0]
+    whole = bundle.scorer().score(["x"], image)[0]
+    assert verdict.raw["patch"] == whole.raw["patch"]  # type: ignore[union-attr]
+    assert set(verdict.raw) == {"patch"}  # type: ignore[union-attr]
+    assert verdict.score == pytest.approx(verdict.calibrated["patch"])  # type: ignore[union-attr]
+    with pytest.raises(BundleError, match="has no expert third; it has patch, second"):
+        bundle.scorer(only=["third"])
+
+
+def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
+    from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+
+    normals = DrawnNormals(6)
+    config = config_with_witness()
+    pipeline = build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
+    images = ImagePerceptions(normals, pipeline, frozenset({"pyramid/level2"}), batch_size=4, spill=tmp_path / "images")
+    pipeline.restore({name: State(document={"seen": ["a"]}) for name in ("learned", "trained")})
+    counted = ExtendedPerceptions(images, pipeline, frozenset({"learned/count"}), tmp_path / "count")
+    said = ExtendedPerceptions(counted, pipeline, frozenset({"words/text"}), tmp_path / "text")
+    wanted = frozenset({"learned/count", "words/text"})
+    first = list(said.perceive(range(6), wanted))
+    assert [len(perception) for perception in first] == [4, 2]
+    assert all(set(perception.fields) == {"learned/count"} for perception in first)
+    reads = normals.reads
+    pipeline.restore({name: State() for name in ()} | {n: State(document={"seen": []}) for n in ("learned", "trained")})
+    again = list(said.perceive(range(6), wanted))
+    assert normals.reads == reads
+    for one, other in zip(first, again, strict=True):
+        assert one.row_keys == other.row_keys
+        assert one.texts == other.texts
+        torch.testing.assert_close(one.fields["learned/count"], other.fields["learned/count"])
+        np.testing.assert_array_equal(one.images, other.images)
+
+
+class PlainNormals(DrawnNormals):
+    """Images of one colour, from some index on."""
+
+    def __init__(self, count: int, first_plain: int) -> None:
+        super().__init__(count)
+        self.first_plain = first_plain
+
+    def image(self, index: int) -> np.ndarray:
+        image = super().image(index)
+        return np.zeros_like(image) if index >= self.first_plain else image
+
+
+def test_images_of_one_colour_are_refused_or_named() -> None:
+    with pytest.raises(FitError, match="every normal image is of one colour"):
+        fit_category(PlainNormals(10, 0), small_config())
+    fitted = fit_category(PlainNormals(20, 19), small_config())
+    assert fitted.unusual == {f"{19:032d}": "is of one colour throughout"}

@@ -1,0 +1,53 @@
+"""Which normal images are fitted and which calibrate, decided from their content alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uniad_ray.config.model import CalibrationConfig
+from uniad_ray.scoring.calibration import Fold, cross_folds, holdout_fold
+from uniad_ray.scoring.perceptions import NormalImage
+
+
+@dataclass(frozen=True)
+class FitSplit:
+    """How the normal images of a category are used.
+
+    Attributes:
+        method: `holdout`, `cross_fit` or `validation_split`.
+        folds: Rounds of fitting and calibrating.
+        final: Indices of the images that the stored experts are fitted on.
+    """
+
+    method: str
+    folds: Sequence[Fold]
+    final: Sequence[int]
+
+    @property
+    def rounds(self) -> tuple[tuple[int, ...], ...]:
+        """Every set of images that is fitted on, the final one last."""
+        fitted = tuple(fold.fit for fold in self.folds)
+        return fitted if len(fitted) == 1 else (*fitted, tuple(self.final))
+
+
+def split_normals(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
+    """Decides for the normal images of one category.
+
+    With `min_images` or more, a share is held out by hash and the experts are fitted on the rest. With fewer, every
+    part is held out once (cross-fitting) and the experts are then fitted on all. A source's own validation split is
+    used instead of either where it is large enough.
+
+    Raises:
+        FitError: Fewer than two distinct images.
+    """
+    image_ids = [row.image_id for row in rows]
+    validation = [index for index, row in enumerate(rows) if row.split == "validation"]
+    rest = [index for index, row in enumerate(rows) if row.split != "validation"]
+    if config.use_validation_split and rest and len(validation) >= config.min_validation:
+        return FitSplit("validation_split", [Fold(tuple(rest), tuple(validation))], rest)
+    if len(set(image_ids)) >= config.min_images:
+        fold = holdout_fold(image_ids, config.holdout)
+        if len(fold.fit) >= 2 and len(fold.calibrate) >= 2:
+            return FitSplit("holdout", [fold], fold.fit)
+    return FitSplit("cross_fit", cross_folds(image_ids, config.folds), range(len(rows)))

@@ -1,0 +1,66 @@
+"""Finds normal images that do not look like the rest of their category, before a bundle made from them is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from uniad_ray.perception.base import Perception
+
+MIN_IMAGES = 8
+"""With fewer images there is no telling what is usual."""
+_LIMIT = 10.0
+_TO_DEVIATION = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+
+
+class UnusualImages:
+    """Collects one descriptor an image: the mean of its pixels and of every field over all cells."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._descriptors: dict[str, np.ndarray] = {}
+        self._plain: set[str] = set()
+
+    def add(self, perception: Perception) -> None:
+        """Takes in a batch; an image that comes twice counts once."""
+        means = [field.float().mean(dim=(2, 3)).cpu().numpy() for field in perception.fields.values()]
+        pixels = perception.images.reshape(len(perception), -1, 3)
+        flat = (pixels.min(axis=1) == pixels.max(axis=1)).all(axis=1)
+        for index, key in enumerate(perception.row_keys):
+            parts = [pixels[index].mean(axis=0) / 255.0, *(mean[index] for mean in means)]
+            self._descriptors[key] = np.concatenate([_unit(part) for part in parts])
+            if flat[index]:
+                self._plain.add(key)
+
+    def find(self) -> dict[str, str]:
+        """What is unusual, by row key: images of one colour, and images far from all others.
+
+        An image is far if the distance of its descriptor from the median descriptor is more than ten deviations above
+        the median distance, both taken robustly, so that up to half of the images may be foreign.
+        """
+        found = dict.fromkeys(self._plain, "is of one colour throughout")
+        keys = sorted(self._descriptors.keys() - self._plain)
+        if len(keys) >= MIN_IMAGES:
+            distances = _distances([self._descriptors[key] for key in keys])
+            middle = float(np.median(distances))
+            spread = max(_TO_DEVIATION * float(np.median(np.abs(distances - middle))), 0.1 * middle)
+            for key, distance in zip(keys, distances, strict=True):
+                if distance > middle + _LIMIT * spread:
+                    found[key] = "looks unlike the other normal images; does it belong to another category?"
+        return dict(sorted(found.items()))
+
+    def all_plain(self) -> bool:
+        """Whether there are images and every one of them is of one colour."""
+        return bool(self._plain) and len(self._plain) == len(self._descriptors)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(values))
+    return np.asarray(values / length if length > 0 else values, dtype=np.float64)
+
+
+def _distances(descriptors: Sequence[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(descriptors)
+    return np.asarray(np.linalg.norm(stacked - np.median(stacked, axis=0), axis=1))
