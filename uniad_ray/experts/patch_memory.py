@@ -16,10 +16,12 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.anomaly_map import anomaly_maps, peak_position
 from uniad_ray.experts.base import Evidence
-from uniad_ray.experts.memory_bank import CandidateSample, Selection, select_bank
+from uniad_ray.experts.memory_bank import Selection, select_bank
 from uniad_ray.experts.nearest import Distance, NearestNeighbours
-from uniad_ray.experts.patch_features import as_vectors, largest_grid, patch_features
+from uniad_ray.experts.patch_features import as_vectors, patch_features
 from uniad_ray.perception.base import Perception, PerceptionStream, State
+from uniad_ray.perception.candidate_sample import CandidateSample
+from uniad_ray.perception.grids import largest_grid
 
 _DTYPES: dict[str, type[np.floating]] = {"float16": np.float16, "float32": np.float32}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from uniad_ray.experts.patch_features import as_vectors, largest_grid, patch_features, resize_field
+from uniad_ray.experts.patch_features import as_vectors, patch_features
 
 
 def pooled_slowly(field: np.ndarray, side: int) -> np.ndarray:
@@ -45,29 +45,6 @@ def test_each_field_is_pooled_on_its_own_grid_before_it_is_resized() -> None:
     features = patch_features(fields, ["large", "small"], neighbourhood=3)
 
     assert torch.allclose(features[0, 1], torch.full((4, 4), 4 / 9))
-
-
-def test_concatenates_in_the_given_order_on_the_largest_grid() -> None:
-    fields = {"a": torch.full((2, 3, 4, 4), 1.0), "b": torch.full((2, 2, 8, 8), 2.0)}
-
-    features = patch_features(fields, ["b", "a"], neighbourhood=1)
-
-    assert features.shape == (2, 5, 8, 8)
-    assert features[0, :, 3, 3].tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
-    assert largest_grid(fields, ["a", "b"]) == (8, 8)
-
-
-def test_a_given_grid_shrinks_a_field_by_the_mean_of_its_cells() -> None:
-    field = torch.arange(16.0).reshape(1, 1, 4, 4)
-
-    assert resize_field(field, (2, 2))[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
-    assert resize_field(field, (4, 4)) is field
-
-
-def test_growing_is_bilinear_between_cell_centres() -> None:
-    grown = resize_field(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
-
-    assert grown[0, 0, 0].tolist() == [0.0, 0.25, 0.75, 1.0]
 
 
 def test_normalising_gives_every_cell_of_every_field_unit_length() -> None:

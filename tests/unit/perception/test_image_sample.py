@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniad_ray.perception.candidate_sample import sampling_priorities
+from uniad_ray.perception.image_sample import ImageSample
+
+KEYS = [f"image-{number}" for number in range(30)]
+
+
+def sampled(keys: list[str], capacity: int, seed: int = 0) -> dict[str, str]:
+    sample: ImageSample[str] = ImageSample(capacity, seed)
+    for key in keys:
+        sample.add(key, f"item of {key}")
+    return sample.items()
+
+
+@given(st.permutations(KEYS), st.integers(1, 40))
+def test_the_sample_is_that_of_the_lowest_priorities_in_any_order(keys: list[str], capacity: int) -> None:
+    lowest = sorted(KEYS, key=lambda key: int(sampling_priorities(key, 1)[0]))[:capacity]
+
+    assert sampled(keys, capacity) == {key: f"item of {key}" for key in sorted(lowest)}
+
+
+def test_another_seed_draws_another_sample() -> None:
+    assert sampled(KEYS, 10).keys() != sampled(KEYS, 10, seed=1).keys()
+
+
+def test_the_items_are_in_the_order_of_their_keys() -> None:
+    assert list(sampled(KEYS[::-1], 7)) == sorted(sampled(KEYS, 7))
+
+
+def test_memory_stays_below_twice_the_capacity() -> None:
+    sample: ImageSample[int] = ImageSample(4)
+    for number, key in enumerate(KEYS):
+        sample.add(key, number)
+        assert len(sample._held) < 8

@@ -1,0 +1,149 @@
+"""What a label map says of an image in a few numbers: size, colour and pieces of components (UniAD, section 3.4)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+from scipy import ndimage
+
+from uniad_ray.config.base import StrictModel
+
+FeatureGroup = Literal["area", "colour_ratio", "colour", "quantity"]
+Feature = Literal["area", "colour_ratio", "colour_a", "colour_b", "quantity"]
+
+_FEATURES: Final[dict[FeatureGroup, tuple[Feature, ...]]] = {
+    "area": ("area",),
+    "colour_ratio": ("colour_ratio",),
+    "colour": ("colour_a", "colour_b"),
+    "quantity": ("quantity",),
+}
+# A five-hundredth of the image, what noise does to a mean colour, a quarter of a piece: less than that means nothing.
+_SMALLEST_CHANGE: Final[dict[Feature, float]] = {
+    "area": 0.002,
+    "colour_ratio": 0.05,
+    "colour_a": 0.5,
+    "colour_b": 0.5,
+    "quantity": 0.25,
+}
+_MOST_SAMPLES_A_SIDE: Final = 64
+_GREY_ZONE: Final = 5.0
+_EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=np.uint8)
+
+# IEC 61966-2-1 (sRGB) to CIE XYZ, each row divided by the white point D65, so that white is (1, 1, 1).
+_RGB_TO_XYZ: Final = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+class ComponentFeatureConfig(StrictModel):
+    """Which features of a component are computed.
+
+    Attributes:
+        groups: `area` is the share of the image's pixels. `colour_ratio` is the paper's colour, the mean of b/a in
+            CIELAB, bounded as b a / (a^2 + 25): it goes to b/a away from grey and to 0 at grey, where b/a is undefined.
+            `colour` is mean a and mean b, which stays meaningful for grey parts. `quantity` is the number of pieces.
+        piece_size: DBSCAN's `min_samples` on the 64 x 64 grid: pixels of the component, its own included, among a
+            pixel and its eight neighbours that make it a core of a piece.
+    """
+
+    groups: tuple[FeatureGroup, ...] = Field(default=("area", "colour", "quantity"), min_length=1)
+    piece_size: int = Field(default=5, ge=1, le=9)
+
+    @field_validator("groups")
+    @classmethod
+    def _distinct(cls, groups: tuple[FeatureGroup, ...]) -> tuple[FeatureGroup, ...]:
+        if len(set(groups)) < len(groups):
+            raise ValueError(f"groups has repeats: {', '.join(groups)}")
+        return groups
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The P features of one component, in order."""
+        return tuple(feature for group in self.groups for feature in _FEATURES[group])
+
+    def smallest_changes(self, clusters: int) -> np.ndarray:
+        """The smallest change of each feature that means anything: float64, shape (clusters * P,)."""
+        return np.tile([_SMALLEST_CHANGE[feature] for feature in self.features], clusters)
+
+
+def component_features(
+    labels: np.ndarray, image: np.ndarray, clusters: int, config: ComponentFeatureConfig
+) -> np.ndarray:
+    """Computes the features of all components of one image.
+
+    Areas count every pixel; colours and pieces are taken from at most 64 x 64 pixels, evenly spaced.
+
+    Args:
+        labels: uint8, shape (H, W), values below `clusters`.
+        image: uint8, shape (H, W, 3), RGB.
+        clusters: The number of components K.
+        config: Which features.
+
+    Returns:
+        float64, shape (K * P,), finite: the P features of component 0, then those of component 1, and so on. A
+        component that is not there has area 0, no pieces, and the colour of grey.
+    """
+    sides = tuple(min(side, _MOST_SAMPLES_A_SIDE) for side in labels.shape)
+    labels_of_samples = evenly_spaced(labels, *sides)
+    columns: dict[Feature, np.ndarray] = {}
+    if "area" in config.groups:
+        columns["area"] = np.bincount(labels.ravel(), minlength=clusters) / labels.size
+    if "quantity" in config.groups:
+        columns["quantity"] = np.array(
+            [count_pieces(labels_of_samples == label, config.piece_size) for label in range(clusters)]
+        )
+    if "colour" in config.groups or "colour_ratio" in config.groups:
+        a, b = cielab_colour(evenly_spaced(image, *sides))
+        columns["colour_a"] = _mean_by_label(a, labels_of_samples, clusters)
+        columns["colour_b"] = _mean_by_label(b, labels_of_samples, clusters)
+        ratio = a * b / (np.square(a) + _GREY_ZONE**2)
+        columns["colour_ratio"] = _mean_by_label(ratio, labels_of_samples, clusters)
+    return np.stack([columns[feature] for feature in config.features], axis=1).astype(np.float64).ravel()
+
+
+def count_pieces(mask: np.ndarray, piece_size: int) -> int:
+    """The number of clusters that DBSCAN finds among the pixels of a mask, with eps = sqrt(2).
+
+    With that eps the neighbours of a pixel are the eight around it and itself, so the clusters are the connected
+    components of the core pixels.
+
+    Args:
+        mask: bool, shape (h, w).
+        piece_size: DBSCAN's `min_samples`.
+    """
+    neighbours = ndimage.convolve(mask.astype(np.uint8), _EIGHT_NEIGHBOURS, mode="constant")
+    _, count = ndimage.label(mask & (neighbours >= piece_size), structure=_EIGHT_NEIGHBOURS)
+    return int(count)
+
+
+def cielab_colour(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The colour of each pixel without its lightness, in CIELAB under D65.
+
+    Args:
+        image: uint8, shape (h, w, 3), sRGB.
+
+    Returns:
+        a (green to red) and b (blue to yellow): float64, shape (h, w), 0 for greys, within about -110..100.
+    """
+    encoded = image / 255.0
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ (_RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)).T
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return 500.0 * (f[..., 0] - f[..., 1]), 200.0 * (f[..., 1] - f[..., 2])
+
+
+def evenly_spaced(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The pixels in the middles of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
+    height, width = pixels.shape[:2]
+    row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
+    column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)
+    return np.asarray(pixels[row[:, None], column])
+
+
+def _mean_by_label(values: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:
+    """Mean of the values under each label: float64, shape (clusters,); 0 where a label has none."""
+    flat = labels.ravel()
+    counts = np.bincount(flat, minlength=clusters)
+    return np.bincount(flat, weights=values.ravel(), minlength=clusters) / np.maximum(counts, 1)

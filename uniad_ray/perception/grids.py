@@ -1,0 +1,32 @@
+"""Fields of different grids brought to one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+
+def largest_grid(fields: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[int, int]:
+    """The grid (h, w) with the most cells among the named fields; the first one wins a tie."""
+    shapes = [(int(fields[name].shape[-2]), int(fields[name].shape[-1])) for name in names]
+    return max(shapes, key=lambda shape: shape[0] * shape[1])
+
+
+def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Brings one field to a grid: bilinear where it grows, mean over cells where it shrinks.
+
+    Args:
+        field: float32, shape (N, C, h, w).
+        grid: The wanted (h, w).
+
+    Returns:
+        float32, shape (N, C, *grid).
+    """
+    height, width = int(field.shape[-2]), int(field.shape[-1])
+    if (height, width) == grid:
+        return field
+    if height >= grid[0] and width >= grid[1]:
+        return F.adaptive_avg_pool2d(field, grid)
+    return F.interpolate(field, size=grid, mode="bilinear", align_corners=False)
