@@ -1,0 +1,181 @@
+"""A network that tells normal patch vectors from the same vectors with noise (UniAD, eq. 6-7; after SimpleNet)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import nn
+from torch.nn.utils import skip_init
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import FitError
+
+_SLOPE = 0.2
+
+
+class DiscriminatorConfig(StrictModel):
+    """The discriminator and its training.
+
+    Attributes:
+        hidden: Width of the hidden layer.
+        standardise: Bring every channel to mean 0 and deviation 1 on the training vectors first, so that `noise` means
+            the same for every network and every channel.
+        noise: Deviation of the Gaussian noise that makes pseudo-anomalies, added to the adapted vectors. The paper's
+            0.015 is for a WideResNet50 without standardising; other networks' features may be hundreds of times larger.
+        truncation: th+ and -th-: a normal vector above it, or a pseudo-anomaly below its negative, costs nothing.
+        epochs: Passes over the training vectors.
+        batch_vectors: Training vectors in a step, drawn from all images. The paper's 4 images hold 4 grids of them.
+        learning_rate: Of Adam.
+        weight_decay: Of Adam.
+        max_vectors: The most training vectors held in memory, sampled evenly over all normal images; each takes
+            4 bytes a channel, and sampling needs up to two and a half times the memory.
+        seed: Seed of the sample, the initial weights, the order and the noise.
+    """
+
+    hidden: int = Field(default=1024, ge=1, le=65_536)
+    standardise: bool = True
+    noise: float = Field(default=0.5, gt=0.0, le=1000.0)
+    truncation: float = Field(default=0.5, gt=0.0, le=1000.0)
+    epochs: int = Field(default=160, ge=1, le=100_000)
+    batch_vectors: int = Field(default=4096, ge=2, le=1_000_000)
+    learning_rate: float = Field(default=2e-4, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=1e-5, ge=0.0, le=1.0)
+    max_vectors: int = Field(default=100_000, ge=2, le=20_000_000)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+class Discriminator(nn.Module):
+    """Adapter and two-layer perceptron: the normality D of each patch vector."""
+
+    def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
+        """Draws initial weights (Xavier, as SimpleNet does) from a generator on the CPU."""
+        super().__init__()
+        # The layers' own initial values would come from the global random state.
+        self.adapter = skip_init(nn.Linear, channels, channels)  # type: ignore[no-untyped-call]
+        self.hidden = skip_init(nn.Linear, channels, hidden)  # type: ignore[no-untyped-call]
+        self.norm = nn.BatchNorm1d(hidden)
+        self.output = skip_init(nn.Linear, hidden, 1)  # type: ignore[no-untyped-call]
+        for layer in (self.adapter, self.hidden, self.output):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def adapt(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Moves vectors to the domain of the data: shape (P, C), the same in and out."""
+        adapted: torch.Tensor = self.adapter(vectors)
+        return adapted
+
+    def forward(self, adapted: torch.Tensor) -> torch.Tensor:
+        """Normality of adapted vectors, shape (P, C): float32, shape (P,)."""
+        hidden = F.leaky_relu(self.norm(self.hidden(adapted)), _SLOPE)
+        normality: torch.Tensor = self.output(hidden)
+        return normality[:, 0]
+
+
+def truncated_l1(normal: torch.Tensor, pseudo_anomalous: torch.Tensor, truncation: float) -> torch.Tensor:
+    """The mean over cells of the truncated l1 loss (UniAD, eq. 6 and 7).
+
+    Args:
+        normal: D of normal vectors, shape (P,).
+        pseudo_anomalous: D of pseudo-anomalies, shape (P,).
+        truncation: th+, and -th-.
+    """
+    return (F.relu(truncation - normal) + F.relu(truncation + pseudo_anomalous)).mean()
+
+
+class NormalityFunction:
+    """A trained discriminator, ready to be asked.
+
+    Standardisation, adapter, hidden layer and batch norm are affine once training is over, and are kept as one layer.
+    """
+
+    ARRAYS: ClassVar[frozenset[str]] = frozenset({"hidden_weight", "hidden_bias", "output_weight", "output_bias"})
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes over `hidden_weight` (H, C), `hidden_bias` (H,), `output_weight` (H,), `output_bias` (1,), float32."""
+        self.arrays = dict(arrays)
+        self._on_device: dict[torch.device, dict[str, torch.Tensor]] = {}
+
+    @classmethod
+    def folded(cls, network: Discriminator, mean: np.ndarray, deviation: np.ndarray) -> Self:
+        """Folds a trained network that was given (vector - mean) / deviation."""
+        values = {name: tensor.detach().cpu().double().numpy() for name, tensor in network.state_dict().items()}
+        scale = values["norm.weight"] / np.sqrt(values["norm.running_var"] + network.norm.eps)
+        weight = scale[:, None] * (values["hidden.weight"] @ values["adapter.weight"]) / deviation
+        shift = values["hidden.weight"] @ values["adapter.bias"] + values["hidden.bias"] - values["norm.running_mean"]
+        folded = {
+            "hidden_weight": weight,
+            "hidden_bias": scale * shift + values["norm.bias"] - weight @ mean,
+            "output_weight": values["output.weight"][0],
+            "output_bias": values["output.bias"],
+        }
+        return cls({name: value.astype(np.float32) for name, value in folded.items()})
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Normality D of patch vectors: float32, shape (P, C) to (P,)."""
+        if vectors.device not in self._on_device:
+            self._on_device[vectors.device] = {
+                name: torch.from_numpy(array).to(vectors.device) for name, array in self.arrays.items()
+            }
+        layer = self._on_device[vectors.device]
+        hidden = F.leaky_relu(F.linear(vectors, layer["hidden_weight"], layer["hidden_bias"]), _SLOPE)
+        return hidden @ layer["output_weight"] + layer["output_bias"]
+
+
+def train_discriminator(
+    vectors: np.ndarray, config: DiscriminatorConfig, *, name: str, device: torch.device
+) -> NormalityFunction:
+    """Trains on normal vectors and noisy copies of them.
+
+    On the CPU with one thread the same vectors in the same order give the same weights, bit for bit.
+
+    Args:
+        vectors: Normal patch vectors, float32, shape (M, C), M >= 1, finite.
+        config: Network and training.
+        name: The expert's name, for messages.
+        device: Where to train.
+
+    Raises:
+        FitError: The loss is not finite.
+    """
+    order = torch.Generator().manual_seed(config.seed)
+    noise = torch.Generator(device).manual_seed(config.seed)
+    rows = torch.from_numpy(vectors)
+    mean, deviation = _mean_and_deviation(rows, config.standardise)
+    shift, scale = mean.to(device), deviation.to(device)
+    network = Discriminator(vectors.shape[1], config.hidden, order).to(device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = math.ceil(len(rows) / config.batch_vectors)
+    for epoch in range(config.epochs):
+        total = torch.zeros((), device=device)
+        for chosen in torch.randperm(len(rows), generator=order).tensor_split(steps):
+            adapted = network.adapt((rows[chosen].to(device) - shift) / scale)
+            disturbed = adapted + config.noise * torch.randn(adapted.shape, generator=noise, device=device)
+            normal, pseudo_anomalous = network(torch.cat([adapted, disturbed])).chunk(2)
+            loss = truncated_l1(normal, pseudo_anomalous, config.truncation)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.detach()
+        if not bool(torch.isfinite(total)):
+            raise FitError(
+                f"{name}: the discriminator's loss is not finite in epoch {epoch + 1} of {config.epochs}; "
+                "lower learning_rate, or switch standardise on"
+            )
+    return NormalityFunction.folded(network, mean.double().numpy(), deviation.double().numpy())
+
+
+def _mean_and_deviation(vectors: torch.Tensor, standardise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every channel, shape (C,) each; 0 and 1 where nothing is to be standardised."""
+    if not standardise:
+        return torch.zeros(vectors.shape[1]), torch.ones(vectors.shape[1])
+    variance, mean = torch.var_mean(vectors, dim=0, correction=0)
+    deviation = variance.sqrt()
+    largest = float(deviation.max())
+    # A channel that hardly moves would turn rounding into anomalies.
+    return mean, deviation.clamp(min=1e-3 * largest if largest > 0.0 else 1.0)
