@@ -31,8 +31,35 @@ def test_the_items_are_in_the_order_of_their_keys() -> None:
     assert list(sampled(KEYS[::-1], 7)) == sorted(sampled(KEYS, 7))
 
 
-def test_memory_stays_below_twice_the_capacity() -> None:
+def test_memory_stays_within_the_capacity() -> None:
     sample: ImageSample[int] = ImageSample(4)
     for number, key in enumerate(KEYS):
         sample.add(key, number)
-        assert len(sample._held) < 8
+        assert len(sample._held) == len(sample._highest_first) <= 4
+
+
+def test_an_image_that_is_not_wanted_changes_nothing() -> None:
+    sample: ImageSample[str] = ImageSample(5)
+    for key in KEYS:
+        wanted, before = sample.wants(key), sample.items()
+        sample.add(key, f"item of {key}")
+        assert wanted == (sample.items() != before)
+
+
+def test_by_priority_every_beginning_is_a_sample_too() -> None:
+    def ordered(capacity: int) -> list[str]:
+        sample: ImageSample[str] = ImageSample(capacity)
+        for key in KEYS:
+            sample.add(key, key)
+        return sample.by_priority()
+
+    assert ordered(7) == ordered(30)[:7]
+    assert sorted(ordered(99)) == sorted(KEYS)
+
+
+def test_an_image_that_comes_twice_counts_once() -> None:
+    sample: ImageSample[int] = ImageSample(2)
+    for number in range(3):
+        sample.add(KEYS[0], number)
+    assert sample.items() == {KEYS[0]: 2}
+    assert sample.by_priority() == [2]

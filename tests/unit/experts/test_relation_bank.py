@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uniad_ray.experts.instance_kinds import NO_KIND
+from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.relation_bank import Attribute, Measurement, Relation, RelationBank, measure
+
+BOXES = [[0.1, 0.1, 0.2, 0.2], [0.5, 0.1, 0.6, 0.4], [0.8, 0.7, 0.9, 0.8]]
+COLOURS = [[50.0, 1.0, 2.0], [60.0, 5.0, 9.0], [40.0, 1.0, 1.0]]
+
+
+def instances() -> Instances:
+    boxes = np.array(BOXES, dtype=np.float32)
+    return Instances(
+        centres=(boxes[:, :2] + boxes[:, 2:]) / 2,
+        boxes=boxes,
+        colours=np.array(COLOURS, dtype=np.float32),
+        shapes=np.zeros((3, 4), dtype=np.float32),
+        appearance=(),
+    )
+
+
+def measured(*kinds: int) -> dict[Relation, Measurement]:
+    looks = np.arange(6, dtype=np.float64).reshape(3, 2)
+    return {one.relation: one for one in measure(instances(), np.array(kinds), looks, 2)}
+
+
+def of(attribute: Attribute, *values: float, kind: int = 0) -> list[Measurement]:
+    members = np.zeros((len(values), 1), dtype=np.int64)
+    return [Measurement(Relation(attribute, kind, kind), np.array(values, dtype=np.float32)[:, None], members)]
+
+
+def strength(normal: list[float], value: float, attribute: Attribute = "row") -> float:
+    bank = RelationBank([of(attribute, one) for one in normal])
+    return float(bank.deviations(of(attribute, value))[0].strengths[0])
+
+
+def test_relations_of_one_instance_are_its_own_values() -> None:
+    found = measured(0, 1, 1)
+
+    assert found[Relation("count", 0, 0)].values.tolist() == [[1.0]]
+    assert found[Relation("count", 1, 1)].values.tolist() == [[2.0]]
+    assert found[Relation("count", 1, 1)].members.tolist() == [[1, 2]]
+    np.testing.assert_allclose(found[Relation("place", 1, 1)].values, [[0.55, 0.25], [0.85, 0.75]])
+    np.testing.assert_allclose(found[Relation("row", 0, 0)].values, [[0.15]])
+    np.testing.assert_allclose(found[Relation("column", 1, 1)].values, [[0.25], [0.75]])
+    assert found[Relation("colour", 0, 0)].values.tolist() == [COLOURS[0]]
+    assert found[Relation("look", 1, 1)].values.tolist() == [[2.0, 3.0], [4.0, 5.0]]
+
+
+def test_relations_of_two_kinds_go_from_the_first_to_the_second() -> None:
+    found = measured(0, 1, 1)
+
+    np.testing.assert_allclose(found[Relation("row_step", 0, 1)].values, [[0.4], [0.7]], atol=1e-6)
+    np.testing.assert_allclose(found[Relation("column_step", 0, 1)].values, [[0.1], [0.6]], atol=1e-6)
+    np.testing.assert_allclose(found[Relation("gap", 0, 1)].values, [[0.3], [np.hypot(0.6, 0.5)]], atol=1e-6)
+    assert found[Relation("colour_pair", 0, 1)].values[1].tolist() == [*COLOURS[0], *COLOURS[2]]
+    assert found[Relation("gap", 0, 1)].members.tolist() == [[0, 1], [0, 2]]
+    assert Relation("gap", 1, 0) not in found
+
+
+def test_two_of_one_kind_have_no_order() -> None:
+    found = measured(1, 0, 1)
+
+    np.testing.assert_allclose(found[Relation("row_step", 1, 1)].values, [[0.7]], atol=1e-6)
+    assert found[Relation("colour_pair", 1, 1)].values.tolist() == [[10.0, 0.0, 1.0]]
+    # From the one of kind 0, which lies below, up to the first of kind 1.
+    np.testing.assert_allclose(found[Relation("row_step", 0, 1)].values[0], [-0.4], atol=1e-6)
+
+
+def test_an_instance_of_no_kind_has_only_a_look() -> None:
+    found = measured(NO_KIND, NO_KIND, NO_KIND)
+
+    assert set(found) == {Relation("look", NO_KIND, NO_KIND), Relation("count", 0, 0), Relation("count", 1, 1)}
+    assert found[Relation("count", 0, 0)].values.tolist() == [[0.0]]
+    assert found[Relation("look", NO_KIND, NO_KIND)].members.tolist() == [[0], [1], [2]]
+
+
+def test_strength_equals_a_plain_reference() -> None:
+    normal = [0.1, 0.12, 0.5, 0.53, 0.9]
+    nearest = np.array([0.02, 0.02, 0.03, 0.03, 0.37])
+    usual = np.sqrt((np.square(nearest).sum() + np.var(normal)) / 6)
+
+    assert strength(normal, 0.7) == pytest.approx(0.17 / (usual + 0.02), rel=1e-4)
+    assert strength(normal, 0.5) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_nearest_of_the_same_image_does_not_make_a_value_usual() -> None:
+    pairs = [of("row", place, place + 0.001) for place in (0.1, 0.4, 0.9)]
+    singles = [of("row", place) for place in (0.1, 0.4, 0.9)]
+
+    together, alone = (RelationBank(one).deviations(of("row", 0.6))[0].strengths[0] for one in (pairs, singles))
+
+    assert together == pytest.approx(alone, rel=0.1)
+
+
+def test_a_rule_that_held_more_often_counts_more() -> None:
+    assert strength([0.3, 0.7] * 50, 0.5) > 1.5 * strength([0.3, 0.7] * 3, 0.5)
+
+
+def test_what_follows_no_rule_does_not_count() -> None:
+    anywhere = np.random.default_rng(0).random(21).tolist()
+
+    assert strength(anywhere[:20], anywhere[20]) < 1.0
+
+
+def test_counts_are_set_against_their_deviation() -> None:
+    assert strength([2.0] * 30, 1.0, "count") == pytest.approx(10.0)
+    assert strength([1.0, 3.0] * 15, 4.0, "count") == pytest.approx(1 / 1.1)
+
+
+def test_a_count_in_one_normal_image_of_many_is_not_normal() -> None:
+    counts = [1.0] * 63 + [0.0]
+
+    assert strength(counts, 0.0, "count") == pytest.approx(1 / (np.std(counts) + 0.1))
+
+
+def test_relations_that_normal_images_do_not_have_are_left_out() -> None:
+    assert RelationBank([of("row", 0.5)]).deviations(of("row", 0.5, kind=1)) == []
+
+
+def test_many_values_are_thinned_evenly() -> None:
+    values = np.linspace(0.0, 1.0, 5000)
+    bank = RelationBank([of("row", *map(float, part)) for part in values.reshape(50, 100)])
+
+    found = bank.deviations(of("row", 0.0, 0.4321, 1.0))[0]
+
+    np.testing.assert_allclose(found.nearest[:, 0], [0.0, 0.4321, 1.0], atol=0.001)

@@ -1,0 +1,195 @@
+"""Relations between instances as numbers, and how far they are from those of normal images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from uniad_ray.experts.instance_kinds import NO_KIND
+from uniad_ray.experts.instances import Instances
+
+Attribute = Literal[
+    "count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
+]
+
+# What measuring alone does to a value, in its unit: 2 % of the image's side, a colour hardly to be told apart.
+_TOLERANCE: Final[Mapping[Attribute, float]] = {
+    "count": 0.1,
+    "look": 0.1,
+    "colour": 2.0,
+    "place": 0.02,
+    "row": 0.02,
+    "column": 0.02,
+    "row_step": 0.02,
+    "column_step": 0.02,
+    "gap": 0.02,
+    "colour_pair": 2.0,
+}
+_MOST_VALUES: Final = 1000
+# One normal value in so many may be a mistake of the segmentation.
+_ODD_SHARE: Final = 32
+
+
+class Relation(NamedTuple):
+    """What is measured, of instances of which kinds.
+
+    Attributes:
+        attribute: `count` of a kind; `look` (the descriptor), `colour`, `place`, `row` and `column` of an instance; and
+            of two instances `row_step` and `column_step` from the first to the second, the `gap` between their boxes
+            and their `colour_pair`.
+        kind: The kind of the instance, or of the first of two.
+        other: The kind of the second of two; the same as `kind` where there is one.
+    """
+
+    attribute: Attribute
+    kind: int
+    other: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The q values of a relation in one image.
+
+    Attributes:
+        relation: The relation.
+        values: float32, shape (q, d).
+        members: int64, shape (q, p): which instances each value is of.
+    """
+
+    relation: Relation
+    values: np.ndarray
+    members: np.ndarray
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a measurement is from normal ones.
+
+    Attributes:
+        measurement: What was measured.
+        nearest: The normal value nearest to each, float32, shape (q, d).
+        strengths: float64, shape (q,), >= 0: each one's distance to it over the distance usual in normal images.
+    """
+
+    measurement: Measurement
+    nearest: np.ndarray
+    strengths: np.ndarray
+
+
+def measure(instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_count: int) -> list[Measurement]:
+    """Measures all relations of one image; instances of no kind have a `look` only.
+
+    Args:
+        instances: The n instances.
+        kinds: int64, shape (n,).
+        looks: float32, shape (n, D): their descriptors.
+        kind_count: The number of kinds.
+    """
+    members = {kind: np.flatnonzero(kinds == kind) for kind in range(NO_KIND, kind_count)}
+    found = [Measurement(Relation("look", kind, kind), looks[each], each[:, None]) for kind, each in members.items()]
+    del members[NO_KIND]
+    for kind, each in members.items():
+        centres = instances.centres[each]
+        values: dict[Attribute, np.ndarray] = {
+            "colour": instances.colours[each],
+            "place": centres,
+            "row": centres[:, :1],
+            "column": centres[:, 1:],
+        }
+        found.append(Measurement(Relation("count", kind, kind), np.array([[len(each)]], dtype=np.float32), each[None]))
+        found += [Measurement(Relation(name, kind, kind), value, each[:, None]) for name, value in values.items()]
+    for kind, other in itertools.combinations_with_replacement(members, 2):
+        pairs = np.array(list(_pairs(members[kind], members[other], alike=kind == other)), dtype=np.int64).reshape(
+            -1, 2
+        )
+        values = _of_two(instances, pairs[:, 0], pairs[:, 1], alike=kind == other)
+        found += [Measurement(Relation(name, kind, other), value, pairs) for name, value in values.items()]
+    return [one for one in found if len(one.values)]
+
+
+def _pairs(first: np.ndarray, second: np.ndarray, *, alike: bool) -> Iterator[tuple[int, int]]:
+    return itertools.combinations(first, 2) if alike else itertools.product(first, second)
+
+
+def _of_two(instances: Instances, first: np.ndarray, second: np.ndarray, *, alike: bool) -> dict[Attribute, np.ndarray]:
+    steps = instances.centres[second] - instances.centres[first]
+    colours, other_colours = instances.colours[first], instances.colours[second]
+    if alike:
+        # Two instances of one kind have no order, so that only differences without sign have a meaning.
+        steps, colour_pairs = np.abs(steps), np.abs(other_colours - colours)
+    else:
+        colour_pairs = np.concatenate([colours, other_colours], axis=1)
+    boxes, other_boxes = instances.boxes[first], instances.boxes[second]
+    apart = np.maximum(boxes[:, :2] - other_boxes[:, 2:], other_boxes[:, :2] - boxes[:, 2:])
+    return {
+        "row_step": steps[:, :1],
+        "column_step": steps[:, 1:],
+        "gap": np.linalg.norm(np.maximum(apart, 0.0), axis=1, keepdims=True),
+        "colour_pair": colour_pairs,
+    }
+
+
+class RelationBank:
+    """The values of every relation in normal images, and the distance of a new one to the nearest of them.
+
+    The distance is set against the one that is usual between normal images: the root mean square of each value's
+    distance to the nearest one of another image, with one value more that is as odd as values of the attribute are
+    spread. So a rule that held 60 times counts more than one that held six times, and what follows no rule is never
+    far from normal. Counts are few numbers in a row: their distances are set against their standard deviation.
+    """
+
+    def __init__(self, images: Sequence[Sequence[Measurement]]) -> None:
+        """Takes the measurements of each normal image."""
+        found: dict[Relation, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for owner, measurements in enumerate(images):
+            for one in measurements:
+                found.setdefault(one.relation, []).append((one.values, np.full(len(one.values), owner)))
+        self._values: dict[Relation, np.ndarray] = {}
+        owners: dict[Relation, np.ndarray] = {}
+        for relation, each in found.items():
+            values, of = (np.concatenate(part) for part in zip(*each, strict=True))
+            kept = np.linspace(0, len(values) - 1, min(len(values), _MOST_VALUES)).astype(np.int64)
+            self._values[relation], owners[relation] = values[kept], of[kept]
+        spreads = _spreads(self._values)
+        self._scales = {
+            relation: _TOLERANCE[relation.attribute]
+            + (
+                float(values.std())
+                if relation.attribute == "count"
+                else _usual_distance(values, owners[relation], spreads[relation.attribute])
+            )
+            for relation, values in self._values.items()
+        }
+
+    def deviations(self, measurements: Sequence[Measurement]) -> list[Deviation]:
+        """The deviation of each measurement; relations that no normal image has are left out."""
+        found = []
+        for one in measurements:
+            if (normal := self._values.get(one.relation)) is not None:
+                distances = cdist(one.values, normal)
+                rank = len(normal) // _ODD_SHARE if one.relation.attribute == "count" else 0
+                nearest = np.argsort(distances, axis=1, kind="stable")[:, rank]
+                strengths = np.take_along_axis(distances, nearest[:, None], axis=1)[:, 0] / self._scales[one.relation]
+                found.append(Deviation(one, normal[nearest], strengths))
+        return found
+
+
+def _spreads(values: Mapping[Relation, np.ndarray]) -> dict[Attribute, float]:
+    """By attribute, the root mean square distance of the values to the mean of their relation."""
+    squared: dict[Attribute, list[np.ndarray]] = {}
+    for relation, each in values.items():
+        squared.setdefault(relation.attribute, []).append(np.square(each - each.mean(axis=0)).sum(axis=1))
+    return {attribute: float(np.sqrt(np.concatenate(each).mean())) for attribute, each in squared.items()}
+
+
+def _usual_distance(values: np.ndarray, owners: np.ndarray, spread: float) -> float:
+    squared = cdist(values, values, "sqeuclidean")
+    squared[owners[:, None] == owners] = np.inf
+    nearest = squared.min(axis=1)
+    nearest[np.isinf(nearest)] = spread**2
+    return float(np.sqrt((nearest.sum() + spread**2) / (len(values) + 1)))

@@ -1,0 +1,66 @@
+"""What broken relations mean, as sentences for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from uniad_ray.experts.instance_kinds import NO_KIND
+from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.relation_bank import Deviation
+
+_MOST_REASONS: Final = 3
+# In distances that are usual in normal images.
+_CLEARLY_BROKEN: Final = 3.0
+
+
+def relation_reasons(deviations: Sequence[Deviation], instances: Instances) -> list[str]:
+    """At most three sentences, the most broken relation first; none where no relation is clearly broken.
+
+    Parts are numbered from 1; places and distances are shares of the image's side.
+
+    Args:
+        deviations: Of one image.
+        instances: Its instances.
+    """
+    broken = sorted(
+        (
+            (float(strength), one, position)
+            for one in deviations
+            for position, strength in enumerate(one.strengths)
+            if strength > _CLEARLY_BROKEN
+        ),
+        key=lambda each: -each[0],
+    )
+    sentences = dict.fromkeys(_sentence(one, position, instances) for _, one, position in broken)
+    return list(sentences)[:_MOST_REASONS]
+
+
+def _sentence(deviation: Deviation, position: int, instances: Instances) -> str:
+    attribute, kind, other = deviation.measurement.relation
+    value, nearest = float(deviation.measurement.values[position, 0]), float(deviation.nearest[position, 0])
+    part, other_part = _part(kind), _part(other)
+    if attribute == "count":
+        return f"{nearest:.0f} of {part} expected, {value:.0f} found"
+    if attribute == "gap":
+        return f"the gap between {part} and {other_part} is {value:.2f}, {nearest:.2f} in the nearest normal image"
+    if attribute == "colour_pair":
+        return f"the colours of {part} and {other_part} go together in no normal image"
+    if attribute in ("row_step", "column_step"):
+        before, after = ("above", "below") if attribute == "row_step" else ("left of", "right of")
+        if kind == other:
+            direction = "down" if attribute == "row_step" else "across"
+            return f"two of {part} lie {value:.2f} apart {direction}, {nearest:.2f} in the nearest normal image"
+        where, usual = (f"{abs(step):.2f} {after if step > 0 else before}" for step in (value, nearest))
+        return f"{other_part} lies {where} {part}, {usual} it in the nearest normal image"
+    row, column = instances.centres[deviation.measurement.members[position, 0]]
+    at = f"{part} at row {row:.2f}, column {column:.2f}"
+    if attribute == "look":
+        return f"{at} looks as in no normal image"
+    if attribute == "colour":
+        return f"{at} has a colour as in no normal image"
+    return f"{at} stands where it does in no normal image"
+
+
+def _part(kind: int) -> str:
+    return "a piece of no known part" if kind == NO_KIND else f"part {kind + 1}"
