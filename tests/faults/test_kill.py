@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.processes import wait_for, workers_of
 from support.trees import mvtec_tree
 
 from uniad_ray.archive.object_store import Location
@@ -41,36 +41,6 @@ def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> No
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Waits for something that a running job does."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, "the job ended before it could be disturbed"
-        assert time.monotonic() < deadline, "the job wrote nothing in time"
-        time.sleep(0.02)
-
-
-def workers_of(driver: int, name: bytes) -> list[int]:
-    """Processes below a driver whose title holds a name."""
-    parents: dict[int, int] = {}
-    titles: dict[int, bytes] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            titles[int(entry.name)] = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-
-    def is_below(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
-    return [pid for pid, title in titles.items() if name in title and is_below(pid)]
 
 
 def all_bytes(root: Path) -> dict[str, bytes]:

@@ -13,9 +13,13 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError, UserError
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.students import plan_training
+from uniad_ray.pipelines.train import train_students
 
 _logger = logging.getLogger(__name__)
 
+CHECKPOINTS_NAME = ".checkpoints"
+"""Folder below the bundles for trainings."""
 MAX_THREADS = 8
 """More threads than this do not make one fit faster."""
 _POLL_SECONDS = 0.5
@@ -33,8 +37,8 @@ class FittedBundle(StrictModel):
         held_out_images: Held-out scores behind the threshold.
         threshold: Threshold on the calibrated scale.
         skipped: Reason by source URI of training images that could not be decoded.
-        unusual: What is unusual, by source URI of normal images that do not look like the others. A bundle with any is
-            written and verified, but not published.
+        unusual: What is unusual, by source URI of normal images that do not look like the others. Unless they are
+            accepted, the bundle is written and verified, but not published.
         published: Whether the category's pointer now names this version.
     """
 
@@ -72,10 +76,13 @@ def fit(
     categories: Sequence[str] | None = None,
     where: str = "the configuration",
     publish: bool = True,
+    accept_unusual: bool = False,
     device: str = "auto",
+    workers: int | None = None,
+    checkpoints: str | None = None,
     address: str | None = None,
 ) -> FitReport:
-    """Fits a bundle for each category, each in a Ray task of its own.
+    """Fits a bundle for each category, each in a Ray task of its own; students are trained before, on Ray Train.
 
     Args:
         archive: Root of an archive.
@@ -84,7 +91,10 @@ def fit(
         categories: Categories to fit; default all of the archive.
         where: File the configuration came from, for messages.
         publish: Move each category's pointer to its new version once it is verified.
+        accept_unusual: Publish also where some normal images do not look like the others.
         device: `cpu`, `cuda` or `auto`.
+        workers: Processes that train students; default one a student, as far as there are GPUs or CPUs.
+        checkpoints: Where trainings are kept, so that none is done twice; default is below the bundles.
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
@@ -99,12 +109,26 @@ def fit(
     if unknown:
         raise FitError(f"{source}: no category {', '.join(unknown)}; it holds {', '.join(sorted(manifest.categories))}")
     totals = {name: sum(n for key, n in manifest.categories[name].labels.items() if key in _NORMALS) for name in wanted}
-    with ray_session(address) as cluster, Progress("fitting", sum(totals.values())) as progress:
-        results, failed = _fit_in_parallel(
-            wanted, cluster, progress, (source.uri, Location.parse(bundles).uri, config, where, publish, device)
+    root = Location.parse(bundles)
+    with ray_session(address) as cluster:
+        jobs, failed = plan_training(source.uri, wanted, config, where, cluster.cpu_share)
+        kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
+        trained = train_students(
+            source.uri, config, jobs, kept, cluster=cluster, workers=workers, device=device, where=where
         )
+        failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
+        states = {key: location.uri for key, location in trained.states.items()}
+        fitted = [name for name in wanted if name not in failed]
+        with Progress("fitting", sum(totals[name] for name in fitted)) as progress:
+            results, refused = _fit_in_parallel(
+                fitted,
+                cluster,
+                progress,
+                (source.uri, root.uri, config, where, publish, accept_unusual, states, device),
+            )
+    failed |= refused
     return FitReport(
-        bundles=Location.parse(bundles).uri,
+        bundles=root.uri,
         fitted=tuple(sorted(results, key=lambda entry: entry.category)),
         failed=dict(sorted(failed.items())),
     )
@@ -175,11 +199,14 @@ def _fit_one(
     config: FitConfig,
     where: str,
     publish: bool,
+    accept_unusual: bool,
+    states: dict[str, str],
     device: str,
 ) -> dict[str, Any]:
     """One Ray task: fit, write, load what was written, compare, publish."""
     from uniad_ray.pipelines.compute import choose_device, limit_threads
     from uniad_ray.pipelines.normals import ArchiveNormals
+    from uniad_ray.pipelines.students import find_trained
     from uniad_ray.scoring.bundle_store import BundleStore
     from uniad_ray.scoring.fitting import fit_category
 
@@ -189,7 +216,12 @@ def _fit_one(
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, category, config.input_size)
     fitted = fit_category(
-        normals, config, device=chosen, where=where, on_perceived=lambda images: counter.add.remote(images)
+        normals,
+        config,
+        device=chosen,
+        where=where,
+        train=find_trained(category, normals.rows, states),
+        on_perceived=lambda images: counter.add.remote(images),
     )
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},
@@ -202,7 +234,8 @@ def _fit_one(
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
-    if publish and not unusual:
+    is_published = publish and (accept_unusual or not unusual)
+    if is_published:
         store.publish(category, written.version)
     return FittedBundle(
         category=category,
@@ -214,5 +247,5 @@ def _fit_one(
         threshold=written.calibration.threshold.value,
         skipped=normals.skipped,
         unusual=unusual,
-        published=publish and not unusual,
+        published=is_published,
     ).model_dump()

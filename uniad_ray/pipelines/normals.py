@@ -76,7 +76,7 @@ class ArchiveNormals:
             table = read_chunk(self._archive, chunk, columns=["row_key", "image_id", "label"])
             columns = [table.column(name).to_pylist() for name in ("row_key", "image_id", "label")]
             found += [
-                (NormalImage(key, image_id, chunk.split), chunk, position)
+                (NormalImage(key, image_id, chunk.split, chunk.name), chunk, position)
                 for position, (key, image_id, label) in enumerate(zip(*columns, strict=True))
                 if label == "normal"
             ]

@@ -32,6 +32,7 @@ from uniad_ray.scoring.perceptions import (
 )
 from uniad_ray.scoring.splits import split_normals
 from uniad_ray.scoring.unusual_images import UnusualImages
+from uniad_ray.training.distillation import train_student
 
 REFERENCE_IMAGES = 2
 """Images stored in a bundle with their scores, so that whoever loads it can check that it scores as it did here."""
@@ -194,10 +195,10 @@ def _needs(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> froze
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where: str) -> dict[str, Any]:
     """Lineage of all that perceives, and of what it was trained against."""
     needs = [
-        (field, f"the training of {perceiver.name}")
+        need
         for perceiver in pipeline.perceivers
         if isinstance(perceiver, TrainedPerceiver)
-        for field in sorted(perceiver.training_needs)
+        for need in _training_needs(perceiver)
     ]
     teachers = build_pipeline(config, needs, device=device, where=where)
     return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
@@ -205,11 +206,14 @@ def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where
 
 def _training_here(images: NormalImages, config: FitConfig, device: str, where: str) -> Train:
     def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
-        from uniad_ray.training.distillation import train_student
-
-        return train_student(perceiver, images, indices, config, device=device, where=where)
+        teachers = build_pipeline(config, _training_needs(perceiver), device=device, where=where)
+        return train_student(perceiver, teachers, images, indices, device=device)
 
     return train
+
+
+def _training_needs(perceiver: TrainedPerceiver) -> list[tuple[str, str]]:
+    return [(field, f"the training of {perceiver.name}") for field in sorted(perceiver.training_needs)]
 
 
 def _state_files(fitted: _Round) -> dict[str, bytes]:

@@ -21,11 +21,19 @@ _IMAGE = "images"
 
 @dataclass(frozen=True)
 class NormalImage:
-    """One normal image of a fit, before its pixels are read."""
+    """One normal image of a fit, before its pixels are read.
+
+    Attributes:
+        row_key: Key in the archive.
+        image_id: sha256 of the encoded image.
+        split: Split in the archive.
+        chunk: Name of the chunk it is stored in; images of one chunk are quickest read together.
+    """
 
     row_key: str
     image_id: str
     split: str
+    chunk: str = ""
 
 
 class NormalImages(Protocol):

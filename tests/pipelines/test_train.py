@@ -1,0 +1,105 @@
+"""Students trained by Ray Train, on one machine and on several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.distilling import tiny_fit, tiny_student, tiny_teachers
+from support.trees import mvtec_tree, png, write
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.errors import ConfigError, RunError
+from uniad_ray.perception.base import State
+from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.normals import ArchiveNormals
+from uniad_ray.pipelines.ray_session import Cluster, ray_session
+from uniad_ray.pipelines.train import TrainingJob, train_students
+from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
+
+CATEGORIES = ("bottle", "nut")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
+    """Two categories that can be trained on, and one of a single image many times."""
+    root = tmp_path_factory.mktemp("training")
+    for number, name in enumerate(CATEGORIES):
+        mvtec_tree(root / "source" / name, train=12, good=1, bad=1, seed=number)
+    for index in range(6):
+        write(root / f"source/copies/train/good/{index:03d}.png", png(7))
+    ingest(str(root / "source"), str(root / "archive"), limits=ShardLimits(rows=6, row_group_rows=3))
+    return str(root / "archive")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def normals(archive: str, category: str) -> ArchiveNormals:
+    source = Location.parse(archive)
+    return ArchiveNormals(source, read_manifest(source), category, 64)
+
+
+def job(archive: str, category: str) -> TrainingJob:
+    keys = tuple(row.row_key for row in normals(archive, category).rows)
+    return TrainingJob(f"{category}/final", category, "student", keys)
+
+
+def trained_here(archive: str, category: str) -> State:
+    images = normals(archive, category)
+    return Distillation(tiny_student(), tiny_teachers(), images, range(len(images.rows))).run()
+
+
+def assert_same(one: State, other: State) -> None:
+    assert one.document == other.document
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_jobs_on_workers_of_their_own_give_the_students_of_a_training_in_one_process(
+    archive: str, s3_prefix: str
+) -> None:
+    root = Location.parse(s3_prefix) / "trainings"
+    jobs = [job(archive, name) for name in (*CATEGORIES, "copies")]
+    with ray_session() as cluster:
+        trained = train_students(archive, tiny_fit(), jobs, root, cluster=cluster, workers=2, threads=1)
+    assert trained.states.keys() == {"bottle/final", "nut/final"}
+    assert trained.failed.keys() == {"copies/final"}
+    assert "1 distinct normal images" in trained.failed["copies/final"]
+    for name in CATEGORIES:
+        assert_same(read_student(trained.states[f"{name}/final"]), trained_here(archive, name))
+    assert [info.relative.rpartition("/")[2] for info in root.list(suffix=".safetensors")] == [STATE_NAME] * 2
+
+
+def test_options_are_checked_before_workers_start(archive: str, tmp_path: Path) -> None:
+    config = tiny_fit()
+    wrong = config.model_copy(
+        update={
+            "perceivers": {
+                **config.perceivers,
+                "student": config.perceivers["student"].model_copy(update={"config": {"levels": [1]}}),
+            }
+        }
+    )
+    with ray_session() as cluster, pytest.raises(ConfigError, match=r"here: perceivers\.student\.config"):
+        train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, where="here")
+
+
+def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(archive: str, tmp_path: Path) -> None:
+    cluster = Cluster(logical_cpus=4, physical_cpus=2, gpus=0, node_cpus=4)
+    root = Location.parse(tmp_path)
+    with pytest.raises(RunError, match="3 training workers with 2 threads each do not fit 4 CPUs"):
+        train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=3, threads=2)
+    assert train_students(archive, tiny_fit(), [], root, cluster=cluster).states == {}

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support.distilling import tiny_student, tiny_teachers
+from support.normals import DrawnNormals
+
+from uniad_ray.errors import FitError
+from uniad_ray.training.examples import Example, Examples
+
+
+def examples(images: DrawnNormals, cache_bytes: int = 1 << 30) -> Examples:
+    return Examples(images, tiny_teachers(), tiny_student({"cache_bytes": cache_bytes}))
+
+
+def one(source: Examples, index: int) -> Example:
+    (example,) = source.get([index])
+    assert example is not None
+    return example
+
+
+def test_an_example_holds_the_image_and_what_the_teachers_say_of_it() -> None:
+    images = DrawnNormals(3)
+    example = one(examples(images), 1)
+    assert (example.image == images.image(1)).all()
+    fields = tiny_teachers().perceive(["k"], example.image[None], tiny_teachers().provides).fields
+    for found, name in zip(example.teachers.levels, ["pyramid/level1", "pyramid/level2"], strict=True):
+        assert torch.equal(found, fields[name])
+    assert torch.equal(example.teachers.logical, fields["logical/level3"])
+
+
+def test_examples_come_in_the_order_asked_for_and_repeats_cost_nothing() -> None:
+    images = DrawnNormals(4)
+    source = examples(images)
+    found = source.get([2, 0, 2])
+    assert images.reads == 2
+    assert found[0] is found[2]
+    assert found[1] is one(source, 0)
+
+
+def test_what_does_not_fit_the_memory_is_computed_again_and_is_the_same() -> None:
+    images = DrawnNormals(4)
+    size = one(examples(images), 0).bytes
+    images.reads = 0
+    source = examples(images, cache_bytes=2 * size + size // 2)
+    first = source.get([0, 1, 2, 3])
+    again = source.get([0, 1, 2, 3])
+    assert images.reads == 6
+    assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False, False]
+    last, computed_again = first[3], again[3]
+    assert last is not None
+    assert computed_again is not None
+    assert torch.equal(last.teachers.logical, computed_again.teachers.logical)
+
+
+def test_the_size_of_an_example_is_that_of_its_image_and_features() -> None:
+    example = one(examples(DrawnNormals(1)), 0)
+    cells = sum(level.numel() for level in example.teachers.levels) + example.teachers.logical.numel()
+    assert example.bytes == 64 * 64 * 3 + 4 * cells
+
+
+def test_an_image_that_cannot_be_decoded_is_none_and_read_once() -> None:
+    images = DrawnNormals(3, damaged=frozenset({1}))
+    source = examples(images)
+    assert [example is None for example in source.get([0, 1, 2])] == [False, True, False]
+    assert source.get([1]) == [None]
+    assert images.reads == 3
+
+
+def test_the_first_readable_example_is_found_or_refused() -> None:
+    source = examples(DrawnNormals(3, damaged=frozenset({1, 2})))
+    assert source.first_readable([2, 1, 0]) is one(source, 0)
+    with pytest.raises(FitError, match="none of the normal images can be decoded"):
+        source.first_readable([2, 1])

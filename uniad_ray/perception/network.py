@@ -1,0 +1,183 @@
+"""What every timm network shares: how it is built, what goes in, and how it runs with the same bits for any batch."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import timm
+import torch
+from pydantic import AfterValidator, Field, NonNegativeInt, field_validator
+from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+ChannelTriple = tuple[float, float, float]
+
+
+def _ascending(indices: tuple[int, ...]) -> tuple[int, ...]:
+    if any(a >= b for a, b in itertools.pairwise(indices)):
+        raise ValueError(f"the indices must ascend without repeats, not {indices}")
+    return indices
+
+
+Indices = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+# More images at once are slower on a CPU: their activations leave the cache.
+_CPU_PART: Final = 4
+TORCH_DTYPE: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+class NetworkConfig(StrictModel):
+    """What every timm network needs.
+
+    Attributes:
+        architecture: timm's name of the network; a tag behind a dot only labels, it never loads weights.
+        mean: Channel means of the network's input, RGB, for values in 0..1.
+        std: Channel standard deviations, likewise.
+    """
+
+    architecture: str
+    mean: ChannelTriple = _IMAGENET_MEAN
+    std: ChannelTriple = _IMAGENET_STD
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: ChannelTriple) -> ChannelTriple:
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive, not {std}")
+        return std
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What planning must know of an architecture.
+
+    Attributes:
+        feature_count: Levels of a CNN, or blocks of a vision transformer.
+        patch_size: Height and width of a patch, pixels; None for a CNN.
+        has_class_token: Whether there is a token for the whole image.
+    """
+
+    feature_count: int
+    patch_size: tuple[int, int] | None
+    has_class_token: bool
+
+
+@lru_cache(maxsize=64)
+def network_outline(architecture: str) -> Outline:
+    """The outline of an architecture, without loading weights.
+
+    Raises:
+        ConfigError: timm does not have it, or gives no features of it.
+    """
+    with torch.device("meta"):
+        network = build_network(architecture)
+    return Outline(
+        feature_count=len(network.feature_info),
+        patch_size=tuple(network.patch_embed.patch_size) if isinstance(network, VisionTransformer) else None,
+        has_class_token=bool(getattr(network, "has_class_token", False)),
+    )
+
+
+def build_network(architecture: str) -> Any:
+    """The network without its classifier and with timm's own initial values.
+
+    Raises:
+        ConfigError: timm does not have it, or gives no features of it.
+    """
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture.partition(".")[0], timm.list_models(), n=3)
+        advice = f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()"
+        raise ConfigError(f"timm has no architecture {architecture!r}{advice}")
+    entrypoint = timm.model_entrypoint(architecture.partition(".")[0])
+    options = {"dynamic_img_size": True} if entrypoint.__module__ == VisionTransformer.__module__ else {}
+    try:
+        network = timm.create_model(architecture, pretrained=False, num_classes=0, **options)
+    except RuntimeError as error:
+        raise ConfigError(f"timm cannot build {architecture}: {error}") from error
+    if not hasattr(network, "forward_intermediates"):
+        raise ConfigError(f"timm gives no intermediate features of {architecture}; choose another architecture")
+    return network
+
+
+def normalised_pixels(
+    images: np.ndarray,
+    mean: ChannelTriple,
+    std: ChannelTriple,
+    device: torch.device,
+    size: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """float32, shape (N, 3, H, W): scaled to 0..1, resized by antialiased bilinear, mean and deviation applied."""
+    # torch.from_numpy warns for the read-only arrays that come out of shared memory.
+    array = images if images.flags.writeable else images.copy()
+    pixels = torch.from_numpy(array).to(device).permute(0, 3, 1, 2).to(torch.float32)
+    if size is not None and tuple(pixels.shape[-2:]) != size:
+        pixels = functional.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
+    return pixels * scale + shift
+
+
+def in_parts(
+    compute: Callable[[np.ndarray], dict[str, torch.Tensor]], images: np.ndarray, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Runs a network over a batch; the fields are float32 in plain layout and may be used by autograd.
+
+    An image's fields are the same bits whatever the rest of its batch.
+
+    Args:
+        compute: Turns uint8 images, shape (n, H, W, 3), into fields.
+        images: The batch, likewise with N images, N at least 1.
+        device: Where the network is.
+    """
+    size = _CPU_PART if device.type == "cpu" else len(images)
+    parts = []
+    with torch.inference_mode(), _SameConvolution():
+        for start in range(0, len(images), size):
+            part = compute(images[start : start + size])
+            parts.append({name: tensor.to(torch.float32).contiguous() for name, tensor in part.items()})
+    # Joining copies, and tensors made outside of inference mode are ordinary ones.
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _has_one_dnn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+class _SameConvolution(TorchFunctionMode):
+    """Makes torch use oneDNN for every float32 convolution on the CPU.
+
+    torch leaves convolutions of fewer than 16 images on one thread to another kernel, so that an image's features would
+    depend, in the last bits, on the size of its batch and on the number of threads.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.conv2d and len(args) == 7 and not kwargs:
+            pixels, weight, bias, stride, padding, dilation, groups = args
+            if pixels.device.type == "cpu" and isinstance(padding, tuple) and _has_one_dnn():
+                return torch.mkldnn_convolution(pixels, weight, bias, padding, stride, dilation, groups)
+        return func(*args, **(kwargs or {}))
+
+
+def check_precision(name: str, precision: Precision, device: torch.device) -> None:
+    """Refuses precisions below float32 where there is no GPU.
+
+    Raises:
+        ConfigError: The device does not have the precision.
+    """
+    if precision != "float32" and device.type != "cuda":
+        raise ConfigError(f"{name}: precision {precision} needs a cuda device, not {device}; use float32")

@@ -1,0 +1,1 @@
+"""Distillation of the student: losses, order of images, checkpoints and the loop, in plain torch."""

@@ -1,0 +1,88 @@
+"""Checkpoints of one training: what is needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from uniad_ray.archive.object_store import Location, ObjectInfo
+from uniad_ray.errors import StoreError
+from uniad_ray.training.array_file import read_arrays, write_arrays
+
+KEPT = 2
+"""Checkpoints that stay, so that a damaged one has another before it."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after a step.
+
+    Attributes:
+        step: Steps that are done.
+        arrays: Named arrays.
+        document: Whatever else, as JSON types.
+    """
+
+    step: int
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """Checkpoints in a folder, named by their steps, all of one training."""
+
+    def __init__(self, folder: Location, digest: str) -> None:
+        """Names the folder; nothing is read yet.
+
+        Args:
+            folder: Where the checkpoints lie.
+            digest: Of the training; checkpoints of another are never gone on with.
+        """
+        self._folder = folder
+        self._digest = digest
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Stores a checkpoint, and deletes all but the newest."""
+        document = {"step": checkpoint.step, "training": self._digest, "content": dict(checkpoint.document)}
+        write_arrays(self._folder / f"step-{checkpoint.step:08d}.safetensors", checkpoint.arrays, document)
+        for _, stored in list(self._newest_first())[KEPT:]:
+            stored.location.delete()
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole and of this training; others are skipped with a warning."""
+        for step, _ in self._newest_first():
+            try:
+                return self.at(step)
+            except StoreError as error:
+                _logger.warning("a checkpoint is skipped: %s", error)
+        return None
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint after a step.
+
+        Raises:
+            StoreError: It is missing, damaged or of another training.
+        """
+        location = self._folder / f"step-{step:08d}.safetensors"
+        arrays, document = read_arrays(location)
+        if document.get("training") != self._digest or document.get("step") != step:
+            raise StoreError(f"{location}: of another training; delete it")
+        return Checkpoint(step, arrays, document["content"])
+
+    def clear(self) -> None:
+        """Deletes all checkpoints."""
+        for _, stored in list(self._newest_first()):
+            stored.location.delete()
+
+    def _newest_first(self) -> Iterator[tuple[int, ObjectInfo]]:
+        found = [(re.fullmatch(r"step-(\d{8})\.safetensors", info.relative), info) for info in self._folder.list()]
+        yield from sorted(
+            ((int(match[1]), info) for match, info in found if match), key=lambda entry: entry[0], reverse=True
+        )

@@ -1,0 +1,61 @@
+"""The workers that train one student together, or the one that trains it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """This process among those that train together; more than one need torch's process group.
+
+    Attributes:
+        rank: Number of this worker, from 0.
+        world: Number of workers.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes for all."""
+        return self.rank == 0
+
+    def distribute(self, network: nn.Module) -> nn.Module:
+        """Makes gradients the mean of those of all workers; rank 0's running statistics hold for all."""
+        return network if self.world == 1 else nn.parallel.DistributedDataParallel(network)
+
+    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """The mean of each scalar over the workers, the same on all of them."""
+        stacked = torch.stack([value.detach().double() for value in values.values()])
+        return dict(zip(values, (self._sum(stacked) / self.world).tolist(), strict=True))
+
+    def sum(self, value: float, device: torch.device) -> float:
+        """The sum of a number over the workers."""
+        return float(self._sum(torch.tensor(value, dtype=torch.float64, device=device)))
+
+    def from_leader(self, value: int, device: torch.device) -> int:
+        """The leader's number, on all workers."""
+        return int(self.sum(float(value if self.leads else 0), device))
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Gives all workers the leader's running statistics."""
+        if self.world > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def wait(self) -> None:
+        """Waits for all workers."""
+        if self.world > 1:
+            dist.barrier()
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values

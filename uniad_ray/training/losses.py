@@ -1,0 +1,88 @@
+"""What the student is trained to minimise (UniAD, section 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from uniad_ray.experts.patch_features import patch_features
+from uniad_ray.perception.student import DistilledFeatures, LossWeights
+
+
+def low_level_loss(teacher: Sequence[torch.Tensor], student: Sequence[torch.Tensor]) -> torch.Tensor:
+    """L_low: squared differences of each level (eq. 3), averaged over images, channels and cells, summed over levels.
+
+    The paper prints sums over channels and cells; their mean weighs levels of any size alike.
+
+    Args:
+        teacher: Levels of the structural teacher, float32, shape (N, C_l, h_l, w_l).
+        student: Levels of the student, of the same shapes.
+
+    Returns:
+        A scalar.
+    """
+    losses = [functional.mse_loss(ours, theirs) for theirs, ours in zip(teacher, student, strict=True)]
+    return torch.stack(losses).sum()
+
+
+def high_level_loss(
+    teacher: Sequence[torch.Tensor], student: Sequence[torch.Tensor], neighbourhood: int
+) -> torch.Tensor:
+    """L_high: squared differences of the fused features (eq. 1, 2 and 4), averaged over images, channels and cells.
+
+    Pooling, interpolating and joining are linear, so the differences are fused, which takes half the time.
+
+    Args:
+        teacher: Levels of the structural teacher, float32, shape (N, C_l, h_l, w_l).
+        student: Levels of the student, of the same shapes.
+        neighbourhood: Side p of the pooled window.
+
+    Returns:
+        A scalar.
+    """
+    differences = {str(n): ours - theirs for n, (theirs, ours) in enumerate(zip(teacher, student, strict=True))}
+    return patch_features(differences, list(differences), neighbourhood=neighbourhood).square().mean()
+
+
+def logical_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """L_log: squared differences to the logical teacher's field (eq. 10), averaged over images, channels and cells.
+
+    Args:
+        teacher: Field of the logical teacher, float32, shape (N, C, h, w).
+        student: The student's levels brought to its grid and width (eq. 8 and 9), of the same shape.
+
+    Returns:
+        A scalar.
+    """
+    return functional.mse_loss(student, teacher)
+
+
+def distillation_losses(
+    teacher: DistilledFeatures, student: DistilledFeatures, weights: LossWeights, neighbourhood: int
+) -> dict[str, torch.Tensor]:
+    """All losses that are switched on, each as a scalar without its weight.
+
+    Args:
+        teacher: What the teachers say of N images.
+        student: What the student says of them.
+        weights: A weight of 0 switches a loss off; it is not computed.
+        neighbourhood: Side p of the window in L_high.
+
+    Returns:
+        Loss by its name: `low`, `high` and `logical`.
+    """
+    losses = {}
+    if weights.low:
+        losses["low"] = low_level_loss(teacher.levels, student.levels)
+    if weights.high:
+        losses["high"] = high_level_loss(teacher.levels, student.levels, neighbourhood)
+    if weights.logical:
+        losses["logical"] = logical_loss(teacher.logical, student.logical)
+    return losses
+
+
+def weighted_sum(losses: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
+    """The loss that is minimised: eq. 5 and 10 with a weight each."""
+    return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
