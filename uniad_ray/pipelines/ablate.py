@@ -14,7 +14,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import load_config
-from uniad_ray.config.model import FitConfig
+from uniad_ray.config.model import FitConfig, FusionConfig
 from uniad_ray.errors import ConfigError, RunError
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.metrics.metric import ANOMALY_TYPE
@@ -110,7 +110,7 @@ def ablate(
         UserError: As of `fit` and `score`.
     """
     plan = ablation(table, tuple(backbones))
-    configs = {name: _config(plan, name, profile, overrides) for name in plan.overrides}
+    configs = {name: variant_config(plan, name, profile, overrides) for name in plan.overrides}
     root = Location.parse(work)
     with ray_session(address):
         readers = {
@@ -131,7 +131,12 @@ def ablate(
     )
 
 
-def _config(plan: Ablation, variant: str, profile: str, overrides: Sequence[str]) -> FitConfig:
+def variant_config(plan: Ablation, variant: str, profile: str, overrides: Sequence[str]) -> FitConfig:
+    """The configuration of one variant of a table.
+
+    Raises:
+        ConfigError: The profile lacks an expert of the table, or an override does not fit it.
+    """
     config = load_config(profile, [*overrides, *plan.overrides[variant]])
     experts = plan.experts_of(variant)
     missing = sorted(set(experts) - set(config.experts))
@@ -152,7 +157,7 @@ def _run(archive: str, root: Location, config: FitConfig, categories: Sequence[s
     bundles, run = root / "bundles", root / "run"
     if not (run / MANIFEST_NAME).exists():
         _logger.info("fitting variant %s", root.name)
-        report = fit(archive, bundles.uri, config, categories=categories, device=device)
+        report = fit(archive, bundles.uri, config, categories=categories, device=device, accept_unusual=True)
         if report.failed:
             reasons = "; ".join(f"{category}: {reason}" for category, reason in report.failed.items())
             raise RunError(f"variant {root.name}: {reasons}")
@@ -167,7 +172,8 @@ def _figures(index: int, row: AblationRow, reader: RunReader, config: FitConfig)
     for cohort in cohorts(reader):
         bundle = store.load(cohort.category, reader.manifest.plan.bundles[cohort.category].version)
         held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES])
-        fusion = Fusion.fit(config.fusion, {name: held_out[name] for name in row.experts})
+        rule = config.fusion if row.is_weighted else FusionConfig(groups=config.fusion.groups)
+        fusion = Fusion.fit(rule, {name: held_out[name] for name in row.experts})
         calibrations = bundle.manifest.calibration.experts
         raw = {
             name: cohort.experts[name] * calibrations[name].deviation + calibrations[name].mean for name in row.experts

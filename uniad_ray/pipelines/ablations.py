@@ -26,11 +26,13 @@ class AblationRow:
         settings: What the row has and has not, by column.
         experts: Experts that are fused.
         variant: The fit that gives their evidence.
+        is_weighted: Whether the profile's weights are used; without them all terms count the same (eq. 15).
     """
 
     settings: Mapping[str, str]
     experts: tuple[str, ...]
     variant: str = WHOLE
+    is_weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ _DISTILLED = Ablation(
         AblationRow(_marks(_LEVELS, "high-level"), _PAPER, "high-level"),
         AblationRow(_marks(_LEVELS, _LEVELS), _PAPER),
     ),
-    {"low-level": (f"{_LOSSES}=[low, logical]",), "high-level": (f"{_LOSSES}=[high, logical]",), WHOLE: ()},
+    {"low-level": (f"{_LOSSES}.high=0",), "high-level": (f"{_LOSSES}.low=0",), WHOLE: ()},
 )
 
 _TEACHER = "structural teacher, logical teacher"
@@ -111,7 +113,11 @@ _TEACHERS = Ablation(
         AblationRow(_marks(_TEACHER, "logical teacher"), (*_LOGICAL, "text"), "logical-teacher"),
         AblationRow(_marks(_TEACHER, _TEACHER), _PAPER),
     ),
-    {"structural-teacher": (f"{_LOSSES}=[low, high]",), "logical-teacher": (f"{_LOSSES}=[logical]",), WHOLE: ()},
+    {
+        "structural-teacher": (f"{_LOSSES}.logical=0",),
+        "logical-teacher": (f"{_LOSSES}.low=0", f"{_LOSSES}.high=0"),
+        WHOLE: (),
+    },
 )
 
 _TEXTS = Ablation(
@@ -125,10 +131,10 @@ _TEXTS = Ablation(
     {WHOLE: ()},
 )
 
-_PART = "structural, logical, text, relations, discrepancy"
+_PART = "structural, logical, text, relations, discrepancy, weights"
 _BRANCHES = Ablation(
     8,
-    "branches; relations and discrepancy are ours",
+    "branches; relations, discrepancy and the profile's weights are ours",
     (
         AblationRow(_marks(_PART, "structural"), _STRUCTURAL),
         AblationRow(_marks(_PART, "logical"), _LOGICAL),
@@ -140,7 +146,8 @@ _BRANCHES = Ablation(
         AblationRow(_marks(_PART, "structural, relations"), (*_STRUCTURAL, "relations")),
         AblationRow(_marks(_PART, "structural, logical, relations"), (*_STRUCTURAL, *_LOGICAL, "relations")),
         AblationRow(_marks(_PART, "structural, logical, text, relations"), (*_PAPER, "relations")),
-        AblationRow(_marks(_PART, _PART), (*_PAPER, "relations", "discrepancy")),
+        AblationRow(_marks(_PART, _PART.removesuffix(", weights")), EXPERTS),
+        AblationRow(_marks(_PART, _PART), EXPERTS, is_weighted=True),
     ),
     {WHOLE: ()},
 )

@@ -27,7 +27,7 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
         "weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
     )
     pipeline = build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
-    assert pipeline.provides == {"pyramid/level2", "pyramid/level3"}
+    assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
 
 
 @pytest.mark.parametrize(
