@@ -35,6 +35,7 @@ PATHS = {
     "archive_manifest": "`ARCHIVE/manifest.json`",
     "bundle_manifest": "`ROOT/<category>/<version>/manifest.json`",
     "calibration_score": "`ROOT/<category>/<version>/calibration_scores.parquet`",
+    "training_step": "`ROOT/.checkpoints/<digest>/steps/*.parquet`",
     "run_plan": "`RUN/plan.json`",
     "score": "`RUN/scores/<category>/*.parquet`",
     "anomaly_map": "`RUN/maps/<category>/*.parquet`",
@@ -43,6 +44,7 @@ PATHS = {
     "run_manifest": "`RUN/manifest.json`",
     "metric": "`RUN/evaluation/metrics.parquet`",
     "report": "`RUN/report/report.json`",
+    "ablation": "`WORK/table-<number>.parquet`",
 }
 """Where the files of each schema lie, in the order in which they come to be."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from support.profiles import small_config
 from support.trees import mvtec_tree, png, write
 
@@ -280,3 +281,31 @@ def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch
     assert "Map(decode_chunk)" in names[0]
     assert "MapBatches(ChunkScorer)" in names[0]
     assert "Map(decode_chunk)->MapBatches(ChunkScorer)" not in names[0]
+
+
+def test_images_of_another_category_hold_a_bundle_back_until_they_are_accepted(tmp_path: Path) -> None:
+    tree = mvtec_tree(tmp_path / "source/bottle", train=16, good=1, bad=0)
+    foreign = np.zeros((96, 96, 3), dtype=np.uint8)
+    foreign[::8] = (20, 220, 40)
+    buffer = io.BytesIO()
+    Image.fromarray(foreign).save(buffer, format="PNG")
+    write(tree / "train/good/foreign.png", buffer.getvalue())
+    archive, bundles = str(tmp_path / "archive"), str(tmp_path / "bundles")
+    ingest(str(tmp_path / "source"), archive)
+    (held,) = fit(archive, bundles, small_config()).fitted
+    assert [Path(uri).name for uri in held.unusual] == ["foreign.png"]
+    assert not held.published
+    with pytest.raises(BundleError, match="no published bundle"):
+        score(archive, bundles, str(tmp_path / "run"))
+    (accepted,) = fit(archive, bundles, small_config(), accept_unusual=True).fitted
+    assert (accepted.version, accepted.published) == (held.version, True)
+    assert accepted.unusual == held.unusual
+
+
+def test_a_run_says_which_experts_took_part(factory: Path, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    with pytest.raises(BundleError, match="has no expert text; it has patch"):
+        score(str(factory / "archive"), str(factory / "bundles"), run, options=ScoreOptions(experts=("text",)))
+    score(str(factory / "archive"), str(factory / "bundles"), run, options=ScoreOptions(experts=("patch",)))
+    assert read_run(Location.parse(run)).plan.options.experts == ("patch",)
+    assert all([entry["expert"] for entry in row["experts"]] in (["patch"], []) for row in run_rows(run))
