@@ -102,7 +102,7 @@ def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_p
         "memory_size: 50}}",
         "expert_sets.both=[patch, second]",
         "expert_set=both",
-        "fusion.groups={all: [patch, second]}",
+        "fusion={groups: {all: [patch, second]}}",
     )
     fitted = fit_category(normals, config)
     store = BundleStore(str(tmp_path))
