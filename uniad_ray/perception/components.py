@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -122,7 +124,7 @@ class Components:
             FitError: The components are not fitted.
         """
         centres = self._fitted_centres().to(self._device)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             directions = functional.normalize(centres, dim=1)
             similarities, labels = [], []
             for row in range(len(perception)):
@@ -202,6 +204,17 @@ class Components:
             )
         # Many times faster than argmax along the first axis.
         return scores.max(dim=0).indices.to(torch.uint8)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes on one thread: with another number sums round differently, and a label at the border of two flips."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _resized(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -133,6 +133,31 @@ def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> 
                     assert torch.equal(together[name][offset], single[name][0])
 
 
+def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
+    """Wide noisy fields, whose sums torch would round otherwise with other numbers of threads."""
+    noise = np.random.default_rng(0)
+    fields = {
+        name: torch.from_numpy(noise.normal(size=(4, 120, side, side)).astype(np.float32))
+        for name, side in zip(FIELDS, (32, 16), strict=True)
+    }
+    images = noise.integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    perception = Perception(["a", "b", "c", "d"], images, fields)
+    components = Components("part", ComponentsConfig(fields=FIELDS, restarts=1), "cpu")
+    components.fit(lambda: [perception])
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append(components.perceive(perception))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for name, values in found[0].items():
+            assert torch.equal(values, other[name])
+
+
 def test_memory_layout_of_the_fields_does_not_matter(components: Components) -> None:
     plain = perceive(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
