@@ -177,6 +177,7 @@ def test_a_bundle_that_is_gone_is_said_so_and_one_that_is_there_is_described(tmp
         fit_images=3,
         held_out_images=3,
         experts={"patch": ExpertCalibration(mean=0.0, deviation=1.0)},
+        terms={"patch": ExpertCalibration(mean=0.0, deviation=1.0)},
         threshold=Threshold(value=0.5, false_positive_rate=0.1, method="gaussian_tail", images=3),
     )
     weights = {"uri": "random:0", "sha256": "e" * 64, "trained": False}
