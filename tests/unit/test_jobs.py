@@ -16,6 +16,7 @@ ARGUMENTS = {
     "evaluate": ["none"],
     "report": ["none"],
     "compare": ["none", "other"],
+    "ablate": ["none", "--table", "8", "--work", "work"],
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.naming import safe_segment
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
@@ -105,10 +106,13 @@ def ablate(
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
+        ArchiveError: The archive cannot be read.
         ConfigError: There is no such table, or the profile lacks an expert of it.
         RunError: A category could not be fitted.
         UserError: As of `fit` and `score`.
     """
+    source = Location.parse(archive)
+    read_manifest(source)  # a wrong path is said before anything starts
     plan = ablation(table, tuple(backbones))
     configs = {name: variant_config(plan, name, profile, overrides) for name in plan.overrides}
     root = Location.parse(work)
@@ -123,7 +127,7 @@ def ablate(
     return AblationReport(
         table=table,
         title=plan.title,
-        archive=Location.parse(archive).uri,
+        archive=source.uri,
         categories=tuple(sorted(next(iter(readers.values())).manifest.categories)),
         rows=tuple(rows),
         path=path.uri,
