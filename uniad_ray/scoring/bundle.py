@@ -138,7 +138,7 @@ class Bundle:
         chosen = self._chosen(only)
         try:
             experts = build_experts(config, where=self._where, states=self._states("experts", chosen), only=chosen)
-            pipeline = build_pipeline(config, needs_of(experts), device=device, where=self._where)
+            pipeline = build_pipeline(config, needs_of(experts), device=device, where=self._where, check_unused=False)
             pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
         except (ConfigError, KeyError, ValueError) as error:
             raise BundleError(

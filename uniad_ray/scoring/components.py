@@ -44,7 +44,7 @@ def build_experts(
 
 
 def build_pipeline(
-    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, where: str
+    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, where: str, check_unused: bool = True
 ) -> PerceptionPipeline:
     """Loads the networks behind some fields, directly or through another, and no other.
 
@@ -53,6 +53,7 @@ def build_pipeline(
         fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
         device: Torch device.
         where: File or bundle the configuration came from, for messages.
+        check_unused: Whether the options of perceivers that nobody needs are checked as well, which takes seconds.
 
     Raises:
         ConfigError: A class cannot be imported, its options are wrong, or nothing provides a field that is needed.
@@ -60,14 +61,24 @@ def build_pipeline(
     """
     prepared: dict[str, tuple[type[Any], Any]] = {}
     provider_of: dict[str, str] = {}
-    for name, component in config.perceivers.items():
-        found, options = _class_and_options(component, f"perceivers.{name}", where, {"seed": config.seed})
-        prepared[name] = (found, options)
-        provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
+
+    def prepare(name: str) -> None:
+        if name not in prepared:
+            component = config.perceivers[name]
+            found, options = _class_and_options(component, f"perceivers.{name}", where, {"seed": config.seed})
+            prepared[name] = (found, options)
+            provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
+
+    for name in config.perceivers if check_unused else ():
+        prepare(name)
     pending = list(fields)
     chosen: dict[str, Any] = {}
     while pending:
         field, asker = pending.pop()
+        # Most fields begin with the name of their perceiver, so that the others need not be looked at.
+        for name in sorted(config.perceivers, key=lambda name: not field.startswith(f"{name}/")):
+            if field not in provider_of:
+                prepare(name)
         if field not in provider_of:
             raise ConfigError(
                 f"{where}: {asker} needs {field!r}, which no perceiver provides; "

@@ -30,6 +30,15 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
     assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
 
 
+def test_perceivers_that_nobody_needs_are_checked_only_where_that_is_asked_for() -> None:
+    config = small_config("perceivers.student.config.levells=[1]")
+    needs = needs_of(build_experts(config, where="test"))
+    with pytest.raises(ConfigError, match=r"test: perceivers\.student\.config\.levells: unknown key"):
+        build_pipeline(config, needs, device="cpu", where="test")
+    pipeline = build_pipeline(config, needs, device="cpu", where="test", check_unused=False)
+    assert [perceiver.name for perceiver in pipeline.perceivers] == ["pyramid"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
