@@ -10,15 +10,16 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.experts.anomaly_map import anomaly_maps, peak_position
 from uniad_ray.experts.base import Evidence
+from uniad_ray.experts.field_checks import FieldShapes, require_finite
+from uniad_ray.experts.grid_evidence import GridEvidenceConfig, grid_evidence
 from uniad_ray.experts.memory_bank import Selection, select_bank
 from uniad_ray.experts.nearest import Distance, NearestNeighbours
 from uniad_ray.experts.patch_features import as_vectors, patch_features
+from uniad_ray.experts.structural_features import Neighbourhood
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.candidate_sample import CandidateSample
 from uniad_ray.perception.grids import largest_grid
@@ -26,7 +27,7 @@ from uniad_ray.perception.grids import largest_grid
 _DTYPES: dict[str, type[np.floating]] = {"float16": np.float16, "float32": np.float32}
 
 
-class PatchMemoryConfig(StrictModel):
+class PatchMemoryConfig(GridEvidenceConfig):
     """Options of the patch memory.
 
     Attributes:
@@ -42,19 +43,13 @@ class PatchMemoryConfig(StrictModel):
         candidates: The most patch vectors held in memory while fitting, sampled evenly over all normal images.
         projection: Dimensions of the random projection in which the coreset measures distances.
         storage: Type in which the bank is kept; it is rounded to it at fit, so scores survive a round trip.
-        image_score: `max` of the map, or `top_mean`, the mean of its highest share `top_fraction`.
-        top_fraction: Share of the map's pixels in `top_mean`.
-        score_smoothed: Take the image score from the smoothed map; otherwise from the patch distances as they are
-            (PatchCore).
-        map_size: Side of the evidence map.
-        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
         seed: Seed of the sample, the projection and k-means.
     """
 
     fields: tuple[str, ...] = Field(default=("pyramid/level2", "pyramid/level3"), min_length=1)
     grid: int | None = Field(default=None, ge=1, le=512)
     normalise_fields: bool = False
-    neighbourhood: int = Field(default=3, ge=1, le=31)
+    neighbourhood: Neighbourhood = 3
     distance: Distance = "l2"
     neighbours: int = Field(default=1, ge=1, le=100)
     selection: Selection = "coreset"
@@ -62,19 +57,7 @@ class PatchMemoryConfig(StrictModel):
     candidates: int = Field(default=100_000, ge=1, le=20_000_000)
     projection: int = Field(default=64, ge=1)
     storage: Literal["float16", "float32"] = "float16"
-    image_score: Literal["max", "top_mean"] = "max"
-    top_fraction: float = Field(default=0.01, gt=0.0, le=1.0)
-    score_smoothed: bool = True
-    map_size: int = Field(default=64, ge=1, le=2048)
-    smoothing: float = Field(default=1.0, ge=0.0, le=100.0)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-
-    @field_validator("neighbourhood")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("neighbourhood must be odd, so that a patch lies in its middle")
-        return value
 
 
 class PatchMemory:
@@ -90,7 +73,7 @@ class PatchMemory:
         self.name = name
         self.needs = frozenset(config.fields)
         self._config = config
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes = FieldShapes(name, self.needs)
         self._bank: np.ndarray | None = None
         self._nearest: NearestNeighbours | None = None
 
@@ -104,14 +87,9 @@ class PatchMemory:
             FitError: No image came, a feature is not finite or beyond float16, or the shape of a field changes.
         """
         sample = CandidateSample(self._config.candidates, self._config.seed)
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes = FieldShapes(self.name, self.needs)
         for perception in stream():
-            for name, shape in self._field_shapes(perception).items():
-                if shape != shapes.setdefault(name, shape):
-                    raise FitError(
-                        f"{self.name}: {name} has shape {shape} for image {perception.row_keys[0]} but {shapes[name]} "
-                        "for those before; give all images of a category the same input size"
-                    )
+            shapes.observe(perception)
             for row, row_key in enumerate(perception.row_keys):
                 vectors = self._patch_vectors(perception, row)
                 self._check_range(vectors, row_key)
@@ -145,19 +123,12 @@ class PatchMemory:
         """
         if self._nearest is None:
             raise self._not_fitted()
-        shapes = self._field_shapes(perception)
-        if shapes != self._shapes:
-            raise BundleError(
-                f"{self.name}: fitted on fields of shape {self._shapes} but the image has {shapes}; "
-                "score with the networks and the input size of the bundle, or fit again"
-            )
+        self._shapes.check(perception)
         grid = self._grid(perception)
         grids = np.empty((len(perception), *grid), dtype=np.float32)
         for row in range(len(perception)):
             grids[row] = self._nearest.distances(self._patch_vectors(perception, row)).reshape(grid)
-        maps = anomaly_maps(grids, self._config.map_size, self._config.smoothing)
-        scores = self._image_scores(maps if self._config.score_smoothed else grids)
-        return Evidence(scores=scores, maps=maps, reasons=[self._reason(one) for one in maps])
+        return grid_evidence(self.name, grids, self._config)
 
     def state(self) -> State:
         """The bank, in its storage type, shape (M, C), and the shapes (C, h, w) of the fields behind it.
@@ -167,8 +138,7 @@ class PatchMemory:
         """
         if self._bank is None:
             raise self._not_fitted()
-        document = {"shapes": {name: list(shape) for name, shape in self._shapes.items()}}
-        return State(arrays={"bank": self._bank}, document=document)
+        return State(arrays={"bank": self._bank}, document={"shapes": self._shapes.document()})
 
     @classmethod
     def from_state(cls, name: str, config: PatchMemoryConfig, state: State) -> Self:
@@ -182,10 +152,10 @@ class PatchMemory:
         if bank is None or bank.ndim != 2 or not bank.size or not isinstance(shapes, dict):
             raise BundleError(f"{name}: the bundle holds no patch bank; fit the category again")
         expert = cls(name, config)
-        expert._keep(np.asarray(bank), {field: tuple(shape) for field, shape in shapes.items()})
+        expert._keep(np.asarray(bank), FieldShapes.from_document(name, shapes))
         return expert
 
-    def _keep(self, bank: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> None:
+    def _keep(self, bank: np.ndarray, shapes: FieldShapes) -> None:
         self._bank = bank
         self._shapes = shapes
         self._nearest = NearestNeighbours(bank.astype(np.float32), self._config.distance, self._config.neighbours)
@@ -210,29 +180,10 @@ class PatchMemory:
             )
             return as_vectors(features[0])
 
-    def _field_shapes(self, perception: Perception) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(map(int, perception.fields[name].shape[1:])) for name in self._config.fields}
-
     def _check_range(self, vectors: torch.Tensor, row_key: str) -> None:
-        largest = float(vectors.abs().amax())
-        if not np.isfinite(largest):
-            raise FitError(
-                f"{self.name}: image {row_key} has features that are not finite; remove the image or check the weights"
-            )
-        if largest > float(np.finfo(_DTYPES[self._config.storage]).max):
+        require_finite(self.name, row_key, vectors)
+        if float(vectors.abs().amax()) > float(np.finfo(_DTYPES[self._config.storage]).max):
             raise FitError(
                 f"{self.name}: features of image {row_key} are too large for {self._config.storage}; "
                 "set storage to float32"
             )
-
-    def _image_scores(self, grids: np.ndarray) -> np.ndarray:
-        flat = grids.reshape(len(grids), grids.shape[1] * grids.shape[2])
-        if self._config.image_score == "max":
-            return np.asarray(flat.max(axis=1))
-        count = max(1, round(self._config.top_fraction * flat.shape[1]))
-        highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, flat.shape[1] - count :]
-        return np.asarray(np.sort(highest, axis=1).mean(axis=1, dtype=np.float32))
-
-    def _reason(self, anomaly_map: np.ndarray) -> list[str]:
-        row, column = peak_position(anomaly_map)
-        return [f"{self.name.replace('_', ' ')}: strongest at row {row:.2f}, column {column:.2f} of the image"]
