@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 from uniad_ray.errors import BundleError
 from uniad_ray.experts.instance_kinds import NO_KIND, find_kinds
 from uniad_ray.experts.instances import Instances
-from uniad_ray.experts.relation_bank import Deviation, RelationBank, measure
+from uniad_ray.experts.part_grid import PartGrid
+from uniad_ray.experts.relation_bank import Deviation, Measurement, RelationBank, measure
 
 _COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3, "shapes": 4}
 
@@ -23,6 +24,7 @@ class InstanceBank:
     Attributes:
         kinds: int64, shape (n,): the kind of each, in the order of the images.
         kind_count: The number of kinds.
+        grid: The cells that normal instances keep to.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class InstanceBank:
         self.kind_count = int(kinds.max(initial=NO_KIND)) + 1
         self._descriptor = _Descriptor(instances, weights)
         self._looks = self._descriptor(instances)
+        self.grid = PartGrid.learn(instances.boxes[kinds != NO_KIND], owners[kinds != NO_KIND], images)
         rows = [np.flatnonzero(owners == image) for image in range(images)]
         self._relations = RelationBank(
-            [measure(_rows(instances, each), kinds[each], self._looks[each], self.kind_count) for each in rows]
+            [self._measure(_rows(instances, each), kinds[each], self._looks[each]) for each in rows]
         )
 
     @classmethod
@@ -76,7 +79,10 @@ class InstanceBank:
         looks = self._descriptor(instances)
         known = len(self.kinds) > 0
         kinds = self.kinds[cdist(looks, self._looks).argmin(axis=1)] if known else np.full(len(instances), NO_KIND)
-        return self._relations.deviations(measure(instances, kinds, looks, self.kind_count))
+        return self._relations.deviations(self._measure(instances, kinds, looks))
+
+    def _measure(self, instances: Instances, kinds: np.ndarray, looks: np.ndarray) -> list[Measurement]:
+        return measure(instances, kinds, looks, self.kind_count, self.grid)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The bank as arrays; `document` goes beside them."""

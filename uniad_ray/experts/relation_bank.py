@@ -12,14 +12,16 @@ from scipy.spatial.distance import cdist
 
 from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.part_grid import PartGrid
 
 Attribute = Literal[
-    "count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
+    "count", "cell_count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
 ]
 
 # What measuring alone does to a value, in its unit: 2 % of the image's side, a colour hardly to be told apart.
 _TOLERANCE: Final[Mapping[Attribute, float]] = {
     "count": 0.1,
+    "cell_count": 0.1,
     "look": 0.1,
     "colour": 2.0,
     "place": 0.02,
@@ -39,11 +41,11 @@ class Relation(NamedTuple):
     """What is measured, of instances of which kinds.
 
     Attributes:
-        attribute: `count` of a kind; `look` (the descriptor), `colour`, `place`, `row` and `column` of an instance; and
-            of two instances `row_step` and `column_step` from the first to the second, the `gap` between their boxes
-            and their `colour_pair`.
+        attribute: `count` of a kind, and `cell_count` of a kind in a cell of the grid; `look` (the descriptor),
+            `colour`, `place`, `row` and `column` of an instance; and of two instances `row_step` and `column_step`
+            from the first to the second, the `gap` between their boxes and their `colour_pair`.
         kind: The kind of the instance, or of the first of two.
-        other: The kind of the second of two; the same as `kind` where there is one.
+        other: The kind of the second of two; the same as `kind` where there is one; of a `cell_count` the cell.
     """
 
     attribute: Attribute
@@ -81,7 +83,9 @@ class Deviation:
     strengths: np.ndarray
 
 
-def measure(instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_count: int) -> list[Measurement]:
+def measure(
+    instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_count: int, grid: PartGrid
+) -> list[Measurement]:
     """Measures all relations of one image; instances of no kind have a `look` only.
 
     Args:
@@ -89,10 +93,12 @@ def measure(instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_cou
         kinds: int64, shape (n,).
         looks: float32, shape (n, D): their descriptors.
         kind_count: The number of kinds.
+        grid: The cells; with a single one there are no counts of cells.
     """
     members = {kind: np.flatnonzero(kinds == kind) for kind in range(NO_KIND, kind_count)}
     found = [Measurement(Relation("look", kind, kind), looks[each], each[:, None]) for kind, each in members.items()]
     del members[NO_KIND]
+    shares = grid.shares(instances.boxes)
     for kind, each in members.items():
         centres = instances.centres[each]
         values: dict[Attribute, np.ndarray] = {
@@ -103,6 +109,8 @@ def measure(instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_cou
         }
         found.append(Measurement(Relation("count", kind, kind), np.array([[len(each)]], dtype=np.float32), each[None]))
         found += [Measurement(Relation(name, kind, kind), value, each[:, None]) for name, value in values.items()]
+        if len(grid) > 1:
+            found += _cell_counts(kind, each, shares[each])
     for kind, other in itertools.combinations_with_replacement(members, 2):
         pairs = np.array(list(_pairs(members[kind], members[other], alike=kind == other)), dtype=np.int64).reshape(
             -1, 2
@@ -110,6 +118,13 @@ def measure(instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_cou
         values = _of_two(instances, pairs[:, 0], pairs[:, 1], alike=kind == other)
         found += [Measurement(Relation(name, kind, other), value, pairs) for name, value in values.items()]
     return [one for one in found if len(one.values)]
+
+
+def _cell_counts(kind: int, members: np.ndarray, shares: np.ndarray) -> Iterator[Measurement]:
+    counts = shares.sum(axis=0, keepdims=True, dtype=np.float32)
+    for cell in range(shares.shape[1]):
+        inside = members[shares[:, cell] > 0.5][None]
+        yield Measurement(Relation("cell_count", kind, cell), counts[:, [cell]], inside)
 
 
 def _pairs(first: np.ndarray, second: np.ndarray, *, alike: bool) -> Iterator[tuple[int, int]]:
@@ -140,7 +155,8 @@ class RelationBank:
     The distance is set against the one that is usual between normal images: the root mean square of each value's
     distance to the nearest one of another image, with one value more that is as odd as values of the attribute are
     spread. So a rule that held 60 times counts more than one that held six times, and what follows no rule is never
-    far from normal. Counts are few numbers in a row: their distances are set against their standard deviation.
+    far from normal. The counts of a kind are few numbers in a row: their distances are set against their standard
+    deviation.
     """
 
     def __init__(self, images: Sequence[Sequence[Measurement]]) -> None:
@@ -184,7 +200,9 @@ def _spreads(values: Mapping[Relation, np.ndarray]) -> dict[Attribute, float]:
     squared: dict[Attribute, list[np.ndarray]] = {}
     for relation, each in values.items():
         squared.setdefault(relation.attribute, []).append(np.square(each - each.mean(axis=0)).sum(axis=1))
-    return {attribute: float(np.sqrt(np.concatenate(each).mean())) for attribute, each in squared.items()}
+    spreads = {attribute: float(np.sqrt(np.concatenate(each).mean())) for attribute, each in squared.items()}
+    # Most cells are always empty; what would be odd is one part more or less.
+    return spreads | {"cell_count": 1.0}
 
 
 def _usual_distance(values: np.ndarray, owners: np.ndarray, spread: float) -> float:

@@ -7,6 +7,7 @@ from typing import Final
 
 from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
 
 _MOST_REASONS: Final = 3
@@ -14,14 +15,15 @@ _MOST_REASONS: Final = 3
 _CLEARLY_BROKEN: Final = 3.0
 
 
-def relation_reasons(deviations: Sequence[Deviation], instances: Instances) -> list[str]:
+def relation_reasons(deviations: Sequence[Deviation], instances: Instances, grid: PartGrid) -> list[str]:
     """At most three sentences, the most broken relation first; none where no relation is clearly broken.
 
-    Parts are numbered from 1; places and distances are shares of the image's side.
+    Parts, rows and columns of the grid are numbered from 1; places and distances are shares of the image's side.
 
     Args:
         deviations: Of one image.
         instances: Its instances.
+        grid: The cells that normal instances keep to.
     """
     broken = sorted(
         (
@@ -32,16 +34,20 @@ def relation_reasons(deviations: Sequence[Deviation], instances: Instances) -> l
         ),
         key=lambda each: -each[0],
     )
-    sentences = dict.fromkeys(_sentence(one, position, instances) for _, one, position in broken)
+    sentences = dict.fromkeys(_sentence(one, position, instances, grid) for _, one, position in broken)
     return list(sentences)[:_MOST_REASONS]
 
 
-def _sentence(deviation: Deviation, position: int, instances: Instances) -> str:
+def _sentence(deviation: Deviation, position: int, instances: Instances, grid: PartGrid) -> str:
     attribute, kind, other = deviation.measurement.relation
     value, nearest = float(deviation.measurement.values[position, 0]), float(deviation.nearest[position, 0])
     part, other_part = _part(kind), _part(other)
     if attribute == "count":
         return f"{nearest:.0f} of {part} expected, {value:.0f} found"
+    if attribute == "cell_count":
+        row, column = grid.position(other)
+        cell = f"the cell in row {row + 1}, column {column + 1}"
+        return f"{round(nearest, 1):g} of {part} expected in {cell}, {round(value, 1):g} found"
     if attribute == "gap":
         return f"the gap between {part} and {other_part} is {value:.2f}, {nearest:.2f} in the nearest normal image"
     if attribute == "colour_pair":
@@ -53,8 +59,8 @@ def _sentence(deviation: Deviation, position: int, instances: Instances) -> str:
             return f"two of {part} lie {value:.2f} apart {direction}, {nearest:.2f} in the nearest normal image"
         where, usual = (f"{abs(step):.2f} {after if step > 0 else before}" for step in (value, nearest))
         return f"{other_part} lies {where} {part}, {usual} it in the nearest normal image"
-    row, column = instances.centres[deviation.measurement.members[position, 0]]
-    at = f"{part} at row {row:.2f}, column {column:.2f}"
+    down, across = instances.centres[deviation.measurement.members[position, 0]]
+    at = f"{part} at row {down:.2f}, column {across:.2f}"
     if attribute == "look":
         return f"{at} looks as in no normal image"
     if attribute == "colour":

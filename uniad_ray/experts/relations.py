@@ -25,6 +25,7 @@ from uniad_ray.experts.field_checks import FieldShapes, require_finite
 from uniad_ray.experts.instance_bank import InstanceBank
 from uniad_ray.experts.instance_kinds import NO_KIND, count_regularity
 from uniad_ray.experts.instances import Instances, describe_instances, find_regions
+from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
 from uniad_ray.experts.relation_reasons import relation_reasons
 from uniad_ray.perception.base import Perception, PerceptionStream, State
@@ -110,8 +111,8 @@ class Relations:
         Returns:
             Scores: log(1 + s), s being the strength of the most broken relation in distances usual in normal images.
             The map paints each part with the most broken relation it has a part in, and the usual places of a kind of
-            which there are too few. Up to three sentences an image, none where no relation is clearly broken. A feature
-            that is not finite makes the score NaN.
+            which there are too few, all over the image or in a cell of the learned grid. Up to three sentences an
+            image, none where no relation is clearly broken. A feature that is not finite makes the score NaN.
 
         Raises:
             BundleError: The fields do not have the shapes of the fit.
@@ -130,8 +131,8 @@ class Relations:
             regions, instances = self._instances(perception, row)
             deviations = bank.deviations(instances)
             scores[row] = np.log1p(max((one.strengths.max() for one in deviations), default=0.0))
-            maps[row] = self._painted(regions, deviations)
-            reasons[row] = relation_reasons(deviations, instances)
+            maps[row] = self._painted(regions, deviations, bank.grid)
+            reasons[row] = relation_reasons(deviations, instances, bank.grid)
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
@@ -225,16 +226,19 @@ class Relations:
             first = last
         return np.asarray(occupancy / np.maximum(occupancy.max(axis=(1, 2), keepdims=True), 1.0))
 
-    def _painted(self, regions: np.ndarray, deviations: Sequence[Deviation]) -> np.ndarray:
+    def _painted(self, regions: np.ndarray, deviations: Sequence[Deviation], grid: PartGrid) -> np.ndarray:
         """The map of one image before it is smoothed: float32, shape (map_size, map_size)."""
         side = self._config.map_size
         of_instances = np.zeros(int(regions.max()) + 1)
         usual_places = np.zeros((side, side))
+        cells = grid.cells(side, side)
         for one in deviations:
             relation, members = one.measurement.relation, one.measurement.members
             np.maximum.at(of_instances, members + 1, one.strengths[:, None])
-            if relation.attribute == "count" and one.measurement.values[0, 0] < one.nearest[0, 0]:
-                usual_places = np.maximum(usual_places, self._occupancy[relation.kind] * one.strengths[0])
+            if relation.attribute in ("count", "cell_count") and one.measurement.values[0, 0] < one.nearest[0, 0]:
+                missing = self._occupancy[relation.kind] * one.strengths[0]
+                missing = missing if relation.attribute == "count" else np.where(cells == relation.other, missing, 0.0)
+                usual_places = np.maximum(usual_places, missing)
         painted = np.maximum(of_instances[evenly_spaced(regions, side, side)], usual_places)
         return np.asarray(np.log1p(painted), dtype=np.float32)
 

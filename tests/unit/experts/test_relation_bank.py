@@ -5,9 +5,11 @@ import pytest
 
 from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Attribute, Measurement, Relation, RelationBank, measure
 
 BOXES = [[0.1, 0.1, 0.2, 0.2], [0.5, 0.1, 0.6, 0.4], [0.8, 0.7, 0.9, 0.8]]
+NO_GRID = PartGrid(np.empty(0), np.empty(0))
 COLOURS = [[50.0, 1.0, 2.0], [60.0, 5.0, 9.0], [40.0, 1.0, 1.0]]
 
 
@@ -22,9 +24,9 @@ def instances() -> Instances:
     )
 
 
-def measured(*kinds: int) -> dict[Relation, Measurement]:
+def measured(*kinds: int, grid: PartGrid = NO_GRID) -> dict[Relation, Measurement]:
     looks = np.arange(6, dtype=np.float64).reshape(3, 2)
-    return {one.relation: one for one in measure(instances(), np.array(kinds), looks, 2)}
+    return {one.relation: one for one in measure(instances(), np.array(kinds), looks, 2, grid)}
 
 
 def of(attribute: Attribute, *values: float, kind: int = 0) -> list[Measurement]:
@@ -76,6 +78,38 @@ def test_an_instance_of_no_kind_has_only_a_look() -> None:
     assert set(found) == {Relation("look", NO_KIND, NO_KIND), Relation("count", 0, 0), Relation("count", 1, 1)}
     assert found[Relation("count", 0, 0)].values.tolist() == [[0.0]]
     assert found[Relation("look", NO_KIND, NO_KIND)].members.tolist() == [[0], [1], [2]]
+
+
+def test_a_grid_adds_the_counts_of_its_cells() -> None:
+    grid = PartGrid(np.array([0.3]), np.array([0.2]))
+
+    found = measured(0, 1, 1, grid=grid)
+
+    counts = [float(found[Relation("cell_count", 0, cell)].values[0, 0]) for cell in range(4)]
+    assert counts == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-6)
+    # A third of the second instance lies left of the line.
+    np.testing.assert_allclose(found[Relation("cell_count", 1, 2)].values, [[1 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(found[Relation("cell_count", 1, 3)].values, [[5 / 3]], rtol=1e-6)
+    assert found[Relation("cell_count", 1, 3)].members.tolist() == [[1, 2]]
+    assert found[Relation("cell_count", 1, 2)].members.tolist() == [[]]
+
+
+def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed() -> None:
+    grid = PartGrid(np.empty(0), np.array([0.5]))
+    places = np.random.default_rng(0).random((60, 2)) * [0.9, 0.3]
+
+    def one_at(row: float, column: float) -> list[Measurement]:
+        box = np.array([[row, column, row + 0.1, column + 0.1]], dtype=np.float32)
+        alone = Instances(box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32), ())
+        return measure(alone, np.zeros(1, dtype=np.int64), np.zeros((1, 2)), 1, grid)
+
+    bank = RelationBank([one_at(*place) for place in places.tolist()])
+
+    found = {one.measurement.relation: float(one.strengths[0]) for one in bank.deviations(one_at(0.4, 0.6))}
+    usual = np.sqrt(1 / 61)
+    assert found[Relation("cell_count", 0, 0)] == pytest.approx(1 / (usual + 0.1))
+    assert found[Relation("cell_count", 0, 1)] == pytest.approx(1 / (usual + 0.1))
+    assert found[Relation("count", 0, 0)] == 0.0
 
 
 def test_strength_equals_a_plain_reference() -> None:

@@ -5,10 +5,12 @@ import pytest
 
 from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Attribute, Deviation, Measurement, Relation
 from uniad_ray.experts.relation_reasons import relation_reasons
 
 PAIR = np.array([[0.25, 0.5], [0.75, 0.5]], dtype=np.float32)
+GRID = PartGrid(np.array([0.5]), np.array([0.3, 0.6]))
 INSTANCES = Instances(PAIR, np.zeros((2, 4)), np.zeros((2, 3)), np.zeros((2, 4)), ())
 
 
@@ -23,6 +25,8 @@ def broken(
     ("deviation", "sentence"),
     [
         (broken("count", 2, 2, 1, 2), "2 of part 3 expected, 1 found"),
+        (broken("cell_count", 2, 4, 0, 1), "1 of part 3 expected in the cell in row 2, column 2, 0 found"),
+        (broken("cell_count", 0, 2, 1.53, 2), "2 of part 1 expected in the cell in row 1, column 3, 1.5 found"),
         (broken("look", 0, 0, 0, 0), "part 1 at row 0.75, column 0.50 looks as in no normal image"),
         (
             broken("look", NO_KIND, NO_KIND, 0, 0),
@@ -52,7 +56,7 @@ def broken(
     ],
 )
 def test_a_broken_relation_is_said_in_a_sentence(deviation: Deviation, sentence: str) -> None:
-    assert relation_reasons([deviation], INSTANCES) == [sentence]
+    assert relation_reasons([deviation], INSTANCES, GRID) == [sentence]
 
 
 def test_the_most_broken_come_first_and_none_comes_twice() -> None:
@@ -65,10 +69,11 @@ def test_the_most_broken_come_first_and_none_comes_twice() -> None:
             broken("count", 3, 3, 1, 2, strength=5.0),
         ],
         INSTANCES,
+        GRID,
     )
 
     assert found == [f"2 of part {part} expected, 1 found" for part in (2, 3, 4)]
 
 
 def test_what_is_usual_is_no_reason() -> None:
-    assert relation_reasons([broken("count", 0, 0, 1, 2, strength=3.0)], INSTANCES) == []
+    assert relation_reasons([broken("count", 0, 0, 1, 2, strength=3.0)], INSTANCES, GRID) == []
