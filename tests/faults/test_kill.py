@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,7 +88,10 @@ def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) ->
     run(*arguments, str(factory / "undisturbed"))
     out = factory / "worker-killed"
     process = subprocess.Popen(
-        command(*arguments, str(out)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(*arguments, str(out), "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         wait_for(lambda: len(list((out / "scores").rglob("*.parquet"))) >= 3, process)
@@ -95,12 +99,15 @@ def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) ->
         assert victims, "no scoring worker was found"
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        assert process.wait(timeout=400) == 0
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert all_bytes(out) == all_bytes(factory / "undisturbed")
+    # Ray says on stdout that a worker died, unless it is kept from it.
+    assert json.loads(output)["run"] == Location.parse(out).uri
 
 
 @pytest.mark.slow

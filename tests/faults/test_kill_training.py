@@ -70,8 +70,8 @@ def finish(process: subprocess.Popen[bytes]) -> State:
         assert process.returncode == 0
     finally:
         end(process)
-    # Ray says on stdout that a worker died.
-    return read_student(Location.parse(json.loads(output.splitlines()[-1])["bottle"]))
+    # Nothing else may be on stdout, whatever Ray has to say of dead workers.
+    return read_student(Location.parse(json.loads(output)["bottle"]))
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from support.trees import mvtec_tree, png, write
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.errors import ConfigError, RunError
+from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.perception.base import State
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.normals import ArchiveNormals
@@ -103,3 +103,34 @@ def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(arc
     with pytest.raises(RunError, match="3 training workers with 2 threads each do not fit 4 CPUs"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=3, threads=2)
     assert train_students(archive, tiny_fit(), [], root, cluster=cluster).states == {}
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(archive: str, tmp_path: Path) -> None:
+    cluster = Cluster(logical_cpus=8, physical_cpus=8, gpus=0, node_cpus=8)
+    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
+        train_students(archive, tiny_fit(), [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, workers=3)
+
+
+def test_errors_of_a_fit_name_images_by_their_source(archive: str) -> None:
+    images = normals(archive, "nut")
+    second = images.rows[1].row_key
+    uri = images.by_source_uri({second: ""}).popitem()[0]
+    assert uri.endswith(".png")
+
+    with pytest.raises(FitError) as caught, images.naming_images():
+        raise FitError(f"image {second} is odd, digest {'0' * 64}")
+    assert str(caught.value) == f"image {uri} is odd, digest {'0' * 64}"
+    with pytest.raises(FitError, match=r"^nothing to name: 0{32}$"), images.naming_images():
+        raise FitError(f"nothing to name: {'0' * 32}")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_that_ends_in_no_number_names_the_images_by_their_source(archive: str, s3_prefix: str) -> None:
+    config = tiny_fit(training={"learning_rate": 1e30})
+    with ray_session() as cluster:
+        trained = train_students(
+            archive, config, [job(archive, "nut")], Location.parse(s3_prefix), cluster=cluster, workers=1, threads=1
+        )
+    reason = trained.failed["nut/final"]
+    assert "the loss of the student is" in reason
+    assert reason.count("source/nut/train/good/") == 4

@@ -215,14 +215,15 @@ def _fit_one(
     source = Location.parse(archive)
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, category, config.input_size)
-    fitted = fit_category(
-        normals,
-        config,
-        device=chosen,
-        where=where,
-        train=find_trained(category, normals.rows, states),
-        on_perceived=lambda images: counter.add.remote(images),
-    )
+    with normals.naming_images():
+        fitted = fit_category(
+            normals,
+            config,
+            device=chosen,
+            where=where,
+            train=find_trained(category, normals.rows, states),
+            on_perceived=lambda images: counter.add.remote(images),
+        )
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},
         "normal_images": len(normals.rows),

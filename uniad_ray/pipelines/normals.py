@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from uniad_ray.errors import FitError, ImageError
 from uniad_ray.scoring.perceptions import NormalImage
 
 FITTED_SPLITS = ("train", "validation")
+_ROW_KEY = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 class ArchiveNormals:
@@ -67,6 +70,23 @@ class ArchiveNormals:
             chunk, position = self._places[index]
             found[self._table(chunk).column("source_uri")[position].as_py()] = notes[self.rows[index].row_key]
         return dict(sorted(found.items()))
+
+    @contextmanager
+    def naming_images(self) -> Iterator[None]:
+        """Puts source URIs where a `FitError` that leaves the block speaks of row keys.
+
+        Raises:
+            FitError: The one that was raised, with names for people.
+        """
+        try:
+            yield
+        except FitError as error:
+            names = {
+                key: uri for uri, key in self.by_source_uri({key: key for key in _ROW_KEY.findall(str(error))}).items()
+            }
+            if not names:
+                raise
+            raise FitError(_ROW_KEY.sub(lambda key: names.get(key[0], key[0]), str(error))) from error
 
     def _list(
         self, manifest: ArchiveManifest, category: str, splits: Sequence[str]

@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 from uniad_ray.errors import RunError, UniadRayError
@@ -96,6 +97,18 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         _check_reachable(target)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # Ray says on stdout that a worker died, where `--json` has its document.
+    with redirect_stdout(sys.stderr):
+        _start(target)
+        try:
+            yield _cluster(can_grow=bool(target))
+        finally:
+            ray.shutdown()
+
+
+def _start(target: str | None) -> None:
+    import ray
+
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
     try:
         if target:
@@ -120,10 +133,6 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
             else "Ray cannot be started on this machine"
         )
         raise RunError(f"{where}: {_first_line(error)}") from error
-    try:
-        yield _cluster(can_grow=bool(target))
-    finally:
-        ray.shutdown()
 
 
 def local_cpus() -> int:

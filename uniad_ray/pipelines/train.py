@@ -85,6 +85,7 @@ def train_students(
 
     Raises:
         RunError: The workers do not fit the cluster, or died again and again.
+        ConfigError: A batch cannot be shared by the workers.
         UserError: The archive, the configuration or the weights are not as they should be.
     """
     if not jobs:
@@ -98,7 +99,8 @@ def train_students(
             f"{workers} training workers with {threads} threads each do not fit {cluster.logical_cpus:.0f} CPUs; "
             "take fewer workers or threads"
         )
-    images = {name: _images_of_training(config, name, where) for name in {job.student for job in jobs}}
+    sharing = workers if len(jobs) < workers else 1
+    images = {name: _images_of_training(config, name, where, sharing) for name in {job.student for job in jobs}}
     import ray
 
     board = ray.remote(_Board).options(num_cpus=0).remote()
@@ -150,11 +152,13 @@ class _Board:
         return {"states": self._states, "failed": self._failed}
 
 
-def _images_of_training(config: FitConfig, student: str, where: str) -> int:
+def _images_of_training(config: FitConfig, student: str, where: str, sharing: int) -> int:
     """Images that pass through a student until its training ends, and a check of the options before workers start."""
-    from uniad_ray.training.distillation import student_config
+    from uniad_ray.training.distillation import check_batch_size, student_config
 
-    training = student_config(_student(config, student, where)).training
+    options = student_config(_student(config, student, where))
+    check_batch_size(options, sharing)
+    training = options.training
     return training.iterations * training.batch_size
 
 
@@ -252,15 +256,16 @@ def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int,
     needs = [(name, f"the training of {job.student}") for name in sorted(student.training_needs)]
     teachers = build_pipeline(task.config, needs, device=device, where=task.where)
     config = student_config(student)
-    training = Distillation(config, teachers, normals, indices, group=group, device=device)
-    folder = Location.parse(task.root) / training.digest
     batch = config.training.batch_size
 
     def advance(step: int) -> None:
         if group.leads:
             task.board.advance.remote(job.key, step * batch)
 
-    training.run(folder, on_step=advance)
+    with normals.naming_images():
+        training = Distillation(config, teachers, normals, indices, group=group, device=device)
+        folder = Location.parse(task.root) / training.digest
+        training.run(folder, on_step=advance)
     return training.iterations * batch, folder / STATE_NAME
 
 

@@ -99,6 +99,19 @@ class _Standing:
     looks_without_better: int = 0
 
 
+def check_batch_size(config: StudentConfig, workers: int) -> None:
+    """Refuses a number of workers that a batch cannot be divided by, before any of them starts.
+
+    Raises:
+        ConfigError: The batch size is not a multiple of it.
+    """
+    if config.training.batch_size % workers:
+        raise ConfigError(
+            f"batch_size {config.training.batch_size} cannot be shared by {workers} workers; use a multiple of their "
+            "number"
+        )
+
+
 class Distillation:
     """One training of one student, alone or as one worker of a group.
 
@@ -137,11 +150,7 @@ class Distillation:
         self._group = group or WorkerGroup()
         self._device = torch.device(device)
         check_precision("the training of the student", config.training.precision, self._device)
-        if config.training.batch_size % self._group.world:
-            raise ConfigError(
-                f"batch_size {config.training.batch_size} cannot be shared by {self._group.world} workers; "
-                "use a multiple of their number"
-            )
+        check_batch_size(config, self._group.world)
         rows = sorted((images.rows[index].row_key, index) for index in indices)
         members = [index for _, index in rows]
         trained, held_out = held_out_split([images.rows[i].image_id for i in members], config.training.held_out)
@@ -231,7 +240,7 @@ class Distillation:
         row: dict[str, Any] = dict(self._group.mean({**losses, "loss": total}))
         if not math.isfinite(row["loss"]):
             raise FitError(
-                f"the loss of the student is {row['loss']} at step {step + 1}; look at the images with the row keys "
+                f"the loss of the student is {row['loss']} at step {step + 1}; look at the images "
                 f"{self._names(step)}, or lower learning_rate"
             )
         optimiser.zero_grad()
