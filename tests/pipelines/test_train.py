@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from support.trees import mvtec_tree, png, write
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.perception.base import State
 from uniad_ray.pipelines.ingest import ingest
@@ -50,9 +52,16 @@ def normals(archive: str, category: str) -> ArchiveNormals:
     return ArchiveNormals(source, read_manifest(source), category, 64)
 
 
-def job(archive: str, category: str) -> TrainingJob:
+def job(archive: str, category: str, student: str = "student") -> TrainingJob:
     keys = tuple(row.row_key for row in normals(archive, category).rows)
-    return TrainingJob(f"{category}/final", category, "student", keys)
+    return TrainingJob(f"{category}/{student}", category, student, keys)
+
+
+def fit_with_students(**students: dict[str, Any]) -> FitConfig:
+    """The tiny fit with more students, each with changes of its own."""
+    config = tiny_fit()
+    more = {name: tiny_fit(**changes).perceivers["student"] for name, changes in students.items()}
+    return config.model_copy(update={"perceivers": {**config.perceivers, **more}})
 
 
 def trained_here(archive: str, category: str) -> State:
@@ -68,18 +77,24 @@ def assert_same(one: State, other: State) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_jobs_on_workers_of_their_own_give_the_students_of_a_training_in_one_process(
-    archive: str, s3_prefix: str
-) -> None:
+def test_jobs_on_workers_of_their_own_end_or_fail_as_in_one_process(archive: str, s3_prefix: str) -> None:
     root = Location.parse(s3_prefix) / "trainings"
+    config = fit_with_students(
+        divergent={"training": {"learning_rate": 1e30}},
+        misfit={"initial": {"source": {"uri": "random:0"}, "modules": ["conv1"]}},
+    )
     jobs = [job(archive, name) for name in (*CATEGORIES, "copies")]
+    jobs += [job(archive, "nut", student) for student in ("divergent", "misfit")]
     with ray_session() as cluster:
-        trained = train_students(archive, tiny_fit(), jobs, root, cluster=cluster, workers=2, threads=1)
-    assert trained.states.keys() == {"bottle/final", "nut/final"}
-    assert trained.failed.keys() == {"copies/final"}
-    assert "1 distinct normal images" in trained.failed["copies/final"]
+        trained = train_students(archive, config, jobs, root, cluster=cluster, workers=2, threads=1)
+    assert trained.states.keys() == {"bottle/student", "nut/student"}
+    assert trained.failed.keys() == {"copies/student", "nut/divergent", "nut/misfit"}
+    assert "1 distinct normal images" in trained.failed["copies/student"]
+    assert "the loss of the student is" in trained.failed["nut/divergent"]
+    assert trained.failed["nut/divergent"].count("source/nut/train/good/") == 4
+    assert "random:0 has no file to load" in trained.failed["nut/misfit"]
     for name in CATEGORIES:
-        assert_same(read_student(trained.states[f"{name}/final"]), trained_here(archive, name))
+        assert_same(read_student(trained.states[f"{name}/student"]), trained_here(archive, name))
     assert [info.relative.rpartition("/")[2] for info in root.list(suffix=".safetensors")] == [STATE_NAME] * 2
 
 
@@ -122,15 +137,3 @@ def test_errors_of_a_fit_name_images_by_their_source(archive: str) -> None:
     assert str(caught.value) == f"image {uri} is odd, digest {'0' * 64}"
     with pytest.raises(FitError, match=r"^nothing to name: 0{32}$"), images.naming_images():
         raise FitError(f"nothing to name: {'0' * 32}")
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_a_training_that_ends_in_no_number_names_the_images_by_their_source(archive: str, s3_prefix: str) -> None:
-    config = tiny_fit(training={"learning_rate": 1e30})
-    with ray_session() as cluster:
-        trained = train_students(
-            archive, config, [job(archive, "nut")], Location.parse(s3_prefix), cluster=cluster, workers=1, threads=1
-        )
-    reason = trained.failed["nut/final"]
-    assert "the loss of the student is" in reason
-    assert reason.count("source/nut/train/good/") == 4

@@ -252,14 +252,16 @@ def rename_efficientnet_lite(state: Mapping[str, torch.Tensor], network: nn.Modu
         network: timm's network of the same size; its blocks tell how `_blocks.N` are spread over stages.
 
     Returns:
-        The same tensors by timm's names; names without a rule are kept, so that loading reports them.
+        The same tensors by timm's names; names without a rule are kept, so that loading reports them. So are all names
+        for a network that is no EfficientNet.
     """
+    stages = getattr(network, "blocks", nn.Sequential())
     places = [
         (
             f"blocks.{stage}.{index}",
             _LITE_INVERTED_RESIDUAL if hasattr(block, "conv_pwl") else _LITE_DEPTHWISE_SEPARABLE,
         )
-        for stage, blocks in enumerate(network.get_submodule("blocks").children())
+        for stage, blocks in enumerate(stages.children())
         for index, block in enumerate(blocks.children())
     ]
     renamed: dict[str, torch.Tensor] = {}

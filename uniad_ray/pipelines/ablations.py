@@ -15,7 +15,8 @@ _LOGICAL = ("logical_teacher", "logical_student")
 _PAPER = (*_STRUCTURAL, *_LOGICAL, "text")
 EXPERTS = (*_PAPER, "relations", "discrepancy")
 """Every expert that some table fuses."""
-_LOSSES = "perceivers.student.config.losses"
+_STUDENT = "perceivers.student.config"
+_LOSSES = f"{_STUDENT}.losses"
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,25 @@ def ablation(table: int, backbones: tuple[str, ...]) -> Ablation:
 
 
 def _backbones(names: tuple[str, ...]) -> Ablation:
+    same, given, random = "as the teacher", "as the profile says", "random"
+    from_scratch = f"{_STUDENT}.initial=null"
     return Ablation(
         4,
         "backbone of the student",
         (
-            AblationRow({"backbone": "as the teacher"}, _PAPER),
-            *(AblationRow({"backbone": name}, _PAPER, variant=f"student-{name}") for name in names),
+            AblationRow({"backbone": same, "initial weights": given}, _PAPER),
+            AblationRow({"backbone": same, "initial weights": random}, _PAPER, variant="from-scratch"),
+            *(
+                AblationRow({"backbone": name, "initial weights": random}, _PAPER, variant=f"student-{name}")
+                for name in names
+            ),
         ),
-        {WHOLE: (), **{f"student-{name}": (f"perceivers.student.config.architecture={name}",) for name in names}},
+        {
+            WHOLE: (),
+            "from-scratch": (from_scratch,),
+            # Initial weights are those of one architecture.
+            **{f"student-{name}": (f"{_STUDENT}.architecture={name}", from_scratch) for name in names},
+        },
     )
 
 

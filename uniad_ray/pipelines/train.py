@@ -12,7 +12,7 @@ from typing import Any
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
-from uniad_ray.errors import FitError, RunError, UserError
+from uniad_ray.errors import ConfigError, FitError, RunError, UserError, WeightsError
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, unwrap
 
@@ -230,11 +230,12 @@ def _work(task: _Task) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     together = len(task.jobs) < world
     group = WorkerGroup(rank, world) if together else WorkerGroup()
+    # Of one job alone, and, where they train together, raised by all workers; whatever else goes wrong restarts them.
+    of_the_job = (FitError, ConfigError) if together else (FitError, ConfigError, WeightsError)
     for job in task.jobs if together else task.jobs[rank::world]:
         try:
             images, location = _train(task, job, group, device)
-        except FitError as error:
-            # Of this job alone, and raised by all workers that train it; whatever else goes wrong restarts the group.
+        except of_the_job as error:
             ray.get(task.board.fail.remote(job.key, str(error)))
         else:
             ray.get(task.board.finish.remote(job.key, images, location.uri))

@@ -204,6 +204,12 @@ def test_a_module_that_is_not_there_is_named() -> None:
         build_student(tiny_student(architecture="tf_efficientnet_lite0", initial=initial), SHAPES)
 
 
+def test_initial_weights_of_another_network_are_refused() -> None:
+    initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["conv1"]}
+    with pytest.raises(WeightsError, match=r"does not fit the network: .* check architecture and key_mapping"):
+        build_student(tiny_student(initial=initial), SHAPES)
+
+
 def test_initial_weights_must_be_in_a_file() -> None:
     config = tiny_student(initial={"source": {"uri": "random:1"}, "modules": ["conv1"]})
     with pytest.raises(WeightsError, match="random:1 has no file to load"):

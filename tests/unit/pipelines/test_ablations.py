@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from uniad_ray.config.loading import load_config
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.student import LossWeights, StudentConfig
+from uniad_ray.perception.student import LossWeights, StudentConfig, TeacherShapes, build_student
 from uniad_ray.pipelines.ablate import variant_config
 from uniad_ray.pipelines.ablations import EXPERTS, WHOLE, ablation
 
@@ -51,9 +52,22 @@ def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
 
 def test_table_four_trains_the_backbones_that_are_asked_for() -> None:
     plan = ablation(4, ("resnet18", "resnet34"))
-    assert [row.settings["backbone"] for row in plan.rows] == ["as the teacher", "resnet18", "resnet34"]
-    config = variant_config(plan, "student-resnet34", "embedded", [])
-    assert config.perceivers["student"].config["architecture"] == "resnet34"
+    backbones = ["as the teacher", "as the teacher", "resnet18", "resnet34"]
+    assert [row.settings["backbone"] for row in plan.rows] == backbones
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
+    plan = ablation(4, ("resnet18",))
+    config = variant_config(plan, plan.rows[row].variant, "embedded", [])
+    student = StudentConfig.model_validate(config.perceivers["student"].config)
+    shapes = TeacherShapes(levels=[(24, 8, 8), (40, 4, 4), (112, 2, 2)], logical=(120, 2, 2))
+
+    network = build_student(student, shapes)
+
+    assert student.architecture == ("tf_efficientnet_lite0", "tf_efficientnet_lite0", "resnet18")[row]
+    assert (student.initial is None) == (row > 0)
+    assert [level.shape[1] for level in network(torch.zeros(1, 3, 32, 32)).levels] == [24, 40, 112]
 
 
 def test_another_table_or_a_profile_without_its_experts_is_a_clear_error() -> None:
