@@ -114,7 +114,14 @@ def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) ->
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
     out = factory / "interrupted"
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out", str(out)]
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests in the background of a shell ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 300
     while not list((out / "scores").rglob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
