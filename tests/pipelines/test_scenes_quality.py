@@ -18,9 +18,10 @@ from uniad_ray.pipelines.score import score
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_patches_tell_structural_anomalies_and_not_logical_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_patches_tell_structural_anomalies_and_not_logical_ones(seed: int, tmp_path: Path) -> None:
     source, archive, bundles, run = (str(tmp_path / name) for name in ("source", "archive", "bundles", "run"))
-    write_scenes(source, SceneConfig(seed=1))
+    write_scenes(source, SceneConfig(seed=seed))
     ingest(source, archive)
     fit(archive, bundles, load_config("embedded"))
     score(archive, bundles, run, options=ScoreOptions(splits=("test",)))

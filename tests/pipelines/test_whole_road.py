@@ -1,4 +1,4 @@
-"""Every verb from the command line: on S3, and on a running cluster of one CPU."""
+"""Every verb from the command line: on S3, and on a running cluster of one and of two CPUs."""
 
 from __future__ import annotations
 
@@ -84,14 +84,15 @@ def running_cluster(cpus: int) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_running_cluster_of_one_cpu_is_joined_and_left_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_small_running_cluster_is_joined_and_left_running(
+    cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
-    with running_cluster(1) as address:
+    with running_cluster(cpus) as address:
         joined = ["--address", address]
         assert verb("ingest", str(tree), archive, "--chunk-images=3", *joined)["images"] == 10
         assert len(verb("fit", archive, "--bundles", bundles, *SMALL, *joined)["fitted"]) == 1

@@ -236,9 +236,8 @@ class Relations:
             relation, members = one.measurement.relation, one.measurement.members
             np.maximum.at(of_instances, members + 1, one.strengths[:, None])
             if relation.attribute in ("count", "cell_count") and one.measurement.values[0, 0] < one.nearest[0, 0]:
-                missing = self._occupancy[relation.kind] * one.strengths[0]
-                missing = missing if relation.attribute == "count" else np.where(cells == relation.other, missing, 0.0)
-                usual_places = np.maximum(usual_places, missing)
+                where = (cells == relation.other) | (relation.attribute == "count")
+                usual_places = np.maximum(usual_places, where * self._occupancy[relation.kind] * one.strengths[0])
         painted = np.maximum(of_instances[evenly_spaced(regions, side, side)], usual_places)
         return np.asarray(np.log1p(painted), dtype=np.float32)
 

@@ -47,6 +47,11 @@ def test_of_many_gaps_the_widest_five_are_taken() -> None:
     assert len(learn(boxes).column_lines) == 5
 
 
+def test_a_narrow_gap_is_chance_and_has_no_line() -> None:
+    assert len(learn([[0.1, 0.1, 0.2, 0.2], [0.1, 0.22, 0.2, 0.3]])) == 1
+    assert len(learn([[0.1, 0.1, 0.2, 0.2], [0.1, 0.24, 0.2, 0.3]])) == 2
+
+
 def test_no_part_at_all_gives_one_cell() -> None:
     assert len(PartGrid.learn(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), 3)) == 1
 
