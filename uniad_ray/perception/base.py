@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+
+from uniad_ray.perception.segments import Segments
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,66 @@ class Perception:
         fields: Tensors by field name, such as `pyramid/level2`; shape (N, C, h, w), on the perceiving device; float32,
             but for maps of labels, which are uint8.
         texts: N texts by field name, such as `description/text`.
+        segments: The `Segments` of each image by field name, such as `parts/segments`.
+        vectors: Vectors of the n segments of each image by field name: N arrays, each float32, shape (n, D).
     """
 
     row_keys: Sequence[str]
     images: np.ndarray
     fields: Mapping[str, torch.Tensor] = field(default_factory=dict)
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    segments: Mapping[str, Sequence[Segments]] = field(default_factory=dict)
+    vectors: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of images N."""
         return len(self.row_keys)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all fields that are there, of every kind."""
+        return frozenset().union(*(getattr(self, kind) for kind in _KINDS))
+
+    def restricted(self, names: Collection[str]) -> Perception:
+        """The batch with those of its fields that are among some names."""
+        return self._with(
+            {
+                kind: {name: values for name, values in sorted(getattr(self, kind).items()) if name in names}
+                for kind in _KINDS
+            }
+        )
+
+    def extended(self, produced: Fields) -> Perception:
+        """The batch with more fields, each told apart by what it holds."""
+        kinds: dict[str, dict[str, Any]] = {kind: dict(getattr(self, kind)) for kind in _KINDS}
+        for name, values in produced.items():
+            kinds[_kind(values)][name] = values
+        return self._with(kinds)
+
+    def joined(self, other: Perception) -> Perception:
+        """The batch with the fields of another perception of the same images."""
+        return self._with({kind: {**getattr(self, kind), **getattr(other, kind)} for kind in _KINDS})
+
+    def _with(self, kinds: Mapping[str, Mapping[str, Any]]) -> Perception:
+        return Perception(self.row_keys, self.images, **kinds)
+
+
+_KINDS: Final = ("fields", "texts", "segments", "vectors")
+
+
+def _kind(values: torch.Tensor | Sequence[Any]) -> str:
+    if isinstance(values, torch.Tensor):
+        return "fields"
+    if isinstance(values[0], str):
+        return "texts"
+    return "segments" if isinstance(values[0], Segments) else "vectors"
+
 
 PerceptionStream = Callable[[], Iterable[Perception]]
 """Starts a fresh pass over the normal perceptions each time it is called."""
 
-Fields = Mapping[str, torch.Tensor | Sequence[str]]
-"""What a perceiver gives: a tensor with one entry an image, or one text an image, by field name."""
+Fields = Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]
+"""What a perceiver gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +113,7 @@ class Perceiver(Protocol):
             perception: The batch with at least the fields in `needs`.
 
         Returns:
-            One tensor, or N texts, for each name in `provides`.
+            One tensor, or one text, segments or array of vectors an image, for each name in `provides`.
         """
         ...
 

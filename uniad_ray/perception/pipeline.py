@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perceiver, Perception, State, StatefulPerceiver
@@ -93,20 +92,15 @@ class PerceptionPipeline:
         Raises:
             ConfigError: A wanted field is neither there nor provided.
         """
-        fields, texts = dict(perception.fields), dict(perception.texts)
-        for perceiver in self.perceivers_for(wanted, frozenset(fields) | frozenset(texts)):
-            known = Perception(perception.row_keys, perception.images, *_restrict(fields, texts, perceiver.needs))
-            produced = perceiver.perceive(known)
+        known = perception
+        for perceiver in self.perceivers_for(wanted, perception.names):
+            produced = perceiver.perceive(known.restricted(perceiver.needs))
             if produced.keys() != perceiver.provides:
                 raise ValueError(
                     f"{perceiver.name} returned the fields {sorted(produced)} and promised {sorted(perceiver.provides)}"
                 )
-            for name, values in produced.items():
-                if isinstance(values, torch.Tensor):
-                    fields[name] = values
-                else:
-                    texts[name] = values
-        return Perception(perception.row_keys, perception.images, *_restrict(fields, texts, wanted))
+            known = known.extended(produced)
+        return known.restricted(wanted)
 
     def states(self) -> dict[str, State]:
         """What the stateful perceivers learned, by name."""
@@ -124,16 +118,6 @@ class PerceptionPipeline:
     def lineage(self, wanted: frozenset[str]) -> dict[str, Any]:
         """The lineage of each perceiver behind the wanted fields, by its name."""
         return {perceiver.name: perceiver.lineage() for perceiver in self.perceivers_for(wanted)}
-
-
-def _restrict(
-    fields: Mapping[str, torch.Tensor], texts: Mapping[str, Sequence[str]], names: Iterable[str]
-) -> tuple[dict[str, torch.Tensor], dict[str, Sequence[str]]]:
-    ordered = sorted(names)
-    return (
-        {name: fields[name] for name in ordered if name in fields},
-        {name: texts[name] for name in ordered if name in texts},
-    )
 
 
 def _providers(perceivers: Sequence[Perceiver]) -> dict[str, Perceiver]:

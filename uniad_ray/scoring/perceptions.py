@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from safetensors.torch import save_file
 
 from uniad_ray.perception.base import Perception, PerceptionStream
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.perception.segments import Segments
 
 _IMAGE = "images"
+# No field has it in its name.
+_PART = "#"
 
 
 @dataclass(frozen=True)
@@ -177,12 +180,7 @@ class ExtendedPerceptions:
                 if not is_stored:
                     self._shelf.put(self._pipeline.extend(perception, self._fields), with_images=False)
                 own = self._shelf.get(perception.row_keys, added)
-                yield Perception(
-                    perception.row_keys,
-                    perception.images,
-                    {name: values for name, values in perception.fields.items() if name in wanted} | dict(own.fields),
-                    {name: values for name, values in perception.texts.items() if name in wanted} | dict(own.texts),
-                )
+                yield perception.restricted(wanted).joined(own)
 
 
 class _Shelf:
@@ -199,27 +197,49 @@ class _Shelf:
     def put(self, perception: Perception, *, with_images: bool) -> None:
         for position, key in enumerate(perception.row_keys):
             tensors = {name: tensor[position].contiguous().cpu() for name, tensor in perception.fields.items()}
+            records: dict[str, Any] = {name: values[position] for name, values in perception.texts.items()}
+            for name, vectors in perception.vectors.items():
+                tensors[name] = torch.from_numpy(np.ascontiguousarray(vectors[position]))
+                records[name] = None
+            for name, values in perception.segments.items():
+                segments = values[position]
+                records[name] = {"size": segments.size, "names": segments.names}
+                for part, array in segments.arrays().items():
+                    tensors[f"{name}{_PART}{part}"] = torch.from_numpy(np.ascontiguousarray(array))
             if with_images:
                 tensors[_IMAGE] = torch.from_numpy(np.array(perception.images[position]))
-            texts = {name: json.dumps(values[position]) for name, values in perception.texts.items()}
-            save_file(tensors, self._folder / f"{key}.safetensors", metadata=texts)
+            metadata = {name: json.dumps(record) for name, record in records.items()}
+            save_file(tensors, self._folder / f"{key}.safetensors", metadata=metadata)
             self._keys.add(key)
 
     def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:
         images: list[np.ndarray] = []
-        fields: dict[str, list[torch.Tensor]] = {}
-        texts: dict[str, list[str]] = {}
+        fields: dict[str, list[Any]] = {}
         for key in row_keys:
             with safe_open(self._folder / f"{key}.safetensors", framework="pt") as stored:
                 names = set(stored.keys())
+                records = {name: json.loads(text) for name, text in (stored.metadata() or {}).items()}
                 if _IMAGE in names:
                     images.append(stored.get_tensor(_IMAGE).numpy())
-                for name in sorted(wanted & names):
+                for name in sorted(wanted & names - records.keys()):
                     fields.setdefault(name, []).append(stored.get_tensor(name))
-                for name, text in (stored.metadata() or {}).items():
-                    if name in wanted:
-                        texts.setdefault(name, []).append(json.loads(text))
+                for name in sorted(wanted & records.keys()):
+                    fields.setdefault(name, []).append(_record(stored, name, records[name]))
         stacked = np.stack(images) if images else np.zeros((len(row_keys), 0, 0, 3), dtype=np.uint8)
-        return Perception(
-            list(row_keys), stacked, {name: torch.stack(parts) for name, parts in fields.items()}, dict(texts)
-        )
+        found = {
+            name: torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+            for name, values in fields.items()
+        }
+        return Perception(list(row_keys), stacked).extended(found)
+
+
+def _record(stored: Any, name: str, record: Any) -> str | np.ndarray | Segments:
+    """A text; or vectors, of which nothing but the array is stored; or segments."""
+    if isinstance(record, str):
+        return record
+    if record is None:
+        return np.asarray(stored.get_tensor(name).numpy())
+    prefix = f"{name}{_PART}"
+    parts = [key for key in stored.keys() if key.startswith(prefix)]  # noqa: SIM118
+    arrays = {key.removeprefix(prefix): stored.get_tensor(key).numpy() for key in parts}
+    return Segments.restored(arrays, tuple(record["size"]), record["names"])
