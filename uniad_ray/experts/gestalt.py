@@ -1,0 +1,81 @@
+"""The most similar of many texts by Gestalt pattern matching (Ratcliff and Obershelp), found without comparing all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from cydifflib import SequenceMatcher
+from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cdist
+
+# Beyond what rounding can do to a ratio of two whole numbers.
+_ROUNDING: Final = 1e-9
+
+
+class Match(NamedTuple):
+    """The most similar text.
+
+    Attributes:
+        position: Its position among the texts; the first of those that are alike.
+        ratio: Its similarity, in 0..1: 1 for the same text.
+    """
+
+    position: int
+    ratio: float
+
+
+def gestalt_ratio(text: str, query: str) -> float:
+    """Similarity by Gestalt pattern matching, as `difflib.SequenceMatcher(None, text, query, autojunk=False).ratio()`.
+
+    Twice the number of characters in matching blocks over the number of all characters. It depends on the order of the
+    two where several longest blocks are to be had.
+
+    Args:
+        text: A text of the bank.
+        query: The text that is looked up.
+
+    Returns:
+        A number in 0..1; 1 for the same text, two empty ones included.
+    """
+    return float(SequenceMatcher(None, text, query, autojunk=False).ratio())
+
+
+class GestaltIndex:
+    """Finds exactly what comparing with every text would find.
+
+    The matching blocks are a common subsequence, so that the longest one bounds the ratio from above. It is much
+    quicker to find: texts are compared in the order of their bounds, until the best ratio is above all that are left.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Takes the texts; repeated ones cost nothing.
+
+        Raises:
+            ValueError: There is no text.
+        """
+        first: dict[str, int] = {}
+        for position, text in enumerate(texts):
+            first.setdefault(text, position)
+        if not first:
+            raise ValueError("there is no text to be similar to")
+        self._positions = first
+        self._texts = list(first)
+        self._lengths = np.array([len(text) for text in self._texts])
+
+    def nearest(self, query: str) -> Match:
+        """The most similar text; of several the first."""
+        if query in self._positions:
+            return Match(self._positions[query], 1.0)
+        shared = cdist([query], self._texts, scorer=LCSseq.similarity, dtype=np.int32)[0]
+        bounds = 2.0 * shared / np.maximum(self._lengths + len(query), 1)
+        best = Match(-1, -1.0)
+        for candidate in np.argsort(-bounds, kind="stable"):
+            if bounds[candidate] < best.ratio - _ROUNDING:
+                break
+            text = self._texts[candidate]
+            found = Match(self._positions[text], gestalt_ratio(text, query))
+            if (found.ratio, -found.position) > (best.ratio, -best.position):
+                best = found
+        return best
