@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from scipy import ndimage
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.perception.grids import evenly_spaced
 
 FeatureGroup = Literal["area", "colour_ratio", "colour", "quantity"]
 Feature = Literal["area", "colour_ratio", "colour_a", "colour_b", "quantity"]
@@ -132,14 +133,6 @@ def cielab_colour(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     xyz = linear @ (_RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)).T
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     return 500.0 * (f[..., 0] - f[..., 1]), 200.0 * (f[..., 1] - f[..., 2])
-
-
-def evenly_spaced(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The pixels in the middles of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
-    height, width = pixels.shape[:2]
-    row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
-    column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)
-    return np.asarray(pixels[row[:, None], column])
 
 
 def _mean_by_label(values: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:

@@ -13,10 +13,11 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.component_bank import ComponentBank, Standardise
-from uniad_ray.experts.component_features import ComponentFeatureConfig, component_features, evenly_spaced
+from uniad_ray.experts.component_features import ComponentFeatureConfig, component_features
 from uniad_ray.experts.component_reasons import component_reasons
 from uniad_ray.experts.field_checks import FieldShapes
 from uniad_ray.perception.base import Perception, PerceptionStream, State
+from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.image_sample import ImageSample
 
 _FEWEST_IMAGES = 2

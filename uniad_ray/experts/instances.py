@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from uniad_ray.experts.component_features import cielab_colour, evenly_spaced
-
-MOST_INSTANCES: Final = 32
-"""The most instances of an image; of more the largest are kept."""
-
-_EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=bool)
-# Opening with it removes lines of one pixel.
-_TWO_BY_TWO: Final = np.ones((2, 2), dtype=bool)
+from uniad_ray.experts.component_features import cielab_colour
+from uniad_ray.perception.grids import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -45,32 +38,10 @@ class Instances:
         return len(self.centres)
 
 
-def find_regions(mask: np.ndarray, smallest: float, largest: float) -> np.ndarray:
-    """Numbers the connected pieces of a mask; holes belong to the piece around them.
-
-    Args:
-        mask: bool, shape (h, w).
-        smallest: Least area of a piece, as a share of the image.
-        largest: Most area, likewise.
-
-    Returns:
-        uint8, shape (h, w): 0 outside of the pieces, 1..n in them.
-    """
-    solid = ndimage.binary_fill_holes(ndimage.binary_opening(mask, structure=_TWO_BY_TWO))
-    pieces, count = ndimage.label(solid, structure=_EIGHT_NEIGHBOURS)
-    areas = np.bincount(pieces.ravel(), minlength=count + 1) / mask.size
-    areas[0] = 0.0
-    fitting = np.flatnonzero((areas >= smallest) & (areas <= largest))
-    kept = np.sort(fitting[np.argsort(-areas[fitting], kind="stable")[:MOST_INSTANCES]])
-    numbers = np.zeros(count + 1, dtype=np.uint8)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return np.asarray(numbers[pieces])
-
-
 def describe_instances(
     regions: np.ndarray, mask: np.ndarray, image: np.ndarray, fields: Sequence[torch.Tensor]
 ) -> Instances:
-    """Describes the pieces that `find_regions` numbered.
+    """Describes the pieces that `uniad_ray.perception.regions.find_regions` numbered.
 
     Args:
         regions: uint8, shape (h, w).

@@ -20,16 +20,18 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
-from uniad_ray.experts.component_features import evenly_spaced
 from uniad_ray.experts.field_checks import FieldShapes, require_finite
 from uniad_ray.experts.instance_bank import InstanceBank
-from uniad_ray.experts.instance_kinds import NO_KIND, count_regularity
-from uniad_ray.experts.instances import Instances, describe_instances, find_regions
+from uniad_ray.experts.instance_kinds import NO_KIND
+from uniad_ray.experts.instances import Instances, describe_instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
 from uniad_ray.experts.relation_reasons import relation_reasons
 from uniad_ray.perception.base import Perception, PerceptionStream, State
+from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.image_sample import ImageSample
+from uniad_ray.perception.regions import find_regions
+from uniad_ray.perception.regularity import count_regularity
 
 _SIDE: Final = 128
 _SIDE_FOR_COUNTING: Final = 64

@@ -12,11 +12,11 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
-from uniad_ray.experts.component_features import evenly_spaced
 from uniad_ray.experts.description_comparison import Difference, compare_descriptions
 from uniad_ray.experts.gestalt import GestaltIndex
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.descriptions import Description
+from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.segments import Segments
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -30,3 +31,11 @@ def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     if height >= grid[0] and width >= grid[1]:
         return F.adaptive_avg_pool2d(field, grid)
     return F.interpolate(field, size=grid, mode="bilinear", align_corners=False)
+
+
+def evenly_spaced(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The pixels in the middles of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
+    height, width = pixels.shape[:2]
+    row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
+    column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)
+    return np.asarray(pixels[row[:, None], column])

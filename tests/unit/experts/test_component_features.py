@@ -14,8 +14,8 @@ from uniad_ray.experts.component_features import (
     cielab_colour,
     component_features,
     count_pieces,
-    evenly_spaced,
 )
+from uniad_ray.perception.grids import evenly_spaced
 
 RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (128, 128, 128)
 

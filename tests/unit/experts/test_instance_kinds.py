@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.experts.instance_kinds import NO_KIND, count_regularity, find_kinds
+from uniad_ray.experts.instance_kinds import NO_KIND, find_kinds
 
 BOLT, NUT, SCRAP = (0.0, 0.0), (10.0, 0.0), (0.0, 10.0)
 
@@ -20,19 +20,6 @@ def drawn(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
             rows.append((*(np.array(SCRAP) + rng.normal(size=2) * 2.0), image, NO_KIND))
     found = np.array(rows)
     return found[:, :2], found[:, 2].astype(np.int64), found[:, 3].astype(np.int64)
-
-
-def test_regularity_of_hand_computed_counts() -> None:
-    assert count_regularity(np.ones(50, dtype=int)) == pytest.approx(0.5 * np.log(13))
-    assert count_regularity(np.array([0, 1] * 25)) == pytest.approx(0.5 * np.log(7 / 4))
-    assert count_regularity(np.zeros(50, dtype=int)) == 0.0
-    assert count_regularity(np.array([0, 4] * 25)) < 0.0
-
-
-def test_regularity_of_chance_is_about_zero() -> None:
-    counts = np.random.default_rng(0).poisson(3.0, size=20_000)
-
-    assert count_regularity(counts) == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_steady_part_of_two_colours_is_one_kind_and_scraps_are_none() -> None:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from uniad_ray.experts.instances import MOST_INSTANCES, Instances, describe_instances, find_regions
+from uniad_ray.experts.instances import Instances, describe_instances
+from uniad_ray.perception.regions import find_regions
 
 FIELD = torch.arange(2 * 8 * 8, dtype=torch.float32).reshape(2, 8, 8)
 
@@ -24,38 +25,10 @@ def described(mask: np.ndarray, image: np.ndarray | None = None, *fields: torch.
     return describe_instances(find_regions(mask, 0.001, 0.9), mask, image, fields or (FIELD,))
 
 
-def test_pieces_are_numbered_and_those_too_small_or_too_large_are_left_out() -> None:
-    mask = mask_of((2, 2, 6, 6), (10, 2, 12, 4), (2, 12, 30, 30))
-
-    regions = find_regions(mask, 10 / 1024, 400 / 1024)
-
-    assert regions.dtype == np.uint8
-    np.testing.assert_array_equal(regions > 0, mask_of((2, 2, 6, 6)))
-
-
-def test_lines_of_one_pixel_do_not_join_pieces() -> None:
-    mask = mask_of((2, 2, 8, 8), (2, 20, 8, 26), (4, 8, 5, 20))
-
-    assert find_regions(mask, 0.001, 0.9).max() == 2
-
-
-def test_holes_belong_to_their_piece() -> None:
+def test_the_share_of_holes_is_part_of_the_shape() -> None:
     mask = mask_of((4, 4, 14, 14)) & ~mask_of((7, 7, 11, 11))
 
-    regions = find_regions(mask, 0.001, 0.9)
-
-    np.testing.assert_array_equal(regions == 1, mask_of((4, 4, 14, 14)))
     assert described(mask).shapes[0, 3] == pytest.approx(16 / 100)
-
-
-def test_of_too_many_pieces_the_largest_are_kept() -> None:
-    boxes = [(6 * row, 6 * column, 6 * row + 3, 6 * column + 3) for row in range(7) for column in range(7)]
-    mask = mask_of(*boxes, (42, 0, 47, 5), side=48)
-
-    regions = find_regions(mask, 0.0001, 0.9)
-
-    assert regions.max() == MOST_INSTANCES
-    assert regions[44, 2] > 0
 
 
 def test_place_box_and_axes_equal_a_plain_reference() -> None:
