@@ -10,10 +10,10 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.instance_kinds import NO_KIND, find_kinds
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation, Measurement, RelationBank, measure
+from uniad_ray.perception.object_kinds import NO_KIND, find_kinds
 
 _COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3, "shapes": 4}
 

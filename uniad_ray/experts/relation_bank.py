@@ -10,9 +10,9 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
+from uniad_ray.perception.object_kinds import NO_KIND
 
 Attribute = Literal[
     "count", "cell_count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"

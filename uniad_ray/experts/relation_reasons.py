@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
+from uniad_ray.perception.object_kinds import NO_KIND
 
 _MOST_REASONS: Final = 3
 # In distances that are usual in normal images.

@@ -22,7 +22,6 @@ from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.field_checks import FieldShapes, require_finite
 from uniad_ray.experts.instance_bank import InstanceBank
-from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances, describe_instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
@@ -30,6 +29,7 @@ from uniad_ray.experts.relation_reasons import relation_reasons
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.image_sample import ImageSample
+from uniad_ray.perception.object_kinds import NO_KIND
 from uniad_ray.perception.regions import find_regions
 from uniad_ray.perception.regularity import count_regularity
 

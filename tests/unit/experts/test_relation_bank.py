@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Attribute, Measurement, Relation, RelationBank, measure
+from uniad_ray.perception.object_kinds import NO_KIND
 
 BOXES = [[0.1, 0.1, 0.2, 0.2], [0.5, 0.1, 0.6, 0.4], [0.8, 0.7, 0.9, 0.8]]
 NO_GRID = PartGrid(np.empty(0), np.empty(0))

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.experts.instance_kinds import NO_KIND
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Attribute, Deviation, Measurement, Relation
 from uniad_ray.experts.relation_reasons import relation_reasons
+from uniad_ray.perception.object_kinds import NO_KIND
 
 PAIR = np.array([[0.25, 0.5], [0.75, 0.5]], dtype=np.float32)
 GRID = PartGrid(np.array([0.5]), np.array([0.3, 0.6]))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.experts.instance_kinds import NO_KIND, find_kinds
+from uniad_ray.perception.object_kinds import NO_KIND, find_kinds
 
 BOLT, NUT, SCRAP = (0.0, 0.0), (10.0, 0.0), (0.0, 10.0)
 
