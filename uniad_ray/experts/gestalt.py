@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -58,6 +59,7 @@ class GestaltIndex:
         first: dict[str, int] = {}
         for position, text in enumerate(texts):
             first.setdefault(text, position)
+        self._single = {text for text, count in Counter(texts).items() if count == 1}
         if not first:
             raise ValueError("there is no text to be similar to")
         self._positions = first
@@ -68,11 +70,30 @@ class GestaltIndex:
         """The most similar text; of several the first."""
         if query in self._positions:
             return Match(self._positions[query], 1.0)
+        return self._search(query, self._bounds(query))
+
+    def nearest_other(self, query: str) -> Match:
+        """The most similar text when one copy of the query itself is left out, such as to compare texts of the bank.
+
+        Raises:
+            ValueError: There is no other text.
+        """
+        if query not in self._single:
+            return self.nearest(query)
+        bounds = self._bounds(query)
+        bounds[self._texts.index(query)] = -np.inf
+        if not np.isfinite(bounds).any():
+            raise ValueError("there is no other text")
+        return self._search(query, bounds)
+
+    def _bounds(self, query: str) -> np.ndarray:
         shared = cdist([query], self._texts, scorer=LCSseq.similarity, dtype=np.int32)[0]
-        bounds = 2.0 * shared / np.maximum(self._lengths + len(query), 1)
+        return np.asarray(2.0 * shared / np.maximum(self._lengths + len(query), 1))
+
+    def _search(self, query: str, bounds: np.ndarray) -> Match:
         best = Match(-1, -1.0)
         for candidate in np.argsort(-bounds, kind="stable"):
-            if bounds[candidate] < best.ratio - _ROUNDING:
+            if bounds[candidate] < best.ratio - _ROUNDING or np.isneginf(bounds[candidate]):
                 break
             text = self._texts[candidate]
             found = Match(self._positions[text], gestalt_ratio(text, query))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Literal, Self
 
@@ -21,6 +22,9 @@ from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.segments import Segments
 
 _MOST_REASONS: Final = 3
+_MOST_COMPARED: Final = 500
+# A difference that at most about the square root of all normal images have.
+_ODD: Final = 0.5
 
 
 class TextMemoryConfig(StrictModel):
@@ -33,6 +37,8 @@ class TextMemoryConfig(StrictModel):
             with few normal images (section V-B).
         image_score: `maximum` of the map, as in the paper; or the `sum` of the differences, which tells one difference
             from several.
+        weighting: `equal` as in the paper; or `rarity`, which counts a difference the less, the more often normal images
+            differ so from each other: where parts may lie in any place, a place says nothing.
         images: The most normal images that are remembered, sampled evenly.
         map_size: Side of the evidence map.
         smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
@@ -43,6 +49,7 @@ class TextMemoryConfig(StrictModel):
     segments: str
     matching: Literal["strict", "relaxed"] = "strict"
     image_score: Literal["maximum", "sum"] = "sum"
+    weighting: Literal["equal", "rarity"] = "rarity"
     images: int = Field(default=10_000, ge=1, le=100_000)
     map_size: int = Field(default=64, ge=1, le=2048)
     smoothing: float = Field(default=1.0, ge=0.0, le=100.0)
@@ -63,6 +70,7 @@ class TextMemory:
         self._occupancy: dict[str, np.ndarray] = {}
         self._index: GestaltIndex | None = None
         self._sizes: Mapping[str, tuple[float, float]] = {}
+        self._weights: dict[str, float] = {}
 
     def fit(self, stream: PerceptionStream) -> None:
         """Remembers descriptions, and where each class ever stood; the order of the images does not matter.
@@ -86,6 +94,8 @@ class TextMemory:
             raise FitError(f"{self.name}: no normal image came; the text memory needs at least one")
         self._occupancy = occupancy
         self._remember(texts)
+        if self._config.weighting == "rarity":
+            self._weights = self._rarities(texts[:_MOST_COMPARED])
 
     def score(self, perception: Perception) -> Evidence:
         """Scores a batch.
@@ -108,11 +118,11 @@ class TextMemory:
         described = zip(perception.texts[self._config.text], perception.segments[self._config.segments], strict=True)
         for row, (text, segments) in enumerate(described):
             differences = self._differences(text)
-            strengths = [one.strength for one in differences]
+            strengths = [self._strength(one) for one in differences]
             scores[row] = sum(strengths) if self._config.image_score == "sum" else max(strengths, default=0.0)
             maps[row] = self._painted(differences, segments)
-            ordered = sorted(differences, key=lambda one: -one.strength)
-            reasons.append([one.reason for one in ordered[:_MOST_REASONS]])
+            odd = [one for one in differences if self._weight(one) >= _ODD]
+            reasons.append([one.reason for one in sorted(odd, key=lambda one: -self._strength(one))[:_MOST_REASONS]])
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
@@ -125,7 +135,8 @@ class TextMemory:
         side = self._config.map_size
         names = sorted(self._occupancy)
         occupancy = np.array([self._occupancy[name] for name in names], dtype=bool).reshape(len(names), side, side)
-        return State(arrays={"occupancy": occupancy}, document={"texts": self._texts, "classes": names})
+        document = {"texts": self._texts, "classes": names, "weights": self._weights}
+        return State(arrays={"occupancy": occupancy}, document=document)
 
     @classmethod
     def from_state(cls, name: str, config: TextMemoryConfig, state: State) -> Self:
@@ -137,16 +148,19 @@ class TextMemory:
         expert = cls(name, config)
         occupancy = state.arrays.get("occupancy")
         texts, classes = state.document.get("texts"), state.document.get("classes")
+        weights = state.document.get("weights")
         if (
             not isinstance(texts, list)
             or not texts
             or not isinstance(classes, list)
+            or not isinstance(weights, dict)
             or occupancy is None
             or occupancy.shape != (len(classes), config.map_size, config.map_size)
         ):
             raise BundleError(f"{name}: the bundle holds no text memory of this configuration; fit the category again")
         expert._occupancy = dict(zip(classes, occupancy.astype(bool), strict=True))
         expert._remember(texts)
+        expert._weights = weights
         return expert
 
     def _remember(self, texts: list[str]) -> None:
@@ -165,8 +179,28 @@ class TextMemory:
 
     def _differences(self, text: str) -> list[Difference]:
         nearest = Description.parse(self._texts[self._fitted().nearest(text).position])
-        relaxed = self._config.matching == "relaxed"
-        return compare_descriptions(Description.parse(text), nearest, self._sizes, relaxed=relaxed)
+        return self._compare(Description.parse(text), nearest)
+
+    def _compare(self, found: Description, normal: Description) -> list[Difference]:
+        return compare_descriptions(found, normal, self._sizes, relaxed=self._config.matching == "relaxed")
+
+    def _rarities(self, texts: Sequence[str]) -> dict[str, float]:
+        """Weight in 0..1 by kind of difference: 1 for one that no normal image has to the others, about 0 for usual."""
+        if len(texts) < 2:
+            return {}
+        index = GestaltIndex(texts)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            nearest = Description.parse(texts[index.nearest_other(text).position])
+            counts.update({_kind(one) for one in self._compare(Description.parse(text), nearest)})
+        most = np.log(len(texts) + 2)
+        return {kind: float(1.0 - np.log(count + 1) / most) for kind, count in sorted(counts.items())}
+
+    def _weight(self, one: Difference) -> float:
+        return self._weights.get(_kind(one), 1.0)
+
+    def _strength(self, one: Difference) -> float:
+        return one.strength * self._weight(one)
 
     def _painted(self, differences: Sequence[Difference], segments: Segments) -> np.ndarray:
         painted = np.zeros((self._config.map_size, self._config.map_size), dtype=np.float32)
@@ -174,7 +208,7 @@ class TextMemory:
         for one in differences:
             where = self._occupancy.get(one.name) if one.aspect == "missing" else coverage.get(one.name)
             if where is not None:
-                painted = np.maximum(painted, where * np.float32(one.strength))
+                painted = np.maximum(painted, where * np.float32(self._strength(one)))
         return painted
 
     def _coverage(self, segments: Segments) -> dict[str, np.ndarray]:
@@ -186,3 +220,7 @@ class TextMemory:
             cells = evenly_spaced(mask, side, side)
             found[name] = found[name] | cells if name in found else cells
         return found
+
+
+def _kind(one: Difference) -> str:
+    return f"{one.aspect} of {one.name}"

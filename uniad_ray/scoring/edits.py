@@ -1,0 +1,270 @@
+"""Edits that make a normal image anomalous, so that experts can be judged without a single label.
+
+Two independent ways: object edits take, double, move or exchange what a segmenter found; blind edits know of no
+segmentation, so that experts which share the segmenter's view of the image are not flattered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from uniad_ray.perception.segments import Segments
+
+Family = Literal["objects", "layout", "surface"]
+"""Object edits; blind edits of the layout; and blind edits of the surface."""
+
+
+class NormalView(NamedTuple):
+    """A normal image and what a segmenter found in it.
+
+    Attributes:
+        image: uint8, shape (H, W, 3), RGB.
+        segments: Its segments; none where there is no segmenter.
+    """
+
+    image: np.ndarray
+    segments: Segments | None
+
+
+class _Edit(NamedTuple):
+    family: Family
+    apply: Callable[[NormalView, Sequence[NormalView], np.random.Generator], np.ndarray | None]
+
+
+def edit_image(name: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int) -> np.ndarray | None:
+    """Edits one image; the same image is always edited in the same way.
+
+    Args:
+        name: One of `EDITS`.
+        row_key: Key of the image, from which chance follows.
+        view: The image.
+        others: Other normal images, at least one, from which some edits take pixels.
+        seed: Another seed gives another edit.
+
+    Returns:
+        uint8, of the shape of the image; or None where it cannot be edited so, such as one without objects.
+    """
+    digest = hashlib.blake2b(f"{seed}:{name}:{row_key}".encode(), digest_size=8).digest()
+    edited = _EDITS[name].apply(view, others, np.random.default_rng(int.from_bytes(digest, "little")))
+    if edited is None or np.array_equal(edited, view.image):
+        return None
+    return edited
+
+
+def _masks(view: NormalView) -> np.ndarray:
+    """The masks of the segments at the size of the image: bool, shape (n, H, W)."""
+    height, width = view.image.shape[:2]
+    if view.segments is None or not len(view.segments):
+        return np.zeros((0, height, width), dtype=bool)
+    masks = view.segments.masks()
+    rows = np.arange(height) * masks.shape[1] // height
+    columns = np.arange(width) * masks.shape[2] // width
+    return masks[:, rows[:, None], columns]
+
+
+def _without(image: np.ndarray, mask: np.ndarray, others: Sequence[NormalView]) -> np.ndarray:
+    """The image with a region filled by background: that of another image which shows some, or what is around."""
+    wide = ndimage.binary_dilation(mask, iterations=max(1, image.shape[0] // 64))
+    for other in others:
+        if not (wide & _masks(other).any(axis=0)).any():
+            return _blended(image, other.image, wide)
+    nearest = ndimage.distance_transform_edt(wide, return_distances=False, return_indices=True)
+    around = ndimage.gaussian_filter(image[tuple(nearest)].astype(np.float32), (4.0, 4.0, 0.0))
+    return _blended(image, around, wide)
+
+
+def _blended(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The other image inside the mask, with a soft border."""
+    share = ndimage.gaussian_filter(mask.astype(np.float32), 1.0)[..., None]
+    return np.asarray(np.clip(np.rint(image * (1.0 - share) + other * share), 0, 255), dtype=np.uint8)
+
+
+def _pasted(image: np.ndarray, source: np.ndarray, mask: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+    """The pixels of a source within a mask, moved onto the image; what leaves the image is lost."""
+    moved_mask = ndimage.shift(mask, shift, order=0, cval=False)
+    moved = ndimage.shift(source, (*shift, 0), order=0, mode="nearest")
+    return _blended(image, moved, moved_mask)
+
+
+def _free_shift(mask: np.ndarray, taken: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+    """A shift that brings a region to where nothing is, by at least half of its own size."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    for _ in range(50):
+        down = int(rng.integers(-rows[0], height - rows[-1]))
+        across = int(rng.integers(-columns[0], width - columns[-1]))
+        is_far = abs(down) > len(rows) / 2 or abs(across) > len(columns) / 2
+        if is_far and not (ndimage.shift(mask, (down, across), order=0) & taken).any():
+            return down, across
+    return None
+
+
+def _erase(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
+    masks = _masks(view)
+    return _without(view.image, masks[rng.integers(len(masks))], others) if len(masks) else None
+
+
+def _duplicate(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:  # noqa: ARG001
+    masks = _masks(view)
+    if not len(masks):
+        return None
+    mask = masks[rng.integers(len(masks))]
+    shift = _free_shift(mask, masks.any(axis=0), rng)
+    return None if shift is None else _pasted(view.image, view.image, mask, shift)
+
+
+def _move(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
+    masks = _masks(view)
+    if not len(masks):
+        return None
+    mask = masks[rng.integers(len(masks))]
+    shift = _free_shift(mask, masks.any(axis=0), rng)
+    return None if shift is None else _pasted(_without(view.image, mask, others), view.image, mask, shift)
+
+
+def _exchange(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
+    """Another object takes the place of one; of another class where there are names."""
+    masks = _masks(view)
+    if len(masks) < 2:
+        return None
+    first = int(rng.integers(len(masks)))
+    names = view.segments.names if view.segments is not None else ()
+    unlike = [number for number in range(len(masks)) if number != first and (not names or names[number] != names[first])]
+    if not unlike:
+        return None
+    second = masks[unlike[rng.integers(len(unlike))]]
+    here, there = (np.argwhere(mask).mean(axis=0) for mask in (masks[first], second))
+    shift = tuple(int(round(step)) for step in here - there)
+    return _pasted(_without(view.image, masks[first], others), view.image, second, (shift[0], shift[1]))
+
+
+def _cells(image: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Two different cells of a grid of two to four rows and columns, of equal size."""
+    count = int(rng.integers(2, 5))
+    height, width = image.shape[0] // count, image.shape[1] // count
+    first, second = rng.choice(count * count, size=2, replace=False)
+
+    def cell(number: int) -> tuple[slice, slice]:
+        row, column = divmod(int(number), count)
+        return slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width)
+
+    return cell(first), cell(second)
+
+
+def _copy_cell(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    first, second = _cells(view.image, rng)
+    edited = view.image.copy()
+    edited[first] = view.image[second]
+    return edited
+
+
+def _swap_cells(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    first, second = _cells(view.image, rng)
+    edited = view.image.copy()
+    edited[first], edited[second] = view.image[second], view.image[first]
+    return edited
+
+
+def _foreign_cell(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:
+    """A cell of another image in the place of a different one."""
+    first, second = _cells(view.image, rng)
+    edited = view.image.copy()
+    edited[first] = others[rng.integers(len(others))].image[second]
+    return edited
+
+
+def _window(image: np.ndarray, rng: np.random.Generator, least: float, most: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a window with sides between two shares of those of the image."""
+    height, width = (max(2, int(side * rng.uniform(least, most))) for side in image.shape[:2])
+    return int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1)), height, width
+
+
+def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """A small window of the image, a little brighter or darker, over another place of it (CutPaste)."""
+    image = view.image
+    top, left, height, width = _window(image, rng, 0.04, 0.15)
+    source_top, source_left = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
+    piece = image[source_top : source_top + height, source_left : source_left + width].astype(np.float32)
+    edited = image.copy()
+    edited[top : top + height, left : left + width] = np.clip(piece * rng.uniform(0.8, 1.2), 0, 255)
+    return edited
+
+
+def _strokes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A wavy line, as shares in 0..1: float32, shape (H, W)."""
+    height, width = image.shape[:2]
+    length = rng.uniform(0.08, 0.3) * min(height, width)
+    steps = np.arange(int(length) * 2) / 2
+    angle = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.03, size=len(steps)))
+    rows = rng.uniform(0.1, 0.9) * height + np.cumsum(np.sin(angle)) / 2
+    columns = rng.uniform(0.1, 0.9) * width + np.cumsum(np.cos(angle)) / 2
+    drawn = np.zeros((height, width), dtype=np.float32)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    drawn[rows[inside].astype(int), columns[inside].astype(int)] = 1.0
+    thick = ndimage.gaussian_filter(drawn, rng.uniform(0.004, 0.01) * min(height, width))
+    return np.asarray(thick / max(float(thick.max()), 1e-6), dtype=np.float32)
+
+
+def _toned(image: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image drawn towards a colour of its own, darker or brighter, where shares are high; faintly or strongly."""
+    colour = image[int(rng.integers(image.shape[0])), int(rng.integers(image.shape[1]))].astype(np.float32)
+    tone = np.clip(colour * rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]), 0, 255)
+    share = (shares * rng.uniform(0.3, 0.9))[..., None]
+    return np.asarray(np.rint(image * (1.0 - share) + tone * share), dtype=np.uint8)
+
+
+def _scratch(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    return _toned(view.image, _strokes(view.image, rng), rng)
+
+
+def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A soft irregular blob, as shares in 0..1: float32, shape (H, W)."""
+    top, left, height, width = _window(image, rng, 0.05, 0.2)
+    rows = (np.arange(image.shape[0]) - top - height / 2) / (height / 2)
+    columns = (np.arange(image.shape[1]) - left - width / 2) / (width / 2)
+    waves = ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), min(height, width) / 4)
+    distance = np.hypot(rows[:, None], columns) + 0.3 * waves / max(float(waves.std()), 1e-6)
+    return np.asarray(np.clip((1.0 - distance) * 3.0, 0.0, 1.0), dtype=np.float32)
+
+
+def _stain(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    return _toned(view.image, _blob(view.image, rng), rng)
+
+
+def _warp(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """The surface pushed aside within a blob, as by a dent."""
+    image = view.image
+    shares = _blob(image, rng)
+    angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.06) * min(image.shape[:2])
+    rows, columns = np.indices(image.shape[:2])
+    places = (rows + shares * reach * np.sin(angle), columns + shares * reach * np.cos(angle))
+    channels = [ndimage.map_coordinates(image[..., channel], places, order=1, mode="nearest") for channel in range(3)]
+    return np.asarray(np.stack(channels, axis=-1), dtype=np.uint8)
+
+
+_EDITS: Final[Mapping[str, _Edit]] = {
+    "erase": _Edit("objects", _erase),
+    "duplicate": _Edit("objects", _duplicate),
+    "move": _Edit("objects", _move),
+    "exchange": _Edit("objects", _exchange),
+    "copy_cell": _Edit("layout", _copy_cell),
+    "swap_cells": _Edit("layout", _swap_cells),
+    "foreign_cell": _Edit("layout", _foreign_cell),
+    "cut_paste": _Edit("surface", _cut_paste),
+    "scratch": _Edit("surface", _scratch),
+    "stain": _Edit("surface", _stain),
+    "warp": _Edit("surface", _warp),
+}
+
+EDITS: Final[Sequence[str]] = tuple(_EDITS)
+"""Names of the edits."""
+
+
+def family_of(name: str) -> Family:
+    """The family of an edit."""
+    return _EDITS[name].family
