@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -48,9 +48,31 @@ class CalibrationConfig(StrictModel):
     )
 
 
-class FusionConfig(StrictModel):
-    """How calibrated scores become one."""
+class GateConfig(StrictModel):
+    """Which experts of a set take part is chosen for each category, on edits of held-out normal images."""
 
+    base: tuple[str, ...] = Field(min_length=1, description="Experts that always take part, each with weight 1.")
+    segments: str | None = Field(
+        default=None, description="Field with the segments of the object edits; without it there are only blind edits."
+    )
+    images: int = Field(default=24, ge=2, le=1000, description="The most held-out normal images that are edited.")
+    weights: tuple[float, ...] = Field(
+        default=(0.5, 1.0), min_length=1, description="What an expert that takes part may be weighted by."
+    )
+    least_gain: float = Field(
+        default=0.01, ge=0, lt=0.5, description="What an expert has to add to the AUROC on edits to take part."
+    )
+
+
+class FusionConfig(StrictModel):
+    """How the scores of several experts become one."""
+
+    rule: Literal["sum", "log_excess", "maps"] = Field(
+        default="sum",
+        description="`sum` adds calibrated scores (UniAD, eq. 15). `log_excess` adds log(1 + z) of what each "
+        "calibrated score z is above 0, so that an expert that sees nothing adds nothing, and a loud one does not "
+        "drown the others. `maps` adds raw maps and takes the maximum (TMUAD, eq. 5).",
+    )
     groups: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="Experts by group whose raw scores are added before they are calibrated as one (UniAD, eq. 14).",
@@ -58,6 +80,16 @@ class FusionConfig(StrictModel):
     weights: dict[str, float] = Field(
         default_factory=dict, description="Weight by group, or by expert of no group; 1 where none is given."
     )
+
+    gate: GateConfig | None = Field(
+        default=None, description="Chooses experts and their weights for each category; `weights` must be empty then."
+    )
+
+    @model_validator(mode="after")
+    def _gate_chooses_weights(self) -> Self:
+        if self.gate is not None and (self.weights or self.groups or self.rule == "maps"):
+            raise ValueError("a gate chooses the weights: leave weights and groups out, and set another rule than maps")
+        return self
 
     @model_validator(mode="after")
     def _one_group_each(self) -> Self:
@@ -85,7 +117,8 @@ class FitConfig(StrictModel):
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named choices of experts.")
     expert_set: str = Field(description="The choice in force.")
     calibration: CalibrationConfig = CalibrationConfig()
-    fusion: FusionConfig = FusionConfig()
+    fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of the sets that `fusions` does not name.")
+    fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -101,23 +134,34 @@ class FitConfig(StrictModel):
                 raise ValueError(
                     f"expert_sets.{set_name} names {unknown}; experts has {', '.join(sorted(self.experts))}"
                 )
-        self._check_fusion()
+        if unknown := sorted(set(self.fusions) - set(self.expert_sets)):
+            raise ValueError(f"fusions names {unknown}; expert_sets has {', '.join(sorted(self.expert_sets))}")
+        self._check_fusion("fusion", self.fusion, tuple(self.experts))
+        for name, fusion in self.fusions.items():
+            self._check_fusion(f"fusions.{name}", fusion, self.expert_sets[name])
         return self
 
-    def _check_fusion(self) -> None:
-        known = ", ".join(sorted(self.experts))
-        grouped = {member for members in self.fusion.groups.values() for member in members}
-        if unknown := sorted(grouped - set(self.experts)):
-            raise ValueError(f"fusion.groups names {unknown}; experts has {known}")
-        if taken := sorted(set(self.fusion.groups) & set(self.experts)):
-            raise ValueError(f"fusion.groups has {taken}, which are experts; give the groups other names")
-        terms = set(self.fusion.groups) | (set(self.experts) - grouped)
-        if unknown := sorted(set(self.fusion.weights) - terms):
+    def _check_fusion(self, key: str, fusion: FusionConfig, experts: tuple[str, ...]) -> None:
+        known = ", ".join(sorted(experts))
+        grouped = {member for members in fusion.groups.values() for member in members}
+        if unknown := sorted(grouped - set(experts)):
+            raise ValueError(f"{key}.groups names {unknown}; there are the experts {known}")
+        if taken := sorted(set(fusion.groups) & set(self.experts)):
+            raise ValueError(f"{key}.groups has {taken}, which are experts; give the groups other names")
+        terms = set(fusion.groups) | (set(experts) - grouped)
+        if unknown := sorted(set(fusion.weights) - terms):
             raise ValueError(
-                f"fusion.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
+                f"{key}.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
             )
+        if fusion.gate is not None and (unknown := sorted(set(fusion.gate.base) - set(experts))):
+            raise ValueError(f"{key}.gate.base names {unknown}; there are the experts {known}")
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:
         """Names of the experts in force, in order."""
         return self.expert_sets[self.expert_set]
+
+    @property
+    def chosen_fusion(self) -> FusionConfig:
+        """How the experts in force are fused."""
+        return self.fusions.get(self.expert_set, self.fusion)

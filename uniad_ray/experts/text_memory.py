@@ -37,8 +37,8 @@ class TextMemoryConfig(StrictModel):
             with few normal images (section V-B).
         image_score: `maximum` of the map, as in the paper; or the `sum` of the differences, which tells one difference
             from several.
-        weighting: `equal` as in the paper; or `rarity`, which counts a difference the less, the more often normal images
-            differ so from each other: where parts may lie in any place, a place says nothing.
+        weighting: `equal` as in the paper; or `rarity`, which counts a difference the less, the more often normal
+            images differ so from each other: where parts may lie in any place, a place says nothing.
         images: The most normal images that are remembered, sampled evenly.
         map_size: Side of the evidence map.
         smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.

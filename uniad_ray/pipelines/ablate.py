@@ -175,7 +175,7 @@ def _figures(index: int, row: AblationRow, reader: RunReader, config: FitConfig)
     store = BundleStore(reader.manifest.plan.bundle_root)
     for cohort in cohorts(reader):
         bundle = store.load(cohort.category, reader.manifest.plan.bundles[cohort.category].version)
-        held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES])
+        held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
         rule = config.fusion if row.is_weighted else FusionConfig(groups=config.fusion.groups)
         fusion = Fusion.fit(rule, {name: held_out[name] for name in row.experts})
         calibrations = bundle.manifest.calibration.experts

@@ -36,7 +36,6 @@ from uniad_ray.report.scored import COLUMNS, ScoredRows, scored_rows
 from uniad_ray.report.selection import detailed_categories, gallery, images_per_section
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fusion import Fusion
 
 Format = Literal["html", "json", "parquet", "markdown"]
 _FILE_NAMES: dict[Format, str] = {
@@ -269,8 +268,7 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
 
 def _expert_weights(plan: RunPlan, category: str, bundle: BundleManifest) -> dict[str, float]:
     if plan.options.experts is None:
-        calibration = bundle.calibration
-        return Fusion(bundle.config.fusion, calibration.experts, calibration.terms).expert_weights
+        return bundle.fusion.expert_weights
     fusion, _ = BundleStore(plan.bundle_root).load(category, bundle.version).fusion(plan.options.experts)
     return fusion.expert_weights
 

@@ -24,6 +24,7 @@ from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import decode_calibration_scores
 from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.gate import GateRecord, gated
 from uniad_ray.scoring.scorer import Scorer
 
 FORMAT_VERSION = 2
@@ -52,6 +53,7 @@ class CalibrationRecord(StrictModel):
         experts: Mean and deviation by expert.
         terms: Mean and deviation by group of experts, or expert of no group.
         threshold: The chosen threshold.
+        gate: Which experts take part in the fused score and why, where the fusion has a gate.
     """
 
     method: str
@@ -60,6 +62,7 @@ class CalibrationRecord(StrictModel):
     experts: dict[str, ExpertCalibration]
     terms: dict[str, ExpertCalibration]
     threshold: Threshold
+    gate: GateRecord | None = None
 
 
 class BundleManifest(StrictModel):
@@ -88,6 +91,18 @@ class BundleManifest(StrictModel):
     calibration: CalibrationRecord
     lineage: dict[str, Any]
     files: dict[str, FileDigest]
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        """The experts that the fused score is made of, in order: all, but for those that a gate left out."""
+        gate = self.calibration.gate
+        return tuple(name for name in self.config.chosen_experts if gate is None or gate.weights[name])
+
+    @property
+    def fusion(self) -> Fusion:
+        """The fusion of those experts, as fitted."""
+        experts = {name: self.calibration.experts[name] for name in self.taking_part}
+        return Fusion(gated(self.config.chosen_fusion, self.calibration.gate), experts, self.calibration.terms)
 
     def encode(self) -> bytes:
         """The manifest's bytes as stored."""
@@ -126,8 +141,8 @@ class Bundle:
         Args:
             device: Torch device of networks and experts.
             false_positive_rate: Chooses another threshold than the bundle's from its held-out scores.
-            only: Experts that take part; None takes all. Fewer are calibrated together, and given a threshold of their
-                own, from the held-out scores.
+            only: Experts that take part; None takes those of the bundle. Others are calibrated together, and given a
+                threshold of their own, from the held-out scores.
 
         Raises:
             BundleError: The stored state does not fit this version of the code, or `only` names an expert that the
@@ -151,26 +166,33 @@ class Bundle:
     def fusion(
         self, only: Collection[str] | None = None, false_positive_rate: float | None = None
     ) -> tuple[Fusion, Threshold]:
-        """Fusion and threshold of all experts, or of some.
+        """Fusion and threshold of the bundle's experts, or of some.
 
         Args:
-            only: Experts that take part; None takes all.
+            only: Experts that take part; None takes those of the bundle.
             false_positive_rate: Of the threshold; None takes that of the fit.
 
         Raises:
-            BundleError: The bundle has no expert of that name.
+            BundleError: The bundle has no expert of that name, or its scores follow from the maps of all.
         """
-        record = self.manifest.calibration
-        config = self.manifest.config
+        manifest = self.manifest
+        config = manifest.config
         chosen = self._chosen(only)
-        stored = Fusion(config.fusion, record.experts, record.terms)
-        is_whole = chosen == list(config.chosen_experts)
-        if is_whole and false_positive_rate is None:
-            return stored, record.threshold
-        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
-        raw = {name: held_out[name] for name in chosen}
-        fusion = stored if is_whole else Fusion.fit(config.fusion, raw)
         rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
+        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
+        if chosen == list(manifest.taking_part):
+            is_stored = false_positive_rate is None
+            threshold = manifest.calibration.threshold if is_stored else choose_threshold(held_out.fused, rate)
+            return manifest.fusion, threshold
+        rule = config.chosen_fusion
+        if rule.rule == "maps":
+            raise BundleError(f"{self._where}: its scores follow from the maps of all experts; score with all of them")
+        if manifest.calibration.gate is not None:
+            # Who names an expert wants it, even one that the gate left out.
+            weights = {name: manifest.calibration.gate.weights[name] or 1.0 for name in chosen}
+            rule = rule.model_copy(update={"weights": weights})
+        raw = {name: held_out.raw[name] for name in chosen}
+        fusion = Fusion.fit(rule, raw)
         return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
 
     def _chosen(self, only: Collection[str] | None) -> list[str]:
@@ -178,7 +200,7 @@ class Bundle:
         unknown = sorted(set(only or ()) - set(known))
         if unknown:
             raise BundleError(f"{self._where}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
-        return [name for name in known if only is None or name in only]
+        return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
 
     def check_reference(self, scorer: Scorer) -> None:
         """Scores the stored reference images and compares with what the fit computed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -50,8 +51,20 @@ def encode_calibration_scores(
     return encode_table(schema, table)
 
 
-def decode_calibration_scores(data: bytes) -> dict[str, FloatArray]:
-    """Reads the raw held-out scores by expert, each of shape (N,), in the order of the row keys.
+class HeldOutScores(NamedTuple):
+    """Scores of N held-out normal images, in the order of the row keys.
+
+    Attributes:
+        raw: Raw scores by expert, each of shape (N,).
+        fused: Fused scores of the experts that take part, shape (N,).
+    """
+
+    raw: dict[str, FloatArray]
+    fused: FloatArray
+
+
+def decode_calibration_scores(data: bytes) -> HeldOutScores:
+    """Reads the held-out scores.
 
     Raises:
         ArchiveError: The table is not of its schema.
@@ -62,4 +75,5 @@ def decode_calibration_scores(data: bytes) -> dict[str, FloatArray]:
     for entries in table.column("experts").to_pylist():
         for entry in entries:
             raw.setdefault(entry["expert"], []).append(entry["raw"])
-    return {name: np.asarray(values, dtype=np.float64) for name, values in raw.items()}
+    scores = {name: np.asarray(values, dtype=np.float64) for name, values in raw.items()}
+    return HeldOutScores(scores, table.column("score").to_numpy().astype(np.float64))

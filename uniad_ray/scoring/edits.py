@@ -91,10 +91,11 @@ def _pasted(image: np.ndarray, source: np.ndarray, mask: np.ndarray, shift: tupl
     return _blended(image, moved, moved_mask)
 
 
-def _free_shift(mask: np.ndarray, taken: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+def _free_shift(mask: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
     """A shift that brings a region to where nothing is, by at least half of its own size."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
+    taken = masks.any(axis=0)
     for _ in range(50):
         down = int(rng.integers(-rows[0], height - rows[-1]))
         across = int(rng.integers(-columns[0], width - columns[-1]))
@@ -114,7 +115,7 @@ def _duplicate(view: NormalView, others: Sequence[NormalView], rng: np.random.Ge
     if not len(masks):
         return None
     mask = masks[rng.integers(len(masks))]
-    shift = _free_shift(mask, masks.any(axis=0), rng)
+    shift = _free_shift(mask, masks, rng)
     return None if shift is None else _pasted(view.image, view.image, mask, shift)
 
 
@@ -123,7 +124,7 @@ def _move(view: NormalView, others: Sequence[NormalView], rng: np.random.Generat
     if not len(masks):
         return None
     mask = masks[rng.integers(len(masks))]
-    shift = _free_shift(mask, masks.any(axis=0), rng)
+    shift = _free_shift(mask, masks, rng)
     return None if shift is None else _pasted(_without(view.image, mask, others), view.image, mask, shift)
 
 
@@ -134,12 +135,13 @@ def _exchange(view: NormalView, others: Sequence[NormalView], rng: np.random.Gen
         return None
     first = int(rng.integers(len(masks)))
     names = view.segments.names if view.segments is not None else ()
-    unlike = [number for number in range(len(masks)) if number != first and (not names or names[number] != names[first])]
+    unlike = [number for number in range(len(masks)) if number != first]
+    unlike = [number for number in unlike if not names or names[number] != names[first]]
     if not unlike:
         return None
     second = masks[unlike[rng.integers(len(unlike))]]
     here, there = (np.argwhere(mask).mean(axis=0) for mask in (masks[first], second))
-    shift = tuple(int(round(step)) for step in here - there)
+    shift = tuple(round(step) for step in here - there)
     return _pasted(_without(view.image, masks[first], others), view.image, second, (shift[0], shift[1]))
 
 
@@ -174,7 +176,7 @@ def _foreign_cell(view: NormalView, others: Sequence[NormalView], rng: np.random
     """A cell of another image in the place of a different one."""
     first, second = _cells(view.image, rng)
     edited = view.image.copy()
-    edited[first] = others[rng.integers(len(others))].image[second]
+    edited[first] = others[int(rng.integers(len(others)))].image[second]
     return edited
 
 
@@ -188,8 +190,10 @@ def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Ge
     """A small window of the image, a little brighter or darker, over another place of it (CutPaste)."""
     image = view.image
     top, left, height, width = _window(image, rng, 0.04, 0.15)
-    source_top, source_left = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
-    piece = image[source_top : source_top + height, source_left : source_left + width].astype(np.float32)
+    down, across = (
+        int(rng.integers(side - length + 1)) for side, length in zip(image.shape[:2], (height, width), strict=True)
+    )
+    piece = image[down : down + height, across : across + width].astype(np.float32)
     edited = image.copy()
     edited[top : top + height, left : left + width] = np.clip(piece * rng.uniform(0.8, 1.2), 0, 255)
     return edited

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from uniad_ray.config.model import FitConfig
+from uniad_ray.config.model import FitConfig, GateConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import LearnedPerceiver, Perception, State, TrainedPerceiver
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundle import CalibrationRecord, ReferenceScores, encode_state
-from uniad_ray.scoring.calibration import FloatArray, choose_threshold
+from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.edited_scores import MOST_OTHERS, EditedScores, join_edits, normal_views, score_edits
+from uniad_ray.scoring.edits import NormalView
 from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.gate import choose_experts, gated
 from uniad_ray.scoring.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,
@@ -100,7 +103,7 @@ def fit_category(
         WeightsError: A network's weights cannot be found.
     """
     experts = build_experts(config, where=where)
-    pipeline = build_pipeline(config, needs_of(experts), device=device, where=where)
+    pipeline = build_pipeline(config, _asked(config, experts), device=device, where=where)
     split = split_normals(images.rows, config.calibration)
     unusual = UnusualImages()
 
@@ -110,11 +113,12 @@ def fit_category(
             on_perceived(len(perception))
 
     with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
-        is_read_once = len(split.folds) == 1 and len(experts) + len(pipeline.dependent) == 1
+        gate = config.chosen_fusion.gate
+        is_read_once = len(split.folds) == 1 and len(experts) + len(pipeline.dependent) == 1 and gate is None
         source = ImagePerceptions(
             images,
             pipeline,
-            _fixed_fields(experts, pipeline),
+            _fixed_fields(config, experts, pipeline),
             batch_size=config.batch_size,
             spill=None if is_read_once else Path(folder) / "images",
             on_perceived=perceived,
@@ -122,12 +126,20 @@ def fit_category(
         fitter = _Fitter(config, device, where, train or _training_here(images, config, device, where), source)
         row_keys: list[str] = []
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
+        fused: list[FloatArray] = []
+        edited: list[EditedScores] = []
+        to_edit = _evenly([index for fold in split.folds for index in fold.calibrate], gate.images if gate else 0)
         for index, fold in enumerate(split.folds):
             fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
             for perception in fitted.source.perceive(fold.calibrate, fitted.wanted):
                 row_keys += perception.row_keys
-                for name, expert in fitted.experts.items():
-                    held_out[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
+                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
+                for name, item in evidence.items():
+                    held_out[name].append(np.asarray(item.scores, dtype=np.float64))
+                if config.chosen_fusion.rule == "maps":
+                    fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
+            if gate is not None:
+                edited.append(_score_edits(fitted, fold, to_edit, gate, config))
         if len(split.folds) > 1:
             fitted = fitter.fit(split.final, Path(folder) / "final")
         files = _state_files(fitted)
@@ -136,8 +148,9 @@ def fit_category(
     if unusual.all_plain():
         raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
-    fusion = Fusion.fit(config.fusion, raw)
-    scores = fusion.fuse_scores(raw)
+    decision = choose_experts(config.chosen_fusion, gate, raw, join_edits(edited)) if gate is not None else None
+    fusion = Fusion.fit(gated(config.chosen_fusion, decision), raw)
+    scores = np.concatenate(fused) if fused else fusion.fuse_scores(raw)
     record = CalibrationRecord(
         method=split.method,
         fit_images=len(split.final),
@@ -145,6 +158,7 @@ def fit_category(
         experts=fusion.experts,
         terms=fusion.terms,
         threshold=choose_threshold(scores, config.calibration.false_positive_rate),
+        gate=decision,
     )
     image_ids = {row.row_key: row.image_id for row in images.rows}
     calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
@@ -166,8 +180,8 @@ class _Fitter:
 
     def fit(self, indices: Sequence[int], folder: Path) -> _Round:
         experts = build_experts(self.config, where=self.where)
-        pipeline = build_pipeline(self.config, needs_of(experts), device=self.device, where=self.where)
-        wanted = _needs(experts, pipeline)
+        pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device, where=self.where)
+        wanted = _needs(self.config, experts, pipeline)
         source = self.source
         for perceiver in pipeline.dependent:
             if isinstance(perceiver, LearnedPerceiver):
@@ -180,16 +194,42 @@ class _Fitter:
         return _Round(experts, pipeline, source)
 
 
-def _fixed_fields(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
+    """Each field that experts or the gate want, and who."""
+    gate = config.chosen_fusion.gate
+    return needs_of(experts) + ([(gate.segments, "the gate")] if gate is not None and gate.segments else [])
+
+
+def _fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
     """Fields that need no fitting and that somebody wants."""
     learned = frozenset(field for perceiver in pipeline.dependent for field in perceiver.provides)
-    return _needs(experts, pipeline) - learned
+    return _needs(config, experts, pipeline) - learned
 
 
-def _needs(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields that experts want, or perceivers that depend on what was learned."""
-    needs = [*(expert.needs for expert in experts.values()), *(perceiver.needs for perceiver in pipeline.dependent)]
-    return frozenset().union(*needs)
+def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that experts or the gate want, or perceivers that depend on what was learned."""
+    asked = frozenset(field for field, _ in _asked(config, experts))
+    return asked.union(*(perceiver.needs for perceiver in pipeline.dependent))
+
+
+def _score_edits(
+    fitted: _Round, fold: Fold, to_edit: Collection[int], gate: GateConfig, config: FitConfig
+) -> EditedScores:
+    """Scores edits of the held-out images of one round."""
+    fields = frozenset([gate.segments] if gate.segments else [])
+
+    def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
+        return list(normal_views(fitted.source.perceive(indices, fields), gate.segments))
+
+    others = [view for _, view in views(_evenly(fold.fit, MOST_OTHERS))]
+    edited = views([index for index in fold.calibrate if index in to_edit])
+    return score_edits(edited, others, fitted.pipeline, fitted.experts, batch_size=config.batch_size, seed=config.seed)
+
+
+def _evenly(indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of the indices, evenly spaced."""
+    positions = np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)
+    return [indices[position] for position in positions]
 
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where: str) -> dict[str, Any]:

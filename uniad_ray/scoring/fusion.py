@@ -1,4 +1,4 @@
-"""Fuses the evidence of several experts into one score and one map (UniAD, eq. 14-15)."""
+"""Fuses the evidence of several experts into one score and one map (UniAD, eq. 14-15; TMUAD, eq. 5)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uniad_ray.config.model import FusionConfig
+from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, fit_calibration
 
@@ -17,8 +18,9 @@ class Fused:
     """The evidence of N images as one.
 
     Attributes:
-        scores: float64, shape (N,), weighted sum of the calibrated scores.
-        maps: float32, shape (N, h, w), weighted sum of the calibrated maps of the experts that localise, or None.
+        scores: float64, shape (N,): by the rule, the weighted sum of what the calibrated scores say, or the maximum of
+            the fused map.
+        maps: float32, shape (N, h, w), weighted sum of what the maps of the experts that localise say, or None.
         calibrated: Calibrated scores by expert, each of shape (N,).
     """
 
@@ -28,7 +30,7 @@ class Fused:
 
 
 class Fusion:
-    """Calibrates each term on normal images and adds the terms by weight.
+    """Calibrates each term on normal images and adds the terms by the configured rule and weights.
 
     A term is a group of experts, whose raw scores are added first (eq. 14), or an expert of no group.
 
@@ -46,6 +48,7 @@ class Fusion:
         """Restores a fusion; `fit` makes one."""
         self.experts = dict(experts)
         self.terms = dict(terms)
+        self._rule = config.rule
         self._members = term_members(config, tuple(experts))
         self._weights = {name: config.weights.get(name, 1.0) for name in self._members}
 
@@ -67,9 +70,16 @@ class Fusion:
         }
         return cls(config, experts, terms)
 
+    @classmethod
+    def uncalibrated(cls, config: FusionConfig, experts: Sequence[str]) -> Fusion:
+        """A fusion that takes raw scores and maps as they are, before there is a calibration."""
+        as_they_are = ExpertCalibration(mean=0.0, deviation=1.0)
+        terms = term_members(config, experts)
+        return cls(config, dict.fromkeys(experts, as_they_are), dict.fromkeys(terms, as_they_are))
+
     @property
     def expert_weights(self) -> dict[str, float]:
-        """What each expert's calibrated score is multiplied by in the fused score, which is their sum."""
+        """What each expert's share of the fused score is multiplied by: its calibrated score with the rule `sum`."""
         return {
             member: self._weights[term] * self.experts[member].deviation / self.terms[term].deviation
             for term, members in self._members.items()
@@ -77,31 +87,59 @@ class Fusion:
         }
 
     def fuse(self, evidence: Mapping[str, Evidence]) -> Fused:
-        """Adds calibrated scores and maps by weight.
+        """Adds scores and maps by rule and weight.
 
         Args:
             evidence: Evidence of every expert, all of the same N images, maps all of one size.
+
+        Raises:
+            FitError: The rule is `maps`, and no expert gives any.
         """
         raw = {name: np.asarray(item.scores, dtype=np.float64) for name, item in evidence.items()}
-        maps: np.ndarray | None = None
+        parts = []
         for term, members in self._members.items():
             found = [item.maps for item in (evidence[member] for member in members) if item.maps is not None]
             if found:
-                part = self._weights[term] * self.terms[term].apply(np.sum(found, axis=0, dtype=np.float64))
-                maps = part if maps is None else maps + part
+                parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64)))
+        maps = np.sum(parts, axis=0) if parts else None
         return Fused(
-            scores=self.fuse_scores(raw),
+            scores=_maxima(maps, raw) if self._rule == "maps" else self.fuse_scores(raw),
             maps=None if maps is None else maps.astype(np.float32),
             calibrated={name: self.experts[name].apply(values) for name, values in raw.items()},
         )
 
     def fuse_scores(self, raw: Mapping[str, FloatArray]) -> FloatArray:
-        """Fuses raw scores alone: float64, shape (N,)."""
+        """Fuses raw scores alone: float64, shape (N,).
+
+        Raises:
+            FitError: The rule is `maps`, which scores do not determine.
+        """
+        if self._rule == "maps":
+            raise FitError("with the fusion rule maps, scores follow from maps and cannot be fused without them")
         parts = [
-            self._weights[term] * self.terms[term].apply(_total(raw, members))
-            for term, members in self._members.items()
+            self._weights[term] * self._term(term, _total(raw, members)) for term, members in self._members.items()
         ]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+    def _term(self, term: str, raw: FloatArray) -> FloatArray:
+        """What the raw scores or maps of a term say."""
+        if self._rule == "maps":
+            return raw
+        calibrated = self.terms[term].apply(raw)
+        return calibrated if self._rule == "sum" else log_excess(calibrated)
+
+
+def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArray:
+    """The maximum of each fused map; not finite where an expert's score is not."""
+    if maps is None:
+        raise FitError("fusion rule maps: no expert of the set gives maps; choose another rule")
+    finite = np.isfinite(list(raw.values())).all(axis=0)
+    return np.asarray(np.where(finite, maps.max(axis=(1, 2)), np.nan), dtype=np.float64)
+
+
+def log_excess(calibrated: FloatArray) -> FloatArray:
+    """log(1 + z) of what each calibrated score z is above 0; 0 below."""
+    return np.asarray(np.log1p(np.maximum(calibrated, 0.0)), dtype=np.float64)
 
 
 def term_members(config: FusionConfig, experts: Sequence[str]) -> dict[str, tuple[str, ...]]:
