@@ -52,6 +52,12 @@ class GateConfig(StrictModel):
     """Which experts of a set take part is chosen for each category, on edits of held-out normal images."""
 
     base: tuple[str, ...] = Field(min_length=1, description="Experts that always take part, each with weight 1.")
+    surface: tuple[str, ...] = Field(
+        default=(), description="Experts of structural anomalies, which are judged by edits of the surface."
+    )
+    arrangement: tuple[str, ...] = Field(
+        default=(), description="Experts of logical anomalies, which are judged by edits of what there is and where."
+    )
     segments: str | None = Field(
         default=None, description="Field with the segments of the object edits; without it there are only blind edits."
     )
@@ -60,7 +66,7 @@ class GateConfig(StrictModel):
         default=(0.5, 1.0), min_length=1, description="What an expert that takes part may be weighted by."
     )
     least_gain: float = Field(
-        default=0.01, ge=0, lt=0.5, description="What an expert has to add to the AUROC on edits to take part."
+        default=0.02, ge=0, lt=0.5, description="What an expert has to add to the AUROC on those edits to take part."
     )
 
 
@@ -153,8 +159,9 @@ class FitConfig(StrictModel):
             raise ValueError(
                 f"{key}.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
             )
-        if fusion.gate is not None and (unknown := sorted(set(fusion.gate.base) - set(experts))):
-            raise ValueError(f"{key}.gate.base names {unknown}; there are the experts {known}")
+        gate = fusion.gate
+        if gate is not None and sorted((*gate.base, *gate.surface, *gate.arrangement)) != sorted(experts):
+            raise ValueError(f"{key}.gate must name each of {known} once, in base, surface or arrangement")
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """Chooses, for one category and without labels, which experts take part in the fused score and with which weight.
 
-An expert that knows nothing of a category must cost it nothing. So the base alone takes part at first, and the expert
-that helps most to tell edited from normal images is added, again and again, as long as it helps enough.
+An expert that knows nothing of a category must cost it nothing. So a base alone takes part at first, and others have to
+earn their place by telling edited from normal images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -25,8 +25,8 @@ class GatedExpert(StrictModel):
     Attributes:
         weight: Weight in the fused score; 0 where the expert takes no part.
         auroc: By family of edits, how well the expert alone tells them from normal images; 0.5 is chance.
-        gain: What the expert adds to the fused AUROC, mean over the families: what it added when it was taken in; for
-            an expert that takes no part, the most that it would add now; None for one of the base.
+        gain: What it adds to the AUROC of those that take part already, on the edits that it is judged by: when it was
+            taken in, or else at the end; None for one of the base.
     """
 
     weight: float
@@ -40,17 +40,17 @@ class GateRecord(StrictModel):
     Attributes:
         edits: Number of edited images by edit.
         normal_images: Held-out normal images that they are told from.
-        base_auroc: Fused AUROC of the base alone, mean over the families.
-        fused_auroc: The same of the experts that take part.
-        least_gain: What an expert had to add.
+        least_gain: What an expert has to add.
+        base_auroc: AUROC of the base alone by family of edits.
+        fused_auroc: AUROC of the experts that take part, together.
         experts: The decision by expert.
     """
 
     edits: dict[str, int]
     normal_images: int
-    base_auroc: float
-    fused_auroc: float
     least_gain: float
+    base_auroc: dict[str, float]
+    fused_auroc: dict[str, float]
     experts: dict[str, GatedExpert]
 
     @property
@@ -61,12 +61,11 @@ class GateRecord(StrictModel):
     def reason(self, expert: str) -> str:
         """Why an expert takes part or not, in words."""
         decided = self.experts[expert]
-        alone = ", ".join(f"{family} {auroc:.3f}" for family, auroc in decided.auroc.items())
         if decided.gain is None:
-            return f"always takes part; AUROC on edits alone: {alone}"
-        change = f"{'adds' if decided.weight else 'would add'} {decided.gain:+.3f} to the AUROC on edits"
-        needed = "" if decided.weight else f", less than {self.least_gain:g}"
-        return f"{change}{needed}; alone: {alone}"
+            return "always takes part"
+        if decided.weight:
+            return f"adds {decided.gain:.3f} to the AUROC on edited normal images"
+        return f"would add {decided.gain:.3f} to the AUROC on edited normal images, less than {self.least_gain:g}"
 
 
 def choose_experts(
@@ -74,65 +73,88 @@ def choose_experts(
 ) -> GateRecord:
     """Chooses experts and weights.
 
+    Experts of structural and of logical anomalies are chosen apart from each other. An edit of the arrangement leaves
+    seams: a structural expert finds those, and would make the logical ones look as if they were not needed.
+
     Args:
         config: The fusion, whose rule is used.
-        gate: Which experts are the base, and what others have to add.
+        gate: Which experts are the base, what others are judged by, and what they have to add.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
         edited: Raw scores of edits of them.
 
     Returns:
-        The decision; with no edit at all the base alone takes part.
+        The decision; without edits the base alone takes part.
 
     Raises:
         FitError: A score of a normal image is not finite.
     """
-    experts = tuple(normal)
-    calibrations = Fusion.fit(config, normal).experts
+    calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
 
-    def fused_auroc(weights: Mapping[str, float]) -> float:
-        chosen = {name: weight for name, weight in weights.items() if weight}
-        fusion = Fusion(
-            config.model_copy(update={"weights": chosen}),
-            {name: calibrations[name] for name in chosen},
-            {name: calibrations[name] for name in chosen},
-        )
-        scores = {edit: fusion.fuse_scores({name: raw[name] for name in chosen}) for edit, raw in edited.items()}
-        by_family = _aurocs(fusion.fuse_scores({name: normal[name] for name in chosen}), scores)
-        return float(np.mean(list(by_family.values()))) if by_family else 0.5
+    def aurocs(weights: Mapping[str, float]) -> dict[str, float]:
+        chosen = {name: calibrations[name] for name, weight in weights.items() if weight}
+        fusion = Fusion(config.model_copy(update={"weights": weights}), chosen, chosen)
 
-    weights = {name: 1.0 if name in gate.base else 0.0 for name in experts}
-    base_auroc = best = fused_auroc(weights)
+        def fused(raw: Mapping[str, FloatArray]) -> FloatArray:
+            return fusion.fuse_scores({name: raw[name] for name in chosen})
+
+        return _aurocs(fused(normal), {edit: fused(raw) for edit, raw in edited.items()})
+
+    base = dict.fromkeys(gate.base, 1.0)
+    chosen = dict(base)
     gains: dict[str, float] = {}
-    while True:
-        trials = {
-            (name, weight): fused_auroc({**weights, name: weight})
-            for name in experts
-            if not weights[name]
-            for weight in gate.weights
-        }
-        for name, _ in trials:
-            gains[name] = max(value for (other, _), value in trials.items() if other == name) - best
-        if not trials:
-            break
-        (name, weight), value = max(trials.items(), key=lambda trial: trial[1])
-        if value - best < gate.least_gain:
-            break
-        weights[name], best = weight, value
+    for candidates, families in ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout"))):
+
+        def judged(weights: Mapping[str, float], families: Collection[str] = families) -> float:
+            values = [value for family, value in aurocs({**base, **weights}).items() if family in families]
+            return float(np.mean(values)) if values else 0.5
+
+        weights, found = _choose(candidates, gate.weights, gate.least_gain, judged)
+        chosen |= weights
+        gains |= found
     return GateRecord(
-        edits={edit: len(raw[experts[0]]) for edit, raw in edited.items()},
-        normal_images=len(normal[experts[0]]),
-        base_auroc=base_auroc,
-        fused_auroc=best,
+        edits={edit: len(next(iter(raw.values()))) for edit, raw in edited.items()},
+        normal_images=len(next(iter(normal.values()))),
         least_gain=gate.least_gain,
+        base_auroc=aurocs(base),
+        fused_auroc=aurocs(chosen),
         experts={
             name: GatedExpert(
-                weight=weights[name],
-                auroc=_aurocs(normal[name], {edit: raw[name] for edit, raw in edited.items()}),
+                weight=chosen.get(name, 0.0),
+                auroc=_aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}),
                 gain=gains.get(name),
             )
-            for name in experts
+            for name, scores in normal.items()
         },
     )
+
+
+def _choose(
+    candidates: Sequence[str],
+    weights: Sequence[float],
+    least_gain: float,
+    judged: Callable[[Mapping[str, float]], float],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Adds the candidate that helps most, again and again, as long as one helps enough.
+
+    Returns:
+        The weights of those that were added; and the gain of each candidate.
+    """
+    chosen: dict[str, float] = {}
+    gains: dict[str, float] = {}
+    reached = judged(chosen)
+    while left := [name for name in candidates if name not in chosen]:
+        best_of = {}
+        for name in left:
+            trials = {weight: judged({**chosen, name: weight}) for weight in weights}
+            # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
+            best_of[name] = max(trials, key=lambda weight: (trials[weight], weight))
+            gains[name] = trials[best_of[name]] - reached
+        best = max(left, key=lambda name: gains[name])
+        if gains[best] < least_gain:
+            break
+        chosen[best] = best_of[best]
+        reached += gains[best]
+    return chosen, gains
 
 
 def gated(config: FusionConfig, record: GateRecord | None) -> FusionConfig:
