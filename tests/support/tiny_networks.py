@@ -66,7 +66,8 @@ def save_sam(folder: Path) -> None:
         },
         initializer_range=0.5,
     )
-    torch.manual_seed(0)
+    # By this seed some of its masks are stable and sure.
+    torch.manual_seed(6)
     SamModel(config).save_pretrained(folder)
     side, padded = {"longest_edge": SAM_SIDE}, {"height": SAM_SIDE, "width": SAM_SIDE}
     SamImageProcessor(size=side, pad_size=padded).save_pretrained(folder)
@@ -124,7 +125,8 @@ def save_grounding_dino(folder: Path) -> None:
         fusion_droppath=0.0,
         init_std=0.5,
     )
-    torch.manual_seed(0)
+    # By this seed it finds more than one class.
+    torch.manual_seed(6)
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
     GroundingDinoProcessor(images, BertTokenizer(str(folder / "vocab.txt"))).save_pretrained(folder)

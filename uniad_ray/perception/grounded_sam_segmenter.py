@@ -1,4 +1,4 @@
-"""Segments of the objects that a list of classes names: Grounding DINO's boxes and SAM's mask in each (Grounded SAM)."""
+"""Segments of the objects that a list of classes names: a box by Grounding DINO and SAM's mask in it (Grounded SAM)."""
 
 from __future__ import annotations
 

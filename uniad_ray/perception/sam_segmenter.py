@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-import numpy as np
 import torch
 from pydantic import Field
+from torchvision.ops import masks_to_boxes, nms
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception
@@ -14,6 +14,9 @@ from uniad_ray.perception.model_folders import ModelFolderSource, resolve_folder
 from uniad_ray.perception.pretrained_networks import lineage_with, loading
 from uniad_ray.perception.sam_encoder import load_sam
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
+
+# How far SAM's own mask generation moves the cutoff of the logits.
+_SHIFT: Final = 1.0
 
 
 class SamSegmenterConfig(StrictModel):
@@ -24,8 +27,8 @@ class SamSegmenterConfig(StrictModel):
         weights: SAM's folder, the same as that of the embedding.
         points_per_side: Rows and columns of the grid of points.
         points_per_batch: Points that are decoded together; each takes 12 MiB, and the last bits may depend on it.
-        predicted_iou: Masks are kept for which SAM predicts more than this intersection over union; 0 keeps all.
-        stability: Masks are kept that have more than this IoU when their cutoff is moved up and down; 0 keeps all.
+        predicted_iou: Masks are kept for which SAM predicts at least this intersection over union.
+        stability: Masks are kept that have at least this IoU with themselves when their cutoff is moved up and down.
         box_overlap: Of masks whose boxes have more than this IoU, the one with the highest predicted IoU is kept.
         smallest_area: Share of the image below which a mask is left out.
         largest_area: Share of the image above which a mask is left out, such as one of the background.
@@ -42,7 +45,7 @@ class SamSegmenterConfig(StrictModel):
     box_overlap: float = Field(default=0.7, ge=0.0, le=1.0)
     smallest_area: float = Field(default=0.001, ge=0.0, lt=1.0)
     largest_area: float = Field(default=1.0, gt=0.0, le=1.0)
-    side: int = Field(default=256, ge=16, le=1024)
+    side: int = Field(default=256, ge=16, le=512)
     most_segments: int = Field(default=MOST_SEGMENTS, ge=1, le=MOST_SEGMENTS)
 
 
@@ -68,7 +71,7 @@ class SamSegmenter:
         self._weights = resolve_folder(config.weights)
         with loading(name, type(self).__name__, config.weights.uri):
             self._sam = load_sam(self._weights, torch.device(device))
-        self._points = _point_grid(config.points_per_side)
+        self._points = torch.split(_point_grid(config.points_per_side), config.points_per_batch)
 
     @classmethod
     def fields_of(cls, name: str, config: SamSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
@@ -86,27 +89,26 @@ class SamSegmenter:
         return lineage_with(self.config, self._weights)
 
     def _segments(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> Segments:
-        side = self.config.side
-        # The mask generation of transformers hands masks on as run lengths.
-        encoded, scores, boxes = [], [], []
-        for start in range(0, len(self._points), self.config.points_per_batch):
-            points = self._points[start : start + self.config.points_per_batch]
-            logits, predicted = self._sam.masks_at(points, embedding, image_size, side)
-            kept = self._sam.processor.filter_masks(
-                logits, predicted, (side, side), (0, 0, side, side), self.config.predicted_iou, self.config.stability
-            )
-            encoded += kept[0]
-            scores.append(kept[1].cpu())
-            boxes.append(kept[2].cpu())
-        found, confidences, _, _ = self._sam.processor.post_process_for_mask_generation(
-            encoded, torch.cat(scores), torch.cat(boxes), self.config.box_overlap
+        found = [
+            self._usable(*self._sam.masks_at(points, embedding, image_size, self.config.side))
+            for points in self._points
+        ]
+        masks, scores = (torch.cat(each) for each in zip(*found, strict=True))
+        # The surest first.
+        kept = nms(masks_to_boxes(masks), scores, self.config.box_overlap)[: self.config.most_segments]
+        return Segments.of(masks[kept].numpy(), scores[kept].numpy().clip(0.0, 1.0))
+
+    def _usable(self, logits: torch.Tensor, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those masks that are sure, stable and of a usable size, with the IoU predicted for each, on the CPU."""
+        logits, predicted = logits.flatten(0, 1), predicted.flatten()
+        areas, smaller, larger = ((logits > cutoff).float().mean(dim=(1, 2)) for cutoff in (0.0, _SHIFT, -_SHIFT))
+        usable = (
+            (predicted >= self.config.predicted_iou)
+            & (smaller >= self.config.stability * larger)
+            & (areas >= self.config.smallest_area)
+            & (areas <= self.config.largest_area)
         )
-        masks = np.array([mask.numpy() for mask in found], dtype=bool).reshape(-1, side, side)
-        areas = masks.mean(axis=(1, 2))
-        usable = (areas >= self.config.smallest_area) & (areas <= self.config.largest_area)
-        # Non-maximum suppression gives the surest first.
-        best = np.flatnonzero(usable)[: self.config.most_segments]
-        return Segments.of(masks[best], confidences.numpy()[best].clip(0.0, 1.0))
+        return (logits[usable] > 0.0).cpu(), predicted[usable].cpu()
 
 
 def _point_grid(side: int) -> torch.Tensor:
