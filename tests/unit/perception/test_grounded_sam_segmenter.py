@@ -56,49 +56,6 @@ def detects(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], classes: 
     monkeypatch.setattr(GroundingDino, "detect", lambda *_: found)
 
 
-def test_boxes_and_scores_are_the_library_s_and_the_class_is_that_of_the_surest_word(
-    folders: tuple[Path, Path],
-) -> None:
-    from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
-
-    network = GroundingDinoForObjectDetection.from_pretrained(folders[1]).eval()
-    processor = GroundingDinoProcessor.from_pretrained(folders[1])
-    inputs = processor(images=IMAGES[0], text=[list(CLASSES)], return_tensors="pt")
-    with torch.inference_mode():
-        outputs = network(**inputs)
-    library = processor.post_process_grounded_object_detection(outputs, threshold=-1.0, target_sizes=[(1, 1)])[0]
-    # [CLS] red pin . bolt . nut . [SEP]
-    words = torch.tensor([[0, 0, 1, 2]])
-    by_word = outputs.logits[0].sigmoid()[:, [1, 2, 4, 6]]
-    scores, word = by_word.max(dim=1)
-    order = scores.argsort(descending=True, stable=True)
-
-    found = GroundingDino(network, processor, CLASSES, torch.device("cpu")).detect(IMAGES[0], 0.0, 1.0, 100)
-
-    torch.testing.assert_close(found.boxes, library["boxes"][order].clamp(0, 1))
-    torch.testing.assert_close(found.scores, scores[order])
-    assert found.classes.tolist() == words[0][word[order]].tolist()
-    assert len(set(found.classes.tolist())) > 1
-
-
-def test_a_score_must_be_high_enough_and_of_boxes_that_overlap_the_surest_is_kept(
-    folders: tuple[Path, Path],
-) -> None:
-    detector = segmenter(folders)._detector
-    every = detector.detect(IMAGES[0], 0.0, 1.0, 100)
-    middle = float(every.scores.median())
-    sure = detector.detect(IMAGES[0], middle, 1.0, 100)
-    apart = detector.detect(IMAGES[0], 0.0, 0.0, 100)
-
-    assert sure.scores.tolist() == [score for score in every.scores.tolist() if score > middle]
-    assert detector.detect(IMAGES[0], 0.0, 1.0, 3).scores.tolist() == every.scores[:3].tolist()
-    assert apart.scores[0] == every.scores[0]
-    corners = apart.boxes
-    for row, one in enumerate(corners):
-        for other in corners[row + 1 :]:
-            assert bool((torch.minimum(one[2:], other[2:]) <= torch.maximum(one[:2], other[:2])).any())
-
-
 def test_keeps_the_contract_and_names_every_segment(folders: tuple[Path, Path]) -> None:
     found = segmenter(folders)
     segments = found.perceive(perception(folders))["grounded_sam/segments"]
@@ -178,13 +135,3 @@ def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, fold
 def test_without_classes_nothing_is_loaded(folders: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match=r"name the classes in perceivers\.grounded_sam\.config\.classes"):
         segmenter(folders, classes=[], weights={"uri": "file:/no/such/folder"})
-
-
-def test_more_classes_than_the_network_reads_are_refused(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"the 20 classes are 62 tokens long and Grounding DINO reads 32"):
-        segmenter(folders, classes=[f"bolt {'nut' if n % 2 else 'pin'}{n}" for n in range(20)])
-
-
-def test_a_class_of_which_the_network_reads_nothing_is_refused(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match="reads 1 classes in"):
-        segmenter(folders, classes=["bolt", "\u200b"])
