@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -84,12 +84,27 @@ def check_class_name(name: str) -> str:
     return name
 
 
-def describe_segments(segments: Segments, softness: float) -> Description:
-    """Describes named segments (TMUAD, algorithm 1, with positions by the 3 x 3 grid).
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuses names that a description cannot hold or cannot tell apart.
+
+    Raises:
+        ValueError: One cannot be held, or two are the same.
+    """
+    for name in names:
+        check_class_name(name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"two classes would have the same name: {', '.join(sorted(names))}")
+
+
+def describe_segments(
+    segments: Segments, softness: float, known: Mapping[str, tuple[Position, ...]] | None = None
+) -> Description:
+    """Describes named segments (TMUAD, algorithm 1, with positions by the 3 x 3 grid where they are not known).
 
     Args:
         segments: Segments with names.
         softness: Share of the image's side within which a centre counts as being on both sides of a line, in 0..1/6.
+        known: Positions by class, one for each of its objects, where they are known otherwise than by the grid.
 
     Returns:
         Per class its count, the cells of the centres of the boxes, and the share that the union of its masks covers.
@@ -101,8 +116,8 @@ def describe_segments(segments: Segments, softness: float) -> Description:
     for name in sorted(set(segments.names)):
         members = np.flatnonzero(np.array(segments.names) == name)
         size = float(masks[members].any(axis=0).mean()) * 100
-        places = tuple(sorted((positions[member] for member in members), key=_order))
-        classes.append(ClassDescription(name, len(members), places, round(size, 2)))
+        places = (known or {}).get(name) or [positions[member] for member in members]
+        classes.append(ClassDescription(name, len(members), tuple(sorted(places, key=_order)), round(size, 2)))
     return Description(tuple(classes))
 
 

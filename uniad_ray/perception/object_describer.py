@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.descriptions import describe_segments
+from uniad_ray.perception.captioners import Captioner
+from uniad_ray.perception.descriptions import Position, describe_segments
+from uniad_ray.perception.segments import Segments
+from uniad_ray.perception.vlm_positions import positions_prompt, read_positions
 
 
 class ObjectDescriberConfig(StrictModel):
@@ -19,11 +25,14 @@ class ObjectDescriberConfig(StrictModel):
         segments: Field with named segments.
         softness: Share of the image's side within which an object is said to be on both sides of a line of the grid.
         left_out: Names that are not described.
+        positions: Where an object is: by the `grid` cell of the middle of its box; or as the `vlm` says that is asked,
+            and by the grid for those classes of which it does not say it plainly.
     """
 
     segments: str
     softness: float = Field(default=0.05, ge=0.0, le=1 / 6)
     left_out: tuple[str, ...] = ("other",)
+    positions: Literal["grid", "vlm"] = "grid"
 
 
 class ObjectDescriber:
@@ -34,12 +43,34 @@ class ObjectDescriber:
 
     config_model: ClassVar[type[ObjectDescriberConfig]] = ObjectDescriberConfig
 
-    def __init__(self, name: str, config: ObjectDescriberConfig, device: str) -> None:  # noqa: ARG002
-        """A describer; it learns nothing and loads nothing."""
+    def __init__(
+        self,
+        name: str,
+        config: ObjectDescriberConfig,
+        device: str,  # noqa: ARG002
+        captioner: Captioner | None = None,
+    ) -> None:
+        """A describer; it learns nothing and loads nothing.
+
+        Args:
+            name: Name of the perceiver.
+            config: Its options.
+            device: Unused.
+            captioner: The vision-language model, where positions come from one.
+
+        Raises:
+            ConfigError: Positions are to come from a vision-language model and there is none.
+        """
+        if config.positions == "vlm" and captioner is None:
+            raise ConfigError(
+                f"{name}: positions are to come from a vision-language model and no captioner is configured; use "
+                "positions: grid"
+            )
         self.name = name
         self.config = config
         self.needs = frozenset({config.segments})
         self.provides = self.fields_of(name, config)
+        self._captioner = captioner if config.positions == "vlm" else None
 
     @classmethod
     def fields_of(cls, name: str, config: ObjectDescriberConfig) -> frozenset[str]:  # noqa: ARG003
@@ -48,12 +79,36 @@ class ObjectDescriber:
 
     def perceive(self, perception: Perception) -> dict[str, list[str]]:
         """Describes every image by itself."""
-        texts = []
-        for segments in perception.segments[self.config.segments]:
-            described = np.array([name not in self.config.left_out for name in segments.names], dtype=bool)
-            texts.append(str(describe_segments(segments.select(described), self.config.softness)))
+        described = [self._described(segments) for segments in perception.segments[self.config.segments]]
+        positions = self._positions(perception, described)
+        texts = [
+            str(describe_segments(segments, self.config.softness, known))
+            for segments, known in zip(described, positions, strict=True)
+        ]
         return {f"{self.name}/text": texts}
 
     def lineage(self) -> dict[str, Any]:
         """All that changes the texts."""
-        return self.config.model_dump(mode="json")
+        document = self.config.model_dump(mode="json")
+        return document if self._captioner is None else {**document, "captioner": self._captioner.lineage()}
+
+    def _described(self, segments: Segments) -> Segments:
+        return segments.select(np.array([name not in self.config.left_out for name in segments.names], dtype=bool))
+
+    def _positions(
+        self, perception: Perception, described: Sequence[Segments]
+    ) -> list[dict[str, tuple[Position, ...]]]:
+        """What the model says of each image; images with the same classes are asked about together."""
+        found: list[dict[str, tuple[Position, ...]]] = [{} for _ in described]
+        if self._captioner is None:
+            return found
+        images_of: dict[str, list[int]] = {}
+        for row, segments in enumerate(described):
+            if segments.names:
+                images_of.setdefault(positions_prompt(set(segments.names)), []).append(row)
+        for prompt, rows in images_of.items():
+            keys = [perception.row_keys[row] for row in rows]
+            answers = self._captioner.captions(keys, perception.images[rows], prompt)
+            for row, answer in zip(rows, answers, strict=True):
+                found[row] = read_positions(answer, Counter(described[row].names))
+        return found

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
-from uniad_ray.perception.descriptions import check_class_name
+from uniad_ray.perception.descriptions import check_class_names
 from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.object_kinds import NO_KIND, find_kinds
 from uniad_ray.perception.segments import Segments
@@ -45,11 +45,7 @@ class PartNamerConfig(StrictModel):
     @field_validator("names")
     @classmethod
     def _usable_and_distinct(cls, names: Mapping[str, str]) -> Mapping[str, str]:
-        for name in names.values():
-            check_class_name(name)
-        taken = [*names.values(), OTHER]
-        if len(set(taken)) < len(taken):
-            raise ValueError(f"two classes would have the same name: {', '.join(sorted(taken))}")
+        check_class_names((*names.values(), OTHER))
         return names
 
 

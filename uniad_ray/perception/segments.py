@@ -35,12 +35,13 @@ class Segments:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, masks: np.ndarray, confidences: np.ndarray | None = None) -> Self:
+    def of(cls, masks: np.ndarray, confidences: np.ndarray | None = None, names: Sequence[str] = ()) -> Self:
         """Packs masks; empty ones are left out, and the `MOST_SEGMENTS` largest are kept.
 
         Args:
             masks: bool, shape (n, h, w).
             confidences: float, shape (n,), in 0..1; default 1.
+            names: n names of classes, or none.
         """
         count, height, width = masks.shape
         sure = np.ones(count, dtype=np.float32) if confidences is None else np.asarray(confidences, dtype=np.float32)
@@ -56,6 +57,7 @@ class Segments:
             areas=areas[kept],
             confidences=sure[kept],
             ids=np.arange(len(kept)),
+            names=tuple(names[row] for row in kept) if names else (),
         )
 
     def __len__(self) -> int:

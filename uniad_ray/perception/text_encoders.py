@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -17,10 +15,17 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ConfigError, WeightsError
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.model_folders import ModelFolderSource, resolve_folder
-from uniad_ray.perception.weights import ResolvedWeights, first_line
+from uniad_ray.perception.pretrained_networks import (
+    LOCAL_ONLY,
+    lineage_with,
+    load_network,
+    load_processor,
+    loading,
+    no_progress_bar,
+)
+from uniad_ray.perception.weights import ResolvedWeights
 
 _CACHED_TEXTS: Final = 4096
 _POSITIONS: Final = "embeddings.position_embedding.weight"
@@ -62,20 +67,8 @@ class _PretrainedEncoder(ABC):
         self.provides = self.fields_of(name, config)
         self._device = torch.device(device)
         self._weights = resolve_folder(config.weights)
-        # The lock keeps two threads from loading the same network.
-        with _LOADING:
-            try:
-                self._encode = self._load(self._weights, self._device)
-            except ModuleNotFoundError as error:
-                package = (error.name or "").replace("_", "-")
-                raise ConfigError(
-                    f"{name}: {type(self).__name__} needs the package {package}; run: pip install {package}"
-                ) from error
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                raise WeightsError(
-                    f"{config.weights.uri} cannot be loaded by {type(self).__name__}: {first_line(error)}; check that "
-                    "the folder is of such a network"
-                ) from error
+        with loading(name, type(self).__name__, config.weights.uri):
+            self._encode = self._load(self._weights, self._device)
 
     @classmethod
     def fields_of(cls, name: str, config: PretrainedEncoderConfig) -> frozenset[str]:  # noqa: ARG003
@@ -87,16 +80,18 @@ class _PretrainedEncoder(ABC):
     def _load(weights: ResolvedWeights, device: torch.device) -> Encode:
         """Loads the network once a process."""
 
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of n texts, at least one: float32, shape (n, D), of length 1."""
+        return np.stack([self._encode(text) for text in texts])
+
     def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Encodes one text an image; see the class for shapes."""
-        vectors = np.stack([self._encode(text) for text in perception.texts[self.config.text]])
-        return {f"{self.name}/embedding": torch.from_numpy(vectors)[:, :, None, None].to(self._device)}
+        vectors = torch.from_numpy(self.encode(perception.texts[self.config.text]))
+        return {f"{self.name}/embedding": vectors[:, :, None, None].to(self._device)}
 
     def lineage(self) -> dict[str, Any]:
         """The weights with their digest, and all that changes the numbers."""
-        document: dict[str, Any] = self.config.model_dump(mode="json")
-        document["weights"] = {"uri": self._weights.uri, "sha256": self._weights.sha256, "trained": True}
-        return document
+        return lineage_with(self.config, self._weights)
 
 
 class SentenceEncoder(_PretrainedEncoder):
@@ -109,7 +104,7 @@ class SentenceEncoder(_PretrainedEncoder):
     @lru_cache(maxsize=4)
     def _load(weights: ResolvedWeights, device: torch.device) -> Encode:
         library = importlib.import_module("sentence_transformers")
-        with _no_progress_bar(importlib.import_module("transformers.utils.logging")):
+        with no_progress_bar():
             network = library.SentenceTransformer(
                 str(weights.path),
                 device=str(device),
@@ -136,19 +131,11 @@ class ClipTextEncoder(_PretrainedEncoder):
     @lru_cache(maxsize=4)
     def _load(weights: ResolvedWeights, device: torch.device) -> Encode:
         library = importlib.import_module("transformers")
-        folder = str(weights.path)
-        positions = _number_of_positions(Path(folder))
-        options = {"local_files_only": True, "trust_remote_code": False}
-        config = library.CLIPTextConfig.from_pretrained(folder, **options)
+        positions = _number_of_positions(Path(str(weights.path)))
+        config = library.CLIPTextConfig.from_pretrained(str(weights.path), **LOCAL_ONLY)
         config.max_position_embeddings = positions
-        tokenizer = library.CLIPTokenizer.from_pretrained(folder, **options)
-        with _no_progress_bar(library.logging), _errors_only(library.logging):
-            network, report = library.CLIPTextModelWithProjection.from_pretrained(
-                folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-            )
-        if report["missing_keys"]:
-            raise ValueError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
-        network.eval().requires_grad_(False).to(device)
+        tokenizer = load_processor("CLIPTokenizer", weights)
+        network = load_network("CLIPTextModelWithProjection", weights, device, config=config)
 
         def encode(text: str) -> np.ndarray:
             tokens = tokenizer(text, truncation=True, max_length=positions, return_tensors="pt").to(device)
@@ -157,32 +144,6 @@ class ClipTextEncoder(_PretrainedEncoder):
             return np.asarray(vector.cpu().numpy())
 
         return lru_cache(maxsize=_CACHED_TEXTS)(encode)
-
-
-_LOADING = threading.Lock()
-
-
-@contextlib.contextmanager
-def _no_progress_bar(logging: Any) -> Iterator[None]:
-    """Keeps transformers from drawing a bar on stderr while it loads."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _errors_only(logging: Any) -> Iterator[None]:
-    """Keeps transformers from listing, as a warning, the image tower's parameters that are not asked for."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _number_of_positions(folder: Path) -> int:

@@ -66,6 +66,12 @@ def test_segments_keep_their_ids_and_names_where_others_are_left_out() -> None:
     np.testing.assert_array_equal(found.masks(), np.stack([LARGE, LOW]))
 
 
+def test_names_given_with_the_masks_follow_them() -> None:
+    found = Segments.of(np.stack([LOW, np.zeros((8, 10), dtype=bool), LARGE]), names=["nut", "nothing", "tray"])
+
+    assert found.names == ("tray", "nut")
+
+
 def test_there_is_a_name_for_each_segment() -> None:
     with pytest.raises(ValueError, match="1 names were given for 2 segments"):
         Segments.of(np.stack([SMALL, LARGE])).named(["bolt"])

