@@ -248,7 +248,9 @@ def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int,
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
     source = Location.parse(task.archive)
-    normals = ArchiveNormals(source, read_manifest(source), job.category, task.config.input_size)
+    normals = ArchiveNormals(
+        source, read_manifest(source), job.category, task.config.input_size, task.config.normal_images
+    )
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):

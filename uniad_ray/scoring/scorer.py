@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
+from uniad_ray.scoring.stage_times import StageTimes, time_stages
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class Scorer:
         """
         perception = self._pipeline.perceive(row_keys, images, self._wanted)
         return {name: expert.score(perception) for name, expert in self._experts.items()}
+
+    def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
+        """Takes the time of every perceiver and expert, see `stage_times.time_stages`."""
+        return time_stages(self._pipeline, self._experts, images)
 
     def score(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
         """Scores images in batches of the configured size, in order.
