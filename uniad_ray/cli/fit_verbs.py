@@ -24,6 +24,11 @@ from uniad_ray.cli.options import (
 @category_option
 @profile_option
 @overrides_option
+@click.option(
+    "--names",
+    metavar="FILE",
+    help="A YAML file with better names for classes of objects, such as `part-1: bolt`, for reasons.",
+)
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
@@ -41,6 +46,7 @@ def fit(
     categories: tuple[str, ...],
     profile: str,
     overrides: tuple[str, ...],
+    names: str | None,
     publish: bool,
     accept_unusual: bool,
     workers: int | None,
@@ -55,11 +61,11 @@ def fit(
     named, and the exit code is 1.
     """
     from uniad_ray import text
-    from uniad_ray.config.loading import load_config
+    from uniad_ray.config.loading import load_config, names_override
     from uniad_ray.pipelines.fit import fit as run
 
-    config = load_config(profile, overrides)
-    where = f"profile {profile}" + (" with --set" if overrides else "")
+    config = load_config(profile, [*overrides, *([] if names is None else [names_override(names)])])
+    where = f"profile {profile}" + (" with --set" if overrides else "") + (f" with {names}" if names else "")
     report = run(
         archive,
         bundles,
