@@ -40,7 +40,7 @@ def test_device_search_agrees_with_faiss(distance: Distance, monkeypatch: pytest
     queries = torch.from_numpy(generator.normal(size=(40, 5)).astype(np.float32))
 
     by_faiss = nearest.distances(queries)
-    monkeypatch.setattr(nearest, "_search_on_cpu", nearest._search_on_device)
+    monkeypatch.setattr(nearest, "_search_flat", nearest._search_on_device)
     by_torch = nearest.distances(queries)
 
     np.testing.assert_allclose(by_torch, by_faiss, atol=1e-5)

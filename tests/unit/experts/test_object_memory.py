@@ -123,5 +123,5 @@ def test_what_is_missing_is_said() -> None:
         memory().fit(lambda: [perception([], [])])
     with pytest.raises(FitError, match="not fitted"):
         memory().score(perception([]))
-    with pytest.raises(BundleError, match="no bank of objects"):
+    with pytest.raises(BundleError, match="no memory bank"):
         ObjectMemory.from_state("objects", memory()._config, State())

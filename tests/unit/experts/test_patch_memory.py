@@ -244,7 +244,7 @@ def test_another_shape_at_scoring_is_an_error(expert: PatchMemory) -> None:
 def test_a_damaged_state_is_an_error(expert: PatchMemory) -> None:
     document = expert.state().document
     for state in (State(), State({"bank": np.zeros((0, 4))}, document), State({"bank": np.zeros((2, 4))}, {})):
-        with pytest.raises(BundleError, match="no patch bank"):
+        with pytest.raises(BundleError, match="fit the category again"):
             PatchMemory.from_state("patch_memory", PatchMemoryConfig(), state)
 
 
