@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, Self
 
 import faiss
@@ -60,7 +61,8 @@ class ProductCodes:
         quantiser = faiss.IndexPQ(padded.shape[1], padded.shape[1] // length, _BITS)
         quantiser.pq.cp.niter = _ITERATIONS
         quantiser.pq.cp.min_points_per_centroid = 1
-        quantiser.train(padded)
+        with _one_thread():
+            quantiser.train(padded)
         quantiser.add(padded)
         codebooks = faiss.vector_to_array(quantiser.pq.centroids).reshape(-1, CENTROIDS, length)
         codes = faiss.vector_to_array(quantiser.codes).reshape(len(vectors), quantiser.code_size)
@@ -111,6 +113,17 @@ class ProductCodes:
         """
         _, rows = self._index.search(_padded(queries, self._codebooks.shape[2]), count)
         return np.asarray(rows)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps FAISS from sharing out clusterings so small that its threads spend their time waiting for each other."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _padded(vectors: np.ndarray, length: int) -> np.ndarray:

@@ -97,7 +97,7 @@ def patches(count: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_product_codes_are_eight_times_smaller_and_find_the_nearest_of_twenty_thousand(distance: Distance) -> None:
-    bank, queries = patches(20_000, seed=1), patches(1024, seed=2).astype(np.float32)
+    bank, queries = patches(20_000, seed=1), patches(200, seed=2).astype(np.float32)
 
     flat, quantised = (NearestNeighbours(bank, distance, 1, index) for index in (FLAT, PQ))
     exact, found = (each.distances(torch.from_numpy(queries)) for each in (flat, quantised))

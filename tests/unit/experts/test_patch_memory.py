@@ -141,7 +141,7 @@ def test_the_bank_is_the_same_in_any_order_and_batching(keys: list[str], batch: 
     assert one.state().arrays["bank"].tobytes() == other.state().arrays["bank"].tobytes()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=24, max_size=24), st.sampled_from(["coreset", "kmeans"]))
 def test_parts_of_the_images_give_the_bank_of_all(part_of: list[int], selection: str) -> None:
     options: dict[str, Any] = {"selection": selection, "index": {"kind": "pq"}}
