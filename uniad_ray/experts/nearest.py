@@ -18,7 +18,8 @@ from uniad_ray.perception.base import State
 
 Distance = Literal["l2", "cosine"]
 
-_VALUES_AT_ONCE: Final = 1 << 24
+_PRODUCTS_AT_ONCE: Final = 1 << 26
+_VALUES_IN_CACHE: Final = 1 << 19
 
 
 class VectorIndexConfig(StrictModel):
@@ -149,7 +150,7 @@ class NearestNeighbours:
         return vectors - self._centre.to(vectors.device)
 
     def _prepare_rows(self, rows: np.ndarray) -> torch.Tensor:
-        return self._prepare(torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32)))
+        return self._prepare(torch.from_numpy(np.array(rows)).float())
 
     def _search_flat(self, queries: torch.Tensor) -> np.ndarray:
         """Similarities (cosine) or squared distances (l2) of the k best, shape (P, k)."""
@@ -158,14 +159,16 @@ class NearestNeighbours:
 
     def _search_codes(self, queries: torch.Tensor, codes: ProductCodes) -> np.ndarray:
         """The same as `_search_flat`, among the candidates that the codes name."""
+        rows = codes.nearest(queries.numpy(), self._candidates)
+        step = max(1, _VALUES_IN_CACHE // (self._candidates * self.dimension))
         found = []
-        for some in torch.split(queries, max(1, _VALUES_AT_ONCE // (self._candidates * self.dimension))):
-            rows = codes.nearest(some.numpy(), self._candidates)
-            vectors = self._prepare_rows(self._bank[rows])
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            vectors = self._prepare_rows(self._bank[rows[start : start + step]])
             if self._distance == "cosine":
-                found.append((vectors * some[:, None]).sum(dim=2).topk(self._neighbours, dim=1).values)
+                found.append(vectors.mul_(some[:, None]).sum(dim=2).topk(self._neighbours, dim=1).values)
             else:
-                squared = (vectors - some[:, None]).square().sum(dim=2)
+                squared = vectors.sub_(some[:, None]).square_().sum(dim=2)
                 found.append(squared.topk(self._neighbours, dim=1, largest=False).values)
         return torch.cat(found).numpy()
 
@@ -175,7 +178,7 @@ class NearestNeighbours:
             self._on_device[queries.device] = self._prepare_rows(self._bank).to(queries.device)
         bank = self._on_device[queries.device]
         found = []
-        for some in torch.split(queries, max(1, _VALUES_AT_ONCE // len(bank))):
+        for some in torch.split(queries, max(1, _PRODUCTS_AT_ONCE // len(bank))):
             products = some @ bank.T
             if self._distance == "cosine":
                 found.append(products.topk(self._neighbours, dim=1).values)

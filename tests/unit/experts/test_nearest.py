@@ -148,7 +148,8 @@ def test_large_searches_are_cut_in_parts(
     queries = torch.from_numpy(patches(50, 2).astype(np.float32))
     whole = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
 
-    monkeypatch.setattr(nearest_module, "_VALUES_AT_ONCE", 7 * 64 * 96)
+    monkeypatch.setattr(nearest_module, "_VALUES_IN_CACHE", 7 * 64 * 96)
+    monkeypatch.setattr(nearest_module, "_PRODUCTS_AT_ONCE", 7 * 500)
     parts = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
 
     for one, other in zip(parts, whole, strict=True):
