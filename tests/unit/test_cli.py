@@ -48,7 +48,19 @@ def test_every_verb_explains_itself_and_its_options(verb: str, capsys: pytest.Ca
 
 
 def test_the_verbs_are_those_promised() -> None:
-    promised = {"ablate", "ingest", "inspect", "fit", "score", "evaluate", "report", "compare", "bundles", "scenes"}
+    promised = {
+        "ablate",
+        "annotate",
+        "ingest",
+        "inspect",
+        "fit",
+        "score",
+        "evaluate",
+        "report",
+        "compare",
+        "bundles",
+        "scenes",
+    }
     assert promised <= set(cli.commands)
 
 

@@ -24,6 +24,18 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "uint8":
 _BOX: Final = ("top", "left", "bottom", "right")
 
 
+def check_stage(name: str) -> Stage:
+    """Gives back the name of a stage.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    for stage in STAGES:
+        if stage == name:
+            return stage
+    raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+
+
 def stage_of(name: str) -> Stage:
     """The stage of a field, by the last part of its name: `segments`, `vectors`, `text`, or any other for tensors."""
     match name.rpartition("/")[2]:
