@@ -29,7 +29,7 @@ from uniad_ray.pipelines.score import score
 from uniad_ray.scoring.fitting import REFERENCE_IMAGES
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-TRAIN, TEST = 10, 6
+TRAIN, TEST = 12, 6
 
 
 class Factory(NamedTuple):
@@ -68,7 +68,11 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     ingest(str(root / "source"), archive, limits=ShardLimits(row_group_rows=6))
     passes = Passes(root / "passes")
     config = small_config(
-        "input_size=128", "expert_set=tmuad", "perceivers.parts.config.candidates=2000", *passes.overrides
+        "input_size=128",
+        "expert_set=tmuad",
+        "perceivers.parts.config.candidates=2000",
+        "calibration.folds=2",
+        *passes.overrides,
     )
     features = annotate(archive, str(root / "features"), config)
     passes.take()
@@ -169,36 +173,6 @@ def test_fields_of_other_options_are_computed_and_named(
         "trays: pyramid/level2, pyramid/level3 of the sidecar come of other weights, options or code, and are computed "
         "instead"
     ]
-    with caplog.at_level(logging.INFO, "uniad_ray"):
-        score(factory.archive, str(tmp_path / "bundles"), str(tmp_path / "run"), sidecar=factory.features.sidecar)
-    assert [record.getMessage() for record in caplog.records if "sidecar" in record.getMessage()] == said * 2
-
-
-def test_a_damaged_file_is_named_and_a_new_annotation_mends_it(factory: Factory, tmp_path: Path) -> None:
-    sidecar = Location.parse(factory.features.sidecar)
-    before = stored(sidecar.uri)
-    damaged = next(name for name in sorted(before) if name.startswith("features/"))
-    (sidecar / damaged).write_bytes(before[damaged][:-1])
-    with pytest.raises(SidecarError, match=r"not what the list of files says; delete it and give the same") as caught:
-        score(factory.archive, factory.bundles, str(tmp_path / "run"), sidecar=sidecar.uri)
-    assert damaged in str(caught.value)
-    assert "\n" not in str(caught.value)
-    (sidecar / damaged).delete()
-    report = fit(factory.archive, str(tmp_path / "bundles"), factory.config, sidecar=sidecar.uri)
-    assert "missing; delete it and give the same" in report.failed["trays"]
-    annotate(factory.archive, sidecar.uri, factory.config)
-    assert stored(sidecar.uri) == before
-
-
-def test_a_stage_that_needs_what_is_learned_asks_for_bundles(factory: Factory, tmp_path: Path) -> None:
-    with pytest.raises(SidecarError, match="learned from normal images; fit first, then give --bundles"):
-        annotate(factory.archive, str(tmp_path / "sidecar"), factory.config, stages=["segments"])
-    assert not (tmp_path / "sidecar").exists()
-
-
-def test_another_plan_is_refused(factory: Factory) -> None:
-    with pytest.raises(SidecarError, match="started with another bundle, stage or option for trays; choose another"):
-        annotate(factory.archive, factory.features.sidecar, factory.config, bundles=factory.bundles)
 
 
 def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
