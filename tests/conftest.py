@@ -48,7 +48,7 @@ def store_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its environment must be there before Ray starts
-    """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys, and find `support`."""
+    """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys and find `support`."""
     import ray
 
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]

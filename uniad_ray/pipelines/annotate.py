@@ -120,6 +120,7 @@ def annotate(
             chunks=len(work),
             images=sum(chunk.rows for chunk in work),
         )
+        _check_stages(plan, stages)
         adopt_sidecar_plan(sidecar, plan)
         due = [(stage, chunk) for chunk in work for stage in plan.categories[chunk.category].fields]
         present = {info.relative for info in sidecar.list(suffix=".parquet")}
@@ -179,6 +180,16 @@ def _plan_category(
     else:
         found = CategoryPipeline.restored(BundleStore(bundles), category, published, device="cpu")
     return found.plan(stages, published).model_dump(mode="json")
+
+
+def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
+    stored = {stage for planned in plan.categories.values() for stage in planned.fields}
+    if not stored:
+        raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
+    if unused := sorted(set(stages or ()) - stored):
+        raise SidecarError(
+            f"the experts use no {' and no '.join(unused)}; leave that out of --stages, or choose another expert_set"
+        )
 
 
 def _annotate_pending(

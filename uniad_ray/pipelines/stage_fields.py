@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, SidecarError
 from uniad_ray.experts.base import Expert
+from uniad_ray.perception.base import TrainedPerceiver
 from uniad_ray.perception.field_rows import STAGES, Stage, stage_of
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.pipelines.run_plan import PlannedBundle
@@ -23,7 +24,7 @@ class CategoryPipeline:
 
     Attributes:
         config: The fit configuration.
-        experts: The experts of its set, not fitted; only their needs matter.
+        experts: The experts that take part, not fitted; only their needs matter.
         pipeline: The perceivers behind them; those that learn are restored from a bundle, or left unfitted.
         digests: Digests of the fields that it can perceive.
     """
@@ -57,44 +58,32 @@ class CategoryPipeline:
         if bundle.manifest.digest != planned.digest:
             raise BundleError(f"{store.root}: bundle {category} {planned.version} was changed; publish or fit it again")
         config = bundle.manifest.config
-        experts = build_experts(config, where=f"bundle {category} {planned.version}")
+        where = f"bundle {category} {planned.version}"
+        experts = build_experts(config, where=where, only=bundle.manifest.taking_part)
         pipeline = bundle.pipeline(needs_of(experts), device=device)
         return cls(config, experts, pipeline, field_digests(pipeline, config.input_size, bundle.state_digests))
 
-    def plan(self, stages: Collection[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
+    def plan(self, stages: Sequence[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
         """Chooses the fields to store.
 
         Args:
-            stages: Stages that must have some; None takes those that can have.
+            stages: Stages to store; None takes those that can be perceived.
             bundle: Where what is learned comes from.
 
         Raises:
-            SidecarError: A stage has no field, or none that can be perceived without a bundle.
+            SidecarError: A stage that was asked for has fields, but none that can be perceived without a bundle.
         """
-        candidates = self._candidates()
         fields: dict[Stage, dict[str, str]] = {}
-        for stage in STAGES:
-            members = [name for name in candidates if stage_of(name) == stage]
+        for stage in (stage for stage in STAGES if stages is None or stage in stages):
+            members = [name for name in self._candidates() if stage_of(name) == stage]
             known = {name: self.digests[name] for name in members if name in self.digests}
-            if stages is not None and stage not in stages:
-                continue
-            if stages is not None and not members:
-                raise SidecarError(
-                    f"the expert set {self.config.expert_set!r} uses no {stage}; leave them out of --stages, or choose "
-                    "another set"
-                )
-            if stages is not None and not known:
+            if known:
+                fields[stage] = known
+            elif members and stages is not None:
                 raise SidecarError(
                     f"{', '.join(members)}: learned from normal images; fit first, then give --bundles, or leave "
                     f"{stage} out of --stages"
                 )
-            if known:
-                fields[stage] = known
-        if not fields:
-            raise SidecarError(
-                f"all that the expert set {self.config.expert_set!r} uses is learned from normal images; fit first, "
-                "then give --bundles"
-            )
         stored = frozenset(name for members in fields.values() for name in members)
         return CategoryPlan(
             bundle=bundle,
@@ -111,7 +100,12 @@ class CategoryPipeline:
         pipeline = self.pipeline
         of_experts = frozenset(need for expert in self.experts.values() for need in expert.needs)
         learned = frozenset(name for perceiver in pipeline.dependent for name in perceiver.provides)
-        of_fit = frozenset(need for perceiver in pipeline.dependent for need in perceiver.needs) - learned
+        of_fit = frozenset(
+            need
+            for perceiver in pipeline.dependent
+            for need in perceiver.needs
+            | (perceiver.training_needs & pipeline.provides if isinstance(perceiver, TrainedPerceiver) else set())
+        )
         needed = of_experts.union(*(perceiver.needs for perceiver in pipeline.perceivers))
 
         def is_candidate(name: str) -> bool:
@@ -119,9 +113,9 @@ class CategoryPipeline:
                 return True
             behind = pipeline.perceivers_for(frozenset({name}))
             needs_tensors_alone = all(stage_of(need) == "features" for one in behind for need in one.needs)
-            return needs_tensors_alone and name in of_experts | of_fit
+            return needs_tensors_alone and name in of_experts | (of_fit - learned)
 
-        return sorted(filter(is_candidate, needed))
+        return sorted(filter(is_candidate, needed | of_fit))
 
 
 def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipeline:
