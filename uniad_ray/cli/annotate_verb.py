@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from uniad_ray.cli.options import (
     address_option,
@@ -48,7 +49,9 @@ ValueT = TypeVar("ValueT")
     "--workers", multiple=True, metavar="[STAGE=]N", help="Actors of every stage, or of one.  [default: by the cluster]"
 )
 @click.option("--threads", multiple=True, metavar="[STAGE=]N", help="Threads of an actor.  [default: 1]")
-@click.option("--device", multiple=True, metavar="[STAGE=]auto|cpu|cuda", help="Of every stage, or of one.")
+@click.option(
+    "--device", multiple=True, metavar="[STAGE=]auto|cpu|cuda", help="Of every stage, or of one.  [default: auto]"
+)
 @address_option
 @reporting
 def annotate(
@@ -76,10 +79,9 @@ def annotate(
     from uniad_ray.pipelines.annotate import annotate as run
     from uniad_ray.pipelines.score import Workers
 
-    if bundles is not None and overrides:
-        raise ConfigError(
-            "--set has no effect with --bundles, which have their own configuration; leave one of them out"
-        )
+    is_default = click.get_current_context().get_parameter_source("profile") is ParameterSource.DEFAULT
+    if bundles is not None and (overrides or not is_default):
+        raise ConfigError("--bundles have a configuration of their own; leave --profile and --set out, or --bundles")
     counts, limits = _by_stage("--workers", workers, _number), _by_stage("--threads", threads, _number)
     devices = _by_stage("--device", device, _device)
     report = run(

@@ -106,6 +106,8 @@ def annotate(
         known = ", ".join(sorted(manifest.categories))
         raise SidecarError(f"{source}: no category {', '.join(unknown)}; it holds {known}")
     work = list(chunks(manifest, categories=wanted))
+    if not work:
+        raise SidecarError(f"{source}: no images to annotate; `uniad-ray inspect` shows what is there")
     store = None if bundles is None else BundleStore(bundles)
     published = {} if store is None else published_bundles(store, wanted, source)
     with ray_session(address) as cluster:
@@ -116,7 +118,7 @@ def annotate(
             archive_digest=manifest.digest,
             bundle_root=None if store is None else store.root.uri,
             config=config if store is None else None,
-            categories=_plan_categories(wanted, published, bundles, config, stages, where, cluster),
+            categories=_plan_categories(wanted, published, store, config, stages, where, cluster),
             chunks=len(work),
             images=sum(chunk.rows for chunk in work),
         )
@@ -145,7 +147,7 @@ def annotate(
 def _plan_categories(
     categories: Sequence[str],
     published: Mapping[str, PlannedBundle],
-    bundles: str | None,
+    store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
     where: str,
@@ -156,7 +158,7 @@ def _plan_categories(
 
     task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
     references = {
-        category: task.remote(category, published.get(category), bundles, config, stages, where)
+        category: task.remote(category, published.get(category), store, config, stages, where)
         for category in (categories if published else categories[:1])
     }
     try:
@@ -169,16 +171,16 @@ def _plan_categories(
 def _plan_category(
     category: str,
     published: PlannedBundle | None,
-    bundles: str | None,
+    store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
     where: str,
 ) -> dict[str, Any]:
     """One Ray task: loads what perceives the images of a category, and chooses what is stored."""
-    if published is None or bundles is None:
+    if published is None or store is None:
         found = CategoryPipeline.unfitted(config, device="cpu", where=where)
     else:
-        found = CategoryPipeline.restored(BundleStore(bundles), category, published, device="cpu")
+        found = CategoryPipeline.restored(store, category, published, device="cpu")
     return found.plan(stages, published).model_dump(mode="json")
 
 

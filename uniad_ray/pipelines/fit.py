@@ -122,6 +122,7 @@ def fit(
     if sidecar is not None:
         from uniad_ray.pipelines.sidecar import note_recomputed, open_sidecar
 
+        sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
     totals = {name: sum(n for key, n in manifest.categories[name].labels.items() if key in _NORMALS) for name in wanted}
     root = Location.parse(bundles)

@@ -120,6 +120,7 @@ def score(
     store = BundleStore(bundles)
     plan, work = make_plan(source, read_manifest(source), store, options or ScoreOptions())
     if sidecar is not None:
+        sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
     adopt_plan(run, plan)
     if (run / MANIFEST_NAME).exists():
