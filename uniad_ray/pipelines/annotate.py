@@ -186,12 +186,12 @@ def _plan_category(
 
 def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
     stored = {stage for planned in plan.categories.values() for stage in planned.fields}
-    if not stored:
-        raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
     if unused := sorted(set(stages or ()) - stored):
         raise SidecarError(
             f"the experts use no {' and no '.join(unused)}; leave that out of --stages, or choose another expert_set"
         )
+    if not stored:
+        raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
 
 
 def _annotate_pending(
