@@ -13,6 +13,7 @@ from uniad_ray.cli.options import (
     print_report,
     profile_option,
     reporting,
+    sidecar_option,
 )
 
 
@@ -22,6 +23,7 @@ from uniad_ray.cli.options import (
 @category_option
 @profile_option
 @overrides_option
+@sidecar_option
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
@@ -39,6 +41,7 @@ def fit(
     categories: tuple[str, ...],
     profile: str,
     overrides: tuple[str, ...],
+    sidecar: str | None,
     publish: bool,
     accept_unusual: bool,
     workers: int | None,
@@ -64,6 +67,7 @@ def fit(
         config,
         categories=categories,
         where=where,
+        sidecar=sidecar,
         publish=publish,
         accept_unusual=accept_unusual,
         device=device,
