@@ -119,9 +119,7 @@ def score(
         perception = Perception([drawn.rows[index].row_key], drawn.images[index][None])
         for perceiver in pipeline.perceivers_for(wanted):
             started = time.perf_counter()
-            perception = pipeline.extend(
-                perception, frozenset(perception.fields) | frozenset(perception.texts) | perceiver.provides
-            )
+            perception = pipeline.extend(perception, perception.names | perceiver.provides)
             spent[f"perceiver {perceiver.name}"] = time.perf_counter() - started
         for name, expert in experts.items():
             started = time.perf_counter()

@@ -50,6 +50,10 @@ class RunError(UserError):
     """A scoring run cannot start, go on or be read."""
 
 
+class SidecarError(UserError):
+    """A sidecar cannot be made or read, or is of another archive."""
+
+
 class ImageError(UniadRayError):
     """One image cannot be used; the row gets `status = error`, and the run goes on.
 

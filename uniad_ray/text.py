@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uniad_ray.archive.manifest import ArchiveManifest
     from uniad_ray.metrics.metric import Metric
     from uniad_ray.pipelines.ablate import AblationReport
+    from uniad_ray.pipelines.annotate import AnnotateReport
     from uniad_ray.pipelines.bundles import BundleList
     from uniad_ray.pipelines.evaluate import EvaluationReport
     from uniad_ray.pipelines.fit import FitReport
@@ -74,6 +75,23 @@ def archive_contents(manifest: ArchiveManifest) -> str:
     if manifest.rejected_count:
         lines.append(f"{manifest.rejected_count} files were not taken:")
         lines += [f"  {entry.source_uri}: {entry.reason}" for entry in manifest.rejected[:LISTED]]
+    return "\n".join(lines)
+
+
+def annotated(report: AnnotateReport) -> str:
+    """What an annotation made."""
+    rows = [
+        (category, stage, ", ".join(names))
+        for category, stages in report.fields.items()
+        for stage, names in stages.items()
+    ]
+    lines = [table(("category", "stage", "fields"), rows)]
+    if report.skipped_files:
+        lines.append(f"{report.skipped_files} files were there from an earlier attempt")
+    lines.append(
+        f"{report.sidecar}: {report.images} images, {report.errors} that cannot be decoded, "
+        f"{report.bytes / 2**20:.1f} MiB"
+    )
     return "\n".join(lines)
 
 

@@ -13,7 +13,12 @@ import pyarrow.dataset
 import pytest
 from support.job_cluster import JobServer, job_cluster
 
-SMALL = ["--set=input_size=64", "--set=map_size=16", "--set=experts.patch.config.memory_size=100"]
+SMALL = [
+    "--set=expert_set=patch",
+    "--set=input_size=64",
+    "--set=map_size=16",
+    "--set=experts.patch.config.memory_size=100",
+]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ SMALL = [
     "--set=input_size=64",
     "--set=map_size=16",
     "--set=batch_size=4",
+    "--set=expert_set=patch",
     "--set=experts.patch.config.memory_size=100",
 ]
 

@@ -254,7 +254,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
     (tmp_path / "bundles/nut" / report.fitted[0].version / "experts/patch.json").write_text("{}")
     with pytest.raises(BundleError, match=r"patch\.json: not what the manifest says") as caught:
         score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)))
-    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "run/manifest.json").exists()
 
 

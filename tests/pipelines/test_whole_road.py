@@ -22,6 +22,7 @@ from support.trees import mvtec_tree
 SMALL = [
     "--set=input_size=64",
     "--set=map_size=16",
+    "--set=expert_set=patch",
     "--set=experts.patch.config.memory_size=200",
 ]
 

@@ -7,13 +7,14 @@ from uniad_ray.config.model import FitConfig
 
 
 def small_config(*overrides: str) -> FitConfig:
-    """The embedded profile at 64 pixels with a small memory."""
+    """The embedded profile at 64 pixels, patch memory alone, with a small memory."""
     return load_config(
         "embedded",
         [
             "input_size=64",
             "map_size=16",
             "batch_size=4",
+            "expert_set=patch",
             "experts.patch.config.memory_size=200",
             "calibration.false_positive_rate=0.1",
             *overrides,

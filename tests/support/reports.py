@@ -12,6 +12,7 @@ from uniad_ray.report.model import (
     AttemptTimes,
     CategoryDetail,
     CategoryResult,
+    ExpertChoice,
     ImageErrorRow,
     Lineage,
     Network,
@@ -107,7 +108,9 @@ def lineage() -> Lineage:
         created_at="2026-11-21T10:00:00+00:00",
         code_version="0.1.0",
         profile="embedded",
+        fusion_rule="sum",
         expert_weights={"patch": 1.0, "student": 0.5},
+        choices=(),
         archive="s3://plant/reference",
         archive_digest="a" * 64,
         fit_images=160,
@@ -117,6 +120,17 @@ def lineage() -> Lineage:
         threshold_method="gaussian_tail",
         networks=(Network(name="pyramid", uri="pypi:wheel/weights.pth", sha256="b" * 64, trained=True),),
     )
+
+
+def with_choices(report: Report) -> Report:
+    """The same report, of categories whose experts a gate chose."""
+    choices = (
+        ExpertChoice(expert="patch", weight=1.0, reason="always takes part", edit_auroc={"surface": 0.912}),
+        ExpertChoice(expert="student", weight=0.0, reason="would add too little", edit_auroc={"surface": 0.345}),
+    )
+    chosen = lineage().model_copy(update={"choices": choices})
+    categories = tuple(entry.model_copy(update={"lineage": chosen}) for entry in report.categories)
+    return report.model_copy(update={"categories": categories})
 
 
 def category_result(category: str = "part", rows: ScoredRows | None = None, **changes: object) -> CategoryResult:

@@ -48,7 +48,19 @@ def test_every_verb_explains_itself_and_its_options(verb: str, capsys: pytest.Ca
 
 
 def test_the_verbs_are_those_promised() -> None:
-    promised = {"ablate", "ingest", "inspect", "fit", "score", "evaluate", "report", "compare", "bundles", "scenes"}
+    promised = {
+        "ablate",
+        "annotate",
+        "ingest",
+        "inspect",
+        "fit",
+        "score",
+        "evaluate",
+        "report",
+        "compare",
+        "bundles",
+        "scenes",
+    }
     assert promised <= set(cli.commands)
 
 
@@ -82,6 +94,20 @@ def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], 
     assert "Missing option '--out'" in fails(capsys, "score", place, "--bundles", place)
     assert "No such command 'scor'" in fails(capsys, "scor")
     assert "the command line: image_size" in fails(capsys, "scenes", place, "--image-size", "1")
+
+
+def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def wrong(*options: str) -> str:
+        return fails(capsys, "annotate", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *options).strip()
+
+    assert wrong("--stages", "features,masks") == "error: no stage 'masks'; there are features, segments, descriptions"
+    assert wrong("--workers", "0") == "error: --workers 0: write a number from 1, or STAGE=NUMBER"
+    assert wrong("--threads", "segments=x") == "error: --threads segments=x: write a number from 1, or STAGE=NUMBER"
+    assert "there are features, segments, descriptions" in wrong("--workers", "masks=2")
+    assert "write auto, cpu or cuda" in wrong("--device", "segments=tpu")
+    for option in ("--profile=paper", "--set=seed=1"):
+        assert "leave --profile and --set out, or --bundles" in wrong("--bundles", str(tmp_path), option)
+    assert "no manifest.json there" in wrong("--workers", "2", "--workers", "segments=1", "--device", "cpu")
 
 
 def test_scenes_refuses_to_write_into_something(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _PRIMITIVES: dict[str, pa.DataType] = {
     "binary": pa.binary(),
     "int32": pa.int32(),
     "int64": pa.int64(),
+    "float": pa.float32(),
     "double": pa.float64(),
     "bool": pa.bool_(),
 }

@@ -160,10 +160,20 @@ def encode_table(schema: DatasetSchema, table: pa.Table) -> bytes:
     Raises:
         ArchiveError: The table does not fit the schema.
     """
-    schema.check(table, source=f"{schema.name} table")
+    return encode_row_groups(schema, [table])
+
+
+def encode_row_groups(schema: DatasetSchema, tables: Iterable[pa.Table]) -> bytes:
+    """Writes each table as a row group of one Parquet file, holding one table at a time.
+
+    Raises:
+        ArchiveError: A table does not fit the schema.
+    """
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema.arrow, compression="zstd", store_schema=True) as writer:
-        writer.write_table(table)
+        for table in tables:
+            schema.check(table, source=f"{schema.name} table")
+            writer.write_table(table)
     return sink.getvalue()
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from uniad_ray import __version__
+from uniad_ray.cli.annotate_verb import annotate
 from uniad_ray.cli.archive_verbs import ingest, inspect, scenes
 from uniad_ray.cli.fit_verbs import ablate, bundles, fit
 from uniad_ray.cli.run_verbs import compare, evaluate, report, score
@@ -53,5 +54,5 @@ def cli() -> None:
     """
 
 
-for _verb in (scenes, ingest, inspect, fit, score, evaluate, report, compare, ablate, bundles):
+for _verb in (scenes, ingest, inspect, annotate, fit, score, evaluate, report, compare, ablate, bundles):
     cli.add_command(_verb)

@@ -15,6 +15,7 @@ from uniad_ray.cli.options import (
     print_report,
     profile_option,
     reporting,
+    sidecar_option,
 )
 
 
@@ -29,6 +30,7 @@ from uniad_ray.cli.options import (
     metavar="FILE",
     help="A YAML file with better names for classes of objects, such as `part-1: bolt`, for reasons.",
 )
+@sidecar_option
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
@@ -47,6 +49,7 @@ def fit(
     profile: str,
     overrides: tuple[str, ...],
     names: str | None,
+    sidecar: str | None,
     publish: bool,
     accept_unusual: bool,
     workers: int | None,
@@ -72,6 +75,7 @@ def fit(
         config,
         categories=categories,
         where=where,
+        sidecar=sidecar,
         publish=publish,
         accept_unusual=accept_unusual,
         device=device,

@@ -37,6 +37,9 @@ confidence_option = click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+sidecar_option = click.option(
+    "--sidecar", metavar="SIDECAR", help="What `uniad-ray annotate` stored of ARCHIVE is read instead of computed."
+)
 bundles_option = click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
 
 

@@ -15,6 +15,7 @@ from uniad_ray.cli.options import (
     print_report,
     reporting,
     resamples_option,
+    sidecar_option,
 )
 
 
@@ -38,6 +39,7 @@ from uniad_ray.cli.options import (
     metavar="NAME,...",
     help="Experts that take part; the threshold follows from their held-out scores.  [default: all of the bundle]",
 )
+@sidecar_option
 @click.option("--workers", type=click.IntRange(1), help="Actors that score.  [default: by the cluster]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of an actor.  [default: by the cluster]")
 @device_option
@@ -53,6 +55,7 @@ def score(
     top_maps: int,
     false_positive_rate: float | None,
     experts: str | None,
+    sidecar: str | None,
     workers: int | None,
     threads: int | None,
     device: str,
@@ -79,7 +82,15 @@ def score(
         "experts": None if experts is None else [name.strip() for name in experts.split(",")],
     }
     options = validate(ScoreOptions, document, where="the command line")
-    report = run(archive, bundles, out, options=options, workers=Workers(workers, threads, device), address=address)
+    report = run(
+        archive,
+        bundles,
+        out,
+        options=options,
+        sidecar=sidecar,
+        workers=Workers(workers, threads, device),
+        address=address,
+    )
     print_report(report, as_json, text.scored)
 
 

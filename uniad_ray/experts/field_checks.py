@@ -43,12 +43,15 @@ class FieldShapes:
         Raises:
             FitError: A field has another shape than in the batches before.
         """
-        for name, shape in self._of(perception).items():
-            if shape != self._shapes.setdefault(name, shape):
-                raise FitError(
-                    f"{self._expert}: {name} has shape {shape} for image {perception.row_keys[0]} but "
-                    f"{self._shapes[name]} for those before; give all images of a category the same input size"
-                )
+        self._take(self._of(perception), f" for image {perception.row_keys[0]}")
+
+    def merge(self, other: FieldShapes) -> None:
+        """Takes in the shapes of another part of a fit.
+
+        Raises:
+            FitError: A field has another shape than in the parts before.
+        """
+        self._take(other._shapes, "")
 
     def check(self, perception: Perception) -> None:
         """Compares one batch with the fit.
@@ -77,6 +80,14 @@ class FieldShapes:
         shapes = cls(expert, document)
         shapes._shapes = {name: tuple(shape) for name, shape in document.items()}
         return shapes
+
+    def _take(self, shapes: Mapping[str, tuple[int, ...]], which: str) -> None:
+        for name, shape in shapes.items():
+            if shape != self._shapes.setdefault(name, shape):
+                raise FitError(
+                    f"{self._expert}: {name} has shape {shape}{which} but {self._shapes[name]} for those before; "
+                    "give all images of a category the same input size"
+                )
 
     def _of(self, perception: Perception) -> dict[str, tuple[int, ...]]:
         return {name: tuple(map(int, perception.fields[name].shape[1:])) for name in self._fields}

@@ -1,98 +1,80 @@
-"""The bank of normal instances: their kinds, and the relations between them."""
+"""The bank of normal instances, and the relations between them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.instances import NO_KIND, Instances
 from uniad_ray.experts.part_grid import PartGrid
-from uniad_ray.experts.relation_bank import Deviation, Measurement, RelationBank, measure
-from uniad_ray.perception.object_kinds import NO_KIND, find_kinds
+from uniad_ray.experts.relation_bank import Deviation, RelationBank, measure
+from uniad_ray.perception.spread import spread
 
-_COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3, "shapes": 4}
+_COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3}
 
 
 class InstanceBank:
-    """The n instances of M normal images. A new instance is of the kind of the normal one that it is most like.
+    """The n instances of M normal images.
 
     Attributes:
-        kinds: int64, shape (n,): the kind of each, in the order of the images.
-        kind_count: The number of kinds.
-        grid: The cells that normal instances keep to.
+        kinds: The kinds that they are of, sorted, without `NO_KIND`.
+        grid: The cells that they keep to.
     """
 
-    def __init__(
-        self, instances: Instances, owners: np.ndarray, images: int, weights: tuple[int, ...], kinds: np.ndarray
-    ) -> None:
+    def __init__(self, instances: Instances, owners: np.ndarray, images: int) -> None:
         """Measures the relations of every normal image; use `fit` or `restored`.
 
         Args:
             instances: All instances, image by image.
             owners: int64, shape (n,): the image of each, below M.
             images: The number of images M.
-            weights: How much each field's mean, and last the shape, counts for what an instance is like.
-            kinds: int64, shape (n,).
         """
         self._instances = instances
         self._owners = owners
         self._images = images
-        self._weights = weights
-        self.kinds = kinds
-        self.kind_count = int(kinds.max(initial=NO_KIND)) + 1
-        self._descriptor = _Descriptor(instances, weights)
-        self._looks = self._descriptor(instances)
-        self.grid = PartGrid.learn(instances.boxes[kinds != NO_KIND], owners[kinds != NO_KIND], images)
-        rows = [np.flatnonzero(owners == image) for image in range(images)]
+        self._scales = [spread(vectors) for vectors in instances.vectors]
+        self.kinds = tuple(sorted(set(instances.kinds) - {NO_KIND}))
+        has_kind = np.array([kind != NO_KIND for kind in instances.kinds], dtype=bool)
+        self.grid = PartGrid.learn(instances.boxes[has_kind], owners[has_kind], images)
         self._relations = RelationBank(
-            [self._measure(_rows(instances, each), kinds[each], self._looks[each]) for each in rows]
+            [
+                measure(one, self._looks(one), self.kinds, self.grid)
+                for one in (_rows(instances, np.flatnonzero(owners == image)) for image in range(images))
+            ]
         )
 
     @classmethod
     def fit(cls, images: Sequence[Instances]) -> Self:
-        """Finds the kinds, by that weighting of fields and shape by which their counts are the most regular.
-
-        Args:
-            images: The instances of each normal image, M >= 1.
-        """
+        """Takes the instances of each normal image, M >= 1."""
         together = Instances(
+            kinds=tuple(kind for one in images for kind in one.kinds),
             **{name: np.concatenate([getattr(one, name) for one in images]) for name in _COLUMNS},
-            appearance=[np.concatenate(field) for field in zip(*(one.appearance for one in images), strict=True)],
+            vectors=[np.concatenate(field) for field in zip(*(one.vectors for one in images), strict=True)],
         )
-        owners = np.repeat(np.arange(len(images)), [len(one) for one in images])
-        best = max(
-            (
-                (*find_kinds(_Descriptor(together, weights)(together), owners, len(images)), weights)
-                for weights in _weightings(len(together.appearance) + 1)
-            ),
-            key=lambda found: found[1],
-        )
-        return cls(together, owners, len(images), weights=best[2], kinds=best[0])
+        return cls(together, np.repeat(np.arange(len(images)), [len(one) for one in images]), len(images))
+
+    @property
+    def dimensions(self) -> list[int]:
+        """The length of the vectors of each field."""
+        return [vectors.shape[1] for vectors in self._instances.vectors]
 
     def deviations(self, instances: Instances) -> list[Deviation]:
         """How far each relation between the instances of an image is from those of normal images."""
-        looks = self._descriptor(instances)
-        known = len(self.kinds) > 0
-        kinds = self.kinds[cdist(looks, self._looks).argmin(axis=1)] if known else np.full(len(instances), NO_KIND)
-        return self._relations.deviations(self._measure(instances, kinds, looks))
-
-    def _measure(self, instances: Instances, kinds: np.ndarray, looks: np.ndarray) -> list[Measurement]:
-        return measure(instances, kinds, looks, self.kind_count, self.grid)
+        kinds = sorted({*self.kinds, *instances.kinds} - {NO_KIND})
+        return self._relations.deviations(measure(instances, self._looks(instances), kinds, self.grid))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The bank as arrays; `document` goes beside them."""
         columns = {name: getattr(self._instances, name) for name in _COLUMNS}
-        appearance = {f"appearance_{number}": field for number, field in enumerate(self._instances.appearance)}
-        return {**columns, **appearance, "owners": self._owners, "kinds": self.kinds}
+        vectors = {f"vectors_{number}": each for number, each in enumerate(self._instances.vectors)}
+        return {**columns, **vectors, "owners": self._owners}
 
     def document(self) -> dict[str, Any]:
         """The rest of the bank, as JSON types."""
-        return {"images": self._images, "weights": list(self._weights)}
+        return {"images": self._images, "kinds": list(self._instances.kinds)}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], fields: int) -> Self:
@@ -101,52 +83,37 @@ class InstanceBank:
         Args:
             arrays: The arrays; there may be others among them.
             document: The rest.
-            fields: The number of feature fields.
+            fields: The number of fields of vectors.
 
         Raises:
             BundleError: An array is missing, or the shapes do not fit each other.
         """
-        names = [*_COLUMNS, *(f"appearance_{number}" for number in range(fields)), "owners", "kinds"]
-        images, weights = document.get("images"), document.get("weights", ())
-        number = len(arrays["kinds"]) if "kinds" in arrays else 0
+        names = [*_COLUMNS, *(f"vectors_{number}" for number in range(fields)), "owners"]
+        images, kinds = document.get("images"), document.get("kinds")
         if (
-            any(name not in arrays or len(arrays[name]) != number for name in names)
-            or any(arrays[name].shape != (number, width) for name, width in _COLUMNS.items())
-            or not isinstance(images, int)
-            or len(weights) != fields + 1
+            not isinstance(images, int)
+            or not isinstance(kinds, list)
+            or any(name not in arrays or len(arrays[name]) != len(kinds) for name in names)
+            or any(arrays[name].shape != (len(kinds), width) for name, width in _COLUMNS.items())
         ):
             raise BundleError("the bundle holds no bank of instances; fit the category again")
         instances = Instances(
+            kinds=tuple(kinds),
             **{name: arrays[name] for name in _COLUMNS},
-            appearance=[arrays[f"appearance_{number}"] for number in range(fields)],
+            vectors=[arrays[f"vectors_{number}"] for number in range(fields)],
         )
-        return cls(instances, arrays["owners"], images, tuple(weights), arrays["kinds"])
+        return cls(instances, arrays["owners"], images)
 
-
-class _Descriptor:
-    """Joins the means of the fields and the shape, each with the mean square of its weight over normal instances."""
-
-    def __init__(self, normal: Instances, weights: tuple[int, ...]) -> None:
-        self._weights = weights
-        self._centres, self._scales = [], []
-        for features in (*normal.appearance, normal.shapes):
-            count = max(len(features), 1)
-            centre = features.sum(axis=0, dtype=np.float64) / count
-            self._centres.append(centre)
-            self._scales.append(max(float(np.sqrt(np.square(features - centre).sum() / count)), 1e-6))
-
-    def __call__(self, instances: Instances) -> np.ndarray:
-        """The descriptors: float64, shape (n, D)."""
-        groups = zip((*instances.appearance, instances.shapes), self._centres, self._scales, self._weights, strict=True)
+    def _looks(self, instances: Instances) -> np.ndarray:
+        """The vectors of all fields, each of which varies as much among normal instances: float32, shape (n, D)."""
         return np.concatenate(
-            [(features - centre) * (weight / scale) for features, centre, scale, weight in groups if weight], axis=1
+            [vectors / scale for vectors, scale in zip(instances.vectors, self._scales, strict=True)], axis=1
         )
-
-
-def _weightings(groups: int) -> Iterator[tuple[int, ...]]:
-    """All choices of weights 0, 1 and 2 that differ in more than a factor."""
-    return (weights for weights in itertools.product(range(3), repeat=groups) if 1 in weights)
 
 
 def _rows(instances: Instances, rows: np.ndarray) -> Instances:
-    return Instances(**{name: getattr(instances, name)[rows] for name in _COLUMNS}, appearance=())
+    return Instances(
+        kinds=tuple(instances.kinds[row] for row in rows),
+        **{name: getattr(instances, name)[rows] for name in _COLUMNS},
+        vectors=[each[rows] for each in instances.vectors],
+    )

@@ -1,93 +1,65 @@
-"""Instances: the single pieces of an image's foreground, each with its place, shape, colour and appearance."""
+"""Instances: the named segments of an image, each with its place, colour and vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import torch
-from scipy import ndimage
-from torch.nn import functional
 
 from uniad_ray.experts.component_features import cielab_colour
 from uniad_ray.perception.grids import evenly_spaced
+from uniad_ray.perception.segments import Segments
+
+NO_KIND: Final = "a piece of no known part"
+"""Kind of the instances whose names are left out."""
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The n instances of one image.
+    """The n instances of one image, or of several one after the other.
 
     Attributes:
+        kinds: The kind of each: its name, or `NO_KIND`.
         centres: float32, shape (n, 2): row and column of the mean pixel, each in 0..1.
         boxes: float32, shape (n, 4): top, left, bottom and right, each in 0..1.
         colours: float32, shape (n, 3): mean brightness in 0..100, and mean a and b of CIELAB.
-        shapes: float32, shape (n, 4): logarithms of the area, of the long and of the short half axis, as shares of the
-            image and of its side; and the share of holes.
-        appearance: One array a feature field, float32, shape (n, C): the field's mean over each region.
+        vectors: One array a field, float32, shape (n, C).
     """
 
+    kinds: tuple[str, ...]
     centres: np.ndarray
     boxes: np.ndarray
     colours: np.ndarray
-    shapes: np.ndarray
-    appearance: Sequence[np.ndarray]
+    vectors: Sequence[np.ndarray]
 
     def __len__(self) -> int:
         """The number of instances n."""
-        return len(self.centres)
+        return len(self.kinds)
 
 
 def describe_instances(
-    regions: np.ndarray, mask: np.ndarray, image: np.ndarray, fields: Sequence[torch.Tensor]
+    segments: Segments, vectors: Sequence[np.ndarray], image: np.ndarray, left_out: Collection[str]
 ) -> Instances:
-    """Describes the pieces that `uniad_ray.perception.regions.find_regions` numbered.
+    """Describes the segments of one image.
 
     Args:
-        regions: uint8, shape (h, w).
-        mask: bool, shape (h, w), in which the regions were found.
+        segments: The n segments, with names.
+        vectors: One array a field, float32, shape (n, C).
         image: uint8, shape (H, W, 3), RGB.
-        fields: The feature fields of the image, each float32, shape (C, h', w').
+        left_out: Names that stand for no kind.
     """
-    count = int(regions.max(initial=0))
-    pixels = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        sums = np.bincount(regions.ravel(), weights=values.ravel(), minlength=count + 1)[1:]
-        return np.asarray(sums / pixels, dtype=np.float32)
-
-    rows, columns = regions.shape
-    row, column = (np.indices(regions.shape) + 0.5) / np.array([rows, columns])[:, None, None]
-    centres = np.stack([mean(row), mean(column)], axis=1)
-    boxes = [
-        (down.start / rows, across.start / columns, down.stop / rows, across.stop / columns)
-        for down, across in ndimage.find_objects(regions)
-    ]
+    rows, columns = segments.size
+    row, column = (np.indices(segments.size) + 0.5) / np.array([rows, columns])[:, None, None]
     colours = evenly_spaced(image, rows, columns)
     a, b = cielab_colour(colours)
-    # The variance of a single pixel keeps the axes of lines above 0.
-    pixel = 1.0 / (12 * min(rows, columns) ** 2)
-    row_variance = mean(np.square(row)) - np.square(centres[:, 0]) + pixel
-    column_variance = mean(np.square(column)) - np.square(centres[:, 1]) + pixel
-    covariance = mean(row * column) - centres[:, 0] * centres[:, 1]
-    middle = (row_variance + column_variance) / 2
-    half_difference = np.hypot((row_variance - column_variance) / 2, covariance)
-    axes = np.sqrt([middle + half_difference, np.maximum(middle - half_difference, pixel)])
+    pixels = np.stack([row, column, colours.mean(axis=2) / 2.55, a, b], axis=2)
+    means = np.array([pixels[mask].mean(axis=0) for mask in segments.masks()], dtype=np.float32).reshape(-1, 5)
     return Instances(
-        centres=centres,
-        boxes=np.array(boxes, dtype=np.float32).reshape(count, 4),
-        colours=np.stack([mean(colours.mean(axis=2)) / 2.55, mean(a), mean(b)], axis=1),
-        shapes=np.stack([np.log(pixels / regions.size), *np.log(axes), 1.0 - mean(mask)], axis=1).astype(np.float32),
-        appearance=[_means_over_regions(field, regions, count) for field in fields],
+        kinds=tuple(NO_KIND if name in left_out else name for name in segments.names),
+        centres=means[:, :2],
+        boxes=segments.boxes,
+        colours=means[:, 2:],
+        vectors=vectors,
     )
-
-
-def _means_over_regions(field: torch.Tensor, regions: np.ndarray, count: int) -> np.ndarray:
-    """The mean of a field, shape (C, h', w'), over each region: float32, shape (n, C)."""
-    channels, height, width = field.shape
-    if not count:
-        return np.zeros((0, channels), dtype=np.float32)
-    inside = regions[None] == np.arange(1, count + 1)[:, None, None]
-    shares = functional.adaptive_avg_pool2d(torch.from_numpy(inside.astype(np.float32)), (height, width)).flatten(1)
-    shares = shares / shares.sum(dim=1, keepdim=True)
-    return np.asarray((shares @ field.cpu().contiguous().flatten(1).T).numpy())

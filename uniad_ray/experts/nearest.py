@@ -1,45 +1,125 @@
-"""Exact nearest neighbours of patch vectors: FAISS on the CPU, a plain matrix product on a CUDA device."""
+"""Nearest neighbours of vectors in a memory bank: FAISS on the CPU, a plain matrix product on a CUDA device."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, Self
 
 import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import BundleError
+from uniad_ray.experts.mapped_array import mapped_copy
+from uniad_ray.experts.product_codes import CENTROIDS, ProductCodes
+from uniad_ray.perception.base import State
 
 Distance = Literal["l2", "cosine"]
+
+_PRODUCTS_AT_ONCE: Final = 1 << 26
+_VALUES_IN_CACHE: Final = 1 << 19
+
+
+class VectorIndexConfig(StrictModel):
+    """How the nearest vectors of a memory bank are found.
+
+    Attributes:
+        kind: `flat` compares every query with every vector, and holds them all in memory. `pq` holds 4-bit product
+            codes in memory (TMUAD, section V-C) and the vectors in a file of the temporary folder; the codes name a few
+            candidates, which alone are read and compared exactly. On a GPU either compares all, in its memory.
+        subvector: Channels that share a code of `pq`: 2 takes a sixteenth of the memory of `flat`, 4 half of that, and
+            misses the nearest vector more often.
+        reranked: Candidates of `pq` a query, for each of the neighbours that are averaged. A bank with no more vectors
+            than that is searched as with `flat`.
+    """
+
+    kind: Literal["flat", "pq"] = "flat"
+    subvector: int = Field(default=2, ge=1, le=64)
+    reranked: int = Field(default=32, ge=CENTROIDS, le=1000)
+
+
+FLAT: Final = VectorIndexConfig()
 
 
 class NearestNeighbours:
     """The mean distance of each query to its k nearest vectors of a fixed bank.
 
-    `l2` is the Euclidean distance; `cosine` is 1 - cosine similarity, in 0..2 (TMUAD, eq. 3).
+    `l2` is the Euclidean distance; `cosine` is 1 - cosine similarity, in 0..2 (TMUAD, eq. 3). Distances are exact with
+    either index; with `pq` now and then another vector than the nearest is found.
     """
 
-    def __init__(self, bank: np.ndarray, distance: Distance, neighbours: int = 1) -> None:
+    def __init__(
+        self,
+        bank: np.ndarray,
+        distance: Distance,
+        neighbours: int = 1,
+        index: VectorIndexConfig = FLAT,
+        codes: ProductCodes | None = None,
+    ) -> None:
         """Indexes the bank.
 
         Args:
-            bank: float32, shape (M, C), M >= 1; need not be normalised.
+            bank: float32 or float16, shape (M, C), M >= 1; need not be normalised.
             distance: Which distance to search and report.
             neighbours: How many nearest vectors are averaged; at most M are used.
+            index: How to search.
+            codes: The bank's codes, where they are known; otherwise they are learned, if the index has any.
         """
         self._distance: Distance = distance
         self._neighbours = min(neighbours, len(bank))
+        self._candidates = index.reranked * neighbours
         # Centred, because |q|^2 + |b|^2 - 2 q.b loses its digits where all vectors share a long common part.
         self._centre = torch.from_numpy(bank.mean(axis=0, dtype=np.float64).astype(np.float32))
-        self._bank = self._prepare(torch.from_numpy(np.ascontiguousarray(bank, dtype=np.float32)))
-        dimension = self._bank.shape[1]
-        self._index = faiss.IndexFlatIP(dimension) if distance == "cosine" else faiss.IndexFlatL2(dimension)
-        self._index.add(self._bank.numpy())
         self._on_device: dict[torch.device, torch.Tensor] = {}
+        self._codes: ProductCodes | None = None
+        if _has_codes(index, len(bank), neighbours):
+            self._codes = codes or ProductCodes.of(self._prepare_rows(bank).numpy(), index.subvector)
+            self._bank = mapped_copy(bank)
+        else:
+            self._bank = bank
+            metric = faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2
+            self._flat = faiss.IndexFlat(self.dimension, metric)
+            self._flat.add(self._prepare_rows(bank).numpy())
+
+    @classmethod
+    def from_state(
+        cls, expert: str, state: State, distance: Distance, neighbours: int = 1, index: VectorIndexConfig = FLAT
+    ) -> Self:
+        """Restores what `arrays` gave; nothing is learned anew, so that every machine searches the same codes.
+
+        Args:
+            expert: The expert's name, for messages.
+            state: The expert's state, with these arrays among others.
+            distance: As at the fit.
+            neighbours: As at the fit.
+            index: As at the fit.
+
+        Raises:
+            BundleError: There is no bank of shape (M, C), or there are no codes for it.
+        """
+        bank = state.arrays.get("bank")
+        if bank is None or bank.ndim != 2 or not bank.size:
+            raise BundleError(f"{expert}: the bundle holds no memory bank; fit the category again")
+        codes = None
+        if _has_codes(index, len(bank), neighbours):
+            codes = ProductCodes.from_arrays(expert, state.arrays, bank.shape, index.subvector)
+        return cls(bank, distance, neighbours, index, codes)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The bank as it was given, and with `pq` its codebooks and codes."""
+        return {"bank": self._bank} | (self._codes.arrays() if self._codes else {})
 
     @property
     def dimension(self) -> int:
         """The number of channels C of the bank."""
         return int(self._bank.shape[1])
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of memory that a search on the CPU goes through: the vectors in single precision, or their codes."""
+        return self._codes.memory_bytes if self._codes else 4 * self._bank.size
 
     def distances(self, queries: torch.Tensor) -> np.ndarray:
         """Distances of a set of vectors to the bank.
@@ -51,7 +131,10 @@ class NearestNeighbours:
             float32, shape (P,), >= 0; NaN for a query that is not finite.
         """
         queries = self._prepare(queries)
-        found = self._search_on_cpu(queries) if queries.device.type == "cpu" else self._search_on_device(queries)
+        if queries.device.type != "cpu":
+            found = self._search_on_device(queries)
+        else:
+            found = self._search_flat(queries) if self._codes is None else self._search_codes(queries, self._codes)
         if self._distance == "cosine":
             found = 1.0 - found
         found = np.maximum(found, 0.0, dtype=np.float32)
@@ -63,21 +146,48 @@ class NearestNeighbours:
 
     def _prepare(self, vectors: torch.Tensor) -> torch.Tensor:
         if self._distance == "cosine":
-            return F.normalize(vectors, dim=1)
+            return F.normalize(vectors, dim=-1)
         return vectors - self._centre.to(vectors.device)
 
-    def _search_on_cpu(self, queries: torch.Tensor) -> np.ndarray:
+    def _prepare_rows(self, rows: np.ndarray) -> torch.Tensor:
+        return self._prepare(torch.from_numpy(np.array(rows)).float())
+
+    def _search_flat(self, queries: torch.Tensor) -> np.ndarray:
         """Similarities (cosine) or squared distances (l2) of the k best, shape (P, k)."""
-        best, _ = self._index.search(np.ascontiguousarray(queries.numpy()), self._neighbours)
+        best, _ = self._flat.search(np.ascontiguousarray(queries.numpy()), self._neighbours)
         return np.asarray(best, dtype=np.float32)
 
+    def _search_codes(self, queries: torch.Tensor, codes: ProductCodes) -> np.ndarray:
+        """The same as `_search_flat`, among the candidates that the codes name."""
+        rows = codes.nearest(queries.numpy(), self._candidates)
+        step = max(1, _VALUES_IN_CACHE // (self._candidates * self.dimension))
+        found = []
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            vectors = self._prepare_rows(self._bank[rows[start : start + step]])
+            if self._distance == "cosine":
+                found.append(vectors.mul_(some[:, None]).sum(dim=2).topk(self._neighbours, dim=1).values)
+            else:
+                squared = vectors.sub_(some[:, None]).square_().sum(dim=2)
+                found.append(squared.topk(self._neighbours, dim=1, largest=False).values)
+        return torch.cat(found).numpy()
+
     def _search_on_device(self, queries: torch.Tensor) -> np.ndarray:
-        """The same as `_search_on_cpu`, on the device of the queries."""
-        bank = self._on_device.setdefault(queries.device, self._bank.to(queries.device))
-        products = queries @ bank.T
-        if self._distance == "cosine":
-            best = products.topk(self._neighbours, dim=1).values
-        else:
-            squared = queries.square().sum(dim=1, keepdim=True) + bank.square().sum(dim=1) - 2.0 * products
-            best = squared.topk(self._neighbours, dim=1, largest=False).values
-        return np.asarray(best.cpu().numpy(), dtype=np.float32)
+        """The same as `_search_flat`, on the device of the queries."""
+        if queries.device not in self._on_device:
+            self._on_device[queries.device] = self._prepare_rows(self._bank).to(queries.device)
+        bank = self._on_device[queries.device]
+        found = []
+        for some in torch.split(queries, max(1, _PRODUCTS_AT_ONCE // len(bank))):
+            products = some @ bank.T
+            if self._distance == "cosine":
+                found.append(products.topk(self._neighbours, dim=1).values)
+            else:
+                squared = some.square().sum(dim=1, keepdim=True) + bank.square().sum(dim=1) - 2.0 * products
+                found.append(squared.topk(self._neighbours, dim=1, largest=False).values)
+        return np.asarray(torch.cat(found).cpu().numpy(), dtype=np.float32)
+
+
+def _has_codes(index: VectorIndexConfig, vectors: int, neighbours: int) -> bool:
+    """Whether a bank is searched by codes: candidates must be fewer than its vectors to spare anything."""
+    return index.kind == "pq" and vectors > index.reranked * neighbours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.field_checks import require_finite
 from uniad_ray.experts.memory_bank import Selection, select_bank
-from uniad_ray.experts.nearest import NearestNeighbours
+from uniad_ray.experts.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.candidate_sample import CandidateSample
 from uniad_ray.perception.grids import evenly_spaced
@@ -33,6 +34,7 @@ class ObjectMemoryConfig(StrictModel):
         selection: How the bank is chosen out of the vectors of all normal objects.
         memory_size: The most vectors in the bank; unused with `all`.
         candidates: The most vectors held in memory while fitting, sampled evenly over all normal objects.
+        index: How the most alike vector of the bank is found.
         map_size: Side of the evidence map.
         smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
         seed: Seed of the sample and of k-means.
@@ -44,6 +46,7 @@ class ObjectMemoryConfig(StrictModel):
     selection: Selection = "kmeans"
     memory_size: int = Field(default=1000, ge=1, le=1_000_000)
     candidates: int = Field(default=100_000, ge=1, le=10_000_000)
+    index: VectorIndexConfig = FLAT
     map_size: int = Field(default=64, ge=1, le=2048)
     smoothing: float = Field(default=1.0, ge=0.0, le=100.0)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
@@ -59,7 +62,6 @@ class ObjectMemory:
         self.name = name
         self.needs = frozenset({config.segments, config.vectors})
         self._config = config
-        self._bank: np.ndarray | None = None
         self._nearest: NearestNeighbours | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
@@ -71,6 +73,17 @@ class ObjectMemory:
         Raises:
             FitError: No object came, or a vector is not finite.
         """
+        self.fit_samples([self.sample(stream)])
+
+    def sample(self, stream: PerceptionStream) -> CandidateSample:
+        """Takes candidates from some of the normal images, in bounded memory.
+
+        Args:
+            stream: The perceptions of these images.
+
+        Raises:
+            FitError: A vector is not finite.
+        """
         sample = CandidateSample(self._config.candidates, self._config.seed)
         for perception in stream():
             for row_key, vectors in zip(perception.row_keys, perception.vectors[self._config.vectors], strict=True):
@@ -78,13 +91,28 @@ class ObjectMemory:
                 require_finite(self.name, row_key, tensor)
                 if len(tensor):
                     sample.add(row_key, tensor)
-        candidates = sample.vectors()
+        return sample
+
+    def fit_samples(self, samples: Iterable[CandidateSample]) -> None:
+        """Builds the bank from samples of parts of the normal images, such as several workers make.
+
+        Args:
+            samples: Samples of parts that share no image; in whatever parts and order, the bank is that of `fit`.
+
+        Raises:
+            FitError: No object came.
+        """
+        config = self._config
+        merged = CandidateSample(config.candidates, config.seed)
+        for sample in samples:
+            merged.merge(sample)
+        candidates = merged.vectors()
         if not len(candidates):
             raise FitError(
                 f"{self.name}: no normal image has an object; leave the object memory out, or segment otherwise"
             )
-        config = self._config
-        self._keep(select_bank(candidates, config.selection, config.memory_size, spherical=True, seed=config.seed))
+        bank = select_bank(candidates, config.selection, config.memory_size, spherical=True, seed=config.seed)
+        self._nearest = NearestNeighbours(bank, "cosine", index=config.index)
 
     def score(self, perception: Perception) -> Evidence:
         """Scores a batch.
@@ -120,31 +148,23 @@ class ObjectMemory:
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
-        """The bank, float32, shape (M, C).
+        """The bank, float32, shape (M, C), and its codes, if it has any.
 
         Raises:
             FitError: The expert is not fitted.
         """
-        self._fitted()
-        return State(arrays={"bank": np.asarray(self._bank)})
+        return State(arrays=self._fitted().arrays())
 
     @classmethod
     def from_state(cls, name: str, config: ObjectMemoryConfig, state: State) -> Self:
         """Restores a fitted expert; it gives exactly the scores of the one that was saved.
 
         Raises:
-            BundleError: The state holds no bank of shape (M, C).
+            BundleError: The state holds no bank of shape (M, C), or not its codes.
         """
-        bank = state.arrays.get("bank")
-        if bank is None or bank.ndim != 2 or not bank.size:
-            raise BundleError(f"{name}: the bundle holds no bank of objects; fit the category again")
         expert = cls(name, config)
-        expert._keep(np.asarray(bank))
+        expert._nearest = NearestNeighbours.from_state(name, state, "cosine", index=config.index)
         return expert
-
-    def _keep(self, bank: np.ndarray) -> None:
-        self._bank = bank
-        self._nearest = NearestNeighbours(bank, "cosine")
 
     def _fitted(self) -> NearestNeighbours:
         if self._nearest is None:

@@ -6,6 +6,8 @@ printed with the farthest neighbour; what is meant, and built, is the nearest on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,7 +19,7 @@ from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.field_checks import FieldShapes, require_finite
 from uniad_ray.experts.grid_evidence import GridEvidenceConfig, grid_evidence
 from uniad_ray.experts.memory_bank import Selection, select_bank
-from uniad_ray.experts.nearest import Distance, NearestNeighbours
+from uniad_ray.experts.nearest import FLAT, Distance, NearestNeighbours, VectorIndexConfig
 from uniad_ray.experts.patch_features import as_vectors, patch_features
 from uniad_ray.experts.structural_features import Neighbourhood
 from uniad_ray.perception.base import Perception, PerceptionStream, State
@@ -31,13 +33,15 @@ class PatchMemoryConfig(GridEvidenceConfig):
     """Options of the patch memory.
 
     Attributes:
-        fields: The fields that are concatenated: levels of a pyramid or blocks of a transformer, in any mix.
+        fields: The fields that are concatenated: levels of a pyramid or blocks of a transformer, in any mix. For a bank
+            of its own for each encoder, make an expert of each, and a group of them in `fusion.groups`.
         grid: Side of the common patch grid; None takes the largest grid among the fields.
         normalise_fields: Scale every field to unit length at every cell before pooling. Takes away how strong a
             feature is, which is often what tells an anomaly.
         neighbourhood: Side of the pooled window, odd; zero padding, so that border patches differ from inner ones.
         distance: `l2`, or `cosine` (TMUAD). Cosine ignores how strong a feature is.
         neighbours: How many nearest vectors of the bank are averaged.
+        index: How they are found.
         selection: How the bank is chosen out of the candidates.
         memory_size: The most vectors in the bank; unused with `all`. Scoring time grows with it.
         candidates: The most patch vectors held in memory while fitting, sampled evenly over all normal images.
@@ -52,12 +56,26 @@ class PatchMemoryConfig(GridEvidenceConfig):
     neighbourhood: Neighbourhood = 3
     distance: Distance = "l2"
     neighbours: int = Field(default=1, ge=1, le=100)
+    index: VectorIndexConfig = FLAT
     selection: Selection = "coreset"
     memory_size: int = Field(default=2000, ge=1, le=1_000_000)
     candidates: int = Field(default=100_000, ge=1, le=20_000_000)
     projection: int = Field(default=64, ge=1)
     storage: Literal["float16", "float32"] = "float16"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class PatchSample:
+    """What `PatchMemory` takes of some normal images.
+
+    Attributes:
+        candidates: A sample of their patch vectors.
+        shapes: Shapes of the fields behind them.
+    """
+
+    candidates: CandidateSample
+    shapes: FieldShapes
 
 
 class PatchMemory:
@@ -74,7 +92,6 @@ class PatchMemory:
         self.needs = frozenset(config.fields)
         self._config = config
         self._shapes = FieldShapes(name, self.needs)
-        self._bank: np.ndarray | None = None
         self._nearest: NearestNeighbours | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
@@ -86,26 +103,58 @@ class PatchMemory:
         Raises:
             FitError: No image came, a feature is not finite or beyond float16, or the shape of a field changes.
         """
-        sample = CandidateSample(self._config.candidates, self._config.seed)
-        shapes = FieldShapes(self.name, self.needs)
+        self.fit_samples([self.sample(stream)])
+
+    def sample(self, stream: PerceptionStream) -> PatchSample:
+        """Takes candidates from some of the normal images, in bounded memory.
+
+        Args:
+            stream: The perceptions of these images.
+
+        Raises:
+            FitError: A feature is not finite or beyond float16, or the shape of a field changes.
+        """
+        sample = PatchSample(
+            CandidateSample(self._config.candidates, self._config.seed), FieldShapes(self.name, self.needs)
+        )
         for perception in stream():
-            shapes.observe(perception)
+            sample.shapes.observe(perception)
             for row, row_key in enumerate(perception.row_keys):
                 vectors = self._patch_vectors(perception, row)
                 self._check_range(vectors, row_key)
-                sample.add(row_key, vectors)
-        candidates = sample.vectors()
+                sample.candidates.add(row_key, vectors)
+        return sample
+
+    def fit_samples(self, samples: Iterable[PatchSample]) -> None:
+        """Builds the bank from samples of parts of the normal images, such as several workers make.
+
+        Args:
+            samples: Samples of parts that share no image; in whatever parts and order, the bank is that of `fit`.
+
+        Raises:
+            FitError: No image came, or the shape of a field differs between the parts.
+        """
+        config = self._config
+        shapes = FieldShapes(self.name, self.needs)
+        merged = CandidateSample(config.candidates, config.seed)
+        for sample in samples:
+            shapes.merge(sample.shapes)
+            merged.merge(sample.candidates)
+        candidates = merged.vectors()
         if not len(candidates):
             raise FitError(f"{self.name}: there are no normal images to fit on; add some to the category")
         bank = select_bank(
             candidates,
-            self._config.selection,
-            self._config.memory_size,
-            projection=self._config.projection,
-            spherical=self._config.distance == "cosine",
-            seed=self._config.seed,
+            config.selection,
+            config.memory_size,
+            projection=config.projection,
+            spherical=config.distance == "cosine",
+            seed=config.seed,
         )
-        self._keep(bank.astype(_DTYPES[self._config.storage]), shapes)
+        self._shapes = shapes
+        self._nearest = NearestNeighbours(
+            bank.astype(_DTYPES[config.storage]), config.distance, config.neighbours, config.index
+        )
 
     def score(self, perception: Perception) -> Evidence:
         """Scores a batch.
@@ -121,47 +170,41 @@ class PatchMemory:
             BundleError: The fields do not have the shapes that the bank was made from.
             FitError: The expert is not fitted.
         """
-        if self._nearest is None:
-            raise self._not_fitted()
+        nearest = self._fitted()
         self._shapes.check(perception)
         grid = self._grid(perception)
         grids = np.empty((len(perception), *grid), dtype=np.float32)
         for row in range(len(perception)):
-            grids[row] = self._nearest.distances(self._patch_vectors(perception, row)).reshape(grid)
+            grids[row] = nearest.distances(self._patch_vectors(perception, row)).reshape(grid)
         return grid_evidence(self.name, grids, self._config)
 
     def state(self) -> State:
-        """The bank, in its storage type, shape (M, C), and the shapes (C, h, w) of the fields behind it.
+        """The bank, in its storage type, shape (M, C), with its codes, if any, and the shapes (C, h, w) of its fields.
 
         Raises:
             FitError: The expert is not fitted.
         """
-        if self._bank is None:
-            raise self._not_fitted()
-        return State(arrays={"bank": self._bank}, document={"shapes": self._shapes.document()})
+        return State(arrays=self._fitted().arrays(), document={"shapes": self._shapes.document()})
 
     @classmethod
     def from_state(cls, name: str, config: PatchMemoryConfig, state: State) -> Self:
         """Restores a fitted expert; it gives exactly the scores of the one that was saved.
 
         Raises:
-            BundleError: The state holds no bank of shape (M, C), or not the shapes behind it.
+            BundleError: The state holds no bank of shape (M, C), or not its codes or the shapes behind it.
         """
-        bank = state.arrays.get("bank")
         shapes = state.document.get("shapes")
-        if bank is None or bank.ndim != 2 or not bank.size or not isinstance(shapes, dict):
-            raise BundleError(f"{name}: the bundle holds no patch bank; fit the category again")
+        if not isinstance(shapes, dict):
+            raise BundleError(f"{name}: the bundle holds no shapes of the patch bank's fields; fit the category again")
         expert = cls(name, config)
-        expert._keep(np.asarray(bank), FieldShapes.from_document(name, shapes))
+        expert._shapes = FieldShapes.from_document(name, shapes)
+        expert._nearest = NearestNeighbours.from_state(name, state, config.distance, config.neighbours, config.index)
         return expert
 
-    def _keep(self, bank: np.ndarray, shapes: FieldShapes) -> None:
-        self._bank = bank
-        self._shapes = shapes
-        self._nearest = NearestNeighbours(bank.astype(np.float32), self._config.distance, self._config.neighbours)
-
-    def _not_fitted(self) -> FitError:
-        return FitError(f"{self.name}: the patch memory is not fitted; fit it or load a bundle first")
+    def _fitted(self) -> NearestNeighbours:
+        if self._nearest is None:
+            raise FitError(f"{self.name}: the patch memory is not fitted; fit it or load a bundle first")
+        return self._nearest
 
     def _grid(self, perception: Perception) -> tuple[int, int]:
         if self._config.grid is not None:

@@ -10,9 +10,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.instances import NO_KIND, Instances
 from uniad_ray.experts.part_grid import PartGrid
-from uniad_ray.perception.object_kinds import NO_KIND
 
 Attribute = Literal[
     "count", "cell_count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
@@ -35,22 +34,25 @@ _TOLERANCE: Final[Mapping[Attribute, float]] = {
 _MOST_VALUES: Final = 1000
 # One normal value in so many may be a mistake of the segmentation.
 _ODD_SHARE: Final = 32
+_NO_INSTANCE: Final = np.zeros((1, 1), dtype=np.float32)
 
 
 class Relation(NamedTuple):
     """What is measured, of instances of which kinds.
 
     Attributes:
-        attribute: `count` of a kind, and `cell_count` of a kind in a cell of the grid; `look` (the descriptor),
-            `colour`, `place`, `row` and `column` of an instance; and of two instances `row_step` and `column_step`
-            from the first to the second, the `gap` between their boxes and their `colour_pair`.
+        attribute: `count` of a kind, and `cell_count` of a kind in a cell of the grid; `look` (all vectors), `colour`,
+            `place`, `row` and `column` of an instance; and of two instances `row_step` and `column_step` from the first
+            to the second, the `gap` between their boxes and their `colour_pair`.
         kind: The kind of the instance, or of the first of two.
-        other: The kind of the second of two; the same as `kind` where there is one; of a `cell_count` the cell.
+        other: The kind of the second of two; the same as `kind` where there is one.
+        cell: Of a `cell_count` the cell, else 0.
     """
 
     attribute: Attribute
-    kind: int
-    other: int
+    kind: str
+    other: str
+    cell: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,17 @@ class Deviation:
     strengths: np.ndarray
 
 
-def measure(
-    instances: Instances, kinds: np.ndarray, looks: np.ndarray, kind_count: int, grid: PartGrid
-) -> list[Measurement]:
+def measure(instances: Instances, looks: np.ndarray, kinds: Sequence[str], grid: PartGrid) -> list[Measurement]:
     """Measures all relations of one image; instances of no kind have a `look` only.
 
     Args:
         instances: The n instances.
-        kinds: int64, shape (n,).
-        looks: float32, shape (n, D): their descriptors.
-        kind_count: The number of kinds.
+        looks: float, shape (n, D): what each looks like.
+        kinds: All kinds, sorted, whether there are instances of them or not.
         grid: The cells; with a single one there are no counts of cells.
     """
-    members = {kind: np.flatnonzero(kinds == kind) for kind in range(NO_KIND, kind_count)}
+    kind_of_each = np.array(instances.kinds, dtype=object)
+    members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *kinds)}
     found = [Measurement(Relation("look", kind, kind), looks[each], each[:, None]) for kind, each in members.items()]
     del members[NO_KIND]
     shares = grid.shares(instances.boxes)
@@ -111,7 +111,8 @@ def measure(
         found += [Measurement(Relation(name, kind, kind), value, each[:, None]) for name, value in values.items()]
         if len(grid) > 1:
             found += _cell_counts(kind, each, shares[each])
-    for kind, other in itertools.combinations_with_replacement(members, 2):
+    there = [kind for kind, each in members.items() if len(each)]
+    for kind, other in itertools.combinations_with_replacement(there, 2):
         pairs = np.array(list(_pairs(members[kind], members[other], alike=kind == other)), dtype=np.int64).reshape(
             -1, 2
         )
@@ -120,11 +121,11 @@ def measure(
     return [one for one in found if len(one.values)]
 
 
-def _cell_counts(kind: int, members: np.ndarray, shares: np.ndarray) -> Iterator[Measurement]:
+def _cell_counts(kind: str, members: np.ndarray, shares: np.ndarray) -> Iterator[Measurement]:
     counts = shares.sum(axis=0, keepdims=True, dtype=np.float32)
     for cell in range(shares.shape[1]):
         inside = members[shares[:, cell] > 0.5][None]
-        yield Measurement(Relation("cell_count", kind, cell), counts[:, [cell]], inside)
+        yield Measurement(Relation("cell_count", kind, kind, cell), counts[:, [cell]], inside)
 
 
 def _pairs(first: np.ndarray, second: np.ndarray, *, alike: bool) -> Iterator[tuple[int, int]]:
@@ -183,14 +184,20 @@ class RelationBank:
         }
 
     def deviations(self, measurements: Sequence[Measurement]) -> list[Deviation]:
-        """The deviation of each measurement; relations that no normal image has are left out."""
+        """The deviation of each measurement from normal.
+
+        Of a kind that no normal image has, 0 are normal; its other relations are left out, and so are those that no
+        normal image has of other kinds.
+        """
         found = []
         for one in measurements:
-            if (normal := self._values.get(one.relation)) is not None:
+            is_count = one.relation.attribute == "count"
+            normal = self._values.get(one.relation, _NO_INSTANCE if is_count else None)
+            if normal is not None:
+                scale = self._scales.get(one.relation, _TOLERANCE[one.relation.attribute])
                 distances = cdist(one.values, normal)
-                rank = len(normal) // _ODD_SHARE if one.relation.attribute == "count" else 0
-                nearest = np.argsort(distances, axis=1, kind="stable")[:, rank]
-                strengths = np.take_along_axis(distances, nearest[:, None], axis=1)[:, 0] / self._scales[one.relation]
+                nearest = np.argsort(distances, axis=1, kind="stable")[:, len(normal) // _ODD_SHARE if is_count else 0]
+                strengths = np.take_along_axis(distances, nearest[:, None], axis=1)[:, 0] / scale
                 found.append(Deviation(one, normal[nearest], strengths))
         return found
 

@@ -8,7 +8,6 @@ from typing import Final
 from uniad_ray.experts.instances import Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
-from uniad_ray.perception.object_kinds import NO_KIND
 
 _MOST_REASONS: Final = 3
 # In distances that are usual in normal images.
@@ -18,7 +17,7 @@ _CLEARLY_BROKEN: Final = 3.0
 def relation_reasons(deviations: Sequence[Deviation], instances: Instances, grid: PartGrid) -> list[str]:
     """At most three sentences, the most broken relation first; none where no relation is clearly broken.
 
-    Parts, rows and columns of the grid are numbered from 1; places and distances are shares of the image's side.
+    Rows and columns of the grid are numbered from 1; places and distances are shares of the image's side.
 
     Args:
         deviations: Of one image.
@@ -39,34 +38,29 @@ def relation_reasons(deviations: Sequence[Deviation], instances: Instances, grid
 
 
 def _sentence(deviation: Deviation, position: int, instances: Instances, grid: PartGrid) -> str:
-    attribute, kind, other = deviation.measurement.relation
+    attribute, kind, other, cell = deviation.measurement.relation
     value, nearest = float(deviation.measurement.values[position, 0]), float(deviation.nearest[position, 0])
-    part, other_part = _part(kind), _part(other)
     if attribute == "count":
-        return f"{nearest:.0f} of {part} expected, {value:.0f} found"
+        return f"{nearest:.0f} of {kind} expected, {value:.0f} found"
     if attribute == "cell_count":
-        row, column = grid.position(other)
-        cell = f"the cell in row {row + 1}, column {column + 1}"
-        return f"{round(nearest, 1):g} of {part} expected in {cell}, {round(value, 1):g} found"
+        row, column = grid.position(cell)
+        where = f"the cell in row {row + 1}, column {column + 1}"
+        return f"{round(nearest, 1):g} of {kind} expected in {where}, {round(value, 1):g} found"
     if attribute == "gap":
-        return f"the gap between {part} and {other_part} is {value:.2f}, {nearest:.2f} in the nearest normal image"
+        return f"the gap between {kind} and {other} is {value:.2f}, {nearest:.2f} in the nearest normal image"
     if attribute == "colour_pair":
-        return f"the colours of {part} and {other_part} go together in no normal image"
+        return f"the colours of {kind} and {other} go together in no normal image"
     if attribute in ("row_step", "column_step"):
         before, after = ("above", "below") if attribute == "row_step" else ("left of", "right of")
         if kind == other:
             direction = "down" if attribute == "row_step" else "across"
-            return f"two of {part} lie {value:.2f} apart {direction}, {nearest:.2f} in the nearest normal image"
+            return f"two of {kind} lie {value:.2f} apart {direction}, {nearest:.2f} in the nearest normal image"
         where, usual = (f"{abs(step):.2f} {after if step > 0 else before}" for step in (value, nearest))
-        return f"{other_part} lies {where} {part}, {usual} it in the nearest normal image"
+        return f"{other} lies {where} {kind}, {usual} it in the nearest normal image"
     down, across = instances.centres[deviation.measurement.members[position, 0]]
-    at = f"{part} at row {down:.2f}, column {across:.2f}"
+    at = f"{kind} at row {down:.2f}, column {across:.2f}"
     if attribute == "look":
         return f"{at} looks as in no normal image"
     if attribute == "colour":
         return f"{at} has a colour as in no normal image"
     return f"{at} stands where it does in no normal image"
-
-
-def _part(kind: int) -> str:
-    return "a piece of no known part" if kind == NO_KIND else f"part {kind + 1}"

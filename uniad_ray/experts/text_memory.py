@@ -13,11 +13,11 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
+from uniad_ray.experts.class_coverage import class_coverage
 from uniad_ray.experts.description_comparison import Difference, compare_descriptions
 from uniad_ray.experts.gestalt import GestaltIndex, Match
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.descriptions import Description
-from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.segments import Segments
 
@@ -87,7 +87,7 @@ class TextMemory:
             for row_key, text in zip(perception.row_keys, perception.texts[self._config.text], strict=True):
                 sample.add(row_key, text)
             for segments in perception.segments[self._config.segments]:
-                for name, cells in self._coverage(segments).items():
+                for name, cells in class_coverage(segments, self._config.map_size).items():
                     occupancy[name] = occupancy[name] | cells if name in occupancy else cells
         texts = sample.by_priority()
         if not texts:
@@ -205,22 +205,12 @@ class TextMemory:
 
     def _painted(self, differences: Sequence[Difference], segments: Segments) -> np.ndarray:
         painted = np.zeros((self._config.map_size, self._config.map_size), dtype=np.float32)
-        coverage = self._coverage(segments) if differences else {}
+        coverage = class_coverage(segments, self._config.map_size) if differences else {}
         for one in differences:
             where = self._occupancy.get(one.name) if one.aspect == "missing" else coverage.get(one.name)
             if where is not None:
                 painted = np.maximum(painted, where * np.float32(self._strength(one)))
         return painted
-
-    def _coverage(self, segments: Segments) -> dict[str, np.ndarray]:
-        """The cells that each class covers: bool, shape (map_size, map_size), by name."""
-        side = self._config.map_size
-        masks = segments.masks()
-        found: dict[str, np.ndarray] = {}
-        for name, mask in zip(segments.names, masks, strict=True):
-            cells = evenly_spaced(mask, side, side)
-            found[name] = found[name] | cells if name in found else cells
-        return found
 
 
 def _kind(one: Difference) -> str:

@@ -85,6 +85,28 @@ Fields = Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequen
 """What a perceiver gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
 
 
+class StoredFields(Protocol):
+    """Fields of images that were computed before and kept.
+
+    Attributes:
+        names: The fields that may be taken instead of computing them.
+    """
+
+    names: frozenset[str]
+
+    def read(self, row_keys: Sequence[str], names: frozenset[str]) -> Fields:
+        """Fields of some images.
+
+        Args:
+            row_keys: The images, at least one.
+            names: Some of `names`, at least one.
+
+        Returns:
+            What a perceiver gives for a batch of these images, tensors on the CPU.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class State:
     """What a perceiver or an expert learned, in a form that needs no pickle.

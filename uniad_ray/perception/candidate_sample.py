@@ -67,8 +67,10 @@ class CandidateSample:
 
     def merge(self, other: CandidateSample) -> None:
         """Takes in the sample of another part of the stream, made with the same seed and capacity."""
-        for priorities, vectors in zip(other._priorities, other._vectors, strict=True):
-            self._append(priorities, vectors)
+        self._priorities += other._priorities
+        self._vectors += other._vectors
+        self._held += other._held
+        self._prune_if_full()
 
     def vectors(self) -> np.ndarray:
         """The sample in the order of its priorities: float32, shape (at most `capacity`, C); (0, 0) when empty."""
@@ -81,6 +83,9 @@ class CandidateSample:
         self._priorities.append(priorities)
         self._vectors.append(np.array(vectors, dtype=np.float32))
         self._held += len(priorities)
+        self._prune_if_full()
+
+    def _prune_if_full(self) -> None:
         if self._held > self._capacity + max(self._capacity // 4, 4096):
             self._prune()
 

@@ -20,17 +20,18 @@ class ObjectFeaturesConfig(StrictModel):
     Attributes:
         segments: Field with the segments.
         fields: The feature fields.
+        unit_length: Each field's mean is divided by its length, so that no field drowns another.
     """
 
     segments: str
     fields: tuple[str, ...] = Field(min_length=1)
+    unit_length: bool = True
 
 
 class ObjectFeatures:
     """Means of feature fields over segments, in place of the image encoder of CLIP on crops (TMUAD, section III-B.2).
 
     Provides `{name}/vectors`: an array an image, float32, shape (n, C), C being the channels of all fields together.
-    Each field's mean has unit length, so that no field drowns another.
     """
 
     config_model: ClassVar[type[ObjectFeaturesConfig]] = ObjectFeaturesConfig
@@ -51,8 +52,10 @@ class ObjectFeatures:
         """Averages over every segment of every image by itself."""
         vectors = []
         for row, segments in enumerate(perception.segments[self.config.segments]):
-            fields = [perception.fields[name][row] for name in self.config.fields]
-            vectors.append(np.concatenate([_unit_means(field, segments) for field in fields], axis=1))
+            means = [_means(perception.fields[name][row], segments) for name in self.config.fields]
+            if self.config.unit_length:
+                means = [functional.normalize(each, dim=1) for each in means]
+            vectors.append(torch.cat(means, dim=1).numpy())
         return {f"{self.name}/vectors": vectors}
 
     def lineage(self) -> dict[str, Any]:
@@ -60,14 +63,13 @@ class ObjectFeatures:
         return self.config.model_dump(mode="json")
 
 
-def _unit_means(field: torch.Tensor, segments: Segments) -> np.ndarray:
-    """The mean of a field, shape (C, h, w), over each segment, of unit length: float32, shape (n, C)."""
+def _means(field: torch.Tensor, segments: Segments) -> torch.Tensor:
+    """The mean of a field, shape (C, h, w), over each segment: float32, shape (n, C)."""
     channels, height, width = field.shape
     if not len(segments):
-        return np.zeros((0, channels), dtype=np.float32)
+        return torch.zeros(0, channels)
     masks = torch.from_numpy(segments.masks().astype(np.float32))
     # Cells count by the share of them that lies in the segment, so that one smaller than a cell has a mean too.
     shares = functional.adaptive_avg_pool2d(masks, (height, width)).flatten(1)
     shares = shares / shares.sum(dim=1, keepdim=True)
-    means = shares @ field.cpu().contiguous().flatten(1).T
-    return np.asarray(functional.normalize(means, dim=1).numpy())
+    return shares @ field.cpu().contiguous().flatten(1).T

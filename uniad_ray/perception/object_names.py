@@ -18,6 +18,7 @@ from uniad_ray.perception.descriptions import check_class_names
 from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.object_kinds import NO_KIND, find_kinds
 from uniad_ray.perception.segments import Segments
+from uniad_ray.perception.spread import spread
 
 OTHER: Final = "other"
 """Name of objects that are like none that come in regular numbers."""
@@ -49,9 +50,7 @@ class PartNamerConfig(StrictModel):
     def _usable_and_distinct(cls, names: Mapping[str, str]) -> Mapping[str, str]:
         unknown = sorted(name for name in names if name != OTHER and not _DISCOVERED.fullmatch(name))
         if unknown:
-            raise ValueError(
-                f"names has {', '.join(unknown)}; what is discovered is called part-1, part-2, ... or {OTHER}"
-            )
+            raise ValueError(f"names has {', '.join(unknown)}; kinds are called part-1, part-2, ... or {OTHER}")
         kept = {name for name in names.values() if _DISCOVERED.fullmatch(name)} - names.keys()
         check_class_names((*names.values(), *kept, *([] if OTHER in names else [OTHER])))
         return names
@@ -88,7 +87,7 @@ class PartNamer:
             stream: The normal perceptions.
 
         Raises:
-            FitError: There are fewer than two images, no object, or a vector is not finite.
+            FitError: There are fewer than two images, or a vector is not finite.
         """
         sample: ImageSample[tuple[np.ndarray, ...]] = ImageSample(self.config.images, self.config.seed)
         for perception in stream():
@@ -102,12 +101,9 @@ class PartNamer:
                         )
                     sample.add(row_key, groups)
         images = sample.by_priority()
+        if len(images) < 2:
+            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(images)}; add some")
         numbers = np.cumsum([len(groups[0]) for groups in images])
-        if len(images) < 2 or not numbers[-1]:
-            raise FitError(
-                f"{self.name}: at least 2 normal images and an object in one of them are needed; add images, or "
-                "segment otherwise"
-            )
         kept = images[: max(2, int(np.count_nonzero(numbers <= _MOST_OBJECTS)))]
         self._bank = _KindBank.fit(kept)
 
@@ -181,7 +177,7 @@ class _KindBank:
     """Normal objects, what they are like and of which kind."""
 
     def __init__(self, groups: Sequence[np.ndarray], weights: Sequence[int], kinds: np.ndarray) -> None:
-        """Takes the n objects.
+        """Takes the n objects; without any, every object is of no kind.
 
         Args:
             groups: What they are like, each float32, shape (n, C).
@@ -192,11 +188,7 @@ class _KindBank:
         self._weights = weights
         self._kinds = kinds
         # Each group has the mean square of its weight over normal objects.
-        self._centres = [group.mean(axis=0, dtype=np.float64) for group in groups]
-        self._scales = [
-            max(float(np.sqrt(np.square(group - centre).sum(axis=1).mean())), 1e-6)
-            for group, centre in zip(groups, self._centres, strict=True)
-        ]
+        self._factors = [weight / spread(group) for group, weight in zip(groups, weights, strict=True)]
         self._described = self._describe(groups)
 
     @classmethod
@@ -216,6 +208,8 @@ class _KindBank:
 
     def kinds_of(self, groups: Sequence[np.ndarray]) -> np.ndarray:
         """The kind of the normal object that each is most like: int64, shape (n,)."""
+        if not len(self._kinds):
+            return np.full(len(groups[0]), NO_KIND)
         return np.asarray(self._kinds[cdist(self._describe(groups), self._described).argmin(axis=1)])
 
     def state(self) -> State:
@@ -233,18 +227,13 @@ class _KindBank:
         """
         found = [np.asarray(state.arrays[f"group_{number}"]) for number in range(groups)]
         kinds, weights = np.asarray(state.arrays["kinds"]), [int(weight) for weight in state.document["weights"]]
-        if len({len(each) for each in (*found, kinds)}) != 1 or not len(kinds) or len(weights) != groups:
+        if len({len(each) for each in (*found, kinds)}) != 1 or len(weights) != groups:
             raise ValueError("its arrays do not fit each other")
         return cls(found, weights, kinds)
 
     def _describe(self, groups: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(
-            [
-                (group - centre) * (weight / scale)
-                for group, centre, scale, weight in zip(groups, self._centres, self._scales, self._weights, strict=True)
-                if weight
-            ],
-            axis=1,
+            [group * factor for group, factor in zip(groups, self._factors, strict=True) if factor], axis=1
         )
 
 

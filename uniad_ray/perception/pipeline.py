@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception, State, StatefulPerceiver
+from uniad_ray.perception.base import Perceiver, Perception, State, StatefulPerceiver, StoredFields
 
 
 class PerceptionPipeline:
@@ -62,13 +62,20 @@ class PerceptionPipeline:
                 open_fields |= perceiver.needs - given
         return tuple(perceiver for perceiver in self.perceivers if perceiver.name in chosen)
 
-    def perceive(self, row_keys: Sequence[str], images: np.ndarray, wanted: frozenset[str]) -> Perception:
-        """Computes the wanted fields of one batch.
+    def perceive(
+        self,
+        row_keys: Sequence[str],
+        images: np.ndarray,
+        wanted: frozenset[str],
+        stored: StoredFields | None = None,
+    ) -> Perception:
+        """Computes the wanted fields of one batch, or takes them from those that are stored.
 
         Args:
             row_keys: The N row keys of the images.
             images: uint8, shape (N, H, W, 3), RGB, N at least 1.
             wanted: Names of fields; may be empty, when only the images are used.
+            stored: Fields of this pipeline that were computed before; nothing that only they need runs.
 
         Returns:
             The batch with the wanted fields and no others, so that memory holds nothing unused.
@@ -81,7 +88,12 @@ class PerceptionPipeline:
             raise ValueError(f"images must be uint8 (N, H, W, 3), N > 0, not {images.dtype} {images.shape}")
         if len(row_keys) != len(images):
             raise ValueError(f"{len(row_keys)} row keys were given for {len(images)} images")
-        return self.extend(Perception(row_keys, images), wanted)
+        perception = Perception(row_keys, images)
+        if stored is not None:
+            running = self.perceivers_for(wanted, stored.names)
+            read = wanted.union(*(perceiver.needs for perceiver in running)) & stored.names
+            perception = perception.extended(stored.read(row_keys, read)) if read else perception
+        return self.extend(perception, wanted)
 
     def extend(self, perception: Perception, wanted: frozenset[str]) -> Perception:
         """Computes those of the wanted fields that a batch does not have yet.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
@@ -15,6 +15,10 @@ from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.pipelines.students import plan_training
 from uniad_ray.pipelines.train import train_students
+
+if TYPE_CHECKING:
+    from uniad_ray.perception.pipeline import PerceptionPipeline
+    from uniad_ray.pipelines.sidecar import SidecarFields
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ class FittedBundle(StrictModel):
         unusual: What is unusual, by source URI of normal images that do not look like the others. Unless they are
             accepted, the bundle is written and verified, but not published.
         published: Whether the category's pointer now names this version.
+        recomputed: Fields that were computed although the sidecar has them, since it has them of other weights, options
+            or code.
     """
 
     category: str
@@ -52,6 +58,7 @@ class FittedBundle(StrictModel):
     skipped: dict[str, str]
     unusual: dict[str, str]
     published: bool
+    recomputed: tuple[str, ...] = ()
 
 
 class FitReport(StrictModel):
@@ -75,6 +82,7 @@ def fit(
     *,
     categories: Sequence[str] | None = None,
     where: str = "the configuration",
+    sidecar: str | None = None,
     publish: bool = True,
     accept_unusual: bool = False,
     device: str = "auto",
@@ -90,6 +98,8 @@ def fit(
         config: The fit configuration.
         categories: Categories to fit; default all of the archive.
         where: File the configuration came from, for messages.
+        sidecar: Root of a sidecar of the archive; what it holds of frozen networks as the configuration needs it is not
+            computed again, which changes no bundle.
         publish: Move each category's pointer to its new version once it is verified.
         accept_unusual: Publish also where some normal images do not look like the others.
         device: `cpu`, `cuda` or `auto`.
@@ -101,6 +111,7 @@ def fit(
         ArchiveError: The archive cannot be read.
         FitError: A category is not in the archive.
         ConfigError: A component's options are wrong.
+        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     source = Location.parse(archive)
     manifest = read_manifest(source)
@@ -108,13 +119,26 @@ def fit(
     unknown = sorted(set(wanted) - set(manifest.categories))
     if unknown:
         raise FitError(f"{source}: no category {', '.join(unknown)}; it holds {', '.join(sorted(manifest.categories))}")
+    if sidecar is not None:
+        from uniad_ray.pipelines.sidecar import note_recomputed, open_sidecar
+
+        sidecar = Location.parse(sidecar).uri
+        open_sidecar(sidecar, manifest.digest).note_missing(wanted)
     totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
         jobs, failed = plan_training(source.uri, wanted, config, where, cluster.cpu_share)
         kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
         trained = train_students(
-            source.uri, config, jobs, kept, cluster=cluster, workers=workers, device=device, where=where
+            source.uri,
+            config,
+            jobs,
+            kept,
+            sidecar=sidecar,
+            cluster=cluster,
+            workers=workers,
+            device=device,
+            where=where,
         )
         failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
         states = {key: location.uri for key, location in trained.states.items()}
@@ -124,9 +148,12 @@ def fit(
                 fitted,
                 cluster,
                 progress,
-                (source.uri, root.uri, config, where, publish, accept_unusual, states, device),
+                (source.uri, root.uri, config, where, sidecar, publish, accept_unusual, states, device),
             )
     failed |= refused
+    if sidecar is not None:
+        for entry in results:
+            note_recomputed(entry.category, entry.recomputed)
     return FitReport(
         bundles=root.uri,
         fitted=tuple(sorted(results, key=lambda entry: entry.category)),
@@ -205,6 +232,7 @@ def _fit_one(
     bundles: str,
     config: FitConfig,
     where: str,
+    sidecar: str | None,
     publish: bool,
     accept_unusual: bool,
     states: dict[str, str],
@@ -213,6 +241,7 @@ def _fit_one(
     """One Ray task: fit, write, load what was written, compare, publish."""
     from uniad_ray.pipelines.compute import choose_device, limit_threads
     from uniad_ray.pipelines.normals import ArchiveNormals
+    from uniad_ray.pipelines.sidecar import fields_of_normals
     from uniad_ray.pipelines.students import find_trained
     from uniad_ray.scoring.bundle_store import BundleStore
     from uniad_ray.scoring.fitting import fit_category
@@ -222,6 +251,13 @@ def _fit_one(
     source = Location.parse(archive)
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, category, config.input_size, config.normal_images)
+    recomputed: set[str] = set()
+
+    def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
+        found = fields_of_normals(str(sidecar), manifest.digest, category, normals.rows, pipeline, config.input_size)
+        recomputed.update(found.stale)
+        return found
+
     with normals.naming_images():
         fitted = fit_category(
             normals,
@@ -230,6 +266,7 @@ def _fit_one(
             where=where,
             train=find_trained(category, normals.rows, states),
             on_perceived=lambda images: counter.add.remote(images),
+            find_stored=None if sidecar is None or normals.has_copies else find_stored,
         )
     images = sum(row.copy_of is None for row in normals.rows)
     lineage = {
@@ -258,4 +295,5 @@ def _fit_one(
         skipped=normals.skipped,
         unusual=unusual,
         published=is_published,
+        recomputed=tuple(sorted(recomputed)),
     ).model_dump()

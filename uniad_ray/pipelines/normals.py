@@ -72,6 +72,11 @@ class ArchiveNormals:
         self._places = [places[originals[row.copy_of or row.row_key]] for row in self.rows]
         self._cached: tuple[Chunk, pa.Table] | None = None
 
+    @property
+    def has_copies(self) -> bool:
+        """Whether there are altered copies, of which no sidecar knows."""
+        return any(row.copy_of is not None for row in self.rows)
+
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decodes images; one that cannot be decoded is left out and noted in `skipped`."""
         for index in indices:

@@ -26,6 +26,7 @@ _DEFAULTS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 _CONNECT_SECONDS = 10.0
+_ADDED_BY_RAY = "\nFailed to apply UDF transform"
 _FORWARDED = (
     "OMP_WAIT_POLICY",
     "AWS_ENDPOINT_URL",
@@ -181,11 +182,12 @@ def _check_reachable(address: str) -> None:
 
 
 def _plain(error: UniadRayError) -> UniadRayError:
-    """Drops the mixed-in Ray type, whose message holds a remote traceback."""
+    """Drops the mixed-in Ray type, whose message holds a remote traceback, and what Ray Data adds to ours."""
     import ray
 
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, UniadRayError):
-        return error.cause
+        error = error.cause
+    error.args = tuple(part.partition(_ADDED_BY_RAY)[0] if isinstance(part, str) else part for part in error.args)
     return error
 
 

@@ -25,6 +25,7 @@ from uniad_ray.report.model import (
     AttemptTimes,
     CategoryDetail,
     CategoryResult,
+    ExpertChoice,
     ImageErrorRow,
     Lineage,
     Network,
@@ -36,6 +37,7 @@ from uniad_ray.report.scored import COLUMNS, ScoredRows, scored_rows
 from uniad_ray.report.selection import detailed_categories, gallery, images_per_section
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.gate import GateRecord
 
 Format = Literal["html", "json", "parquet", "markdown"]
 _FILE_NAMES: dict[Format, str] = {
@@ -245,7 +247,9 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
         created_at=bundle.created_at,
         code_version=bundle.code_version,
         profile=config.name,
+        fusion_rule=config.chosen_fusion.rule,
         expert_weights=_expert_weights(manifest.plan, category, bundle),
+        choices=_choices(calibration.gate),
         archive=origin["archive"]["uri"],
         archive_digest=origin["archive"]["digest"],
         fit_images=calibration.fit_images,
@@ -264,6 +268,17 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
             if "weights" in record
         ),
     ), None
+
+
+def _choices(gate: GateRecord | None) -> tuple[ExpertChoice, ...]:
+    """Those that take part come first."""
+    if gate is None:
+        return ()
+    ordered = sorted(gate.experts.items(), key=lambda entry: -entry[1].weight)
+    return tuple(
+        ExpertChoice(expert=name, weight=found.weight, reason=gate.reason(name), edit_auroc=found.auroc)
+        for name, found in ordered
+    )
 
 
 def _expert_weights(plan: RunPlan, category: str, bundle: BundleManifest) -> dict[str, float]:

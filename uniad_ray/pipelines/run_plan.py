@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -151,20 +151,9 @@ def make_plan(
     work = list(chunks(manifest, categories=options.categories, splits=options.splits))
     if not work:
         raise RunError(f"{archive}: no images to score with these options; `uniad-ray inspect` shows what is there")
-    bundles: dict[str, PlannedBundle] = {}
-    missing: list[str] = []
-    for category in sorted({chunk.category for chunk in work}):
-        pointer = store.pointer(category)
-        if pointer is None:
-            missing.append(category)
-        else:
-            bundles[category] = PlannedBundle(version=pointer.version, digest=pointer.digest)
-            _check_experts(store, category, pointer.version, options.experts)
-    if missing:
-        raise BundleError(
-            f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
-            f"{store.root}`, or score the others with --category"
-        )
+    bundles = published_bundles(store, {chunk.category for chunk in work}, archive)
+    for category, bundle in bundles.items():
+        _check_experts(store, category, bundle.version, options.experts)
     plan = RunPlan(
         format_version=FORMAT_VERSION,
         code_version=__version__,
@@ -177,6 +166,26 @@ def make_plan(
         images=sum(chunk.rows for chunk in work),
     )
     return plan, work
+
+
+def published_bundles(store: BundleStore, categories: Iterable[str], archive: Location) -> dict[str, PlannedBundle]:
+    """The bundles that are published now, by category.
+
+    Raises:
+        BundleError: A category has none.
+    """
+    pointers = {category: store.pointer(category) for category in sorted(categories)}
+    missing = [category for category, pointer in pointers.items() if pointer is None]
+    if missing:
+        raise BundleError(
+            f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
+            f"{store.root}`, or take the others with --category"
+        )
+    return {
+        category: PlannedBundle(version=pointer.version, digest=pointer.digest)
+        for category, pointer in pointers.items()
+        if pointer is not None
+    }
 
 
 def _check_experts(store: BundleStore, category: str, version: str, wanted: Sequence[str] | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable
@@ -21,8 +21,9 @@ from uniad_ray.archive.shards import encode_table, read_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
+from uniad_ray.pipelines.decoding import decoded_chunks
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, configure_ray_data, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.pipelines.run_plan import (
     CHUNKS_NAME,
     MANIFEST_NAME,
@@ -38,19 +39,12 @@ from uniad_ray.pipelines.run_plan import (
     scores_path,
     top_maps_path,
 )
-from uniad_ray.pipelines.score_chunk import ChunkScorer, chunk_item, decode_chunk
+from uniad_ray.pipelines.score_chunk import ChunkScorer
+from uniad_ray.pipelines.sidecar import note_recomputed, open_sidecar
 from uniad_ray.scoring.bundle_store import BundleStore
 
 _logger = logging.getLogger(__name__)
 _READ_THREADS = 16
-DECODED_CHUNKS = 8
-"""Chunks in the object store for each actor. Left alone, Ray Data would decode ahead until a share of the store is
-full: gigabytes that no actor needs yet, and decoding that takes the cores from scoring at first and leaves them idle
-later."""
-MIN_DECODED_BYTES = 64 << 20
-DECODE_CPUS = 0.5
-"""CPUs of a decoding task: it waits for the store half of its time. Asking for other than an actor also keeps Ray Data
-from fusing the two stages, which would decode inside the actors, on GPU machines while the GPU waits."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +92,7 @@ def score(
     out: str,
     *,
     options: ScoreOptions | None = None,
+    sidecar: str | None = None,
     workers: Workers | None = None,
     address: str | None = None,
 ) -> ScoreReport:
@@ -110,6 +105,8 @@ def score(
         bundles: Root of the bundles.
         out: Root of the run; made if it is not there.
         options: What decides the content of the run.
+        sidecar: Root of a sidecar of the archive; what it holds as the bundles need it is not computed again, which
+            changes no score.
         workers: How the cluster is used.
         address: Ray cluster to join; default is a Ray on this machine.
 
@@ -117,10 +114,14 @@ def score(
         ArchiveError: The archive cannot be read.
         BundleError: A category has no published bundle, or one is damaged.
         RunError: The run was started with another plan, or rows are missing at its end.
+        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     source, run = Location.parse(archive), Location.parse(out)
     store = BundleStore(bundles)
     plan, work = make_plan(source, read_manifest(source), store, options or ScoreOptions())
+    if sidecar is not None:
+        sidecar = Location.parse(sidecar).uri
+        open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
     adopt_plan(run, plan)
     if (run / MANIFEST_NAME).exists():
         return _report(run, read_run(run), len(work), StageSeconds())
@@ -129,7 +130,7 @@ def score(
     finished = _read_finished(run, [chunk for chunk in work if chunk.name in present])
     seconds = StageSeconds()
     if pending:
-        scored, seconds = _score_pending(plan, run, pending, finished, workers or Workers(), address)
+        scored, seconds = _score_pending(plan, run, pending, finished, sidecar, workers or Workers(), address)
         finished += scored
     manifest = _finish(run, plan, work, finished)
     return _report(run, manifest, len(work) - len(pending), seconds)
@@ -140,6 +141,7 @@ def _score_pending(
     run: Location,
     pending: list[Chunk],
     finished: list[RunChunk],
+    sidecar: str | None,
     workers: Workers,
     address: str | None,
 ) -> tuple[list[RunChunk], StageSeconds]:
@@ -149,10 +151,11 @@ def _score_pending(
         for category, bundle in plan.bundles.items()
     }
     results: list[RunChunk] = []
+    recomputed: dict[str, set[str]] = {}
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = choose_workers(workers, cluster)
-        dataset = _dataset(plan, run, pending, input_sizes, chosen, cluster)
+        dataset = _dataset(plan, run, pending, input_sizes, sidecar, chosen, cluster)
         started_at, started = datetime.now(UTC), time.perf_counter()
         with Progress("scoring", plan.images) as progress:
             progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
@@ -160,10 +163,13 @@ def _score_pending(
                 for row in dataset.iter_rows():
                     results.append(RunChunk(**{name: row[name] for name in RunChunk.__dataclass_fields__}))
                     progress.advance(int(row["rows"]), int(row["errors"]))
+                    recomputed.setdefault(row["category"], set()).update(json.loads(row["recomputed"]))
                     for stage in spent:
                         spent[stage] += float(row[f"{stage}_seconds"])
             except Exception as error:
                 raise unwrap(error) from error
+    for category, fields in sorted(recomputed.items()):
+        note_recomputed(category, fields)
     seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
     attempt = Attempt(
         started_at=started_at.isoformat(),
@@ -179,18 +185,17 @@ def _score_pending(
 
 
 def _dataset(
-    plan: RunPlan, run: Location, pending: list[Chunk], input_sizes: dict[str, int], workers: Workers, cluster: Cluster
+    plan: RunPlan,
+    run: Location,
+    pending: list[Chunk],
+    input_sizes: dict[str, int],
+    sidecar: str | None,
+    workers: Workers,
+    cluster: Cluster,
 ) -> Any:
     import ray
 
-    configure_ray_data()
-    decode = functools.partial(decode_chunk, archive=plan.archive, input_sizes=input_sizes)
-    dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
-    dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_CPUS)
-    largest = max(chunk.rows * 3 * input_sizes[chunk.category] ** 2 for chunk in pending)
-    dataset.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
-        object_store_memory=max(MIN_DECODED_BYTES, DECODED_CHUNKS * (workers.count or 1) * largest)
-    )
+    dataset = decoded_chunks(plan.archive, pending, input_sizes, workers.count or 1, cluster)
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,
@@ -198,7 +203,7 @@ def _dataset(
         num_cpus=cluster.cpu_share * (workers.threads or 1),
         num_gpus=1 if cluster.uses_gpus(workers.device) else None,
         fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
-        fn_constructor_kwargs={"device": workers.device, "threads": workers.threads},
+        fn_constructor_kwargs={"sidecar": sidecar, "device": workers.device, "threads": workers.threads},
     )
 
 

@@ -1,4 +1,4 @@
-"""The work on one chunk of a run: decode it, score it, commit it. No state beyond the loaded bundles."""
+"""The work on one decoded chunk of a run: score it, commit it. No state beyond the loaded bundles."""
 
 from __future__ import annotations
 
@@ -6,72 +6,49 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import encode_table, read_chunk
+from uniad_ray.archive.shards import encode_table
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.compute import choose_device, limit_threads
+from uniad_ray.pipelines.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.run_plan import RunPlan, map_candidates_path, maps_path, scores_path
+from uniad_ray.pipelines.sidecar import open_sidecar
 from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.scorer import Scorer, Verdict, decode_batch
+from uniad_ray.scoring.field_digests import field_digests
+from uniad_ray.scoring.scorer import Scorer, Verdict
 
-_COPIED_COLUMNS = ("row_key", "image_id", "source_uri", "category", "split", "label", "defect_kind", "anomaly_type")
 MAX_LOADED_BUNDLES = 4
 """Bundles an actor keeps; archives are sorted by category, so an actor seldom needs another soon."""
-
-
-def decode_chunk(row: dict[str, Any], *, archive: str, input_sizes: dict[str, int]) -> dict[str, Any]:
-    """Reads one chunk and decodes its images to the input size.
-
-    Args:
-        row: `chunk`: fields of a Chunk as JSON.
-        archive: Root of the archive.
-        input_sizes: Input size by category.
-
-    Returns:
-        `chunk` as it came; `images`, uint8 of shape (M, size, size, 3), the M images that are good, or one black image
-        where none is; `errors`, JSON of kind and text by position; `rows`, the copied columns as Arrow stream;
-        `decode_seconds`.
-    """
-    started = time.perf_counter()
-    chunk = Chunk(**json.loads(row["chunk"]))
-    table = read_chunk(Location.parse(archive), chunk, columns=[*_COPIED_COLUMNS, "image"])
-    size = input_sizes[chunk.category]
-    images, errors = decode_batch(table.column("image").to_pylist(), size, ImageLimits())
-    if not len(images):
-        images = np.zeros((1, size, size, 3), dtype=np.uint8)
-    copied = table.select(_COPIED_COLUMNS)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, copied.schema) as writer:
-        writer.write_table(copied)
-    return {
-        "chunk": row["chunk"],
-        "images": images,
-        "errors": json.dumps({str(position): [error.kind, str(error)] for position, error in errors.items()}),
-        "rows": sink.getvalue().to_pybytes(),
-        "decode_seconds": time.perf_counter() - started,
-    }
 
 
 class ChunkScorer:
     """An actor's callable: scores decoded chunks and commits them."""
 
-    def __init__(self, plan: dict[str, Any], out: str, *, device: str, threads: int) -> None:
-        """Prepares the process; bundles are loaded when their first chunk comes."""
+    def __init__(self, plan: dict[str, Any], out: str, *, sidecar: str | None, device: str, threads: int) -> None:
+        """Prepares the process; bundles are loaded when their first chunk comes.
+
+        Args:
+            plan: A RunPlan as JSON.
+            out: Root of the run.
+            sidecar: Root of a sidecar of the archive, or None.
+            device: `cpu`, `cuda` or `auto`.
+            threads: Threads of this process on the CPU.
+        """
         limit_threads(threads)
         self._plan = RunPlan.model_validate(plan)
         self._run_id = self._plan.run_id
         self._out = Location.parse(out)
         self._device = choose_device(device)
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
+        self._sidecar = None if sidecar is None else open_sidecar(sidecar, self._plan.archive_digest)
+        self._digests: dict[str, dict[str, str]] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Scores one decoded chunk; the scores are written last, so that their presence means the chunk is whole.
@@ -80,26 +57,28 @@ class ChunkScorer:
             batch: One row of what `decode_chunk` returns, as arrays of length one.
 
         Returns:
-            One row: counts, the digest of the scores, and seconds spent.
+            One row: counts, the digest of the scores, the fields that the sidecar holds in another form (JSON), and
+            seconds spent.
         """
         started = time.perf_counter()
-        chunk = Chunk(**json.loads(str(batch["chunk"][0])))
-        rows = pa.ipc.open_stream(bytes(batch["rows"][0])).read_all()
-        errors = {int(position): tuple(error) for position, error in json.loads(str(batch["errors"][0])).items()}
-        keys = rows.column("row_key").to_pylist()
-        good = [position for position in range(len(keys)) if position not in errors]
+        decoded = read_decoded(batch)
+        chunk, keys, errors = decoded.chunk, decoded.row_keys, dict(decoded.errors)
         scorer = self._scorer(chunk.category)
+        stored = None
+        if self._sidecar is not None:
+            chunks = dict.fromkeys(keys, chunk.name)
+            stored = self._sidecar.fields(chunk.category, self._digests[chunk.category], chunks)
         by_position: dict[int, Verdict] = {}
-        if good:
-            outcomes = scorer.score([keys[position] for position in good], np.asarray(batch["images"][0]))
-            for position, outcome in zip(good, outcomes, strict=True):
+        if decoded.good:
+            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored)
+            for position, outcome in zip(decoded.good, outcomes, strict=True):
                 if isinstance(outcome, Verdict):
                     by_position[position] = outcome
                 else:
                     errors[position] = (outcome.kind, str(outcome))
         scored = time.perf_counter()
         self._write_maps(chunk, keys, by_position)
-        table = self._score_table(chunk, rows, by_position, errors, scorer.threshold)
+        table = self._score_table(chunk, decoded.rows, by_position, errors, scorer.threshold)
         data = encode_table(dataset_schema("score"), table)
         (self._out / scores_path(chunk.name)).write_bytes(data)
         return {
@@ -109,6 +88,7 @@ class ChunkScorer:
             "errors": [len(errors)],
             "anomalous": [sum(verdict.is_anomalous for verdict in by_position.values())],
             "sha256": [hashlib.sha256(data).hexdigest()],
+            "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],
             "decode_seconds": [float(batch["decode_seconds"][0])],
             "score_seconds": [scored - started],
             "write_seconds": [time.perf_counter() - scored],
@@ -130,6 +110,7 @@ class ChunkScorer:
             only=self._plan.options.experts,
         )
         bundle.check_reference(scorer)
+        self._digests[category] = field_digests(scorer.pipeline, scorer.config.input_size, bundle.state_digests)
         self._scorers[category] = scorer
         if len(self._scorers) > MAX_LOADED_BUNDLES:
             self._scorers.popitem(last=False)
@@ -147,7 +128,7 @@ class ChunkScorer:
         bundle = self._plan.bundles[chunk.category]
         found = [verdicts.get(position) for position in range(count)]
         failed = [errors.get(position) for position in range(count)]
-        columns = {name: rows.column(name).to_pylist() for name in _COPIED_COLUMNS}
+        columns = {name: rows.column(name).to_pylist() for name in COPIED_COLUMNS}
         return dataset_schema("score").table(
             {
                 **columns,
@@ -204,11 +185,6 @@ def encode_map(anomaly_map: np.ndarray) -> bytes:
 def decode_map(data: bytes, height: int, width: int) -> np.ndarray:
     """The inverse of `encode_map`: float16, shape (height, width)."""
     return np.frombuffer(data, dtype="<f2").reshape(height, width)
-
-
-def chunk_item(chunk: Chunk) -> dict[str, str]:
-    """A chunk as a row of the data set that drives a run."""
-    return {"chunk": json.dumps(asdict(chunk))}
 
 
 def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:

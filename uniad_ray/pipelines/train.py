@@ -59,6 +59,7 @@ def train_students(
     jobs: Sequence[TrainingJob],
     root: Location,
     *,
+    sidecar: str | None = None,
     cluster: Cluster,
     workers: int | None = None,
     threads: int | None = None,
@@ -76,6 +77,7 @@ def train_students(
         config: The fit configuration.
         jobs: The students to train.
         root: Where each training has a folder, named by the digest of all that decides its result.
+        sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
         cluster: What there is to work with.
         workers: Processes; default one a job, as far as there are GPUs or CPUs.
         threads: Threads of each; default its share of the CPUs. With another number the result differs in its last
@@ -104,7 +106,7 @@ def train_students(
     import ray
 
     board = ray.remote(_Board).options(num_cpus=0).remote()
-    task = _Task(archive, config, tuple(jobs), root.uri, threads, device, where, board)
+    task = _Task(archive, config, tuple(jobs), root.uri, sidecar, threads, device, where, board)
     with Progress("training", sum(images[job.student] for job in jobs)) as progress:
         error = _run_workers(task, workers, cpus, uses_gpus, progress)
     outcome = ray.get(board.outcome.remote())
@@ -121,6 +123,7 @@ class _Task:
     config: FitConfig
     jobs: tuple[TrainingJob, ...]
     root: str
+    sidecar: str | None
     threads: int
     device: str
     where: str
@@ -244,13 +247,13 @@ def _work(task: _Task) -> None:
 def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int, Location]:
     """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
     from uniad_ray.pipelines.normals import ArchiveNormals
+    from uniad_ray.pipelines.sidecar import fields_of_normals
     from uniad_ray.scoring.components import build_pipeline
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
     source = Location.parse(task.archive)
-    normals = ArchiveNormals(
-        source, read_manifest(source), job.category, task.config.input_size, task.config.normal_images
-    )
+    manifest = read_manifest(source)
+    normals = ArchiveNormals(source, manifest, job.category, task.config.input_size, task.config.normal_images)
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
@@ -261,12 +264,18 @@ def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int,
     config = student_config(student)
     batch = config.training.batch_size
 
+    stored = None
+    if task.sidecar is not None and not normals.has_copies:
+        stored = fields_of_normals(
+            task.sidecar, manifest.digest, job.category, normals.rows, teachers, task.config.input_size
+        )
+
     def advance(step: int) -> None:
         if group.leads:
             task.board.advance.remote(job.key, step * batch)
 
     with normals.naming_images():
-        training = Distillation(config, teachers, normals, indices, group=group, device=device)
+        training = Distillation(config, teachers, normals, indices, group=group, device=device, stored=stored)
         folder = Location.parse(task.root) / training.digest
         training.run(folder, on_step=advance)
     return training.iterations * batch, folder / STATE_NAME

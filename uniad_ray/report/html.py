@@ -88,6 +88,7 @@ def _environment() -> Environment:
         share=wording.share,
         section_titles=wording.SECTION_TITLES,
         outcomes=wording.OUTCOMES,
+        fusion_rules=wording.FUSION_RULES,
         missing=wording.MISSING,
     )
     return environment

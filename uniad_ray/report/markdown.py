@@ -8,7 +8,7 @@ from typing import Final
 
 from uniad_ray.report import wording
 from uniad_ray.report.figures import FigureTable, group_table, summary_table
-from uniad_ray.report.model import CategoryResult, Report
+from uniad_ray.report.model import CategoryResult, ExpertChoice, Report
 from uniad_ray.report.wording import count, percent, score, share, visible
 
 MAX_ROWS: Final = 100
@@ -36,6 +36,9 @@ def render_markdown(report: Report) -> bytes:
         groups = group_table(report.metrics, detail.category)
         if groups.columns and len(groups.rows) > 1:
             parts += [f"### {_text(detail.category)}", _figures(groups)]
+    for entry in report.categories:
+        if entry.lineage is not None and entry.lineage.choices:
+            parts += [f"### Experts of {_text(entry.category)}", _choices(entry.lineage.choices)]
     if report.errors:
         parts += [f"### Errors ({count(run.errors)})", _errors(report)]
     if report.attempts:
@@ -78,6 +81,11 @@ def _figures(table: FigureTable) -> str:
         ]
         rows.append([_text(name), count(row.normal_images), count(row.anomalous_images), *cells])
     return _table(header, rows)
+
+
+def _choices(choices: Sequence[ExpertChoice]) -> str:
+    rows = [[_text(choice.expert), f"{choice.weight:g}", _text(choice.reason)] for choice in choices]
+    return _table(["Expert", "Weight", "Reason"], rows)
 
 
 def _errors(report: Report) -> str:

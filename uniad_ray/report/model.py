@@ -55,6 +55,22 @@ class Network(StrictModel):
     trained: bool
 
 
+class ExpertChoice(StrictModel):
+    """Whether an expert takes part in the fused score of a category, as chosen without labels when it was fitted.
+
+    Attributes:
+        expert: Name.
+        weight: Weight in the fusion; 0 where it takes no part.
+        reason: Why.
+        edit_auroc: By family of edits, how well it tells edited from normal images by itself, between 0 and 1.
+    """
+
+    expert: str
+    weight: float
+    reason: str
+    edit_auroc: dict[str, float]
+
+
 class Lineage(StrictModel):
     """Where a bundle comes from.
 
@@ -62,7 +78,9 @@ class Lineage(StrictModel):
         created_at: UTC, ISO 8601.
         code_version: Version of uniad_ray that fitted it.
         profile: Name of its profile.
+        fusion_rule: How the experts become one score: `sum`, `log_excess` or `maps`.
         expert_weights: Weight in the fusion by expert.
+        choices: Which experts take part and why, where they were chosen for the category.
         archive: Root of the archive it was fitted on.
         archive_digest: Digest of that archive's content.
         fit_images: Normal images in the fit.
@@ -76,7 +94,9 @@ class Lineage(StrictModel):
     created_at: str
     code_version: str
     profile: str
+    fusion_rule: str
     expert_weights: dict[str, float]
+    choices: tuple[ExpertChoice, ...]
     archive: str
     archive_digest: str
     fit_images: int
@@ -165,7 +185,7 @@ class Curves(StrictModel):
 
 
 class ExpertContribution(StrictModel):
-    """What one expert adds to the fused score: its weight times its calibrated score.
+    """What one expert says, and with which weight it counts in the fused score.
 
     Attributes:
         expert: Name.

@@ -19,6 +19,13 @@ OUTCOMES: Final = {
     "false_alarm": "false alarm",
     "passed": "normal, passed",
 }
+FUSION_RULES: Final = {
+    "sum": "each adds weight \N{MULTIPLICATION SIGN} calibrated score to the score of an image",
+    "log_excess": "each adds weight \N{MULTIPLICATION SIGN} log(1 + calibrated score) to the score of an image, "
+    "and nothing where its score is below 0",
+    "maps": "the score of an image is the maximum of the sum of weight \N{MULTIPLICATION SIGN} map",
+}
+"""What the experts do, by rule of fusion."""
 MISSING: Final = "-"
 """Stands where a table has no value."""
 

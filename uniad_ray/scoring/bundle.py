@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, ConfigError, ObjectNotFoundError
 from uniad_ray.perception.base import State
+from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import decode_calibration_scores
@@ -153,15 +154,43 @@ class Bundle:
         chosen = self._chosen(only)
         try:
             experts = build_experts(config, where=self._where, states=self._states("experts", chosen), only=chosen)
-            pipeline = build_pipeline(config, needs_of(experts), device=device, where=self._where, check_unused=False)
-            pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
         except (ConfigError, KeyError, ValueError) as error:
-            raise BundleError(
-                f"{self._where}: does not fit this version of uniad_ray: {error}; fit it again"
-            ) from error
-        self._check_weights(pipeline.lineage(pipeline.provides))
+            raise self._does_not_fit(error) from error
+        pipeline = self.pipeline(needs_of(experts), device=device)
         fusion, threshold = self.fusion(only, false_positive_rate)
         return Scorer(config, pipeline, experts, fusion, threshold.value)
+
+    def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
+        """Builds the perceivers behind some fields, with what they learned.
+
+        Args:
+            fields: Each field that is needed, and who needs it, for messages.
+            device: Torch device.
+
+        Raises:
+            BundleError: The stored state does not fit this version of the code.
+            WeightsError: A network's weights cannot be found, or are not those of the fit.
+        """
+        try:
+            pipeline = build_pipeline(
+                self.manifest.config, fields, device=device, where=self._where, check_unused=False
+            )
+            pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
+        except (ConfigError, KeyError, ValueError) as error:
+            raise self._does_not_fit(error) from error
+        self._check_weights(pipeline.lineage(pipeline.provides))
+        return pipeline
+
+    @property
+    def state_digests(self) -> dict[str, str]:
+        """Digests of what each perceiver learned, by its name."""
+        found: dict[str, str] = {}
+        for name, file in sorted(self.manifest.files.items()):
+            folder, _, rest = name.partition("/")
+            if folder == "perceivers":
+                perceiver = rest.rpartition(".")[0]
+                found[perceiver] = f"{found.get(perceiver, '')}{file.sha256}"
+        return found
 
     def fusion(
         self, only: Collection[str] | None = None, false_positive_rate: float | None = None
@@ -226,6 +255,9 @@ class Bundle:
     @property
     def _where(self) -> str:
         return f"bundle {self.manifest.category} {self.manifest.version}"
+
+    def _does_not_fit(self, error: Exception) -> BundleError:
+        return BundleError(f"{self._where}: does not fit this version of uniad_ray: {error}; fit it again")
 
     def _states(self, folder: str, names: Sequence[str]) -> dict[str, State]:
         states = {}

@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_safetensors
 from uniad_ray.config.model import FitConfig, GateConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import LearnedPerceiver, Perception, State, TrainedPerceiver
+from uniad_ray.perception.base import LearnedPerceiver, Perception, State, StoredFields, TrainedPerceiver
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundle import CalibrationRecord, ReferenceScores, encode_state
 from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
@@ -42,6 +42,9 @@ REFERENCE_IMAGES = 2
 
 Train = Callable[[TrainedPerceiver, Sequence[int]], State]
 """Trains a perceiver on the normal images of the given indices."""
+
+FindStored = Callable[[PerceptionPipeline], StoredFields]
+"""Finds the stored fields that are those of a pipeline, of which nothing has been fitted yet."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def fit_category(
     where: str = "the configuration",
     train: Train | None = None,
     on_perceived: Callable[[int], None] | None = None,
+    find_stored: FindStored | None = None,
 ) -> FittedCategory:
     """Fits perceivers, experts and calibration on the normal images of one category.
 
@@ -96,6 +100,7 @@ def fit_category(
         where: File the configuration came from, for messages.
         train: Trains, or finds trained, a student; default trains it in this process.
         on_perceived: Called with the number of images of each batch that passed the networks.
+        find_stored: Finds fields that need not be computed.
 
     Raises:
         FitError: Too few distinct normal images, or an expert cannot learn from them.
@@ -122,6 +127,7 @@ def fit_category(
             batch_size=config.batch_size,
             spill=None if is_read_once else Path(folder) / "images",
             on_perceived=perceived,
+            stored=None if find_stored is None else find_stored(pipeline),
         )
         fitter = _Fitter(config, device, where, train or _training_here(images, config, device, where), source)
         row_keys: list[str] = []

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from uniad_ray.perception.base import Perception, PerceptionStream
+from uniad_ray.perception.base import Perception, PerceptionStream, StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
 
@@ -90,6 +90,7 @@ class ImagePerceptions:
         batch_size: int,
         spill: Path | None,
         on_perceived: Callable[[Perception], None] | None = None,
+        stored: StoredFields | None = None,
     ) -> None:
         """Prepares; nothing is read yet.
 
@@ -100,6 +101,7 @@ class ImagePerceptions:
             batch_size: Images per batch.
             spill: Folder for perceptions that will be asked for again; None where each is read once.
             on_perceived: Called with each batch that passed the networks, once an image.
+            stored: Fields of the pipeline that need not be computed.
         """
         self.rows = images.rows
         self.batch_size = batch_size
@@ -108,6 +110,7 @@ class ImagePerceptions:
         self._fields = fields
         self._shelf = None if spill is None else _Shelf(spill)
         self._on_perceived = on_perceived
+        self._stored = stored
         self._damaged: set[int] = set()
         self._seen: set[int] = set()
 
@@ -136,7 +139,7 @@ class ImagePerceptions:
         if not decoded:
             return None
         keys = [self._key(index) for index, _ in decoded]
-        perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), fields)
+        perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), fields, self._stored)
         fresh = {index for index, _ in decoded} - self._seen
         if self._on_perceived is not None and len(fresh) == len(decoded):
             self._on_perceived(perception)

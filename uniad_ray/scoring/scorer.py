@@ -11,6 +11,7 @@ from uniad_ray.archive.images import ImageLimits, decode_image
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
+from uniad_ray.perception.base import StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
 from uniad_ray.scoring.stage_times import StageTimes, time_stages
@@ -48,7 +49,13 @@ class Verdict:
 
 
 class Scorer:
-    """Scores images of one category; holds networks, fitted experts, their calibration and the threshold."""
+    """Scores images of one category; holds networks, fitted experts, their calibration and the threshold.
+
+    Attributes:
+        config: Configuration of the fit.
+        threshold: An image is anomalous if its score is above this.
+        pipeline: The networks, and what else perceives.
+    """
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class Scorer:
         """Puts the parts together; `Bundle.scorer` does it from a stored bundle."""
         self.config = config
         self.threshold = threshold
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._experts = dict(experts)
         self._fusion = fusion
         self._wanted = frozenset(field for expert in experts.values() for field in expert.needs)
@@ -71,26 +78,32 @@ class Scorer:
         """Names of the experts that take part, in the order of the expert set."""
         return tuple(self._experts)
 
-    def evidence(self, row_keys: Sequence[str], images: np.ndarray) -> dict[str, Evidence]:
+    def evidence(
+        self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
+    ) -> dict[str, Evidence]:
         """Every expert's evidence of one batch, before calibration.
 
         Args:
             row_keys: N keys.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
+            stored: Fields of `pipeline` that need not be computed.
         """
-        perception = self._pipeline.perceive(row_keys, images, self._wanted)
+        perception = self.pipeline.perceive(row_keys, images, self._wanted, stored)
         return {name: expert.score(perception) for name, expert in self._experts.items()}
 
     def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
         """Takes the time of every perceiver and expert, see `stage_times.time_stages`."""
-        return time_stages(self._pipeline, self._experts, images)
+        return time_stages(self.pipeline, self._experts, images)
 
-    def score(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
+    def score(
+        self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
+    ) -> list[Verdict | ImageError]:
         """Scores images in batches of the configured size, in order.
 
         Args:
             row_keys: N keys.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
+            stored: Fields of `pipeline` that need not be computed.
 
         Returns:
             N verdicts; an image whose score is not finite gets an error of kind `not_scorable` instead, since no
@@ -99,7 +112,7 @@ class Scorer:
         verdicts: list[Verdict | ImageError] = []
         step = self.config.batch_size
         for start in range(0, len(row_keys), step):
-            verdicts += self._score_batch(row_keys[start : start + step], images[start : start + step])
+            verdicts += self._score_batch(row_keys[start : start + step], images[start : start + step], stored)
         return verdicts
 
     def score_encoded(
@@ -112,8 +125,10 @@ class Scorer:
         results: dict[int, Verdict | ImageError] = {**errors, **dict(zip(good, verdicts, strict=True))}
         return [results[index] for index in range(len(encoded))]
 
-    def _score_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[Verdict | ImageError]:
-        evidence = self.evidence(row_keys, images)
+    def _score_batch(
+        self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None
+    ) -> list[Verdict | ImageError]:
+        evidence = self.evidence(row_keys, images, stored)
         fused = self._fusion.fuse(evidence)
         return [self._verdict(evidence, fused, index) for index in range(len(row_keys))]
 

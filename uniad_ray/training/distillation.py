@@ -15,7 +15,7 @@ from torch import nn
 
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ConfigError, FitError
-from uniad_ray.perception.base import State, TrainedPerceiver
+from uniad_ray.perception.base import State, StoredFields, TrainedPerceiver
 from uniad_ray.perception.network import TORCH_DTYPE, check_precision, normalised_pixels
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.student import (
@@ -129,6 +129,7 @@ class Distillation:
         *,
         group: WorkerGroup | None = None,
         device: str = "cpu",
+        stored: StoredFields | None = None,
     ) -> None:
         """Builds the untrained student; reads one image, for the shapes of the teachers' fields.
 
@@ -139,6 +140,7 @@ class Distillation:
             indices: Those to train on, in any order.
             group: The workers that train together; default this one alone.
             device: Torch device.
+            stored: Fields of the teachers that need not be computed.
 
         Raises:
             ConfigError: The batch size cannot be shared by the workers, or an option does not fit the device.
@@ -164,7 +166,7 @@ class Distillation:
             world=self._group.world,
             batch_size=config.training.batch_size // self._group.world,
         )
-        self._examples = Examples(images, teachers, config)
+        self._examples = Examples(images, teachers, config, stored)
         first = [self._members[position] for position in self._order.epoch_sequence(0)]
         example = self._examples.first_readable(first)
         self._shapes = TeacherShapes.of(example.teachers)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from uniad_ray.errors import FitError
+from uniad_ray.perception.base import StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.student import DistilledFeatures, StudentConfig
 
@@ -66,17 +67,25 @@ class Examples:
     oldest would keep none until it is asked for again.
     """
 
-    def __init__(self, images: ReadableImages, teachers: PerceptionPipeline, config: StudentConfig) -> None:
+    def __init__(
+        self,
+        images: ReadableImages,
+        teachers: PerceptionPipeline,
+        config: StudentConfig,
+        stored: StoredFields | None = None,
+    ) -> None:
         """Prepares; nothing is read yet.
 
         Args:
             images: The images.
             teachers: Provides the fields that the student learns.
             config: Of the student.
+            stored: Fields of the teachers that need not be computed.
         """
         self.rows = images.rows
         self._images = images
         self._teachers = teachers
+        self._stored = stored
         self._levels = config.structural_teacher
         self._logical = config.logical_teacher
         self._room = config.training.cache_bytes
@@ -110,6 +119,7 @@ class Examples:
             [self.rows[index].row_key for index, _ in decoded],
             np.stack([image for _, image in decoded]),
             frozenset({*self._levels, self._logical}),
+            self._stored,
         )
         fields = {name: tensor.cpu() for name, tensor in perception.fields.items()}
         found = {}

@@ -98,3 +98,18 @@ def test_classes_are_imported_by_name() -> None:
     for wrong in ("pathlib:Nothing", "no_such_module:Path", "pathlib:sys"):
         with pytest.raises(ConfigError, match="here: "):
             import_class(wrong, where="here")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fusions.other={}", r"fusions names \['other'\]"),
+        ("fusions.patch.gate={base: [object]}", "must name each of patch once, in base, surface or arrangement"),
+        ("fusions.patch={weights: {patch: 2}, gate: {base: [patch]}}", "a gate chooses the weights"),
+        ("fusions.patch.rule=product", "fusions.patch.rule"),
+        ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
+    ],
+)
+def test_the_fusion_of_a_set_is_checked(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("embedded", [override])

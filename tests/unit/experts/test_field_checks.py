@@ -33,6 +33,19 @@ def test_a_change_of_shape_while_fitting_names_expert_field_and_image() -> None:
         observed().observe(perceive(["wide"], WIDE))
 
 
+def test_parts_of_a_fit_must_have_the_same_shapes() -> None:
+    other = FieldShapes("some_expert", ["a", "b"])
+    other.observe(perceive(["wide"], WIDE))
+    both = FieldShapes("some_expert", ["a", "b"])
+
+    both.merge(observed())
+    both.merge(observed())
+
+    both.check(perceive(["x"], SQUARE))
+    with pytest.raises(FitError, match=r"a has shape \(2, 4, 6\) but \(2, 4, 4\) for those before; give all"):
+        both.merge(other)
+
+
 def test_another_shape_at_scoring_is_an_error() -> None:
     with pytest.raises(BundleError, match=r"some_expert: fitted on fields of shape .* fit again"):
         observed().check(perceive(["wide"], WIDE))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,27 +8,38 @@ import pytest
 
 from uniad_ray.errors import BundleError
 from uniad_ray.experts.instance_bank import InstanceBank
-from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.instances import NO_KIND, Instances
 from uniad_ray.experts.relation_bank import Relation
 
 IMAGES = 30
 
 
-def image(seed: int, *, kinds: tuple[int, ...] = (0, 1, 1)) -> Instances:
-    """Instances whose shape tells the kind, and whose appearance tells nothing; the first stands left of the rest."""
+LOOKS = {"tray": [0.0, 0.0], "bolt": [2.0, 1.0], NO_KIND: [9.0, 9.0]}
+
+
+def image(seed: int, *, kinds: tuple[str, ...] = ("tray", "bolt", "bolt")) -> Instances:
+    """Instances of which trays stand left of the rest."""
     rng = np.random.default_rng(seed)
     number = len(kinds)
     row = rng.random(number)
-    column = np.where(np.array(kinds) == 0, 0.2, 0.7) + rng.normal(size=number) * 0.01
+    column = np.where(np.array(kinds) == "tray", 0.2, 0.7) + rng.normal(size=number) * 0.01
     centres = np.stack([row, column], axis=1).astype(np.float32)
-    shapes = np.array([[0, 0, 0, 0], [2, 1, 1, 0], [9, 9, 9, 0]])[list(kinds)] + rng.normal(size=(number, 4)) * 0.1
+    vectors = np.array([LOOKS[kind] for kind in kinds]).reshape(-1, 2) + rng.normal(size=(number, 2)) * 0.1
     return Instances(
+        kinds=kinds,
         centres=centres,
         boxes=np.concatenate([centres - 0.05, centres + 0.05], axis=1),
         colours=np.full((number, 3), 50.0, dtype=np.float32) + rng.normal(size=(number, 3)).astype(np.float32),
-        shapes=shapes.astype(np.float32),
-        appearance=[rng.normal(size=(number, 6)).astype(np.float32)],
+        vectors=[vectors.astype(np.float32), np.ones((number, 3), dtype=np.float32)],
     )
+
+
+def _joined(one: Instances, other: Instances) -> Instances:
+    columns = {
+        name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("centres", "boxes", "colours")
+    }
+    vectors = [np.concatenate(pair) for pair in zip(one.vectors, other.vectors, strict=True)]
+    return Instances(kinds=one.kinds + other.kinds, **columns, vectors=vectors)
 
 
 def fitted() -> InstanceBank:
@@ -39,14 +51,22 @@ def strongest(bank: InstanceBank, instances: Instances) -> tuple[Relation, float
     return found.measurement.relation, float(found.strengths.max())
 
 
-def test_kinds_are_told_by_what_makes_their_counts_regular() -> None:
-    bank = fitted()
+def test_kinds_are_sorted_names() -> None:
+    assert fitted().kinds == ("bolt", "tray")
+    assert InstanceBank.fit([image(0, kinds=(NO_KIND,))]).kinds == ()
 
-    assert bank.kind_count == 2
-    assert bank.document() == {"images": IMAGES, "weights": [0, 1]}
-    kinds = bank.kinds.reshape(IMAGES, 3)
-    assert (kinds == kinds[0]).all()
-    assert kinds[0, 0] != kinds[0, 1] == kinds[0, 2]
+
+def test_a_look_is_all_vectors_each_field_with_the_same_spread() -> None:
+    normal = image(0, kinds=("tray", "tray"))
+    apart = [np.array([[0.0], [6.0]], dtype=np.float32), np.array([[0.0], [0.2]], dtype=np.float32)]
+    bank = InstanceBank.fit([replace(normal, vectors=apart)])
+
+    found = bank.deviations(replace(normal, vectors=[apart[0] + 3, apart[1] + 0.2]))
+
+    (look,) = [one for one in found if one.measurement.relation.attribute == "look"]
+    # The spreads are 3 and 0.1, so that the steps are 1 and 2.
+    assert look.measurement.values == pytest.approx(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert look.nearest == pytest.approx(np.array([[2.0, 2.0], [2.0, 2.0]]))
 
 
 def test_normal_images_deviate_little() -> None:
@@ -57,30 +77,52 @@ def test_normal_images_deviate_little() -> None:
 
 def test_a_missing_an_extra_and_a_swapped_instance_are_found() -> None:
     bank = fitted()
-    single = int(bank.kinds[0])
     swapped = image(100)
     swapped.centres[:, 1] = 0.9 - swapped.centres[:, 1]
 
-    assert strongest(bank, image(100, kinds=(1, 1)))[0] == Relation("count", single, single)
-    assert strongest(bank, image(100, kinds=(0, 0, 1, 1)))[0] == Relation("count", single, single)
+    assert strongest(bank, image(100, kinds=("bolt", "bolt")))[0] == Relation("count", "tray", "tray")
+    assert strongest(bank, image(100, kinds=("tray", "tray", "bolt", "bolt")))[0] == Relation("count", "tray", "tray")
     relation, strength = strongest(bank, swapped)
     assert relation.attribute == "column_step"
     assert strength > 5.0
 
 
-def test_an_instance_of_no_known_kind_looks_odd() -> None:
-    deviations = fitted().deviations(image(100, kinds=(0, 1, 1, 2)))
+def test_an_instance_that_looks_like_none_of_its_kind_is_found() -> None:
+    odd = image(100)
+    odd.vectors[0][2] = LOOKS[NO_KIND]
 
-    looks = {one.measurement.relation.kind: one for one in deviations if one.measurement.relation.attribute == "look"}
-    worst = max(looks.values(), key=lambda one: one.strengths.max())
+    deviations = fitted().deviations(odd)
+
+    looks = [one for one in deviations if one.measurement.relation.attribute == "look"]
+    worst = max(looks, key=lambda one: one.strengths.max())
     assert worst.strengths.max() > 10.0
-    assert worst.measurement.members[worst.strengths.argmax()].tolist() == [3]
+    assert worst.measurement.members[worst.strengths.argmax()].tolist() == [2]
+
+
+def test_an_instance_of_a_kind_that_normal_images_do_not_have_is_one_too_many() -> None:
+    stranger = replace(image(100, kinds=("tray", "bolt", "bolt", NO_KIND)), kinds=("tray", "bolt", "bolt", "nut"))
+
+    relation, strength = strongest(fitted(), stranger)
+
+    assert relation == Relation("count", "nut", "nut")
+    assert strength == pytest.approx(1 / 0.1)
+
+
+def test_the_grid_is_that_of_instances_of_a_kind() -> None:
+    scattered = image(7, kinds=(NO_KIND,) * 40)
+    scattered.boxes[:] = np.linspace(0.0, 0.95, 40)[:, None] + [0.0, 0.0, 0.05, 0.05]
+    images = [image(seed) for seed in range(IMAGES)]
+
+    with_scattered = [_joined(one, scattered) for one in images]
+
+    assert len(InstanceBank.fit(images).grid) > 1
+    assert len(InstanceBank.fit(with_scattered).grid) == len(InstanceBank.fit(images).grid)
 
 
 def test_deviations_survive_a_round_trip() -> None:
     bank = fitted()
 
-    restored = InstanceBank.restored(bank.arrays(), bank.document(), 1)
+    restored = InstanceBank.restored(bank.arrays(), bank.document(), 2)
 
     for before, after in zip(bank.deviations(image(100)), restored.deviations(image(100)), strict=True):
         assert before.measurement.relation == after.measurement.relation
@@ -91,9 +133,10 @@ def test_normal_images_without_instances_make_an_empty_bank() -> None:
     nothing = image(0, kinds=())
     bank = InstanceBank.fit([nothing, nothing])
 
-    assert bank.kind_count == 0
+    assert bank.kinds == ()
     assert bank.deviations(nothing) == []
-    assert bank.deviations(image(1)) == []
+    # Nothing is known of them but that there should be none.
+    assert {one.measurement.relation.attribute for one in bank.deviations(image(1))} == {"count"}
 
 
 def test_one_image_makes_a_bank() -> None:
@@ -104,17 +147,25 @@ def test_one_image_makes_a_bank() -> None:
 
 @pytest.mark.parametrize(
     ("without", "change"),
-    [("kinds", {}), ("appearance_0", {}), ("", {"boxes": np.zeros((90, 3))}), ("", {"owners": np.zeros(5)})],
+    [
+        ("owners", {}),
+        ("vectors_0", {}),
+        ("vectors_1", {}),
+        ("", {"boxes": np.zeros((90, 3))}),
+        ("", {"owners": np.zeros(5)}),
+    ],
 )
 def test_a_damaged_state_is_an_error(without: str, change: dict[str, np.ndarray]) -> None:
     bank = fitted()
     arrays = {**{name: array for name, array in bank.arrays().items() if name != without}, **change}
 
     with pytest.raises(BundleError, match="no bank of instances"):
-        InstanceBank.restored(arrays, bank.document(), 1)
+        InstanceBank.restored(arrays, bank.document(), 2)
 
 
-@pytest.mark.parametrize("document", [{}, {"images": IMAGES, "weights": [1]}, {"weights": [0, 1]}])
+@pytest.mark.parametrize(
+    "document", [{}, {"images": IMAGES, "kinds": ["bolt"]}, {"kinds": ["bolt"] * 90}, {"images": IMAGES, "kinds": 90}]
+)
 def test_a_damaged_document_is_an_error(document: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="no bank of instances"):
-        InstanceBank.restored(fitted().arrays(), document, 1)
+        InstanceBank.restored(fitted().arrays(), document, 2)

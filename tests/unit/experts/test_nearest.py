@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from uniad_ray.experts.nearest import Distance, NearestNeighbours
+from uniad_ray.errors import BundleError
+from uniad_ray.experts import nearest as nearest_module
+from uniad_ray.experts.nearest import FLAT, Distance, NearestNeighbours, VectorIndexConfig
+from uniad_ray.perception.base import State
+
+PQ = VectorIndexConfig(kind="pq")
 
 
 def distances_slowly(queries: np.ndarray, bank: np.ndarray, distance: Distance, neighbours: int) -> np.ndarray:
@@ -40,7 +45,7 @@ def test_device_search_agrees_with_faiss(distance: Distance, monkeypatch: pytest
     queries = torch.from_numpy(generator.normal(size=(40, 5)).astype(np.float32))
 
     by_faiss = nearest.distances(queries)
-    monkeypatch.setattr(nearest, "_search_on_cpu", nearest._search_on_device)
+    monkeypatch.setattr(nearest, "_search_flat", nearest._search_on_device)
     by_torch = nearest.distances(queries)
 
     np.testing.assert_allclose(by_torch, by_faiss, atol=1e-5)
@@ -80,3 +85,101 @@ def test_a_long_common_part_costs_no_digits_in_a_large_search() -> None:
 
     expected = [np.linalg.norm(query.astype(np.float64) - bank, axis=1).min() for query in queries[:20]]
     np.testing.assert_allclose(found[:20], expected, rtol=1e-4)
+
+
+def patches(count: int, seed: int) -> np.ndarray:
+    """Vectors that vary in few directions, as features of patches do, in half precision."""
+    directions = np.random.default_rng(7).normal(size=(16, 96))
+    generator = np.random.default_rng(seed)
+    noise = 0.5 * generator.normal(size=(count, 96))
+    return np.asarray(generator.normal(size=(count, 16)) @ directions + noise, dtype=np.float16)
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+def test_product_codes_are_eight_times_smaller_and_find_the_nearest_of_twenty_thousand(distance: Distance) -> None:
+    bank, queries = patches(20_000, seed=1), patches(200, seed=2).astype(np.float32)
+
+    flat, quantised = (NearestNeighbours(bank, distance, 1, index) for index in (FLAT, PQ))
+    exact, found = (each.distances(torch.from_numpy(queries)) for each in (flat, quantised))
+
+    assert 8 * quantised.index_bytes <= flat.index_bytes
+    assert np.mean(found <= exact * (1 + 1e-4)) >= 0.95
+    assert (found >= exact * (1 - 1e-4)).all()
+    some = distances_slowly(queries[:10], bank.astype(np.float64), distance, 1)
+    np.testing.assert_allclose(exact[:10], some, rtol=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+def test_re_ranked_distances_are_exact(distance: Distance) -> None:
+    bank, queries = patches(400, seed=1), patches(30, seed=2).astype(np.float32)
+    index = VectorIndexConfig(kind="pq", reranked=100)
+
+    found = NearestNeighbours(bank, distance, 3, index).distances(torch.from_numpy(queries))
+
+    expected = distances_slowly(queries, bank.astype(np.float64), distance, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_vectors_behind_product_codes_are_not_held_in_memory() -> None:
+    held = {kind: NearestNeighbours(patches(100, 1), "l2", 1, VectorIndexConfig(kind=kind)) for kind in ("flat", "pq")}
+
+    assert isinstance(held["pq"].arrays()["bank"], np.memmap)
+    assert not isinstance(held["flat"].arrays()["bank"], np.memmap)
+    assert held["flat"].index_bytes == 100 * 96 * 4
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+def test_a_bank_with_no_more_vectors_than_candidates_is_searched_flat(distance: Distance) -> None:
+    bank, queries = patches(64, seed=1), torch.from_numpy(patches(20, seed=2).astype(np.float32))
+
+    small = NearestNeighbours(bank, distance, 2, PQ)
+
+    assert set(small.arrays()) == {"bank"}
+    assert np.array_equal(small.distances(queries), NearestNeighbours(bank, distance, 2).distances(queries))
+    assert set(NearestNeighbours(bank, distance, 1, PQ).arrays()) == {"bank", "codebooks", "codes"}
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+@pytest.mark.parametrize("index", [FLAT, PQ])
+def test_large_searches_are_cut_in_parts(
+    distance: Distance, index: VectorIndexConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest = NearestNeighbours(patches(500, 1), distance, 2, index)
+    queries = torch.from_numpy(patches(50, 2).astype(np.float32))
+    whole = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
+
+    monkeypatch.setattr(nearest_module, "_VALUES_IN_CACHE", 7 * 64 * 96)
+    monkeypatch.setattr(nearest_module, "_PRODUCTS_AT_ONCE", 7 * 500)
+    parts = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
+
+    for one, other in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("index", [FLAT, PQ])
+def test_a_restored_index_gives_the_same_distances(index: VectorIndexConfig) -> None:
+    nearest = NearestNeighbours(patches(500, 1), "l2", 2, index)
+    queries = torch.from_numpy(patches(50, 2).astype(np.float32))
+
+    restored = NearestNeighbours.from_state("memory", State(nearest.arrays()), "l2", 2, index)
+
+    assert np.array_equal(restored.distances(queries), nearest.distances(queries))
+
+
+def test_a_state_without_bank_or_codes_is_refused() -> None:
+    for bank in ({}, {"bank": np.zeros((0, 4))}, {"bank": np.zeros(4)}):
+        with pytest.raises(BundleError, match="memory: the bundle holds no memory bank; fit"):
+            NearestNeighbours.from_state("memory", State(bank), "l2")
+    with pytest.raises(BundleError, match="memory: the bundle holds no codebooks"):
+        NearestNeighbours.from_state("memory", State({"bank": patches(500, 1)}), "l2", 1, PQ)
+
+
+def test_a_query_that_is_not_finite_spares_the_others_among_product_codes() -> None:
+    queries = torch.from_numpy(patches(4, 2).astype(np.float32))
+    clean = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
+    queries[1, 5], queries[2, 7] = float("nan"), float("inf")
+
+    found = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
+
+    assert np.isnan(found).tolist() == [False, True, True, False]
+    assert np.array_equal(found[[0, 3]], clean[[0, 3]])

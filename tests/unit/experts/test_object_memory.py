@@ -96,6 +96,24 @@ def test_the_order_of_images_does_not_matter() -> None:
     np.testing.assert_array_equal(one.state().arrays["bank"], other.state().arrays["bank"])
 
 
+@pytest.mark.parametrize("index", ["flat", "pq"])
+@pytest.mark.parametrize("parts", [1, 2, 7, 30])
+def test_parts_of_the_images_give_the_bank_of_all(parts: int, index: str) -> None:
+    rng = np.random.default_rng(1)
+    batches = [perception(rng.random((2, 2)).tolist(), first=number) for number in range(30)]
+    options: dict[str, Any] = {"memory_size": 35, "candidates": 40, "index": {"kind": index}}
+    whole, merged = memory(**options), memory(**options)
+    whole.fit(lambda: batches)
+
+    samples = [merged.sample(lambda part=part: batches[part::parts]) for part in range(parts)]
+    merged.fit_samples(reversed(samples))
+
+    assert {name: array.tobytes() for name, array in merged.state().arrays.items()} == {
+        name: array.tobytes() for name, array in whole.state().arrays.items()
+    }
+    assert ("codes" in whole.state().arrays) == (index == "pq")
+
+
 def test_a_restored_memory_gives_the_same_evidence() -> None:
     expert = fitted()
     again = ObjectMemory.from_state("objects", memory()._config, expert.state())
@@ -123,5 +141,5 @@ def test_what_is_missing_is_said() -> None:
         memory().fit(lambda: [perception([], [])])
     with pytest.raises(FitError, match="not fitted"):
         memory().score(perception([]))
-    with pytest.raises(BundleError, match="no bank of objects"):
+    with pytest.raises(BundleError, match="no memory bank"):
         ObjectMemory.from_state("objects", memory()._config, State())

@@ -141,6 +141,126 @@ def test_the_bank_is_the_same_in_any_order_and_batching(keys: list[str], batch: 
     assert one.state().arrays["bank"].tobytes() == other.state().arrays["bank"].tobytes()
 
 
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=24, max_size=24), st.sampled_from(["coreset", "kmeans"]))
+def test_parts_of_the_images_give_the_bank_of_all(part_of: list[int], selection: str) -> None:
+    options: dict[str, Any] = {"selection": selection, "index": {"kind": "pq"}}
+    whole, merged = fitted(**options), fitted(keys=NORMALS[:1], **options)
+    parts = [[key for key, part in zip(NORMALS, part_of, strict=True) if part == number] for number in range(7)]
+
+    merged.fit_samples(merged.sample(lambda part=part: stream_of(part, 2)) for part in parts)
+
+    assert {name: array.tobytes() for name, array in merged.state().arrays.items()} == {
+        name: array.tobytes() for name, array in whole.state().arrays.items()
+    }
+    assert merged.state().document == whole.state().document
+    assert "codes" in whole.state().arrays
+
+
+def test_parts_of_another_size_are_refused() -> None:
+    expert = PatchMemory("patch_memory", PatchMemoryConfig())
+    wide = perceive(["wide"])
+    wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
+
+    with pytest.raises(FitError, match="same input size"):
+        expert.fit_samples([expert.sample(lambda: [perceive(["a"])]), expert.sample(lambda: [wide])])
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+def test_product_codes_give_the_scores_of_the_flat_index(distance: str) -> None:
+    batch = perceive(["a", "b", "c"], damaged=[1])
+
+    flat, quantised = (
+        fitted(selection="all", distance=distance, index={"kind": kind}).score(batch) for kind in ("flat", "pq")
+    )
+
+    np.testing.assert_allclose(quantised.scores, flat.scores, rtol=1e-3)
+
+
+def test_product_codes_survive_a_round_trip_through_safetensors() -> None:
+    expert = fitted(index={"kind": "pq"})
+    state = expert.state()
+
+    arrays = load(save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()}))
+    restored = PatchMemory.from_state("patch_memory", expert._config, State(arrays, state.document))
+
+    batch = perceive(["a", "b"], damaged=[1])
+    assert np.array_equal(restored.score(batch).scores, expert.score(batch).scores)
+
+
+ENCODERS = {"cnn/level2": (6, 8, 8), "cnn/level3": (10, 4, 4), "vit/block5": (12, 7, 7), "vit/block11": (12, 7, 7)}
+
+
+def perceive_encoders(keys: Sequence[str], odd: str | None = None) -> Perception:
+    """Levels of a CNN, and tokens of a transformer that are a hundred times as large; `odd` changes at its centre."""
+    fields = {}
+    for name, (channels, height, width) in ENCODERS.items():
+        layout = np.random.default_rng(len(name)).normal(size=(channels, height, width))
+        noise = [
+            np.random.default_rng(int.from_bytes(key.encode(), "little")).normal(size=layout.shape) for key in keys
+        ]
+        field = layout + 0.1 * np.stack(noise)
+        if name == odd:
+            field[0, :, height // 2, width // 2] *= -1
+        fields[name] = torch.from_numpy((field * (100 if name.startswith("vit") else 1)).astype(np.float32))
+    return Perception(keys, np.zeros((len(keys), 64, 64, 3), dtype=np.uint8), fields)
+
+
+def fitted_on_encoders(**options: Any) -> PatchMemory:
+    settings = {"fields": tuple(ENCODERS), "neighbourhood": 1, "map_size": 8, "smoothing": 0.0, **options}
+    expert = PatchMemory("patch_memory", PatchMemoryConfig.model_validate(settings))
+    expert.fit(lambda: [perceive_encoders(NORMALS)])
+    return expert
+
+
+@pytest.mark.parametrize("odd", list(ENCODERS))
+@pytest.mark.parametrize("index", ["flat", "pq"])
+def test_each_of_several_encoders_of_other_grids_and_scales_is_heard(odd: str, index: str) -> None:
+    expert = fitted_on_encoders(normalise_fields=True, distance="cosine", index={"kind": index})
+
+    evidence = expert.score(perceive_encoders(["odd", "even"], odd))
+
+    assert expert.state().arrays["bank"].shape[1] == 40
+    assert evidence.maps is not None
+    assert evidence.scores[0] > 3 * evidence.scores[1]
+    row, column = np.unravel_index(evidence.maps[0].argmax(), (8, 8))
+    assert 3 <= row <= 5
+    assert 3 <= column <= 5
+
+
+def test_the_cosine_over_several_encoders_is_the_mean_of_their_cosines() -> None:
+    # TMUAD, eq. 4 without pooling, on one common grid.
+    names = ("vit/block5", "vit/block11")
+    expert = fitted_on_encoders(
+        fields=names, normalise_fields=True, distance="cosine", selection="all", storage="float32", map_size=7
+    )
+    bank, query = perceive_encoders(NORMALS).fields, perceive_encoders(["q"]).fields
+    unit = {
+        name: [
+            torch.nn.functional.normalize(each[name], dim=1).permute(0, 2, 3, 1).reshape(-1, 12)
+            for each in (bank, query)
+        ]
+        for name in names
+    }
+    cosines = sum(unit[name][1] @ unit[name][0].T for name in names) / len(names)
+    expected = (1 - cosines.max(dim=1).values).reshape(7, 7)
+
+    evidence = expert.score(perceive_encoders(["q"]))
+
+    assert evidence.maps is not None
+    np.testing.assert_allclose(evidence.maps[0], expected, atol=1e-5)
+
+
+def test_a_query_of_another_size_names_the_fields_of_both() -> None:
+    query = perceive_encoders(["q"])
+    query.fields["vit/block5"] = torch.zeros(1, 12, 14, 14)  # type: ignore[index]
+
+    with pytest.raises(
+        BundleError, match=r"\(12, 7, 7\).*but the image has .*\(12, 14, 14\).*input size of the bundle"
+    ):
+        fitted_on_encoders().score(query)
+
+
 def test_another_seed_gives_another_bank(expert: PatchMemory) -> None:
     assert expert.state().arrays["bank"].tobytes() != fitted(seed=1).state().arrays["bank"].tobytes()
 
@@ -244,7 +364,7 @@ def test_another_shape_at_scoring_is_an_error(expert: PatchMemory) -> None:
 def test_a_damaged_state_is_an_error(expert: PatchMemory) -> None:
     document = expert.state().document
     for state in (State(), State({"bank": np.zeros((0, 4))}, document), State({"bank": np.zeros((2, 4))}, {})):
-        with pytest.raises(BundleError, match="no patch bank"):
+        with pytest.raises(BundleError, match="fit the category again"):
             PatchMemory.from_state("patch_memory", PatchMemoryConfig(), state)
 
 

@@ -3,33 +3,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.experts.instances import Instances
+from uniad_ray.experts.instances import NO_KIND, Instances
 from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Attribute, Measurement, Relation, RelationBank, measure
-from uniad_ray.perception.object_kinds import NO_KIND
 
 BOXES = [[0.1, 0.1, 0.2, 0.2], [0.5, 0.1, 0.6, 0.4], [0.8, 0.7, 0.9, 0.8]]
 NO_GRID = PartGrid(np.empty(0), np.empty(0))
 COLOURS = [[50.0, 1.0, 2.0], [60.0, 5.0, 9.0], [40.0, 1.0, 1.0]]
 
 
-def instances() -> Instances:
+def instances(kinds: tuple[str, ...]) -> Instances:
     boxes = np.array(BOXES, dtype=np.float32)
     return Instances(
+        kinds=kinds,
         centres=(boxes[:, :2] + boxes[:, 2:]) / 2,
         boxes=boxes,
         colours=np.array(COLOURS, dtype=np.float32),
-        shapes=np.zeros((3, 4), dtype=np.float32),
-        appearance=(),
+        vectors=(),
     )
 
 
-def measured(*kinds: int, grid: PartGrid = NO_GRID) -> dict[Relation, Measurement]:
+def measured(*kinds: str, grid: PartGrid = NO_GRID) -> dict[Relation, Measurement]:
     looks = np.arange(6, dtype=np.float64).reshape(3, 2)
-    return {one.relation: one for one in measure(instances(), np.array(kinds), looks, 2, grid)}
+    return {one.relation: one for one in measure(instances(kinds), looks, ("bolt", "nut"), grid)}
 
 
-def of(attribute: Attribute, *values: float, kind: int = 0) -> list[Measurement]:
+def of(attribute: Attribute, *values: float, kind: str = "bolt") -> list[Measurement]:
     members = np.zeros((len(values), 1), dtype=np.int64)
     return [Measurement(Relation(attribute, kind, kind), np.array(values, dtype=np.float32)[:, None], members)]
 
@@ -40,58 +39,62 @@ def strength(normal: list[float], value: float, attribute: Attribute = "row") ->
 
 
 def test_relations_of_one_instance_are_its_own_values() -> None:
-    found = measured(0, 1, 1)
+    found = measured("bolt", "nut", "nut")
 
-    assert found[Relation("count", 0, 0)].values.tolist() == [[1.0]]
-    assert found[Relation("count", 1, 1)].values.tolist() == [[2.0]]
-    assert found[Relation("count", 1, 1)].members.tolist() == [[1, 2]]
-    np.testing.assert_allclose(found[Relation("place", 1, 1)].values, [[0.55, 0.25], [0.85, 0.75]])
-    np.testing.assert_allclose(found[Relation("row", 0, 0)].values, [[0.15]])
-    np.testing.assert_allclose(found[Relation("column", 1, 1)].values, [[0.25], [0.75]])
-    assert found[Relation("colour", 0, 0)].values.tolist() == [COLOURS[0]]
-    assert found[Relation("look", 1, 1)].values.tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    assert found[Relation("count", "bolt", "bolt")].values.tolist() == [[1.0]]
+    assert found[Relation("count", "nut", "nut")].values.tolist() == [[2.0]]
+    assert found[Relation("count", "nut", "nut")].members.tolist() == [[1, 2]]
+    np.testing.assert_allclose(found[Relation("place", "nut", "nut")].values, [[0.55, 0.25], [0.85, 0.75]])
+    np.testing.assert_allclose(found[Relation("row", "bolt", "bolt")].values, [[0.15]])
+    np.testing.assert_allclose(found[Relation("column", "nut", "nut")].values, [[0.25], [0.75]])
+    assert found[Relation("colour", "bolt", "bolt")].values.tolist() == [COLOURS[0]]
+    assert found[Relation("look", "nut", "nut")].values.tolist() == [[2.0, 3.0], [4.0, 5.0]]
 
 
 def test_relations_of_two_kinds_go_from_the_first_to_the_second() -> None:
-    found = measured(0, 1, 1)
+    found = measured("bolt", "nut", "nut")
 
-    np.testing.assert_allclose(found[Relation("row_step", 0, 1)].values, [[0.4], [0.7]], atol=1e-6)
-    np.testing.assert_allclose(found[Relation("column_step", 0, 1)].values, [[0.1], [0.6]], atol=1e-6)
-    np.testing.assert_allclose(found[Relation("gap", 0, 1)].values, [[0.3], [np.hypot(0.6, 0.5)]], atol=1e-6)
-    assert found[Relation("colour_pair", 0, 1)].values[1].tolist() == [*COLOURS[0], *COLOURS[2]]
-    assert found[Relation("gap", 0, 1)].members.tolist() == [[0, 1], [0, 2]]
-    assert Relation("gap", 1, 0) not in found
+    np.testing.assert_allclose(found[Relation("row_step", "bolt", "nut")].values, [[0.4], [0.7]], atol=1e-6)
+    np.testing.assert_allclose(found[Relation("column_step", "bolt", "nut")].values, [[0.1], [0.6]], atol=1e-6)
+    np.testing.assert_allclose(found[Relation("gap", "bolt", "nut")].values, [[0.3], [np.hypot(0.6, 0.5)]], atol=1e-6)
+    assert found[Relation("colour_pair", "bolt", "nut")].values[1].tolist() == [*COLOURS[0], *COLOURS[2]]
+    assert found[Relation("gap", "bolt", "nut")].members.tolist() == [[0, 1], [0, 2]]
+    assert Relation("gap", "nut", "bolt") not in found
 
 
 def test_two_of_one_kind_have_no_order() -> None:
-    found = measured(1, 0, 1)
+    found = measured("nut", "bolt", "nut")
 
-    np.testing.assert_allclose(found[Relation("row_step", 1, 1)].values, [[0.7]], atol=1e-6)
-    assert found[Relation("colour_pair", 1, 1)].values.tolist() == [[10.0, 0.0, 1.0]]
-    # From the one of kind 0, which lies below, up to the first of kind 1.
-    np.testing.assert_allclose(found[Relation("row_step", 0, 1)].values[0], [-0.4], atol=1e-6)
+    np.testing.assert_allclose(found[Relation("row_step", "nut", "nut")].values, [[0.7]], atol=1e-6)
+    assert found[Relation("colour_pair", "nut", "nut")].values.tolist() == [[10.0, 0.0, 1.0]]
+    # From the bolt, which lies below, up to the first nut.
+    np.testing.assert_allclose(found[Relation("row_step", "bolt", "nut")].values[0], [-0.4], atol=1e-6)
 
 
 def test_an_instance_of_no_kind_has_only_a_look() -> None:
     found = measured(NO_KIND, NO_KIND, NO_KIND)
 
-    assert set(found) == {Relation("look", NO_KIND, NO_KIND), Relation("count", 0, 0), Relation("count", 1, 1)}
-    assert found[Relation("count", 0, 0)].values.tolist() == [[0.0]]
+    assert set(found) == {
+        Relation("look", NO_KIND, NO_KIND),
+        Relation("count", "bolt", "bolt"),
+        Relation("count", "nut", "nut"),
+    }
+    assert found[Relation("count", "bolt", "bolt")].values.tolist() == [[0.0]]
     assert found[Relation("look", NO_KIND, NO_KIND)].members.tolist() == [[0], [1], [2]]
 
 
 def test_a_grid_adds_the_counts_of_its_cells() -> None:
     grid = PartGrid(np.array([0.3]), np.array([0.2]))
 
-    found = measured(0, 1, 1, grid=grid)
+    found = measured("bolt", "nut", "nut", grid=grid)
 
-    counts = [float(found[Relation("cell_count", 0, cell)].values[0, 0]) for cell in range(4)]
+    counts = [float(found[Relation("cell_count", "bolt", "bolt", cell)].values[0, 0]) for cell in range(4)]
     assert counts == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-6)
     # A third of the second instance lies left of the line.
-    np.testing.assert_allclose(found[Relation("cell_count", 1, 2)].values, [[1 / 3]], rtol=1e-6)
-    np.testing.assert_allclose(found[Relation("cell_count", 1, 3)].values, [[5 / 3]], rtol=1e-6)
-    assert found[Relation("cell_count", 1, 3)].members.tolist() == [[1, 2]]
-    assert found[Relation("cell_count", 1, 2)].members.tolist() == [[]]
+    np.testing.assert_allclose(found[Relation("cell_count", "nut", "nut", 2)].values, [[1 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(found[Relation("cell_count", "nut", "nut", 3)].values, [[5 / 3]], rtol=1e-6)
+    assert found[Relation("cell_count", "nut", "nut", 3)].members.tolist() == [[1, 2]]
+    assert found[Relation("cell_count", "nut", "nut", 2)].members.tolist() == [[]]
 
 
 def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed() -> None:
@@ -100,16 +103,16 @@ def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed(
 
     def one_at(row: float, column: float) -> list[Measurement]:
         box = np.array([[row, column, row + 0.1, column + 0.1]], dtype=np.float32)
-        alone = Instances(box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32), ())
-        return measure(alone, np.zeros(1, dtype=np.int64), np.zeros((1, 2)), 1, grid)
+        alone = Instances(("bolt",), box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), ())
+        return measure(alone, np.zeros((1, 2)), ("bolt",), grid)
 
     bank = RelationBank([one_at(*place) for place in places.tolist()])
 
     found = {one.measurement.relation: float(one.strengths[0]) for one in bank.deviations(one_at(0.4, 0.6))}
     usual = np.sqrt(1 / 61)
-    assert found[Relation("cell_count", 0, 0)] == pytest.approx(1 / (usual + 0.1))
-    assert found[Relation("cell_count", 0, 1)] == pytest.approx(1 / (usual + 0.1))
-    assert found[Relation("count", 0, 0)] == 0.0
+    assert found[Relation("cell_count", "bolt", "bolt", 0)] == pytest.approx(1 / (usual + 0.1))
+    assert found[Relation("cell_count", "bolt", "bolt", 1)] == pytest.approx(1 / (usual + 0.1))
+    assert found[Relation("count", "bolt", "bolt")] == 0.0
 
 
 def test_strength_equals_a_plain_reference() -> None:
@@ -151,8 +154,15 @@ def test_a_count_in_one_normal_image_of_many_is_not_normal() -> None:
     assert strength(counts, 0.0, "count") == pytest.approx(1 / (np.std(counts) + 0.1))
 
 
-def test_relations_that_normal_images_do_not_have_are_left_out() -> None:
-    assert RelationBank([of("row", 0.5)]).deviations(of("row", 0.5, kind=1)) == []
+def test_of_a_kind_that_normal_images_do_not_have_none_is_normal() -> None:
+    (found,) = RelationBank([of("count", 1.0)]).deviations(of("count", 2.0, kind="nut"))
+
+    assert found.nearest.tolist() == [[0.0]]
+    assert found.strengths == pytest.approx([2 / 0.1])
+
+
+def test_other_relations_that_normal_images_do_not_have_are_left_out() -> None:
+    assert RelationBank([of("row", 0.5)]).deviations(of("row", 0.5, kind="nut")) == []
 
 
 def test_many_values_are_thinned_evenly() -> None:

@@ -1,27 +1,28 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.numpy import load, save
-from torch.nn import functional
 
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Expert
-from uniad_ray.experts.relations import Relations, RelationsConfig, _label_sets
+from uniad_ray.experts.relations import Relations, RelationsConfig
 from uniad_ray.perception.base import Perception, State
+from uniad_ray.perception.segments import Segments
 
 SIDE, CELL = 96, 32
-FIELD = "pyramid/level2"
+SEGMENTS, VECTORS = "objects/segments", "look/vectors"
+FIELDS = {"segments": SEGMENTS, "vectors": [VECTORS]}
 NORMALS = [f"normal-{number:02d}" for number in range(40)]
-SIZES = {"block": (18, 18), "bar": (7, 24), "pin": (10, 6)}
+# No two kinds have the same area, so that the order of the segments is that of the kinds.
+SIZES = {"block": (18, 18), "bar": (7, 24), "screw": (8, 8), "pin": (10, 6), "other": (5, 5)}
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 
 
@@ -44,26 +45,24 @@ def tray(key: str) -> list[Piece]:
     return [Piece(kind, cell, pins if kind == "pin" else shared) for kind, cell in zip(kinds, places, strict=True)]
 
 
-def perceive(trays: dict[str, Sequence[Piece]]) -> Perception:
-    """Draws trays on a dark ground; label 1 is their pieces, and label 2 a frame around all."""
+def perceive(trays: Mapping[str, Sequence[Piece]]) -> Perception:
+    """Draws trays on a dark ground; the segments are their pieces, and vectors tell the kinds apart."""
     images = np.full((len(trays), SIDE, SIDE, 3), 30, dtype=np.uint8)
-    labels = np.zeros((len(trays), 1, SIDE, SIDE), dtype=np.uint8)
-    labels[:, :, :2] = labels[:, :, :, :2] = 2
+    segments, vectors = [], []
     for row, (key, pieces) in enumerate(trays.items()):
         rng = np.random.default_rng(int.from_bytes(key[::-1].encode(), "little"))
-        for piece in pieces:
+        masks = np.zeros((len(pieces), SIDE, SIDE), dtype=bool)
+        for mask, piece in zip(masks, pieces, strict=True):
             height, width = SIZES[piece.kind]
             top, left = (int(CELL * index + rng.integers(3, 5)) for index in piece.cell)
-            images[row, top : top + height, left : left + width] = piece.colour
-            labels[row, 0, top : top + height, left : left + width] = 1
+            mask[top : top + height, left : left + width] = True
+            images[row, mask] = piece.colour
         images[row] = np.clip(images[row] + rng.normal(size=images[row].shape) * 3, 0, 255).astype(np.uint8)
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255
-    fields = {
-        FIELD: functional.adaptive_avg_pool2d(pixels, 12),
-        "parts/labels": torch.from_numpy(labels),
-        "parts/similarity": torch.zeros(len(trays), 3, 12, 12),
-    }
-    return Perception(list(trays), images, fields)
+        kinds = sorted((piece.kind for piece in pieces), key=lambda kind: -SIZES[kind][0] * SIZES[kind][1])
+        segments.append(Segments.of(masks).named(kinds))
+        looks = np.array([SIZES[kind] for kind in kinds], dtype=np.float32).reshape(-1, 2)
+        vectors.append(looks + rng.normal(size=looks.shape).astype(np.float32) * 0.1)
+    return Perception(list(trays), images, segments={SEGMENTS: segments}, vectors={VECTORS: vectors})
 
 
 def stream_of(keys: Sequence[str], batch: int = 7) -> Iterator[Perception]:
@@ -71,9 +70,12 @@ def stream_of(keys: Sequence[str], batch: int = 7) -> Iterator[Perception]:
         yield perceive({key: tray(key) for key in keys[start : start + batch]})
 
 
+def new(**options: Any) -> Relations:
+    return Relations("relations", RelationsConfig.model_validate({**FIELDS, "map_size": 48, **options}))
+
+
 def fitted(keys: Sequence[str] = NORMALS, batch: int = 7, **options: Any) -> Relations:
-    settings = {"components": "parts", "fields": [FIELD], "map_size": 48, **options}
-    expert = Relations("relations", RelationsConfig.model_validate(settings))
+    expert = new(**options)
     expert.fit(lambda: stream_of(keys, batch))
     return expert
 
@@ -88,7 +90,7 @@ def usual_score(expert: Relations) -> float:
     return float(max(max(expert.score(one).scores) for one in stream_of([f"test-{number}" for number in range(20)])))
 
 
-def edited(kind: str) -> dict[str, Sequence[Piece]]:
+def edited(kind: str) -> Mapping[str, Sequence[Piece]]:
     """A tray with one rule broken."""
     block, bar, pin, other = tray("test-3")
     empty = next(
@@ -100,6 +102,7 @@ def edited(kind: str) -> dict[str, Sequence[Piece]]:
     return {
         "missing": {kind: [block, bar, pin]},
         "extra": {kind: [block, bar, pin, other, replace(block, cell=empty)]},
+        "foreign": {kind: [block, bar, pin, other, Piece("screw", empty, RED)]},
         "wrong pair": {kind: [block, replace(bar, colour=RED if bar.colour == BLUE else BLUE), pin, other]},
         "left right": {kind: [block, bar, pin, replace(other, colour=RED if other.colour == BLUE else BLUE)]},
         "swapped": {
@@ -117,7 +120,7 @@ def test_keeps_the_contract(expert: Relations) -> None:
     evidence = expert.score(perceive({key: tray(key) for key in "abc"}))
 
     assert isinstance(expert, Expert)
-    assert expert.needs == {"parts/labels", "parts/similarity", FIELD}
+    assert expert.needs == {SEGMENTS, VECTORS}
     assert evidence.scores.shape == (3,)
     assert evidence.scores.dtype == np.float32
     assert evidence.maps is not None
@@ -126,33 +129,48 @@ def test_keeps_the_contract(expert: Relations) -> None:
     assert len(evidence.reasons) == 3
 
 
-def test_the_kinds_and_their_counts_are_found_without_labels(expert: Relations) -> None:
+def test_the_kinds_are_the_names_of_the_segments(expert: Relations) -> None:
     bank = expert._bank
 
     assert bank is not None
-    assert sorted(np.bincount(bank.kinds).tolist()) == [len(NORMALS), len(NORMALS), 2 * len(NORMALS)]
-    assert expert.state().document["foreground"] == [1]
+    assert bank.kinds == ("bar", "block", "pin")
+    assert expert.state().arrays["occupancy"].shape == (3, 48, 48)
 
 
-def test_sets_of_labels_are_few_however_many_labels_there_are() -> None:
-    assert _label_sets(3, 3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
-    assert len(_label_sets(12, 3)) == 12 + 66 + 220
-    assert len(_label_sets(20, 3)) == 20 + 190
-    assert len(_label_sets(64, 3)) == 64
-
-
-@pytest.mark.parametrize("kind", ["missing", "extra", "wrong pair", "left right", "swapped"])
+@pytest.mark.parametrize("kind", ["missing", "extra", "foreign", "wrong pair", "left right", "swapped"])
 def test_a_broken_rule_is_found(expert: Relations, usual_score: float, kind: str) -> None:
     assert float(expert.score(perceive(edited(kind))).scores[0]) > usual_score
 
 
 def test_reasons_name_the_broken_rule(expert: Relations) -> None:
-    said = {kind: expert.score(perceive(edited(kind))).reasons[0] for kind in ("missing", "extra", "wrong pair")}
+    kinds = ("missing", "extra", "foreign", "wrong pair")
+    said = {kind: expert.score(perceive(edited(kind))).reasons[0] for kind in kinds}
 
-    assert any(reason.startswith("2 of part") and reason.endswith("expected, 1 found") for reason in said["missing"])
-    assert any(reason.endswith("expected, 2 found") for reason in said["extra"])
-    assert any(reason.startswith("the colours of") for reason in said["wrong pair"])
+    assert "2 of pin expected, 1 found" in said["missing"]
+    assert "1 of block expected, 2 found" in said["extra"]
+    assert "0 of screw expected, 1 found" in said["foreign"]
+    assert any(reason.startswith("the colours of bar and block") for reason in said["wrong pair"])
     assert all(len(reasons) <= 3 for reasons in said.values())
+
+
+def test_of_a_name_that_is_left_out_only_the_look_is_compared() -> None:
+    def with_scraps(key: str, count: int) -> list[Piece]:
+        return [*tray(key), *(Piece("other", (0, 0), BLUE) for _ in range(count))]
+
+    expert = new()
+    expert.fit(lambda: [perceive({key: with_scraps(key, number % 3) for number, key in enumerate(NORMALS)})])
+    perception = perceive({"usual": with_scraps("usual", 1), "odd": with_scraps("odd", 1)})
+    perception.vectors[VECTORS][1][-1] = 99.0
+
+    evidence = expert.score(perception)
+
+    assert expert._bank is not None
+    assert "other" not in expert._bank.kinds
+    assert evidence.reasons[0] == []
+    assert evidence.scores[1] > evidence.scores[0] + 1
+    (reason,) = evidence.reasons[1]
+    assert reason.startswith("a piece of no known part at row ")
+    assert reason.endswith("looks as in no normal image")
 
 
 def test_the_map_shows_a_part_too_many_and_where_a_missing_one_may_stand() -> None:
@@ -211,15 +229,33 @@ def test_scores_survive_a_round_trip(expert: Relations) -> None:
     assert after.reasons == before.reasons
 
 
+def test_occupancy_is_how_often_a_kind_covers_a_place_of_its_most_frequent_one() -> None:
+    top, low, corner = Piece("block", (0, 0), RED), Piece("block", (1, 0), RED), Piece("bar", (2, 2), BLUE)
+    expert = new(map_size=24)
+    expert.fit(lambda: [perceive({"a": [top], "b": [top], "c": [low], "d": [top, low, corner]})])
+
+    bar, block = expert.state().arrays["occupancy"]
+
+    # A block stands in the first cell in three images and in the one below in two; a bar in the last cell in one.
+    assert (block[2, 2], block[10, 2], block[18, 2], block[2, 18]) == pytest.approx((1.0, 2 / 3, 0.0, 0.0))
+    assert (bar[17, 18], bar[2, 2]) == (1.0, 0.0)
+
+
 def test_memory_is_bounded_by_the_numbers_of_images_and_of_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitted(images=10).state().document["images"] == 10
     monkeypatch.setattr("uniad_ray.experts.relations._MOST_INSTANCES", 50)
-    assert len(fitted().state().arrays["kinds"]) == 48
+    assert len(fitted().state().document["kinds"]) == 48
+
+
+def test_of_many_segments_in_an_image_the_largest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniad_ray.experts.relations._MOST_INSTANCES_OF_AN_IMAGE", 3)
+
+    assert fitted().state().document["kinds"][:6] == ["block", "bar", "pin"] * 2
 
 
 def test_images_without_parts_score_finite_and_alike() -> None:
-    expert = Relations("relations", RelationsConfig(components="parts", fields=(FIELD,), map_size=8))
-    nothing: dict[str, Sequence[Piece]] = {key: [] for key in NORMALS[:10]}
+    expert = new(map_size=8)
+    nothing: Mapping[str, Sequence[Piece]] = {key: [] for key in NORMALS[:10]}
     expert.fit(lambda: [perceive(nothing)])
 
     scores = expert.score(perceive({"a": [], "b": []})).scores
@@ -228,10 +264,10 @@ def test_images_without_parts_score_finite_and_alike() -> None:
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
-def test_an_image_of_one_label_is_scored(expert: Relations) -> None:
-    for label in (0, 1):
-        perception = perceive({"flat": []})
-        perception.fields["parts/labels"][:] = label
+def test_an_image_without_parts_or_filled_by_one_is_scored(expert: Relations) -> None:
+    filled = perceive({"flat": [Piece("block", (0, 0), RED)]})
+    filled.segments[SEGMENTS][0] = Segments.of(np.ones((1, SIDE, SIDE), dtype=bool)).named(["block"])  # type: ignore[index]
+    for perception in (perceive({"flat": []}), filled):
         perception.images[:] = 0
 
         assert np.isfinite(expert.score(perception).scores).all()
@@ -243,17 +279,25 @@ def test_fewer_than_two_images_cannot_be_fitted(keys: list[str]) -> None:
         fitted(keys)
 
 
-def test_features_that_are_not_finite_name_the_image() -> None:
+def test_segments_need_names() -> None:
+    perception = perceive({key: tray(key) for key in NORMALS[:4]})
+    unnamed = [replace(segments, names=()) for segments in perception.segments[SEGMENTS]]
+
+    with pytest.raises(FitError, match="objects/segments has segments without names; give the field of a namer"):
+        new().fit(lambda: [replace(perception, segments={SEGMENTS: unnamed})])
+
+
+def test_vectors_that_are_not_finite_name_the_image() -> None:
     perception = perceive({"good": tray("good"), "spoilt": tray("spoilt")})
-    perception.fields[FIELD][1, 0, 2, 2] = float("nan")
+    perception.vectors[VECTORS][1][2, 0] = float("nan")
 
     with pytest.raises(FitError, match=r"spoilt.*not finite"):
-        Relations("relations", RelationsConfig(components="parts", fields=(FIELD,))).fit(lambda: [perception])
+        new().fit(lambda: [perception])
 
 
 def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Relations) -> None:
     perception = perceive({"a": tray("a"), "b": tray("b")})
-    perception.fields[FIELD][0, 0, 0, 0] = float("inf")
+    perception.vectors[VECTORS][0][0, 0] = float("inf")
 
     scores = expert.score(perception).scores
 
@@ -261,16 +305,16 @@ def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Relations) -
     assert scores[1] == expert.score(perceive({"b": tray("b")})).scores[0]
 
 
-def test_another_shape_at_scoring_is_an_error(expert: Relations) -> None:
+def test_vectors_of_another_length_at_scoring_are_an_error(expert: Relations) -> None:
     perception = perceive({"a": tray("a")})
-    wide = replace(perception, fields={**perception.fields, FIELD: torch.zeros(1, 3, 12, 24)})
+    long = replace(perception, vectors={VECTORS: [np.zeros((4, 3), dtype=np.float32)]})
 
-    with pytest.raises(BundleError, match="fitted on fields of shape"):
-        expert.score(wide)
+    with pytest.raises(BundleError, match=r"fitted on vectors of length \[2\] but the image has \[3\]"):
+        expert.score(long)
 
 
 def test_before_fit_there_is_neither_score_nor_state() -> None:
-    expert = Relations("relations", RelationsConfig(components="parts"))
+    expert = new()
 
     with pytest.raises(FitError, match="not fitted"):
         expert.score(perceive({"a": tray("a")}))
@@ -278,7 +322,7 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
         expert.state()
 
 
-@pytest.mark.parametrize("without", ["occupancy", "kinds", "shapes"])
+@pytest.mark.parametrize("without", ["occupancy", "owners", "vectors_0"])
 def test_a_damaged_state_is_an_error(expert: Relations, without: str) -> None:
     arrays = {name: array for name, array in expert.state().arrays.items() if name != without}
 
@@ -289,7 +333,7 @@ def test_a_damaged_state_is_an_error(expert: Relations, without: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"components": "parts", "fields": ()}, {"components": "parts", "images": 1}, {"component": "parts"}]
+    "options", [{}, {**FIELDS, "vectors": ()}, {**FIELDS, "images": 1}, {**FIELDS, "components": "parts"}]
 )
 def test_senseless_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

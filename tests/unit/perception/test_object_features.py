@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from uniad_ray.perception.base import Perception
@@ -8,8 +11,9 @@ from uniad_ray.perception.object_features import ObjectFeatures, ObjectFeaturesC
 from uniad_ray.perception.segments import Segments
 
 
-def features() -> ObjectFeatures:
-    return ObjectFeatures("look", ObjectFeaturesConfig(segments="o/segments", fields=("a/1", "a/2")), "cpu")
+def features(*, unit_length: bool = True) -> ObjectFeatures:
+    config = ObjectFeaturesConfig(segments="o/segments", fields=("a/1", "a/2"), unit_length=unit_length)
+    return ObjectFeatures("look", config, "cpu")
 
 
 def perception(*masks: np.ndarray) -> Perception:
@@ -36,19 +40,21 @@ def plain(field: torch.Tensor, piece: np.ndarray) -> np.ndarray:
     """Every pixel takes the value of the cell that it lies in."""
     _, height, width = field.shape
     pixels = field.numpy().repeat(16 // height, axis=1).repeat(16 // width, axis=2)
-    mean = pixels[:, piece].mean(axis=1)
-    return np.asarray(mean / np.linalg.norm(mean))
+    return np.asarray(pixels[:, piece].mean(axis=1))
 
 
-def test_vectors_are_unit_means_of_each_field_over_each_segment() -> None:
+@pytest.mark.parametrize("unit_length", [True, False])
+def test_vectors_are_means_of_each_field_over_each_segment_of_unit_length_or_not(*, unit_length: bool) -> None:
     large, small = mask(0, 0, 9, 7), mask(12, 3, 13, 4)
     batch = perception(np.stack([small, large]), mask(4, 4, 8, 8)[None])
 
-    found = features().perceive(batch)["look/vectors"]
+    found = features(unit_length=unit_length).perceive(batch)["look/vectors"]
 
     assert [each.shape for each in found] == [(2, 5), (1, 5)]
     for row, piece in enumerate([large, small]):
-        expected = np.concatenate([plain(batch.fields[name][0], piece) for name in ("a/1", "a/2")])
+        means = [plain(batch.fields[name][0], piece) for name in ("a/1", "a/2")]
+        lengths = [float(np.linalg.norm(mean)) if unit_length else 1.0 for mean in means]
+        expected = np.concatenate([mean / length for mean, length in zip(means, lengths, strict=True)])
         np.testing.assert_allclose(found[0][row], expected, rtol=1e-5)
 
 
@@ -57,3 +63,15 @@ def test_an_image_without_segments_has_no_vectors() -> None:
 
     assert found[0].shape == (0, 5)
     assert found[0].dtype == np.float32
+
+
+def test_memory_layout_of_a_field_does_not_matter() -> None:
+    batch = perception(mask(0, 0, 9, 7)[None], mask(12, 3, 13, 4)[None])
+    strided = {name: field.contiguous(memory_format=torch.channels_last) for name, field in batch.fields.items()}
+
+    plain_layout, other = (
+        features().perceive(each)["look/vectors"] for each in (batch, replace(batch, fields=strided))
+    )
+
+    for one, same in zip(plain_layout, other, strict=True):
+        np.testing.assert_array_equal(one, same)

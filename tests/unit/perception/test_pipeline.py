@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,3 +143,35 @@ def test_number_of_keys() -> None:
 def test_lineage_of_the_wanted_fields() -> None:
     pipeline = PerceptionPipeline(chain())
     assert pipeline.lineage(frozenset({"middle/x"})) == {"wide": {"uri": "random:4"}, "middle": {"uri": "random:6"}}
+
+
+class Kept:
+    """Stored fields with the value 10; keeps what it was asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = frozenset(names)
+        self.asked: list[tuple[tuple[str, ...], frozenset[str]]] = []
+
+    def read(self, row_keys: Sequence[str], names: frozenset[str]) -> dict[str, torch.Tensor]:
+        self.asked.append((tuple(row_keys), names))
+        return dict.fromkeys(names, torch.full((len(row_keys), 1, 1, 1), 10.0))
+
+
+def test_what_is_stored_is_read_and_only_the_rest_runs() -> None:
+    deep, middle, alone, wide = chain()
+    stored = Kept("middle/x", "wide/1", "wide/2", "alone/x")
+    perception = PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x"}), stored)
+    assert (deep.passes, middle.passes, wide.passes) == (1, 0, 0)
+    assert perception.fields["deep/x"].flatten().tolist() == [31.0, 31.0]
+    assert perception.names == {"deep/x"}
+    assert stored.asked == [(KEYS, frozenset({"middle/x", "wide/1", "wide/2"}))]
+
+
+def test_nothing_is_read_that_nobody_needs() -> None:
+    deep, middle, alone, wide = chain()
+    stored = Kept("wide/1", "wide/2", "middle/x", "deep/x")
+    pipeline = PerceptionPipeline([deep, middle, alone, wide])
+    assert pipeline.perceive(KEYS, IMAGES, frozenset({"deep/x"}), stored).fields["deep/x"].flatten()[0] == 10.0
+    assert pipeline.perceive(KEYS, IMAGES, frozenset({"alone/x"}), stored).names == {"alone/x"}
+    assert stored.asked == [(KEYS, frozenset({"deep/x"}))]
+    assert (deep.passes, middle.passes, alone.passes, wide.passes) == (0, 0, 1, 0)

@@ -11,6 +11,7 @@ from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.schemas import schema_directory
 from uniad_ray.pipelines.attempts import Attempt
 from uniad_ray.pipelines.run_plan import RunManifest, RunPlan
+from uniad_ray.pipelines.sidecar_plan import SidecarManifest, SidecarPlan
 from uniad_ray.report.model import Report
 from uniad_ray.scoring.bundle import BundleManifest
 
@@ -21,6 +22,8 @@ MODELS = {
     "report": Report,
     "run_plan": RunPlan,
     "run_manifest": RunManifest,
+    "sidecar_plan": SidecarPlan,
+    "sidecar_manifest": SidecarManifest,
 }
 
 

@@ -75,6 +75,8 @@ def test_our_errors_are_found_inside_wrappers() -> None:
     wrapped.__cause__ = ValueError("in between")
     wrapped.__cause__.__cause__ = inner
     assert unwrap(wrapped) is inner
+    advised = ArchiveError("damaged\nFailed to apply UDF transform after 1/1 attempts.\nTo change retry attempts, set")
+    assert str(unwrap(advised)) == "damaged"
     other = ValueError("bug")
     assert unwrap(other) is other
 

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
+from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 from support.trees import mask_png, png
 
 from uniad_ray.report.html import render_html
@@ -90,7 +90,7 @@ def whole_report() -> Report:
         wall=10.0,
     )
     error = ImageErrorRow(category="part", source_uri="s3://plant/broken.png", kind="truncated", text="ends early")
-    return make_report({"part": labelled_table()}, metrics=metrics, errors=(error,), attempts=(attempt,))
+    return with_choices(make_report({"part": labelled_table()}, metrics=metrics, errors=(error,), attempts=(attempt,)))
 
 
 def page_of(report: Report, pictures: dict[str, Picture] | None = None) -> Page:
@@ -108,6 +108,9 @@ def test_it_says_what_was_run_and_what_was_found() -> None:
         "logical anomalies",
         "highest F1 0.45",
         "At the threshold 75.0 % of the anomalies are found",
+        "Experts of part: each adds weight \N{MULTIPLICATION SIGN} calibrated score",
+        "AUROC alone, edits of surface",
+        "student 0 would add too little 34.5",
         "Highest scores (4 of 8)",
         "Wrong: missed anomalies (1 of 1)",
         "anomaly missed",

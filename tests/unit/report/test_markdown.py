@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
+from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 
 from uniad_ray.report.markdown import MAX_ROWS, render_markdown
 from uniad_ray.report.model import AttemptTimes, ImageErrorRow
@@ -41,13 +41,15 @@ def test_every_table_is_there_and_rectangular() -> None:
         figure("image_auroc", 0.7, group="defect_kind", name="dent"),
     )
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
-    text = render_markdown(make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,)))
-    decisions, summary, groups, failed, times, bundles = tables(text.decode())
-    for table in (decisions, summary, groups, failed, times, bundles):
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,))
+    text = render_markdown(with_choices(report))
+    decisions, summary, groups, choices, failed, times, bundles = tables(text.decode())
+    for table in (decisions, summary, groups, choices, failed, times, bundles):
         assert len({len(row) for row in table}) == 1
     assert decisions[2] == ["part", "8", "1", "4 of 7 (57.1 %)", "0.50", "1 of 4 (25.0 %)", "1 of 4 (25.0 %)"]
     assert summary[0] == ["Against normal", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
     assert groups[3] == ["dent", "40", "20", "70.0 (65.0\N{EN DASH}75.0)", "-"]
+    assert choices[2:] == [["patch", "1", "always takes part"], ["student", "0", "would add too little"]]
     assert failed[2] == ["part", "truncated", "PNG: ends early", "s3://a/b.png"]
     assert times[2] == ["2026-11-21T10:00:00+00:00", "100", "1.0 s", "8.0 s", "0.5 s", "10.0 s"]
     assert bundles[2][3:] == ["embedded: patch, student", "160", "holdout, 40 held out"]

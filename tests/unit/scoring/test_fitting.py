@@ -164,3 +164,64 @@ def test_images_of_one_colour_are_refused_or_named() -> None:
         fit_category(PlainNormals(10, 0), small_config())
     fitted = fit_category(PlainNormals(20, 19), small_config())
     assert fitted.unusual == {f"{19:032d}": "is of one colour throughout"}
+
+
+SECOND = [
+    "experts.second={class: 'uniad_ray.experts.patch_memory:PatchMemory', config: {distance: cosine, memory_size: 50}}",
+    "expert_sets.both=[patch, second]",
+    "expert_set=both",
+]
+
+
+def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
+    normals = DrawnNormals(30)
+    gate = "fusions.both={rule: log_excess, gate: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
+    fitted = fit_category(normals, small_config(*SECOND, gate))
+    record = fitted.calibration.gate
+    assert record is not None
+    assert record.weights == {"patch": 1.0, "second": 0.0}
+    assert 1 <= min(record.edits.values()) <= max(record.edits.values()) <= 3
+    assert set(record.base_auroc) == {"layout", "surface"}
+    store = BundleStore(str(tmp_path))
+    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    bundle = store.load("part", manifest.version)
+    scorer = bundle.scorer()
+    assert scorer.expert_names == ("patch",)
+    bundle.check_reference(scorer)
+    verdict = scorer.score(["x"], normals.image(77)[None])[0]
+    assert verdict.score == pytest.approx(np.log1p(max(verdict.calibrated["patch"], 0.0)))  # type: ignore[union-attr]
+    left_out = bundle.scorer(only=["second"]).score(["x"], normals.image(77)[None])[0]
+    assert set(left_out.raw) == {"second"}  # type: ignore[union-attr]
+    assert left_out.score == pytest.approx(  # type: ignore[union-attr]
+        np.log1p(max(left_out.calibrated["second"], 0.0))  # type: ignore[union-attr]
+    )
+    assert fit_category(normals, small_config(*SECOND, gate)).calibration.gate == record
+
+
+def test_edits_are_scored_by_experts_that_have_not_seen_the_image() -> None:
+    normals = DrawnNormals(8)
+    config = config_with_witness(
+        "fusions.both={rule: log_excess, gate: {base: [patch], arrangement: [witness], images: 8}}"
+    )
+    record = fit_category(normals, config, train=Trainer(normals)).calibration.gate
+    assert record is not None
+    assert record.normal_images == 8
+    assert record.edits["scratch"] == 8
+    # The witness says 1 of an image that it has learned from.
+    assert record.experts["witness"].auroc == {"layout": 0.5, "surface": 0.5}
+
+
+def test_scores_of_raw_maps_have_a_threshold_of_their_own(tmp_path: Path) -> None:
+    normals = DrawnNormals(30)
+    fitted = fit_category(normals, small_config(*SECOND, "fusions.both={rule: maps, weights: {patch: 0.5}}"))
+    store = BundleStore(str(tmp_path))
+    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    bundle = store.load("part", manifest.version)
+    scorer = bundle.scorer()
+    verdict = scorer.score(["x"], normals.image(77)[None])[0]
+    evidence = scorer.evidence(["x"], normals.image(77)[None])
+    by_hand = 0.5 * evidence["patch"].maps[0] + evidence["second"].maps[0]  # type: ignore[index]
+    assert verdict.score == pytest.approx(by_hand.max(), rel=1e-6)  # type: ignore[union-attr]
+    assert bundle.scorer(false_positive_rate=0.5).threshold < scorer.threshold
+    with pytest.raises(BundleError, match="its scores follow from the maps of all experts"):
+        bundle.scorer(only=["patch"])

@@ -82,3 +82,39 @@ def test_a_group_whose_other_members_are_left_out_is_its_one_member() -> None:
 def test_a_score_that_is_not_finite_names_the_expert() -> None:
     with pytest.raises(FitError, match="expert b"):
         Fusion.fit(FusionConfig(), {"a": RAW["a"], "b": np.array([0.0, np.nan, 1.0])})
+
+
+def test_log_excess_adds_what_is_above_normal_and_nothing_below() -> None:
+    """By hand: z is 2 and -1 for `a`, 4 and 0 for `b`."""
+    rule = FusionConfig(rule="log_excess", weights={"b": 0.5})
+    maps = np.array([[[1.0, 5.0]], [[0.0, 9.0]]], dtype=np.float32)
+    evidence = {
+        "a": Evidence(np.array([5.0, -1.0]), maps, [[], []]),
+        "b": Evidence(np.array([2.0, 0.0]), None, [[], []]),
+    }
+    fused = Fusion(rule, CALIBRATIONS, CALIBRATIONS).fuse(evidence)
+    np.testing.assert_allclose(fused.scores, [np.log(3.0) + 0.5 * np.log(5.0), 0.0])
+    assert fused.maps is not None
+    np.testing.assert_allclose(fused.maps, np.log([[[1.0, 3.0]], [[1.0, 5.0]]]), rtol=1e-6)
+
+
+def test_raw_maps_are_added_and_their_maximum_is_the_score() -> None:
+    """TMUAD, eq. 5, by hand."""
+    rule = FusionConfig(rule="maps", weights={"a": 0.3, "b": 0.7})
+    maps = np.array([[[1.0, 0.0]], [[0.5, 2.0]]], dtype=np.float32)
+    evidence = {
+        "a": Evidence(np.array([9.0, 9.0]), maps, [[], []]),
+        "b": Evidence(np.array([9.0, np.nan]), 2 * maps[::-1], [[], []]),
+    }
+    fused = Fusion.uncalibrated(rule, ("a", "b")).fuse(evidence)
+    assert fused.maps is not None
+    np.testing.assert_allclose(fused.maps, [[[0.3 + 0.7, 0.7 * 4.0]], [[0.15 + 1.4, 0.6]]], rtol=1e-6)
+    np.testing.assert_allclose(fused.scores, [2.8, np.nan])
+
+
+def test_scores_cannot_be_fused_by_a_rule_of_maps() -> None:
+    fusion = Fusion.uncalibrated(FusionConfig(rule="maps"), ("a",))
+    with pytest.raises(FitError, match="cannot be fused without them"):
+        fusion.fuse_scores({"a": RAW["a"]})
+    with pytest.raises(FitError, match="no expert of the set gives maps"):
+        fusion.fuse({"a": Evidence(np.array([1.0]), None, [[]])})

@@ -37,7 +37,8 @@ def test_an_expert_takes_part_that_finds_what_the_base_does_not() -> None:
 
 
 def test_an_expert_that_sees_nothing_new_takes_no_part() -> None:
-    record = choose_experts(CONFIG, GATE, NORMAL, {"erase": scores(base=HIGH, count=HIGH), "scratch": scores(base=HIGH)})
+    edited = {"erase": scores(base=HIGH, count=HIGH), "scratch": scores(base=HIGH)}
+    record = choose_experts(CONFIG, GATE, NORMAL, edited)
     assert [name for name, weight in record.weights.items() if weight] == ["base"]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
@@ -36,6 +38,21 @@ def test_examples_come_in_the_order_asked_for_and_repeats_cost_nothing() -> None
     assert images.reads == 2
     assert found[0] is found[2]
     assert found[1] is one(source, 0)
+
+
+def test_what_is_stored_of_the_teachers_is_not_computed() -> None:
+    class Ones:
+        """Every field of the teachers, with the value 1."""
+
+        names = tiny_teachers().provides
+
+        def read(self, row_keys: Sequence[str], names: frozenset[str]) -> dict[str, torch.Tensor]:
+            return {name: torch.ones(len(row_keys), 2, 3, 3) for name in names}
+
+    images = DrawnNormals(2)
+    example = one(Examples(images, tiny_teachers(), tiny_student({}), Ones()), 1)
+    assert (example.image == images.image(1)).all()
+    assert {float(field.mean()) for field in (*example.teachers.levels, example.teachers.logical)} == {1.0}
 
 
 def test_what_does_not_fit_the_memory_is_computed_again_and_is_the_same() -> None:

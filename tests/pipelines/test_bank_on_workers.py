@@ -1,0 +1,79 @@
+"""Memory banks from samples that Ray tasks take, each of some chunks of an archive."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.profiles import small_config
+from support.trees import mvtec_tree
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.experts.patch_memory import PatchMemory, PatchSample
+from uniad_ray.perception.base import State
+from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.normals import ArchiveNormals
+from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.perceptions import ImagePerceptions, stream
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+CONFIG = small_config("experts.patch.config.index.kind=pq", "experts.patch.config.candidates=300")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
+    root = tmp_path_factory.mktemp("workers")
+    mvtec_tree(root / "source/bottle", train=13, good=1, bad=1)
+    ingest(str(root / "source"), str(root / "archive"), limits=ShardLimits(rows=6, row_group_rows=3))
+    return str(root / "archive")
+
+
+def normals(archive: str) -> ArchiveNormals:
+    source = Location.parse(archive)
+    return ArchiveNormals(source, read_manifest(source), "bottle", CONFIG.input_size)
+
+
+def patch_memory() -> PatchMemory:
+    expert = build_experts(CONFIG, where="test")["patch"]
+    assert isinstance(expert, PatchMemory)
+    return expert
+
+
+def perceive_and_sample(archive: str, indices: Sequence[int]) -> PatchSample:
+    expert = patch_memory()
+    pipeline = build_pipeline(CONFIG, needs_of({"patch": expert}), device="cpu", where="test")
+    source = ImagePerceptions(normals(archive), pipeline, expert.needs, batch_size=CONFIG.batch_size, spill=None)
+    return expert.sample(stream(source, indices, expert.needs))
+
+
+def content(state: State) -> dict[str, Any]:
+    return {name: array.tobytes() for name, array in state.arrays.items()} | dict(state.document)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_bank_built_by_several_workers_is_that_of_one(archive: str, workers: int) -> None:
+    import ray
+
+    rows = normals(archive).rows
+    chunks = sorted({row.chunk for row in rows})
+    parts = [[index for index, row in enumerate(rows) if row.chunk in chunks[part::workers]] for part in range(workers)]
+    one, several = patch_memory(), patch_memory()
+    one.fit_samples([perceive_and_sample(archive, range(len(rows)))])
+
+    # Workers cannot import the modules of tests.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        task = ray.remote(perceive_and_sample)
+        pending = [task.remote(archive, part) for part in parts]
+        several.fit_samples(ray.get(reference) for reference in reversed(pending))
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+    assert len(chunks) > 4
+    assert content(several.state()) == content(one.state())
+    assert several.state().arrays["bank"].shape[0] == 200
+    assert "codes" in several.state().arrays
