@@ -34,14 +34,15 @@ class NormalImagesConfig(StrictModel):
         default=4,
         ge=2,
         le=1000,
-        description="Where there are fewer different ones, altered copies are fitted as well, to have so many. A "
-        "single one is calibrated on such copies, so that its threshold is a guess.",
+        description="Where a fit with one image held out would have fewer different ones, altered copies are fitted as "
+        "well. A single one is calibrated on such copies, so that its threshold is a guess.",
     )
 
     def copies_of_each(self, images: int) -> int:
         """How many altered copies each of so many different images has; of a single one as many again are held out."""
-        each = max(0, math.ceil(self.fewest / images) - 1)
-        return each + self.fewest if images == 1 else each
+        if images == 1:
+            return 2 * self.fewest - 1
+        return max(0, math.ceil(self.fewest / (images - 1)) - 1)
 
 
 class CalibrationConfig(StrictModel):
