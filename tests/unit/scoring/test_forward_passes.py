@@ -52,7 +52,7 @@ def fused_config() -> FitConfig:
             "experts.structural_teacher.config.epochs=1",
             "experts.structural_student.config.epochs=1",
             "fusions.fused.gate.images=2",
-            "calibration={min_images: 4, holdout: 0.4}",
+            "calibration={min_images: 4, holdout: 0.5}",
         ],
     )
 

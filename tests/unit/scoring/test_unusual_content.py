@@ -52,7 +52,7 @@ def config() -> FitConfig:
             "map_size=32",
             "experts.structural_teacher.config.epochs=1",
             "fusions.fused-teacher.gate.images=2",
-            "calibration={min_images: 4, holdout: 0.3}",
+            "calibration={min_images: 4, holdout: 0.5}",
         ],
     )
 
