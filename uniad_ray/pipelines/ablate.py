@@ -21,7 +21,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, RunError
 from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES
 from uniad_ray.pipelines.ablation import Ablation, AblationRow, Paper, variant_config
-from uniad_ray.pipelines.ablation_figures import TYPES, ScoredVariant, TypeFigures, by_type, image_figures, over_fits
+from uniad_ray.pipelines.ablation_figures import TYPES, ScoredVariant, TypeFigures, by_type, over_fits, row_figures
 from uniad_ray.pipelines.evaluate import evaluate
 from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.normals import FITTED_SPLITS
@@ -244,7 +244,7 @@ def _figures(
     pixel: TypeFigures | None,
     costs: Mapping[str, StageCosts],
 ) -> AblationFigures:
-    found = [image_figures(row, each) for each in scored]
+    found = [row_figures(row, each.config, each.judged()) for each in scored]
     experts = (*row.experts, *row.plugged_in) or scored[0].config.chosen_experts
     return AblationFigures(
         row=index,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,27 +54,35 @@ class ScoredVariant:
     config: FitConfig
     reader: RunReader
 
-    def bundle(self, category: str) -> Bundle:
-        """The bundle of a category."""
+    def judged(self) -> list[tuple[Cohort, Bundle]]:
+        """By category its labelled images, and its bundle."""
         plan = self.reader.manifest.plan
-        return BundleStore(plan.bundle_root).load(category, plan.bundles[category].version)
+        store = BundleStore(plan.bundle_root)
+        return [
+            (cohort, store.load(cohort.category, plan.bundles[cohort.category].version))
+            for cohort in cohorts(self.reader)
+        ]
 
 
-def image_figures(row: AblationRow, scored: ScoredVariant) -> TypeFigures:
-    """Image AUROC of one row on one variant."""
+def row_figures(row: AblationRow, config: FitConfig, judged: Iterable[tuple[Cohort, Bundle]]) -> TypeFigures:
+    """Image AUROC of one row on one variant.
+
+    Args:
+        row: The row.
+        config: Configuration of the variant.
+        judged: By category the labelled images with the evidence of its experts, and the bundle that gave it.
+    """
     values: dict[str, list[float]] = {name: [] for name in TYPES}
-    for cohort in cohorts(scored.reader):
-        for name, value in _auroc_by_type(cohort, _row_scores(row, cohort, scored)).items():
+    for cohort, bundle in judged:
+        for name, value in _auroc_by_type(cohort, _row_scores(row, config, cohort, bundle)).items():
             values[name].append(value)
     return by_type(values)
 
 
-def _row_scores(row: AblationRow, cohort: Cohort, scored: ScoredVariant) -> FloatArray:
+def _row_scores(row: AblationRow, config: FitConfig, cohort: Cohort, bundle: Bundle) -> FloatArray:
     """The fused scores of the images of a cohort."""
-    config = scored.config
     if row.fusion == "own" and config.chosen_fusion.rule == "maps":
         return cohort.scores
-    bundle = scored.bundle(cohort.category)
     held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
     calibrations = bundle.manifest.calibration.experts
     raw = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_all_are_taken_unless_a_number_is_asked_for(archive: Location) -> None:
 def test_a_draw_is_of_different_images_and_a_larger_one_holds_it(archive: Location) -> None:
     drawn = [normals(archive, most=most) for most in (1, 2, 4, COUNT, 100)]
     assert [len(keys(each)) for each in drawn] == [1, 2, 4, COUNT, COUNT]
-    for smaller, larger in zip(drawn, drawn[1:], strict=False):
+    for smaller, larger in itertools.pairwise(drawn):
         assert keys(smaller) <= keys(larger)
     for each in drawn:
         originals = [row for row in each.rows if row.copy_of is None]

@@ -6,27 +6,28 @@ import torch
 from uniad_ray.config.loading import load_config
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.student import LossWeights, StudentConfig, TeacherShapes, build_student
-from uniad_ray.pipelines.ablate import variant_config
-from uniad_ray.pipelines.ablations import EXPERTS, WHOLE, ablation
+from uniad_ray.pipelines.ablation import WHOLE, variant_config
+from uniad_ray.pipelines.uniad_ablations import EXPERTS, uniad_ablation
 
 TABLES = range(4, 10)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_row_takes_its_evidence_from_a_fit_that_has_its_experts(table: int) -> None:
-    plan = ablation(table, ("resnet18",))
+    plan = uniad_ablation(table, ("resnet18",))
     assert plan.table == table
     for row in plan.rows:
-        assert row.variant in plan.overrides
-        assert set(row.experts) <= set(plan.experts_of(row.variant))
+        (variant,) = row.variants
+        assert variant in plan.variants
+        assert set(row.experts) <= set(plan.experts_of(variant))
         assert row.settings.keys() == plan.rows[0].settings.keys()
     assert len({tuple(row.settings.values()) for row in plan.rows}) == len(plan.rows)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_variant_is_a_valid_configuration_of_the_profile(table: int) -> None:
-    plan = ablation(table, ("resnet18", "resnet34"))
-    for variant in plan.overrides:
+    plan = uniad_ablation(table, ("resnet18", "resnet34"))
+    for variant in plan.variants:
         config = variant_config(plan, variant, "embedded", ["input_size=64"])
         assert config.input_size == 64
         assert config.chosen_experts == plan.experts_of(variant)
@@ -34,14 +35,14 @@ def test_every_variant_is_a_valid_configuration_of_the_profile(table: int) -> No
 
 
 def test_tables_seven_to_nine_share_one_fit() -> None:
-    configs = [variant_config(ablation(table, ()), WHOLE, "embedded", []) for table in TABLES]
+    configs = [variant_config(uniad_ablation(table, ()), WHOLE, "embedded", []) for table in TABLES]
     assert all(config == configs[0] for config in configs)
     assert configs[0].chosen_experts == EXPERTS
 
 
 def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
     def losses(table: int, variant: str) -> LossWeights:
-        config = variant_config(ablation(table, ()), variant, "embedded", [])
+        config = variant_config(uniad_ablation(table, ()), variant, "embedded", [])
         return StudentConfig.model_validate(config.perceivers["student"].config).losses
 
     assert losses(5, "low-level") == LossWeights(high=0)
@@ -51,15 +52,15 @@ def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
 
 
 def test_table_four_trains_the_backbones_that_are_asked_for() -> None:
-    plan = ablation(4, ("resnet18", "resnet34"))
+    plan = uniad_ablation(4, ("resnet18", "resnet34"))
     backbones = ["as the teacher", "as the teacher", "resnet18", "resnet34"]
     assert [row.settings["backbone"] for row in plan.rows] == backbones
 
 
 @pytest.mark.parametrize("row", range(3))
 def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
-    plan = ablation(4, ("resnet18",))
-    config = variant_config(plan, plan.rows[row].variant, "embedded", [])
+    plan = uniad_ablation(4, ("resnet18",))
+    config = variant_config(plan, plan.rows[row].variants[0], "embedded", [])
     student = StudentConfig.model_validate(config.perceivers["student"].config)
     shapes = TeacherShapes(levels=[(24, 8, 8), (40, 4, 4), (112, 2, 2)], logical=(120, 2, 2))
 
@@ -72,12 +73,18 @@ def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
 
 def test_another_table_or_a_profile_without_its_experts_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="--table 3: there are the tables 4, 5, 6, 7, 8, 9"):
-        ablation(3, ())
+        uniad_ablation(3, ())
     assert "relations" in load_config("embedded").experts
     with pytest.raises(ConfigError, match="table 8 needs the experts"):
         variant_config(
-            ablation(8, ()),
+            uniad_ablation(8, ()),
             WHOLE,
             "embedded",
-            ["experts={patch: {class: 'a:B'}}", "expert_sets={patch: [patch]}", "fusion={}"],
+            [
+                "experts={patch: {class: 'a:B'}}",
+                "expert_sets={patch: [patch]}",
+                "expert_set=patch",
+                "fusion={}",
+                "fusions={}",
+            ],
         )

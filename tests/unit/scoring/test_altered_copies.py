@@ -47,7 +47,7 @@ def test_an_altered_image_is_another_one_and_always_the_same() -> None:
 
 @pytest.mark.parametrize("place", [(15, 20), (50, 50), (85, 70)])
 def test_what_is_somewhere_stays_near_there(place: tuple[int, int]) -> None:
-    """Within 2 % of the side in each direction, and what 2 degrees move it about the middle; never on the other side."""
+    """Within 2 % of the side in each direction, and what 2 degrees about the middle are there; never mirrored."""
     image = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     row, column = place
     image[row - 2 : row + 3, column - 2 : column + 3] = 200

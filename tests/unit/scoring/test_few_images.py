@@ -48,6 +48,8 @@ def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
     bundle = store.load("part", version)
     scorer = bundle.scorer()
     bundle.check_reference(scorer)
-    verdicts = scorer.score(["a" * 32, "b" * 32], np.stack([scene_images(4, SIZE)[3], np.zeros((SIZE, SIZE, 3), np.uint8)]))
+    verdicts = scorer.score(
+        ["a" * 32, "b" * 32], np.stack([scene_images(4, SIZE)[3], np.zeros((SIZE, SIZE, 3), np.uint8)])
+    )
     assert all(np.isfinite(verdict.score) for verdict in verdicts)  # type: ignore[union-attr]
     assert verdicts[1].is_anomalous  # type: ignore[union-attr]
