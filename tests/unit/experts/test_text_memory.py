@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_the_maximum_is_that_of_the_map() -> None:
 
     assert evidence.maps is not None
     assert evidence.scores.tolist() == evidence.maps.max(axis=(1, 2)).tolist() == [1.0, 0.0]
+
+
+def test_the_ratio_of_whole_texts_may_be_the_score() -> None:
+    """By difflib, which is plain and slow, over every text of the memory."""
+    image = perception((("bolt", 4, 4), ("nut", 26, 16)), NORMAL)
+    normal = perception(NORMAL, NORMAL, (("bolt", 4, 4), ("nut", 16, 16))).texts["description/text"]
+    ratios = [
+        max(SequenceMatcher(None, text, found, autojunk=False).ratio() for text in normal)
+        for found in image.texts["description/text"]
+    ]
+
+    evidence = fitted(image_score="gestalt").score(image)
+
+    np.testing.assert_allclose(evidence.scores, 1.0 - np.array(ratios), rtol=1e-6)
+    assert evidence.scores[1] == 0.0
+    strict = fitted().score(image)
+    assert evidence.reasons == strict.reasons
+    np.testing.assert_array_equal(evidence.maps, strict.maps)
 
 
 def test_relaxed_matching_sees_categories_only() -> None:

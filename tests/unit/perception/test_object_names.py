@@ -66,6 +66,12 @@ def test_the_user_may_give_better_names() -> None:
     assert names(found, NUT, TRAY, BOLT) == ("tray", "bolt", OTHER)
 
 
+def test_names_may_be_exchanged() -> None:
+    found = fitted(names={"part-1": "part-2", "part-2": "part-1", OTHER: "clutter", "part-3": OTHER})
+
+    assert names(found, NUT, TRAY, BOLT) == ("part-2", "part-1", "clutter")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -73,6 +79,9 @@ def test_the_user_may_give_better_names() -> None:
         ({"part-1": "a:b"}, "no name of a class"),
         ({"part-1": "bolt", "part-2": "bolt"}, "two classes would have the same name: bolt, bolt, other"),
         ({"part-1": "other"}, "two classes would have the same name"),
+        ({"part-1": "part-2"}, "two classes would have the same name"),
+        ({"bolt": "part-1"}, "names has bolt; kinds are called part-1, part-2, ... or other"),
+        ({"part-0": "bolt"}, "names has part-0"),
     ],
 )
 def test_names_must_be_usable_and_distinct(given: dict[str, str], says: str) -> None:

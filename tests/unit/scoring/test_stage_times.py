@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from support.normals import DrawnNormals
+from support.profiles import small_config
+
+from uniad_ray.scoring import stage_times
+from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.perceptions import ImagePerceptions, stream
+from uniad_ray.scoring.stage_times import WARM_UP_IMAGES, time_stages
+
+
+def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = small_config(
+        "experts.deep={class: 'uniad_ray.experts.patch_memory:PatchMemory', config: {fields: [logical/level3]}}",
+        "expert_sets.two=[patch, deep]",
+        "expert_set=two",
+    )
+    experts = build_experts(config, where="test")
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where="test")
+    normals = DrawnNormals(3)
+    source = ImagePerceptions(normals, pipeline, pipeline.provides, batch_size=4, spill=None)
+    for expert in experts.values():
+        expert.fit(stream(source, range(3), expert.needs))
+    # A clock that moves by one at every look: each stage takes one tick.
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(stage_times.time, "perf_counter", lambda: float(next(ticks)))
+
+    times = time_stages(pipeline, experts, ((f"{index:032d}", normals.image(index)) for index in range(5)))
+
+    assert list(times.seconds) == ["perceiver pyramid", "perceiver logical", "expert patch", "expert deep"]
+    assert all(list(values) == [1.0] * (5 - WARM_UP_IMAGES) for values in times.seconds.values())
+    assert times.medians == dict.fromkeys(times.seconds, 1.0)
+    assert times.stages_of == {
+        "patch": ["perceiver pyramid", "expert patch"],
+        "deep": ["perceiver logical", "expert deep"],
+    }
