@@ -112,6 +112,11 @@ def fitted(report: FitReport) -> str:
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
+        if entry.method == "altered_copies":
+            lines.append(
+                f"{entry.category}: has one normal image and was calibrated on altered copies of it; its threshold is "
+                "a guess: add normal images"
+            )
         if entry.unusual and not entry.published:
             lines.append(
                 f"{entry.category}: look at these images; if they belong there, "
@@ -266,19 +271,37 @@ def compared(report: ComparisonReport) -> str:
 
 
 def ablated(report: AblationReport) -> str:
-    """A filled ablation table, image AUROC in per cent."""
+    """A filled ablation table, AUROC in per cent, times of an image in milliseconds."""
     columns = list(report.rows[0].settings)
-    rows = [
-        (
-            *(row.settings[name] for name in columns),
-            *(_percent(value) for value in (row.logical, row.structural, row.mean)),
-        )
-        for row in report.rows
-    ]
+    kinds = ("logical", "structural", "mean")
+    header = [*columns, *kinds]
+    rows: list[list[str]] = []
+    for row in report.rows:
+        cells = [row.settings[name] for name in columns]
+        for kind in kinds:
+            deviation = getattr(row.deviation, kind, None)
+            cells.append(
+                _percent(getattr(row.image, kind)) + ("" if deviation is None else f" +- {_percent(deviation)}")
+            )
+        rows.append(cells)
+    if any(row.pixel for row in report.rows):
+        header += [f"pixel {kind}" for kind in kinds]
+        for row, cells in zip(report.rows, rows, strict=True):
+            cells += [_percent(getattr(row.pixel, kind, None)) for kind in kinds]
+    stages: dict[str, float] = {}
+    if any(row.milliseconds for row in report.rows):
+        header += ["ms an image", "images a second"]
+        for row, cells in zip(report.rows, rows, strict=True):
+            total = sum((row.milliseconds or {}).values())
+            cells += [f"{total:.1f}", f"{1000 / total:.1f}"] if total else ["-", "-"]
+            stages |= row.milliseconds or {}
+    title = {"uniad": "UniAD", "tmuad": "TMUAD"}[report.paper]
     lines = [
-        f"UniAD, table {report.table}: {report.title}; image AUROC, {', '.join(report.categories)}",
-        table((*columns, "logical", "structural", "mean"), rows),
+        f"{title}, table {report.table}: {report.title}; image AUROC, {', '.join(report.categories)}",
+        table(header, rows),
     ]
+    if stages:
+        lines.append(table(("stage", "ms an image"), [(name, f"{value:.2f}") for name, value in stages.items()]))
     if report.random_weights:
         lines.append("note: a network had random weights; these figures say nothing of quality")
     lines.append(f"{report.path}: the table")

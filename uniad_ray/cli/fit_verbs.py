@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from uniad_ray.cli.options import (
@@ -23,6 +25,11 @@ from uniad_ray.cli.options import (
 @category_option
 @profile_option
 @overrides_option
+@click.option(
+    "--names",
+    metavar="FILE",
+    help="A YAML file with better names for classes of objects, such as `part-1: bolt`, for reasons.",
+)
 @sidecar_option
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
@@ -41,6 +48,7 @@ def fit(
     categories: tuple[str, ...],
     profile: str,
     overrides: tuple[str, ...],
+    names: str | None,
     sidecar: str | None,
     publish: bool,
     accept_unusual: bool,
@@ -56,11 +64,11 @@ def fit(
     named, and the exit code is 1.
     """
     from uniad_ray import text
-    from uniad_ray.config.loading import load_config
+    from uniad_ray.config.loading import load_config, names_override
     from uniad_ray.pipelines.fit import fit as run
 
-    config = load_config(profile, overrides)
-    where = f"profile {profile}" + (" with --set" if overrides else "")
+    config = load_config(profile, [*overrides, *([] if names is None else [names_override(names)])])
+    where = f"profile {profile}" + (" with --set" if overrides else "") + (f" with {names}" if names else "")
     report = run(
         archive,
         bundles,
@@ -95,7 +103,10 @@ def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("archive")
-@click.option("--table", type=click.IntRange(4, 9), required=True, help="Number of the table in the UniAD paper.")
+@click.option("--paper", type=click.Choice(["uniad", "tmuad"]), default="uniad", show_default=True, help="Whose table.")
+@click.option(
+    "--table", type=click.IntRange(4, 11), required=True, help="Its number: 4 to 9 of UniAD, 5 to 11 of TMUAD."
+)
 @click.option(
     "--work", required=True, metavar="ROOT", help="Where variants are kept; given again, none is fitted twice."
 )
@@ -108,37 +119,68 @@ def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
     multiple=True,
     default=("resnet18",),
     show_default=True,
-    help="Another architecture of the student, for table 4; may be repeated.",
+    help="Another architecture of the student, for UniAD's table 4; may be repeated.",
+)
+@click.option(
+    "--shots",
+    default="1,2,4,8,16",
+    show_default=True,
+    metavar="N,N,...",
+    help="Numbers of normal images, for TMUAD's table 10.",
+)
+@click.option("--draws", default=3, show_default=True, help="How often so many are drawn, for TMUAD's table 10.")
+@click.option(
+    "--clip-for-all", metavar="URI", help="A CLIP tuned on the objects of all categories, for TMUAD's table 11."
+)
+@click.option(
+    "--clip-for-each", metavar="URI", help="The same for each category, which takes the place of {category} in URI."
 )
 @device_option
 @address_option
 @reporting
 def ablate(
     archive: str,
+    paper: Literal["uniad", "tmuad"],
     table: int,
     work: str,
     categories: tuple[str, ...],
     profile: str,
     overrides: tuple[str, ...],
     backbones: tuple[str, ...],
+    shots: str,
+    draws: int,
+    clip_for_all: str | None,
+    clip_for_each: str | None,
     device: str,
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Fill in an ablation table of UniAD on ARCHIVE, whose anomalies need labels.
+    """Fill in an ablation table of UniAD or TMUAD on ARCHIVE, whose anomalies need labels.
 
-    Tables 4 to 6 train other students; 7, 8 and 9 fuse the evidence of one fit in other ways.
+    UniAD: tables 4 to 6 train other students; 7, 8 and 9 fuse the evidence of one fit in other ways. TMUAD: 5 memory
+    banks, 6 matching of texts, 7 the text memory beside other detectors (trains a student), 8 segmenter and encoder of
+    objects, 9 encoders of patches, 10 few shots, 11 cost by the size of the bank.
     """
     from uniad_ray import text
+    from uniad_ray.config.loading import validate
     from uniad_ray.pipelines.ablate import ablate as run
+    from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions
 
+    options = {
+        "shots": shots.split(","),
+        "draws": draws,
+        "clip_for_all": clip_for_all,
+        "clip_for_each": clip_for_each,
+    }
     report = run(
         archive,
         work,
         table,
+        paper=paper,
         profile=profile,
         overrides=overrides,
         backbones=backbones,
+        options=validate(TmuadTableOptions, options, where="the command line"),
         categories=categories,
         device=device,
         address=address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -45,6 +46,33 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
         _assign(document, assignment)
     where = f"{source} with --set" if overrides else source
     return validate(FitConfig, document, where=where)
+
+
+def names_override(path: str) -> str:
+    """The override that gives the classes of objects the names of a YAML file, such as `part-1: bolt`.
+
+    Args:
+        path: The file; keys are the names that a fit gives, values those that people want.
+
+    Raises:
+        ConfigError: The file cannot be read, names a class twice, or holds something else than names by name.
+    """
+    text = _file_text(Path(path).expanduser())
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(root, yaml.MappingNode) or not all(
+        isinstance(node, yaml.ScalarNode) for pair in root.value for node in pair
+    ):
+        raise ConfigError(f"{path}: write one line for each class, such as `part-1: bolt`")
+    # Names are words, whatever else YAML would take them for.
+    pairs = [(str(key.value), str(value.value)) for key, value in root.value]
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        twice = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
+        raise ConfigError(f"{path}: names {', '.join(twice)} twice; keep one line for each class")
+    return f"perceivers.objects.config.names={json.dumps(names)}"
 
 
 def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:
@@ -89,11 +117,15 @@ def _profile_text(profile: str) -> tuple[str, str]:
         )
     path = Path(profile).expanduser()
     if path.is_file():
-        try:
-            return str(path), path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        return str(path), _file_text(path)
     raise ConfigError(f"no profile {profile!r}: name one of {', '.join(profile_names())}, or an existing YAML file")
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
 def _assign(document: dict[str, Any], assignment: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -20,6 +21,28 @@ class ComponentConfig(StrictModel):
     config: dict[str, Any] = Field(
         default_factory=dict, description="Options of that class; checked by its config_model."
     )
+
+
+class NormalImagesConfig(StrictModel):
+    """Which normal images of a category are fitted on, and what makes up for a lack of them."""
+
+    most: int | None = Field(
+        default=None, ge=1, description="Fit on at most so many different ones, drawn by hash; null takes all."
+    )
+    draw: int = Field(default=0, ge=0, description="Number of the draw; another one draws other images.")
+    fewest: int = Field(
+        default=4,
+        ge=2,
+        le=1000,
+        description="Where a fit with one image held out would have fewer different ones, altered copies are fitted as "
+        "well. A single one is calibrated on such copies, so that its threshold is a guess.",
+    )
+
+    def copies_of_each(self, images: int) -> int:
+        """How many altered copies each of so many different images has; of a single one as many again are held out."""
+        if images == 1:
+            return 2 * self.fewest - 1
+        return max(0, math.ceil(self.fewest / (images - 1)) - 1)
 
 
 class CalibrationConfig(StrictModel):
@@ -122,6 +145,7 @@ class FitConfig(StrictModel):
     experts: dict[str, ComponentConfig] = Field(description="Experts by name.")
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named choices of experts.")
     expert_set: str = Field(description="The choice in force.")
+    normal_images: NormalImagesConfig = NormalImagesConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of the sets that `fusions` does not name.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")

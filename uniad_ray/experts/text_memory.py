@@ -15,7 +15,7 @@ from uniad_ray.experts.anomaly_map import anomaly_maps
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.class_coverage import class_coverage
 from uniad_ray.experts.description_comparison import Difference, compare_descriptions
-from uniad_ray.experts.gestalt import GestaltIndex
+from uniad_ray.experts.gestalt import GestaltIndex, Match
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.descriptions import Description
 from uniad_ray.perception.image_sample import ImageSample
@@ -35,8 +35,8 @@ class TextMemoryConfig(StrictModel):
         segments: Field with the named segments that they describe.
         matching: `strict` compares category, count, position and size; `relaxed` the category alone, which is better
             with few normal images (section V-B).
-        image_score: `maximum` of the map, as in the paper; or the `sum` of the differences, which tells one difference
-            from several.
+        image_score: `maximum` of the map, as in the paper; the `sum` of the differences, which tells one difference
+            from several; or `gestalt`, one minus the ratio of the whole texts, to see what comparing classes is worth.
         weighting: `equal` as in the paper; or `rarity`, which counts a difference the less, the more often normal
             images differ so from each other: where parts may lie in any place, a place says nothing.
         images: The most normal images that are remembered, sampled evenly.
@@ -48,7 +48,7 @@ class TextMemoryConfig(StrictModel):
     text: str
     segments: str
     matching: Literal["strict", "relaxed"] = "strict"
-    image_score: Literal["maximum", "sum"] = "sum"
+    image_score: Literal["maximum", "sum", "gestalt"] = "sum"
     weighting: Literal["equal", "rarity"] = "rarity"
     images: int = Field(default=10_000, ge=1, le=100_000)
     map_size: int = Field(default=64, ge=1, le=2048)
@@ -104,9 +104,9 @@ class TextMemory:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores: the sum of the strengths of the differences, or the greatest of them, which is the map's maximum
-            before smoothing (0 for a normal image); maps that paint each class that differs with its strength, and
-            where a missing class ever stood; up to three reasons an image.
+            Scores: the sum of the strengths of the differences; or the greatest of them, which is the map's maximum
+            before smoothing; or how unlike the whole text is; each 0 for a text of the memory. Maps that paint each
+            class that differs with its strength, and where a missing class ever stood. Up to three reasons an image.
 
         Raises:
             FitError: The expert is not fitted.
@@ -117,9 +117,9 @@ class TextMemory:
         reasons: list[list[str]] = []
         described = zip(perception.texts[self._config.text], perception.segments[self._config.segments], strict=True)
         for row, (text, segments) in enumerate(described):
-            differences = self._differences(text)
-            strengths = [self._strength(one) for one in differences]
-            scores[row] = sum(strengths) if self._config.image_score == "sum" else max(strengths, default=0.0)
+            nearest = self._fitted().nearest(text)
+            differences = self._compare(Description.parse(text), Description.parse(self._texts[nearest.position]))
+            scores[row] = self._image_score(nearest, [self._strength(one) for one in differences])
             maps[row] = self._painted(differences, segments)
             odd = [one for one in differences if self._weight(one) >= _ODD]
             reasons.append([one.reason for one in sorted(odd, key=lambda one: -self._strength(one))[:_MOST_REASONS]])
@@ -177,9 +177,10 @@ class TextMemory:
             raise FitError(f"{self.name}: the text memory is not fitted; fit it or load a bundle first")
         return self._index
 
-    def _differences(self, text: str) -> list[Difference]:
-        nearest = Description.parse(self._texts[self._fitted().nearest(text).position])
-        return self._compare(Description.parse(text), nearest)
+    def _image_score(self, nearest: Match, strengths: Sequence[float]) -> float:
+        if self._config.image_score == "gestalt":
+            return 1.0 - nearest.ratio
+        return sum(strengths) if self._config.image_score == "sum" else max(strengths, default=0.0)
 
     def _compare(self, found: Description, normal: Description) -> list[Difference]:
         return compare_descriptions(found, normal, self._sizes, relaxed=self._config.matching == "relaxed")

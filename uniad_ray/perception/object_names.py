@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
@@ -23,6 +24,7 @@ OTHER: Final = "other"
 """Name of objects that are like none that come in regular numbers."""
 
 _MOST_OBJECTS: Final = 2000
+_DISCOVERED: Final = re.compile(r"part-[1-9]\d*")
 
 
 class PartNamerConfig(StrictModel):
@@ -46,7 +48,11 @@ class PartNamerConfig(StrictModel):
     @field_validator("names")
     @classmethod
     def _usable_and_distinct(cls, names: Mapping[str, str]) -> Mapping[str, str]:
-        check_class_names((*names.values(), OTHER))
+        unknown = sorted(name for name in names if name != OTHER and not _DISCOVERED.fullmatch(name))
+        if unknown:
+            raise ValueError(f"names has {', '.join(unknown)}; kinds are called part-1, part-2, ... or {OTHER}")
+        kept = {name for name in names.values() if _DISCOVERED.fullmatch(name)} - names.keys()
+        check_class_names((*names.values(), *kept, *([] if OTHER in names else [OTHER])))
         return names
 
 

@@ -1,39 +1,39 @@
-"""Fills in an ablation table of UniAD on an archive: fits and scores each variant once, then fuses row by row."""
+"""Fills in an ablation table of UniAD or TMUAD: fits and scores each variant once, then fuses row by row."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.manifest import ArchiveManifest, read_manifest
 from uniad_ray.archive.naming import safe_segment
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import load_config
-from uniad_ray.config.model import FitConfig, FusionConfig
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, RunError
-from uniad_ray.metrics.image import image_auroc
-from uniad_ray.metrics.metric import ANOMALY_TYPE
-from uniad_ray.pipelines.ablations import Ablation, AblationRow, ablation
-from uniad_ray.pipelines.cohorts import Cohort, cohorts
+from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES
+from uniad_ray.pipelines.ablation import Ablation, AblationRow, Paper, variant_config
+from uniad_ray.pipelines.ablation_figures import TYPES, ScoredVariant, TypeFigures, by_type, image_figures, over_fits
+from uniad_ray.pipelines.evaluate import evaluate
 from uniad_ray.pipelines.fit import fit
+from uniad_ray.pipelines.normals import FITTED_SPLITS
 from uniad_ray.pipelines.ray_session import ray_session
 from uniad_ray.pipelines.run_plan import MANIFEST_NAME, ScoreOptions
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.pipelines.score import Workers, score
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
-from uniad_ray.scoring.calibration_scores import decode_calibration_scores
-from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.pipelines.stage_costs import StageCosts, measure_stages
+from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions, tmuad_ablation
+from uniad_ray.pipelines.uniad_ablations import uniad_ablation
 
 _logger = logging.getLogger(__name__)
-
-TYPES = ("logical", "structural")
 
 
 class AblationFigures(StrictModel):
@@ -42,26 +42,29 @@ class AblationFigures(StrictModel):
     Attributes:
         row: Position in the table, from 0.
         settings: What the row has and has not, by column.
-        variant: The fit that gave the evidence.
+        variants: The fits that gave the evidence.
         experts: Experts that were fused.
-        logical: Mean image AUROC over the categories on logical anomalies, or None where there are none.
-        structural: The same on structural ones.
-        mean: Mean of the two, where both are there.
+        image: Image AUROC, mean over the fits.
+        deviation: Its standard deviation over the fits, where there are several.
+        pixel: Pixel AUROC, where the table has it.
+        milliseconds: By stage, median time of an image on one thread, where the table has it.
     """
 
     row: int
     settings: dict[str, str]
-    variant: str
+    variants: tuple[str, ...]
     experts: tuple[str, ...]
-    logical: float | None
-    structural: float | None
-    mean: float | None
+    image: TypeFigures
+    deviation: TypeFigures | None = None
+    pixel: TypeFigures | None = None
+    milliseconds: dict[str, float] | None = None
 
 
 class AblationReport(StrictModel):
     """A filled table.
 
     Attributes:
+        paper: Whose table it is.
         table: Number in the paper.
         title: What it shows.
         archive: URI of the archive.
@@ -71,6 +74,7 @@ class AblationReport(StrictModel):
         random_weights: Whether a network had random weights, so that the figures say nothing of quality.
     """
 
+    paper: Paper
     table: int
     title: str
     archive: str
@@ -85,139 +89,191 @@ def ablate(
     work: str,
     table: int,
     *,
+    paper: Paper = "uniad",
     profile: str = "embedded",
     overrides: Sequence[str] = (),
     backbones: Sequence[str] = ("resnet18",),
+    options: TmuadTableOptions | None = None,
     categories: Sequence[str] | None = None,
     device: str = "auto",
     address: str | None = None,
 ) -> AblationReport:
-    """Fits and scores what a table needs and is not there yet, fuses its rows, and writes `table-N.parquet`.
+    """Fits and scores what a table needs and is not there yet, fuses its rows, and writes `PAPER-table-N.parquet`.
 
     Args:
         archive: Root of an archive with labels.
         work: Root of the bundles and runs of all variants; the same root again fits nothing twice.
-        table: Number of the table, 4 to 9.
+        table: Number of the table: 4 to 9 of UniAD, 5 to 11 of TMUAD.
+        paper: Whose table.
         profile: Profile, or YAML file.
         overrides: Overrides of the profile for every variant.
-        backbones: Other architectures of the student, for table 4.
+        backbones: Other architectures of the student, for table 4 of UniAD.
+        options: What the tables of TMUAD leave open.
         categories: Categories; default all.
         device: `cpu`, `cuda` or `auto`.
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
         ArchiveError: The archive cannot be read.
-        ConfigError: There is no such table, or the profile lacks an expert of it.
+        ConfigError: There is no such table, the profile lacks a part of it, or it draws more images than there are.
         RunError: A category could not be fitted.
         UserError: As of `fit` and `score`.
     """
     source = Location.parse(archive)
-    read_manifest(source)  # a wrong path is said before anything starts
-    plan = ablation(table, tuple(backbones))
-    configs = {name: variant_config(plan, name, profile, overrides) for name in plan.overrides}
+    manifest = read_manifest(source)  # a wrong path is said before anything starts
+    wanted = tuple(sorted(set(categories or manifest.categories)))
+    if paper == "uniad":
+        plan = uniad_ablation(table, tuple(backbones))
+    else:
+        plan = tmuad_ablation(table, load_config(profile, overrides), wanted, options)
+    configs = {name: variant_config(plan, name, profile, overrides) for name in plan.variants}
+    for config in configs.values():
+        _check_shots(manifest, wanted, config)
     root = Location.parse(work)
+    runs = _Runs(source, manifest, root, wanted, device)
     with ray_session(address):
-        readers = {
-            name: _run(archive, _variant_root(root, name, config), config, categories, device)
-            for name, config in configs.items()
-        }
-    rows = [_figures(index, row, readers[row.variant], configs[row.variant]) for index, row in enumerate(plan.rows)]
-    path = root / f"table-{table}.parquet"
-    _write(path, rows, table)
+        scored = {}
+        for name, config in configs.items():
+            category = plan.variants[name].category
+            scored[name] = runs.variant(name, config, (category,) if category else wanted, plan.has_pixels)
+        pixels = [runs.pixels(row, scored[row.variants[0]]) if plan.has_pixels else None for row in plan.rows]
+        costs = {name: runs.costs(each) for name, each in scored.items()} if plan.has_costs else {}
+    rows = [
+        _figures(index, row, [scored[name] for name in row.variants], found, costs)
+        for index, (row, found) in enumerate(zip(plan.rows, pixels, strict=True))
+    ]
+    path = root / f"{paper}-table-{table}.parquet"
+    _write(path, rows, plan)
     return AblationReport(
+        paper=paper,
         table=table,
         title=plan.title,
         archive=source.uri,
-        categories=tuple(sorted(next(iter(readers.values())).manifest.categories)),
+        categories=wanted,
         rows=tuple(rows),
         path=path.uri,
-        random_weights=any(reader.manifest.random_weights for reader in readers.values()),
+        random_weights=any(each.reader.manifest.random_weights for each in scored.values()),
     )
 
 
-def variant_config(plan: Ablation, variant: str, profile: str, overrides: Sequence[str]) -> FitConfig:
-    """The configuration of one variant of a table.
+def _check_shots(manifest: ArchiveManifest, categories: Sequence[str], config: FitConfig) -> None:
+    """Refuses a draw of more normal images than a category has.
 
     Raises:
-        ConfigError: The profile lacks an expert of the table, or an override does not fit it.
+        ConfigError: There are fewer.
     """
-    config = load_config(profile, [*overrides, *plan.overrides[variant]])
-    experts = plan.experts_of(variant)
-    missing = sorted(set(experts) - set(config.experts))
-    if missing:
-        raise ConfigError(f"profile {profile}: table {plan.table} needs the experts {', '.join(missing)}")
-    chosen = [f"expert_sets.ablation=[{', '.join(experts)}]", "expert_set=ablation"]
-    return load_config(profile, [*overrides, *plan.overrides[variant], *chosen])
+    most = config.normal_images.most or 0
+    for category in categories:
+        labels = manifest.categories[category].labels if category in manifest.categories else {}
+        there = sum(labels.get(f"{split}/normal", 0) for split in FITTED_SPLITS) or labels.get("archive/normal", 0)
+        if there < most:
+            raise ConfigError(f"category {category!r} has {there} normal images, fewer than {most} to draw; --shots")
 
 
-def _variant_root(work: Location, variant: str, config: FitConfig) -> Location:
-    """Where a variant's bundles and run are; another configuration goes elsewhere."""
-    digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()[:8]
-    return work / f"variants/{safe_segment(variant)}-{digest}"
+@dataclass(frozen=True)
+class _Runs:
+    """Fits and scores what is not there yet."""
+
+    archive: Location
+    manifest: ArchiveManifest
+    work: Location
+    categories: Sequence[str]
+    device: str
+
+    def variant(self, name: str, config: FitConfig, categories: Sequence[str], with_maps: bool) -> ScoredVariant:
+        """Fits and scores one variant, or finds it done; another configuration goes elsewhere."""
+        digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()[:8]
+        root = self.work / f"variants/{safe_segment(name)}-{digest}"
+        # Where a gate leaves experts out of the score, rows may want them.
+        experts = config.chosen_experts if config.chosen_fusion.gate is not None else None
+        options = ScoreOptions(maps="all" if with_maps else "none", experts=experts)
+        if not (root / "run" / MANIFEST_NAME).exists():
+            _logger.info("fitting variant %s", root.name)
+            report = fit(
+                self.archive.uri,
+                (root / "bundles").uri,
+                config,
+                categories=categories,
+                device=self.device,
+                accept_unusual=True,
+                checkpoints=(self.work / "checkpoints").uri,
+            )
+            if report.failed:
+                reasons = "; ".join(f"{category}: {reason}" for category, reason in report.failed.items())
+                raise RunError(f"variant {root.name}: {reasons}")
+        return ScoredVariant(root, config, self._score(root, "run", categories, options))
+
+    def pixels(self, row: AblationRow, scored: ScoredVariant) -> TypeFigures:
+        """Pixel AUROC of the experts of one row, from a run of theirs."""
+        reader = scored.reader
+        if set(row.experts) != set(scored.config.chosen_experts):
+            options = ScoreOptions(experts=row.experts)
+            reader = self._score(scored.root, f"run-{'-'.join(row.experts)}", self.categories, options)
+        found: dict[str, list[float]] = {name: [] for name in TYPES}
+        for entry in evaluate(reader.location.uri, resamples=0).metrics:
+            of_type = entry.group == ANOMALY_TYPE and entry.name in TYPES and entry.category != MEAN_OF_CATEGORIES
+            if of_type and entry.metric == "pixel_auroc" and entry.expert is None and entry.value is not None:
+                found[entry.name].append(entry.value)
+        return by_type(found)
+
+    def costs(self, scored: ScoredVariant) -> StageCosts:
+        """Times of the stages, on the bundle of the first category of a variant."""
+        category = min(scored.reader.manifest.categories)
+        return measure_stages(self.archive, scored.reader.manifest.plan, category)
+
+    def _score(self, root: Location, name: str, categories: Sequence[str], options: ScoreOptions) -> RunReader:
+        run = root / name
+        if not (run / MANIFEST_NAME).exists():
+            labels = [self.manifest.categories[category].labels for category in categories]
+            is_tested = all(any(key.startswith("test/") for key in each) for each in labels)
+            chosen = {"categories": tuple(categories), "splits": ("test",) if is_tested else None}
+            score(
+                self.archive.uri,
+                (root / "bundles").uri,
+                run.uri,
+                options=options.model_copy(update=chosen),
+                workers=Workers(device=self.device),
+            )
+        return RunReader(run)
 
 
-def _run(archive: str, root: Location, config: FitConfig, categories: Sequence[str] | None, device: str) -> RunReader:
-    """Fits and scores one variant, or finds it done."""
-    bundles, run = root / "bundles", root / "run"
-    if not (run / MANIFEST_NAME).exists():
-        _logger.info("fitting variant %s", root.name)
-        report = fit(archive, bundles.uri, config, categories=categories, device=device, accept_unusual=True)
-        if report.failed:
-            reasons = "; ".join(f"{category}: {reason}" for category, reason in report.failed.items())
-            raise RunError(f"variant {root.name}: {reasons}")
-        options = ScoreOptions(maps="none", categories=tuple(categories) if categories else None)
-        score(archive, bundles.uri, run.uri, options=options, workers=Workers(device=device))
-    return RunReader(run)
-
-
-def _figures(index: int, row: AblationRow, reader: RunReader, config: FitConfig) -> AblationFigures:
-    values: dict[str, list[float]] = {name: [] for name in TYPES}
-    store = BundleStore(reader.manifest.plan.bundle_root)
-    for cohort in cohorts(reader):
-        bundle = store.load(cohort.category, reader.manifest.plan.bundles[cohort.category].version)
-        held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
-        rule = config.fusion if row.is_weighted else FusionConfig(groups=config.fusion.groups)
-        fusion = Fusion.fit(rule, {name: held_out[name] for name in row.experts})
-        calibrations = bundle.manifest.calibration.experts
-        raw = {
-            name: cohort.experts[name] * calibrations[name].deviation + calibrations[name].mean for name in row.experts
-        }
-        for name, value in _auroc_by_type(cohort, fusion.fuse_scores(raw)).items():
-            values[name].append(value)
-    logical, structural = (float(np.mean(values[name])) if values[name] else None for name in TYPES)
+def _figures(
+    index: int,
+    row: AblationRow,
+    scored: Sequence[ScoredVariant],
+    pixel: TypeFigures | None,
+    costs: Mapping[str, StageCosts],
+) -> AblationFigures:
+    found = [image_figures(row, each) for each in scored]
+    experts = (*row.experts, *row.plugged_in) or scored[0].config.chosen_experts
     return AblationFigures(
         row=index,
         settings=dict(row.settings),
-        variant=row.variant,
-        experts=row.experts,
-        logical=logical,
-        structural=structural,
-        mean=(logical + structural) / 2 if logical is not None and structural is not None else None,
+        variants=row.variants,
+        experts=experts,
+        image=over_fits(found, np.mean),
+        deviation=over_fits(found, lambda values: np.std(values, ddof=1)) if len(found) > 1 else None,
+        pixel=pixel,
+        milliseconds=costs[row.variants[0]].of(experts) if costs else None,
     )
 
 
-def _auroc_by_type(cohort: Cohort, scores: np.ndarray) -> dict[str, float]:
-    found = {}
-    for group in cohort.groups():
-        if group.group == ANOMALY_TYPE and group.name in TYPES:
-            value = image_auroc(cohort.anomalous[group.members], scores[group.members])
-            if value is not None:
-                found[group.name] = value
-    return found
-
-
-def _write(path: Location, rows: Sequence[AblationFigures], number: int) -> None:
+def _write(path: Location, rows: Sequence[AblationFigures], plan: Ablation) -> None:
     schema = dataset_schema("ablation")
-    table = schema.table(
-        {
-            "table": [number] * len(rows),
-            "row": [row.row for row in rows],
-            "settings": [[{"name": name, "value": value} for name, value in row.settings.items()] for row in rows],
-            "variant": [row.variant for row in rows],
-            "experts": [list(row.experts) for row in rows],
-            "logical": [row.logical for row in rows],
-            "structural": [row.structural for row in rows],
-            "mean": [row.mean for row in rows],
-        }
-    )
-    path.write_bytes(encode_table(schema, table))
+    columns: dict[str, list[Any]] = {
+        "paper": [plan.paper] * len(rows),
+        "table": [plan.table] * len(rows),
+        "row": [row.row for row in rows],
+        "settings": [[{"name": name, "value": value} for name, value in row.settings.items()] for row in rows],
+        "variants": [list(row.variants) for row in rows],
+        "experts": [list(row.experts) for row in rows],
+        "milliseconds": [
+            row.milliseconds and [{"stage": stage, "value": value} for stage, value in row.milliseconds.items()]
+            for row in rows
+        ],
+    }
+    for prefix, kind in (("", "image"), ("deviation_", "deviation"), ("pixel_", "pixel")):
+        for name in TypeFigures.model_fields:
+            figures = [getattr(row, kind) for row in rows]
+            columns[prefix + name] = [each and getattr(each, name) for each in figures]
+    path.write_bytes(encode_table(schema, schema.table(columns)))

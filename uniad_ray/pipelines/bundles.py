@@ -20,7 +20,7 @@ class BundleVersion(StrictModel):
         profile: Name of its profile.
         experts: Its experts.
         fit_images: Normal images in the fit.
-        calibration: `holdout`, `cross_fit` or `validation_split`.
+        calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         threshold: Threshold on the calibrated scale.
         digest: sha256 of its manifest.
         bytes: Size of its files.

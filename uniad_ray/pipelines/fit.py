@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.model import FitConfig
+from uniad_ray.config.model import FitConfig, NormalImagesConfig
 from uniad_ray.errors import FitError, UserError
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
@@ -36,7 +36,7 @@ class FittedBundle(StrictModel):
         category: Category.
         version: Version of the bundle.
         digest: sha256 of its manifest.
-        method: How it was calibrated: `holdout`, `cross_fit` or `validation_split`.
+        method: How it was calibrated: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         fit_images: Normal images in the fit.
         held_out_images: Held-out scores behind the threshold.
         threshold: Threshold on the calibrated scale.
@@ -124,7 +124,7 @@ def fit(
 
         sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
-    totals = {name: sum(n for key, n in manifest.categories[name].labels.items() if key in _NORMALS) for name in wanted}
+    totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
         jobs, failed = plan_training(source.uri, wanted, config, where, cluster.cpu_share)
@@ -162,6 +162,13 @@ def fit(
 
 
 _NORMALS = ("train/normal", "validation/normal")
+
+
+def _images_to_perceive(labels: Mapping[str, int], choice: NormalImagesConfig) -> int:
+    """Normal images of a category that are taken, with their altered copies, if they are all different."""
+    there = sum(count for key, count in labels.items() if key in _NORMALS)
+    taken = min(there, choice.most or there)
+    return taken and taken * (1 + choice.copies_of_each(taken))
 
 
 def _fit_in_parallel(
@@ -243,7 +250,7 @@ def _fit_one(
     chosen = choose_device(device)
     source = Location.parse(archive)
     manifest = read_manifest(source)
-    normals = ArchiveNormals(source, manifest, category, config.input_size)
+    normals = ArchiveNormals(source, manifest, category, config.input_size, config.normal_images)
     recomputed: set[str] = set()
 
     def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
@@ -259,11 +266,13 @@ def _fit_one(
             where=where,
             train=find_trained(category, normals.rows, states),
             on_perceived=lambda images: counter.add.remote(images),
-            find_stored=None if sidecar is None else find_stored,
+            find_stored=None if sidecar is None or normals.has_copies else find_stored,
         )
+    images = sum(row.copy_of is None for row in normals.rows)
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},
-        "normal_images": len(normals.rows),
+        "normal_images": images,
+        "altered_copies": len(normals.rows) - images,
         "skipped": dict(sorted(normals.skipped.items())),
         "perceivers": dict(fitted.perceivers),
     }

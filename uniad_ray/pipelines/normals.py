@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from uniad_ray.archive.images import ImageLimits, decode_image
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import read_chunk
+from uniad_ray.config.model import NormalImagesConfig
 from uniad_ray.errors import FitError, ImageError
+from uniad_ray.scoring.altered_copies import altered, copies_of
 from uniad_ray.scoring.perceptions import NormalImage
 
 FITTED_SPLITS = ("train", "validation")
@@ -24,12 +27,26 @@ class ArchiveNormals:
     """Normal images of one category: those of its train and validation splits, or of `archive` where it has none.
 
     Attributes:
-        rows: The images in the archive's order.
+        rows: The images in the archive's order; where they are few, altered copies of them follow.
         skipped: Reason by source URI of images that could not be decoded when they were read.
     """
 
-    def __init__(self, archive: Location, manifest: ArchiveManifest, category: str, input_size: int) -> None:
+    def __init__(
+        self,
+        archive: Location,
+        manifest: ArchiveManifest,
+        category: str,
+        input_size: int,
+        choice: NormalImagesConfig | None = None,
+    ) -> None:
         """Reads keys and labels; no pixels yet.
+
+        Args:
+            archive: The archive.
+            manifest: Its manifest.
+            category: Category.
+            input_size: Side of the square that images are resized to, pixels.
+            choice: Which images are taken and whether they are copied; default takes all as they are.
 
         Raises:
             FitError: The category has no normal images.
@@ -44,9 +61,21 @@ class ArchiveNormals:
                 f"{archive}: category {category!r} has no normal images to fit on; ingest some under train/good, "
                 "or a plain folder with --label normal"
             )
-        self.rows: Sequence[NormalImage] = [row for row, _, _ in found]
-        self._places = [(chunk, position) for _, chunk, position in found]
+        places = {row: (chunk, position) for row, chunk, position in found}
+        images = list(places)
+        copies: list[NormalImage] = []
+        if choice is not None:
+            images = _drawn(images, choice)
+            copies = copies_of(images, choice.copies_of_each(len({row.image_id for row in images})))
+        originals = {row.row_key: row for row in images}
+        self.rows: Sequence[NormalImage] = [*images, *copies]
+        self._places = [places[originals[row.copy_of or row.row_key]] for row in self.rows]
         self._cached: tuple[Chunk, pa.Table] | None = None
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether there are altered copies, of which no sidecar knows."""
+        return any(row.copy_of is not None for row in self.rows)
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decodes images; one that cannot be decoded is left out and noted in `skipped`."""
@@ -60,7 +89,8 @@ class ArchiveNormals:
             except ImageError as error:
                 self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
             else:
-                yield index, image
+                row = self.rows[index]
+                yield index, image if row.copy_of is None else altered(image, row.row_key)
 
     def by_source_uri(self, notes: Mapping[str, str]) -> dict[str, str]:
         """Turns notes by row key into notes by source URI, for people."""
@@ -106,3 +136,13 @@ class ArchiveNormals:
         if self._cached is None or self._cached[0] != chunk:
             self._cached = (chunk, read_chunk(self._archive, chunk, columns=["image", "source_uri"]))
         return self._cached[1]
+
+
+def _drawn(rows: Sequence[NormalImage], choice: NormalImagesConfig) -> list[NormalImage]:
+    """At most so many different images, by hash; a larger draw of the same number holds the smaller one."""
+    if choice.most is None:
+        return list(rows)
+    different = {row.image_id: row for row in reversed(rows)}
+    order = sorted(different.values(), key=lambda row: hashlib.sha256(f"{choice.draw} {row.row_key}".encode()).digest())
+    chosen = {row.row_key for row in order[: choice.most]}
+    return [row for row in rows if row.row_key in chosen]

@@ -112,6 +112,6 @@ def _rounds(archive: str, category: str, config: FitConfig) -> list[tuple[str, .
     from uniad_ray.scoring.splits import split_normals
 
     source = Location.parse(archive)
-    normals = ArchiveNormals(source, read_manifest(source), category, config.input_size)
+    normals = ArchiveNormals(source, read_manifest(source), category, config.input_size, config.normal_images)
     split = split_normals(normals.rows, config.calibration)
     return [tuple(normals.rows[index].row_key for index in indices) for indices in split.rounds]

@@ -253,7 +253,7 @@ def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int,
 
     source = Location.parse(task.archive)
     manifest = read_manifest(source)
-    normals = ArchiveNormals(source, manifest, job.category, task.config.input_size)
+    normals = ArchiveNormals(source, manifest, job.category, task.config.input_size, task.config.normal_images)
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
@@ -265,7 +265,7 @@ def _train(task: _Task, job: TrainingJob, group: Any, device: str) -> tuple[int,
     batch = config.training.batch_size
 
     stored = None
-    if task.sidecar is not None:
+    if task.sidecar is not None and not normals.has_copies:
         stored = fields_of_normals(
             task.sidecar, manifest.digest, job.category, normals.rows, teachers, task.config.input_size
         )

@@ -85,7 +85,7 @@ class Lineage(StrictModel):
         archive_digest: Digest of that archive's content.
         fit_images: Normal images in the fit.
         held_out_images: Held-out scores behind calibration and threshold.
-        calibration: `holdout`, `cross_fit` or `validation_split`.
+        calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         false_positive_rate: Share of normal images that the bundle's own threshold may call anomalous.
         threshold_method: `empirical` or `gaussian_tail`; of the bundle's own threshold.
         networks: Networks it perceives with.

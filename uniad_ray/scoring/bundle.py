@@ -48,7 +48,7 @@ class CalibrationRecord(StrictModel):
     """How a bundle was calibrated.
 
     Attributes:
-        method: `holdout`, `cross_fit` or `validation_split`.
+        method: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         fit_images: Normal images the stored experts were fitted on.
         held_out_images: Held-out scores behind mean, deviation and threshold.
         experts: Mean and deviation by expert.

@@ -159,7 +159,7 @@ def fit_category(
     scores = np.concatenate(fused) if fused else fusion.fuse_scores(raw)
     record = CalibrationRecord(
         method=split.method,
-        fit_images=len(split.final),
+        fit_images=sum(images.rows[index].copy_of is None for index in split.final),
         held_out_images=len(row_keys),
         experts=fusion.experts,
         terms=fusion.terms,
@@ -167,11 +167,12 @@ def fit_category(
         gate=decision,
     )
     image_ids = {row.row_key: row.image_id for row in images.rows}
+    copies = {row.row_key for row in images.rows if row.copy_of is not None}
     calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
     files[CALIBRATION_SCORES] = encode_calibration_scores(
         row_keys, [image_ids[key] for key in row_keys], raw, calibrated, scores
     )
-    return FittedCategory(config, record, lineage, files, unusual.find())
+    return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies))
 
 
 @dataclass(frozen=True)

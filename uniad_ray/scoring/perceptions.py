@@ -31,12 +31,14 @@ class NormalImage:
         image_id: sha256 of the encoded image.
         split: Split in the archive.
         chunk: Name of the chunk it is stored in; images of one chunk are quickest read together.
+        copy_of: Key of the image that it is an altered copy of; None for an image of the archive.
     """
 
     row_key: str
     image_id: str
     split: str
     chunk: str = ""
+    copy_of: str | None = None
 
 
 class NormalImages(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.base import StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
+from uniad_ray.scoring.stage_times import StageTimes, time_stages
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Scorer:
         """
         perception = self.pipeline.perceive(row_keys, images, self._wanted, stored)
         return {name: expert.score(perception) for name, expert in self._experts.items()}
+
+    def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
+        """Takes the time of every perceiver and expert, see `stage_times.time_stages`."""
+        return time_stages(self.pipeline, self._experts, images)
 
     def score(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None

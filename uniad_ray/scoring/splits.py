@@ -15,7 +15,7 @@ class FitSplit:
     """How the normal images of a category are used.
 
     Attributes:
-        method: `holdout`, `cross_fit` or `validation_split`.
+        method: `holdout`, `cross_fit`, `validation_split`, or `altered_copies` of a single image.
         folds: Rounds of fitting and calibrating.
         final: Indices of the images that the stored experts are fitted on.
     """
@@ -36,11 +36,36 @@ def split_normals(rows: Sequence[NormalImage], config: CalibrationConfig) -> Fit
 
     With `min_images` or more, a share is held out by hash and the experts are fitted on the rest. With fewer, every
     part is held out once (cross-fitting) and the experts are then fitted on all. A source's own validation split is
-    used instead of either where it is large enough.
+    used instead of either where it is large enough. Altered copies are fitted together with their image and never held
+    out, but for those of a single image.
+
+    Args:
+        rows: The images, and after them the altered copies of those, if there are any.
+        config: How much is held out.
 
     Raises:
-        FitError: Fewer than two distinct images.
+        FitError: Fewer than two distinct images, copies included.
     """
+    images = [row for row in rows if row.copy_of is None]
+    copies: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.copy_of is not None:
+            copies.setdefault(row.copy_of, []).append(index)
+    if copies and len(images) == 1:
+        (own,) = copies.values()
+        fold = Fold((0, *own[: len(own) // 2]), tuple(own[len(own) // 2 :]))
+        return FitSplit("altered_copies", [fold], fold.fit)
+
+    def with_copies(indices: Sequence[int]) -> tuple[int, ...]:
+        return (*indices, *(copy for index in indices for copy in copies.get(rows[index].row_key, ())))
+
+    split = _split_images(images, config)
+    folds = [Fold(with_copies(fold.fit), fold.calibrate) for fold in split.folds]
+    return FitSplit(split.method, folds, with_copies(split.final))
+
+
+def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
+    """Splits images of which none is a copy."""
     image_ids = [row.image_id for row in rows]
     validation = [index for index, row in enumerate(rows) if row.split == "validation"]
     rest = [index for index, row in enumerate(rows) if row.split != "validation"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -34,14 +34,17 @@ class UnusualImages:
             if flat[index]:
                 self._plain.add(key)
 
-    def find(self) -> dict[str, str]:
+    def find(self, left_out: Collection[str] = ()) -> dict[str, str]:
         """What is unusual, by row key: images of one colour, and images far from all others.
 
         An image is far if the distance of its descriptor from the median descriptor is more than ten deviations above
         the median distance, both taken robustly, so that up to half of the images may be foreign.
+
+        Args:
+            left_out: Keys of images that are not looked at.
         """
-        found = dict.fromkeys(self._plain, "is of one colour throughout")
-        keys = sorted(self._descriptors.keys() - self._plain)
+        found = dict.fromkeys(self._plain.difference(left_out), "is of one colour throughout")
+        keys = sorted(self._descriptors.keys() - self._plain - set(left_out))
         if len(keys) >= MIN_IMAGES:
             distances = _distances([self._descriptors[key] for key in keys])
             middle = float(np.median(distances))
