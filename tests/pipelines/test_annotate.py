@@ -92,13 +92,10 @@ def test_without_bundles_what_learns_nothing_is_stored(factory: Factory) -> None
 
 
 def test_with_bundles_what_is_learned_is_stored_too(factory: Factory) -> None:
-    assert factory.sidecar.fields == {
-        "trays": {
-            "features": ("pyramid/level2", "pyramid/level3"),
-            "segments": ("object_features/vectors", "objects/segments", "segmenter/segments"),
-            "descriptions": ("object_description/text",),
-        }
-    }
+    fields = factory.sidecar.fields["trays"]
+    assert fields["features"] == ("pyramid/level2", "pyramid/level3")
+    assert {"segmenter/segments", "object_features/vectors", "objects/segments"} <= set(fields["segments"])
+    assert fields["descriptions"] == ("object_description/text",)
 
 
 def test_rows_are_those_of_the_archive_and_speak_for_themselves(factory: Factory) -> None:

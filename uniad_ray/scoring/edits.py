@@ -1,7 +1,8 @@
 """Edits that make a normal image anomalous, so that experts can be judged without a single label.
 
-Two independent ways: object edits take, double, move or exchange what a segmenter found; blind edits know of no
-segmentation, so that experts which share the segmenter's view of the image are not flattered.
+Two independent ways: object edits take, double, move or exchange what a segmenter found, or replace it by its like from
+another image; blind edits know of no segmentation, so that experts which share the segmenter's view of the image are
+not flattered.
 """
 
 from __future__ import annotations
@@ -145,6 +146,25 @@ def _exchange(view: NormalView, others: Sequence[NormalView], rng: np.random.Gen
     return _pasted(_without(view.image, masks[first], others), view.image, second, (shift[0], shift[1]))
 
 
+def _foreign_object(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
+    """An object of another image takes the place of one of its class: right by itself, wrong together with the rest."""
+    masks = _masks(view)
+    if not len(masks) or view.segments is None or not view.segments.names:
+        return None
+    number = int(rng.integers(len(masks)))
+    name = view.segments.names[number]
+    for position in rng.permutation(len(others)):
+        other = others[int(position)]
+        names = other.segments.names if other.segments is not None else ()
+        alike = [row for row, other_name in enumerate(names) if other_name == name]
+        if alike and other.image.shape == view.image.shape:
+            foreign = _masks(other)[alike[int(rng.integers(len(alike)))]]
+            here, there = (np.argwhere(mask).mean(axis=0) for mask in (masks[number], foreign))
+            down, across = (round(step) for step in here - there)
+            return _pasted(_without(view.image, masks[number], others), other.image, foreign, (down, across))
+    return None
+
+
 def _cells(image: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Two different cells of a grid of two to four rows and columns, of equal size."""
     count = int(rng.integers(2, 5))
@@ -256,6 +276,7 @@ _EDITS: Final[Mapping[str, _Edit]] = {
     "duplicate": _Edit("objects", _duplicate),
     "move": _Edit("objects", _move),
     "exchange": _Edit("objects", _exchange),
+    "foreign_object": _Edit("objects", _foreign_object),
     "copy_cell": _Edit("layout", _copy_cell),
     "swap_cells": _Edit("layout", _swap_cells),
     "foreign_cell": _Edit("layout", _foreign_cell),

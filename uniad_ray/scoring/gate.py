@@ -6,7 +6,7 @@ earn their place by telling edited from normal images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -25,8 +25,8 @@ class GatedExpert(StrictModel):
     Attributes:
         weight: Weight in the fused score; 0 where the expert takes no part.
         auroc: By family of edits, how well the expert alone tells them from normal images; 0.5 is chance.
-        gain: What it adds to the AUROC of those that take part already, on the edits that it is judged by: when it was
-            taken in, or else at the end; None for one of the base.
+        gain: What it adds to the AUROC of the base and of the better experts of its kind that take part, on the edits
+            that it is judged by; None for one of the base.
     """
 
     weight: float
@@ -73,8 +73,9 @@ def choose_experts(
 ) -> GateRecord:
     """Chooses experts and weights.
 
-    Experts of structural and of logical anomalies are chosen apart from each other. An edit of the arrangement leaves
-    seams: a structural expert finds those, and would make the logical ones look as if they were not needed.
+    The expert that is best alone comes first, and each takes part if it adds enough to those before it. Experts of
+    structural and of logical anomalies are chosen apart from each other: an edit of the arrangement leaves seams, which
+    a structural expert finds, and would make the logical ones look as if they were not needed.
 
     Args:
         config: The fusion, whose rule is used.
@@ -101,16 +102,21 @@ def choose_experts(
 
     base = dict.fromkeys(gate.base, 1.0)
     chosen = dict(base)
+    alone = {
+        name: _aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}) for name, scores in normal.items()
+    }
     gains: dict[str, float] = {}
     for candidates, families in ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout"))):
-
-        def judged(weights: Mapping[str, float], families: Collection[str] = families) -> float:
-            values = [value for family, value in aurocs({**base, **weights}).items() if family in families]
-            return float(np.mean(values)) if values else 0.5
-
-        weights, found = _choose(candidates, gate.weights, gate.least_gain, judged)
-        chosen |= weights
-        gains |= found
+        together = dict(base)
+        for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
+            reached = _mean(aurocs(together), families)
+            trials = {weight: _mean(aurocs({**together, name: weight}), families) for weight in gate.weights}
+            # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
+            best = max(trials, key=lambda weight: (trials[weight], weight))
+            gains[name] = trials[best] - reached
+            if gains[name] >= gate.least_gain:
+                together[name] = best
+        chosen |= together
     return GateRecord(
         edits={edit: len(next(iter(raw.values()))) for edit, raw in edited.items()},
         normal_images=len(next(iter(normal.values()))),
@@ -120,46 +126,23 @@ def choose_experts(
         experts={
             name: GatedExpert(
                 weight=chosen.get(name, 0.0),
-                auroc=_aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}),
+                auroc=alone[name],
                 gain=gains.get(name),
             )
-            for name, scores in normal.items()
+            for name in normal
         },
     )
-
-
-def _choose(
-    candidates: Sequence[str],
-    weights: Sequence[float],
-    least_gain: float,
-    judged: Callable[[Mapping[str, float]], float],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Adds the candidate that helps most, again and again, as long as one helps enough.
-
-    Returns:
-        The weights of those that were added; and the gain of each candidate.
-    """
-    chosen: dict[str, float] = {}
-    gains: dict[str, float] = {}
-    reached = judged(chosen)
-    while left := [name for name in candidates if name not in chosen]:
-        best_of = {}
-        for name in left:
-            trials = {weight: judged({**chosen, name: weight}) for weight in weights}
-            # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
-            best_of[name] = max(trials, key=lambda weight: (trials[weight], weight))
-            gains[name] = trials[best_of[name]] - reached
-        best = max(left, key=lambda name: gains[name])
-        if gains[best] < least_gain:
-            break
-        chosen[best] = best_of[best]
-        reached += gains[best]
-    return chosen, gains
 
 
 def gated(config: FusionConfig, record: GateRecord | None) -> FusionConfig:
     """The fusion with the weights that a gate chose, if there was one."""
     return config if record is None else config.model_copy(update={"weights": record.weights})
+
+
+def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:
+    """Mean over some families of edits; that of chance where there were no such edits."""
+    values = [value for family, value in aurocs.items() if family in families]
+    return float(np.mean(values)) if values else 0.5
 
 
 def _aurocs(normal: FloatArray, edited: Mapping[str, FloatArray]) -> dict[str, float]:

@@ -28,7 +28,7 @@ def view(*objects: tuple[np.ndarray, np.ndarray, str]) -> NormalView:
 
 
 TWO = view((square(6, 6), RED, "bolt"), (square(40, 40), GREEN, "nut"))
-OTHER = view((square(6, 40), RED, "bolt"))
+OTHER = view((square(6, 40), RED, "bolt"), (square(40, 6), GREEN, "nut"))
 EMPTY = view()
 
 
@@ -76,6 +76,17 @@ def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
     assert sum(counted("duplicate")) >= 2.6
     assert min(counted("exchange")) == 0.0
     assert max(counted("exchange")) >= 1.6
+
+
+def test_an_object_is_replaced_by_one_of_its_class_from_another_image() -> None:
+    blue = np.array([10, 10, 200], dtype=np.uint8)
+    other = view((square(30, 10), blue, "bolt"))
+    edited = edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "bolt")), [EMPTY, other], seed=0)
+    assert edited is not None
+    assert pixels_of(edited, RED) == 0
+    assert pixels_of(edited, blue) / 144 >= 0.6
+    np.testing.assert_allclose(np.argwhere(edited[..., 2] > 150).mean(axis=0), [11.5, 11.5], atol=1.0)
+    assert edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "nut")), [EMPTY, other], seed=0) is None
 
 
 def test_where_an_object_is_erased_another_image_shows_the_background() -> None:

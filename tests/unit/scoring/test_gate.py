@@ -52,6 +52,13 @@ def test_a_structural_expert_is_not_judged_by_the_arrangement() -> None:
     assert record.weights["grain"] == 0.0
 
 
+def test_of_two_that_know_the_same_the_one_that_is_better_alone_takes_part() -> None:
+    almost = HIGH.copy()
+    almost[:6] = -9.0
+    record = choose_experts(CONFIG, GATE, NORMAL, {"erase": scores(noise=HIGH, count=almost)})
+    assert record.weights == {"base": 1.0, "grain": 0.0, "count": 0.0, "noise": 1.0}
+
+
 def test_objects_and_layout_count_the_same_however_many_edits_they_have() -> None:
     """By hand: the base finds nothing, `count` all of one family and nothing of the other."""
     flat = {name: np.arange(4.0) for name in ("base", "grain", "count", "noise")}
