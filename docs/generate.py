@@ -50,7 +50,7 @@ PATHS = {
     "run_manifest": "`RUN/manifest.json`",
     "metric": "`RUN/evaluation/metrics.parquet`",
     "report": "`RUN/report/report.json`",
-    "ablation": "`WORK/table-<number>.parquet`",
+    "ablation": "`WORK/<paper>-table-<number>.parquet`",
 }
 """Where the files of each schema lie, in the order in which they come to be."""
 

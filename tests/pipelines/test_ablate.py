@@ -1,4 +1,4 @@
-"""An ablation table from an archive, and a fit with a student, on a tiny category."""
+"""Ablation tables from an archive, with and without a student, on a tiny category."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniad_ray.archive.scenes import SceneConfig
+from uniad_ray.errors import ConfigError
 from uniad_ray.pipelines.ablate import ablate
+from uniad_ray.pipelines.ablation_figures import TypeFigures
+from uniad_ray.pipelines.evaluate import evaluate
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.pipelines.scenes import write_scenes
+from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions
 from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.text import ablated
 
 SMALL = [
     "input_size=128",
@@ -44,21 +49,14 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     table = pq.read_table(report.path).to_pylist()
     assert [entry["experts"] for entry in table] == [list(row.experts) for row in report.rows]
     for row, entry in zip(report.rows, table, strict=True):
-        assert (row.logical, row.structural, row.mean) == (entry["logical"], entry["structural"], entry["mean"])
-        assert row.mean == pytest.approx((row.logical + row.structural) / 2)  # type: ignore[operator]
+        assert row.image == TypeFigures(**{name: entry[name] for name in TypeFigures.model_fields})
+        assert row.image.mean == pytest.approx((row.image.logical + row.image.structural) / 2)  # type: ignore[operator]
+        assert (row.deviation, entry["deviation_mean"], row.pixel, row.milliseconds) == (None, None, None, None)
 
     # The row of all experts is what the run itself says, since it fused them in the same way.
     (variant,) = (tmp_path / "work/variants").iterdir()
-    from uniad_ray.pipelines.evaluate import evaluate
-
-    metrics = evaluate(str(variant / "run"), resamples=0).metrics
-    own = {
-        entry.name: entry.value
-        for entry in metrics
-        if (entry.metric, entry.group, entry.expert) == ("image_auroc", "anomaly_type", None)
-    }
-    assert report.rows[-1].logical == pytest.approx(own["logical"])
-    assert report.rows[-1].structural == pytest.approx(own["structural"])
+    own = of_run(variant / "run", "image_auroc")
+    assert (report.rows[-1].image.logical, report.rows[-1].image.structural) == pytest.approx(own)
 
     # Another table of the same evidence fits and scores nothing again.
     manifest = (variant / "run/manifest.json").stat().st_mtime_ns
@@ -74,4 +72,61 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     )
     assert RunReader(str(variant / "run")).manifest.weights["trays"]["student"]["training"]["iterations"] == 4
     assert json.dumps(manifest_of.lineage["perceivers"]["student"])
-    assert any((variant / "bundles/.checkpoints").rglob("*.parquet"))
+    assert any((tmp_path / "work/checkpoints").rglob("*.parquet"))
+
+
+def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(archive: str, tmp_path: Path) -> None:
+    report = ablate(archive, str(tmp_path / "work"), 5, paper="tmuad", overrides=SMALL)
+    folders = {path.name.rpartition("-")[0]: path for path in (tmp_path / "work/variants").iterdir()}
+    assert set(folders) == {"whole", "paper"}
+    runs = [
+        folders["whole"] / "run-text_memory",
+        folders["whole"] / "run-object",
+        folders["whole"] / "run-patch",
+        folders["whole"] / "run-object-patch",
+        folders["whole"] / "run",
+        folders["paper"] / "run",
+    ]
+    for row, run in zip(report.rows, runs, strict=True):
+        assert row.pixel is not None
+        for figures, metric in ((row.image, "image_auroc"), (row.pixel, "pixel_auroc")):
+            assert (figures.logical, figures.structural) == pytest.approx(of_run(run, metric)), run
+    # Training images are not scored: no figure is about them.
+    assert set(RunReader(str(runs[0])).scores(["split"]).column("split").to_pylist()) == {"test"}
+    assert "pixel structural" in ablated(report)
+
+
+def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Path) -> None:
+    work, options = str(tmp_path / "work"), TmuadTableOptions(shots=(1, 2), draws=2)
+    report = ablate(archive, work, 10, paper="tmuad", overrides=SMALL, options=options)
+    assert {row.settings["shots"] for row in report.rows} == {"1", "2"}
+    assert all(row.deviation is not None and row.deviation.mean is not None for row in report.rows)
+    for folder in (tmp_path / "work/variants").iterdir():
+        (manifest,) = BundleStore(str(folder / "bundles")).versions("trays")
+        shots = int(folder.name.partition("-")[0])
+        assert manifest.calibration.fit_images == manifest.lineage["normal_images"] == shots
+        assert manifest.calibration.method == ("altered_copies" if shots == 1 else "cross_fit")
+    with pytest.raises(ConfigError, match="has 24 normal images, fewer than 99 to draw"):
+        ablate(archive, work, 10, paper="tmuad", options=TmuadTableOptions(shots=(99,)))
+
+    costs = ablate(archive, work, 11, paper="tmuad", overrides=SMALL)
+    for row in costs.rows:
+        assert row.milliseconds is not None
+        assert all(value > 0 for value in row.milliseconds.values())
+        assert ("perceiver segmenter" in row.milliseconds) == (row.settings["experts"] == "TMUAD")
+        assert f"expert {row.experts[-1]}" in row.milliseconds
+    stored = pq.read_table(costs.path).to_pylist()
+    assert [{entry["stage"]: entry["value"] for entry in row["milliseconds"]} for row in stored] == [
+        row.milliseconds for row in costs.rows
+    ]
+    assert "images a second" in ablated(costs)
+
+
+def of_run(run: Path, metric: str) -> tuple[float | None, float | None]:
+    """A figure of a run on logical and on structural anomalies, by its own evaluation."""
+    found = {
+        entry.name: entry.value
+        for entry in evaluate(str(run), resamples=0).metrics
+        if (entry.metric, entry.group, entry.expert) == (metric, "anomaly_type", None)
+    }
+    return found["logical"], found["structural"]
