@@ -18,11 +18,11 @@ from uniad_ray.pipelines.score import score
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_default_finds_logical_and_structural_anomalies_and_patches_alone_only_these(tmp_path: Path) -> None:
+def test_the_fused_set_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Path) -> None:
     source, archive, bundles = (str(tmp_path / name) for name in ("source", "archive", "bundles"))
     write_scenes(source, SceneConfig(seed=0))
     ingest(source, archive)
-    fit(archive, bundles, load_config("embedded"))
+    fit(archive, bundles, load_config("embedded", ["expert_set=fused"]))
 
     def aurocs(name: str, experts: tuple[str, ...] | None) -> tuple[float, float]:
         run = str(tmp_path / name)
