@@ -74,7 +74,7 @@ def test_check_names_what_is_stale_and_writing_mends_it(
     assert (tmp_path / "schemas.md").read_text("utf-8") == "old"
 
 
-FREE = ("expert_sets", "fusion.groups", "fusion.weights")
+FREE = ("expert_sets", "fusion.groups", "fusion.weights", "fusions.<name>.groups", "fusions.<name>.weights")
 """Keys whose values have names of the user's choice as keys."""
 
 
@@ -93,7 +93,7 @@ def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -
 def test_every_key_of_a_profile_is_explained(profile: Path) -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     document = yaml.safe_load(profile.read_text("utf-8"))
-    keys = set(keys_of(document, frozenset({"perceivers", "experts"})))
+    keys = set(keys_of(document, frozenset({"perceivers", "experts", "fusions"})))
     assert {"calibration.holdout", "experts.<name>.class", "expert_sets"} <= keys
     assert [key for key in sorted(keys) if f"\n| `{key}` |" not in page] == []
     for component in (*document["perceivers"].values(), *document["experts"].values()):
