@@ -74,7 +74,7 @@ def test_check_names_what_is_stale_and_writing_mends_it(
     assert (tmp_path / "schemas.md").read_text("utf-8") == "old"
 
 
-FREE = ("expert_sets", *(f"{fusion}.{key}" for fusion in ("fusion", "fusions.<name>") for key in ("groups", "weights")))
+FREE = ("expert_sets", "fusion.groups", "fusion.weights", "fusions.<name>.groups", "fusions.<name>.weights")
 """Keys whose values have names of the user's choice as keys."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uniad_ray.archive.manifest import ArchiveManifest, read_manifest
+from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
 from uniad_ray.archive.naming import safe_segment
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
@@ -32,6 +32,7 @@ from uniad_ray.pipelines.score import Workers, score
 from uniad_ray.pipelines.stage_costs import StageCosts, measure_stages
 from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions, tmuad_ablation
 from uniad_ray.pipelines.uniad_ablations import uniad_ablation
+from uniad_ray.scoring.bundle_store import BundleStore
 
 _logger = logging.getLogger(__name__)
 
@@ -181,19 +182,22 @@ class _Runs:
     device: str
 
     def variant(self, name: str, config: FitConfig, categories: Sequence[str], with_maps: bool) -> ScoredVariant:
-        """Fits and scores one variant, or finds it done; another configuration goes elsewhere."""
-        digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()[:8]
-        root = self.work / f"variants/{safe_segment(name)}-{digest}"
+        """Fits and scores one variant, or what is left of it; another configuration or archive goes elsewhere."""
+        identity = config.model_dump_json(by_alias=True) + self.manifest.digest
+        root = self.work / f"variants/{safe_segment(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        bundles = root / "bundles"
         # Where a gate leaves experts out of the score, rows may want them.
         experts = config.chosen_experts if config.chosen_fusion.gate is not None else None
         options = ScoreOptions(maps="all" if with_maps else "none", experts=experts)
-        if not (root / "run" / MANIFEST_NAME).exists():
+        store = BundleStore(bundles)
+        missing = [category for category in categories if store.pointer(category) is None]
+        if missing:
             _logger.info("fitting variant %s", root.name)
             report = fit(
                 self.archive.uri,
-                (root / "bundles").uri,
+                bundles.uri,
                 config,
-                categories=categories,
+                categories=missing,
                 device=self.device,
                 accept_unusual=True,
                 checkpoints=(self.work / "checkpoints").uri,
@@ -226,13 +230,15 @@ class _Runs:
         if not (run / MANIFEST_NAME).exists():
             labels = [self.manifest.categories[category].labels for category in categories]
             is_tested = all(any(key.startswith("test/") for key in each) for each in labels)
-            chosen = {"categories": tuple(categories), "splits": ("test",) if is_tested else None}
+            splits = ("test",) if is_tested else None
+            work = list(chunks(self.manifest, categories=categories, splits=splits))
             score(
                 self.archive.uri,
                 (root / "bundles").uri,
                 run.uri,
-                options=options.model_copy(update=chosen),
-                workers=Workers(device=self.device),
+                options=options.model_copy(update={"categories": tuple(categories), "splits": splits}),
+                # Another actor than one a chunk would load its networks for nothing.
+                workers=Workers(count=1 if len(work) == 1 else None, device=self.device),
             )
         return RunReader(run)
 

@@ -291,9 +291,11 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
         Addition("experts", f"patch_{selection}_{size}", {"selection": selection, "memory_size": size}, like=_PATCH)
         for selection, size in banks
     ]
+    tuned = _tuned_clips(categories, options)
+    no_clip = {"CLIP": ""} if tuned else {}
     rows = [
         AblationRow(
-            {"experts": title, "bank": selection, "vectors": str(size), "CLIP": ""},
+            {"experts": title, "bank": selection, "vectors": str(size), **no_clip},
             (*others, f"patch_{selection}_{size}"),
             fusion="tmuad",
         )
@@ -301,7 +303,7 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
         for selection, size in banks
     ]
     variants = {WHOLE: Variant(additions=tuple(additions))}
-    for title, clips in _tuned_clips(categories, options).items():
+    for title, clips in tuned.items():
         if config.perceivers["objects"].class_path != _NAMER:
             raise ConfigError(
                 f"profile {config.name}: a tuned CLIP names objects out of a list of classes; set perceivers.objects "
