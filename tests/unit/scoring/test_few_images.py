@@ -23,6 +23,7 @@ def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
     config = load_config(
         "embedded",
         [
+            "expert_set=fused",
             f"input_size={SIZE}",
             "map_size=32",
             "perceivers.student.config.training={iterations: 2, batch_size: 2, checkpoint_every: 2}",
