@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from support.doc_pages import PAGES, ROOT, SHELL, PageError, blocks, check, commands, script
+from support.ray_head import running_head
 
 from uniad_ray.cli import cli
+from uniad_ray.pipelines.ray_session import local_cpus
 
 STARTS_RAY = ("ingest", "fit", "score")
+WITHOUT_A_HEAD = "docs/experts.md"
+"""The page whose commands start Ray by themselves, as they do for a reader; those of the others join one that runs."""
 
 
 def run_commands(page: Path) -> list[tuple[str, ...]]:
@@ -21,28 +26,43 @@ def run_commands(page: Path) -> list[tuple[str, ...]]:
     return [command.words for block in found if block.needs is None for command in commands(block)]
 
 
+def starts_ray(page: Path) -> bool:
+    """Whether a page has commands that need Ray."""
+    return any(words[0] == "uniad-ray" and words[1] in STARTS_RAY for words in run_commands(page))
+
+
 def runnable_pages() -> list[object]:
     """Pages that run something; those that start Ray are slow."""
     found = []
     for page in PAGES:
-        runs = [words for words in run_commands(page) if words[0] not in ("make", "pip", "source")]
-        slow = any(words[0] == "uniad-ray" and words[1] in STARTS_RAY for words in runs)
-        if runs:
+        if any(words[0] not in ("make", "pip", "source") for words in run_commands(page)):
             name = str(page.relative_to(ROOT))
-            found.append(pytest.param(page, id=name, marks=[pytest.mark.slow] if slow else []))
+            found.append(pytest.param(page, id=name, marks=[pytest.mark.slow] if starts_ray(page) else []))
     return found
 
 
-def run(text: str, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a page from top to bottom in a folder, with the installed programs on the path."""
+def reader_environment(folder: Path) -> dict[str, str]:
+    """The environment of a reader: the installed programs are on the path, and no model was fetched yet."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["HF_HOME"] = str(folder / "hub")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A running Ray with as many CPUs as one that a command starts; the variables by which commands join it."""
+    with running_head(local_cpus(), reader_environment(tmp_path_factory.mktemp("head"))) as variables:
+        yield variables
+
+
+def run(text: str, name: str, folder: Path, head: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a page from top to bottom in a folder, where one is given with a Ray to join."""
     (folder / "page.sh").write_text(script(text, name), "utf-8")
     return subprocess.run(
         ["timeout", "1140", "bash", "page.sh"],  # which ends the page's programs too, as subprocess would not
         cwd=folder,
-        env=environment,
+        env={**reader_environment(folder), **(head or {})},
         check=False,
         capture_output=True,
         text=True,
@@ -52,8 +72,10 @@ def run(text: str, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", runnable_pages())
-def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
-    ended = run(page.read_text("utf-8"), str(page.relative_to(ROOT)), tmp_path)
+def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    name = str(page.relative_to(ROOT))
+    joins = starts_ray(page) and name != WITHOUT_A_HEAD
+    ended = run(page.read_text("utf-8"), name, tmp_path, request.getfixturevalue("head") if joins else None)
     assert ended.returncode == 0, ended.stderr[-4000:]
 
 

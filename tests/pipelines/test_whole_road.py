@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import secrets
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ray_head import running_head
 from support.trees import mvtec_tree
 
 SMALL = [
@@ -50,51 +44,17 @@ def test_every_verb_works_on_s3(s3_prefix: str) -> None:
     assert [(entry["version"], entry["published"]) for entry in listed] == [(fitted[0]["version"], True)]
 
 
-@contextlib.contextmanager
-def running_cluster(cpus: int) -> Iterator[str]:
-    """A Ray head of its own, as an operator would have started it; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["--head", "--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("ray")), "start", *command, "--disable-usage-stats"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        address = None
-        deadline = time.monotonic() + 120
-        for line in process.stdout:
-            if address := re.search(r"--address='?([\d.]+:\d+)", line):
-                break
-            assert time.monotonic() < deadline
-        assert address, "the head did not start"
-        yield address[1]
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_a_small_running_cluster_is_joined_and_left_running(
     cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
-    with running_cluster(cpus) as address:
-        joined = ["--address", address]
+    with running_head(cpus, os.environ) as found:
+        joined = ["--address", found.pop("RAY_ADDRESS")]
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
         assert verb("ingest", str(tree), archive, "--chunk-images=3", *joined)["images"] == 10
         assert len(verb("fit", archive, "--bundles", bundles, *SMALL, *joined)["fitted"]) == 1
         assert verb("score", archive, "--bundles", bundles, "--out", run, *joined)["images"] == 10

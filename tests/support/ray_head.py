@@ -1,0 +1,82 @@
+"""A Ray head of its own, as an operator would have started it, which commands join."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from support.job_cluster import MARK, kill_marked, remove, wait_for_runtime
+from support.s3_server import free_ports
+
+STOP_SECONDS = 30
+
+
+@contextmanager
+def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Starts a head and stops it at the end, with all that it started.
+
+    Args:
+        cpus: CPUs that it says it has.
+        environment: Environment of its workers.
+
+    Yields:
+        The variables by which commands find and join it.
+    """
+    mark = secrets.token_hex(8)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    gcs, dashboard, client, agent = free_ports(4)
+    # Ray's sockets lie below it, and their paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ray-head-"))
+    log = folder / "head.log"
+    options = [
+        f"--num-cpus={cpus}",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
+        # Its workers take any free port, so that another head on this machine does not want the same.
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--temp-dir={folder}",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
+    process = None
+    try:
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=folder,
+                env={**environment, **token, MARK: mark},
+                start_new_session=True,
+            )
+        wait_for_runtime(log, process)
+        address = re.search(r"--address='?([\d.]+:\d+)", log.read_text())
+        assert address, log.read_text()[-3000:]
+        yield {"RAY_ADDRESS": address[1], **token}
+    finally:
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            _wait(process)
+            kill_marked(mark)
+            process.wait()
+        remove(folder)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
