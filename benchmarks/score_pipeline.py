@@ -97,13 +97,12 @@ def summary(every: list[float]) -> dict[str, Any]:
 
 def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
     """Reads, decodes and scores every chunk in this process."""
-    from uniad_ray.archive.images import ImageLimits
+    from uniad_ray.archive.images import ImageLimits, decode_batch
     from uniad_ray.archive.manifest import chunks, read_manifest
     from uniad_ray.archive.object_store import Location
     from uniad_ray.archive.shards import read_chunk
     from uniad_ray.pipelines.compute import limit_threads
     from uniad_ray.scoring.bundle_store import BundleStore
-    from uniad_ray.scoring.scorer import decode_batch
 
     limit_threads(len(os.sched_getaffinity(0)))
     root = Location.parse(archive)

@@ -8,6 +8,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes side by side share the cores, and threads that spin while they wait would take them from each
+    # other. To be set before anything is imported that starts threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from hypothesis import settings
 from support.s3_server import S3Server, run_s3_server
@@ -15,6 +21,14 @@ from support.s3_server import S3Server, run_s3_server
 # Machines are noisy: a slow example is no failure.
 settings.register_profile("uniad_ray", deadline=None)
 settings.load_profile("uniad_ray")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file, which share what it prepares, in one process of several; a mark says otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

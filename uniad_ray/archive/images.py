@@ -7,7 +7,7 @@ limit, and neither silencing a warning nor changing the limit is safe while othe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -181,6 +181,30 @@ def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAU
         if orientation > 1:
             resized = resized.transpose(_TRANSPOSE_BY_ORIENTATION[orientation])
         return np.array(resized.convert("RGB"))
+
+
+def decode_batch(
+    encoded: Sequence[bytes], input_size: int, limits: ImageLimits
+) -> tuple[np.ndarray, dict[int, ImageError]]:
+    """Decodes image files to the input size.
+
+    Args:
+        encoded: N image files.
+        input_size: Side of the square, pixels.
+        limits: Bounds of one file.
+
+    Returns:
+        The M <= N good images as uint8, shape (M, input_size, input_size, 3), in order; and the errors by position.
+    """
+    images: list[np.ndarray] = []
+    errors: dict[int, ImageError] = {}
+    for index, data in enumerate(encoded):
+        try:
+            images.append(decode_image(data, (input_size, input_size), limits))
+        except ImageError as error:
+            errors[index] = error
+    stacked = np.stack(images) if images else np.zeros((0, input_size, input_size, 3), dtype=np.uint8)
+    return stacked, errors
 
 
 def decode_mask(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:

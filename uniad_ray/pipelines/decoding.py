@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from uniad_ray.archive.images import ImageLimits
+from uniad_ray.archive.images import ImageLimits, decode_batch
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.pipelines.ray_session import Cluster, configure_ray_data
-from uniad_ray.scoring.scorer import decode_batch
 
 COPIED_COLUMNS = ("row_key", "image_id", "source_uri", "category", "split", "label", "defect_kind", "anomaly_type")
 """Columns of the archive that go with the decoded images."""

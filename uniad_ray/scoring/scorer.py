@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uniad_ray.archive.images import ImageLimits, decode_image
+from uniad_ray.archive.images import ImageLimits, decode_batch
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
@@ -144,27 +144,3 @@ class Scorer:
             anomaly_map=None if fused.maps is None else fused.maps[index],
             reasons=tuple(merge_reasons(evidence, index)),
         )
-
-
-def decode_batch(
-    encoded: Sequence[bytes], input_size: int, limits: ImageLimits
-) -> tuple[np.ndarray, dict[int, ImageError]]:
-    """Decodes image files to the input size.
-
-    Args:
-        encoded: N image files.
-        input_size: Side of the square, pixels.
-        limits: Bounds of one file.
-
-    Returns:
-        The M <= N good images as uint8, shape (M, input_size, input_size, 3), in order; and the errors by position.
-    """
-    images: list[np.ndarray] = []
-    errors: dict[int, ImageError] = {}
-    for index, data in enumerate(encoded):
-        try:
-            images.append(decode_image(data, (input_size, input_size), limits))
-        except ImageError as error:
-            errors[index] = error
-    stacked = np.stack(images) if images else np.zeros((0, input_size, input_size, 3), dtype=np.uint8)
-    return stacked, errors
