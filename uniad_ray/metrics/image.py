@@ -8,9 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.metrics import precision_recall_curve as every_precision_recall
-from sklearn.metrics import roc_curve as every_rate
 
 
 class F1Max(NamedTuple):
@@ -92,6 +89,8 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
         ValueError: As `labelled_scores`.
     """
     anomalous, scores = labelled_scores(labels, scores)
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(anomalous, scores)) if _both(anomalous) else None
 
 
@@ -109,6 +108,8 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
         ValueError: As `labelled_scores`.
     """
     anomalous, scores = labelled_scores(labels, scores)
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(anomalous, scores)) if _both(anomalous) else None
 
 
@@ -202,6 +203,8 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray, points: int = 1000) -> Cur
     anomalous, scores = labelled_scores(labels, scores)
     if not _both(anomalous):
         return None
+    from sklearn.metrics import roc_curve as every_rate
+
     false_positive_rate, recall, _ = every_rate(anomalous, scores)
     return _thinned(false_positive_rate, recall, points)
 
@@ -223,7 +226,9 @@ def precision_recall_curve(labels: np.ndarray, scores: np.ndarray, points: int =
     anomalous, scores = labelled_scores(labels, scores)
     if not _both(anomalous):
         return None
-    precision, recall, _ = every_precision_recall(anomalous, scores)
+    from sklearn.metrics import precision_recall_curve as every_precision
+
+    precision, recall, _ = every_precision(anomalous, scores)
     return _thinned(recall[::-1], precision[::-1], points)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
 
 from uniad_ray.perception.segments import Segments
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ _KINDS: Final = ("fields", "texts", "segments", "vectors")
 
 
 def _kind(values: torch.Tensor | Sequence[Any]) -> str:
+    import torch
+
     if isinstance(values, torch.Tensor):
         return "fields"
     if isinstance(values[0], str):
@@ -81,7 +85,7 @@ def _kind(values: torch.Tensor | Sequence[Any]) -> str:
 PerceptionStream = Callable[[], Iterable[Perception]]
 """Starts a fresh pass over the normal perceptions each time it is called."""
 
-Fields = Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]
+Fields: TypeAlias = "Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]"
 """What a perceiver gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
-import torch
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.descriptions import Description
 from uniad_ray.perception.segments import Segments
 
+if TYPE_CHECKING:
+    import torch
+
 Stage = Literal["features", "segments", "descriptions"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 """Kinds of fields, in the order in which they are computed."""
 
-Value = torch.Tensor | Segments | np.ndarray | str
+Value: TypeAlias = "torch.Tensor | Segments | np.ndarray | str"
 """What a field holds of one image."""
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
@@ -105,6 +107,8 @@ def _encode_tensor(values: torch.Tensor) -> dict[str, Any]:
 
 
 def _decode_tensor(entry: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
     return torch.from_numpy(_decode_array(entry))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
@@ -155,6 +154,8 @@ class SidecarFields:
         Raises:
             SidecarError: A file is missing or damaged, or has no fields of an image.
         """
+        import torch
+
         stages = {self._stages[name] for name in names}
         found: dict[str, list[Any]] = {name: [] for name in sorted(names)}
         for row_key in row_keys:

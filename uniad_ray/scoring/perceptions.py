@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from uniad_ray.perception.base import Perception, PerceptionStream, StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
@@ -200,6 +198,9 @@ class _Shelf:
         return row_key in self._keys
 
     def put(self, perception: Perception, *, with_images: bool) -> None:
+        import torch
+        from safetensors.torch import save_file
+
         for position, key in enumerate(perception.row_keys):
             tensors = {name: tensor[position].contiguous().cpu() for name, tensor in perception.fields.items()}
             records: dict[str, Any] = {name: values[position] for name, values in perception.texts.items()}
@@ -218,6 +219,8 @@ class _Shelf:
             self._keys.add(key)
 
     def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:
+        import torch
+
         images: list[np.ndarray] = []
         fields: dict[str, list[Any]] = {}
         for key in row_keys:
