@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from uniad_ray.pipelines.evaluate import evaluate
 from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.run_plan import ScoreOptions, read_run
-from uniad_ray.pipelines.score import score
+from uniad_ray.pipelines.score import ScoreReport, Workers, score
 from uniad_ray.pipelines.score_chunk import decode_map
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=6, row_group_rows=3)
+ONE = Workers(count=1)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,13 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path
     return root
 
 
+@pytest.fixture(scope="module")
+def whole(factory: Path) -> tuple[str, ScoreReport]:
+    """A run of all images with two actors, which no test changes, and what was said of it."""
+    run = str(factory / "whole")
+    return run, score(str(factory / "archive"), str(factory / "bundles"), run, workers=Workers(count=2))
+
+
 def run_rows(run: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for info in Location.parse(run).list(suffix=".parquet"):
@@ -58,9 +67,8 @@ def run_bytes(run: str) -> dict[str, bytes]:
     return {name: data for name, data in every.items() if not name.startswith("attempts/")}
 
 
-def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path) -> None:
-    run = str(factory / "run")
-    report = score(str(factory / "archive"), str(factory / "bundles"), run)
+def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+    run, report = whole
     manifest = read_manifest(Location.parse(factory / "archive"))
     rows = run_rows(run)
     assert report.images == manifest.images == len(rows)
@@ -89,10 +97,9 @@ def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path) -> No
     assert not finished.random_weights
 
 
-def test_figures_are_computed_per_kind_and_stored(factory: Path) -> None:
-    run = str(factory / "evaluated")
-    score(str(factory / "archive"), str(factory / "bundles"), run)
-    report = evaluate(run)
+def test_figures_are_computed_per_kind_and_stored(whole: tuple[str, ScoreReport], tmp_path: Path) -> None:
+    run = shutil.copytree(whole[0], tmp_path / "evaluated")
+    report = evaluate(str(run))
     figures = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics if entry.expert is None}
     assert figures["bottle", "all", "image_auroc"].value == 1.0
     assert figures["bottle", "spot", "image_auroc"].anomalous_images == 4
@@ -106,12 +113,12 @@ def test_figures_are_computed_per_kind_and_stored(factory: Path) -> None:
     assert stored.num_rows == len(report.metrics)
 
 
-def test_maps_are_kept_as_asked(factory: Path) -> None:
+def test_maps_are_kept_as_asked(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
-    score(archive, bundles, str(factory / "maps-all"), options=ScoreOptions(splits=("test",)))
     options = ScoreOptions(splits=("test",), maps="top", top_maps=2)
-    score(archive, bundles, str(factory / "maps-top"), options=options)
-    score(archive, bundles, str(factory / "maps-none"), options=ScoreOptions(splits=("test",), maps="none"))
+    score(archive, bundles, str(factory / "maps-top"), options=options, workers=ONE)
+    options = ScoreOptions(splits=("test",), maps="none")
+    score(archive, bundles, str(factory / "maps-none"), options=options, workers=ONE)
 
     def maps(run: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -119,8 +126,8 @@ def test_maps_are_kept_as_asked(factory: Path) -> None:
             found += pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist()
         return found
 
-    rows = [row for row in run_rows(str(factory / "maps-all")) if row["status"] == "ok"]
-    every = {row["row_key"]: row for row in maps("maps-all")}
+    rows = [row for row in run_rows(whole[0]) if row["status"] == "ok"]
+    every = {row["row_key"]: row for row in maps("whole")}
     assert set(every) == {row["row_key"] for row in rows}
     for row in every.values():
         anomaly_map = decode_map(row["map"], row["height"], row["width"])
@@ -128,7 +135,8 @@ def test_maps_are_kept_as_asked(factory: Path) -> None:
         assert np.isfinite(anomaly_map).all()
     expected = set()
     for category in ("bottle", "nut"):
-        own = sorted((row for row in rows if row["category"] == category), key=lambda row: -row["score"])
+        scored = [row for row in rows if (row["category"], row["split"]) == (category, "test")]
+        own = sorted(scored, key=lambda row: -row["score"])
         expected |= {row["row_key"] for row in own[:2]}
     top = {row["row_key"]: row for row in maps("maps-top")}
     assert set(top) == expected
@@ -137,11 +145,9 @@ def test_maps_are_kept_as_asked(factory: Path) -> None:
     assert not (Location.parse(factory / "maps-top") / "_map_candidates").has_children()
 
 
-def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path) -> None:
+def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
-    score(archive, bundles, str(factory / "whole"))
-    score(archive, bundles, str(factory / "broken"))
-    broken = Location.parse(factory / "broken")
+    broken = Location.parse(shutil.copytree(whole[0], factory / "broken"))
     names = [info.relative for info in (broken / "scores").list()]
     (broken / "manifest.json").delete()
     (broken / "chunks.parquet").delete()
@@ -153,12 +159,12 @@ def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path) ->
     first, second = read_attempts(broken)
     assert (first.chunks, second.chunks) == (len(names), len(names[1::2]))
     assert min(second.seconds.decode, second.seconds.score, second.seconds.write, second.seconds.wall) > 0
-    assert run_bytes(str(factory / "broken")) == run_bytes(str(factory / "whole"))
+    assert run_bytes(str(factory / "broken")) == run_bytes(whole[0])
 
 
-def test_a_finished_run_given_again_does_nothing(factory: Path) -> None:
-    archive, bundles, run = str(factory / "archive"), str(factory / "bundles"), str(factory / "twice")
-    first = score(archive, bundles, run)
+def test_a_finished_run_given_again_does_nothing(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+    run, first = whole
+    archive, bundles = str(factory / "archive"), str(factory / "bundles")
     before = run_bytes(run)
     again = score(archive, bundles, run)
     assert again.skipped_chunks > 0
@@ -171,7 +177,7 @@ def test_a_run_refuses_another_plan(factory: Path, tmp_path: Path) -> None:
     archive, bundles, run = str(factory / "archive"), str(tmp_path / "bundles"), str(tmp_path / "run")
     fit(archive, bundles, small_config(), categories=["nut"])
     options = ScoreOptions(categories=("nut",))
-    score(archive, bundles, run, options=options)
+    score(archive, bundles, run, options=options, workers=ONE)
     (Location.parse(run) / "manifest.json").delete()
     with pytest.raises(RunError, match="option maps was all, is none"):
         score(archive, bundles, run, options=ScoreOptions(categories=("nut",), maps="none"))
@@ -187,7 +193,7 @@ def test_the_whole_road_works_on_s3(s3_prefix: str, tmp_path: Path) -> None:
     tree = mvtec_tree(tmp_path / "cap", train=5, good=2, bad=2)
     ingest(str(tree), f"{s3_prefix}/archive", limits=SMALL)
     fit(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", small_config())
-    report = score(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", f"{s3_prefix}/run")
+    report = score(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", f"{s3_prefix}/run", workers=ONE)
     assert report.images == 9
     figures = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
     assert figures["spot", "image_auroc"] == 1.0
@@ -238,7 +244,7 @@ def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tm
     ingest(str(tmp_path / "known"), archive, category="part", split="train", label="normal")
     ingest(str(tmp_path / "night"), archive, category="part")
     fit(archive, bundles, small_config())
-    score(archive, bundles, run, options=ScoreOptions(splits=("archive",)))
+    score(archive, bundles, run, options=ScoreOptions(splits=("archive",)), workers=ONE)
     rows = {Path(row["source_uri"]).name: row for row in run_rows(run)}
     assert len(rows) == 6
     assert max(rows, key=lambda name: rows[name]["score"]) == "0.png"
@@ -253,7 +259,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
     report = fit(archive, bundles, small_config(), categories=["nut"])
     (tmp_path / "bundles/nut" / report.fitted[0].version / "experts/patch.json").write_text("{}")
     with pytest.raises(BundleError, match=r"patch\.json: not what the manifest says") as caught:
-        score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)))
+        score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)), workers=ONE)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run/manifest.json").exists()
 
@@ -277,7 +283,7 @@ def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch
 
     monkeypatch.setattr(module, "_dataset", watched)
     options = ScoreOptions(categories=("nut",), splits=("test",), maps="none")
-    score(str(factory / "archive"), str(factory / "bundles"), str(factory / "stages"), options=options)
+    score(str(factory / "archive"), str(factory / "bundles"), str(factory / "stages"), options=options, workers=ONE)
     assert "Map(decode_chunk)" in names[0]
     assert "MapBatches(ChunkScorer)" in names[0]
     assert "Map(decode_chunk)->MapBatches(ChunkScorer)" not in names[0]
@@ -303,9 +309,9 @@ def test_images_of_another_category_hold_a_bundle_back_until_they_are_accepted(t
 
 
 def test_a_run_says_which_experts_took_part(factory: Path, tmp_path: Path) -> None:
-    run = str(tmp_path / "run")
+    archive, bundles, run = str(factory / "archive"), str(factory / "bundles"), str(tmp_path / "run")
     with pytest.raises(BundleError, match="has no expert text; it has patch"):
-        score(str(factory / "archive"), str(factory / "bundles"), run, options=ScoreOptions(experts=("text",)))
-    score(str(factory / "archive"), str(factory / "bundles"), run, options=ScoreOptions(experts=("patch",)))
+        score(archive, bundles, run, options=ScoreOptions(experts=("text",)))
+    score(archive, bundles, run, options=ScoreOptions(experts=("patch",)), workers=ONE)
     assert read_run(Location.parse(run)).plan.options.experts == ("patch",)
     assert all([entry["expert"] for entry in row["experts"]] in (["patch"], []) for row in run_rows(run))
