@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from support.processes import wait_for, workers_of
+from support.ray_head import running_head
 from support.trees import mvtec_tree
 
 from uniad_ray.archive.object_store import Location
+from uniad_ray.pipelines.ray_session import local_cpus
 
 SMALL = [
     "--set=input_size=64",
@@ -29,8 +32,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "uniad_ray.cli", *arguments]
 
 
-def run(*arguments: str) -> None:
-    subprocess.run(command(*arguments), check=True, capture_output=True, timeout=400)
+def run(*arguments: str, head: Mapping[str, str] | None = None) -> None:
+    """Runs a job to its end, on a Ray of its own or on one that runs."""
+    environment = {**os.environ, **(head or {})}
+    subprocess.run(command(*arguments), check=True, capture_output=True, timeout=400, env=environment)
 
 
 def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> None:
@@ -52,18 +57,25 @@ def all_bytes(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def head() -> Iterator[dict[str, str]]:
+    """A Ray for the jobs that nothing happens to; what is killed starts its own."""
+    with running_head(local_cpus(), os.environ) as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory, head: dict[str, str]) -> Path:
     root = tmp_path_factory.mktemp("kill")
     mvtec_tree(root / "bottle", train=40, good=20, bad=20)
-    run("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4")
-    run("fit", str(root / "archive"), "--bundles", str(root / "bundles"), *SMALL)
+    run("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4", head=head)
+    run("fit", str(root / "archive"), "--bundles", str(root / "bundles"), *SMALL, head=head)
     return root
 
 
 @pytest.mark.slow
-def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path) -> None:
+def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path, head: dict[str, str]) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out"]
-    run(*arguments, str(factory / "whole"))
+    run(*arguments, str(factory / "whole"), head=head)
     kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", 3)
     first = len(list((factory / "killed/scores").rglob("*.parquet")))
     assert not (factory / "killed/manifest.json").exists()
@@ -73,10 +85,10 @@ def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Pa
 
 
 @pytest.mark.slow
-def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path) -> None:
+def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path, head: dict[str, str]) -> None:
     arguments = ["ingest", str(factory / "bottle")]
     options = ["--shard-images=2", "--chunk-images=2"]
-    run(*arguments, str(factory / "archive-whole"), *options)
+    run(*arguments, str(factory / "archive-whole"), *options, head=head)
     kill_when([*arguments, str(factory / "archive-killed"), *options], factory / "archive-killed", ".parquet", 8)
     assert not (factory / "archive-killed/manifest.json").exists()
     run(*arguments, str(factory / "archive-killed"), *options)
@@ -84,9 +96,9 @@ def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path)
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) -> None:
+def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path, head: dict[str, str]) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--workers=1", "--out"]
-    run(*arguments, str(factory / "undisturbed"))
+    run(*arguments, str(factory / "undisturbed"), head=head)
     out = factory / "worker-killed"
     process = subprocess.Popen(
         command(*arguments, str(out), "--json"),

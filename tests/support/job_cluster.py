@@ -117,6 +117,9 @@ def job_cluster() -> Iterator[JobServer]:
                             "--block",
                             "--num-cpus=2",
                             f"--dashboard-agent-listen-port={agent}",
+                            # Any free port, so that workers of other clusters on this machine do not want the same.
+                            "--min-worker-port=0",
+                            "--max-worker-port=0",
                             *options,
                         ],
                         stdout=file,
