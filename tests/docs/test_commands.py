@@ -37,9 +37,7 @@ def runnable_pages() -> list[object]:
     for page in PAGES:
         if any(words[0] not in ("make", "pip", "source") for words in run_commands(page)):
             name = str(page.relative_to(ROOT))
-            # Slow pages are spread over the processes of the tests.
-            marks = [pytest.mark.slow, pytest.mark.xdist_group(name)] if starts_ray(page) else []
-            found.append(pytest.param(page, id=name, marks=marks))
+            found.append(pytest.param(page, id=name, marks=[pytest.mark.slow] if starts_ray(page) else []))
     return found
 
 
