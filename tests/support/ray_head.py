@@ -15,9 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.job_cluster import MARK, kill_marked, remove, wait_for_runtime
-from support.s3_server import free_ports
+from support.s3_server import DIE_WITH_PARENT, free_ports
 
 STOP_SECONDS = 30
+# On SIGTERM `ray start --block` ends all that it started, so that tests which are killed leave nothing either.
+END_WITH_PARENT = DIE_WITH_PARENT.replace("SIGKILL", "SIGTERM")
 
 
 @contextmanager
@@ -50,11 +52,12 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
+    starter = [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid())]
     process = None
     try:
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options],
+                [*starter, str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
