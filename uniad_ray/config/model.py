@@ -56,6 +56,12 @@ class CalibrationConfig(StrictModel):
         ge=2,
         description="With fewer normal images than this, cross-fitting takes the place of the hold-out.",
     )
+    refit_below: int = Field(
+        default=500,
+        ge=0,
+        description="With fewer normal images than this, all but the students is fitted once more after a hold-out, on "
+        "all of them; the threshold is then, if anything, too high. 0 never does.",
+    )
     folds: int = Field(
         default=5,
         ge=2,
