@@ -15,6 +15,7 @@ from uniad_ray.pipelines.uniad_ablations import EXPERTS as UNIAD
 
 _TEXT, _OBJECT, _PATCH = "text_memory", "object", "patch"
 _MEMORIES = (_TEXT, _OBJECT, _PATCH)
+_AS_PRINTED = ("text_classes", _OBJECT, "patch_clusters")
 _CLUSTERS: Final = (25, 50, 100, 300, 500, 1000)
 _CORESETS: Final = (500, 2000)
 _NAMER: Final = "uniad_ray.perception.clip_namer:ClipNamer"
@@ -82,7 +83,7 @@ _BANKS = Ablation(
                 ("text, object, patch", _MEMORIES),
             )
         ),
-        AblationRow({**marks(_BANK, "text, object, patch"), "fusion": "eq. 5"}, _MEMORIES, ("paper",), "own"),
+        AblationRow({**marks(_BANK, "text, object, patch"), "fusion": "eq. 5"}, _AS_PRINTED, ("paper",), "own"),
     ),
     {WHOLE: Variant(expert_set="tmuad"), "paper": Variant(expert_set="tmuad-paper")},
     has_pixels=True,

@@ -64,7 +64,11 @@ def test_the_banks_are_fused_calibrated_and_as_printed() -> None:
     assert plan.has_pixels
     assert found[WHOLE].chosen_fusion.rule == "log_excess"
     assert found["paper"].chosen_fusion.rule == "maps"
-    assert found["paper"].chosen_fusion.weights == {"text_memory": 0.05, "object": 0.3, "patch": 0.65}
+    assert found["paper"].chosen_fusion.weights == {
+        "text_classes": 0.05,
+        "object": 0.3,
+        "patch_clusters": 0.65,
+    }
     assert [len(row.experts) for row in plan.rows] == [1, 1, 1, 2, 3, 3]
 
 
