@@ -95,7 +95,11 @@ class GateConfig(StrictModel):
         default=(0.5, 1.0), min_length=1, description="What an expert that takes part may be weighted by."
     )
     least_gain: float = Field(
-        default=0.02, ge=0, lt=0.5, description="What an expert has to add to the AUROC on those edits to take part."
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of what the experts before it lack to an AUROC of 1 on those edits that an expert has to "
+        "add to take part.",
     )
 
 
