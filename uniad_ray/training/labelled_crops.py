@@ -40,7 +40,7 @@ class LabelledCrop:
 
     def pixels(self) -> np.ndarray:
         """The crop: uint8, shape (side, side, 3)."""
-        return np.asarray(Image.open(io.BytesIO(self.png)).convert("RGB"))
+        return np.array(Image.open(io.BytesIO(self.png)).convert("RGB"))
 
 
 @dataclass(frozen=True)
