@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.perception.base import Perception
 from uniad_ray.perception.model_folders import ModelFolderSource
+from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.tuning_config import ClipTuningConfig
 from uniad_ray.training.clip_tuning import ClipTuning
 from uniad_ray.training.crop_classifier import CropClassifier
@@ -66,3 +70,90 @@ def tiny_classifier(folder: Path) -> CropClassifier:
 def clip_tuning(folder: Path, crops: LabelledCrops | None = None, group: Any = None, **changes: Any) -> ClipTuning:
     """A tuning of a tiny CLIP on coloured crops."""
     return ClipTuning(tiny_tuning(**changes), tiny_classifier(folder), TEXTS, crops or coloured_crops(), group=group)
+
+
+def coloured_tray(seed: int, side: int = 64) -> np.ndarray:
+    """A dark image with one square of each colour, somewhere: uint8, shape (side, side, 3)."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 20, size=(side, side, 3), dtype=np.uint8)
+    for column, colour in enumerate(rng.permutation(list(COLOURS))):
+        size = int(rng.integers(side // 6, side // 4))
+        top, left = int(rng.integers(2, side - size - 2)), column * side // 3 + 2
+        image[top : top + size, left : left + size] = coloured_crop(colour, seed, size)
+    return image
+
+
+class ColourSegmenterConfig(StrictModel):
+    """Options of the segmenter.
+
+    Attributes:
+        named: Whether segments have the names of their colours.
+    """
+
+    named: bool = True
+
+
+class ColourSegmenter:
+    """Finds the squares of `coloured_tray`; confidence is 0.9, of green ones 0.4."""
+
+    config_model = ColourSegmenterConfig
+
+    def __init__(self, name: str, config: ColourSegmenterConfig, device: str) -> None:  # noqa: ARG002
+        self.name = name
+        self.config = config
+        self.needs: frozenset[str] = frozenset()
+        self.provides = self.fields_of(name, config)
+
+    @classmethod
+    def fields_of(cls, name: str, config: ColourSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
+        return frozenset({f"{name}/segments"})
+
+    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+        found = []
+        for image in perception.images:
+            masks = [(image.argmax(axis=2) == channel) & (image.max(axis=2) > 100) for channel in range(3)]
+            sure = np.array([0.4 if name == "green" else 0.9 for name in COLOURS])
+            found.append(Segments.of(np.stack(masks), sure, list(COLOURS) if self.config.named else None))
+        return {f"{self.name}/segments": found}
+
+    def lineage(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+
+def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None = None, **namer: Any) -> FitConfig:
+    """A fit whose objects are named by a CLIP, at 64 pixels; its text memory alone takes part."""
+    options = tiny_tuning(**{"labels": "finder/segments", **(tuning or {})}).model_dump(mode="json", exclude_none=True)
+    weights = {"uri": clip}
+    perceivers = {
+        "finder": ("support.tuning:ColourSegmenter", {"named": named}),
+        "looks": (
+            "uniad_ray.perception.clip_object_features:ClipObjectFeatures",
+            {"segments": "finder/segments", "weights": weights},
+        ),
+        "objects": (
+            "uniad_ray.perception.clip_namer:ClipNamer",
+            {
+                "segments": "finder/segments",
+                "vectors": "looks/vectors",
+                "weights": weights,
+                "classes": list(COLOURS),
+                "prompt": "a {} object",
+                "tuning": options,
+                **namer,
+            },
+        ),
+        "description": ("uniad_ray.perception.object_describer:ObjectDescriber", {"segments": "objects/segments"}),
+    }
+    memory = {"text": "description/text", "segments": "objects/segments"}
+    return FitConfig.model_validate(
+        {
+            "name": "colours",
+            "input_size": 64,
+            "map_size": 16,
+            "batch_size": 4,
+            "perceivers": {name: {"class": path, "config": config} for name, (path, config) in perceivers.items()},
+            "experts": {"text": {"class": "uniad_ray.experts.text_memory:TextMemory", "config": memory}},
+            "expert_sets": {"text": ["text"]},
+            "expert_set": "text",
+        }
+    )
