@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file
 from support.tiny_networks import save_clip
 from support.trees import write
@@ -17,7 +19,7 @@ from support.tuning import COLOURS, colour_fit, coloured_tray, sorted_crops
 
 from uniad_ray.cli import main
 from uniad_ray.config.model import FitConfig
-from uniad_ray.errors import ConfigError, FitError, RunError, StoreError
+from uniad_ray.errors import ConfigError, FitError, RunError, StoreError, WeightsError
 from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.tune_clip import TuneReport, tune_clip
@@ -38,10 +40,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
     """Two categories of coloured trays, and one of empty images."""
-    import io
-
-    from PIL import Image
-
     root = tmp_path_factory.mktemp("tune")
     for number, name in enumerate(("lids", "trays", "voids")):
         for index in range(IMAGES if name != "voids" else 4):
@@ -146,9 +144,9 @@ def test_sorted_crops_take_the_place_of_an_archive(
     report = tune_clip(None, str(tmp_path / "tuned"), config, crops=str(tmp_path / "crops"))
     assert report.labels == str(tmp_path / "crops")
     assert report.tuned[0].accuracy_after > 0.9 > report.tuned[0].accuracy_before
+    shutil.rmtree(tmp_path / "crops/red")
+    shutil.rmtree(tmp_path / "crops/blue")
     with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on are of one class"):
-        shutil.rmtree(tmp_path / "crops/red")
-        shutil.rmtree(tmp_path / "crops/blue")
         tune_clip(None, str(tmp_path / "other"), config, crops=str(tmp_path / "crops"))
     assert not (tmp_path / "other").exists()
 
@@ -182,8 +180,6 @@ def test_mistakes_are_found_before_anything_starts(
 def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_workers_start(
     archive: str, clip: str, tmp_path: Path
 ) -> None:
-    from uniad_ray.errors import WeightsError
-
     with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
         tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
     with pytest.raises(ConfigError, match="batch_size 5 cannot be shared by 2 workers"):
