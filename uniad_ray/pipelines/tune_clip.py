@@ -15,7 +15,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.pipelines.clip_crops import CropFile, CropSource, make_crops, plan_crops
 from uniad_ray.pipelines.ray_session import ray_session
-from uniad_ray.pipelines.train_workers import choose_crew, run_trainings
+from uniad_ray.pipelines.train_workers import Crew, choose_crew, run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
@@ -135,6 +135,7 @@ def tune_clip(
         WeightsError: A network's weights cannot be found.
     """
     from uniad_ray.scoring.clip_setup import find_clip
+    from uniad_ray.training.group import check_batch_size
 
     if (archive is None) == (crops is None):
         raise ConfigError("give an archive to segment, or --crops with a folder of sorted crops, and not both")
@@ -165,6 +166,8 @@ def tune_clip(
         due = [name for name in groups if not _is_made(folders[name], plans[name])]
         failed: dict[str, str] = {}
         if due:
+            crew = choose_crew(len(due), cluster, device, workers)
+            check_batch_size(setup.namer.tuning.batch_size, crew.workers if len(due) < crew.workers else 1)
             kept = root / digest
             files, unmade = make_crops(source, [name for group in due for name in groups[group]], kept, cluster)
             failed |= unmade if each else {}
@@ -173,7 +176,7 @@ def tune_clip(
                 for group in due
                 if group not in failed
             }
-            failed |= _tune(source, parts, kept, folders, plans, cluster, workers)
+            failed |= _tune(source, parts, kept, folders, plans, crew)
     if failed and not each:
         raise FitError(failed[""])
     return TuneReport(
@@ -221,18 +224,12 @@ def _tune(
     kept: Location,
     folders: Mapping[str, Path],
     plans: Mapping[str, Mapping[str, Any]],
-    cluster: Any,
-    workers: int | None,
+    crew: Crew,
 ) -> dict[str, str]:
     """Tunes on the crops, and writes what came of it; gives the reason of what failed."""
-    from uniad_ray.training.group import check_batch_size
-
     if not parts:
         return {}
-    tuning = source.setup.namer.tuning
-    crew = choose_crew(len(parts), cluster, source.device, workers)
-    check_batch_size(tuning.batch_size, crew.workers if len(parts) < crew.workers else 1)
-    total = sum(file.crops for files in parts.values() for file in files) * tuning.epochs
+    total = sum(file.crops for files in parts.values() for file in files) * source.setup.namer.tuning.epochs
     trained = run_trainings(list(parts), partial(_train, source, parts, kept), crew, total, "tuning")
     for name, state in trained.states.items():
         _write(source, folders[name], state, plans[name], parts[name])
