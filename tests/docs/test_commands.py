@@ -12,7 +12,7 @@ from support.doc_pages import PAGES, ROOT, SHELL, PageError, blocks, check, comm
 
 from uniad_ray.cli import cli
 
-STARTS_RAY = ("ingest", "fit", "score")
+STARTS_RAY = ("ingest", "tune-clip", "fit", "score")
 
 
 def run_commands(page: Path) -> list[tuple[str, ...]]:
