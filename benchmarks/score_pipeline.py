@@ -39,6 +39,7 @@ def main() -> None:
         "--images", type=int, default=1024, help=f"Images of the smaller archive, a multiple of {DRAWN}."
     )
     parser.add_argument("--image-size", type=int, default=256, help="Side of the drawn images, pixels.")
+    parser.add_argument("--expert-set", default="patch", help="Experts that are fitted and score.")
     parser.add_argument("--chunk-images", type=int, default=32, help="Images in a chunk.")
     parser.add_argument(
         "--repeats", type=int, default=3, help="Rounds of plain loop, run and run on the large archive."
@@ -61,7 +62,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     ingest(root / "drawn/trays", root / "small", options.chunk_images)
     grow(root / "drawn/trays", "b", GROWTH)
     ingest(root / "drawn/trays", root / "large", options.chunk_images)
-    cli("fit", str(root / "small"), "--bundles", bundles)
+    cli("fit", str(root / "small"), "--bundles", bundles, "--set", f"expert_set={options.expert_set}")
     rounds = []
     for index in range(options.repeats):
         measured = {

@@ -41,7 +41,7 @@ PATHS = {
     "sidecar_manifest": "`SIDECAR/manifest.json`",
     "bundle_manifest": "`ROOT/<category>/<version>/manifest.json`",
     "calibration_score": "`ROOT/<category>/<version>/calibration_scores.parquet`",
-    "training_step": "`ROOT/.checkpoints/<digest>/steps/*.parquet`",
+    "training_step": "`ROOT/.checkpoints/<digest>/log/*.parquet`",
     "run_plan": "`RUN/plan.json`",
     "score": "`RUN/scores/<category>/*.parquet`",
     "anomaly_map": "`RUN/maps/<category>/*.parquet`",

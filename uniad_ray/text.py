@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uniad_ray.pipelines.report import ReportResult
     from uniad_ray.pipelines.scenes import ScenesReport
     from uniad_ray.pipelines.score import ScoreReport
+    from uniad_ray.pipelines.tune_clip import TuneReport
     from uniad_ray.report.comparison import ComparisonReport
 
 LISTED = 10
@@ -92,6 +93,34 @@ def annotated(report: AnnotateReport) -> str:
         f"{report.sidecar}: {report.images} images, {report.errors} that cannot be decoded, "
         f"{report.bytes / 2**20:.1f} MiB"
     )
+    return "\n".join(lines)
+
+
+def tuned(report: TuneReport) -> str:
+    """What a tuning of CLIP made."""
+    rows = [
+        (
+            entry.category or "all",
+            entry.crops,
+            entry.held_out,
+            f"{100 * entry.accuracy_before:.1f}",
+            f"{100 * entry.accuracy_after:.1f}",
+            f"{entry.epoch} of {entry.epochs}",
+        )
+        for entry in report.tuned
+    ]
+    lines = [f"CLIP of {report.namer}, labels of {report.labels}"]
+    if rows:
+        header = ("category", "crops", "held out", "right before, %", "right after, %", "epoch")
+        lines.append(table(header, rows))
+    for entry in report.tuned:
+        if entry.left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(entry.left_out.items()))
+            lines.append(f"{entry.category or 'all'}: objects left out: {reasons}")
+        if not entry.epoch:
+            lines.append(f"{entry.category or 'all'}: no epoch was better on held-out crops; the CLIP is as it was")
+        lines.append(f"{entry.uri}, sha256 {entry.sha256}")
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
 
 

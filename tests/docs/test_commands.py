@@ -15,7 +15,7 @@ from support.ray_head import running_head
 from uniad_ray.cli import cli
 from uniad_ray.pipelines.ray_session import local_cpus
 
-STARTS_RAY = ("ingest", "fit", "score")
+STARTS_RAY = ("ingest", "tune-clip", "fit", "score")
 WITHOUT_A_HEAD = "docs/experts.md"
 """The page whose commands start Ray by themselves, as they do for a reader; those of the others join one that runs."""
 

@@ -22,7 +22,7 @@ def test_the_fused_set_finds_logical_anomalies_that_patches_alone_do_not(tmp_pat
     source, archive, bundles = (str(tmp_path / name) for name in ("source", "archive", "bundles"))
     write_scenes(source, SceneConfig(seed=0))
     ingest(source, archive)
-    fit(archive, bundles, load_config("embedded", ["expert_set=fused"]))
+    fit(archive, bundles, load_config("embedded"))
 
     def aurocs(name: str, experts: tuple[str, ...] | None) -> tuple[float, float]:
         run = str(tmp_path / name)

@@ -53,6 +53,7 @@ def test_the_verbs_are_those_promised() -> None:
         "annotate",
         "ingest",
         "inspect",
+        "tune-clip",
         "fit",
         "score",
         "evaluate",

@@ -56,6 +56,12 @@ class CalibrationConfig(StrictModel):
         ge=2,
         description="With fewer normal images than this, cross-fitting takes the place of the hold-out.",
     )
+    refit_below: int = Field(
+        default=500,
+        ge=0,
+        description="With fewer normal images than this, all but the students is fitted once more after a hold-out, on "
+        "all of them; the threshold is then, if anything, too high. 0 never does.",
+    )
     folds: int = Field(
         default=5,
         ge=2,
@@ -89,7 +95,11 @@ class GateConfig(StrictModel):
         default=(0.5, 1.0), min_length=1, description="What an expert that takes part may be weighted by."
     )
     least_gain: float = Field(
-        default=0.02, ge=0, lt=0.5, description="What an expert has to add to the AUROC on those edits to take part."
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of what the experts before it lack to an AUROC of 1 on those edits that an expert has to "
+        "add to take part.",
     )
 
 

@@ -154,10 +154,10 @@ class RelationBank:
     """The values of every relation in normal images, and the distance of a new one to the nearest of them.
 
     The distance is set against the one that is usual between normal images: the root mean square of each value's
-    distance to the nearest one of another image, with one value more that is as odd as values of the attribute are
-    spread. So a rule that held 60 times counts more than one that held six times, and what follows no rule is never
-    far from normal. The counts of a kind are few numbers in a row: their distances are set against their standard
-    deviation.
+    distance to the second nearest other image, with one value more that is as odd as values of the attribute are
+    spread. So a rule that held 60 times counts more than one that held six times, what two images alone have in common
+    is no rule yet (others will have something else), and what follows no rule is never far from normal. The counts of
+    a kind are few numbers in a row: their distances are set against their standard deviation.
     """
 
     def __init__(self, images: Sequence[Sequence[Measurement]]) -> None:
@@ -213,8 +213,10 @@ def _spreads(values: Mapping[Relation, np.ndarray]) -> dict[Attribute, float]:
 
 
 def _usual_distance(values: np.ndarray, owners: np.ndarray, spread: float) -> float:
-    squared = cdist(values, values, "sqeuclidean")
-    squared[owners[:, None] == owners] = np.inf
-    nearest = squared.min(axis=1)
-    nearest[np.isinf(nearest)] = spread**2
-    return float(np.sqrt((nearest.sum() + spread**2) / (len(values) + 1)))
+    images, first = np.unique(owners, return_index=True)
+    # Values stand image by image: shape (values, images).
+    squared = np.minimum.reduceat(cdist(values, values, "sqeuclidean"), first, axis=1)
+    squared[owners[:, None] == images] = np.inf
+    second = np.partition(squared, 1, axis=1)[:, 1] if len(images) > 1 else squared[:, 0]
+    second[np.isinf(second)] = spread**2
+    return float(np.sqrt((second.sum() + spread**2) / (len(values) + 1)))

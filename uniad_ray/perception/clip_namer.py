@@ -15,6 +15,7 @@ from uniad_ray.perception.descriptions import check_class_names
 from uniad_ray.perception.model_folders import ModelFolderSource
 from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.text_encoders import ClipTextEncoder, PretrainedEncoderConfig
+from uniad_ray.perception.tuning_config import ClipTuningConfig
 
 
 class ClipNamerConfig(StrictModel):
@@ -28,14 +29,16 @@ class ClipNamerConfig(StrictModel):
             the others.
         prompt: The text of a class, which takes the place of `{}`.
         names: Better names by class, such as `small metal screw: bolt`.
+        tuning: How `uniad-ray tune-clip` makes better weights.
     """
 
     segments: str
     vectors: str
     weights: ModelFolderSource
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[str, ...] = ()
     prompt: str = Field(default="a photo of a {}.", pattern=r"^[^{}]*\{\}[^{}]*$")
     names: Mapping[str, str] = Field(default_factory=dict)
+    tuning: ClipTuningConfig = ClipTuningConfig()
 
     @model_validator(mode="after")
     def _usable_and_distinct(self) -> Self:
@@ -50,6 +53,11 @@ class ClipNamerConfig(StrictModel):
         """The name of each class."""
         return tuple(self.names.get(name, name) for name in self.classes)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What CLIP reads for each class."""
+        return tuple(self.prompt.format(name) for name in self.classes)
+
 
 class ClipNamer:
     """Gives each segment the class whose text is the most like its crop; the image tower runs in `ClipObjectFeatures`.
@@ -63,16 +71,20 @@ class ClipNamer:
         """Encodes the classes once, with a text tower that this process may have already.
 
         Raises:
-            ConfigError: transformers is not installed.
+            ConfigError: There are no classes, or transformers is not installed.
             WeightsError: The folder is missing or holds another kind of network.
         """
+        if not config.classes:
+            raise ConfigError(
+                f"{name}: there is nothing to choose from; name the classes in perceivers.{name}.config.classes"
+            )
         self.name = name
         self.config = config
         self.needs = frozenset({config.segments, config.vectors})
         self.provides = self.fields_of(name, config)
         self._encoder = ClipTextEncoder(name, PretrainedEncoderConfig(weights=config.weights), device)
         # One transposed matrix: shape (D, classes).
-        self._classes = self._encoder.encode([config.prompt.format(each) for each in config.classes]).T
+        self._classes = self._encoder.encode(config.texts).T
 
     @classmethod
     def fields_of(cls, name: str, config: ClipNamerConfig) -> frozenset[str]:  # noqa: ARG003
@@ -101,4 +113,7 @@ class ClipNamer:
 
     def lineage(self) -> dict[str, Any]:
         """The weights with their digest, and all that changes the names."""
-        return {**self.config.model_dump(mode="json"), "weights": self._encoder.lineage()["weights"]}
+        return {
+            **self.config.model_dump(mode="json", exclude={"tuning"}),
+            "weights": self._encoder.lineage()["weights"],
+        }

@@ -32,11 +32,17 @@ def object_crops(
         yield np.stack([_crop(image, mask, size, padding) for mask in part.masks()])
 
 
-def _crop(image: np.ndarray, mask: np.ndarray, size: int, padding: float) -> np.ndarray:
-    inside = _at_size(mask, image.shape[0], image.shape[1])
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    shown = image[box] * inside[box][..., None]
+def square_crop(shown: np.ndarray, *, size: int, padding: float) -> np.ndarray:
+    """Puts what was cut out of an image into the middle of a black square, and resizes it.
+
+    Args:
+        shown: uint8, shape (h, w, 3), RGB; the box of an object, black where the object is not.
+        size: Side of the crop, pixels.
+        padding: Black margin on every side, as a share of the longer side of the box.
+
+    Returns:
+        uint8, shape (size, size, 3).
+    """
     height, width = shown.shape[:2]
     margin = round(padding * max(height, width))
     side = max(height, width) + 2 * margin
@@ -44,6 +50,13 @@ def _crop(image: np.ndarray, mask: np.ndarray, size: int, padding: float) -> np.
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = shown
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _crop(image: np.ndarray, mask: np.ndarray, size: int, padding: float) -> np.ndarray:
+    inside = _at_size(mask, image.shape[0], image.shape[1])
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return square_crop(image[box] * inside[box][..., None], size=size, padding=padding)
 
 
 def _at_size(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan_training(
     archive: str, categories: Sequence[str], config: FitConfig, where: str, cpu_share: float
 ) -> tuple[list[TrainingJob], dict[str, str]]:
-    """Finds the students behind the chosen experts, and the images of every round of each category's fit.
+    """Finds the students behind the chosen experts, and the images of every training for each category's fit.
 
     Args:
         archive: Root of the archive.
@@ -48,13 +48,13 @@ def plan_training(
         raise
     if not students:
         return [], {}
-    task = ray.remote(_rounds).options(num_cpus=cpu_share, max_retries=2)
+    task = ray.remote(_trainings).options(num_cpus=cpu_share, max_retries=2)
     planned = {category: task.remote(archive, category, config) for category in categories}
     jobs: list[TrainingJob] = []
     failed: dict[str, str] = {}
     for category, reference in planned.items():
         try:
-            rounds = ray.get(reference)
+            trainings = ray.get(reference)
         except Exception as error:  # the other categories go on, whatever happened to this one
             cause = unwrap(error)
             if not isinstance(cause, FitError):
@@ -64,7 +64,7 @@ def plan_training(
         jobs += [
             TrainingJob(job_key(category, name, row_keys), category, name, row_keys)
             for name in students
-            for row_keys in rounds
+            for row_keys in trainings
         ]
     return jobs, failed
 
@@ -106,12 +106,12 @@ def _student_names(config: FitConfig, where: str) -> list[str]:
     return [perceiver.name for perceiver in pipeline.perceivers if isinstance(perceiver, TrainedPerceiver)]
 
 
-def _rounds(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
-    """One Ray task: row keys of every round of a category's fit."""
+def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
+    """One Ray task: row keys of every training for a category's fit."""
     from uniad_ray.pipelines.normals import ArchiveNormals
     from uniad_ray.scoring.splits import split_normals
 
     source = Location.parse(archive)
     normals = ArchiveNormals(source, read_manifest(source), category, config.input_size, config.normal_images)
     split = split_normals(normals.rows, config.calibration)
-    return [tuple(normals.rows[index].row_key for index in indices) for indices in split.rounds]
+    return [tuple(normals.rows[index].row_key for index in indices) for indices in split.trainings]

@@ -15,9 +15,9 @@ from uniad_ray.pipelines.uniad_ablations import EXPERTS as UNIAD
 
 _TEXT, _OBJECT, _PATCH = "text_memory", "object", "patch"
 _MEMORIES = (_TEXT, _OBJECT, _PATCH)
+_AS_PRINTED = ("text_classes", _OBJECT, "patch_clusters")
 _CLUSTERS: Final = (25, 50, 100, 300, 500, 1000)
 _CORESETS: Final = (500, 2000)
-_NAMER: Final = "uniad_ray.perception.clip_namer:ClipNamer"
 
 
 class TmuadTableOptions(StrictModel):
@@ -82,7 +82,7 @@ _BANKS = Ablation(
                 ("text, object, patch", _MEMORIES),
             )
         ),
-        AblationRow({**marks(_BANK, "text, object, patch"), "fusion": "eq. 5"}, _MEMORIES, ("paper",), "own"),
+        AblationRow({**marks(_BANK, "text, object, patch"), "fusion": "eq. 5"}, _AS_PRINTED, ("paper",), "own"),
     ),
     {WHOLE: Variant(expert_set="tmuad"), "paper": Variant(expert_set="tmuad-paper")},
     has_pixels=True,
@@ -304,10 +304,11 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
     ]
     variants = {WHOLE: Variant(additions=tuple(additions))}
     for title, clips in tuned.items():
-        if config.perceivers["objects"].class_path != _NAMER:
+        namer = config.perceivers.get("named_objects")
+        if namer is None or not namer.config.get("classes"):
             raise ConfigError(
-                f"profile {config.name}: a tuned CLIP names objects out of a list of classes; set perceivers.objects "
-                f"to {_NAMER} with classes"
+                f"profile {config.name}: a tuned CLIP names objects out of a list of classes; give the list in "
+                "perceivers.named_objects.config.classes, as in the profile paper"
             )
         variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
         settings = {"experts": "TMUAD", "bank": "as the profile", "vectors": "", "CLIP": title}
@@ -329,13 +330,13 @@ def _tuned_clips(categories: Sequence[str], options: TmuadTableOptions) -> dict[
 
 
 def _with_clip(uri: str, category: str | None) -> Variant:
-    """A fit whose objects are named by another CLIP; the object memory keeps its own."""
-    weights = {"uri": uri}
+    """A fit whose objects are named by a tuned CLIP; the object memory keeps its own."""
+    segments = "named_objects/segments"
     return Variant(
         (
-            "perceivers.objects.config.vectors=naming_features/vectors",
-            f"perceivers.objects.config.weights={{uri: '{uri}'}}",
+            *(f"perceivers.{name}.config.weights={{uri: '{uri}'}}" for name in ("named_features", "named_objects")),
+            f"perceivers.object_description.config.segments={segments}",
+            f"experts.text_memory.config.segments={segments}",
         ),
-        (Addition("perceivers", "naming_features", {"weights": weights}, like="object_features"),),
         category=category,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ def fit_category(
 ) -> FittedCategory:
     """Fits perceivers, experts and calibration on the normal images of one category.
 
-    Every round of `split_normals` fits all anew, so that no held-out image has taught anything that judges it.
+    Every round of `split_normals` fits all anew, so that no held-out image has taught anything that judges it. What is
+    stored may then be fitted on all images.
 
     Args:
         images: Normal images.
@@ -119,7 +120,7 @@ def fit_category(
 
     with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
         gate = config.chosen_fusion.gate
-        is_read_once = len(split.folds) == 1 and len(experts) + len(pipeline.dependent) == 1 and gate is None
+        is_read_once = split.is_final_a_round and len(experts) + len(pipeline.dependent) == 1 and gate is None
         source = ImagePerceptions(
             images,
             pipeline,
@@ -146,8 +147,8 @@ def fit_category(
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
             if gate is not None:
                 edited.append(_score_edits(fitted, fold, to_edit, gate, config))
-        if len(split.folds) > 1:
-            fitted = fitter.fit(split.final, Path(folder) / "final")
+        if not split.is_final_a_round:
+            fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
         files = _state_files(fitted)
         files.update(_reference_files(fitted, split.final))
         lineage = _lineage(fitted.pipeline, config, device, where)
@@ -184,8 +185,10 @@ class _Fitter:
     where: str
     train: Train
     source: PerceptionSource
+    trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
 
-    def fit(self, indices: Sequence[int], folder: Path) -> _Round:
+    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
+        """Fits on some images, with students that were trained on others where they are given."""
         experts = build_experts(self.config, where=self.where)
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device, where=self.where)
         wanted = _needs(self.config, experts, pipeline)
@@ -194,11 +197,17 @@ class _Fitter:
             if isinstance(perceiver, LearnedPerceiver):
                 perceiver.fit(stream(source, indices, perceiver.needs))
             elif isinstance(perceiver, TrainedPerceiver):
-                perceiver.restore(self.train(perceiver, indices))
+                perceiver.restore(self._trained(perceiver, tuple(indices if training is None else training)))
             source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
         for expert in experts.values():
             expert.fit(stream(source, indices, expert.needs))
         return _Round(experts, pipeline, source)
+
+    def _trained(self, perceiver: TrainedPerceiver, indices: tuple[int, ...]) -> State:
+        key = (perceiver.name, indices)
+        if key not in self.trained:
+            self.trained[key] = self.train(perceiver, indices)
+        return self.trained[key]
 
 
 def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:

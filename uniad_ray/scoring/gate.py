@@ -7,6 +7,7 @@ earn their place by telling edited from normal images.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from uniad_ray.scoring.edited_scores import EditedScores
 from uniad_ray.scoring.edits import family_of
 from uniad_ray.scoring.fusion import Fusion
 
+_LEAST_LACK: Final = 0.025
+"""An AUROC that lacks less than that is not known any better, with a few dozens of images."""
+
 
 class GatedExpert(StrictModel):
     """What the gate decided of one expert.
@@ -27,11 +31,13 @@ class GatedExpert(StrictModel):
         auroc: By family of edits, how well the expert alone tells them from normal images; 0.5 is chance.
         gain: What it adds to the AUROC of the base and of the better experts of its kind that take part, on the edits
             that it is judged by; None for one of the base.
+        asked: What it has to add; None for one of the base.
     """
 
     weight: float
     auroc: dict[str, float]
     gain: float | None
+    asked: float | None
 
 
 class GateRecord(StrictModel):
@@ -40,7 +46,7 @@ class GateRecord(StrictModel):
     Attributes:
         edits: Number of edited images by edit.
         normal_images: Held-out normal images that they are told from.
-        least_gain: What an expert has to add.
+        least_gain: Share of what is lacking to an AUROC of 1 that an expert has to add.
         base_auroc: AUROC of the base alone by family of edits.
         fused_auroc: AUROC of the experts that take part, together.
         experts: The decision by expert.
@@ -61,11 +67,10 @@ class GateRecord(StrictModel):
     def reason(self, expert: str) -> str:
         """Why an expert takes part or not, in words."""
         decided = self.experts[expert]
-        if decided.gain is None:
+        if decided.gain is None or decided.asked is None:
             return "always takes part"
-        if decided.weight:
-            return f"adds {decided.gain:.3f} to the AUROC on edited normal images"
-        return f"would add {decided.gain:.3f} to the AUROC on edited normal images, less than {self.least_gain:g}"
+        verb, than = ("adds", "of at least") if decided.weight else ("would add", "less than")
+        return f"{verb} {decided.gain:.3f} to the AUROC on edited normal images, {than} {decided.asked:.3f} asked for"
 
 
 def choose_experts(
@@ -106,6 +111,7 @@ def choose_experts(
         name: _aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}) for name, scores in normal.items()
     }
     gains: dict[str, float] = {}
+    asked: dict[str, float] = {}
     for candidates, families in ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout"))):
         together = dict(base)
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
@@ -114,7 +120,8 @@ def choose_experts(
             # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
             best = max(trials, key=lambda weight: (trials[weight], weight))
             gains[name] = trials[best] - reached
-            if gains[name] >= gate.least_gain:
+            asked[name] = gate.least_gain * max(1.0 - reached, _LEAST_LACK)
+            if gains[name] >= asked[name]:
                 together[name] = best
         chosen |= together
     return GateRecord(
@@ -128,6 +135,7 @@ def choose_experts(
                 weight=chosen.get(name, 0.0),
                 auroc=alone[name],
                 gain=gains.get(name),
+                asked=asked.get(name),
             )
             for name in normal
         },

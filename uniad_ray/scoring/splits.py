@@ -25,18 +25,31 @@ class FitSplit:
     final: Sequence[int]
 
     @property
-    def rounds(self) -> tuple[tuple[int, ...], ...]:
-        """Every set of images that is fitted on, the final one last."""
-        fitted = tuple(fold.fit for fold in self.folds)
-        return fitted if len(fitted) == 1 else (*fitted, tuple(self.final))
+    def final_training(self) -> tuple[int, ...]:
+        """Indices of the images that the students of the stored experts are trained on.
+
+        With a single round they are its own: a student takes minutes to train, and learns little from a fifth more.
+        """
+        return self.folds[0].fit if len(self.folds) == 1 else tuple(self.final)
+
+    @property
+    def trainings(self) -> tuple[tuple[int, ...], ...]:
+        """Every set of images that students are trained on, that of the stored experts last."""
+        return tuple(dict.fromkeys((*(fold.fit for fold in self.folds), self.final_training)))
+
+    @property
+    def is_final_a_round(self) -> bool:
+        """Whether the experts of the only round are those that are stored."""
+        return len(self.folds) == 1 and tuple(self.final) == self.folds[0].fit
 
 
 def split_normals(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
     """Decides for the normal images of one category.
 
-    With `min_images` or more, a share is held out by hash and the experts are fitted on the rest. With fewer, every
-    part is held out once (cross-fitting) and the experts are then fitted on all. A source's own validation split is
-    used instead of either where it is large enough. Altered copies are fitted together with their image and never held
+    With `min_images` or more, a share is held out by hash and the experts are fitted on the rest; with fewer than
+    `refit_below` they are then fitted on all. With fewer than `min_images`, every part is held out once (cross-fitting)
+    and the experts are then fitted on all. A source's own validation split is used instead of either where it is large
+    enough. Altered copies are fitted together with their image and never held
     out, but for those of a single image.
 
     Args:
@@ -74,5 +87,5 @@ def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> Fit
     if len(set(image_ids)) >= config.min_images:
         fold = holdout_fold(image_ids, config.holdout)
         if len(fold.fit) >= 2 and len(fold.calibrate) >= 2:
-            return FitSplit("holdout", [fold], fold.fit)
+            return FitSplit("holdout", [fold], range(len(rows)) if len(rows) < config.refit_below else fold.fit)
     return FitSplit("cross_fit", cross_folds(image_ids, config.folds), range(len(rows)))

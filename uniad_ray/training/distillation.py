@@ -27,10 +27,11 @@ from uniad_ray.perception.student import (
     load_parameters,
 )
 from uniad_ray.perception.weights import resolve
+from uniad_ray.training.adam_state import adam_arrays, restore_adam, trained_parameters
 from uniad_ray.training.array_file import read_arrays, write_arrays
 from uniad_ray.training.checkpoints import Checkpoint, CheckpointStore
 from uniad_ray.training.examples import Example, Examples, ReadableImages
-from uniad_ray.training.group import WorkerGroup
+from uniad_ray.training.group import WorkerGroup, check_batch_size
 from uniad_ray.training.losses import distillation_losses, weighted_sum
 from uniad_ray.training.order import ImageOrder, held_out_split, step_seed
 from uniad_ray.training.schedule import learning_rate
@@ -41,7 +42,6 @@ STATE_NAME = "student.safetensors"
 
 _VERSION = 1
 _NAMED_IMAGES = 16
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def train_student(
@@ -99,19 +99,6 @@ class _Standing:
     looks_without_better: int = 0
 
 
-def check_batch_size(config: StudentConfig, workers: int) -> None:
-    """Refuses a number of workers that a batch cannot be divided by, before any of them starts.
-
-    Raises:
-        ConfigError: The batch size is not a multiple of it.
-    """
-    if config.training.batch_size % workers:
-        raise ConfigError(
-            f"batch_size {config.training.batch_size} cannot be shared by {workers} workers; use a multiple of their "
-            "number"
-        )
-
-
 class Distillation:
     """One training of one student, alone or as one worker of a group.
 
@@ -152,7 +139,7 @@ class Distillation:
         self._group = group or WorkerGroup()
         self._device = torch.device(device)
         check_precision("the training of the student", config.training.precision, self._device)
-        check_batch_size(config, self._group.world)
+        check_batch_size(config.training.batch_size, self._group.world)
         rows = sorted((images.rows[index].row_key, index) for index in indices)
         members = [index for _, index in rows]
         trained, held_out = held_out_split([images.rows[i].image_id for i in members], config.training.held_out)
@@ -317,12 +304,8 @@ class Distillation:
     def _checkpoint(self, standing: _Standing, optimiser: torch.optim.Adam, scaler: torch.amp.GradScaler) -> Checkpoint:
         arrays = {f"network/{name}": array for name, array in _arrays(self._network.state_dict()).items()}
         arrays |= {f"best/{name}": array for name, array in (standing.best or {}).items()}
-        updates = 0
-        for name, parameter in self._trained():
-            # Empty as long as the scaler has skipped every step.
-            if moments := optimiser.state[parameter]:
-                arrays |= {f"{moment}/{name}": moments[moment].cpu().numpy() for moment in _MOMENTS}
-                updates = int(moments["step"])
+        moments, updates = adam_arrays(optimiser, trained_parameters(self._network))
+        arrays |= moments
         document = {
             "best_loss": standing.best_loss,
             "best_step": standing.best_step,
@@ -347,13 +330,7 @@ class Distillation:
             return _Standing()
         checkpoint = checkpoint or store.at(step)
         load_parameters(self._network, _below("network/", checkpoint.arrays))
-        moments = {moment: _below(f"{moment}/", checkpoint.arrays) for moment in _MOMENTS}
-        for name, parameter in self._trained() if checkpoint.document["updates"] else ():
-            # Copies in the parameter's own memory layout: elements must be met in the same order by the same code.
-            stored = {moment: torch.empty_like(parameter) for moment in _MOMENTS}
-            for moment, target in stored.items():
-                target.copy_(torch.from_numpy(np.array(moments[moment][name])))
-            optimiser.state[parameter] = stored | {"step": torch.tensor(float(checkpoint.document["updates"]))}
+        restore_adam(optimiser, trained_parameters(self._network), checkpoint.arrays, checkpoint.document["updates"])
         scaler.load_state_dict(checkpoint.document["scaler"])
         return _Standing(
             step=step,
@@ -362,9 +339,6 @@ class Distillation:
             best=_below("best/", checkpoint.arrays) or None,
             looks_without_better=checkpoint.document["looks_without_better"],
         )
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self._network.named_parameters() if parameter.requires_grad]
 
     def _names(self, step: int) -> str:
         names = [self._order.row_keys[position] for position in self._order.batch_of_all(step)]

@@ -1,4 +1,4 @@
-"""The workers that train one student together, or the one that trains it alone."""
+"""The workers that train one network together, or the one that trains it alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from uniad_ray.errors import ConfigError
+
+
+def check_batch_size(batch_size: int, workers: int) -> None:
+    """Refuses a number of workers that a batch cannot be divided by, before any of them starts.
+
+    Raises:
+        ConfigError: The batch size is not a multiple of it.
+    """
+    if batch_size % workers:
+        raise ConfigError(
+            f"batch_size {batch_size} cannot be shared by {workers} workers; use a multiple of their number"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,10 @@ class WorkerGroup:
     def sum(self, value: float, device: torch.device) -> float:
         """The sum of a number over the workers."""
         return float(self._sum(torch.tensor(value, dtype=torch.float64, device=device)))
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sums of float64 numbers over the workers, the same on all of them."""
+        return self._sum(values.clone())
 
     def from_leader(self, value: int, device: torch.device) -> int:
         """The leader's number, on all workers."""

@@ -17,12 +17,16 @@ import numpy as np
 from uniad_ray.errors import FitError
 
 
-def held_out_split(image_ids: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+def held_out_split(
+    image_ids: Sequence[str], share: float, *, learner: str = "the student", images: str = "normal images"
+) -> tuple[list[int], list[int]]:
     """Holds out a share of the images by hash of their content; copies of an image fall on the same side.
 
     Args:
         image_ids: sha256 of each image.
         share: Share to hold out, of the distinct images, at least one of them; 0 holds out none.
+        learner: What is trained, for messages.
+        images: What it is trained on, for messages.
 
     Returns:
         Indices to train on and indices held out, each ascending.
@@ -35,8 +39,8 @@ def held_out_split(image_ids: Sequence[str], share: float) -> tuple[list[int], l
     wanted = max(1, round(share * len(distinct))) if share else 0
     if len(distinct) - wanted < 2:
         raise FitError(
-            f"the student has {len(distinct)} distinct normal images, {wanted} of them held out; "
-            "it needs at least 2 to train on: add normal images"
+            f"{learner} has {len(distinct)} distinct {images}, {wanted} of them held out; "
+            f"it needs at least 2 to train on: add {images}"
         )
     chosen = set(distinct[:wanted])
     held_out = [index for index, image_id in enumerate(image_ids) if image_id in chosen]

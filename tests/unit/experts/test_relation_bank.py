@@ -115,10 +115,17 @@ def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed(
     assert found[Relation("count", "bolt", "bolt")] == 0.0
 
 
+def test_what_two_images_alone_have_in_common_is_no_rule_yet() -> None:
+    often = [0.1] * 20 + [0.5] * 20
+    rule = strength([*often, 0.9, 0.9, 0.9], 0.7)
+
+    assert strength([*often, 0.9, 0.9], 0.7) < 0.6 * rule
+
+
 def test_strength_equals_a_plain_reference() -> None:
     normal = [0.1, 0.12, 0.5, 0.53, 0.9]
-    nearest = np.array([0.02, 0.02, 0.03, 0.03, 0.37])
-    usual = np.sqrt((np.square(nearest).sum() + np.var(normal)) / 6)
+    second_nearest = np.array([0.4, 0.38, 0.38, 0.37, 0.4])
+    usual = np.sqrt((np.square(second_nearest).sum() + np.var(normal)) / 6)
 
     assert strength(normal, 0.7) == pytest.approx(0.17 / (usual + 0.02), rel=1e-4)
     assert strength(normal, 0.5) == pytest.approx(0.0, abs=1e-6)

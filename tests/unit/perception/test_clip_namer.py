@@ -98,7 +98,6 @@ def test_vectors_of_another_network_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"classes": []}, "at least 1 item"),
         ({"classes": ["bolt", ""]}, "no name of a class"),
         ({"classes": ["bolt", "bolt"]}, "two classes would have the same name: bolt, bolt"),
         ({"names": {"bolt": "nut"}}, "two classes would have the same name: nut, nut, tray"),
@@ -111,6 +110,15 @@ def test_vectors_of_another_network_are_refused(folder: Path) -> None:
 def test_classes_names_and_prompt_must_be_usable(options: dict[str, Any], says: str, folder: Path) -> None:
     with pytest.raises(ValidationError, match=says):
         config(folder, **options)
+
+
+def test_a_namer_without_classes_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"name the classes in perceivers.objects.config.classes"):
+        namer(folder, classes=[])
+
+
+def test_how_it_is_tuned_is_no_part_of_the_lineage(folder: Path) -> None:
+    assert namer(folder, tuning={"epochs": 3}).lineage() == namer(folder).lineage()
 
 
 def test_the_lineage_names_classes_and_weights(folder: Path) -> None:

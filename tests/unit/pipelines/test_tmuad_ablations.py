@@ -15,11 +15,7 @@ from uniad_ray.pipelines.uniad_ablations import EXPERTS
 from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 
 TABLES = range(5, 12)
-CLIP = [
-    "perceivers.objects={class: 'uniad_ray.perception.clip_namer:ClipNamer', config: {segments: sam/segments, "
-    "vectors: object_features/vectors, classes: [bolt, nut], weights: {uri: 'file:clip'}}}",
-    "perceivers.grounded_sam.config.classes=[bolt, nut]",
-]
+CLIP = [f"perceivers.{name}.config.classes=[bolt, nut]" for name in ("named_objects", "grounded_sam")]
 
 
 def table(number: int, profile: str = "embedded", *overrides: str, **options: object) -> Ablation:
@@ -64,7 +60,11 @@ def test_the_banks_are_fused_calibrated_and_as_printed() -> None:
     assert plan.has_pixels
     assert found[WHOLE].chosen_fusion.rule == "log_excess"
     assert found["paper"].chosen_fusion.rule == "maps"
-    assert found["paper"].chosen_fusion.weights == {"text_memory": 0.05, "object": 0.3, "patch": 0.65}
+    assert found["paper"].chosen_fusion.weights == {
+        "text_classes": 0.05,
+        "object": 0.3,
+        "patch_clusters": 0.65,
+    }
     assert [len(row.experts) for row in plan.rows] == [1, 1, 1, 2, 3, 3]
 
 
@@ -159,9 +159,10 @@ def test_a_tuned_clip_gives_a_row_and_names_objects_only() -> None:
     }
     assert [plan.variants[name].category for name in rows["one for each category"]] == ["lid", "tray"]
     config = configs(plan, "paper", *CLIP)["clip-for-lid"]
-    assert config.perceivers["objects"].config["weights"] == {"uri": "file:lid/clip"}
-    naming = config.perceivers["objects"].config["vectors"].removesuffix("/vectors")
-    assert config.perceivers[naming].config["weights"] == {"uri": "file:lid/clip"}
+    for name in ("named_objects", "named_features"):
+        assert config.perceivers[name].config["weights"] == {"uri": "file:lid/clip"}
+    assert config.experts["text_memory"].config["segments"] == "named_objects/segments"
+    assert config.perceivers["object_description"].config["segments"] == "named_objects/segments"
     own = load_config("paper").perceivers["object_features"]
     assert config.perceivers["object_features"] == own
     assert config.experts["object"].config["vectors"] == "object_features/vectors"
@@ -172,6 +173,8 @@ def test_what_a_table_cannot_do_is_a_clear_line() -> None:
         table(4)
     with pytest.raises(ConfigError, match="a tuned CLIP names objects out of a list of classes"):
         table(11, clip_for_all="file:one")
+    with pytest.raises(ConfigError, match=r"profile paper: .* in perceivers\.named_objects\.config\.classes"):
+        table(11, "paper", clip_for_all="file:one")
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")
     without = ["experts={patch: {class: 'a:B'}}", "expert_sets={patch: [patch]}", "fusion={}", "fusions={}"]

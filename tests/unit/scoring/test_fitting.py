@@ -55,15 +55,16 @@ def test_nothing_that_judges_a_held_out_image_has_learned_from_it(count: int) ->
     trainer = Trainer(normals)
     fitted = fit_category(normals, config_with_witness(), train=trainer)
     split = split_normals(normals.rows, fitted.config.calibration)
-    assert trainer.asked == list(split.rounds)
+    assert trainer.asked == list(split.trainings)
     assert fitted.calibration.experts["witness"].mean == 0.0
     document = json.loads(fitted.files["experts/witness.json"])
     expected = [normals.rows[index].row_key for index in split.final]
     assert sorted(document["keys"]) == sorted(expected)
-    assert document["counts"] == [len(expected), len(expected)]
+    trained_on = [normals.rows[index].row_key for index in split.final_training]
+    assert document["counts"] == [len(expected), len(trained_on)]
     assert document["text"] == f"learned from {len(expected)} images"
-    for name in ("learned", "trained"):
-        assert sorted(json.loads(fitted.files[f"perceivers/{name}.json"])["seen"]) == sorted(expected)
+    for name, seen in (("learned", expected), ("trained", trained_on)):
+        assert sorted(json.loads(fitted.files[f"perceivers/{name}.json"])["seen"]) == sorted(seen)
 
 
 def test_no_image_passes_a_network_twice_however_many_rounds_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

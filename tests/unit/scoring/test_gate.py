@@ -33,7 +33,33 @@ def test_an_expert_takes_part_that_finds_what_the_base_does_not() -> None:
     assert record.experts["count"].auroc["objects"] == 1.0
     assert record.reason("base") == "always takes part"
     assert record.reason("count").startswith("adds 0.")
-    assert "less than 0.02" in record.reason("noise")
+    assert record.reason("count").endswith(f", of at least {record.experts['count'].asked:.3f} asked for")
+    assert record.reason("noise").endswith(f", less than {record.experts['noise'].asked:.3f} asked for")
+
+
+def test_what_is_asked_for_is_a_share_of_what_is_lacking() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    # Three of 30 edits are not found by the base, which has an AUROC of 0.9; `count` finds one of them.
+    found = np.r_[np.full(27, 1e6), np.full(3, -1.0)]
+    nothing = np.full(30, -1.0)
+    one = np.r_[np.full(27, -1.0), [1e9], np.full(2, -1.0)]
+    edited = {"erase": {"base": found, "grain": nothing, "count": one, "noise": nothing}}
+    record = choose_experts(CONFIG, GATE, flat, edited)
+    lacking = 1.0 - record.base_auroc["objects"]
+    assert record.experts["count"].asked == pytest.approx(0.2 * lacking)
+    assert record.experts["count"].gain == pytest.approx(lacking / 3, rel=0.05)
+    assert record.weights["count"] == 1.0
+    stricter = GATE.model_copy(update={"least_gain": 0.4})
+    assert choose_experts(CONFIG, stricter, flat, edited).weights["count"] == 0.0
+
+
+def test_where_hardly_anything_is_lacking_a_gain_is_not_told_from_chance() -> None:
+    flat = {name: np.arange(1000.0) for name in ("base", "grain", "count", "noise")}
+    almost = np.r_[np.full(99, 1e6), [995.5]]
+    edited = {"erase": {"base": almost, "grain": almost, "count": np.full(100, 1e6), "noise": almost}}
+    record = choose_experts(CONFIG, GATE, flat, edited)
+    assert 0.0 < record.experts["count"].gain < record.experts["count"].asked == pytest.approx(0.2 * 0.025)
+    assert record.weights["count"] == 0.0
 
 
 def test_an_expert_that_sees_nothing_new_takes_no_part() -> None:

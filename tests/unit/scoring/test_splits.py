@@ -20,7 +20,7 @@ def test_a_single_image_is_calibrated_on_copies_that_it_is_not_fitted_with() -> 
     (fold,) = split.folds
     assert fold.fit == (0, 1, 2, 3) == split.final
     assert fold.calibrate == (4, 5, 6)
-    assert split.rounds == ((0, 1, 2, 3),)
+    assert split.trainings == ((0, 1, 2, 3),)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -46,6 +46,23 @@ def test_without_copies_nothing_is_different() -> None:
         assert all({*fold.fit} & {*fold.calibrate} == set() for fold in split.folds)
     validation = [*rows(30), *(row for row in rows(60, "validation")[30:])]
     assert split_normals(validation, CalibrationConfig()).method == "validation_split"
+
+
+def test_after_a_hold_out_of_few_images_all_are_fitted_but_students_are_not_trained_again() -> None:
+    few = split_normals(rows(60), CalibrationConfig())
+    assert (few.method, len(few.folds), few.is_final_a_round) == ("holdout", 1, False)
+    assert tuple(few.final) == tuple(range(60))
+    assert few.trainings == (few.final_training,) == (few.folds[0].fit,)
+    for config in (CalibrationConfig(refit_below=60), CalibrationConfig(refit_below=0)):
+        many = split_normals(rows(60), config)
+        assert many.is_final_a_round
+        assert tuple(many.final) == many.final_training == many.folds[0].fit
+
+
+def test_a_cross_fit_trains_a_student_a_part_and_one_on_all() -> None:
+    split = split_normals(rows(20), CalibrationConfig())
+    assert not split.is_final_a_round
+    assert split.trainings == (*(fold.fit for fold in split.folds), tuple(range(20)))
 
 
 def test_a_single_image_without_copies_and_one_image_again_and_again_are_refused() -> None:

@@ -1,0 +1,192 @@
+"""CLIPs tuned by Ray Train on crops of an archive's objects, and used as they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from safetensors.numpy import load_file
+from support.tiny_networks import save_clip
+from support.trees import write
+from support.tuning import COLOURS, colour_fit, coloured_tray, sorted_crops
+
+from uniad_ray.cli import main
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError, FitError, RunError, StoreError, WeightsError
+from uniad_ray.pipelines.fit import fit
+from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.tune_clip import TuneReport, tune_clip
+from uniad_ray.scoring.components import build_pipeline
+
+pytest.importorskip("transformers", reason="the networks of transformers are an extra")
+
+IMAGES = 16
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    found = tmp_path_factory.mktemp("clip")
+    save_clip(found)
+    return f"file:{found}"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
+    """Two categories of coloured trays, and one of empty images."""
+    root = tmp_path_factory.mktemp("tune")
+    for number, name in enumerate(("lids", "trays", "voids")):
+        for index in range(IMAGES if name != "voids" else 4):
+            image = coloured_tray(100 * number + index)
+            buffer = io.BytesIO()
+            Image.fromarray(image if name != "voids" else image // 20 + np.uint8(index)).save(buffer, "PNG")
+            write(root / f"source/{name}/train/good/{index:03d}.png", buffer.getvalue())
+    ingest(str(root / "source"), str(root / "archive"))
+    return str(root / "archive")
+
+
+def profile(config: FitConfig, folder: Path) -> str:
+    path = folder / "profile.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
+    return str(path)
+
+
+def colour_names(config: FitConfig, seed: int) -> list[tuple[str, str]]:
+    """The true colour of each object of an image, and the name that CLIP gives it."""
+    pipeline = build_pipeline(config, [("objects/segments", "the test")], device="cpu", where="the test")
+    wanted = frozenset({"objects/segments", "finder/segments"})
+    perception = pipeline.perceive(["0" * 32], coloured_tray(seed)[None], wanted)
+    true, given = (perception.segments[f"{name}/segments"][0].names for name in ("finder", "objects"))
+    return list(zip(true, given, strict=True))
+
+
+def parameters(report: TuneReport) -> dict[str, np.ndarray]:
+    return load_file(Path(report.tuned[0].folder) / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_the_verb_tunes_a_clip_that_then_names_objects(
+    archive: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = colour_fit(clip, tuning={"epochs": 12})
+    out = tmp_path / "clip-tuned"
+    command = ["tune-clip", archive, "--out", str(out), "--profile", profile(config, tmp_path)]
+    command += ["--category=lids", "--category=trays", "--workers=1"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--json"])
+    assert ended.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    (tuned,) = report["tuned"]
+    assert (tuned["category"], report["labels"], report["failed"]) == (None, "finder/segments", {})
+    assert tuned["crops"] + tuned["held_out"] == 2 * IMAGES * 3
+    assert tuned["accuracy_before"] < 0.5
+    assert tuned["accuracy_after"] > 0.9
+    assert tuned["classes"].keys() == COLOURS.keys()
+
+    # As the report says: nothing but the weights changes.
+    better = colour_fit(tuned["uri"])
+    assert all(true == given for seed in (900, 901) for true, given in colour_names(better, seed))
+    assert any(true != given for seed in (900, 901) for true, given in colour_names(config, seed))
+    fitted = fit(archive, str(tmp_path / "bundles"), better, categories=["trays"], accept_unusual=True)
+    assert fitted.failed == {}
+    assert fitted.fitted[0].published
+
+    # Again: it is there, and nothing is computed, not even where the checkpoints are gone.
+    shutil.rmtree(f"{out}.checkpoints")
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "CLIP of objects, labels of finder/segments" in text
+    assert f"{tuned['uri']}, sha256 {tuned['sha256']}" in text
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert not Path(f"{out}.checkpoints").exists()
+    other = colour_fit(clip, tuning={"epochs": 11})
+    with pytest.raises(RunError, match="holds a CLIP that was tuned otherwise; choose another --out, or delete it"):
+        tune_clip(archive, str(out), other, categories=["lids", "trays"])
+
+
+@pytest.mark.slow
+def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: Path) -> None:
+    config = colour_fit(clip)
+    each = tune_clip(archive, str(tmp_path / "clip-{category}"), config, each=True, workers=2)
+    assert [(entry.category, Path(entry.folder).name) for entry in each.tuned] == [
+        ("lids", "clip-lids"),
+        ("trays", "clip-trays"),
+    ]
+    assert each.failed.keys() == {"voids"}
+    assert "no crop of an object to tune CLIP on" in each.failed["voids"]
+    assert not (tmp_path / "clip-voids").exists()
+    alone = tune_clip(archive, str(tmp_path / "alone"), config, categories=["trays"], workers=1)
+    together = tune_clip(archive, str(tmp_path / "together"), config, categories=["trays"], workers=2)
+    one, other = (load_file(Path(entry.folder) / "model.safetensors") for entry in (each.tuned[1], alone.tuned[0]))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+    assert together.tuned[0].accuracy_after == pytest.approx(alone.tuned[0].accuracy_after, abs=0.2)
+    assert parameters(together).keys() == one.keys()
+
+
+@pytest.mark.slow
+def test_sorted_crops_take_the_place_of_an_archive(
+    clip: str,
+    tmp_path: Path,
+    ray_cluster: None,  # noqa: ARG001
+) -> None:
+    sorted_crops(tmp_path / "crops")
+    config = colour_fit(clip, tuning={"epochs": 12})
+    report = tune_clip(None, str(tmp_path / "tuned"), config, crops=str(tmp_path / "crops"))
+    assert report.labels == str(tmp_path / "crops")
+    assert report.tuned[0].accuracy_after > 0.9 > report.tuned[0].accuracy_before
+    shutil.rmtree(tmp_path / "crops/red")
+    shutil.rmtree(tmp_path / "crops/blue")
+    with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on are of one class"):
+        tune_clip(None, str(tmp_path / "other"), config, crops=str(tmp_path / "crops"))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"archive": None}, ConfigError, "give an archive to segment, or --crops with a folder"),
+        ({"crops": "crops"}, ConfigError, "give an archive to segment, or --crops with a folder"),
+        ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops are of no category"),
+        ({"each": True}, ConfigError, "--each needs {category} in --out"),
+        ({"out": "clip-{category}"}, ConfigError, "without --each it must not be there"),
+        ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; give a local path here"),
+        ({"categories": ["nuts"]}, FitError, "no category nuts; it holds lids, trays, voids"),
+        ({"out": "taken"}, RunError, "taken: there is something else; choose another --out"),
+        ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
+    ],
+)
+def test_mistakes_are_found_before_anything_starts(
+    archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], error: type, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "taken/mine.txt", b"mine")
+    arguments = {"archive": archive, "out": "out", **options}
+    with pytest.raises(error) as caught:
+        tune_clip(arguments.pop("archive"), arguments.pop("out"), colour_fit("file:none"), **arguments)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_workers_start(
+    archive: str, clip: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
+        tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
+    with pytest.raises(ConfigError, match="batch_size 5 cannot be shared by 2 workers"):
+        tune_clip(
+            archive,
+            str(tmp_path / "out"),
+            colour_fit(clip, tuning={"batch_size": 5}),
+            categories=["trays"],
+            workers=2,
+        )
