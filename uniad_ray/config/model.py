@@ -106,11 +106,11 @@ class GateConfig(StrictModel):
 class FusionConfig(StrictModel):
     """How the scores of several experts become one."""
 
-    rule: Literal["sum", "log_excess", "maps"] = Field(
+    rule: Literal["sum", "excess", "maps"] = Field(
         default="sum",
-        description="`sum` adds calibrated scores (UniAD, eq. 15). `log_excess` adds log(1 + z) of what each "
-        "calibrated score z is above 0, so that an expert that sees nothing adds nothing, and a loud one does not "
-        "drown the others. `maps` adds raw maps and takes the maximum (TMUAD, eq. 5).",
+        description="`sum` adds calibrated scores (UniAD, eq. 15). `excess` adds what each says beyond normal: next "
+        "to nothing below it, the deviations up to four, of more the logarithm; so an expert that sees nothing adds "
+        "nothing, and a loud one does not drown the others. `maps` adds raw maps and takes the maximum (TMUAD, eq. 5).",
     )
     groups: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,

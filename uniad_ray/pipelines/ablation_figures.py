@@ -103,7 +103,7 @@ def _row_scores(row: AblationRow, config: FitConfig, cohort: Cohort, bundle: Bun
     def beside(scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         return {"detector": fused(scores), **{name: scores[name] for name in row.plugged_in}}
 
-    return Fusion.fit(FusionConfig(rule="log_excess"), beside(held_out)).fuse_scores(beside(raw))
+    return Fusion.fit(FusionConfig(rule="excess"), beside(held_out)).fuse_scores(beside(raw))
 
 
 def _rule(row: AblationRow, config: FitConfig) -> FusionConfig:

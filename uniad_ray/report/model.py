@@ -78,7 +78,7 @@ class Lineage(StrictModel):
         created_at: UTC, ISO 8601.
         code_version: Version of uniad_ray that fitted it.
         profile: Name of its profile.
-        fusion_rule: How the experts become one score: `sum`, `log_excess` or `maps`.
+        fusion_rule: How the experts become one score: `sum`, `excess` or `maps`.
         expert_weights: Weight in the fusion by expert.
         choices: Which experts take part and why, where they were chosen for the category.
         archive: Root of the archive it was fitted on.

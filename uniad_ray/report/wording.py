@@ -21,8 +21,8 @@ OUTCOMES: Final = {
 }
 FUSION_RULES: Final = {
     "sum": "each adds weight \N{MULTIPLICATION SIGN} calibrated score to the score of an image",
-    "log_excess": "each adds weight \N{MULTIPLICATION SIGN} log(1 + calibrated score) to the score of an image, "
-    "and nothing where its score is below 0",
+    "excess": "each adds weight \N{MULTIPLICATION SIGN} what its calibrated score says beyond normal to the score of "
+    "an image: hardly anything below 0, the score up to 4, of more the logarithm",
     "maps": "the score of an image is the maximum of the sum of weight \N{MULTIPLICATION SIGN} map",
 }
 """What the experts do, by rule of fusion."""

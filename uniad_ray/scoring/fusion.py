@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, fit_calibration
+
+_LINEAR_UP_TO: Final = 4.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Fusion:
         if self._rule == "maps":
             return raw
         calibrated = self.terms[term].apply(raw)
-        return calibrated if self._rule == "sum" else log_excess(calibrated)
+        return calibrated if self._rule == "sum" else excess(calibrated)
 
 
 def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArray:
@@ -137,9 +140,17 @@ def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArra
     return np.asarray(np.where(finite, maps.max(axis=(1, 2)), np.nan), dtype=np.float64)
 
 
-def log_excess(calibrated: FloatArray) -> FloatArray:
-    """log(1 + z) of what each calibrated score z is above 0; 0 below."""
-    return np.asarray(np.log1p(np.maximum(calibrated, 0.0)), dtype=np.float64)
+def excess(calibrated: FloatArray) -> FloatArray:
+    """What each calibrated score z says beyond normal; it rises with z everywhere, so that one expert keeps its order.
+
+    With s = log(1 + exp(z)), which is z well above 0 and near 0 below: s up to 4, 4 (1 + log(s / 4)) above, less log 2,
+    so that z = 0 says nothing. Below normal means little, however far; and by how many deviations something is beyond
+    four means little more, since the tails of a few held-out images are not known.
+    """
+    with np.errstate(invalid="ignore"):  # an expert's score that is not finite stays what it is
+        soft = np.logaddexp(0.0, np.asarray(calibrated, dtype=np.float64))
+    tail = _LINEAR_UP_TO * (1.0 + np.log(np.maximum(soft, _LINEAR_UP_TO) / _LINEAR_UP_TO))
+    return np.asarray(np.minimum(soft, tail) - np.log(2.0), dtype=np.float64)
 
 
 def term_members(config: FusionConfig, experts: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -80,7 +80,8 @@ def choose_experts(
 
     The expert that is best alone comes first, and each takes part if it adds enough to those before it. Experts of
     structural and of logical anomalies are chosen apart from each other: an edit of the arrangement leaves seams, which
-    a structural expert finds, and would make the logical ones look as if they were not needed.
+    a structural expert finds, and would make the logical ones look as if they were not needed. Each of the two has one
+    voice in the score: the weights of its experts add up to 1, since normal images deviate the more, the more is added.
 
     Args:
         config: The fusion, whose rule is used.
@@ -106,24 +107,27 @@ def choose_experts(
         return _aurocs(fused(normal), {edit: fused(raw) for edit, raw in edited.items()})
 
     base = dict.fromkeys(gate.base, 1.0)
-    chosen = dict(base)
     alone = {
         name: _aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}) for name, scores in normal.items()
     }
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
-    for candidates, families in ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout"))):
-        together = dict(base)
+    kinds: list[dict[str, float]] = [dict(base), {}]
+    judged = ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout")))
+    for index, (candidates, families) in enumerate(judged):
+        together, others = kinds[index], base if index else {}
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
-            reached = _mean(aurocs(together), families)
-            trials = {weight: _mean(aurocs({**together, name: weight}), families) for weight in gate.weights}
+            reached = _mean(aurocs(_voices(others, together)), families)
+            trials = {
+                weight: _mean(aurocs(_voices(others, {**together, name: weight})), families) for weight in gate.weights
+            }
             # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
             best = max(trials, key=lambda weight: (trials[weight], weight))
             gains[name] = trials[best] - reached
             asked[name] = gate.least_gain * max(1.0 - reached, _LEAST_LACK)
             if gains[name] >= asked[name]:
                 together[name] = best
-        chosen |= together
+    chosen = _voices(*kinds)
     return GateRecord(
         edits={edit: len(next(iter(raw.values()))) for edit, raw in edited.items()},
         normal_images=len(next(iter(normal.values()))),
@@ -145,6 +149,11 @@ def choose_experts(
 def gated(config: FusionConfig, record: GateRecord | None) -> FusionConfig:
     """The fusion with the weights that a gate chose, if there was one."""
     return config if record is None else config.model_copy(update={"weights": record.weights})
+
+
+def _voices(*kinds: Mapping[str, float]) -> dict[str, float]:
+    """Weights with which each kind of experts has one voice, however many it is made of."""
+    return {name: weight / sum(kind.values()) for kind in kinds for name, weight in kind.items()}
 
 
 def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:

@@ -46,7 +46,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         "expert_sets.tmuad=[patch, second, third]",
         "expert_set=patch",
         "fusion={groups: {both: [patch, second]}, weights: {both: 2.0, third: 0.5}}",
-        "fusions={tmuad: {rule: log_excess, weights: {third: 3.0}}}",
+        "fusions={tmuad: {rule: excess, weights: {third: 3.0}}}",
     )
     fitted = fit_category(DrawnNormals(12), config)
     store = BundleStore(str(tmp_path_factory.mktemp("bundles")))

@@ -58,7 +58,7 @@ def test_the_banks_are_fused_calibrated_and_as_printed() -> None:
     plan = table(5)
     found = configs(plan)
     assert plan.has_pixels
-    assert found[WHOLE].chosen_fusion.rule == "log_excess"
+    assert found[WHOLE].chosen_fusion.rule == "excess"
     assert found["paper"].chosen_fusion.rule == "maps"
     assert found["paper"].chosen_fusion.weights == {
         "text_classes": 0.05,

@@ -176,7 +176,7 @@ SECOND = [
 
 def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
     normals = DrawnNormals(30)
-    gate = "fusions.both={rule: log_excess, gate: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
+    gate = "fusions.both={rule: excess, gate: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
     fitted = fit_category(normals, small_config(*SECOND, gate))
     record = fitted.calibration.gate
     assert record is not None
@@ -202,7 +202,7 @@ def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
 def test_edits_are_scored_by_experts_that_have_not_seen_the_image() -> None:
     normals = DrawnNormals(8)
     config = config_with_witness(
-        "fusions.both={rule: log_excess, gate: {base: [patch], arrangement: [witness], images: 8}}"
+        "fusions.both={rule: excess, gate: {base: [patch], arrangement: [witness], images: 8}}"
     )
     record = fit_category(normals, config, train=Trainer(normals)).calibration.gate
     assert record is not None

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration
-from uniad_ray.scoring.fusion import Fusion, merge_reasons, term_members
+from uniad_ray.scoring.fusion import Fusion, excess, merge_reasons, term_members
 
 CALIBRATIONS = {"a": ExpertCalibration(mean=1.0, deviation=2.0), "b": ExpertCalibration(mean=0.0, deviation=0.5)}
 GROUPED = FusionConfig(groups={"pair": ("a", "b")}, weights={"pair": 2.0})
@@ -84,18 +86,34 @@ def test_a_score_that_is_not_finite_names_the_expert() -> None:
         Fusion.fit(FusionConfig(), {"a": RAW["a"], "b": np.array([0.0, np.nan, 1.0])})
 
 
-def test_log_excess_adds_what_is_above_normal_and_nothing_below() -> None:
+def test_excess_adds_what_is_above_normal_and_little_below() -> None:
     """By hand: z is 2 and -1 for `a`, 4 and 0 for `b`."""
-    rule = FusionConfig(rule="log_excess", weights={"b": 0.5})
+    soft_2, soft_below, soft_4 = np.log1p(np.exp([2.0, -1.0, 4.0]))
+    tail_4 = 4.0 + 4.0 * np.log(soft_4 / 4.0)
+    rule = FusionConfig(rule="excess", weights={"b": 0.5})
     maps = np.array([[[1.0, 5.0]], [[0.0, 9.0]]], dtype=np.float32)
     evidence = {
         "a": Evidence(np.array([5.0, -1.0]), maps, [[], []]),
         "b": Evidence(np.array([2.0, 0.0]), None, [[], []]),
     }
     fused = Fusion(rule, CALIBRATIONS, CALIBRATIONS).fuse(evidence)
-    np.testing.assert_allclose(fused.scores, [np.log(3.0) + 0.5 * np.log(5.0), 0.0])
+    zero = np.log(2.0)
+    np.testing.assert_allclose(fused.scores, [soft_2 - zero + 0.5 * (tail_4 - zero), soft_below - zero])
     assert fused.maps is not None
-    np.testing.assert_allclose(fused.maps, np.log([[[1.0, 3.0]], [[1.0, 5.0]]]), rtol=1e-6)
+    soft_half = np.log1p(np.exp(-0.5))
+    np.testing.assert_allclose(
+        fused.maps, [[[0.0, soft_2 - zero]], [[soft_half - zero, tail_4 - zero]]], rtol=1e-6, atol=1e-7
+    )
+
+
+@given(st.lists(st.floats(-30.0, 1e6), min_size=2, max_size=20, unique=True))
+def test_excess_keeps_the_order_and_grows_slowly(scores: list[float]) -> None:
+    ordered = np.sort(scores)
+    found = excess(ordered)
+    assert (np.diff(found) >= 0.0).all()
+    assert (np.diff(found)[np.diff(ordered) > 1e-3] > 0.0).all()
+    assert (found <= np.maximum(ordered, 0.0)).all()
+    assert (found >= -np.log(2.0)).all()
 
 
 def test_raw_maps_are_added_and_their_maximum_is_the_score() -> None:

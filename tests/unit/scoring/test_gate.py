@@ -8,7 +8,7 @@ from uniad_ray.errors import FitError
 from uniad_ray.scoring.gate import choose_experts, gated
 
 GATE = GateConfig(base=("base",), surface=("grain",), arrangement=("count", "noise"))
-CONFIG = FusionConfig(rule="log_excess", gate=GATE)
+CONFIG = FusionConfig(rule="excess", gate=GATE)
 RNG = np.random.default_rng(0)
 QUIET = RNG.normal(size=40)
 
@@ -78,6 +78,20 @@ def test_a_structural_expert_is_not_judged_by_the_arrangement() -> None:
     assert record.weights["grain"] == 0.0
 
 
+def test_each_kind_of_experts_has_one_voice() -> None:
+    surface = GateConfig(base=("base",), surface=("grain", "noise"), arrangement=("count",))
+    nothing = np.full(30, -1.0)
+    edited = {
+        "scratch": {"base": nothing, "grain": HIGH, "noise": nothing, "count": nothing},
+        "stain": {"base": nothing, "grain": nothing, "noise": HIGH, "count": nothing},
+        "erase": {"base": nothing, "grain": nothing, "noise": nothing, "count": HIGH},
+    }
+    weights = choose_experts(CONFIG.model_copy(update={"gate": surface}), surface, NORMAL, edited).weights
+    assert weights["count"] == 1.0
+    assert min(weights.values()) > 0.0
+    assert weights["base"] + weights["grain"] + weights["noise"] == pytest.approx(1.0)
+
+
 def test_of_two_that_know_the_same_the_one_that_is_better_alone_takes_part() -> None:
     almost = HIGH.copy()
     almost[:6] = -9.0
@@ -92,10 +106,9 @@ def test_objects_and_layout_count_the_same_however_many_edits_they_have() -> Non
     found = {**nothing, "count": np.full(2, 100.0)}
     edited = {"erase": found, "move": found, "exchange": found, "swap_cells": nothing}
     record = choose_experts(CONFIG, GATE, flat, edited)
-    assert record.base_auroc == {"objects": 0.25, "layout": 0.25}
-    # Half of the normal images have an excess of 0, as all edits have that are not found.
-    assert record.fused_auroc == {"objects": 1.0, "layout": 0.25}
-    assert record.experts["count"].gain == pytest.approx((0.75 + 0.0) / 2)
+    assert record.base_auroc == {"objects": 0.0, "layout": 0.0}
+    assert record.fused_auroc == {"objects": 1.0, "layout": 0.0}
+    assert record.experts["count"].gain == pytest.approx((1.0 + 0.0) / 2)
 
 
 def test_without_edits_the_base_alone_takes_part() -> None:
