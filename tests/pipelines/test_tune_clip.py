@@ -71,6 +71,7 @@ def parameters(report: TuneReport) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_verb_tunes_a_clip_that_then_names_objects(
     archive: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: Path) -> None:
     config = colour_fit(clip)
     each = tune_clip(archive, str(tmp_path / "clip-{category}"), config, each=True, workers=2)
@@ -134,6 +136,7 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_sorted_crops_take_the_place_of_an_archive(
     clip: str,
     tmp_path: Path,

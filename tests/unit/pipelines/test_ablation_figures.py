@@ -73,7 +73,8 @@ def z(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 
 def excess(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    return np.log1p(np.maximum(z(values, normal), 0.0))
+    soft = np.log1p(np.exp(z(values, normal)))
+    return np.where(soft <= 4.0, soft, 4.0 + 4.0 * np.log(soft / 4.0)) - np.log(2.0)
 
 
 def expected(case: Case, scores: np.ndarray) -> list[float | None]:
