@@ -108,8 +108,8 @@ def test_a_server_that_stays_busy_is_one_line(fake: ChatServer) -> None:
         ask(fake)
     assert len(fake.asked) == 3
     assert str(raised.value) == (
-        f"caption: {fake.url} is busy or fails (HTTP 503 after 2 retries: loading the model); look at its log, or lower "
-        "concurrency"
+        f"caption: {fake.url} is busy or fails (HTTP 503 after 2 retries: loading the model); look at its log, or "
+        "lower concurrency"
     )
 
 
@@ -152,8 +152,8 @@ def test_a_model_that_the_server_does_not_know_is_named_with_a_way_out(fake: Cha
     with pytest.raises(CaptionError) as raised:
         ask(fake)
     assert str(raised.value) == (
-        f"caption: {fake.url} knows no model org/model or no such path (HTTP 404: The model `org/model` does not exist.); "
-        f"{fake.url}/models lists its models, and the url ends in /v1 as a rule"
+        f"caption: {fake.url} knows no model org/model or no such path (HTTP 404: The model `org/model` does not "
+        f"exist.); {fake.url}/models lists its models, and the url ends in /v1 as a rule"
     )
 
 
@@ -205,7 +205,9 @@ class TestKey:
         assert fake.asked[0].headers["Authorization"] == f"Bearer {KEY}"
         assert KEY not in f"{asking.lineage()} {vars(asking)} {vars(asking._session)} {caplog.text}"
 
-    def test_without_a_key_no_file_gives_one(self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    def test_without_a_key_no_file_gives_one(
+        self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password secret\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         ask(fake)

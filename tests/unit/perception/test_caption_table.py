@@ -30,7 +30,9 @@ def table(source: Path | str) -> CaptionTable:
 
 
 def test_a_text_stands_for_a_row_and_a_prompt(tmp_path: Path) -> None:
-    source = write(tmp_path / "c.parquet", ("a", "what?", "a pin"), ("b", "what?", "a nut"), ("a", "where?", "top left"))
+    source = write(
+        tmp_path / "c.parquet", ("a", "what?", "a pin"), ("b", "what?", "a nut"), ("a", "where?", "top left")
+    )
 
     assert table(source).captions(["b", "a"], IMAGES, "what?") == ["a nut", "a pin"]
     assert table(source).captions(["a"], IMAGES[:1], "where?") == ["top left"]
