@@ -25,6 +25,8 @@ _ENVIRONMENT: Final = {
     # Nothing about an inspection leaves the machine.
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
+    # It writes to stdout, where a verb with `--json` has its document.
+    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 

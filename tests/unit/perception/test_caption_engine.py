@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from uniad_ray.errors import CaptionError, ConfigError, WeightsError
-from uniad_ray.perception.caption_engine import CaptionEngine, CaptionEngineConfig, _engine
+from uniad_ray.perception.caption_engine import _ENVIRONMENT, CaptionEngine, CaptionEngineConfig, _engine
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 6, 4, 3), dtype=np.uint8)
 
@@ -43,7 +43,7 @@ class StubLLM:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubLLM]]:
-    for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+    for name in _ENVIRONMENT:
         monkeypatch.setenv(name, "0")  # so that it is as before after the test
         monkeypatch.delenv(name)
     found = type("Stub", (StubLLM,), {"made": [], "asked": [], "texts": list(StubLLM.texts)})
@@ -104,8 +104,8 @@ def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_perceivers(st
             "seed": 0,
         }
     ]
-    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
+    assert _ENVIRONMENT.items() <= dict(os.environ).items()
+    assert _ENVIRONMENT["VLLM_NO_USAGE_STATS"] == "1"
 
 
 def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
