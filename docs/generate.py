@@ -159,15 +159,15 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
     properties = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
-        inner = _model_in(field.annotation)
-        description = field.description or _attributes(model).get(name) or (_summary(inner) if inner else "")
+        inner = _models_in(field.annotation)
+        description = field.description or _attributes(model).get(name) or (_summary(inner[0]) if inner else "")
         if not description:
             raise UndescribedFieldError(f"{model.__name__}.{name} has no description")
         schema = properties[field.alias or name]
-        if inner is None or _is_mapping(schema):
+        if len(inner) != 1 or _is_mapping(schema):
             yield Row(key, name, _type(schema), _default(field), _allowed(schema), description)
-        if inner is not None:
-            yield from rows(inner, f"{key}.<name>." if _is_mapping(schema) else f"{key}.")
+        for choice in inner:
+            yield from rows(choice, f"{key}.<name>." if _is_mapping(schema) else f"{key}.")
 
 
 def _components() -> dict[tuple[str, str], list[str]]:
@@ -198,11 +198,11 @@ def _summary(described: type) -> str:
     return " ".join(inspect.cleandoc(described.__doc__ or "").split("\n\n")[0].split())
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The configuration model within an annotation such as `dict[str, Model]`."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The configuration models within an annotation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models_in(inner)]
 
 
 def _is_mapping(schema: dict[str, Any]) -> bool:
@@ -211,6 +211,10 @@ def _is_mapping(schema: dict[str, Any]) -> bool:
 
 def _type(schema: dict[str, Any]) -> str:
     """A JSON schema's type in words."""
+    if "oneOf" in schema:
+        return "the keys below, from one `kind` to the next"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "anyOf" in schema:
         return " or ".join(_type(option) for option in schema["anyOf"])
     if "enum" in schema:

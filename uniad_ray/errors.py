@@ -38,6 +38,10 @@ class WeightsError(UserError):
     """A weight source cannot be resolved, or its digest is not the expected one."""
 
 
+class CaptionError(UserError):
+    """A vision-language model, or a table of its captions, gives no text for an image."""
+
+
 class BundleError(UserError):
     """A bundle is missing, damaged or does not fit this version of the code."""
 

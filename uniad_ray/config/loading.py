@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -147,36 +147,52 @@ def _assign(document: dict[str, Any], assignment: str) -> None:
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:
-    location = [str(part) for part in error["loc"]]
+    location, parent = _walk(model, [str(part) for part in error["loc"]])
     key = ".".join([*([prefix] if prefix else []), *location]) or "the whole"
     if error["type"] == "extra_forbidden":
-        allowed = _allowed_keys(model, location[:-1])
+        allowed = sorted(field.alias or name for name, field in parent.model_fields.items()) if parent else []
         return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
         return f"{key}: missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.kind: missing"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    got = "" if error["type"] == "value_error" else f" (got {error.get('input')!r:.80})"
+    # A whole block is not repeated: it says nothing, and somebody may have written a key into it.
+    silent = error["type"] == "value_error" or isinstance(error.get("input"), dict)
+    got = "" if silent else f" (got {error.get('input')!r:.80})"
     return f"{key}: {message}{got}"
 
 
-def _allowed_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """Names the keys that are allowed at a place, walking down through nested models and dictionaries of models."""
-    current: type[BaseModel] | None = model
+def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], type[BaseModel] | None]:
+    """Follows the place of an error through nested models, dictionaries of models and choices by `kind`.
+
+    Returns:
+        The place as it is written in a file, and the model that its last key belongs to, if it is one of a model.
+    """
+    written: list[str] = []
+    choices, parent = [model], None
     for name in location:
-        if current is None:
-            return []
-        fields = {field.alias or key: field for key, field in current.model_fields.items()}
-        if name not in fields:
+        chosen = [choice for choice in choices if _is_kind(choice, name)] if len(choices) > 1 else []
+        if chosen:
+            # pydantic names the kind that was chosen, which is no key of the file.
+            choices = chosen
             continue
-        current = _model_in(fields[name].annotation)
-    return sorted(field.alias or key for key, field in current.model_fields.items()) if current else []
+        parent = choices[0] if len(choices) == 1 else None
+        written.append(name)
+        fields = {field.alias or key: field for key, field in parent.model_fields.items()} if parent else {}
+        if name in fields:
+            choices = _models_in(fields[name].annotation)
+    return written, parent
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _is_kind(model: type[BaseModel], kind: str) -> bool:
+    field = model.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation such as `dict[str, Model]` or `One | Other` speaks of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _model_in(argument):
-            return found
-    return None
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]

@@ -1,111 +1,91 @@
-"""Captions that a vision-language model writes (UniAD, eq. 11), from wherever they are to be had."""
+"""Captions that a vision-language model writes (UniAD, eq. 11), from wherever a profile says they are to be had."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
-import numpy as np
+from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.caption_base import Captioner
+from uniad_ray.perception.caption_engine import CaptionEngine, CaptionEngineConfig
+from uniad_ray.perception.caption_server import CaptionServer, CaptionServerConfig
+from uniad_ray.perception.caption_table import CaptionTable, CaptionTableConfig
 
 CAPTION_PROMPT: Final = "Describe all components and their spatial relationships in the image"
 """UniAD's prompt (section 4.1)."""
 
-
-class Captioner(Protocol):
-    """Writes one text an image: a vision-language model, or a table of what one wrote before."""
-
-    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> Sequence[str]:
-        """Describes images; an image's caption does not depend on the rest of its batch.
-
-        Args:
-            row_keys: The N row keys of the archive.
-            images: uint8, shape (N, H, W, 3), RGB.
-            prompt: What the model is asked.
-
-        Returns:
-            N texts.
-        """
-        ...
-
-    def lineage(self) -> dict[str, Any]:
-        """Where the captions come from, as JSON types."""
-        ...
+CaptionerConfig: TypeAlias = Annotated[
+    CaptionServerConfig | CaptionTableConfig | CaptionEngineConfig, Field(discriminator="kind")
+]
+"""Where captions come from, by `kind`: a server, a table of earlier ones, or vLLM in this process."""
 
 
-class CaptionTable:
-    """Captions that were written before, by row key."""
+def build_captioner(name: str, config: CaptionerConfig) -> Captioner:
+    """Prepares what a configuration names; nothing is asked, and no model is started, before there are images.
 
-    def __init__(self, texts: Mapping[str, str], source: str) -> None:
-        """Keeps the table.
+    Args:
+        name: The perceiver, for messages.
+        config: What writes the captions.
 
-        Args:
-            texts: Caption by row key.
-            source: Where it was read from, for messages and the lineage.
-        """
-        self._texts = texts
-        self._source = source
+    Raises:
+        WeightsError: The folder of a model is missing or has another digest.
+    """
+    match config:
+        case CaptionServerConfig():
+            return CaptionServer(name, config)
+        case CaptionTableConfig():
+            return CaptionTable(name, config)
+        case CaptionEngineConfig():
+            return CaptionEngine(name, config)
 
-    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> Sequence[str]:  # noqa: ARG002
-        """The captions of the given rows.
 
-        Raises:
-            ConfigError: A row has none.
-        """
-        missing = [key for key in row_keys if key not in self._texts]
-        if missing:
-            raise ConfigError(f"{self._source} has no caption for image {missing[0]}; caption the archive again")
-        return [self._texts[key] for key in row_keys]
-
-    def lineage(self) -> dict[str, Any]:
-        """The table's source."""
-        return {"source": self._source}
+def captioner_lineage(captioner: Captioner) -> dict[str, Any]:
+    """What a captioner adds to the lineage of its perceiver; the weights stand where those of perceivers do."""
+    document = captioner.lineage()
+    weights = {"weights": document.pop("weights")} if "weights" in document else {}
+    return {"captioner": document, **weights}
 
 
 class CaptionDescriberConfig(StrictModel):
     """Options of captions.
 
     Attributes:
+        captioner: What writes them.
         prompt: What the captioner is asked of each image.
     """
 
-    prompt: str = CAPTION_PROMPT
+    captioner: CaptionerConfig
+    prompt: str = Field(default=CAPTION_PROMPT, min_length=1)
 
 
 class CaptionDescriber:
-    """Captions of images. Provides `{name}/text`: N texts."""
+    """Captions of images by a vision-language model (UniAD, eq. 11). Provides `{name}/text`: N texts."""
 
     config_model: ClassVar[type[CaptionDescriberConfig]] = CaptionDescriberConfig
 
-    def __init__(
-        self,
-        name: str,
-        config: CaptionDescriberConfig,
-        device: str,  # noqa: ARG002
-        captioner: Captioner | None = None,
-    ) -> None:
-        """Takes the captioner that is to be asked.
+    def __init__(self, name: str, config: CaptionDescriberConfig, device: str) -> None:  # noqa: ARG002
+        """Prepares the captioner.
+
+        Args:
+            name: Name of the perceiver.
+            config: Its options.
+            device: Unused: vLLM chooses by itself.
 
         Raises:
-            ConfigError: There is none.
+            WeightsError: The folder of a model is missing or has another digest.
         """
-        if captioner is None:
-            raise ConfigError(
-                f"{name}: no captioner is configured; use uniad_ray.perception.describers:ComponentDescriber, or an "
-                "expert set without text"
-            )
         self.name = name
         self.config = config
         self.needs: frozenset[str] = frozenset()
         self.provides = self.fields_of(name, config)
-        self._captioner = captioner
+        self._captioner = build_captioner(name, config.captioner)
 
     @classmethod
     def fields_of(cls, name: str, config: CaptionDescriberConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields."""
+        """The names of the provided fields, without loading anything."""
         return frozenset({f"{name}/text"})
 
     def perceive(self, perception: Perception) -> dict[str, Sequence[str]]:
@@ -115,4 +95,4 @@ class CaptionDescriber:
 
     def lineage(self) -> dict[str, Any]:
         """The prompt and the captioner."""
-        return {**self.config.model_dump(mode="json"), "captioner": self._captioner.lineage()}
+        return {"prompt": self.config.prompt, **captioner_lineage(self._captioner)}

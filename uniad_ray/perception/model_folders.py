@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model*.safetensors"
-_FILES: Final = ("*.json", "*.txt", "*.model", _WEIGHTS)
+_FILES: Final = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
 _PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth")
 
 _URI_PATTERNS: Final = {
@@ -64,7 +64,8 @@ def resolve_folder(source: ModelFolderSource, allow_download: bool | None = None
     """Finds the folder behind a source and checks its digest.
 
     A `hub:` folder is taken from the hub's own cache; if it is not there whole it is downloaded only where that is
-    allowed, after one logged line. Only configuration, tokenizer and safetensors files are downloaded and digested.
+    allowed, after one logged line. Only configuration, tokenizer, chat template and safetensors files are downloaded
+    and digested.
 
     Args:
         source: The URI, and the digest where one is expected.

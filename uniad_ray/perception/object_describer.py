@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.captioners import Captioner
+from uniad_ray.perception.captioners import CaptionerConfig, build_captioner, captioner_lineage
 from uniad_ray.perception.descriptions import Position, describe_segments
 from uniad_ray.perception.segments import Segments
-from uniad_ray.perception.vlm_positions import positions_prompt, read_positions
+from uniad_ray.perception.vlm_positions import POSITIONS_PROMPT, positions_prompt, read_positions
 
 
 class ObjectDescriberConfig(StrictModel):
@@ -27,12 +26,22 @@ class ObjectDescriberConfig(StrictModel):
         left_out: Names that are not described.
         positions: Where an object is: by the `grid` cell of the middle of its box; or as the `vlm` says that is asked,
             and by the grid for those classes of which it does not say it plainly.
+        captioner: The vision-language model, which `positions: vlm` needs.
     """
 
     segments: str
     softness: float = Field(default=0.05, ge=0.0, le=1 / 6)
     left_out: tuple[str, ...] = ("other",)
     positions: Literal["grid", "vlm"] = "grid"
+    captioner: CaptionerConfig | None = None
+
+    @model_validator(mode="after")
+    def _someone_to_ask(self) -> Self:
+        if self.positions == "vlm" and self.captioner is None:
+            raise ValueError(
+                "positions: vlm needs a vision-language model; configure captioner, or use positions: grid"
+            )
+        return self
 
 
 class ObjectDescriber:
@@ -43,34 +52,23 @@ class ObjectDescriber:
 
     config_model: ClassVar[type[ObjectDescriberConfig]] = ObjectDescriberConfig
 
-    def __init__(
-        self,
-        name: str,
-        config: ObjectDescriberConfig,
-        device: str,  # noqa: ARG002
-        captioner: Captioner | None = None,
-    ) -> None:
-        """A describer; it learns nothing and loads nothing.
+    def __init__(self, name: str, config: ObjectDescriberConfig, device: str) -> None:  # noqa: ARG002
+        """A describer; it learns nothing.
 
         Args:
             name: Name of the perceiver.
             config: Its options.
             device: Unused.
-            captioner: The vision-language model, where positions come from one.
 
         Raises:
-            ConfigError: Positions are to come from a vision-language model and there is none.
+            WeightsError: The folder of a vision-language model is missing or has another digest.
         """
-        if config.positions == "vlm" and captioner is None:
-            raise ConfigError(
-                f"{name}: positions are to come from a vision-language model and no captioner is configured; use "
-                "positions: grid"
-            )
         self.name = name
         self.config = config
         self.needs = frozenset({config.segments})
         self.provides = self.fields_of(name, config)
-        self._captioner = captioner if config.positions == "vlm" else None
+        asked = config.captioner if config.positions == "vlm" else None
+        self._captioner = None if asked is None else build_captioner(name, asked)
 
     @classmethod
     def fields_of(cls, name: str, config: ObjectDescriberConfig) -> frozenset[str]:  # noqa: ARG003
@@ -89,8 +87,10 @@ class ObjectDescriber:
 
     def lineage(self) -> dict[str, Any]:
         """All that changes the texts."""
-        document = self.config.model_dump(mode="json")
-        return document if self._captioner is None else {**document, "captioner": self._captioner.lineage()}
+        document = self.config.model_dump(mode="json", exclude={"captioner"})
+        if self._captioner is None:
+            return document
+        return {**document, "prompt": POSITIONS_PROMPT, **captioner_lineage(self._captioner)}
 
     def _described(self, segments: Segments) -> Segments:
         return segments.select(np.array([name not in self.config.left_out for name in segments.names], dtype=bool))

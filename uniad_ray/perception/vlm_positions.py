@@ -8,7 +8,7 @@ from typing import Final
 
 from uniad_ray.perception.descriptions import CELLS, Position
 
-_PROMPT: Final = """\
+POSITIONS_PROMPT: Final = """\
 The image shows: {names}.
 Divide the image into a 3 x 3 grid. Its cells are called {cells}.
 For each class say where its objects are, one line a class, one cell an object, like this:
@@ -16,11 +16,12 @@ class: top left, middle centre
 If an object lies between cells, join them by "or", like this:
 class: top left or top centre
 Write nothing else."""
+"""What the model is asked (ours; the paper does not print its own)."""
 
 
 def positions_prompt(names: Collection[str]) -> str:
     """What the model is asked of an image with objects of some classes."""
-    return _PROMPT.format(names=", ".join(sorted(names)), cells=", ".join(CELLS))
+    return POSITIONS_PROMPT.format(names=", ".join(sorted(names)), cells=", ".join(CELLS))
 
 
 def read_positions(answer: str, counts: Mapping[str, int]) -> dict[str, tuple[Position, ...]]:

@@ -1,34 +1,35 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from support.chat_server import ChatServer, chat_server
+from support.named_squares import squares
+from support.profiles import small_config
 
-from uniad_ray.errors import ConfigError
+from uniad_ray.config.loading import validate
+from uniad_ray.errors import CaptionError, ConfigError
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.captioners import Captioner, CaptionTable
 from uniad_ray.perception.object_describer import ObjectDescriber, ObjectDescriberConfig
-from uniad_ray.perception.segments import Segments
-from uniad_ray.perception.vlm_positions import positions_prompt
+from uniad_ray.perception.vlm_positions import POSITIONS_PROMPT, positions_prompt
+from uniad_ray.scoring.components import build_pipeline
 
 
 def perception_of(*images: list[str]) -> Perception:
     keys = [f"image-{number}" for number in range(len(images))]
     pixels = np.zeros((len(images), 40, 40, 3), dtype=np.uint8)
-    return Perception(keys, pixels, segments={"named/segments": [segments_of(names) for names in images]})
+    return Perception(keys, pixels, segments={"named/segments": [squares(names) for names in images]})
 
 
-def segments_of(names: list[str]) -> Segments:
-    masks = np.zeros((len(names), 40, 40), dtype=bool)
-    for number, mask in enumerate(masks):
-        mask[2:6, 2 + 10 * number : 6 + 10 * number] = True
-    return Segments.of(masks).named(names)
-
-
-def describer(captioner: Captioner | None = None, **changes: object) -> ObjectDescriber:
+def describer(**changes: object) -> ObjectDescriber:
     options = {"segments": "named/segments", **changes}
-    return ObjectDescriber("description", ObjectDescriberConfig.model_validate(options), "cpu", captioner)
+    return ObjectDescriber("description", ObjectDescriberConfig.model_validate(options), "cpu")
 
 
 def described(names: list[str], **changes: object) -> str:
@@ -50,35 +51,34 @@ def test_an_image_without_objects_has_an_empty_text() -> None:
     assert described(["other"]) == ""
 
 
-class AskedTable(CaptionTable):
-    """A table of answers that keeps what was asked."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        super().__init__(texts, "answers.json")
-        self.asked: list[tuple[Sequence[str], str]] = []
-
-    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> Sequence[str]:
-        assert len(images) == len(row_keys)
-        self.asked.append((row_keys, prompt))
-        return super().captions(row_keys, images, prompt)
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with chat_server(lambda asked: "bolt: bottom right\nnut: somewhere") as server:  # noqa: ARG005
+        yield server
 
 
-def test_positions_are_those_that_the_model_says_and_those_of_the_grid_where_it_says_none() -> None:
-    table = AskedTable({"image-0": "bolt: bottom right\nnut: somewhere"})
-    found = describer(table, positions="vlm").perceive(perception_of(["bolt", "nut"]))["description/text"]
-
-    assert found == ["1 bolt: bottom right; 1.00 %\n1 nut: top left or top centre; 1.00 %"]
+def asking(fake: ChatServer, **changes: object) -> dict[str, Any]:
+    """The options of a describer that asks a server."""
+    return {"positions": "vlm", "captioner": {"kind": "server", "url": fake.url, "model": "m", **changes}}
 
 
-def test_images_with_the_same_classes_are_asked_about_together_and_those_without_objects_not_at_all() -> None:
-    table = AskedTable({f"image-{number}": "bolt: middle left" for number in range(5)})
+def test_positions_are_those_that_the_model_says_and_those_of_the_grid_where_it_says_none(fake: ChatServer) -> None:
+    assert described(["bolt", "nut"], **asking(fake)) == (
+        "1 bolt: bottom right; 1.00 %\n1 nut: top left or top centre; 1.00 %"
+    )
+    assert [asked.prompt for asked in fake.asked] == [positions_prompt({"bolt", "nut"})]
+
+
+def test_images_are_asked_about_by_their_classes_and_those_without_objects_not_at_all(fake: ChatServer) -> None:
+    fake.answer = lambda asked: "bolt: middle left"  # noqa: ARG005
     images = (["bolt", "other"], [], ["bolt"], ["nut", "bolt"], ["other"])
-    found = describer(table, positions="vlm").perceive(perception_of(*images))["description/text"]
+    found = describer(**asking(fake)).perceive(perception_of(*images))["description/text"]
 
-    assert table.asked == [
-        (["image-0", "image-2"], positions_prompt({"bolt"})),
-        (["image-3"], positions_prompt({"bolt", "nut"})),
-    ]
+    assert Counter(asked.prompt for asked in fake.asked) == {
+        positions_prompt({"bolt"}): 2,
+        positions_prompt({"bolt", "nut"}): 1,
+    }
     assert [text.partition(";")[0] for text in found] == [
         "1 bolt: middle left",
         "",
@@ -88,13 +88,44 @@ def test_images_with_the_same_classes_are_asked_about_together_and_those_without
     ]
 
 
+def test_positions_by_a_model_come_by_configuration_alone(fake: ChatServer) -> None:
+    """From the lines of a profile, through what builds the perceivers of fits and runs."""
+    options = {"segments": "squares/segments", **asking(fake)}
+    config = small_config(
+        "perceivers.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",
+        f"perceivers.words={{class: 'uniad_ray.perception.object_describer:ObjectDescriber', config: {options}}}",
+    )
+    pipeline = build_pipeline(config, [("words/text", "expert x")], device="cpu", where="test", check_unused=False)
+    pixels = np.random.default_rng(0).integers(0, 256, size=(2, 40, 40, 3), dtype=np.uint8)
+
+    found = pipeline.perceive(["a", "b"], pixels, frozenset({"words/text"}))
+    assert found.texts["words/text"] == ["1 bolt: bottom right; 1.00 %\n1 nut: top left or top centre; 1.00 %"] * 2
+    assert sorted(asked.image.sum() for asked in fake.asked) == sorted(image.sum() for image in pixels)
+
+
+def test_positions_by_a_table_are_found_by_row_and_prompt(tmp_path: Path) -> None:
+    rows = {
+        "row_key": ["image-0", "image-1"],
+        "prompt": [positions_prompt({"bolt"}), positions_prompt({"nut"})],
+        "text": ["bolt: bottom right", "nut: middle centre"],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "answers.parquet")
+    options = {"positions": "vlm", "captioner": {"kind": "table", "source": str(tmp_path / "answers.parquet")}}
+
+    found = describer(**options).perceive(perception_of(["bolt"], ["nut"]))["description/text"]
+    assert found == ["1 bolt: bottom right; 1.00 %", "1 nut: middle centre; 1.00 %"]
+    with pytest.raises(CaptionError, match=r"has no caption for image image-0 and the prompt 'The image shows: nut\.'"):
+        describer(**options).perceive(perception_of(["nut"]))
+
+
 def test_positions_by_a_model_need_one() -> None:
-    with pytest.raises(ConfigError, match=r"description: .* no captioner is configured; use positions: grid"):
-        describer(positions="vlm")
+    with pytest.raises(ConfigError, match=r"positions: vlm needs .* configure captioner, or use positions: grid"):
+        validate(ObjectDescriberConfig, {"segments": "named/segments", "positions": "vlm"}, where="profile p")
 
 
-def test_the_lineage_names_the_model_where_it_is_asked() -> None:
-    table = AskedTable({})
+def test_the_lineage_names_the_model_where_it_is_asked(fake: ChatServer) -> None:
+    lineage = describer(**asking(fake)).lineage()
 
-    assert describer(table, positions="vlm").lineage()["captioner"] == {"source": "answers.json"}
-    assert "captioner" not in describer(table).lineage()
+    assert lineage["captioner"]["url"] == fake.url
+    assert lineage["prompt"] == POSITIONS_PROMPT
+    assert describer(**{**asking(fake), "positions": "grid"}).lineage() == describer().lineage()

@@ -1,0 +1,114 @@
+"""A fake of a server with OpenAI's chat interface: no model, but answers that a test gives, and a list of what came."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came: its path, its headers, its JSON, the prompt in it and the pixels of its image."""
+
+    path: str
+    headers: dict[str, str]
+    document: dict[str, Any]
+    prompt: str
+    image: np.ndarray
+
+
+Answer = Callable[[Asked], "str | tuple[int, bytes]"]
+"""The text of the answer; or a status and a body of the test's own."""
+
+
+@dataclass
+class ChatServer:
+    """A running fake.
+
+    Attributes:
+        url: Where its interface begins.
+        answer: What it answers.
+        asked: What it was asked, in the order of arrival.
+        most_at_once: Most requests that were open at one time.
+    """
+
+    url: str
+    answer: Answer
+    asked: list[Asked] = field(default_factory=list)
+    most_at_once: int = 0
+    open: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@contextlib.contextmanager
+def chat_server(answer: Answer) -> Iterator[ChatServer]:
+    """Starts a fake on 127.0.0.1 that ends with the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    server.fake = ChatServer(f"http://127.0.0.1:{server.server_port}/v1", answer)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server.fake  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        fake: ChatServer = self.server.fake  # type: ignore[attr-defined]
+        asked = _read(self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])))
+        with fake.lock:
+            fake.asked.append(asked)
+            fake.open += 1
+            fake.most_at_once = max(fake.most_at_once, fake.open)
+        try:
+            answered = fake.answer(asked)
+        finally:
+            with fake.lock:
+                fake.open -= 1
+        status, body = answered if isinstance(answered, tuple) else (200, completion(answered))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if status in (301, 302, 307, 308):
+            self.send_header("Location", body.decode())
+        self.end_headers()
+        with contextlib.suppress(OSError):  # who has read enough hangs up
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing on stderr."""
+
+
+def completion(text: str | None) -> bytes:
+    """A chat completion as vLLM writes one."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+
+
+def refusal(message: str) -> bytes:
+    """An error as vLLM writes one."""
+    return json.dumps({"error": {"message": message, "type": "NotFoundError", "param": None, "code": 404}}).encode()
+
+
+def _read(path: str, headers: dict[str, str], body: bytes) -> Asked:
+    document = json.loads(body)
+    (message,) = document["messages"]
+    image, prompt = message["content"]
+    head, _, data = image["image_url"]["url"].partition(",")
+    assert (message["role"], head) == ("user", "data:image/png;base64")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data, validate=True))))
+    return Asked(path, headers, document, prompt["text"], pixels)
