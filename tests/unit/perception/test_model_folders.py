@@ -144,7 +144,7 @@ class TestHub:
             resolved = resolve_folder(self.SOURCE, allow_download=None if by_environment else True)
 
         assert resolved == ResolvedWeights(folder, DIGEST, self.SOURCE.uri)
-        patterns = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/model*.safetensors"]
+        patterns = ["*.json", "*.txt", "*.model", "*.jinja", "model*.safetensors", "*/model*.safetensors"]
         assert hub.downloads == [("org/repo", {"revision": "0123abc", "allow_patterns": patterns})]
         assert [record.message for record in caplog.records] == [f"downloading {self.SOURCE.uri} from the hub"]
 
