@@ -167,7 +167,7 @@ def _total(raw: Mapping[str, FloatArray], members: Sequence[str]) -> FloatArray:
     return np.asarray(np.sum([raw[member] for member in members], axis=0), dtype=np.float64)
 
 
-def merge_reasons(evidence: Mapping[str, Evidence], image: int) -> list[str]:
-    """Collects the reasons of all experts for one image, in the order of the experts."""
-    lists: list[Sequence[str]] = [item.reasons[image] for item in evidence.values()]
-    return [reason for reasons in lists for reason in reasons]
+def merge_reasons(evidence: Mapping[str, Evidence], calibrated: Mapping[str, FloatArray], image: int) -> list[str]:
+    """Collects the reasons of all experts for one image; those of the expert that finds it most unusual come first."""
+    by_excess = sorted(evidence, key=lambda name: -calibrated[name][image])
+    return [reason for name in by_excess for reason in evidence[name].reasons[image]]

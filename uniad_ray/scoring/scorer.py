@@ -142,5 +142,5 @@ class Scorer:
             raw={name: float(item.scores[index]) for name, item in evidence.items()},
             calibrated={name: float(values[index]) for name, values in fused.calibrated.items()},
             anomaly_map=None if fused.maps is None else fused.maps[index],
-            reasons=tuple(merge_reasons(evidence, index)),
+            reasons=tuple(merge_reasons(evidence, fused.calibrated, index)),
         )

@@ -28,8 +28,8 @@ def test_scores_and_maps_are_calibrated_weighted_and_added() -> None:
     assert fused.scores.tolist() == [1.0 + 0.25 * 2.0, 2.0 - 0.25 * 2.0]
     assert fused.maps is not None
     np.testing.assert_allclose(fused.maps, (maps - 1.0) / 2.0)
-    assert merge_reasons(evidence, 0) == ["a0", "b0"]
-    assert merge_reasons(evidence, 1) == ["b1"]
+    assert merge_reasons(evidence, fused.calibrated, 0) == ["b0", "a0"]
+    assert merge_reasons(evidence, fused.calibrated, 1) == ["b1"]
 
 
 def test_experts_without_maps_give_no_map() -> None:
