@@ -194,19 +194,22 @@ class _Fitter:
         wanted = _needs(self.config, experts, pipeline)
         source = self.source
         for perceiver in pipeline.dependent:
+            kept = folder / perceiver.name
             if isinstance(perceiver, LearnedPerceiver):
                 perceiver.fit(stream(source, indices, perceiver.needs))
             elif isinstance(perceiver, TrainedPerceiver):
-                perceiver.restore(self._trained(perceiver, tuple(indices if training is None else training)))
-            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
+                key = (perceiver.name, tuple(indices if training is None else training))
+                perceiver.restore(self._trained(perceiver, key))
+                # The same student of another round has seen the images already.
+                kept = folder.parent / f"{perceiver.name}-{list(self.trained).index(key)}"
+            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, kept)
         for expert in experts.values():
             expert.fit(stream(source, indices, expert.needs))
         return _Round(experts, pipeline, source)
 
-    def _trained(self, perceiver: TrainedPerceiver, indices: tuple[int, ...]) -> State:
-        key = (perceiver.name, indices)
+    def _trained(self, perceiver: TrainedPerceiver, key: tuple[str, tuple[int, ...]]) -> State:
         if key not in self.trained:
-            self.trained[key] = self.train(perceiver, indices)
+            self.trained[key] = self.train(perceiver, key[1])
         return self.trained[key]
 
 

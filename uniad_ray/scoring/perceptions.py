@@ -157,7 +157,7 @@ class ExtendedPerceptions:
             source: Where images and the fields needed come from.
             pipeline: The pipeline whose perceiver provides the fields; it must be able to perceive by now.
             fields: The fields to add, all of one perceiver.
-            spill: Folder for them.
+            spill: Folder for them; what it holds already is not computed again.
         """
         self.rows = source.rows
         self.batch_size = source.batch_size
@@ -187,12 +187,12 @@ class ExtendedPerceptions:
 
 
 class _Shelf:
-    """Perceptions of single images in files of a folder."""
+    """Perceptions of single images in files of a folder, those that are there already among them."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._keys: set[str] = set()
+        self._keys = {path.stem for path in folder.glob("*.safetensors")}
 
     def __contains__(self, row_key: str) -> bool:
         return row_key in self._keys

@@ -18,6 +18,7 @@ from uniad_ray.perception.base import State
 from uniad_ray.perception.encoders import FeaturePyramid
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.fusion import excess
 from uniad_ray.scoring.perceptions import ExtendedPerceptions, ImagePerceptions
 from uniad_ray.scoring.splits import split_normals
 
@@ -190,12 +191,10 @@ def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
     assert scorer.expert_names == ("patch",)
     bundle.check_reference(scorer)
     verdict = scorer.score(["x"], normals.image(77)[None])[0]
-    assert verdict.score == pytest.approx(np.log1p(max(verdict.calibrated["patch"], 0.0)))  # type: ignore[union-attr]
+    assert verdict.score == pytest.approx(excess(np.array(verdict.calibrated["patch"])))  # type: ignore[union-attr]
     left_out = bundle.scorer(only=["second"]).score(["x"], normals.image(77)[None])[0]
     assert set(left_out.raw) == {"second"}  # type: ignore[union-attr]
-    assert left_out.score == pytest.approx(  # type: ignore[union-attr]
-        np.log1p(max(left_out.calibrated["second"], 0.0))  # type: ignore[union-attr]
-    )
+    assert left_out.score == pytest.approx(excess(np.array(left_out.calibrated["second"])))  # type: ignore[union-attr]
     assert fit_category(normals, small_config(*SECOND, gate)).calibration.gate == record
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("transformers", reason="the networks of transformers are an 
 
 TINY = [
     "expert_sets.tmuad=[text_memory, object]",
+    "fusions.tmuad.weights={{object: 1.0}}",
     "expert_set=tmuad",
     "perceivers.sam_encoder.config.weights.uri=file:{sam}",
     "perceivers.sam.config.weights.uri=file:{sam}",
