@@ -60,7 +60,7 @@ def run(text: str, name: str, folder: Path, head: Mapping[str, str] | None = Non
     """Runs a page from top to bottom in a folder, where one is given with a Ray to join."""
     (folder / "page.sh").write_text(script(text, name), "utf-8")
     return subprocess.run(
-        ["timeout", "1140", "bash", "page.sh"],  # which ends the page's programs too, as subprocess would not
+        ["timeout", "2340", "bash", "page.sh"],  # which ends the page's programs too, as subprocess would not
         cwd=folder,
         env={**reader_environment(folder), **(head or {})},
         check=False,
@@ -70,7 +70,7 @@ def run(text: str, name: str, folder: Path, head: Mapping[str, str] | None = Non
     )
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", runnable_pages())
 def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     name = str(page.relative_to(ROOT))
