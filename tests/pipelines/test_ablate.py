@@ -30,7 +30,7 @@ SMALL = [
     "experts.structural_student.config.epochs=1",
     "calibration.min_images=10",
 ]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

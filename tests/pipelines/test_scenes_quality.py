@@ -17,6 +17,7 @@ from uniad_ray.pipelines.score import score
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_fused_set_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Path) -> None:
     source, archive, bundles = (str(tmp_path / name) for name in ("source", "archive", "bundles"))
