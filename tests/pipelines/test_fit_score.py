@@ -17,7 +17,7 @@ from support.trees import mvtec_tree, png, write
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.errors import BundleError, FitError, RunError
+from uniad_ray.errors import ArchiveError, BundleError, RunError
 from uniad_ray.pipelines.attempts import read_attempts
 from uniad_ray.pipelines.bundles import list_bundles, publish_bundle
 from uniad_ray.pipelines.evaluate import evaluate
@@ -219,7 +219,7 @@ def test_categories_that_cannot_be_fitted_do_not_stop_the_others(tmp_path: Path)
     assert "no normal images to fit on" in report.failed["bare"]
     assert "1 distinct normal images of 4" in report.failed["same"]
     assert [entry.category for entry in list_bundles(str(tmp_path / "bundles")).bundles] == ["good"]
-    with pytest.raises(FitError, match="no category gone; it holds bare, good, same"):
+    with pytest.raises(ArchiveError, match="no category gone; it holds bare, good, same"):
         fit(str(tmp_path / "archive"), str(tmp_path / "bundles"), small_config(), categories=["gone"])
 
 

@@ -19,7 +19,7 @@ from support.tuning import COLOURS, colour_fit, coloured_tray, sorted_crops
 
 from uniad_ray.cli import main
 from uniad_ray.config.model import FitConfig
-from uniad_ray.errors import ConfigError, FitError, RunError, StoreError, WeightsError
+from uniad_ray.errors import ArchiveError, ConfigError, FitError, RunError, StoreError, WeightsError
 from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.tune_clip import TuneReport, tune_clip
@@ -164,7 +164,7 @@ def test_sorted_crops_take_the_place_of_an_archive(
         ({"each": True}, ConfigError, "--each needs {category} in --out"),
         ({"out": "clip-{category}"}, ConfigError, "without --each it must not be there"),
         ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; give a local path here"),
-        ({"categories": ["nuts"]}, FitError, "no category nuts; it holds lids, trays, voids"),
+        ({"categories": ["nuts"]}, ArchiveError, "no category nuts; it holds lids, trays, voids"),
         ({"out": "taken"}, RunError, "taken: there is something else; choose another --out"),
         ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
     ],

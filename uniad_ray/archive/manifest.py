@@ -184,6 +184,19 @@ def read_manifest(archive: Location) -> ArchiveManifest:
         raise ArchiveError(f"{location}: damaged manifest ({detail}); run the ingest again to rebuild it") from error
 
 
+def choose_categories(archive: Location, manifest: ArchiveManifest, chosen: Iterable[str] | None) -> list[str]:
+    """The chosen categories of an archive, sorted, each once; all of them where none is chosen.
+
+    Raises:
+        ArchiveError: One is not in the archive.
+    """
+    wanted = sorted(set(chosen or manifest.categories))
+    if unknown := sorted(set(wanted) - set(manifest.categories)):
+        known = ", ".join(sorted(manifest.categories))
+        raise ArchiveError(f"{archive}: no category {', '.join(unknown)}; it holds {known}")
+    return wanted
+
+
 def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for entry in counts:

@@ -14,6 +14,7 @@ from uniad_ray.cli.options import (
     overrides_option,
     print_report,
     profile_option,
+    profile_origin,
     reporting,
     sidecar_option,
 )
@@ -68,7 +69,7 @@ def fit(
     from uniad_ray.pipelines.fit import fit as run
 
     config = load_config(profile, [*overrides, *([] if names is None else [names_override(names)])])
-    where = f"profile {profile}" + (" with --set" if overrides else "") + (f" with {names}" if names else "")
+    where = profile_origin(profile, overrides) + (f" with {names}" if names else "")
     report = run(
         archive,
         bundles,

@@ -11,6 +11,7 @@ from uniad_ray.cli.options import (
     overrides_option,
     print_report,
     profile_option,
+    profile_origin,
     reporting,
     sidecar_option,
 )
@@ -73,7 +74,7 @@ def tune_clip(
         each=each,
         namer=namer,
         categories=categories,
-        where=f"profile {profile}" + (" with --set" if overrides else ""),
+        where=profile_origin(profile, overrides),
         sidecar=sidecar,
         device=device,
         workers=workers,

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from uniad_ray import __version__
-from uniad_ray.archive.manifest import Chunk, chunks, read_manifest
+from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import read_table
 from uniad_ray.config.base import StrictModel
@@ -94,17 +94,14 @@ def annotate(
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read.
+        ArchiveError: The archive cannot be read, or a category is not in it.
         BundleError: A category has no published bundle, or one is damaged.
         SidecarError: A stage cannot be stored, the sidecar was started with another plan, or rows are missing.
         ConfigError: A component's options are wrong.
     """
     source, sidecar = Location.parse(archive), Location.parse(out)
     manifest = read_manifest(source)
-    wanted = sorted(set(categories or manifest.categories))
-    if unknown := sorted(set(wanted) - set(manifest.categories)):
-        known = ", ".join(sorted(manifest.categories))
-        raise SidecarError(f"{source}: no category {', '.join(unknown)}; it holds {known}")
+    wanted = choose_categories(source, manifest, categories)
     work = list(chunks(manifest, categories=wanted))
     if not work:
         raise SidecarError(f"{source}: no images to annotate; `uniad-ray inspect` shows what is there")

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.manifest import choose_categories, read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig, NormalImagesConfig
-from uniad_ray.errors import FitError, UserError
+from uniad_ray.errors import UserError
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.pipelines.students import plan_training
@@ -108,17 +108,13 @@ def fit(
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read.
-        FitError: A category is not in the archive.
+        ArchiveError: The archive cannot be read, or a category is not in it.
         ConfigError: A component's options are wrong.
         SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     source = Location.parse(archive)
     manifest = read_manifest(source)
-    wanted = sorted(set(categories)) if categories else sorted(manifest.categories)
-    unknown = sorted(set(wanted) - set(manifest.categories))
-    if unknown:
-        raise FitError(f"{source}: no category {', '.join(unknown)}; it holds {', '.join(sorted(manifest.categories))}")
+    wanted = choose_categories(source, manifest, categories)
     if sidecar is not None:
         from uniad_ray.pipelines.sidecar import note_recomputed, open_sidecar
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from uniad_ray import __version__
-from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
+from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, ObjectExistsError, RunError
@@ -141,13 +141,11 @@ def make_plan(
     """Plans a run with the bundles that are published now.
 
     Raises:
-        RunError: A category is not in the archive, or there is nothing to score.
+        ArchiveError: A category is not in the archive.
+        RunError: There is nothing to score.
         BundleError: A category has no published bundle.
     """
-    known = set(manifest.categories)
-    unknown = sorted(set(options.categories or ()) - known)
-    if unknown:
-        raise RunError(f"{archive}: no category {', '.join(unknown)}; it holds {', '.join(sorted(known))}")
+    choose_categories(archive, manifest, options.categories)
     work = list(chunks(manifest, categories=options.categories, splits=options.splits))
     if not work:
         raise RunError(f"{archive}: no images to score with these options; `uniad-ray inspect` shows what is there")

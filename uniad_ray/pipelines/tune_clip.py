@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.manifest import choose_categories, read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
@@ -128,9 +128,9 @@ def tune_clip(
         address: Ray cluster to join; default is a Ray on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read.
+        ArchiveError: The archive cannot be read, or a category is not in it.
         ConfigError: No perceiver names objects by CLIP, or an option is wrong.
-        FitError: A category is not in the archive, or there are too few crops or classes.
+        FitError: There are too few crops or classes.
         RunError: Something else is in the folder, or the workers do not fit the cluster.
         WeightsError: A network's weights cannot be found.
     """
@@ -189,11 +189,7 @@ def tune_clip(
 
 def _categories(archive: str, chosen: Sequence[str] | None) -> list[str]:
     source = Location.parse(archive)
-    known = read_manifest(source).categories
-    wanted = sorted(set(chosen or known))
-    if unknown := sorted(set(wanted) - set(known)):
-        raise FitError(f"{source}: no category {', '.join(unknown)}; it holds {', '.join(sorted(known))}")
-    return wanted
+    return choose_categories(source, read_manifest(source), chosen)
 
 
 def _check_free(folder: Path) -> None:

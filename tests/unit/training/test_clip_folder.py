@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.tiny_networks import save_clip
 from support.tuning import clip_tuning, tiny_classifier
 
 from uniad_ray.errors import WeightsError
@@ -15,13 +14,6 @@ from uniad_ray.training.clip_folder import RECORD_NAME, read_record, write_clip_
 from uniad_ray.training.crop_classifier import CropClassifier
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("clip")
-    save_clip(found)
-    return found
 
 
 def source(folder: Path) -> ModelFolderSource:

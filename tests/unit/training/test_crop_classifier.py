@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_networks import save_clip
 from support.tuning import SIDE, TEXTS, coloured_crop, tiny_classifier
 
 from uniad_ray.errors import ConfigError, WeightsError
@@ -21,13 +20,6 @@ from uniad_ray.perception.text_encoders import ClipTextEncoder, PretrainedEncode
 from uniad_ray.training.crop_classifier import CropClassifier, class_logits, class_loss
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("clip")
-    save_clip(found)
-    return found
 
 
 def test_the_loss_is_the_cross_entropy_of_scaled_cosines() -> None:
@@ -46,8 +38,8 @@ def test_the_loss_is_the_cross_entropy_of_scaled_cosines() -> None:
     assert float(class_loss(logits, torch.from_numpy(classes))) == pytest.approx(total / 5, rel=1e-12)
 
 
-def test_it_sees_crops_and_texts_as_those_who_name_objects_do(folder: Path) -> None:
-    source = ModelFolderSource(uri=f"file:{folder}")
+def test_it_sees_crops_and_texts_as_those_who_name_objects_do(clip: Path) -> None:
+    source = ModelFolderSource(uri=f"file:{clip}")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, size=(40, 40, 3), dtype=np.uint8)
     masks = np.zeros((12, 40, 40), dtype=bool)
@@ -61,15 +53,15 @@ def test_it_sees_crops_and_texts_as_those_who_name_objects_do(folder: Path) -> N
     vectors = perception.vectors["look/vectors"][0]
     encoder = ClipTextEncoder("text", PretrainedEncoderConfig(weights=source), "cpu")
 
-    classifier = tiny_classifier(folder)
+    classifier = tiny_classifier(clip)
     (crops,) = object_crops(image, segments, size=classifier.side, padding=0.1, batch=64)
     with torch.no_grad():
         logits = classifier(classifier.pixels(list(crops))).numpy()
     np.testing.assert_allclose(logits, math.exp(2.6592) * vectors @ encoder.encode(TEXTS).T, rtol=1e-5)
 
 
-def test_the_scale_is_that_of_the_folder(folder: Path) -> None:
-    classifier = tiny_classifier(folder)
+def test_the_scale_is_that_of_the_folder(clip: Path) -> None:
+    classifier = tiny_classifier(clip)
     pixels = classifier.pixels([coloured_crop("red", 0)])
     assert pixels.shape == (1, 3, SIDE, SIDE)
     assert float(classifier(pixels).abs().max()) <= math.exp(2.6592) + 1e-3
@@ -79,9 +71,9 @@ def test_the_scale_is_that_of_the_folder(folder: Path) -> None:
     )
 
 
-def test_what_is_trained_is_the_end_of_the_image_tower(folder: Path) -> None:
+def test_what_is_trained_is_the_end_of_the_image_tower(clip: Path) -> None:
     def trained(blocks: int) -> set[str]:
-        classifier = tiny_classifier(folder)
+        classifier = tiny_classifier(clip)
         classifier.thaw(blocks)
         return {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
 
@@ -93,17 +85,17 @@ def test_what_is_trained_is_the_end_of_the_image_tower(folder: Path) -> None:
         trained(2)
 
 
-def test_each_has_a_network_of_its_own(folder: Path) -> None:
-    one, other = tiny_classifier(folder), tiny_classifier(folder)
+def test_each_has_a_network_of_its_own(clip: Path) -> None:
+    one, other = tiny_classifier(clip), tiny_classifier(clip)
     with torch.no_grad():
         one.network.visual_projection.weight.zero_()
     assert bool(other.network.visual_projection.weight.any())
 
 
-def test_half_a_clip_is_refused(folder: Path, tmp_path: Path) -> None:
-    for path in folder.iterdir():
+def test_half_a_clip_is_refused(clip: Path, tmp_path: Path) -> None:
+    for path in clip.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_file(clip / "model.safetensors")
     del tensors["logit_scale"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match="has no logit_scale; tune a whole CLIP"):
