@@ -12,7 +12,9 @@ import numpy as np
 
 from uniad_ray.archive.object_store import Location, ObjectInfo
 from uniad_ray.errors import StoreError
+from uniad_ray.perception.base import State
 from uniad_ray.training.array_file import read_arrays, write_arrays
+from uniad_ray.training.group import WorkerGroup
 
 KEPT = 2
 """Checkpoints that stay, so that a damaged one has another before it."""
@@ -54,6 +56,13 @@ class CheckpointStore:
         write_arrays(self._folder / f"step-{checkpoint.step:08d}.safetensors", checkpoint.arrays, document)
         for _, stored in list(self._newest_first())[KEPT:]:
             stored.location.delete()
+
+    def finish(self, location: Location, state: State, group: WorkerGroup) -> None:
+        """Stores what the training ended with in place of its checkpoints; the workers go on when it is there."""
+        if group.leads:
+            write_arrays(location, state.arrays, state.document)
+            self.clear()
+        group.wait()
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole and of this training; others are skipped with a warning."""

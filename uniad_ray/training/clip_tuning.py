@@ -19,7 +19,7 @@ from uniad_ray.perception.base import State
 from uniad_ray.perception.network import TORCH_DTYPE, check_precision
 from uniad_ray.perception.tuning_config import ClipTuningConfig
 from uniad_ray.training.adam_state import adam_arrays, restore_adam, trained_parameters
-from uniad_ray.training.array_file import read_arrays, write_arrays
+from uniad_ray.training.array_file import read_arrays
 from uniad_ray.training.checkpoints import Checkpoint, CheckpointStore
 from uniad_ray.training.crop_classifier import CropClassifier, class_loss
 from uniad_ray.training.group import WorkerGroup, check_batch_size
@@ -174,10 +174,7 @@ class ClipTuning:
                 on_step(standing.step)
         state = self._final(standing)
         if folder is not None and store is not None:
-            if self._group.leads:
-                write_arrays(folder / STATE_NAME, state.arrays, state.document)
-                store.clear()
-            self._group.wait()
+            store.finish(folder / STATE_NAME, state, self._group)
         return state
 
     def _step(self, network: nn.Module, optimiser: torch.optim.AdamW, step: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from uniad_ray.perception.student import (
 )
 from uniad_ray.perception.weights import resolve
 from uniad_ray.training.adam_state import adam_arrays, restore_adam, trained_parameters
-from uniad_ray.training.array_file import read_arrays, write_arrays
+from uniad_ray.training.array_file import read_arrays
 from uniad_ray.training.checkpoints import Checkpoint, CheckpointStore
 from uniad_ray.training.examples import Example, Examples, ReadableImages
 from uniad_ray.training.group import WorkerGroup, check_batch_size
@@ -208,10 +208,7 @@ class Distillation:
                 on_step(standing.step)
         state = self._final(standing)
         if folder is not None and store is not None:
-            if self._group.leads:
-                write_arrays(folder / STATE_NAME, state.arrays, state.document)
-                store.clear()
-            self._group.wait()
+            store.finish(folder / STATE_NAME, state, self._group)
         return state
 
     def _step(
