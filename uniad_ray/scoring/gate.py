@@ -112,10 +112,12 @@ def choose_experts(
     }
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
-    kinds: list[dict[str, float]] = [dict(base), {}]
-    judged = ((gate.surface, ("surface",)), (gate.arrangement, ("objects", "layout")))
-    for index, (candidates, families) in enumerate(judged):
-        together, others = kinds[index], base if index else {}
+    surface: dict[str, float] = dict(base)
+    arrangement: dict[str, float] = {}
+    for together, others, candidates, families in (
+        (surface, {}, gate.surface, ("surface",)),
+        (arrangement, base, gate.arrangement, ("objects", "layout")),
+    ):
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
             reached = _mean(aurocs(_voices(others, together)), families)
             trials = {
@@ -127,7 +129,7 @@ def choose_experts(
             asked[name] = gate.least_gain * max(1.0 - reached, _LEAST_LACK)
             if gains[name] >= asked[name]:
                 together[name] = best
-    chosen = _voices(*kinds)
+    chosen = _voices(surface, arrangement)
     return GateRecord(
         edits={edit: len(next(iter(raw.values()))) for edit, raw in edited.items()},
         normal_images=len(next(iter(normal.values()))),
