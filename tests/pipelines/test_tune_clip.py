@@ -130,6 +130,9 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
     together = tune_clip(archive, str(tmp_path / "together"), config, categories=["trays"], workers=2)
     one, other = (load_file(Path(entry.folder) / "model.safetensors") for entry in (each.tuned[1], alone.tuned[0]))
     for name, array in one.items():
+        if name.endswith("k_proj.bias"):
+            # Softmax takes no notice of it: its gradient is rounding alone, which Adam brings to full steps.
+            continue
         # Side by side each has fewer threads, and sums in another order.
         np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert together.tuned[0].accuracy_after == pytest.approx(alone.tuned[0].accuracy_after, abs=0.2)
