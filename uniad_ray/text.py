@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from uniad_ray.pipelines.score import ScoreReport
     from uniad_ray.pipelines.tune_clip import TuneReport
     from uniad_ray.report.comparison import ComparisonReport
+    from uniad_ray.serving.command import Served
+    from uniad_ray.serving.key_file import MadeKey, RevokedKey
 
 LISTED = 10
 """Rejected files and the like that are listed in text; `--json` gives all."""
@@ -360,6 +362,26 @@ def bundle_list(report: BundleList) -> str:
 def drawn(report: ScenesReport) -> str:
     """What was drawn."""
     return f"{report.destination}: {report.files} files of category {report.category}"
+
+
+def served(report: Served) -> str:
+    """Where the endpoint is, and how to try it."""
+    key = "" if report.is_open else " -H 'Authorization: Bearer KEY'"
+    place = f"{report.url}v1/categories/{report.categories[0]}/score"
+    return (
+        f"{report.url}: scores {', '.join(report.categories)}; Ctrl-C ends it\n"
+        f"try: curl{key} -H 'Content-Type: image/png' --data-binary @IMAGE.png {place}"
+    )
+
+
+def made_key(report: MadeKey) -> str:
+    """A new key; its only appearance."""
+    return f"{report.key}\n{report.keys}: key {report.name!r}, kept as a hash; it is not shown again"
+
+
+def revoked_key(report: RevokedKey) -> str:
+    """That a key is gone."""
+    return f"{report.keys}: key {report.name!r} is good no more"
 
 
 def _group_name(group: str, name: str) -> str:

@@ -14,6 +14,7 @@ from uniad_ray.cli.annotate_verb import annotate
 from uniad_ray.cli.archive_verbs import ingest, inspect, scenes
 from uniad_ray.cli.fit_verbs import ablate, bundles, fit
 from uniad_ray.cli.run_verbs import compare, evaluate, report, score
+from uniad_ray.cli.serve_verbs import serve, serve_key
 from uniad_ray.cli.tune_verb import tune_clip
 from uniad_ray.errors import UserError
 
@@ -55,5 +56,20 @@ def cli() -> None:
     """
 
 
-for _verb in (scenes, ingest, inspect, annotate, tune_clip, fit, score, evaluate, report, compare, ablate, bundles):
+for _verb in (
+    scenes,
+    ingest,
+    inspect,
+    annotate,
+    tune_clip,
+    fit,
+    score,
+    evaluate,
+    report,
+    compare,
+    ablate,
+    bundles,
+    serve,
+    serve_key,
+):
     cli.add_command(_verb)

@@ -42,10 +42,19 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
-    for assignment in overrides:
-        _assign(document, assignment)
+    apply_overrides(document, overrides)
     where = f"{source} with --set" if overrides else source
     return validate(FitConfig, document, where=where)
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Writes assignments such as `calibration.holdout=0.3` into a document; values are read as YAML.
+
+    Raises:
+        ConfigError: An assignment is not one.
+    """
+    for assignment in overrides:
+        _assign(document, assignment)
 
 
 def names_override(path: str) -> str:

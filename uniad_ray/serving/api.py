@@ -1,0 +1,236 @@
+"""The HTTP interface, as an application that knows nothing of Ray."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from uniad_ray import __version__
+from uniad_ray.archive.object_store import Location
+from uniad_ray.errors import ImageError
+from uniad_ray.pipelines.bundles import BundleVersion
+from uniad_ray.serving.access import AccessKey, KeyRing
+from uniad_ray.serving.answers import (
+    BundleVersions,
+    CategoryList,
+    CategorySummary,
+    HealthAnswer,
+    ImageAnswer,
+    MapForm,
+    ReadyAnswer,
+    ScoreAnswer,
+    failed_image,
+)
+from uniad_ray.serving.backend import Backend
+from uniad_ray.serving.catalogue import Catalogue
+from uniad_ray.serving.openapi import SCORE_BODY, SCORE_EXAMPLE, problems
+from uniad_ray.serving.problems import MEDIA_TYPE, ProblemError
+from uniad_ray.serving.rate_limits import RateLimiter
+from uniad_ray.serving.references import read_reference
+from uniad_ray.serving.request_images import SentImage, read_images
+from uniad_ray.serving.request_log import RequestLog, request_id_of
+from uniad_ray.serving.settings import ServeSettings
+
+_ALWAYS = ("internal-error", "method-not-allowed")
+_WITH_KEY = ("not-authenticated", "not-allowed", *_ALWAYS)
+
+Category = Annotated[str, Path(min_length=1, max_length=200, examples=["trays"])]
+
+
+class Endpoint:
+    """Everything that the operations share."""
+
+    def __init__(self, settings: ServeSettings, backend: Backend) -> None:
+        """Reads the keys.
+
+        Args:
+            settings: What the operator decided.
+            backend: Whoever scores.
+
+        Raises:
+            ConfigError: The keys cannot be read.
+        """
+        self.settings = settings
+        self.backend = backend
+        self.keys = KeyRing(settings.keys, refresh_seconds=settings.refresh_seconds)
+        self.limiter = RateLimiter()
+        self.catalogue = Catalogue(settings.bundles, refresh_seconds=settings.refresh_seconds)
+        self._inside = 0
+
+    def identify(self, request: Request) -> AccessKey:
+        """Finds the key of a request."""
+        key = self.keys.identify(request.headers.get("authorization"), request.headers.get("x-api-key"))
+        request.state.key = key.name
+        return key
+
+    async def score(self, request: Request, key: AccessKey, category: str, form: MapForm) -> ScoreAnswer:
+        """Scores the images of a request.
+
+        Raises:
+            ProblemError: Whatever is wrong with it.
+        """
+        key.require("score", category)
+        await self.catalogue.require(category)
+        try:
+            async with asyncio.timeout(self.settings.limits.seconds):
+                try:
+                    async with asyncio.timeout(self.settings.limits.seconds / 2):
+                        images = await read_images(request, self.settings)
+                except TimeoutError as error:
+                    raise ProblemError("timed-out", "the body came too slowly; send smaller images") from error
+                wait = self.limiter.take(key.name, len(images), key.images_a_minute)
+                if wait:
+                    raise ProblemError(
+                        "too-many-requests",
+                        f"the key may send {key.images_a_minute:g} images a minute",
+                        retry_after=wait,
+                    )
+                answers = await self._score_all(category, images, form)
+        except TimeoutError as error:
+            raise ProblemError(
+                "deadline-exceeded", f"no verdict within {self.settings.limits.seconds:g} seconds", retry_after=1
+            ) from error
+        if all(answer.status == "error" for answer in answers):
+            errors = [{"where": answer.image, **answer.error.model_dump()} for answer in answers if answer.error]
+            raise ProblemError("unusable-image", errors[0]["detail"], errors=errors)
+        return ScoreAnswer(request_id=request.state.request_id, category=category, images=answers)
+
+    async def _score_all(self, category: str, images: list[SentImage], form: MapForm) -> list[ImageAnswer]:
+        most = 4 * self.settings.replicas.queued_images
+        if self._inside + len(images) > max(most, self.settings.limits.images):
+            raise ProblemError("overloaded", "too many images are inside already; try again", retry_after=1)
+        self._inside += len(images)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._score_one(category, image, form)) for image in images]
+        except* ProblemError as errors:
+            raise _first(errors) from None
+        finally:
+            self._inside -= len(images)
+        return [task.result() for task in tasks]
+
+    async def _score_one(self, category: str, image: SentImage, form: MapForm) -> ImageAnswer:
+        data = image.data
+        if isinstance(data, Location):
+            try:
+                data = await asyncio.to_thread(read_reference, data, self.settings.limits.image_bytes)
+            except ImageError as error:
+                return failed_image(image.name, error.kind, str(error))
+        return ImageAnswer.model_validate(await self.backend.score(category, image.name, data, form))
+
+
+def create_api(endpoint: Endpoint) -> FastAPI:
+    """Builds the application with all its operations."""
+    api = FastAPI(
+        title="uniad_ray",
+        version=__version__,
+        summary="Structural and logical anomalies in images, with map and reasons.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.include_router(_operations(endpoint))
+    api.add_exception_handler(ProblemError, _answer_problem)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_middleware(RequestLog)
+    return api
+
+
+def _operations(endpoint: Endpoint) -> APIRouter:
+    router = APIRouter()
+    Key = Annotated[AccessKey, Depends(endpoint.identify)]  # noqa: N806
+
+    @router.post(
+        "/v1/categories/{category}/score",
+        summary="Score images of a category",
+        openapi_extra={"requestBody": SCORE_BODY},
+        responses={
+            200: SCORE_EXAMPLE,
+            **problems(
+                (
+                    *_WITH_KEY,
+                    "unknown-category",
+                    "timed-out",
+                    "too-large",
+                    "unsupported-media-type",
+                    "invalid-request",
+                    "unusable-image",
+                    "too-many-requests",
+                    "store-unavailable",
+                    "bundle-unusable",
+                    "overloaded",
+                    "deadline-exceeded",
+                )
+            ),
+        },
+    )
+    async def score(
+        request: Request, key: Key, category: Category, anomaly_map: Annotated[MapForm, Query(alias="map")] = "none"
+    ) -> ScoreAnswer:
+        return await endpoint.score(request, key, category, anomaly_map)
+
+    @router.get("/v1/categories", summary="List categories", responses=problems((*_WITH_KEY, "store-unavailable")))
+    async def categories(key: Key) -> CategoryList:
+        names = await endpoint.catalogue.categories()
+        return CategoryList(categories=[CategorySummary(category=name) for name in names if key.covers(name)])
+
+    @router.get("/v1/bundles", summary="List bundle versions", responses=problems((*_WITH_KEY, "store-unavailable")))
+    async def bundles(key: Key) -> BundleVersions:
+        versions: tuple[BundleVersion, ...] = await endpoint.catalogue.versions()
+        return BundleVersions(
+            bundles=[version for version in versions if key.covers(version.category)],
+            loaded=[entry for entry in await endpoint.backend.status() if key.covers(entry["category"])],
+        )
+
+    @router.get("/healthz", summary="Whether the process answers", responses=problems(_ALWAYS))
+    async def healthz() -> HealthAnswer:
+        return HealthAnswer()
+
+    @router.get(
+        "/readyz", summary="Whether images can be scored", responses=problems((*_ALWAYS, "not-ready", "overloaded"))
+    )
+    async def readyz() -> ReadyAnswer:
+        found = await endpoint.backend.check()
+        if found["error"] is not None:
+            raise ProblemError("not-ready", found["error"], retry_after=10)
+        return ReadyAnswer(checked=found["checked"])
+
+    return router
+
+
+def _first(errors: BaseExceptionGroup[ProblemError]) -> ProblemError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)  # noqa: S101 - what FastAPI promises
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    document = error.document(request.url.path, request_id_of(request))
+    return JSONResponse(document.model_dump(mode="json"), error.status, headers, MEDIA_TYPE)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors: list[dict[str, Any]] = [
+        {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]} for entry in error.errors()
+    ]
+    problem = ProblemError("invalid-request", "the request is not as the API describes it", errors=errors)
+    return await _answer_problem(request, problem)
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid-request")
+    response = await _answer_problem(
+        request, ProblemError(kind, f"{request.method} {request.url.path}: {error.detail}")
+    )
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,83 @@
+"""How a gateway reaches the replicas, and what it makes of their failures."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.serve.handle import DeploymentHandle
+
+from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.serving.answers import MapForm
+from uniad_ray.serving.problems import ProblemError
+
+_RETRIES = 2
+_PAUSE_SECONDS = 0.05
+
+
+class Backend(Protocol):
+    """Whoever scores."""
+
+    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+        """Scores one image; an `ImageAnswer` as JSON types.
+
+        Raises:
+            ProblemError: `overloaded`, `bundle-unusable`, `store-unavailable` or `internal-error`.
+        """
+        ...
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images of the loaded bundles: `checked` and `error`."""
+        ...
+
+    async def status(self) -> list[dict[str, Any]]:
+        """What a replica says of each loaded category."""
+        ...
+
+
+class ReplicaBackend:
+    """The scoring deployment. A call whose replica dies is given to another one: scoring changes nothing."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        """Takes the handle of the deployment."""
+        self._handle = handle
+
+    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+        """See `Backend`."""
+        handle = self._handle.options(multiplexed_model_id=category)
+        return dict(await self._call(handle.score, category, name, data, form))
+
+    async def check(self) -> dict[str, Any]:
+        """See `Backend`."""
+        return dict(await self._call(self._handle.check))
+
+    async def status(self) -> list[dict[str, Any]]:
+        """See `Backend`."""
+        return list(await self._call(self._handle.status))
+
+    async def _call(self, method: Any, *arguments: Any) -> Any:
+        for attempt in range(_RETRIES + 1):
+            try:
+                return await method.remote(*arguments)
+            except BackPressureError as error:
+                raise ProblemError("overloaded", "all replicas are busy; try again", retry_after=1) from error
+            except RayTaskError as error:
+                raise _problem(unwrap(error)) from error
+            except (DeploymentUnavailableError, RequestCancelledError, RayError) as error:
+                if attempt == _RETRIES:
+                    raise ProblemError("overloaded", "no replica answers; try again", retry_after=2) from error
+                await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def _problem(error: BaseException) -> ProblemError:
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, BundleError):
+        return ProblemError("bundle-unusable", str(error), retry_after=30)
+    if isinstance(error, StoreError):
+        return ProblemError("store-unavailable", "the store of bundles cannot be read now", retry_after=5)
+    return ProblemError("internal-error", "the image could not be scored; the logs have the reason by request id")

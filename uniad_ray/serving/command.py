@@ -1,0 +1,119 @@
+"""Serves on this machine, or on a cluster that is joined, until it is interrupted."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError, RunError
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.serving.settings import ServeSettings
+
+_logger = logging.getLogger(__name__)
+APPLICATION = "uniad_ray"
+
+
+class Served(StrictModel):
+    """Where the endpoint is.
+
+    Attributes:
+        url: Its address, which is that of the page.
+        categories: What can be scored.
+        is_open: Whether no key is asked for.
+    """
+
+    url: str
+    categories: tuple[str, ...]
+    is_open: bool
+
+
+def serve_until_interrupted(
+    settings: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    address: str | None,
+    ready: Callable[[Served], None],
+    open_page: bool = False,
+) -> None:
+    """Starts the endpoint, says that it is ready, and waits for Ctrl-C or SIGTERM.
+
+    Args:
+        settings: What the operator decided.
+        host: Address to listen on.
+        port: Port to listen on.
+        address: Ray cluster to join; None starts Ray on this machine.
+        ready: Called when images can be scored.
+        open_page: Whether the page is opened in a browser.
+
+    Raises:
+        ConfigError: The keys cannot be read, or are missing where others than this machine could come in.
+        BundleError: There is no bundle, or one cannot be used.
+        RunError: The port is taken, or Ray cannot be started.
+    """
+    from ray import serve
+
+    from uniad_ray.serving.access import KeyRing
+    from uniad_ray.serving.app import build_app
+
+    KeyRing(settings.keys)
+    if settings.keys is None and not _is_loopback(host):
+        raise ConfigError(
+            f"--host {host}: others could use the endpoint; make keys with `uniad-ray serve-key`, give --keys"
+        )
+    categories = tuple(BundleStore(settings.bundles).categories())
+    if not categories:
+        raise ConfigError(
+            f"{settings.bundles}: no published bundles; make one with `uniad-ray fit ARCHIVE --bundles ...`"
+        )
+    _check_port(host, port)
+    stopped = threading.Event()
+    # `ray_session` sets it for Ray's processes; Serve's access log repeats what ours says.
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    with ray_session(address):
+        try:
+            serve.start(http_options={"host": host, "port": port})
+            serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
+        except RuntimeError as error:
+            serve.shutdown()
+            raise unwrap(error) if unwrap(error) is not error else RunError(_reason(error)) from error
+        try:
+            url = f"http://{host}:{port}/"
+            ready(Served(url=url, categories=categories, is_open=settings.keys is None))
+            if open_page:
+                webbrowser.open(url)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopped.set())
+            stopped.wait()
+        finally:
+            serve.shutdown()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise RunError(f"{host}:{port}: cannot listen there: {error}; choose another --port") from error
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"the endpoint did not start: {lines[-1] if lines else type(error).__name__}"

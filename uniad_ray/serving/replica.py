@@ -1,0 +1,74 @@
+"""What Serve runs in a scoring process: the scorer, its bundles by recency, and their upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from uniad_ray.pipelines.compute import choose_device, limit_threads
+from uniad_ray.pipelines.ray_session import usable_cpus
+from uniad_ray.serving.answers import MapForm
+from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
+from uniad_ray.serving.settings import ServeSettings
+
+
+class ScorerReplica:
+    """Scores single images for gateways; see `scorer_application` for Serve's options."""
+
+    async def __init__(self, settings: dict[str, Any], threads: int) -> None:  # type: ignore[misc] # Serve awaits it
+        """Loads and checks the bundles that are to be there at the start.
+
+        Args:
+            settings: A ServeSettings as JSON types.
+            threads: Threads of the process on the CPU.
+        """
+        limit_threads(threads)
+        self._settings = ServeSettings.model_validate(settings)
+        batch = self._settings.batch
+        self._scorer = ReplicaScorer(
+            self._settings,
+            batched=serve.batch(max_batch_size=batch.images, batch_wait_timeout_s=batch.wait_seconds),
+            device=choose_device(self._settings.replicas.device),
+        )
+        loader = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
+
+        async def load(category: str) -> LoadedCategory:
+            return await self._scorer.load(category)
+
+        self._loaded = loader(load)
+        for category in self._scorer.at_start():
+            await self._loaded(category)
+        self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
+
+    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+        """Scores one image, see `ReplicaScorer.score`."""
+        return await self._scorer.score(await self._loaded(category), name, data, form)
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images, see `ReplicaScorer.check`."""
+        return await self._scorer.check()
+
+    async def status(self) -> list[dict[str, Any]]:
+        """What there is to say of each loaded category."""
+        return self._scorer.status()
+
+    def check_health(self) -> None:
+        """Reads the result of the last check of the reference images; Serve replaces a replica that fails it."""
+        self._scorer.check_health()
+
+
+def scorer_application(settings: ServeSettings) -> Application:
+    """The deployment of the scoring replicas, bound to its settings."""
+    replicas = settings.replicas
+    threads = replicas.threads or max(1, usable_cpus() // replicas.most)
+    uses_gpu = replicas.device == "cuda"
+    deployment = serve.deployment(
+        ScorerReplica,
+        name="Scorer",
+        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0},
+        **settings.scorer_options(),
+    )
+    return deployment.bind(settings.model_dump(mode="json"), threads)

@@ -1,0 +1,204 @@
+"""A replica: networks and bundles in one process, batches across requests, bundles that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from uniad_ray import __version__
+from uniad_ray.archive.images import decode_image
+from uniad_ray.errors import BundleError, ImageError, UniadRayError
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.scorer import Verdict
+from uniad_ray.serving.answers import Lineage, MapForm, image_answer
+from uniad_ray.serving.live_category import DecodedImage, LiveCategory, LoadedBundle
+from uniad_ray.serving.settings import ServeSettings
+
+_logger = logging.getLogger(__name__)
+_DECODERS = 2
+_CHECKED_FOR_SECONDS = 5.0
+"""How long a check of the reference images counts, so that nobody can keep a replica busy by asking for it."""
+
+Outcome = Verdict | ImageError
+Batched = Callable[[DecodedImage], Awaitable[Outcome]]
+
+
+@dataclass(eq=False)
+class LoadedCategory:
+    """A category of a replica, for as long as it is among those last asked for.
+
+    Attributes:
+        live: Its bundle, kept up to date.
+        score: Scores one image together with others that come at the same time.
+    """
+
+    live: LiveCategory
+    score: Batched
+
+
+class ReplicaScorer:
+    """Scores images of any category, one a call.
+
+    What Serve adds comes from outside, so that this class runs without it: the decorator that gathers batches, and who
+    holds what `load` returns. Categories that nobody holds any more are forgotten.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        batched: Callable[[Callable[[list[DecodedImage]], Awaitable[list[Outcome]]]], Batched],
+        device: str,
+    ) -> None:
+        """Prepares the process; bundles are loaded by `load`.
+
+        Args:
+            settings: What the operator decided.
+            batched: Makes a function of a list one that takes single items and gathers them.
+            device: `cpu` or `cuda`.
+        """
+        self.settings = settings
+        self._store = BundleStore(settings.bundles)
+        self._device = device
+        self._batched = batched
+        self._networks = threading.Lock()
+        self._scoring = ThreadPoolExecutor(1, "scoring")
+        self._decoding = ThreadPoolExecutor(_DECODERS, "decoding")
+        self._loading = ThreadPoolExecutor(1, "loading")
+        self._held: WeakValueDictionary[str, LoadedCategory] = WeakValueDictionary()
+        self._check_error: str | None = None
+        self._checked_at = -_CHECKED_FOR_SECONDS
+
+    def categories(self) -> list[str]:
+        """Categories with a published bundle."""
+        return self._store.categories()
+
+    def at_start(self) -> tuple[str, ...]:
+        """Categories whose bundles are loaded before a replica takes requests."""
+        replicas = self.settings.replicas
+        if replicas.loaded_at_start is not None:
+            return replicas.loaded_at_start
+        return tuple(self.categories()[: replicas.categories])
+
+    async def load(self, category: str) -> LoadedCategory:
+        """Loads and checks a category's bundle.
+
+        Raises:
+            BundleError: There is none, or it cannot be used.
+            StoreError: The store cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        live = await loop.run_in_executor(
+            self._loading,
+            lambda: LiveCategory(self._store, category, device=self._device, lock=self._networks),
+        )
+
+        async def score_together(images: list[DecodedImage]) -> list[Outcome]:
+            return await loop.run_in_executor(self._scoring, self._score_batch, images)
+
+        loaded = LoadedCategory(live, self._batched(score_together))
+        self._held[category] = loaded
+        return loaded
+
+    async def score(self, category: LoadedCategory, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+        """Scores one image.
+
+        Args:
+            category: Its category.
+            name: What the answer calls the image.
+            data: The encoded file.
+            form: Of the map.
+
+        Returns:
+            An `ImageAnswer` as JSON types.
+        """
+        loop = asyncio.get_running_loop()
+        loaded = category.live.current
+        sha256 = hashlib.sha256(data).hexdigest()
+        outcome: Outcome
+        try:
+            decoded = await loop.run_in_executor(self._decoding, self._decode, loaded, sha256, data)
+            outcome = await category.score(decoded)
+        except ImageError as error:
+            outcome = error
+        manifest = loaded.manifest
+        lineage = Lineage(
+            bundle_version=manifest.version,
+            bundle_digest=manifest.digest,
+            code_version=__version__,
+            image_sha256=sha256,
+        )
+        return image_answer(name, outcome, lineage, form).model_dump(mode="json")
+
+    async def refresh_for_ever(self) -> None:
+        """Takes up newly published bundles, every `refresh_seconds`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.settings.refresh_seconds)
+            for live in self._lives():
+                try:
+                    await loop.run_in_executor(self._loading, live.refresh)
+                except Exception:
+                    _logger.exception("category %s cannot be refreshed; its bundle goes on", live.category)
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images of all loaded bundles, unless that was done a moment ago.
+
+        Returns:
+            `checked`: categories; `error`: what is wrong, or None.
+        """
+        loop = asyncio.get_running_loop()
+        if time.monotonic() - self._checked_at >= _CHECKED_FOR_SECONDS:
+            self._checked_at = time.monotonic()
+            self._check_error = await loop.run_in_executor(self._scoring, self._check_all)
+        return {"checked": [live.category for live in self._lives()], "error": self._check_error}
+
+    def status(self) -> list[dict[str, Any]]:
+        """What there is to say of each loaded category."""
+        return [live.status() for live in self._lives()]
+
+    def check_health(self) -> None:
+        """Reads the result of the last check; scores nothing.
+
+        Raises:
+            BundleError: A bundle no longer gives the scores of its fit, so that the replica is to be replaced.
+        """
+        if self._check_error is not None:
+            raise BundleError(self._check_error)
+
+    def _lives(self) -> list[LiveCategory]:
+        return [held.live for _, held in sorted(self._held.items())]
+
+    def _check_all(self) -> str | None:
+        try:
+            for live in self._lives():
+                live.check()
+        except UniadRayError as error:
+            return str(error)
+        return None
+
+    def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
+        size = loaded.scorer.config.input_size
+        pixels = decode_image(data, (size, size), self.settings.limits.of_an_image)
+        return DecodedImage(loaded, row_key, pixels)
+
+    def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
+        """Scores images that came together; while a bundle changes they may be for the old one and the new one."""
+        import numpy as np
+
+        outcomes: dict[int, Outcome] = {}
+        for loaded in {id(image.loaded): image.loaded for image in images}.values():
+            rows = [row for row, image in enumerate(images) if image.loaded is loaded]
+            pixels = np.stack([images[row].pixels for row in rows])
+            with self._networks:
+                found = loaded.scorer.score([images[row].row_key for row in rows], pixels)
+            outcomes.update(zip(rows, found, strict=True))
+        return [outcomes[row] for row in range(len(images))]

@@ -1,0 +1,168 @@
+"""What the operator of an endpoint decides; the typed arguments of the application builder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from uniad_ray.archive.images import ImageLimits
+from uniad_ray.archive.object_store import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
+
+
+class BatchSettings(StrictModel):
+    """How images of different requests are scored together.
+
+    Attributes:
+        images: Most images of one category in a batch.
+        wait_seconds: How long a batch waits to be filled; 0 takes what is there.
+    """
+
+    images: int = Field(default=8, ge=1, le=256)
+    wait_seconds: float = Field(default=0.0, ge=0, le=1)
+
+
+class RequestLimits(StrictModel):
+    """What one request may cost; all but the time is checked before an image is decoded.
+
+    Attributes:
+        request_bytes: Size of a body.
+        image_bytes: Size of one encoded image.
+        image_pixels: Width times height of one image.
+        images: Images of one request.
+        seconds: From the first byte to the answer.
+    """
+
+    request_bytes: int = Field(default=64 << 20, ge=1 << 10, le=1 << 30)
+    image_bytes: int = Field(default=32 << 20, ge=1 << 10, le=1 << 28)
+    image_pixels: int = Field(default=50_000_000, ge=1, le=178_956_970)
+    images: int = Field(default=32, ge=1, le=1024)
+    seconds: float = Field(default=30.0, gt=0, le=600)
+
+    @property
+    def of_an_image(self) -> ImageLimits:
+        """The bounds that decoding holds an image against."""
+        return ImageLimits(max_bytes=self.image_bytes, max_pixels=self.image_pixels)
+
+
+class ReplicaSettings(StrictModel):
+    """Processes that hold networks and bundles.
+
+    Attributes:
+        fewest: Replicas that are always there.
+        most: Replicas under load; more than `fewest` lets Serve add and remove some.
+        categories: Bundles that a replica keeps; the one that was not asked for longest goes first.
+        threads: Threads of a replica on the CPU; None takes the machine's cores, shared among `most` replicas.
+        device: `cpu`, `cuda` or `auto`.
+        queued_images: Images that wait for a replica before the endpoint says that it is overloaded.
+        loaded_at_start: Categories whose bundles are loaded and checked before a replica takes requests; None takes
+            the first `categories` of the store.
+    """
+
+    fewest: int = Field(default=1, ge=1, le=1000)
+    most: int = Field(default=1, ge=1, le=1000)
+    categories: int = Field(default=8, ge=1, le=1000)
+    threads: int | None = Field(default=None, ge=1, le=256)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    queued_images: int = Field(default=64, ge=1, le=100_000)
+    loaded_at_start: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.most < self.fewest:
+            raise ValueError(f"most: {self.most} is below fewest, {self.fewest}")
+        return self
+
+
+class EngineSettings(StrictModel):
+    """Vision-language models behind text experts.
+
+    Attributes:
+        enabled: Whether text experts may ask one; without, they are left out, and every answer says so.
+        deadline_seconds: How long a verdict waits for a text before it is given without.
+    """
+
+    enabled: bool = True
+    deadline_seconds: float = Field(default=2.0, gt=0, le=60)
+
+
+class ServeSettings(StrictModel):
+    """The arguments of `uniad_ray.serving.app:build_app`.
+
+    Attributes:
+        bundles: Root of the bundles, a path or `s3://` URI.
+        runs: Folders of runs that the page may show, by the name it shows them under.
+        keys: YAML file of access keys (see `serving.access`), or None: everybody may do everything.
+        reference_prefixes: Prefixes below which an image may be named instead of sent, such as `s3://plant/line-1/`.
+        batch: How requests share a batch.
+        limits: What one request may cost.
+        replicas: Processes that score.
+        engine: Models that write texts.
+        gateways: Processes that take requests.
+        refresh_seconds: How often replicas look for newly published bundles, and gateways for changed keys.
+    """
+
+    bundles: str = Field(min_length=1)
+    runs: dict[str, str] = Field(default_factory=dict)
+    keys: str | None = None
+    reference_prefixes: tuple[str, ...] = ()
+    batch: BatchSettings = BatchSettings()
+    limits: RequestLimits = RequestLimits()
+    replicas: ReplicaSettings = ReplicaSettings()
+    engine: EngineSettings = EngineSettings()
+    gateways: int = Field(default=1, ge=1, le=100)
+    refresh_seconds: float = Field(default=5.0, gt=0, le=3600)
+
+    @field_validator("reference_prefixes")
+    @classmethod
+    def _check_prefixes(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            bucket, slash, _ = prefix.removeprefix("s3://").partition("/")
+            if not prefix.startswith("s3://") or not bucket or not slash or not prefix.endswith("/"):
+                raise ValueError(f"{prefix!r}: write s3://BUCKET/ or s3://BUCKET/PREFIX/, with the slash at its end")
+        return prefixes
+
+    @property
+    def images_in_a_replica(self) -> int:
+        """Images that Serve hands to a replica at a time: a batch at work, and the next one."""
+        return 2 * self.batch.images
+
+    def scorer_options(self) -> dict[str, Any]:
+        """Serve's options of the scoring deployment; all follow from what is set here, so that none contradict."""
+        replicas = self.replicas
+        options: dict[str, Any] = {
+            "max_ongoing_requests": self.images_in_a_replica,
+            "max_queued_requests": replicas.queued_images,
+            "health_check_period_s": 5,
+            "health_check_timeout_s": 30,
+            "graceful_shutdown_timeout_s": self.limits.seconds,
+        }
+        if replicas.most == replicas.fewest:
+            return {**options, "num_replicas": replicas.fewest}
+        return {
+            **options,
+            "autoscaling_config": {
+                "min_replicas": replicas.fewest,
+                "initial_replicas": replicas.fewest,
+                "max_replicas": replicas.most,
+                "target_ongoing_requests": self.batch.images,
+            },
+        }
+
+
+def named_runs(roots: Sequence[str]) -> dict[str, str]:
+    """Runs by the name that the page shows them under: the last part of their path.
+
+    Raises:
+        ConfigError: Two have the same name.
+    """
+    named: dict[str, str] = {}
+    for root in roots:
+        location = Location.parse(root)
+        if location.name in named:
+            raise ConfigError(f"--runs {root}: there is another run called {location.name!r}; move one, or serve one")
+        named[location.name] = location.uri
+    return named
