@@ -26,6 +26,10 @@ class ObjectNotFoundError(StoreError):
     """An object that was to be read is not there."""
 
 
+class ObjectTooLargeError(StoreError):
+    """An object is beyond the reader's bound."""
+
+
 class ObjectExistsError(UniadRayError):
     """An object that was to be created is there already."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from uniad_ray.errors import StoreError
+from uniad_ray.errors import ObjectTooLargeError, StoreError
 
 MAX_JSON_BYTES = 256 * 2**20
 _TEMPORARY_PREFIX = ".uniad-ray-"
@@ -75,9 +75,11 @@ def is_temporary(relative: str) -> bool:
     return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
 
 
-def too_large(uri: str, size: int, max_bytes: int) -> StoreError:
+def too_large(uri: str, size: int, max_bytes: int) -> ObjectTooLargeError:
     """The error for an object beyond the reader's bound."""
-    return StoreError(f"{uri}: {size} bytes, more than the {max_bytes} allowed here; check that it is the right object")
+    return ObjectTooLargeError(
+        f"{uri}: {size} bytes, more than the {max_bytes} allowed here; check that it is the right object"
+    )
 
 
 def encode_json(document: Any) -> bytes:

@@ -123,11 +123,12 @@ class ArchiveNormals:
     ) -> list[tuple[NormalImage, Chunk, int]]:
         found = []
         for chunk in chunks(manifest, categories=[category], splits=splits):
-            table = read_chunk(self._archive, chunk, columns=["row_key", "image_id", "label"])
-            columns = [table.column(name).to_pylist() for name in ("row_key", "image_id", "label")]
+            names = ["row_key", "image_id", "source_uri", "label"]
+            table = read_chunk(self._archive, chunk, columns=names)
+            columns = [table.column(name).to_pylist() for name in names]
             found += [
-                (NormalImage(key, image_id, chunk.split, chunk.name), chunk, position)
-                for position, (key, image_id, label) in enumerate(zip(*columns, strict=True))
+                (NormalImage(key, image_id, chunk.split, chunk.name, source_uri=uri), chunk, position)
+                for position, (key, image_id, uri, label) in enumerate(zip(*columns, strict=True))
                 if label == "normal"
             ]
         return found

@@ -25,6 +25,7 @@ from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.edited_scores import MOST_OTHERS, EditedScores, join_edits, normal_views, score_edits
 from uniad_ray.scoring.edits import NormalView
 from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.gallery import GallerySample
 from uniad_ray.scoring.gate import choose_experts, gated
 from uniad_ray.scoring.perceptions import (
     ExtendedPerceptions,
@@ -112,9 +113,14 @@ def fit_category(
     pipeline = build_pipeline(config, _asked(config, experts), device=device, where=where)
     split = split_normals(images.rows, config.calibration)
     unusual = UnusualImages()
+    gallery = GallerySample(
+        {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
+        {field for expert in experts.values() for field in expert.needs},
+    )
 
     def perceived(perception: Perception) -> None:
         unusual.add(perception)
+        gallery.add(perception)
         if on_perceived is not None:
             on_perceived(len(perception))
 
@@ -173,6 +179,8 @@ def fit_category(
     files[CALIBRATION_SCORES] = encode_calibration_scores(
         row_keys, [image_ids[key] for key in row_keys], raw, calibrated, scores
     )
+    taking_part = [experts[name] for name in experts if decision is None or decision.weights[name]]
+    files.update(gallery.files({field for expert in taking_part for field in expert.needs}))
     return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies))
 
 

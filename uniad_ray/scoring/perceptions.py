@@ -30,6 +30,7 @@ class NormalImage:
         split: Split in the archive.
         chunk: Name of the chunk it is stored in; images of one chunk are quickest read together.
         copy_of: Key of the image that it is an altered copy of; None for an image of the archive.
+        source_uri: Where it was ingested from.
     """
 
     row_key: str
@@ -37,6 +38,7 @@ class NormalImage:
     split: str
     chunk: str = ""
     copy_of: str | None = None
+    source_uri: str = ""
 
 
 class NormalImages(Protocol):

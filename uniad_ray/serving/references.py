@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from uniad_ray.archive.object_store import Location
-from uniad_ray.errors import ImageError, ObjectNotFoundError, StoreError
+from uniad_ray.errors import ImageError, ObjectNotFoundError, ObjectTooLargeError, StoreError
 from uniad_ray.serving.problems import ProblemError
 
 
@@ -41,7 +41,7 @@ def read_reference(location: Location, max_bytes: int) -> bytes:
         return location.read_bytes(max_bytes=max_bytes)
     except ObjectNotFoundError as error:
         raise ImageError("not_found", f"{location}: there is no such object") from error
+    except ObjectTooLargeError as error:
+        raise ImageError("too_large", str(error)) from error
     except StoreError as error:
-        if "bytes" in str(error):
-            raise ImageError("too_large", str(error)) from error
         raise ProblemError("store-unavailable", f"{location}: cannot be read now", retry_after=5) from error
