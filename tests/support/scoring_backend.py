@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import ImageError
-from uniad_ray.serving.answers import ImageAnswer, Lineage, MapForm, failed_image
+from uniad_ray.serving.answers import ImageAnswer, Lineage, MapForm, NearestNormalImage, failed_image
 from uniad_ray.serving.problems import ProblemError
+
+
+def grey(level: int) -> bytes:
+    """A small JPEG of one grey."""
+    sink = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, level, level)).save(sink, "JPEG")
+    return sink.getvalue()
 
 
 @dataclass
@@ -29,7 +40,7 @@ class FakeBackend:
     seconds: float = 0.0
     asked: list[str] = field(default_factory=list)
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
         self.asked.append(name)
         await asyncio.sleep(self.seconds)
         if self.problem is not None:
@@ -51,6 +62,12 @@ class FakeBackend:
             score=float(pixels.mean()),
             threshold=1000.0,
             reasons=[f"{category} {form}"],
+            nearest=[
+                NearestNormalImage(
+                    image=f"good/{place}.jpg", distance=place / 10, thumbnail=base64.b64encode(grey(place)).decode()
+                )
+                for place in range(nearest)
+            ],
             lineage=lineage,
         )
         return answer.model_dump(mode="json")

@@ -25,6 +25,11 @@ class Evidence:
     maps: np.ndarray | None
     reasons: Sequence[Sequence[str]]
 
+    def row(self, index: int) -> Evidence:
+        """The evidence of one of the images."""
+        one = slice(index, index + 1)
+        return Evidence(self.scores[one], None if self.maps is None else self.maps[one], self.reasons[one])
+
 
 @runtime_checkable
 class Expert(Protocol):

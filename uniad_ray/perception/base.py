@@ -13,6 +13,8 @@ from uniad_ray.perception.segments import Segments
 if TYPE_CHECKING:
     import torch
 
+    from uniad_ray.perception.caption_base import Captioner
+
 
 @dataclass(frozen=True)
 class Perception:
@@ -44,6 +46,12 @@ class Perception:
     def names(self) -> frozenset[str]:
         """The names of all fields that are there, of every kind."""
         return frozenset().union(*(getattr(self, kind) for kind in _KINDS))
+
+    def row(self, index: int) -> Perception:
+        """The batch of one of the images."""
+        one = slice(index, index + 1)
+        alone = Perception(self.row_keys[one], self.images[one])
+        return alone._with({kind: {name: held[one] for name, held in getattr(self, kind).items()} for kind in _KINDS})
 
     def restricted(self, names: Collection[str]) -> Perception:
         """The batch with those of its fields that are among some names."""
@@ -149,6 +157,19 @@ class Perceiver(Protocol):
         Networks with weights of their own give them as `weights`: `uri`, `sha256` and whether they are `trained`.
         """
         ...
+
+
+@runtime_checkable
+class AskingPerceiver(Perceiver, Protocol):
+    """A perceiver that may ask a vision-language model, which takes seconds and may be away.
+
+    Attributes:
+        config: Its options, of which `captioner` says what it asks.
+        captioner: What it asks; None where it asks nothing. May be replaced before it perceives.
+    """
+
+    config: Any
+    captioner: Captioner | None
 
 
 @runtime_checkable

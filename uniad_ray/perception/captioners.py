@@ -81,7 +81,7 @@ class CaptionDescriber:
         self.config = config
         self.needs: frozenset[str] = frozenset()
         self.provides = self.fields_of(name, config)
-        self._captioner = build_captioner(name, config.captioner)
+        self.captioner = build_captioner(name, config.captioner)
 
     @classmethod
     def fields_of(cls, name: str, config: CaptionDescriberConfig) -> frozenset[str]:  # noqa: ARG003
@@ -90,9 +90,9 @@ class CaptionDescriber:
 
     def perceive(self, perception: Perception) -> dict[str, Sequence[str]]:
         """Asks the captioner for one text an image."""
-        texts = self._captioner.captions(perception.row_keys, perception.images, self.config.prompt)
+        texts = self.captioner.captions(perception.row_keys, perception.images, self.config.prompt)
         return {f"{self.name}/text": texts}
 
     def lineage(self) -> dict[str, Any]:
         """The prompt and the captioner."""
-        return {"prompt": self.config.prompt, **captioner_lineage(self._captioner)}
+        return {"prompt": self.config.prompt, **captioner_lineage(self.captioner)}

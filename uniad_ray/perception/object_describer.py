@@ -68,7 +68,7 @@ class ObjectDescriber:
         self.needs = frozenset({config.segments})
         self.provides = self.fields_of(name, config)
         asked = config.captioner if config.positions == "vlm" else None
-        self._captioner = None if asked is None else build_captioner(name, asked)
+        self.captioner = None if asked is None else build_captioner(name, asked)
 
     @classmethod
     def fields_of(cls, name: str, config: ObjectDescriberConfig) -> frozenset[str]:  # noqa: ARG003
@@ -88,9 +88,9 @@ class ObjectDescriber:
     def lineage(self) -> dict[str, Any]:
         """All that changes the texts."""
         document = self.config.model_dump(mode="json", exclude={"captioner"})
-        if self._captioner is None:
+        if self.captioner is None:
             return document
-        return {**document, "prompt": POSITIONS_PROMPT, **captioner_lineage(self._captioner)}
+        return {**document, "prompt": POSITIONS_PROMPT, **captioner_lineage(self.captioner)}
 
     def _described(self, segments: Segments) -> Segments:
         return segments.select(np.array([name not in self.config.left_out for name in segments.names], dtype=bool))
@@ -100,7 +100,7 @@ class ObjectDescriber:
     ) -> list[dict[str, tuple[Position, ...]]]:
         """What the model says of each image; images with the same classes are asked about together."""
         found: list[dict[str, tuple[Position, ...]]] = [{} for _ in described]
-        if self._captioner is None:
+        if self.captioner is None:
             return found
         images_of: dict[str, list[int]] = {}
         for row, segments in enumerate(described):
@@ -108,7 +108,7 @@ class ObjectDescriber:
                 images_of.setdefault(positions_prompt(set(segments.names)), []).append(row)
         for prompt, rows in images_of.items():
             keys = [perception.row_keys[row] for row in rows]
-            answers = self._captioner.captions(keys, perception.images[rows], prompt)
+            answers = self.captioner.captions(keys, perception.images[rows], prompt)
             for row, answer in zip(rows, answers, strict=True):
                 found[row] = read_positions(answer, Counter(described[row].names))
         return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception, State, StatefulPerceiver, StoredFields
+from uniad_ray.perception.base import AskingPerceiver, Perceiver, Perception, State, StatefulPerceiver, StoredFields
 
 
 class PerceptionPipeline:
@@ -38,13 +38,21 @@ class PerceptionPipeline:
     @property
     def dependent(self) -> tuple[Perceiver, ...]:
         """The stateful perceivers and those that need a field of one, directly or not, in order."""
-        found: list[Perceiver] = []
-        learned: set[str] = set()
-        for perceiver in self.perceivers:
-            if isinstance(perceiver, StatefulPerceiver) or perceiver.needs & learned:
-                found.append(perceiver)
-                learned |= perceiver.provides
-        return tuple(found)
+        return self._downstream(self.stateful)
+
+    @property
+    def asking(self) -> tuple[AskingPerceiver, ...]:
+        """The perceivers that ask a vision-language model, in order."""
+        return tuple(
+            perceiver
+            for perceiver in self.perceivers
+            if isinstance(perceiver, AskingPerceiver) and perceiver.captioner is not None
+        )
+
+    @property
+    def awaiting_texts(self) -> tuple[Perceiver, ...]:
+        """The perceivers that ask and those that need a field of one, directly or not, in order."""
+        return self._downstream(self.asking)
 
     def perceivers_for(self, wanted: frozenset[str], given: frozenset[str] = frozenset()) -> tuple[Perceiver, ...]:
         """The perceivers that have to run for some fields where others are there already, in order.
@@ -113,6 +121,15 @@ class PerceptionPipeline:
                 )
             known = known.extended(produced)
         return known.restricted(wanted)
+
+    def _downstream(self, sources: Sequence[Perceiver]) -> tuple[Perceiver, ...]:
+        found: list[Perceiver] = []
+        fields: set[str] = set()
+        for perceiver in self.perceivers:
+            if perceiver in sources or perceiver.needs & fields:
+                found.append(perceiver)
+                fields |= perceiver.provides
+        return tuple(found)
 
     def states(self) -> dict[str, State]:
         """What the stateful perceivers learned, by name."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
@@ -26,15 +26,12 @@ from uniad_ray.scoring.calibration_scores import decode_calibration_scores
 from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.gate import GateRecord, gated
+from uniad_ray.scoring.reference import Reference, ReferenceScores
 from uniad_ray.scoring.scorer import Scorer
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
-REFERENCE_TOLERANCE = 1e-4
-"""Scores of the reference images may differ by this between machines, relative to the score's size."""
-REFERENCE_DEVIATIONS = 0.01
-"""And by this in deviations of held-out normal images: one pixel of a label map may flip."""
 
 
 class FileDigest(StrictModel):
@@ -114,13 +111,6 @@ class BundleManifest(StrictModel):
     def digest(self) -> str:
         """sha256 of the stored manifest."""
         return hashlib.sha256(self.encode()).hexdigest()
-
-
-class ReferenceScores(StrictModel):
-    """Raw scores of the reference images, by expert, as the fitting process computed them."""
-
-    row_keys: tuple[str, ...]
-    raw: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,26 +221,19 @@ class Bundle:
             raise BundleError(f"{self._where}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
         return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
 
-    def check_reference(self, scorer: Scorer) -> None:
-        """Scores the stored reference images and compares with what the fit computed.
+    @property
+    def reference(self) -> Reference:
+        """The reference images with the scores of the fit."""
+        return Reference(
+            where=self._where,
+            images=load_safetensors(self.files["reference.safetensors"])["images"],
+            scores=ReferenceScores.model_validate_json(self.files["reference.json"]),
+            deviations={name: entry.deviation for name, entry in self.manifest.calibration.experts.items()},
+        )
 
-        Raises:
-            BundleError: A score differs by more than `REFERENCE_TOLERANCE` and `REFERENCE_DEVIATIONS` allow, or is not
-                finite.
-        """
-        images = load_safetensors(self.files["reference.safetensors"])["images"]
-        expected = ReferenceScores.model_validate_json(self.files["reference.json"])
-        evidence = scorer.evidence(expected.row_keys, images)
-        for name in scorer.expert_names:
-            values = expected.raw[name]
-            found = np.asarray(evidence[name].scores, dtype=np.float64)
-            wanted = np.asarray(values)
-            allowed = REFERENCE_DEVIATIONS * self.manifest.calibration.experts[name].deviation
-            if not np.allclose(found, wanted, rtol=REFERENCE_TOLERANCE, atol=allowed):
-                raise BundleError(
-                    f"{self._where}: expert {name} gives the reference images {found.tolist()}, not {wanted.tolist()}; "
-                    "weights or libraries differ from those of the fit"
-                )
+    def check_reference(self, scorer: Scorer) -> None:
+        """Scores the reference images and compares with what the fit computed, see `Reference.check`."""
+        self.reference.check(scorer)
 
     @property
     def _where(self) -> str:

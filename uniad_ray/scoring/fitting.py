@@ -17,7 +17,7 @@ from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import LearnedPerceiver, Perception, State, StoredFields, TrainedPerceiver
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.scoring.bundle import CalibrationRecord, ReferenceScores, encode_state
+from uniad_ray.scoring.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
@@ -34,6 +34,7 @@ from uniad_ray.scoring.perceptions import (
     PerceptionSource,
     stream,
 )
+from uniad_ray.scoring.reference import ReferenceScores
 from uniad_ray.scoring.splits import split_normals
 from uniad_ray.scoring.unusual_images import UnusualImages
 from uniad_ray.training.distillation import train_student

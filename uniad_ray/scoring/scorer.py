@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from uniad_ray.archive.images import ImageLimits, decode_batch
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ImageError
 from uniad_ray.experts.base import Evidence, Expert
-from uniad_ray.perception.base import StoredFields
+from uniad_ray.perception.base import Perception, StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
 from uniad_ray.scoring.stage_times import StageTimes, time_stages
@@ -78,6 +78,26 @@ class Scorer:
         """Names of the experts that take part, in the order of the expert set."""
         return tuple(self._experts)
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of the fields that the experts need."""
+        return self._wanted
+
+    def needs_of(self, name: str) -> frozenset[str]:
+        """Names of the fields that one expert needs."""
+        return self._experts[name].needs
+
+    def restricted(self, names: Collection[str], fusion: Fusion, threshold: float) -> Scorer:
+        """A scorer of some of the experts, with the same networks and banks in memory.
+
+        Args:
+            names: Experts that take part.
+            fusion: How they are fused.
+            threshold: An image is anomalous if its score is above this.
+        """
+        experts = {name: expert for name, expert in self._experts.items() if name in names}
+        return Scorer(self.config, self.pipeline, experts, fusion, threshold)
+
     def evidence(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
     ) -> dict[str, Evidence]:
@@ -88,8 +108,29 @@ class Scorer:
             images: uint8, shape (N, input_size, input_size, 3), RGB.
             stored: Fields of `pipeline` that need not be computed.
         """
-        perception = self.pipeline.perceive(row_keys, images, self._wanted, stored)
-        return {name: expert.score(perception) for name, expert in self._experts.items()}
+        return self.judge(self.pipeline.perceive(row_keys, images, self._wanted, stored))
+
+    def judge(self, perception: Perception, known: Mapping[str, Evidence] | None = None) -> dict[str, Evidence]:
+        """Every expert's evidence of one batch that has been perceived.
+
+        Args:
+            perception: At least the fields in `wanted` of the experts that are not known.
+            known: Evidence of some experts that is there already.
+        """
+        there = known or {}
+        return {
+            name: there[name] if name in there else expert.score(perception) for name, expert in self._experts.items()
+        }
+
+    def verdicts(self, evidence: Mapping[str, Evidence], count: int) -> list[Verdict | ImageError]:
+        """What follows from the evidence of a batch.
+
+        Args:
+            evidence: Of every expert, as `judge` gives it.
+            count: Images of the batch.
+        """
+        fused = self._fusion.fuse(evidence)
+        return [self._verdict(evidence, fused, index) for index in range(count)]
 
     def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
         """Takes the time of every perceiver and expert, see `stage_times.time_stages`."""
@@ -128,9 +169,7 @@ class Scorer:
     def _score_batch(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None
     ) -> list[Verdict | ImageError]:
-        evidence = self.evidence(row_keys, images, stored)
-        fused = self._fusion.fuse(evidence)
-        return [self._verdict(evidence, fused, index) for index in range(len(row_keys))]
+        return self.verdicts(self.evidence(row_keys, images, stored), len(row_keys))
 
     def _verdict(self, evidence: Mapping[str, Evidence], fused: Fused, index: int) -> Verdict | ImageError:
         if not np.isfinite(fused.scores[index]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uniad_ray.errors import ImageError
 from uniad_ray.pipelines.bundles import BundleVersion
+from uniad_ray.scoring.gallery import NearestNormal
 from uniad_ray.scoring.scorer import Verdict
 
 MapForm = Literal["none", "png", "float16"]
@@ -53,6 +55,14 @@ class AnomalyMap(Answer):
     data: str = Field(description="Base64.")
 
 
+class NearestNormalImage(Answer):
+    """A normal image of the fit that is like the scored one."""
+
+    image: str = Field(description="Where it was ingested from.", examples=["train/good/0007.png"])
+    distance: float = Field(description="To be compared within one category only.", examples=[0.12])
+    thumbnail: str = Field(description="Base64 of a JPEG, square as the networks see the image.")
+
+
 class Lineage(Answer):
     """Where a verdict comes from."""
 
@@ -84,6 +94,7 @@ class ImageAnswer(Answer):
     left_out: list[LeftOutExpert] = Field(default_factory=list)
     reasons: list[str] = Field(default_factory=list, examples=[["1 of part-5 expected, 0 found"]])
     map: AnomalyMap | None = None
+    nearest: list[NearestNormalImage] = Field(default_factory=list)
     lineage: Lineage | None = None
     error: ImageProblem | None = None
 
@@ -122,6 +133,10 @@ class LoadedVersion(Answer):
     version: str
     digest: str
     load_seconds: float
+    experts: list[str] = Field(description="Those that the verdict is made of.", examples=[["patch"]])
+    no_texts: str | None = Field(
+        default=None, description="Why experts that need texts are left out; null where they are not."
+    )
     refused: RefusedBundle | None = None
     store_error: str | None = None
 
@@ -146,7 +161,15 @@ class HealthAnswer(Answer):
     status: Literal["ok"] = "ok"
 
 
-def image_answer(name: str, outcome: Verdict | ImageError, lineage: Lineage, form: MapForm) -> ImageAnswer:
+def image_answer(
+    name: str,
+    outcome: Verdict | ImageError,
+    lineage: Lineage,
+    form: MapForm,
+    *,
+    left_out: Sequence[LeftOutExpert] = (),
+    nearest: Sequence[NearestNormal] = (),
+) -> ImageAnswer:
     """An image's answer."""
     if isinstance(outcome, ImageError):
         return failed_image(name, outcome.kind, str(outcome))
@@ -160,7 +183,16 @@ def image_answer(name: str, outcome: Verdict | ImageError, lineage: Lineage, for
             ExpertScore(expert=expert, raw=raw, calibrated=outcome.calibrated[expert])
             for expert, raw in outcome.raw.items()
         ],
+        left_out=list(left_out),
         reasons=list(outcome.reasons),
+        nearest=[
+            NearestNormalImage(
+                image=entry.source_uri,
+                distance=entry.distance,
+                thumbnail=base64.b64encode(entry.thumbnail).decode("ascii"),
+            )
+            for entry in nearest
+        ],
         map=None if outcome.anomaly_map is None else encode_map(outcome.anomaly_map, form),
         lineage=lineage,
     )

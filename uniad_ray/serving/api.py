@@ -66,7 +66,7 @@ class Endpoint:
         request.state.key = key.name
         return key
 
-    async def score(self, request: Request, key: AccessKey, category: str, form: MapForm) -> ScoreAnswer:
+    async def score(self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int) -> ScoreAnswer:
         """Scores the images of a request.
 
         Raises:
@@ -88,7 +88,7 @@ class Endpoint:
                         f"the key may send {key.images_a_minute:g} images a minute",
                         retry_after=wait,
                     )
-                answers = await self._score_all(category, images, form)
+                answers = await self._score_all(category, images, form, nearest)
         except TimeoutError as error:
             raise ProblemError(
                 "deadline-exceeded", f"no verdict within {self.settings.limits.seconds:g} seconds", retry_after=1
@@ -98,28 +98,30 @@ class Endpoint:
             raise ProblemError("unusable-image", errors[0]["detail"], errors=errors)
         return ScoreAnswer(request_id=request.state.request_id, category=category, images=answers)
 
-    async def _score_all(self, category: str, images: list[SentImage], form: MapForm) -> list[ImageAnswer]:
+    async def _score_all(
+        self, category: str, images: list[SentImage], form: MapForm, nearest: int
+    ) -> list[ImageAnswer]:
         most = 4 * self.settings.replicas.queued_images
         if self._inside + len(images) > max(most, self.settings.limits.images):
             raise ProblemError("overloaded", "too many images are inside already; try again", retry_after=1)
         self._inside += len(images)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._score_one(category, image, form)) for image in images]
+                tasks = [group.create_task(self._score_one(category, image, form, nearest)) for image in images]
         except* ProblemError as errors:
             raise _first(errors) from None
         finally:
             self._inside -= len(images)
         return [task.result() for task in tasks]
 
-    async def _score_one(self, category: str, image: SentImage, form: MapForm) -> ImageAnswer:
+    async def _score_one(self, category: str, image: SentImage, form: MapForm, nearest: int) -> ImageAnswer:
         data = image.data
         if isinstance(data, Location):
             try:
                 data = await asyncio.to_thread(read_reference, data, self.settings.limits.image_bytes)
             except ImageError as error:
                 return failed_image(image.name, error.kind, str(error))
-        return ImageAnswer.model_validate(await self.backend.score(category, image.name, data, form))
+        return ImageAnswer.model_validate(await self.backend.score(category, image.name, data, form, nearest))
 
 
 def create_api(endpoint: Endpoint) -> FastAPI:
@@ -168,9 +170,13 @@ def _operations(endpoint: Endpoint) -> APIRouter:
         },
     )
     async def score(
-        request: Request, key: Key, category: Category, anomaly_map: Annotated[MapForm, Query(alias="map")] = "none"
+        request: Request,
+        key: Key,
+        category: Category,
+        anomaly_map: Annotated[MapForm, Query(alias="map", description="Form of the anomaly map.")] = "none",
+        nearest: Annotated[int, Query(ge=0, le=10, description="How many of the nearest normal images.")] = 0,
     ) -> ScoreAnswer:
-        return await endpoint.score(request, key, category, anomaly_map)
+        return await endpoint.score(request, key, category, anomaly_map, nearest)
 
     @router.get("/v1/categories", summary="List categories", responses=problems((*_WITH_KEY, "store-unavailable")))
     async def categories(key: Key) -> CategoryList:

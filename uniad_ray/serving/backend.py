@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.05
 class Backend(Protocol):
     """Whoever scores."""
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
         """Scores one image; an `ImageAnswer` as JSON types.
 
         Raises:
@@ -45,10 +45,10 @@ class ReplicaBackend:
         """Takes the handle of the deployment."""
         self._handle = handle
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
         """See `Backend`."""
         handle = self._handle.options(multiplexed_model_id=category)
-        return dict(await self._call(handle.score, category, name, data, form))
+        return dict(await self._call(handle.score, category, name, data, form, nearest))
 
     async def check(self) -> dict[str, Any]:
         """See `Backend`."""

@@ -6,17 +6,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from uniad_ray.errors import BundleError, StoreError, UniadRayError
-from uniad_ray.scoring.bundle import Bundle, BundleManifest
+from uniad_ray.perception.base import AskingPerceiver
+from uniad_ray.perception.caption_base import Captioner
+from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore, Pointer
-from uniad_ray.scoring.scorer import Scorer
+from uniad_ray.scoring.online_scorer import OnlineScorer, build_online_scorer
+from uniad_ray.scoring.reference import Reference
 
 _logger = logging.getLogger(__name__)
+
+
+ChooseCaptioner = Callable[[AskingPerceiver], Captioner | str]
+"""What a perceiver asks for texts, or why there is nothing to ask."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +34,26 @@ class LoadedBundle:
         manifest: What it is.
         pointer: The pointer that named it.
         scorer: Scores with all that takes part.
+        reference: What it is checked by.
+        no_texts: Why there is nothing to ask for texts; None where there is, or where no expert needs any.
         seconds: Time to load and check it.
     """
 
     manifest: BundleManifest
     pointer: Pointer
-    scorer: Scorer
-    bundle: Bundle = field(repr=False)
+    scorer: OnlineScorer
+    reference: Reference
+    no_texts: str | None
     seconds: float
 
     def check(self) -> None:
-        """Scores the reference images again.
+        """Scores the reference images again with the experts that need no texts.
 
         Raises:
             BundleError: A score is another than the fit's.
         """
-        self.bundle.check_reference(self.scorer)
+        if self.scorer.first is not None:
+            self.reference.check(self.scorer.first)
 
 
 class LiveCategory:
@@ -55,6 +66,7 @@ class LiveCategory:
         *,
         device: str,
         lock: threading.Lock,
+        choose_captioner: ChooseCaptioner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Loads and checks the published bundle.
@@ -64,6 +76,7 @@ class LiveCategory:
             category: The category.
             device: Torch device.
             lock: Held while networks run, so that a check does not fight a batch for the cores.
+            choose_captioner: Says what is asked for texts.
             clock: Seconds that never go back.
 
         Raises:
@@ -74,6 +87,7 @@ class LiveCategory:
         self._store = store
         self._device = device
         self._lock = lock
+        self._choose_captioner = choose_captioner
         self._clock = clock
         pointer = store.pointer(category)
         if pointer is None:
@@ -146,6 +160,8 @@ class LiveCategory:
             "version": manifest.version,
             "digest": manifest.digest,
             "load_seconds": round(self._current.seconds, 3),
+            "experts": list(self._current.scorer.full.expert_names),
+            "no_texts": self._current.no_texts,
             "refused": refused,
             "store_error": self._store_error,
         }
@@ -155,10 +171,23 @@ class LiveCategory:
         bundle = self._store.load(self.category, pointer.version)
         if bundle.manifest.digest != pointer.digest:
             raise BundleError(f"bundle {self.category} {pointer.version} was changed after it was published")
-        scorer = bundle.scorer(device=self._device)
+        scorer = build_online_scorer(bundle, device=self._device)
+        no_texts = self._prepare_texts(scorer)
+        if scorer.first is None and no_texts is not None:
+            raise BundleError(f"bundle {self.category} {pointer.version} says nothing without texts: {no_texts}")
+        loaded = LoadedBundle(bundle.manifest, pointer, scorer, bundle.reference, no_texts, 0.0)
         with self._lock:
-            bundle.check_reference(scorer)
-        return LoadedBundle(bundle.manifest, pointer, scorer, bundle, self._clock() - started)
+            loaded.check()
+        return replace(loaded, seconds=self._clock() - started)
+
+    def _prepare_texts(self, scorer: OnlineScorer) -> str | None:
+        """Has perceivers ask what answers in time; the reason where there is nothing to ask."""
+        for perceiver in scorer.full.pipeline.asking:
+            chosen = self._choose_captioner(perceiver)
+            if isinstance(chosen, str):
+                return chosen
+            perceiver.captioner = chosen
+        return None
 
     def _note_store_error(self, text: str) -> None:
         if self._store_error is None:

@@ -7,23 +7,26 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.pipelines.compute import choose_device, limit_threads
 from uniad_ray.pipelines.ray_session import usable_cpus
 from uniad_ray.serving.answers import MapForm
 from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
 from uniad_ray.serving.settings import ServeSettings
+from uniad_ray.serving.text_engine import engine_application
 
 
 class ScorerReplica:
     """Scores single images for gateways; see `scorer_application` for Serve's options."""
 
-    async def __init__(self, settings: dict[str, Any], threads: int) -> None:  # type: ignore[misc] # Serve awaits it
+    async def __init__(self, settings: dict[str, Any], threads: int, engine: DeploymentHandle | None) -> None:  # type: ignore[misc] # Serve awaits it
         """Loads and checks the bundles that are to be there at the start.
 
         Args:
             settings: A ServeSettings as JSON types.
             threads: Threads of the process on the CPU.
+            engine: The deployment that writes texts, if there is one.
         """
         limit_threads(threads)
         self._settings = ServeSettings.model_validate(settings)
@@ -32,6 +35,7 @@ class ScorerReplica:
             self._settings,
             batched=serve.batch(max_batch_size=batch.images, batch_wait_timeout_s=batch.wait_seconds),
             device=choose_device(self._settings.replicas.device),
+            deployed=engine,
         )
         loader = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
 
@@ -43,9 +47,9 @@ class ScorerReplica:
             await self._loaded(category)
         self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
         """Scores one image, see `ReplicaScorer.score`."""
-        return await self._scorer.score(await self._loaded(category), name, data, form)
+        return await self._scorer.score(await self._loaded(category), name, data, form, nearest)
 
     async def check(self) -> dict[str, Any]:
         """Scores the reference images, see `ReplicaScorer.check`."""
@@ -71,4 +75,5 @@ def scorer_application(settings: ServeSettings) -> Application:
         ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0},
         **settings.scorer_options(),
     )
-    return deployment.bind(settings.model_dump(mode="json"), threads)
+    engine = engine_application(settings.engine) if settings.engine.kind == "deployment" else None
+    return deployment.bind(settings.model_dump(mode="json"), threads, engine)

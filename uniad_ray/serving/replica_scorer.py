@@ -10,24 +10,29 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from uniad_ray import __version__
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import BundleError, ImageError, UniadRayError
 from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.answers import Lineage, MapForm, image_answer
+from uniad_ray.scoring.online_scorer import FirstVerdict
+from uniad_ray.serving.answers import LeftOutExpert, Lineage, MapForm, image_answer
+from uniad_ray.serving.awaited_texts import Completed, TextsWithinDeadline
+from uniad_ray.serving.captioners import choose_captioner
 from uniad_ray.serving.live_category import DecodedImage, LiveCategory, LoadedBundle
 from uniad_ray.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
 
 _logger = logging.getLogger(__name__)
 _DECODERS = 2
 _CHECKED_FOR_SECONDS = 5.0
 """How long a check of the reference images counts, so that nobody can keep a replica busy by asking for it."""
 
-Outcome = Verdict | ImageError
+Outcome = FirstVerdict | ImageError
 Batched = Callable[[DecodedImage], Awaitable[Outcome]]
 
 
@@ -57,6 +62,7 @@ class ReplicaScorer:
         *,
         batched: Callable[[Callable[[list[DecodedImage]], Awaitable[list[Outcome]]]], Batched],
         device: str,
+        deployed: DeploymentHandle | None = None,
     ) -> None:
         """Prepares the process; bundles are loaded by `load`.
 
@@ -64,6 +70,7 @@ class ReplicaScorer:
             settings: What the operator decided.
             batched: Makes a function of a list one that takes single items and gathers them.
             device: `cpu` or `cuda`.
+            deployed: The deployment that writes texts, if there is one.
         """
         self.settings = settings
         self._store = BundleStore(settings.bundles)
@@ -73,6 +80,8 @@ class ReplicaScorer:
         self._scoring = ThreadPoolExecutor(1, "scoring")
         self._decoding = ThreadPoolExecutor(_DECODERS, "decoding")
         self._loading = ThreadPoolExecutor(1, "loading")
+        self._texts = TextsWithinDeadline(settings.engine, computing=self._scoring)
+        self._deployed = deployed
         self._held: WeakValueDictionary[str, LoadedCategory] = WeakValueDictionary()
         self._check_error: str | None = None
         self._checked_at = -_CHECKED_FOR_SECONDS
@@ -98,7 +107,13 @@ class ReplicaScorer:
         loop = asyncio.get_running_loop()
         live = await loop.run_in_executor(
             self._loading,
-            lambda: LiveCategory(self._store, category, device=self._device, lock=self._networks),
+            lambda: LiveCategory(
+                self._store,
+                category,
+                device=self._device,
+                lock=self._networks,
+                choose_captioner=lambda perceiver: choose_captioner(perceiver, self.settings.engine, self._deployed),
+            ),
         )
 
         async def score_together(images: list[DecodedImage]) -> list[Outcome]:
@@ -108,7 +123,9 @@ class ReplicaScorer:
         self._held[category] = loaded
         return loaded
 
-    async def score(self, category: LoadedCategory, name: str, data: bytes, form: MapForm) -> dict[str, Any]:
+    async def score(
+        self, category: LoadedCategory, name: str, data: bytes, form: MapForm, nearest: int
+    ) -> dict[str, Any]:
         """Scores one image.
 
         Args:
@@ -116,27 +133,41 @@ class ReplicaScorer:
             name: What the answer calls the image.
             data: The encoded file.
             form: Of the map.
+            nearest: How many of the nearest normal images the answer has.
 
         Returns:
             An `ImageAnswer` as JSON types.
         """
         loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + self.settings.engine.deadline_seconds
         loaded = category.live.current
+        scorer, manifest = loaded.scorer, loaded.manifest
         sha256 = hashlib.sha256(data).hexdigest()
-        outcome: Outcome
+        first: Outcome
         try:
             decoded = await loop.run_in_executor(self._decoding, self._decode, loaded, sha256, data)
-            outcome = await category.score(decoded)
+            first = await category.score(decoded)
         except ImageError as error:
-            outcome = error
-        manifest = loaded.manifest
+            first = error
         lineage = Lineage(
             bundle_version=manifest.version,
             bundle_digest=manifest.digest,
             code_version=__version__,
             image_sha256=sha256,
         )
-        return image_answer(name, outcome, lineage, form).model_dump(mode="json")
+        if isinstance(first, ImageError):
+            return image_answer(name, first, lineage, form).model_dump(mode="json")
+        completed: Completed = await self._texts.complete(scorer, first, deadline, loaded.no_texts)
+        reason = completed.reason
+        answer = image_answer(
+            name,
+            completed.verdict,
+            lineage,
+            form,
+            left_out=[] if reason is None else [LeftOutExpert(expert=e, reason=reason) for e in scorer.awaiting],
+            nearest=scorer.nearest(first.descriptor, nearest) if nearest else (),
+        )
+        return answer.model_dump(mode="json")
 
     async def refresh_for_ever(self) -> None:
         """Takes up newly published bundles, every `refresh_seconds`."""
@@ -186,7 +217,7 @@ class ReplicaScorer:
         return None
 
     def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
-        size = loaded.scorer.config.input_size
+        size = loaded.scorer.full.config.input_size
         pixels = decode_image(data, (size, size), self.settings.limits.of_an_image)
         return DecodedImage(loaded, row_key, pixels)
 
@@ -199,6 +230,6 @@ class ReplicaScorer:
             rows = [row for row, image in enumerate(images) if image.loaded is loaded]
             pixels = np.stack([images[row].pixels for row in rows])
             with self._networks:
-                found = loaded.scorer.score([images[row].row_key for row in rows], pixels)
+                found = loaded.scorer.begin([images[row].row_key for row in rows], pixels)
             outcomes.update(zip(rows, found, strict=True))
         return [outcomes[row] for row in range(len(images))]

@@ -11,6 +11,7 @@ from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError
+from uniad_ray.perception.caption_server import CaptionServerConfig
 
 
 class BatchSettings(StrictModel):
@@ -78,15 +79,36 @@ class ReplicaSettings(StrictModel):
 
 
 class EngineSettings(StrictModel):
-    """Vision-language models behind text experts.
+    """The vision-language model behind experts that need texts.
 
     Attributes:
-        enabled: Whether text experts may ask one; without, they are left out, and every answer says so.
-        deadline_seconds: How long a verdict waits for a text before it is given without.
+        kind: `none` leaves such experts out, and every answer says so; `endpoint` asks a server with the chat interface
+            of OpenAI; `deployment` runs vLLM in replicas of this application.
+        url: The server, such as `http://gpu-1:8000/v1`; null takes that of each bundle.
+        model: The model's name at `url`; null takes that of each bundle.
+        deadline_seconds: How long a verdict waits for its texts before it is given without them.
+        most_waiting: Images of a replica that wait for texts at a time; further ones are judged without.
+        replicas: Processes with vLLM, for `deployment`.
+        gpus: GPUs of each.
     """
 
-    enabled: bool = True
+    kind: Literal["none", "endpoint", "deployment"] = "endpoint"
+    url: str | None = None
+    model: str | None = None
     deadline_seconds: float = Field(default=2.0, gt=0, le=60)
+    most_waiting: int = Field(default=16, ge=1, le=1000)
+    replicas: int = Field(default=1, ge=1, le=100)
+    gpus: float = Field(default=1.0, ge=0, le=8)
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if (self.url or self.model) and self.kind != "endpoint":
+            raise ValueError(f"url and model are of kind: endpoint; this is kind: {self.kind}")
+        if self.model and not self.url:
+            raise ValueError("model: give the url as well at which it is asked for")
+        if self.url:
+            CaptionServerConfig(kind="server", url=self.url, model=self.model or "any")
+        return self
 
 
 class ServeSettings(StrictModel):
@@ -100,7 +122,7 @@ class ServeSettings(StrictModel):
         batch: How requests share a batch.
         limits: What one request may cost.
         replicas: Processes that score.
-        engine: Models that write texts.
+        engine: The model that writes texts.
         gateways: Processes that take requests.
         refresh_seconds: How often replicas look for newly published bundles, and gateways for changed keys.
     """

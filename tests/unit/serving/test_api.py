@@ -85,6 +85,17 @@ def test_several_as_multipart_keep_order_and_names(served: Served) -> None:
     assert images[0]["reasons"] == ["lids png"]
 
 
+def test_the_nearest_normal_images_come_if_asked_for(served: Served) -> None:
+    image = {"content": png(), "headers": {"content-type": "image/png"}}
+    (plain,) = served.client.post(SCORE, **image).json()["images"]
+    assert plain["nearest"] == []
+    (asked,) = served.client.post(f"{SCORE}?nearest=2", **image).json()["images"]
+    assert [entry["image"] for entry in asked["nearest"]] == ["good/0.jpg", "good/1.jpg"]
+    assert base64.b64decode(asked["nearest"][0]["thumbnail"]).startswith(b"\xff\xd8\xff")
+    for number in (-1, 11, "x"):
+        problem(served.client.post(f"{SCORE}?nearest={number}", **image), "invalid-request")
+
+
 def test_json_with_base64(served: Served) -> None:
     encoded = base64.b64encode(png(50)).decode()
     body = {"images": [{"base64": encoded}, {"base64": encoded, "name": "left camera"}]}

@@ -1,0 +1,53 @@
+"""A fitted category with an expert that needs captions, which a fake chat server writes: a text on the brightness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from support.chat_server import Asked
+from support.normals import DrawnNormals
+from support.profiles import small_config
+
+from uniad_ray.config.model import FitConfig
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.fitting import fit_category
+
+
+def brightness_text(asked: Asked) -> str:
+    """What the fake model says: how bright an image is, and which way it leans, so that normal texts differ."""
+    lean = ("left", "right", "ahead")[int(asked.image[0, 0, 0]) % 3]
+    return f"There is a part. Its brightness is {int(asked.image.mean()) // 40} of 6. It leans {lean}."
+
+
+def captioned_config(url: str, *overrides: str) -> FitConfig:
+    """Patch memory and text similarity on captions of a server."""
+    caption = {
+        "class": "uniad_ray.perception.captioners:CaptionDescriber",
+        "config": {"captioner": {"kind": "server", "url": url, "model": "fake"}},
+    }
+    return small_config(
+        f"perceivers.caption={caption}",
+        "perceivers.text_embedding.config.text=caption/text",
+        "experts.text.config={neighbour_space: text, text: caption/text}",
+        "expert_sets.captioned=[patch, text]",
+        "expert_set=captioned",
+        *overrides,
+    )
+
+
+def write_captioned(root: Path, url: str, *overrides: str, category: str = "part") -> BundleStore:
+    """Fits a category and publishes its bundle below a root."""
+    fitted = fit_category(DrawnNormals(12), captioned_config(url, *overrides))
+    store = BundleStore(str(root))
+    lineage = {"perceivers": fitted.perceivers}
+    manifest = store.write(category, fitted.config, fitted.calibration, lineage, fitted.files)
+    store.publish(category, manifest.version)
+    return store
+
+
+def images(count: int = 3) -> np.ndarray:
+    """uint8, shape (count, 64, 64, 3): normal ones, of which the last is much brighter."""
+    found = np.stack([DrawnNormals(count).image(index) for index in range(count)])
+    found[-1] = np.clip(found[-1].astype(int) + 90, 0, 255)
+    return found

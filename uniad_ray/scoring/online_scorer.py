@@ -1,0 +1,161 @@
+"""The scorer of an endpoint: a verdict at once, and another where a vision-language model has written its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uniad_ray.errors import BundleError, ImageError
+from uniad_ray.experts.base import Evidence
+from uniad_ray.perception.base import Perception
+from uniad_ray.scoring.bundle import Bundle
+from uniad_ray.scoring.gallery import PIXELS, Gallery, NearestNormal, describe
+from uniad_ray.scoring.scorer import Scorer, Verdict
+
+
+@dataclass(frozen=True)
+class AwaitedTexts:
+    """What is kept of an image whose texts are still to be written.
+
+    Attributes:
+        perception: The one image, with all fields that need no texts.
+        evidence: What the experts that need no texts say of it.
+    """
+
+    perception: Perception
+    evidence: Mapping[str, Evidence]
+
+
+@dataclass(frozen=True)
+class FirstVerdict:
+    """What the experts that need no texts say of one image.
+
+    Attributes:
+        verdict: Theirs; None where they say nothing without the others.
+        awaited: What the verdict with texts is made from; None where no expert needs any.
+        descriptor: For the nearest normal images; None where the bundle has no gallery.
+    """
+
+    verdict: Verdict | ImageError | None
+    awaited: AwaitedTexts | None
+    descriptor: np.ndarray | None
+
+
+class OnlineScorer:
+    """Scores in two stages, since a model that writes texts takes seconds and may be away.
+
+    Where no expert needs texts, the first stage is all there is, and gives what `Scorer` gives.
+
+    Attributes:
+        full: The scorer with all experts that take part.
+        first: The scorer with those that need no texts; None where they say nothing without the others.
+        awaiting: Names of the experts that need texts.
+    """
+
+    def __init__(self, full: Scorer, first: Scorer | None, gallery: Gallery | None) -> None:
+        """Puts the parts together; `build_online_scorer` does it from a bundle.
+
+        Args:
+            full: All experts.
+            first: Those without texts, with the same networks.
+            gallery: Normal images; None finds none.
+        """
+        self.full = full
+        self.first = first
+        names = () if first is None else first.expert_names
+        self.awaiting = tuple(name for name in full.expert_names if name not in names)
+        self._gallery = gallery
+        late = frozenset(field for perceiver in full.pipeline.awaiting_texts for field in perceiver.provides)
+        needs = [perceiver.needs for perceiver in full.pipeline.awaiting_texts]
+        self._first_fields = full.wanted.union(*needs) - late
+        self._texts = frozenset(field for perceiver in full.pipeline.asking for field in perceiver.provides)
+
+    def begin(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
+        """Scores images with the experts that need no texts, in batches of the configured size, in order.
+
+        Args:
+            row_keys: N keys.
+            images: uint8, shape (N, input_size, input_size, 3), RGB.
+        """
+        found: list[FirstVerdict] = []
+        step = self.full.config.batch_size
+        for start in range(0, len(row_keys), step):
+            found += self._begin_batch(row_keys[start : start + step], images[start : start + step])
+        return found
+
+    def ask(self, awaited: AwaitedTexts) -> Perception:
+        """Has the texts of one image written; runs no expert. May be called by several threads.
+
+        Raises:
+            CaptionError: The model cannot be reached, or gives no text.
+        """
+        perception = awaited.perception
+        return self.full.pipeline.extend(perception, perception.names | self._texts)
+
+    def finish(self, awaited: AwaitedTexts, perception: Perception) -> Verdict | ImageError:
+        """The verdict of all experts.
+
+        Args:
+            awaited: What was kept of the image.
+            perception: What `ask` gave.
+        """
+        extended = self.full.pipeline.extend(perception, self.full.wanted)
+        return self.full.verdicts(self.full.judge(extended, awaited.evidence), 1)[0]
+
+    def nearest(self, descriptor: np.ndarray | None, most: int) -> list[NearestNormal]:
+        """The normal images that are most like one, nearest first; none where the bundle has no gallery."""
+        return [] if self._gallery is None or descriptor is None else self._gallery.nearest(descriptor, most)
+
+    def _begin_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
+        perception = self.full.pipeline.perceive(row_keys, images, self._first_fields)
+        evidence: dict[str, Evidence] = {}
+        verdicts: list[Verdict | ImageError | None] = [None] * len(row_keys)
+        if self.first is not None:
+            evidence = self.first.judge(perception)
+            verdicts = list(self.first.verdicts(evidence, len(row_keys)))
+        return [
+            FirstVerdict(
+                verdict=verdict,
+                awaited=None
+                if not self.awaiting
+                else AwaitedTexts(perception.row(row), {name: item.row(row) for name, item in evidence.items()}),
+                descriptor=self._descriptor(perception, row),
+            )
+            for row, verdict in enumerate(verdicts)
+        ]
+
+    def _descriptor(self, perception: Perception, row: int) -> np.ndarray | None:
+        if self._gallery is None:
+            return None
+        field = self._gallery.field
+        return describe(perception, field, row) if field == PIXELS or field in perception.fields else None
+
+
+def build_online_scorer(bundle: Bundle, *, device: str = "cpu") -> OnlineScorer:
+    """Builds the scorer of an endpoint from a bundle.
+
+    Args:
+        bundle: The bundle.
+        device: Torch device.
+
+    Raises:
+        BundleError: The stored state does not fit this version of the code.
+        WeightsError: A network's weights cannot be found, or are not those of the fit.
+    """
+    full = bundle.scorer(device=device)
+    late = {field for perceiver in full.pipeline.awaiting_texts for field in perceiver.provides}
+    names = [name for name in full.expert_names if not full.needs_of(name) & late]
+    first: Scorer | None = full
+    if len(names) < len(full.expert_names):
+        first = None
+        if names:
+            try:
+                fusion, threshold = bundle.fusion(only=names)
+            except BundleError:
+                # Scores that follow from the maps of all experts are not there without some of them.
+                pass
+            else:
+                first = full.restricted(names, fusion, threshold.value)
+    return OnlineScorer(full, first, Gallery.from_files(bundle.files))

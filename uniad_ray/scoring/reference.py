@@ -1,0 +1,63 @@
+"""Reference images of a bundle, by which whoever loads it sees that it scores as it did at the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import BundleError
+from uniad_ray.scoring.scorer import Scorer
+
+TOLERANCE = 1e-4
+"""Scores of the reference images may differ by this between machines, relative to the score's size."""
+TOLERATED_DEVIATIONS = 0.01
+"""And by this in deviations of held-out normal images: one pixel of a label map may flip."""
+
+
+class ReferenceScores(StrictModel):
+    """Raw scores of the reference images, by expert, as the fitting process computed them."""
+
+    row_keys: tuple[str, ...]
+    raw: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A few images with the scores of the fit; small, so that it is kept where the bundle's files are not.
+
+    Attributes:
+        where: The bundle, for messages.
+        images: uint8, shape (N, input_size, input_size, 3), RGB.
+        scores: What the fit computed.
+        deviations: Deviation of each expert on held-out normal images.
+    """
+
+    where: str
+    images: np.ndarray
+    scores: ReferenceScores
+    deviations: Mapping[str, float]
+
+    def check(self, scorer: Scorer) -> None:
+        """Scores the images and compares with what the fit computed.
+
+        Args:
+            scorer: Of the bundle, with any of its experts.
+
+        Raises:
+            BundleError: A score differs by more than `TOLERANCE` and `TOLERATED_DEVIATIONS` allow, or is not finite.
+        """
+        evidence = scorer.evidence(self.scores.row_keys, self.images)
+        for name in scorer.expert_names:
+            values = self.scores.raw[name]
+            found = np.asarray(evidence[name].scores, dtype=np.float64)
+            wanted = np.asarray(values)
+            allowed = TOLERATED_DEVIATIONS * self.deviations[name]
+            if not np.allclose(found, wanted, rtol=TOLERANCE, atol=allowed):
+                raise BundleError(
+                    f"{self.where}: expert {name} gives the reference images {found.tolist()}, not {wanted.tolist()}; "
+                    "weights or libraries differ from those of the fit"
+                )
