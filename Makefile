@@ -7,10 +7,11 @@ DEMO := demo
 # Tests wait for Ray more than they compute, so that two processes take half the time of one even on two cores.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help env demo test test-slow lint format docs clean
+.PHONY: help env demo serve test test-slow lint format docs clean
 
 help:
 	@echo "make demo       draw a category, ingest, fit, score, evaluate and report on it; results in $(DEMO)/"
+	@echo "make serve      serve what the demo has fitted, and open the page; Ctrl-C ends it"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take more than a minute each"
 	@echo "make lint       ruff and mypy"
@@ -33,6 +34,10 @@ demo: $(READY)
 	$(BIN)/uniad-ray score $(DEMO)/archive --bundles $(DEMO)/bundles --out $(DEMO)/run
 	$(BIN)/uniad-ray evaluate $(DEMO)/run
 	$(BIN)/uniad-ray report $(DEMO)/run
+
+serve: $(READY)
+	test -d $(DEMO)/run || $(MAKE) demo
+	$(BIN)/uniad-ray serve --bundles $(DEMO)/bundles --runs $(DEMO)/run --open
 
 test: $(READY)
 	$(PYTEST) -m "not slow"

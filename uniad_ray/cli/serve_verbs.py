@@ -10,7 +10,8 @@ from uniad_ray.cli.options import address_option, overrides_option, print_report
 
 
 @click.command()
-@click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
+@click.option("--bundles", metavar="ROOT", help="Where the bundles are.  [required, here or in --settings]")
+@click.option("--settings", metavar="FILE", help="YAML file with settings; what is given beside it stands above it.")
 @click.option("--runs", "runs", multiple=True, metavar="RUN", help="A run that the page may show; may be repeated.")
 @click.option("--keys", metavar="FILE", help="Access keys, made by `uniad-ray serve-key`.  [default: none are needed]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -20,7 +21,8 @@ from uniad_ray.cli.options import address_option, overrides_option, print_report
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 @reporting
 def serve(
-    bundles: str,
+    bundles: str | None,
+    settings: str | None,
     runs: tuple[str, ...],
     keys: str | None,
     host: str,
@@ -35,15 +37,13 @@ def serve(
     Whoever can reach --host can use it, unless --keys names a file; other hosts than this one therefore need --keys.
     """
     from uniad_ray import text
-    from uniad_ray.config.loading import apply_overrides, validate
     from uniad_ray.serving.command import serve_until_interrupted
-    from uniad_ray.serving.settings import ServeSettings, named_runs
+    from uniad_ray.serving.settings import named_runs
+    from uniad_ray.serving.settings_file import read_settings
 
-    document: dict[str, Any] = {"bundles": bundles, "runs": named_runs(runs), "keys": keys}
-    apply_overrides(document, overrides)
-    settings = validate(ServeSettings, document, where="serve with --set" if overrides else "serve")
+    given: dict[str, Any] = {"bundles": bundles, "runs": named_runs(runs) or None, "keys": keys}
     serve_until_interrupted(
-        settings,
+        read_settings(settings, {key: value for key, value in given.items() if value is not None}, overrides),
         host=host,
         port=port,
         address=address,

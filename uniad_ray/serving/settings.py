@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ConfigError
+from uniad_ray.errors import ConfigError, StoreError
 from uniad_ray.perception.caption_server import CaptionServerConfig
 
 
@@ -137,6 +138,25 @@ class ServeSettings(StrictModel):
     engine: EngineSettings = EngineSettings()
     gateways: int = Field(default=1, ge=1, le=100)
     refresh_seconds: float = Field(default=5.0, gt=0, le=3600)
+
+    @field_validator("bundles")
+    @classmethod
+    def _locate(cls, root: str) -> str:
+        # Replicas run elsewhere, where a relative path would lead to another place.
+        try:
+            return Location.parse(root).uri
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("runs")
+    @classmethod
+    def _locate_runs(cls, runs: dict[str, str]) -> dict[str, str]:
+        return {name: cls._locate(root) for name, root in runs.items()}
+
+    @field_validator("keys")
+    @classmethod
+    def _locate_keys(cls, keys: str | None) -> str | None:
+        return None if keys is None else str(Path(keys).expanduser().absolute())
 
     @field_validator("reference_prefixes")
     @classmethod

@@ -1,0 +1,49 @@
+"""The settings of an endpoint in a YAML file, local or in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+
+from uniad_ray.archive.object_store import Location
+from uniad_ray.config.loading import apply_overrides, validate
+from uniad_ray.errors import ConfigError, StoreError
+from uniad_ray.serving.settings import ServeSettings
+
+MAX_BYTES: Final = 1 << 20
+
+
+def read_settings(
+    place: str | None, given: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> ServeSettings:
+    """Settings of a file, with what was given beside it.
+
+    Args:
+        place: The file; None starts from nothing.
+        given: Keys that stand above the file's.
+        overrides: Assignments such as `batch.images=4`, which stand above both.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong; the message names both.
+    """
+    document = {} if place is None else _read(place)
+    document.update(given or {})
+    apply_overrides(document, overrides)
+    where = " with ".join([place or "serve", *(["--set"] if overrides else [])])
+    return validate(ServeSettings, document, where=where)
+
+
+def _read(place: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(Location.parse(place).read_bytes(max_bytes=MAX_BYTES).decode())
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{place}: not UTF-8 text; give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{place}: expected keys and values, such as `bundles: s3://plant/bundles`")
+    return document
