@@ -25,6 +25,7 @@ from uniad_ray.cli import cli
 from uniad_ray.config.loading import import_class, load_config, profile_names
 from uniad_ray.config.model import FitConfig
 from uniad_ray.pipelines.run_plan import ScoreOptions
+from uniad_ray.serving.settings import ServeSettings
 
 DOCS = Path(__file__).parent
 STAMP = "<!-- Written by docs/generate.py; change the {source} and run `make docs`. -->\n"
@@ -41,6 +42,7 @@ PATHS = {
     "sidecar_manifest": "`SIDECAR/manifest.json`",
     "bundle_manifest": "`ROOT/<category>/<version>/manifest.json`",
     "calibration_score": "`ROOT/<category>/<version>/calibration_scores.parquet`",
+    "gallery_image": "`ROOT/<category>/<version>/gallery.parquet`",
     "training_step": "`ROOT/.checkpoints/<digest>/log/*.parquet`",
     "run_plan": "`RUN/plan.json`",
     "score": "`RUN/scores/<category>/*.parquet`",
@@ -48,6 +50,7 @@ PATHS = {
     "attempt": "`RUN/attempts/<time>.json`",
     "run_chunk": "`RUN/chunks.parquet`",
     "run_manifest": "`RUN/manifest.json`",
+    "mark": "`RUN/marks/*.parquet`",
     "metric": "`RUN/evaluation/metrics.parquet`",
     "report": "`RUN/report/report.json`",
     "ablation": "`WORK/<paper>-table-<number>.parquet`",
@@ -310,6 +313,13 @@ _OTHER_MODELS: tuple[tuple[str, str, type[BaseModel], str | None], ...] = (
         "the verb (`--workers`, `--threads`, `--device`, `--address`) say where it runs and how fast; they may change.",
         ScoreOptions,
         "score",
+    ),
+    (
+        "Settings of the endpoint",
+        "What `uniad-ray serve --settings FILE.yaml` reads, `--set KEY=VALUE` changes, and Serve takes as `args` of "
+        "`uniad_ray.serving.app:build_app`; see [serve.md](serve.md).",
+        ServeSettings,
+        None,
     ),
     (
         "Synthetic trays",

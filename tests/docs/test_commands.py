@@ -15,7 +15,7 @@ from support.ray_head import running_head
 from uniad_ray.cli import cli
 from uniad_ray.pipelines.ray_session import local_cpus
 
-STARTS_RAY = ("ingest", "tune-clip", "fit", "score")
+STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve")
 WITHOUT_A_HEAD = ("docs/experts.md", "docs/tmuad.md")
 """Pages whose commands start Ray by themselves, as they do for a reader; those of the others join one that runs. The
 second names the folder of a network by a path that holds in its own folder alone, where workers of a head are not."""

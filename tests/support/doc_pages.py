@@ -22,7 +22,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SHELL = ("sh", "bash")
 LANGUAGES = (*SHELL, "python", "yaml", "json", "text", "")
 NEEDS = ("cloud", "gpu", "your images")
-PROGRAMS = ("uniad-ray", "ray", "python", "python3.11", "aws", "make", "pip", "source")
+PROGRAMS = ("uniad-ray", "ray", "serve", "curl", "python", "python3.11", "aws", "make", "pip", "source")
 
 _FENCE = re.compile(r"```(\S*)\s*$")
 _MARKER = re.compile(r"<!-- (needs|file): (.+) -->\s*$")
@@ -119,7 +119,9 @@ def script(text: str, name: str) -> str:
             set_up = {command.line for command in given if _is_set_up(command.words)}
             for line in set_up - {command.line for command in given if not _is_set_up(command.words)}:
                 lines[line - 1] = ""
-    lines[0] = f"set -eEo pipefail; trap 'echo \"{name}:$LINENO: $BASH_COMMAND\" >&2' ERR"
+    # A page that fails leaves no program running behind it, which would hold the output open.
+    ended = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
+    lines[0] = f"set -eEo pipefail; {ended}; trap 'echo \"{name}:$LINENO: $BASH_COMMAND\" >&2' ERR"
     return "\n".join(lines) + "\n"
 
 
@@ -142,6 +144,8 @@ def check(words: Sequence[str], folder: Path = ROOT) -> None:
             submit, entry_point = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
             working = re.search(r"--working-dir[ =](\S+)", " ".join(submit))
             check(entry_point, folder / working[1] if working else folder)
+    elif program == "serve":
+        _parse(serve_cli(), rest)
     elif program == "python" and rest[0].endswith(".py"):
         # What a variable holds is known to the reader alone; the scripts of this project lie in jobs/.
         path = ROOT / "jobs" / Path(rest[0]).name if "$" in rest[0] else folder / rest[0]
@@ -166,6 +170,15 @@ def ray_cli() -> click.Group:
         # Its models warn of pydantic's next version; a user of the pages never sees that.
         warnings.simplefilter("ignore")
         from ray.scripts.scripts import cli as found
+    return found
+
+
+@functools.cache
+def serve_cli() -> click.Group:
+    """Ray Serve's command line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.serve.scripts import cli as found
     return found
 
 

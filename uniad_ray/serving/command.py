@@ -76,8 +76,9 @@ def serve_until_interrupted(
         )
     _check_port(host, port)
     stopped = threading.Event()
-    # `ray_session` sets it for Ray's processes; Serve's access log repeats what ours says.
+    # Serve tells what `ready` says, and repeats in its access log what ours says.
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address):
         try:
             serve.start(http_options={"host": host, "port": port})

@@ -57,10 +57,10 @@ class ReplicaSettings(StrictModel):
         fewest: Replicas that are always there.
         most: Replicas under load; more than `fewest` lets Serve add and remove some.
         categories: Bundles that a replica keeps; the one that was not asked for longest goes first.
-        threads: Threads of a replica on the CPU; None takes the machine's cores, shared among `most` replicas.
+        threads: Threads of a replica on the CPU; null takes the cores of the machine, shared among `most` replicas.
         device: `cpu`, `cuda` or `auto`.
         queued_images: Images that wait for a replica before the endpoint says that it is overloaded.
-        loaded_at_start: Categories whose bundles are loaded and checked before a replica takes requests; None takes
+        loaded_at_start: Categories whose bundles are loaded and checked before a replica takes requests; null takes
             the first `categories` of the store.
     """
 
@@ -118,7 +118,7 @@ class ServeSettings(StrictModel):
     Attributes:
         bundles: Root of the bundles, a path or `s3://` URI.
         runs: Folders of runs that the page may show, by the name it shows them under.
-        keys: YAML file of access keys (see `serving.access`), or None: everybody may do everything.
+        keys: YAML file of access keys, made by `uniad-ray serve-key`; null lets everybody do everything.
         reference_prefixes: Prefixes below which an image may be named instead of sent, such as `s3://plant/line-1/`.
         batch: How requests share a batch.
         limits: What one request may cost.
