@@ -74,3 +74,14 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
         yield
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def serve_port(ray_cluster: None) -> int:  # noqa: ARG001 - Serve runs in it
+    """The port of one Serve for all tests that need one; it ends with Ray."""
+    from ray import serve
+    from support.s3_server import free_ports
+
+    (port,) = free_ports(1)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    return int(port)

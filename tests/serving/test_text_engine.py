@@ -24,7 +24,7 @@ IMAGES = np.full((3, 6, 4, 3), 10, dtype=np.uint8) * np.arange(1, 4, dtype=np.ui
 
 
 @pytest.fixture
-def handle(ray_cluster: None) -> Iterator[DeploymentHandle]:  # noqa: ARG001 - Ray must run
+def handle(serve_port: int) -> Iterator[DeploymentHandle]:  # noqa: ARG001 - Serve must run
     folder = Path(next(iter(support.__path__))) / "stub_packages"
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     deployment = serve.deployment(TextEngine).options(

@@ -76,4 +76,4 @@ class FakeBackend:
         return {"checked": ["lids"], "error": self.error}
 
     async def status(self) -> list[dict[str, Any]]:
-        return [{"category": "lids", "version": "1", "digest": "0" * 64, "load_seconds": 0.1}]
+        return [{"category": "lids", "version": "1", "digest": "0" * 64, "load_seconds": 0.1, "experts": ["patch"]}]

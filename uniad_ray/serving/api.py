@@ -124,8 +124,13 @@ class Endpoint:
         return ImageAnswer.model_validate(await self.backend.score(category, image.name, data, form, nearest))
 
 
-def create_api(endpoint: Endpoint) -> FastAPI:
-    """Builds the application with all its operations."""
+def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
+    """Builds the application with all its operations.
+
+    Args:
+        endpoint: What the operations share.
+        adds_request_id: Whether answers get `X-Request-Id` here; Ray Serve's proxy adds it by itself.
+    """
     api = FastAPI(
         title="uniad_ray",
         version=__version__,
@@ -137,7 +142,7 @@ def create_api(endpoint: Endpoint) -> FastAPI:
     api.add_exception_handler(ProblemError, _answer_problem)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(HTTPException, _answer_http)
-    api.add_middleware(RequestLog)
+    api.add_middleware(RequestLog, adds_id=adds_request_id)
     return api
 
 

@@ -31,7 +31,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve when the replica starts."""
-        return create_api(self._endpoint)
+        return create_api(self._endpoint, adds_request_id=False)
 
 
 def gateway_application(settings: ServeSettings, scorer: Application) -> Application:

@@ -33,9 +33,15 @@ _HEADERS: Final = {
 class RequestLog:
     """Middleware: gives each request an id, its answer the security headers, and the log a line."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wraps an application."""
+    def __init__(self, app: ASGIApp, *, adds_id: bool = True) -> None:
+        """Wraps an application.
+
+        Args:
+            app: The application.
+            adds_id: Whether answers get the id as a header here; Ray Serve's proxy adds it by itself.
+        """
         self._app = app
+        self._adds_id = adds_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -54,7 +60,8 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                if self._adds_id:
+                    headers["X-Request-Id"] = request_id
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
