@@ -1,14 +1,17 @@
-"""The same bytes get the same verdict from a plain loop and from Ray Data."""
+"""The same bytes get the same verdict from a plain loop, from Ray Data and by HTTP."""
 
 from __future__ import annotations
 
+import base64
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.endpoint import endpoint
 from support.profiles import small_config
 from support.trees import mvtec_tree
 
@@ -25,8 +28,7 @@ from uniad_ray.scoring.scorer import Verdict
 TOLERANCE = 1e-5
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_plain_loop_and_ray_data_agree(tmp_path: Path) -> None:
+def test_plain_loop_ray_data_and_http_agree(serve_port: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4)
     ingest(str(tree), archive, limits=ShardLimits(rows=8, row_group_rows=5))
@@ -44,16 +46,24 @@ def test_plain_loop_and_ray_data_agree(tmp_path: Path) -> None:
     scorer = BundleStore(bundles).load("bottle").scorer()
     root = Location.parse(archive)
     compared = 0
-    for chunk in chunks(read_manifest(root)):
-        for row in read_chunk(root, chunk).to_pylist():
-            (verdict,) = scorer.score_encoded([row["row_key"]], [row["image"]])
-            assert isinstance(verdict, Verdict)
-            night = stored[row["row_key"]]
-            assert verdict.decision == night["decision"]
-            assert verdict.score == pytest.approx(night["score"], abs=TOLERANCE * max(1.0, abs(verdict.score)))
-            assert verdict.threshold == night["threshold"]
-            assert list(verdict.reasons) == night["reasons"]
-            assert verdict.anomaly_map is not None
-            np.testing.assert_allclose(maps[row["row_key"]], verdict.anomaly_map, rtol=2e-3, atol=2e-3)
-            compared += 1
+    with endpoint(serve_port, {"bundles": bundles, "replicas": {"device": "cpu"}}) as client:
+        for chunk in chunks(read_manifest(root)):
+            for row in read_chunk(root, chunk).to_pylist():
+                (verdict,) = scorer.score_encoded([row["row_key"]], [row["image"]])
+                assert isinstance(verdict, Verdict)
+                night = stored[row["row_key"]]
+                online = client.score("bottle", row["image"], "?map=float16").image
+                for found in (night, online):
+                    assert found["decision"] == verdict.decision
+                    assert found["score"] == pytest.approx(verdict.score, abs=TOLERANCE * max(1.0, abs(verdict.score)))
+                    assert found["threshold"] == verdict.threshold
+                    assert found["reasons"] == list(verdict.reasons)
+                    raw = {entry["expert"]: entry["raw"] for entry in found["experts"]}
+                    assert raw == pytest.approx(dict(verdict.raw), rel=TOLERANCE, abs=TOLERANCE)
+                assert verdict.anomaly_map is not None
+                form = online["map"]
+                numbers = np.frombuffer(zlib.decompress(base64.b64decode(form["data"])), "<f2")
+                for anomaly_map in (maps[row["row_key"]], numbers.reshape(form["height"], form["width"])):
+                    np.testing.assert_allclose(anomaly_map, verdict.anomaly_map, rtol=2e-3, atol=2e-3)
+                compared += 1
     assert compared == len(stored) == 15

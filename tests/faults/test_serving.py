@@ -1,0 +1,160 @@
+"""What goes wrong around an endpoint: no wrong verdict, no hang, and errors only of the documented kinds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.endpoint import Answer, Client, Load, agrees, endpoint, png, verdicts, wait_for, write_bundle
+
+from uniad_ray.scoring.scorer import Verdict
+
+IMAGES = [png(number) for number in range(8)]
+REPLICAS = 2
+QUEUED = 4
+BATCH = 2
+
+
+@dataclass
+class Served:
+    """A running endpoint of two replicas with short queues.
+
+    Attributes:
+        root: Its bundles; `part` is loaded, `lid` has never been asked for.
+        client: Asks without a key.
+        wanted: What is right for each of `IMAGES`.
+    """
+
+    root: Path
+    client: Client
+    wanted: list[Verdict]
+
+    def send(self, number: int) -> tuple[int, Answer]:
+        """Sends one of the images, and says which."""
+        chosen = number % len(IMAGES)
+        return chosen, self.client.score("part", IMAGES[chosen])
+
+    def check(self, chosen: int, answer: Answer, *kinds: str) -> str:
+        """Checks that an answer is right, or one of some problems; says which."""
+        if answer.status == 200:
+            assert agrees(answer.image, self.wanted[chosen]), answer.body
+            return "ok"
+        return str(answer.problem(*kinds)["type"]).removeprefix("/problems/")
+
+
+@pytest.fixture(scope="module")
+def served(serve_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("faults") / "bundles"
+    version = write_bundle(root, "part").version
+    write_bundle(root, "lid")
+    settings = {
+        "bundles": str(root),
+        "replicas": {
+            "fewest": REPLICAS,
+            "most": REPLICAS,
+            "threads": 1,
+            "device": "cpu",
+            "queued_images": QUEUED,
+            "loaded_at_start": ["part"],
+        },
+        "batch": {"images": BATCH},
+        "refresh_seconds": 0.5,
+    }
+    with endpoint(serve_port, settings) as client:
+        yield Served(root, client, verdicts(root, "part", version, IMAGES))
+
+
+def scorer_processes() -> list[int]:
+    """Processes of the scoring deployment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (place / "cmdline").read_bytes()
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if title.startswith(b"ray::ServeReplica:") and b"Scorer" in title and _is_ours(parent):
+            found.append(int(place.name))
+    return found
+
+
+def _is_ours(process: int) -> bool:
+    """Whether a process descends from this one; other tests run endpoints of their own."""
+    while process > 1:
+        if process == os.getpid():
+            return True
+        try:
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return False
+
+
+def test_a_replica_killed_under_load_costs_no_wrong_verdict(served: Served) -> None:
+    with Load(served.send, clients=3) as load:
+        load.wait_for_more(10)
+        before = scorer_processes()
+        assert len(before) == REPLICAS
+        os.kill(before[0], signal.SIGKILL)
+        load.wait_for_more(40)
+        wait_for(lambda: len(set(scorer_processes()) - {before[0]}) == REPLICAS, seconds=120)
+        load.wait_for_more(10)
+    assert load.errors == []
+    found = Counter(served.check(chosen, answer, "overloaded") for chosen, answer in load.answers)
+    assert found["ok"] > 50
+    assert served.check(*served.send(0)) == "ok"
+
+
+def test_while_the_store_is_away_what_is_loaded_goes_on(served: Served) -> None:
+    away = served.root.with_name("away")
+    served.root.rename(away)
+    try:
+        for number in range(4):
+            assert served.check(*served.send(number)) == "ok"
+        served.client.score("lid", IMAGES[0]).problem("bundle-unusable", "store-unavailable", "unknown-category")
+        assert served.client.get("/healthz").status == 200
+        assert served.client.get("/readyz").status == 200
+    finally:
+        away.rename(served.root)
+    wait_for(lambda: served.client.score("lid", IMAGES[0]).status == 200)
+
+
+def test_malformed_requests_among_others_touch_none_of_them(served: Served) -> None:
+    draw = np.random.default_rng(3)
+    broken = [b"", b"nonsense", IMAGES[0][:100], b"\x89PNG\r\n\x1a\n" + bytes(200)]
+    lock = threading.Lock()
+
+    def send(number: int) -> tuple[int, Answer]:
+        with lock:
+            is_broken = draw.random() < 0.1
+            content = broken[draw.integers(len(broken))]
+        return (-1, served.client.score("part", content)) if is_broken else served.send(number)
+
+    with Load(send, clients=3) as load:
+        load.wait_for_more(150)
+    assert load.errors == []
+    refused = [answer for chosen, answer in load.answers if chosen < 0]
+    assert 3 < len(refused) < len(load.answers) / 3
+    for answer in refused:
+        assert answer.status == 422
+        answer.problem("unusable-image")
+    assert {served.check(chosen, answer) for chosen, answer in load.answers if chosen >= 0} == {"ok"}
+
+
+def test_four_times_overload_is_said_and_those_inside_finish(served: Served) -> None:
+    room = REPLICAS * 2 * BATCH + QUEUED
+    with Load(served.send, clients=4 * room) as load:
+        load.wait_for_more(300)
+    assert load.errors == []
+    found = Counter(served.check(chosen, answer, "overloaded") for chosen, answer in load.answers)
+    assert found["ok"] > 50
+    assert found["overloaded"] > 0
+    for number in range(4):
+        assert served.check(*served.send(number)) == "ok"
