@@ -69,9 +69,10 @@ class Client:
 
     port: int
     headers: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         try:
             sent = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
             connection.request(method, path, body, sent)
