@@ -21,7 +21,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 SHELL = ("sh", "bash")
 LANGUAGES = (*SHELL, "python", "yaml", "json", "text", "")
-NEEDS = ("cloud", "gpu", "your images")
+NEEDS = ("cloud", "gpu", "a terminal", "your images")
 PROGRAMS = ("uniad-ray", "ray", "serve", "curl", "python", "python3.11", "aws", "make", "pip", "source")
 
 _FENCE = re.compile(r"```(\S*)\s*$")
