@@ -7,13 +7,14 @@ DEMO := demo
 # Tests wait for Ray more than they compute, so that two processes take half the time of one even on two cores.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: help env demo serve test test-slow lint format docs clean
+.PHONY: help env demo serve test test-slow test-all lint format docs clean
 
 help:
 	@echo "make demo       draw a category, ingest, fit, score, evaluate and report on it; results in $(DEMO)/"
 	@echo "make serve      serve what the demo has fitted, and open the page; Ctrl-C ends it"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take more than a minute each"
+	@echo "make test-all   run both kinds, as CI does: side by side, which takes less time than one after the other"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       write the pages of docs/ that follow from code and schemas"
 	@echo "make clean      remove $(VENV) and $(DEMO)"
@@ -44,6 +45,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+test-all: $(READY)
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
