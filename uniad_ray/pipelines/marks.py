@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ FOLDER: Final = "marks"
 _READ_THREADS = 16
 
 MarkKind = Literal["false_alarm", "miss", "confirmed", "none"]
+Label = Literal["normal", "anomalous"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ class Mark:
     marked_at: str
     note: str | None = None
 
+    @property
+    def label(self) -> Label | None:
+        """What the image is, by this mark; None where the mark withdraws another."""
+        match self.mark:
+            case "false_alarm":
+                return "normal"
+            case "miss":
+                return "anomalous"
+            case "confirmed":
+                return "anomalous" if self.score > self.threshold else "normal"
+            case "none":
+                return None
+
 
 def now() -> str:
     """The time, as marks have it: sorts as text."""
@@ -63,6 +78,35 @@ def write_marks(run: Location, marks: Sequence[Mark]) -> None:
     (run / FOLDER / name).write_bytes(encode_table(schema, table), if_absent=True)
 
 
+class MarkLog:
+    """The marks of a run for one that reads them often: a file of marks never changes, so each is read once."""
+
+    def __init__(self, run: Location) -> None:
+        """Names the run; nothing is read yet."""
+        self._run = run
+        self._lock = threading.Lock()
+        self._by_file: dict[str, list[Mark]] = {}
+        self._marks: dict[str, Mark] = {}
+
+    def read(self) -> dict[str, Mark]:
+        """The mark that counts for each image, as `read_marks`; the same object as long as there are no new marks.
+
+        Raises:
+            ArchiveError: A file of marks is damaged.
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            places = {info.relative: info.location for info in (self._run / FOLDER).list(suffix=".parquet")}
+            if places.keys() != self._by_file.keys():
+                new = {name: place for name, place in places.items() if name not in self._by_file}
+                with ThreadPoolExecutor(_READ_THREADS) as pool:
+                    read = dict(zip(new, pool.map(_read_file, new.values()), strict=True))
+                kept = {name: marks for name, marks in self._by_file.items() if name in places}
+                self._by_file = kept | read
+                self._marks = _latest([mark for marks in self._by_file.values() for mark in marks])
+            return self._marks
+
+
 def read_marks(run: Location) -> dict[str, Mark]:
     """The mark that counts for each image, by row key; withdrawn ones are not there.
 
@@ -70,10 +114,13 @@ def read_marks(run: Location) -> dict[str, Mark]:
         ArchiveError: A file of marks is damaged.
         StoreError: The store cannot be read.
     """
-    schema = dataset_schema("mark")
-    places = [info.location for info in (run / FOLDER).list(suffix=".parquet")]
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        tables = list(pool.map(lambda place: read_table(schema, place), places))
-    marks = [Mark(**row) for table in tables for row in table.to_pylist()]
+    return MarkLog(run).read()
+
+
+def _read_file(location: Location) -> list[Mark]:
+    return [Mark(**row) for row in read_table(dataset_schema("mark"), location).to_pylist()]
+
+
+def _latest(marks: Sequence[Mark]) -> dict[str, Mark]:
     latest = {mark.row_key: mark for mark in sorted(marks, key=lambda mark: (mark.marked_at, mark.mark))}
     return {key: mark for key, mark in latest.items() if mark.mark != "none"}

@@ -32,6 +32,7 @@ from uniad_ray.serving.rate_limits import RateLimiter
 from uniad_ray.serving.references import read_reference
 from uniad_ray.serving.request_images import SentImage, read_images
 from uniad_ray.serving.request_log import RequestLog, request_id_of
+from uniad_ray.serving.runs_api import run_operations
 from uniad_ray.serving.settings import ServeSettings
 
 _ALWAYS = ("internal-error", "method-not-allowed")
@@ -139,6 +140,7 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
         redoc_url=None,
     )
     api.include_router(_operations(endpoint))
+    api.include_router(run_operations(endpoint.settings, endpoint.identify))
     api.add_exception_handler(ProblemError, _answer_problem)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(HTTPException, _answer_http)

@@ -74,7 +74,7 @@ async def read_images(request: Request, settings: ServeSettings) -> list[SentIma
         ProblemError: `too-large`, `unsupported-media-type`, `invalid-request` or `not-allowed`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = _bounded(request, settings.limits.request_bytes)
+    body = bounded_body(request, settings.limits.request_bytes)
     if kind == "multipart/form-data":
         images = await _read_parts(request, body, settings)
     elif kind == "application/json":
@@ -96,8 +96,12 @@ async def read_images(request: Request, settings: ServeSettings) -> list[SentIma
     return images
 
 
-async def _bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """The body in parts, of which no more are taken than are allowed."""
+async def bounded_body(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+    """The body of a request in parts, of which no more are taken than are allowed.
+
+    Raises:
+        ProblemError: `too-large`, or `invalid-request` where the body ends early.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise ProblemError("too-large", f"the body has {declared} bytes; at most {most} are read")

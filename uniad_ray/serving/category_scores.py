@@ -1,0 +1,217 @@
+"""The scores of one category of a run as arrays: which rows a filter takes, and what another threshold changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uniad_ray.pipelines.marks import Mark
+
+COLUMNS: Final = ("row_key", "label", "status", "score", "threshold")
+"""Columns of schema `score` that are kept in memory, about 70 bytes a row."""
+
+Decision = Literal["normal", "anomalous"]
+Status = Literal["ok", "error"]
+Order = Literal["highest", "lowest", "threshold", "archive"]
+MarkFilter = Literal["false_alarm", "miss", "confirmed", "any", "none"]
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which rows, and in which order; None takes all.
+
+    Attributes:
+        decision: Decision at the threshold asked for.
+        mark: A kind of mark; `any` takes all that have one, `none` those that have none.
+        status: `ok` or `error`.
+        min_score: Lowest score, inclusive; rows without a score are not taken.
+        max_score: Highest score, inclusive; likewise.
+        threshold: Threshold of the decisions; None takes that of the run.
+        order: `highest` or `lowest` score first, those nearest to the threshold first, or as in the archive. Rows
+            without a score come last.
+    """
+
+    decision: Decision | None = None
+    mark: MarkFilter | None = None
+    status: Status | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    threshold: float | None = None
+    order: Order = "highest"
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """What is wrong at a threshold among the images whose label is known."""
+
+    false_alarms: int
+    misses: int
+
+
+@dataclass(frozen=True)
+class ThresholdChange:
+    """What another threshold changes in a category.
+
+    Attributes:
+        anomalous_before: Images called anomalous by the run.
+        anomalous_after: Images called anomalous at the other threshold.
+        normal_labels: Scored images that are normal by label or mark.
+        anomalous_labels: Scored images that are anomalous by label or mark.
+        before: Errors of the run; None where no label is known.
+        after: Errors at the other threshold.
+    """
+
+    anomalous_before: int
+    anomalous_after: int
+    normal_labels: int
+    anomalous_labels: int
+    before: ErrorCounts | None
+    after: ErrorCounts | None
+
+
+class CategoryScores:
+    """The N rows of a category, in the archive's order; sorted once, so that every question after is cheap.
+
+    Attributes:
+        row_keys: Keys, N strings.
+        scores: float64, shape (N,); NaN where the image could not be scored.
+        scored: bool, shape (N,).
+        threshold: The run's own.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """Takes the columns `COLUMNS` of one category, at least one row."""
+        self.row_keys = table.column("row_key").combine_chunks()
+        self.scores: npt.NDArray[np.float64] = table.column("score").to_numpy().astype(np.float64)
+        self.scored = _equals(table, "status", "ok")
+        self.threshold = float(table.column("threshold")[0].as_py())
+        self._normal = _equals(table, "label", "normal") & self.scored
+        self._anomalous = _equals(table, "label", "anomalous") & self.scored
+        # NaN sorts to the end, so that rows without a score come last both ways round.
+        self._ascending = np.argsort(self.scores, kind="stable").astype(np.int32)
+        self._descending = np.argsort(-self.scores, kind="stable").astype(np.int32)
+        self._sorted = self.scores[self._ascending][: int(self.scored.sum())]
+        self._sorted_normal = np.sort(self.scores[self._normal])
+        self._sorted_anomalous = np.sort(self.scores[self._anomalous])
+        self._marked_positions: dict[str, int] = {}
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.row_keys)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Lowest and highest score; None where nothing could be scored."""
+        return (float(self._sorted[0]), float(self._sorted[-1])) if self._sorted.size else None
+
+    def position(self, row_key: str) -> int | None:
+        """Where a row is, or None."""
+        found = pc.index(self.row_keys, pa.scalar(row_key, pa.string())).as_py()
+        return None if found < 0 else int(found)
+
+    def positions(self, row_keys: Collection[str]) -> dict[str, int]:
+        """Where some rows are, by key; unknown keys are absent."""
+        wanted = pa.array(list(row_keys), pa.string())
+        held = np.flatnonzero(pc.is_in(self.row_keys, value_set=wanted).to_numpy(zero_copy_only=False))
+        return dict(zip(self.row_keys.take(pa.array(held)).to_pylist(), held.tolist(), strict=True))
+
+    def by_position(self, marks: Mapping[str, Mark]) -> dict[int, Mark]:
+        """Marks of this category's rows by position; where a key is, is looked up once."""
+        known = self._marked_positions
+        if new := [key for key in marks if key not in known]:
+            # A new dictionary, since another thread may be reading the old one.
+            known = known | dict.fromkeys(new, -1) | self.positions(new)
+            self._marked_positions = known
+        return {known[key]: mark for key, mark in marks.items() if known[key] >= 0}
+
+    def select(self, asked: RowFilter, marks: Mapping[int, Mark]) -> npt.NDArray[np.int64]:
+        """Positions of the rows that a filter takes, in its order.
+
+        Args:
+            asked: The filter.
+            marks: Marks by position.
+        """
+        threshold = self.threshold if asked.threshold is None else asked.threshold
+        taken = np.ones(self.rows, dtype=bool)
+        if asked.status is not None:
+            taken &= self.scored == (asked.status == "ok")
+        if asked.decision is not None:
+            taken &= self.scored & ((self.scores > threshold) == (asked.decision == "anomalous"))
+        # NaN is neither above nor below anything.
+        if asked.min_score is not None:
+            taken &= self.scores >= asked.min_score
+        if asked.max_score is not None:
+            taken &= self.scores <= asked.max_score
+        if asked.mark is not None:
+            marked = np.zeros(self.rows, dtype=bool)
+            marked[[at for at, mark in marks.items() if asked.mark in ("any", "none", mark.mark)]] = True
+            taken &= marked != (asked.mark == "none")
+        return self._ordered(taken, asked.order, threshold)
+
+    def what_if(self, threshold: float, marks: Mapping[int, Mark]) -> ThresholdChange:
+        """What another threshold changes, in time that depends on the number of marks alone.
+
+        Args:
+            threshold: The other threshold.
+            marks: Marks by position; their labels count instead of the given ones.
+        """
+        positions = np.array([at for at in marks if self.scored[at]], dtype=np.int64)
+        bad = np.array([mark.label == "anomalous" for at, mark in marks.items() if self.scored[at]], dtype=bool)
+        reviewed = _Reviewed(self.scores[positions], bad, self._normal[positions], self._anomalous[positions])
+        normal = self._sorted_normal.size + int((~bad).sum()) - int(reviewed.was_normal.sum())
+        anomalous = self._sorted_anomalous.size + int(bad.sum()) - int(reviewed.was_anomalous.sum())
+        has_labels = normal + anomalous > 0
+        return ThresholdChange(
+            anomalous_before=_above(self._sorted, self.threshold),
+            anomalous_after=_above(self._sorted, threshold),
+            normal_labels=normal,
+            anomalous_labels=anomalous,
+            before=self._errors(self.threshold, reviewed) if has_labels else None,
+            after=self._errors(threshold, reviewed) if has_labels else None,
+        )
+
+    def _errors(self, threshold: float, reviewed: _Reviewed) -> ErrorCounts:
+        called = reviewed.scores > threshold
+        false_alarms = _above(self._sorted_normal, threshold)
+        false_alarms += int((called & ~reviewed.anomalous).sum()) - int((called & reviewed.was_normal).sum())
+        misses = self._sorted_anomalous.size - _above(self._sorted_anomalous, threshold)
+        misses += int((~called & reviewed.anomalous).sum()) - int((~called & reviewed.was_anomalous).sum())
+        return ErrorCounts(false_alarms, misses)
+
+    def _ordered(self, taken: npt.NDArray[np.bool_], order: Order, threshold: float) -> npt.NDArray[np.int64]:
+        match order:
+            case "highest":
+                return np.asarray(self._descending[taken[self._descending]], dtype=np.int64)
+            case "lowest":
+                return np.asarray(self._ascending[taken[self._ascending]], dtype=np.int64)
+            case "threshold":
+                held = np.flatnonzero(taken)
+                return held[np.argsort(np.abs(self.scores[held] - threshold), kind="stable")]
+            case "archive":
+                return np.flatnonzero(taken)
+
+
+@dataclass(frozen=True)
+class _Reviewed:
+    """The M scored images with a mark: score, label by mark, and label before; each of shape (M,)."""
+
+    scores: npt.NDArray[np.float64]
+    anomalous: npt.NDArray[np.bool_]
+    was_normal: npt.NDArray[np.bool_]
+    was_anomalous: npt.NDArray[np.bool_]
+
+
+def _above(ascending: npt.NDArray[np.float64], threshold: float) -> int:
+    return int(ascending.size - np.searchsorted(ascending, threshold, side="right"))
+
+
+def _equals(table: pa.Table, column: str, value: str) -> npt.NDArray[np.bool_]:
+    found = pc.fill_null(pc.equal(table.column(column), value), False)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
