@@ -40,11 +40,13 @@ def run(installed: Path, elsewhere: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_schemas_and_profiles_are_packed(installed: Path) -> None:
+def test_schemas_profiles_and_pages_are_packed(installed: Path) -> None:
     packed = {path.name for path in (installed / "uniad_ray/_schemas").iterdir()}
     assert packed == {path.name for path in (ROOT / "schemas").iterdir()}
     assert (installed / "uniad_ray/config/profiles/embedded.yaml").is_file()
     assert (installed / "uniad_ray/py.typed").is_file()
+    pages = {path.name for path in (installed / "uniad_ray/serving/page").iterdir()}
+    assert pages == {path.name for path in (ROOT / "uniad_ray/serving/page").iterdir()}
     assert not list(installed.glob("tests*"))
 
 

@@ -27,6 +27,7 @@ from uniad_ray.serving.answers import (
 from uniad_ray.serving.backend import Backend
 from uniad_ray.serving.catalogue import Catalogue
 from uniad_ray.serving.openapi import SCORE_BODY, SCORE_EXAMPLE, problems
+from uniad_ray.serving.pages import page_operations
 from uniad_ray.serving.problems import MEDIA_TYPE, ProblemError
 from uniad_ray.serving.rate_limits import RateLimiter
 from uniad_ray.serving.references import read_reference
@@ -141,6 +142,7 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
     )
     api.include_router(_operations(endpoint))
     api.include_router(run_operations(endpoint.settings, endpoint.identify))
+    api.include_router(page_operations())
     api.add_exception_handler(ProblemError, _answer_problem)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(HTTPException, _answer_http)

@@ -1,6 +1,7 @@
-// What both pages share: the key, requests, and elements.
+// What both pages share: the key, requests, elements, maps and bars.
 
 const STORED_KEY = "uniad_ray.key";
+const SVG = "http://www.w3.org/2000/svg";
 
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -37,11 +38,12 @@ export async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, {...options, headers});
-  } catch {
-    throw new Problem({detail: "the endpoint cannot be reached; is it running?"});
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({detail: "The endpoint cannot be reached; is it running?"});
   }
   if (response.ok) return response;
-  let problem = {status: response.status, detail: `the endpoint answered with ${response.status}`};
+  let problem = {status: response.status, detail: `The endpoint answered with ${response.status}.`};
   try {
     problem = await response.json();
   } catch { /* not a problem document: a proxy answered */ }
@@ -52,6 +54,26 @@ export async function request(path, options = {}) {
   throw new Problem(problem);
 }
 
+export async function requestJson(path, options = {}) {
+  return (await request(path, options)).json();
+}
+
+export async function requestPicture(path, options = {}) {
+  return URL.createObjectURL(await (await request(path, options)).blob());
+}
+
+// What goes wrong is said to the user; what was given up is not.
+export function guarded(action) {
+  return async (...given) => {
+    try {
+      return await action(...given);
+    } catch (error) {
+      if (error.name !== "AbortError") say(error.message, true);
+      return undefined;
+    }
+  };
+}
+
 export function askForKey() {
   const dialog = byId("key-dialog");
   if (!dialog.open) dialog.showModal();
@@ -59,34 +81,108 @@ export function askForKey() {
 
 export function prepareKey(changed) {
   const dialog = byId("key-dialog");
+  if (sessionStorage.getItem(STORED_KEY)) byId("key-button").hidden = false;
   byId("key-button").addEventListener("click", askForKey);
-  dialog.addEventListener("close", () => {
-    const given = byId("key").value;
-    byId("key").value = "";
-    if (dialog.returnValue !== "save" || !given) return;
+  byId("key-cancel").addEventListener("click", () => dialog.close());
+  byId("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = byId("key").value.trim();
+    dialog.close();
+    if (!given) return;
     sessionStorage.setItem(STORED_KEY, given);
     changed();
   });
+  dialog.addEventListener("close", () => { byId("key").value = ""; });
 }
 
 export function number(value, digits = 2) {
-  return value.toFixed(digits);
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text;
 }
 
-// A map as an image: transparent where nothing is wrong, then yellow to red.
-export function paintMap(canvas, greys, width, height, low, high, threshold) {
+export function count(value, unit) {
+  return `${value.toLocaleString("en")} ${value === 1 ? unit : `${unit}s`}`;
+}
+
+export function fileName(path) {
+  return path.split("/").slice(-2).join("/");
+}
+
+export function description(facts) {
+  return Object.entries(facts).flatMap(([name, value]) =>
+    [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, String(value))]);
+}
+
+// One bar an expert on a scale that all share; the line is the threshold of the whole score.
+export function bars(experts, threshold) {
+  const most = Math.max(threshold * 1.5, ...experts.map(({calibrated}) => calibrated), 1);
+  const place = (value) => `${Math.max(0, Math.min(100, 100 * value / most))}%`;
+  return experts.map(({expert, calibrated}) => {
+    const svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("aria-hidden", "true");
+    const bar = document.createElementNS(SVG, "rect");
+    bar.setAttribute("height", "100%");
+    bar.setAttribute("width", place(calibrated));
+    const line = document.createElementNS(SVG, "line");
+    for (const name of ["x1", "x2"]) line.setAttribute(name, place(threshold));
+    line.setAttribute("y2", "100%");
+    svg.append(bar, line);
+    return element("div", {class: "bar", role: "listitem"},
+      element("span", {}, expert.replaceAll("_", " ")), svg, element("span", {}, number(calibrated, 1)));
+  });
+}
+
+export function connectOpacity(slider, output, canvas) {
+  const apply = () => {
+    canvas.style.opacity = slider.value / 100;
+    output.textContent = `${slider.value} %`;
+  };
+  slider.addEventListener("input", apply);
+  apply();
+}
+
+export function clearMap(canvas) {
+  canvas.width = canvas.height = 1;
+}
+
+// Position (0 at the mean of normal images, 0.5 at the threshold, 1 at the top), then red, green, blue and opacity: the
+// colours of the report.
+const HEAT = [
+  [0.25, 255, 236, 140, 0], [0.5, 255, 190, 60, 110], [0.75, 238, 70, 40, 150], [1, 128, 0, 90, 175],
+];
+
+// Draws a map of an answer, and says in words what is to be seen. The map of an anomalous image may be low everywhere
+// where no place alone made it so; then it is coloured by its own highest value.
+export async function drawMap(canvas, map, threshold, isAnomalous) {
+  const {width, height, low, high, data} = map;
+  const loaded = new Image();
+  loaded.src = `data:image/png;base64,${data}`;
+  await loaded.decode();
+  const scratch = element("canvas", {width, height}).getContext("2d");
+  scratch.drawImage(loaded, 0, 0);
+  const isRelative = isAnomalous && high > 0 && high < threshold;
+  const middle = isRelative ? high : threshold;
+  const start = Math.min(0, middle - 1);
+  const top = Math.max(high, 2 * middle - start);
+  // A map has 256 levels, so that each is looked up once.
+  const colours = Array.from({length: 256}, (_, grey) => {
+    const value = low + (high - low) * grey / 255;
+    return heat(value <= middle ? 0.5 * (value - start) / (middle - start) : 0.5 + 0.5 * (value - middle) / (top - middle));
+  });
+  const pixels = scratch.getImageData(0, 0, width, height);
+  for (let index = 0; index < pixels.data.length; index += 4) pixels.data.set(colours[pixels.data[index]], index);
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d");
-  const pixels = context.createImageData(width, height);
-  const from = Math.min(threshold, high);
-  for (let index = 0; index < width * height; index++) {
-    const value = low + (high - low) * greys[index] / 255;
-    const strength = high > from ? Math.max(0, Math.min(1, (value - from) / (high - from))) : 0;
-    pixels.data[4 * index] = 255;
-    pixels.data[4 * index + 1] = Math.round(210 * (1 - strength));
-    pixels.data[4 * index + 2] = 0;
-    pixels.data[4 * index + 3] = value > from ? Math.round(90 + 165 * strength) : 0;
-  }
-  context.putImageData(pixels, 0, 0);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  if (isRelative) return "No place alone is above the threshold; the highest places are yellow.";
+  if (colours[255][3] === 0) return "The map is low everywhere.";
+  return "Yellow where the map comes near the threshold, red and purple where it is above.";
+}
+
+function heat(position) {
+  const place = Math.max(HEAT[0][0], Math.min(1, position));
+  const next = Math.max(1, HEAT.findIndex(([stop]) => place <= stop));
+  const [from, to] = [HEAT[next - 1], HEAT[next]];
+  const part = (place - from[0]) / (to[0] - from[0]);
+  return from.slice(1).map((value, channel) => Math.round(value + part * (to[channel + 1] - value)));
 }

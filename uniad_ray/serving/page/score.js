@@ -1,11 +1,15 @@
 // The page that scores one image.
 
-import {byId, element, number, paintMap, prepareKey, request, say} from "./common.js";
+import {
+  bars, byId, clearMap, connectOpacity, description, drawMap, element, fileName, guarded, number, prepareKey,
+  requestJson, say,
+} from "./common.js";
 
-let shown = null;
+let chosen = null;
+let asking = null;
 
 async function loadCategories() {
-  const {categories} = await (await request("/v1/categories")).json();
+  const {categories} = await requestJson("/v1/categories");
   const select = byId("category");
   const before = select.value;
   select.replaceChildren(...categories.map(({category}) => element("option", {value: category}, category)));
@@ -14,115 +18,98 @@ async function loadCategories() {
 }
 
 async function scoreFile(file) {
+  chosen = file;
   const category = byId("category").value;
   if (!category) return say("Choose a category first.", true);
+  // Only the image that came last is waited for.
+  asking?.abort();
+  asking = new AbortController();
+  const {signal} = asking;
   say(`Scoring ${file.name}…`);
   byId("result").hidden = true;
   const path = `/v1/categories/${encodeURIComponent(category)}/score?map=png&nearest=3`;
   const body = new FormData();
   body.append("image", file, file.name || "image");
-  const answer = await (await request(path, {method: "POST", body})).json();
+  const answer = await requestJson(path, {method: "POST", body, signal});
   const image = answer.images[0];
-  shown = {file, image};
-  await showImage(file, image);
+  showImage(file);
+  await showMap(image);
   showVerdict(image);
+  if (signal.aborted) return undefined;
   byId("result").hidden = false;
   say("");
   byId("verdict").focus();
+  return undefined;
 }
 
-async function showImage(file, image) {
+function showImage(file) {
   const picture = byId("image");
   if (picture.src) URL.revokeObjectURL(picture.src);
+  byId("no-image").hidden = true;
+  picture.hidden = false;
   picture.src = URL.createObjectURL(file);
+}
+
+async function showMap(image) {
   const canvas = byId("map");
-  if (!image.map) {
-    canvas.width = canvas.height = 1;
-    return;
-  }
-  const {width, height, low, high, data} = image.map;
-  const loaded = new Image();
-  loaded.src = `data:image/png;base64,${data}`;
-  await loaded.decode();
-  const scratch = element("canvas", {width, height}).getContext("2d");
-  scratch.drawImage(loaded, 0, 0);
-  const rgba = scratch.getImageData(0, 0, width, height).data;
-  const greys = new Uint8Array(width * height);
-  for (let index = 0; index < greys.length; index++) greys[index] = rgba[4 * index];
-  paintMap(canvas, greys, width, height, low, high, image.threshold);
+  clearMap(canvas);
+  byId("opacity").disabled = !image.map;
+  byId("map-note").textContent = image.map
+    ? await drawMap(canvas, image.map, image.threshold, image.decision === "anomalous")
+    : "There is no map of this image.";
 }
 
 function showVerdict(image) {
   const verdict = byId("verdict");
   verdict.textContent = image.decision === "anomalous" ? "Anomalous" : "Normal";
   verdict.className = image.decision;
-  byId("score").textContent = `Score ${number(image.score)}, threshold ${number(image.threshold)}`;
-  const reasons = image.reasons.length ? image.reasons : ["Nothing to say."];
+  byId("score").textContent = `Score ${number(image.score)}, threshold ${number(image.threshold)} · ${image.image}`;
+  const reasons = image.reasons.length ? image.reasons : ["No expert gives a reason."];
   byId("reasons").replaceChildren(...reasons.map((reason) => element("li", {}, reason)));
-  showExperts(image);
+  byId("experts").replaceChildren(...bars(image.experts, image.threshold));
   byId("left-out").replaceChildren(...(image.left_out || []).map(({expert, reason}) =>
-    element("p", {class: "note"}, `${expert} was left out: ${reason}`)));
+    element("p", {class: "note"}, `${expert.replaceAll("_", " ")} was left out: ${reason}`)));
   const nearest = image.nearest || [];
   byId("nearest-title").hidden = !nearest.length;
   byId("nearest").replaceChildren(...nearest.map((normal) => element("figure", {},
     element("img", {src: `data:image/jpeg;base64,${normal.thumbnail}`, alt: `A normal image like it: ${normal.image}`}),
-    element("figcaption", {}, normal.image.split("/").slice(-2).join("/")))));
-  const rows = Object.entries(image.lineage).flatMap(([name, value]) =>
-    [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, value)]);
-  byId("lineage").replaceChildren(...rows);
+    element("figcaption", {}, fileName(normal.image)))));
+  byId("lineage").replaceChildren(...description(image.lineage));
 }
 
-function showExperts(image) {
-  const most = Math.max(image.threshold * 1.5, ...image.experts.map(({calibrated}) => calibrated), 1);
-  const place = (value) => `${Math.max(0, Math.min(100, 100 * value / most))}%`;
-  byId("experts").replaceChildren(...image.experts.map(({expert, calibrated}) => {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("aria-hidden", "true");
-    const bar = document.createElementNS(svg.namespaceURI, "rect");
-    bar.setAttribute("height", "100%");
-    bar.setAttribute("width", place(calibrated));
-    const line = document.createElementNS(svg.namespaceURI, "line");
-    for (const name of ["x1", "x2"]) line.setAttribute(name, place(image.threshold));
-    line.setAttribute("y2", "100%");
-    svg.append(bar, line);
-    return element("div", {class: "bar", role: "listitem"},
-      element("span", {}, expert.replaceAll("_", " ")), svg, element("span", {}, number(calibrated, 1)));
-  }));
-}
-
-function guarded(action) {
-  return async (...given) => {
-    try {
-      await action(...given);
-    } catch (error) {
-      say(error.message, true);
-    }
-  };
-}
-
-const load = guarded(loadCategories);
 const score = guarded(scoreFile);
-
-byId("file").addEventListener("change", (event) => event.target.files[0] && score(event.target.files[0]));
-byId("category").addEventListener("change", () => shown && score(shown.file));
-byId("form").addEventListener("submit", (event) => event.preventDefault());
-byId("opacity").addEventListener("input", (event) => {
-  byId("map").style.opacity = event.target.value / 100;
-  byId("opacity-value").textContent = `${event.target.value} %`;
+const load = guarded(async () => {
+  await loadCategories();
+  // A key was asked for meanwhile: the image is there still.
+  if (chosen && byId("result").hidden) await scoreFile(chosen);
 });
-byId("map").style.opacity = 0.6;
+
+byId("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) score(file);
+});
+// The same file chosen again is to be scored again.
+byId("file").addEventListener("click", (event) => { event.target.value = ""; });
+byId("category").addEventListener("change", () => chosen && score(chosen));
+byId("form").addEventListener("submit", (event) => event.preventDefault());
+byId("image").addEventListener("error", () => {
+  byId("image").hidden = true;
+  byId("no-image").hidden = false;
+});
+connectOpacity(byId("opacity"), byId("opacity-value"), byId("map"));
 const drop = byId("drop");
 for (const name of ["dragover", "dragenter"]) {
-  drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
+  document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
 }
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  if (event.dataTransfer.files[0]) score(event.dataTransfer.files[0]);
+  const [file] = event.dataTransfer.files;
+  if (file) score(file);
 });
 document.addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find(({type}) => type.startsWith("image/"));
+  const file = [...event.clipboardData?.files ?? []].find(({type}) => type.startsWith("image/"));
   if (file) score(file);
 });
 prepareKey(load);
