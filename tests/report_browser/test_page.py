@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.browser import BROWSER, LAPTOP, NO_BROWSER, PHONE, POOR_CONTRAST, running_browser, watch
 from support.reports import HOSTILE
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
 from uniad_ray.pipelines.report import report
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path (apt-get install chromium)")
-
-PHONE = {"width": 390, "height": 844}
-LAPTOP = {"width": 1366, "height": 768}
-CONTRAST = """
-() => {
-  const channels = text => {
-    const found = text.match(/[\\d.]+/g).map(Number);
-    return found.length < 4 ? [...found, 1] : found;
-  };
-  // Relative luminance, as in WCAG 2.
-  const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
-  const behind = element => {
-    for (let node = element; node; node = node.parentElement) {
-      const colour = channels(getComputedStyle(node).backgroundColor);
-      if (colour[3] === 1) return colour;
-    }
-    return [255, 255, 255, 1];
-  };
-  const poor = [];
-  for (const element of document.body.querySelectorAll("*")) {
-    const texts = [...element.childNodes].filter(node => node.nodeType === 3 && node.data.trim());
-    if (!texts.length || element.closest(".skip")) continue;
-    const style = getComputedStyle(element);
-    const [a, b] = [light(channels(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${texts[0].data.trim()}`);
-  }
-  return poor;
-}
-"""
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +54,8 @@ def page_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
+    with running_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -102,12 +65,7 @@ def open_page(browser: Any, page_uri: str) -> Iterator[Any]:
     def open_at(viewport: dict[str, int], **options: Any) -> Any:
         context = browser.new_context(viewport=viewport, offline=True, **options)
         contexts.append(context)
-        page = context.new_page()
-        page.messages, page.requested = [], []
-        page.on("console", lambda message: page.messages.append(message.text))
-        page.on("pageerror", lambda error: page.messages.append(str(error)))
-        page.on("dialog", lambda dialog: page.messages.append(dialog.message))
-        page.on("request", lambda request: page.requested.append(request.url))
+        page = watch(context.new_page())
         page.goto(page_uri)
         return page
 
@@ -147,10 +105,10 @@ def test_the_page_is_never_wider_than_the_screen(open_page: Any, viewport: dict[
 @pytest.mark.parametrize("colour_scheme", ["light", "dark"])
 def test_every_text_has_enough_contrast(open_page: Any, colour_scheme: str) -> None:
     page = open_page(LAPTOP, color_scheme=colour_scheme)
-    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(POOR_CONTRAST) == []
     page.evaluate("document.querySelector('h1').style.color = 'grey'")
     page.evaluate("document.querySelector('h1').style.backgroundColor = 'darkgrey'")
-    assert [text.split(" ", 1)[1] for text in page.evaluate(CONTRAST)] == ["Anomaly report"]
+    assert [text.split(" ", 1)[1] for text in page.evaluate(POOR_CONTRAST)] == ["Anomaly report"]
 
 
 def shown(page: Any, selector: str) -> set[str]:
