@@ -43,6 +43,13 @@ resamples_option = click.option(
 confidence_option = click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
+marks_option = click.option(
+    "--without-marks",
+    "with_marks",
+    flag_value=False,
+    default=True,
+    help="Labels as they were given, without what reviewers marked on the page.",
+)
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 sidecar_option = click.option(
     "--sidecar", metavar="SIDECAR", help="What `uniad-ray annotate` stored of ARCHIVE is read instead of computed."

@@ -12,6 +12,7 @@ from uniad_ray.cli.options import (
     category_option,
     confidence_option,
     device_option,
+    marks_option,
     print_report,
     reporting,
     resamples_option,
@@ -96,15 +97,17 @@ def score(
 
 @click.command()
 @click.argument("run")
+@marks_option
 @resamples_option
 @confidence_option
 @reporting
-def evaluate(run: str, resamples: int, confidence: float, as_json: bool) -> None:
-    """Set the scores of RUN against labels and masks; print and store the figures with their intervals."""
+def evaluate(run: str, with_marks: bool, resamples: int, confidence: float, as_json: bool) -> None:
+    """Set the scores of RUN against labels, reviewers' marks and masks; print and store the figures."""
     from uniad_ray import text
     from uniad_ray.pipelines.evaluate import evaluate as evaluate_run
 
-    print_report(evaluate_run(run, resamples=resamples, confidence=confidence), as_json, text.evaluated)
+    found = evaluate_run(run, with_marks=with_marks, resamples=resamples, confidence=confidence)
+    print_report(found, as_json, text.evaluated)
 
 
 @click.command()
@@ -113,10 +116,13 @@ def evaluate(run: str, resamples: int, confidence: float, as_json: bool) -> None
     "--format", "kind", type=click.Choice(["html", "json", "parquet", "markdown"]), default="html", show_default=True
 )
 @click.option("--out", metavar="PATH", help="File to write.  [default: below RUN/report]")
+@marks_option
 @resamples_option
 @confidence_option
 @reporting
-def report(run: str, kind: Any, out: str | None, resamples: int, confidence: float, as_json: bool) -> None:
+def report(
+    run: str, kind: Any, out: str | None, with_marks: bool, resamples: int, confidence: float, as_json: bool
+) -> None:
     """Write a report of RUN: figures, curves, the images to look at, errors, lineage.
 
     The HTML report is one file that needs nothing else; a run without labels gets the parts that need none.
@@ -124,19 +130,23 @@ def report(run: str, kind: Any, out: str | None, resamples: int, confidence: flo
     from uniad_ray import text
     from uniad_ray.pipelines.report import report as report_run
 
-    result = report_run(run, format=kind, out=out, resamples=resamples, confidence=confidence)
+    result = report_run(run, format=kind, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
     print_report(result, as_json, text.reported)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--out", metavar="PATH", help="HTML file to write beside what is printed.")
+@marks_option
 @resamples_option
 @confidence_option
 @reporting
-def compare(runs: tuple[str, ...], out: str | None, resamples: int, confidence: float, as_json: bool) -> None:
+def compare(
+    runs: tuple[str, ...], out: str | None, with_marks: bool, resamples: int, confidence: float, as_json: bool
+) -> None:
     """Compare runs on the same archive with the first: figures with paired intervals, decisions that changed."""
     from uniad_ray import text
     from uniad_ray.pipelines.compare import compare as compare_runs
 
-    print_report(compare_runs(runs, out=out, resamples=resamples, confidence=confidence), as_json, text.compared)
+    found = compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
+    print_report(found, as_json, text.compared)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE
+from uniad_ray.pipelines.marks import Mark
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, with_reviewed_labels
 from uniad_ray.pipelines.run_reader import RunReader
 
 COLUMNS = (
@@ -51,7 +54,7 @@ class Cohort:
         category: Category.
         split: Split they are of: `test` where the category has one, else `archive`; None where it has neither.
         row_keys: N keys, in the archive's order.
-        anomalous: bool, shape (N,), by label.
+        anomalous: bool, shape (N,), by mark or label.
         anomaly_types: N of `logical`, `structural` or None.
         defect_kinds: N names, or None for normal images.
         scores: float64, shape (N,), fused.
@@ -59,6 +62,8 @@ class Cohort:
         experts: Calibrated scores by expert, each float64 of shape (N,).
         unlabelled: Images of the split left out since they have no label.
         errors: Labelled images of the split left out since they could not be scored.
+        marked: Images whose label is that of a reviewer's mark, by kind of mark.
+        unused_marks: Marks on images of other splits.
     """
 
     category: str
@@ -72,6 +77,8 @@ class Cohort:
     experts: dict[str, npt.NDArray[np.float64]]
     unlabelled: int
     errors: int
+    marked: Counter[str] = field(default_factory=Counter)
+    unused_marks: int = 0
 
     @property
     def decisions(self) -> npt.NDArray[np.bool_]:
@@ -100,17 +107,23 @@ class Cohort:
                 yield Group(group, name, ~self.anomalous | (column == name))
 
 
-def cohorts(reader: RunReader) -> list[Cohort]:
+def cohorts(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[Cohort]:
     """Reads the labelled images of a run, by category in alphabetical order.
 
-    The test split counts where a category has one, since the experts have seen the training images.
+    The test split counts where a category has one, since the experts have seen the training images. A mark gives an
+    image its label, whether it had none or another. An image that is anomalous by its mark alone has no masks and the
+    defect kind `unknown`; one that is normal by its mark has no anomalous pixel, whatever masks it came with.
+
+    Args:
+        reader: The run.
+        marks: Reviewers' marks by row key.
     """
-    table = reader.scores(COLUMNS)
+    table = with_reviewed_labels(reader.scores(COLUMNS), marks)
     categories = sorted(pc.unique(table.column("category")).to_pylist())
-    return [_cohort(name, table.filter(pc.equal(table.column("category"), name))) for name in categories]
+    return [_cohort(name, table.filter(pc.equal(table.column("category"), name)), marks) for name in categories]
 
 
-def _cohort(category: str, table: pa.Table) -> Cohort:
+def _cohort(category: str, table: pa.Table, marks: Mapping[str, Mark]) -> Cohort:
     splits = set(pc.unique(table.column("split")).to_pylist())
     split = next((name for name in ("test", "archive") if name in splits), None)
     of_split = table.filter(pc.equal(table.column("split"), split or ""))
@@ -122,6 +135,8 @@ def _cohort(category: str, table: pa.Table) -> Cohort:
     for entries in columns["experts"]:
         for entry in entries:
             experts.setdefault(entry["expert"], []).append(entry["calibrated"])
+    marked: Counter[str] = Counter(marks[key].mark for key in columns["row_key"] if key in marks)
+    of_category = sum(mark.category == category for mark in marks.values())
     return Cohort(
         category=category,
         split=split,
@@ -136,4 +151,6 @@ def _cohort(category: str, table: pa.Table) -> Cohort:
         experts={name: np.array(values, dtype=np.float64) for name, values in experts.items()},
         unlabelled=of_split.num_rows - labelled.num_rows,
         errors=labelled.num_rows - scored.num_rows,
+        marked=marked,
+        unused_marks=of_category - marked.total(),
     )

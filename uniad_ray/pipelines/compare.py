@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,8 @@ from uniad_ray.errors import RunError
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.pipelines.cohorts import cohorts
 from uniad_ray.pipelines.differences import run_differences
+from uniad_ray.pipelines.marks import Mark
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, mark_notes, marks_of, with_reviewed_labels
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.report.comparison import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges, Difference
 
@@ -34,13 +37,23 @@ _COLUMNS = (
 
 
 def compare(
-    runs: Sequence[str], *, out: str | None = None, resamples: int = RESAMPLES, confidence: float = LEVEL
+    runs: Sequence[str],
+    *,
+    out: str | None = None,
+    with_marks: bool = True,
+    resamples: int = RESAMPLES,
+    confidence: float = LEVEL,
 ) -> ComparisonReport:
     """Compares runs with the first of them, over the images that both have scored.
+
+    Reviewers' marks give images their labels as in `evaluate`. The runs are on the same archive, and what an image is
+    does not depend on the run: the marks of all runs count for all, of several on an image the latest, so that every
+    run is held against the same labels.
 
     Args:
         runs: Roots of at least two finished runs on the same archive.
         out: HTML file to write; None writes none.
+        with_marks: Whether reviewers' marks give images their labels.
         resamples: Bootstrap samples of the paired confidence intervals; 0 for none.
         confidence: Their confidence, between 0 and 1.
 
@@ -53,13 +66,16 @@ def compare(
     changes: list[DecisionChanges] = []
     changed: list[ChangedImage] = []
     notes: list[str] = []
-    first_rows, first_cohorts = _scored(baseline, notes), cohorts(baseline)
+    marks = marks_of(readers) if with_marks else NO_MARKS
+    first_rows, first_cohorts = _scored(baseline, marks, notes), cohorts(baseline, marks)
+    marked = sum((cohort.marked for cohort in first_cohorts), start=Counter[str]())
+    notes += mark_notes(marked, sum(cohort.unused_marks for cohort in first_cohorts))
     if not any(cohort.row_keys for cohort in first_cohorts):
         notes.append("no image has a label, so there are decisions to compare but no figures")
     for reader in readers[1:]:
-        rows = _scored(reader, notes)
+        rows = _scored(reader, marks, notes)
         differences += run_differences(
-            (baseline, first_cohorts), (reader, cohorts(reader)), resamples, confidence, notes
+            (baseline, first_cohorts), (reader, cohorts(reader, marks)), resamples, confidence, notes
         )
         counts, images = _changes(reader.location.uri, first_rows, rows, notes)
         changes.append(counts)
@@ -113,8 +129,8 @@ def _facts(reader: RunReader) -> ComparedRun:
     )
 
 
-def _scored(reader: RunReader, notes: list[str]) -> pa.Table:
-    table = reader.scores(_COLUMNS)
+def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> pa.Table:
+    table = with_reviewed_labels(reader.scores(_COLUMNS), marks)
     good = table.filter(pc.equal(table.column("status"), "ok"))
     if good.num_rows < table.num_rows:
         notes.append(f"{reader.location}: {table.num_rows - good.num_rows} images could not be scored")

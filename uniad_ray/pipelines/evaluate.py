@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -11,6 +12,8 @@ from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.cohorts import Cohort, cohorts
 from uniad_ray.pipelines.figures import Figure, cohort_figures, mean_figures
+from uniad_ray.pipelines.marks import Mark
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, mark_notes, marks_of
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.report.wording import count
 
@@ -28,6 +31,7 @@ class EvaluationReport(StrictModel):
         notes: What a reader must know of them.
         unlabelled_images: Images left out since they have no label.
         error_images: Labelled images left out since they could not be scored.
+        marked_images: Images whose label is that of a reviewer's mark.
         random_weights: Whether a network had random weights, so that the figures say nothing of quality.
         confidence: Confidence of the intervals.
         resamples: Bootstrap samples behind them; 0 where there are none.
@@ -40,12 +44,15 @@ class EvaluationReport(StrictModel):
     notes: tuple[str, ...]
     unlabelled_images: int
     error_images: int
+    marked_images: int
     random_weights: bool
     confidence: float
     resamples: int
 
 
-def evaluate(run: str, *, resamples: int = RESAMPLES, confidence: float = LEVEL) -> EvaluationReport:
+def evaluate(
+    run: str, *, with_marks: bool = True, resamples: int = RESAMPLES, confidence: float = LEVEL
+) -> EvaluationReport:
     """Computes image and pixel figures of a finished run and stores them as `evaluation/metrics.parquet`.
 
     Each anomaly type and each defect kind is set against all normal images of its category. Only the test split counts
@@ -54,14 +61,31 @@ def evaluate(run: str, *, resamples: int = RESAMPLES, confidence: float = LEVEL)
 
     Args:
         run: Root of the run.
+        with_marks: Whether reviewers' marks give images their labels; a mark counts more than the label given.
         resamples: Bootstrap samples of the confidence intervals; 0 for none.
         confidence: Their confidence, between 0 and 1.
 
     Raises:
         RunError: The run is not finished, or is damaged.
+        ArchiveError: A file of marks is damaged.
     """
     reader = RunReader(run)
-    found = cohorts(reader)
+    marks = marks_of([reader]) if with_marks else NO_MARKS
+    return evaluate_run(reader, marks, resamples=resamples, confidence=confidence)
+
+
+def evaluate_run(
+    reader: RunReader, marks: Mapping[str, Mark], *, resamples: int, confidence: float
+) -> EvaluationReport:
+    """As `evaluate`, with the run and the marks as they were read.
+
+    Args:
+        reader: The run.
+        marks: Marks by row key.
+        resamples: Bootstrap samples of the confidence intervals; 0 for none.
+        confidence: Their confidence, between 0 and 1.
+    """
+    found = cohorts(reader, marks)
     metrics: list[Metric] = []
     averaged: list[Figure] = []
     notes: list[str] = []
@@ -72,6 +96,8 @@ def evaluate(run: str, *, resamples: int = RESAMPLES, confidence: float = LEVEL)
         averaged += [figure for figure in figures if figure.metric.group != "defect_kind"]
     metrics += [figure.with_interval(confidence) for figure in mean_figures(averaged)]
     unlabelled, errors = (sum(getattr(cohort, name) for cohort in found) for name in ("unlabelled", "errors"))
+    marked = sum((cohort.marked for cohort in found), start=Counter[str]())
+    notes += mark_notes(marked, sum(cohort.unused_marks for cohort in found))
     notes += _notes_of_all(found, unlabelled, errors)
     schema = dataset_schema("metric")
     table = schema.table({name: [getattr(entry, name) for entry in metrics] for name in schema.arrow.names})
@@ -84,6 +110,7 @@ def evaluate(run: str, *, resamples: int = RESAMPLES, confidence: float = LEVEL)
         notes=tuple(notes),
         unlabelled_images=unlabelled,
         error_images=errors,
+        marked_images=marked.total(),
         random_weights=reader.manifest.random_weights,
         confidence=confidence,
         resamples=resamples,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -14,8 +14,10 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.pipelines.evaluate import EvaluationReport, evaluate
+from uniad_ray.pipelines.evaluate import EvaluationReport, evaluate_run
+from uniad_ray.pipelines.marks import Mark
 from uniad_ray.pipelines.pictures import draw_rows
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of, with_reviewed_labels
 from uniad_ray.pipelines.run_plan import RunManifest, RunPlan
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
@@ -80,15 +82,19 @@ def report(
     *,
     format: Format = "html",
     out: str | None = None,
+    with_marks: bool = True,
     resamples: int = RESAMPLES,
     confidence: float = LEVEL,
 ) -> ReportResult:
-    """Evaluates a finished run and writes what was found as one file; the same run gives the same bytes.
+    """Evaluates a finished run and writes what was found as one file; the same run and marks give the same bytes.
+
+    Reviewers' marks give images their labels as in `evaluate`: in figures, curves and counts, and in the gallery.
 
     Args:
         run: Root of the run.
         format: What to write.
         out: The file; default is below `RUN/report/`.
+        with_marks: Whether reviewers' marks give images their labels.
         resamples: Bootstrap samples of the confidence intervals; 0 for none.
         confidence: Their confidence, between 0 and 1.
 
@@ -97,7 +103,8 @@ def report(
         StoreError: The file cannot be written.
     """
     reader = RunReader(run)
-    content = _gather(reader, evaluate(run, resamples=resamples, confidence=confidence))
+    marks = marks_of([reader]) if with_marks else NO_MARKS
+    content = _gather(reader, marks, evaluate_run(reader, marks, resamples=resamples, confidence=confidence))
     pictures: dict[str, Picture] = {}
     match format:
         case "html":
@@ -128,15 +135,16 @@ def report(
     )
 
 
-def _gather(reader: RunReader, evaluation: EvaluationReport) -> Report:
+def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: EvaluationReport) -> Report:
     """Gathers all that a report says, pictures apart.
 
     Args:
         reader: The run.
-        evaluation: Its figures.
+        marks: Reviewers' marks by row key.
+        evaluation: The run's figures, with these marks.
     """
     manifest = reader.manifest
-    rows = reader.scores(COLUMNS).combine_chunks()
+    rows = with_reviewed_labels(reader.scores(COLUMNS), marks).combine_chunks()
     results: list[CategoryResult] = []
     scored: dict[str, ScoredRows] = {}
     for category in sorted(manifest.categories):
