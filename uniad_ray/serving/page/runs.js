@@ -88,7 +88,7 @@ async function loadTiles() {
   tiles.forEach((tile) => tile.show(threshold));
   byId("tiles").replaceChildren(...tiles.map((tile) => tile.element));
   byId("place").textContent = total
-    ? `${(offset + 1).toLocaleString("en")}–${(offset + tiles.length).toLocaleString("en")} of ${count(total, "image")}`
+    ? `${(offset + 1).toLocaleString("en")} to ${(offset + tiles.length).toLocaleString("en")} of ${count(total, "image")}`
     : "No image is like that.";
   for (const button of document.querySelectorAll(".previous")) button.disabled = offset === 0;
   for (const button of document.querySelectorAll(".next")) button.disabled = offset + tiles.length >= total;

@@ -1,0 +1,377 @@
+"""The pages of the endpoint in a real browser, with its application behind them; only the scorer is a fake."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from support.browser import BROWSER, LAPTOP, NO_BROWSER, PHONE, POOR_CONTRAST, running_browser, watch
+from support.running_api import running_api
+from support.scoring_backend import AnomalousBackend
+from support.served_runs import Key, endpoint_with_runs, run_images, write_served_run
+from support.trees import png
+
+from uniad_ray.archive.object_store import Location
+from uniad_ray.pipelines.marks import read_marks
+from uniad_ray.serving.api import create_api
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
+
+KEYS = {
+    "anna": Key("anna-key", ("score", "runs", "review")),
+    "looker": Key("looker-key", ("runs",)),
+}
+IMAGES = 30
+VIEWS = [("light", LAPTOP), ("dark", LAPTOP), ("light", PHONE), ("dark", PHONE)]
+
+
+@dataclass
+class Site:
+    """The endpoint, and a page of it.
+
+    Attributes:
+        open: Opens a path in a new window.
+        run: The run that is shown.
+    """
+
+    open: Callable[..., Any]
+    run: Location
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with running_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def make_site(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Starts an endpoint; at the end, nothing may have been asked of another host or complained of."""
+    pages: list[Any] = []
+    with ExitStack() as running:
+
+        def make(keys: dict[str, Key] | None = None) -> Site:
+            run = write_served_run(tmp_path, run_images(IMAGES))
+            endpoint = endpoint_with_runs(tmp_path, {"night": run.uri}, keys=keys, backend=AnomalousBackend())
+            url = running.enter_context(running_api(create_api(endpoint)))
+
+            def open_page(path: str, scheme: str = "light", viewport: dict[str, int] = LAPTOP) -> Any:
+                context = running.enter_context(browser.new_context(viewport=viewport, color_scheme=scheme))
+                page = watch(context.new_page())
+                page.home = url
+                page.set_default_timeout(10_000)
+                page.goto(f"{url}{path}")
+                pages.append(page)
+                return page
+
+            return Site(open_page, run)
+
+        yield make
+        for page in pages:
+            assert [url for url in page.requested if not url.startswith((page.home, "data:", "blob:"))] == []
+            # The browser itself says so where a key is asked for.
+            assert [text for text in page.messages if "401 (Unauthorized)" not in text] == []
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site()
+
+
+def drop_image(page: Any, name: str = "dropped.png") -> None:
+    """Drops an image on the page, as from a folder."""
+    page.locator("#category option").first.wait_for(state="attached")
+    script = """([bytes, name]) => {
+      const dropped = new DataTransfer();
+      dropped.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+      return dropped;
+    }"""
+    dropped = page.evaluate_handle(script, [list(png(1, spot=True)), name])
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    page.locator("#result").wait_for()
+
+
+def opacity(page: Any) -> str:
+    return str(page.eval_on_selector("#map", "canvas => getComputedStyle(canvas).opacity"))
+
+
+def coloured(page: Any, canvas: str) -> int:
+    """How many pixels of a map are coloured."""
+    script = """canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
+      .filter((value, index) => index % 4 === 3 && value > 0).length"""
+    return int(page.eval_on_selector(canvas, script))
+
+
+def open_runs(site: Site, query: str = "", **options: Any) -> Any:
+    page = site.open(f"/runs{query}", **options)
+    page.locator(".tile").first.wait_for()
+    return page
+
+
+def names(page: Any) -> list[str]:
+    return [Path(text).stem for text in page.locator(".tile .note").all_inner_texts()]
+
+
+def wait_for_text(page: Any, selector: str, text: str) -> None:
+    page.locator(selector).filter(has_text=text).first.wait_for()
+
+
+def test_a_dropped_image_gets_its_verdict_map_reasons_and_bars(site: Site) -> None:
+    page = site.open("/")
+    drop_image(page)
+    assert page.locator("#verdict").inner_text() == "Anomalous"
+    assert page.evaluate("document.activeElement.id") == "verdict"
+    assert page.locator("#score").inner_text() == "Score 5.25, threshold 2.00 · dropped.png"
+    assert page.locator("#reasons li").all_inner_texts() == [
+        "1 of part-5 expected, 0 found",
+        "patch: strongest in the middle",
+    ]
+    assert page.locator("#experts .bar").count() == 2
+    widths = page.eval_on_selector_all("#experts rect", "bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    assert widths[0] > 50
+    assert widths[1] == 0
+    assert page.locator("#left-out").inner_text() == "text similarity was left out: no text within 2 seconds"
+    assert opacity(page) == "0.6"
+    assert 10 < coloured(page, "#map") < 256
+    page.locator("#opacity").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert opacity(page) == "0.7"
+    assert page.locator("#opacity-value").inner_text() == "70 %"
+    page.get_by_text("Where this comes from").click()
+    assert "bundle version" in page.locator("#lineage").inner_text()
+
+
+def test_the_nearest_normal_images_are_shown_where_the_answer_has_them(site: Site) -> None:
+    page = site.open("/")
+    page.locator("#category option").first.wait_for(state="attached")
+    sink = io.BytesIO()
+    Image.new("RGB", (8, 8), "grey").save(sink, "JPEG")
+    thumbnail = base64.b64encode(sink.getvalue()).decode()
+    nearest = [{"image": "train/good/003.png", "distance": 0.5, "thumbnail": thumbnail}]
+
+    def add_nearest(route: Any) -> None:
+        response = route.fetch()
+        document = response.json()
+        document["images"][0]["nearest"] = nearest
+        route.fulfill(response=response, json=document)
+
+    page.route("**/score?map=png&nearest=3", add_nearest)
+    drop_image(page)
+    assert page.locator("#nearest figcaption").all_inner_texts() == ["good/003.png"]
+    assert page.locator("#nearest img").get_attribute("alt") == "A normal image like it: train/good/003.png"
+
+
+def test_a_file_that_is_no_image_is_said_to_be_none(site: Site) -> None:
+    page = site.open("/")
+    page.locator("#category option").first.wait_for(state="attached")
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"nonsense"})
+    wait_for_text(page, "#message.error", "the bytes are none of JPEG, PNG")
+    assert not page.locator("#result").is_visible()
+    page.messages = [text for text in page.messages if "422" not in text]
+
+
+def test_a_key_is_asked_for_where_one_is_needed_and_the_dropped_image_is_not_lost(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(KEYS)
+    page = site.open("/")
+    dialog = page.locator("#key-dialog")
+    dialog.wait_for()
+    page.get_by_label("Key", exact=True).fill("wrong")
+    page.keyboard.press("Enter")
+    wait_for_text(page, "#message.error", "the key is not known here")
+    dialog.wait_for()
+    page.get_by_label("Key", exact=True).fill("anna-key")
+    page.get_by_role("button", name="Use it").click()
+    drop_image(page)
+    assert page.locator("#verdict").inner_text() == "Anomalous"
+    page.goto(f"{page.home}/runs")
+    page.locator(".tile img").first.wait_for()
+    assert page.locator("#key-button").is_visible()
+
+
+def test_a_key_that_may_look_only_cannot_mark(make_site: Callable[..., Site]) -> None:
+    page = make_site(KEYS).open("/runs")
+    page.get_by_label("Key", exact=True).fill("looker-key")
+    page.keyboard.press("Enter")
+    page.locator(".tile button").first.click()
+    page.locator("#detail").wait_for()
+    assert page.locator("#detail-marks button:enabled").count() == 0
+    assert "the key may look at runs, but not mark" in page.locator("#detail-marked").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("f")
+    wait_for_text(page, "#message.error", "but not mark")
+
+
+def test_runs_are_paged_filtered_and_kept_in_the_address(site: Site) -> None:
+    page = open_runs(site)
+    assert page.locator("#place").inner_text() == "1 to 24 of 31 images"
+    assert names(page)[:2] == ["029", "028"]
+    page.locator(".next").first.click()
+    wait_for_text(page, "#place", "25 to 31 of 31 images")
+    assert names(page) == ["005", "004", "003", "002", "001", "000", "broken"]
+    assert page.locator(".next").first.is_disabled()
+    page.get_by_label("Decision", exact=True).select_option("Normal")
+    wait_for_text(page, "#place", "1 to 2 of 2 images")
+    assert names(page) == ["001", "000"]
+    page.get_by_label("Decision", exact=True).select_option("Could not be scored")
+    wait_for_text(page, "#place", "1 to 1 of 1 image")
+    assert "PNG: ends early" in page.locator(".tile").inner_text()
+    page.get_by_label("Decision", exact=True).select_option("All")
+    page.get_by_label("Score from").fill("3")
+    page.get_by_label("Score to").fill("6")
+    page.keyboard.press("Enter")
+    page.get_by_label("Order", exact=True).select_option("Lowest first")
+    wait_for_text(page, "#place", "1 to 3 of 3 images")
+    assert names(page) == ["003", "004", "005"]
+    assert page.url.endswith("/runs?run=night&category=lids&min_score=3&max_score=6&order=lowest")
+    # Whoever is given the address sees the same.
+    assert names(open_runs(site, page.url.partition("/runs")[2])) == ["003", "004", "005"]
+    page.go_back()
+    wait_for_text(page, "#place", "1 to 3 of 3 images")
+    page.wait_for_url("**/runs?run=night&category=lids&min_score=3&max_score=6")
+    wait_for_text(page, ".tile >> nth=0", "005.png")
+    page.get_by_label("Category", exact=True).select_option("trays")
+    wait_for_text(page, "#place", "No image is like that.")
+
+
+def test_the_threshold_says_at_once_what_it_changes(site: Site) -> None:
+    page = open_runs(site)
+    wait_for_text(page, "#change", "As stored, 28 of 30 images are called anomalous.")
+    assert page.get_by_role("button", name="Back to 2.00").is_disabled()
+    assert page.locator(".tile.anomalous").count() == 24
+    page.get_by_label("Threshold as a number").fill("20")
+    # Tiles change before the endpoint has answered.
+    assert page.locator(".tile.normal.changed").count() == 14
+    assert "stored: anomalous" in page.locator(".tile.changed").first.inner_text()
+    wait_for_text(page, "#change", "18 decisions change: 0 to anomalous, 18 to normal. 10 of 30 images")
+    wait_for_text(page, "#change", "as stored 13 false alarms, 1 miss.")
+    assert float(page.locator("#threshold").input_value()) == pytest.approx(20, abs=0.05)
+    page.wait_for_url("**threshold=20")
+    page.get_by_label("Decision", exact=True).select_option("Anomalous")
+    wait_for_text(page, "#place", "1 to 10 of 10 images")
+    page.locator("#threshold").focus()
+    page.keyboard.press("Home")
+    wait_for_text(page, "#place", "1 to 24 of 30 images")
+    wait_for_text(page, "#change", "2 decisions change: 2 to anomalous")
+    page.get_by_role("button", name="Back to 2.00").click()
+    wait_for_text(page, "#place", "1 to 24 of 28 images")
+    wait_for_text(page, "#change", "As stored")
+    assert "threshold" not in page.url
+
+
+def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Site) -> None:
+    page = open_runs(site)
+    page.locator("#change").filter(has_text="13 false alarms").wait_for()
+    page.locator(".tile button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#detail").wait_for()
+    assert page.locator("#detail-title").inner_text() == "lids/028.png"
+    page.locator("#detail-image[src]").wait_for()
+    wait_for_text(page, "#detail-map-note", "Yellow where")
+    assert coloured(page, "#detail-map") > 10
+    assert page.locator("#detail-reasons").inner_text() == "patch: reason 28"
+    assert page.locator("#detail-experts .bar").count() == 2
+    page.keyboard.press("f")
+    wait_for_text(page, "#detail-message", "False alarm: lids/028.png")
+    assert page.locator("[data-mark=false_alarm]").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("ArrowRight")
+    wait_for_text(page, "#detail-title", "lids/027.png")
+    # It is called anomalous, so that it cannot be a miss.
+    page.keyboard.press("m")
+    page.keyboard.press("r")
+    wait_for_text(page, "#detail-message", "Right: lids/027.png")
+    page.keyboard.press("Escape")
+    wait_for_text(page, ".tile:focus-within", "027.png")
+    marks = read_marks(site.run).values()
+    assert sorted((mark.mark, mark.score, mark.threshold, mark.reviewer) for mark in marks) == [
+        ("confirmed", 27.5, 2.0, "everybody"),
+        ("false_alarm", 28.5, 2.0, "everybody"),
+    ]
+    page.reload()
+    wait_for_text(page, ".tile >> nth=1", "False alarm")
+    wait_for_text(page, ".tile >> nth=2", "Right")
+    page.get_by_label("Mark", exact=True).select_option("False alarm")
+    wait_for_text(page, "#place", "1 to 1 of 1 image")
+    page.locator(".tile button").focus()
+    page.keyboard.press("w")
+    wait_for_text(page, "#message", "Mark withdrawn: lids/028.png")
+    assert [mark.mark for mark in read_marks(site.run).values()] == ["confirmed"]
+
+
+def test_a_miss_at_a_moved_threshold_is_stored_with_that_threshold_and_its_note(site: Site) -> None:
+    page = open_runs(site, "?threshold=29")
+    page.locator(".tile button").nth(1).click()
+    page.locator("#detail").wait_for()
+    assert page.locator("#detail-decision").inner_text().startswith("Normal (stored: anomalous) · score 28.50")
+    page.get_by_label("Note with the mark").fill("from the lower edge")
+    page.get_by_role("button", name="Miss").click()
+    wait_for_text(page, "#detail-message", "Miss: lids/028.png")
+    (mark,) = read_marks(site.run).values()
+    assert (mark.mark, mark.threshold, mark.note) == ("miss", 29.0, "from the lower edge")
+
+
+def test_pages_of_the_list_are_turned_by_keys_also_out_of_the_enlarged_image(site: Site) -> None:
+    page = open_runs(site)
+    page.locator(".tile button").first.focus()
+    page.keyboard.press("n")
+    wait_for_text(page, "#place", "25 to 31")
+    page.keyboard.press("p")
+    wait_for_text(page, "#place", "1 to 24")
+    page.locator(".tile button").nth(23).click()
+    wait_for_text(page, "#detail-title", "lids/006.png")
+    page.get_by_role("button", name="Next").last.click()
+    wait_for_text(page, "#detail-title", "lids/005.png")
+    assert page.locator("#place").inner_text() == "25 to 31 of 31 images"
+
+
+def test_everything_can_be_reached_by_the_tabulator_and_seen_to_be(site: Site) -> None:
+    page = open_runs(site)
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "[document.activeElement.id || document.activeElement.innerText.split('\\n')[0],"
+                " getComputedStyle(document.activeElement).outlineStyle]"
+            )
+        )
+    order = [name for name, _ in reached]
+    wanted = ["run", "category", "decision", "mark", "min_score", "max_score", "order", "threshold", "threshold-number"]
+    assert order[: 4 + len(wanted)] == ["Skip to the content", "Score an image", "Runs", *wanted, "Next"]
+    assert {outline for _, outline in reached} == {"solid"}
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), VIEWS)
+def test_both_pages_can_be_read_in_both_colours_and_fit_every_screen(
+    site: Site, scheme: str, viewport: dict[str, int]
+) -> None:
+    def check(page: Any) -> None:
+        assert page.evaluate(POOR_CONTRAST) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+    page = site.open("/", scheme, viewport)
+    drop_image(page, "a-file-with-a-long-name-that-has-no-place-to-be-broken-at-all-but-must-be-shown.png")
+    page.get_by_text("Where this comes from").click()
+    check(page)
+    page = open_runs(site, "?threshold=20", scheme=scheme, viewport=viewport)
+    page.get_by_text("Keys", exact=True).click()
+    page.locator(".tile button").first.focus()
+    page.keyboard.press("r")
+    wait_for_text(page, ".tile .mark", "Right")
+    check(page)
+    page.keyboard.press("Enter")
+    wait_for_text(page, "#detail-map-note", "Yellow")
+    page.locator("#detail summary").click()
+    check(page)
+    assert page.eval_on_selector("#detail", "dialog => dialog.scrollWidth <= dialog.clientWidth")
