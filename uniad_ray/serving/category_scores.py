@@ -33,8 +33,8 @@ class RowFilter:
         min_score: Lowest score, inclusive; rows without a score are not taken.
         max_score: Highest score, inclusive; likewise.
         threshold: Threshold of the decisions; None takes that of the run.
-        order: `highest` or `lowest` score first, those nearest to the threshold first, or as in the archive. Rows
-            without a score come last.
+        order: `highest` or `lowest` score first, those nearest to the threshold first, or as in the archive; rows with
+            the same score are as in the archive. Rows without a score come last, but for `archive`.
     """
 
     decision: Decision | None = None
@@ -192,8 +192,10 @@ class CategoryScores:
             case "lowest":
                 return np.asarray(self._ascending[taken[self._ascending]], dtype=np.int64)
             case "threshold":
-                held = np.flatnonzero(taken)
-                return held[np.argsort(np.abs(self.scores[held] - threshold), kind="stable")]
+                # By ascending score the distances fall and then rise, which a stable sort merges in linear time.
+                held = self._ascending[taken[self._ascending]]
+                nearest = np.argsort(np.abs(self.scores[held] - threshold), kind="stable")
+                return np.asarray(held[nearest], dtype=np.int64)
             case "archive":
                 return np.flatnonzero(taken)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -157,3 +157,10 @@ class MarkAnswer(Answer):
     """The marks that were stored, in the order of the request."""
 
     marks: list[StoredMark]
+
+
+def mark_schema() -> dict[str, Any]:
+    """JSON schema of a `MarkRequest` that refers to nothing outside of itself."""
+    schema = MarkRequest.model_json_schema()
+    schema["properties"]["marks"]["items"] = schema.pop("$defs")["NewMark"]
+    return schema

@@ -25,6 +25,7 @@ from uniad_ray.serving.run_answers import (
     RunList,
     StoredMark,
     ThresholdAnswer,
+    mark_schema,
 )
 from uniad_ray.serving.run_browser import RunBrowser
 from uniad_ray.serving.run_views import image_page, list_runs, map_answer, threshold_answer
@@ -54,7 +55,7 @@ _MARKS_BODY: Final[dict[str, Any]] = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": MarkRequest.model_json_schema(),
+            "schema": mark_schema(),
             "example": {
                 "marks": [{"row_key": "3ea2e3f5cc0558bb7f8925d88dee8476", "category": "trays", "mark": "false_alarm"}]
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -81,17 +82,18 @@ def test_filters_take_what_they_say_in_the_order_they_say(
 ) -> None:
     marks = marks_of(rows, kinds)
     threshold = THRESHOLD if asked.threshold is None else asked.threshold
-    places = {
-        "highest": lambda score: -score,
-        "lowest": lambda score: score,
-        "threshold": lambda score: abs(score - threshold),
-        "archive": lambda _: 0.0,
+    places: dict[str, Callable[[float], tuple[float, ...]]] = {
+        "highest": lambda score: (-score,),
+        "lowest": lambda score: (score,),
+        "threshold": lambda score: (abs(score - threshold), score),
+        "archive": lambda _: (),
     }
 
-    def place(at: int) -> tuple[float, int]:
+    def place(at: int) -> tuple[float, ...]:
         score = rows[at][0]
-        is_last = float("inf") if asked.order != "archive" else 0.0
-        return (is_last if score is None else places[asked.order](score), at)
+        if asked.order == "archive":
+            return (at,)
+        return (1, at) if score is None else (0, *places[asked.order](score), at)
 
     wanted = sorted((at for at, (score, _) in enumerate(rows) if taken(asked, score, marks.get(at))), key=place)
     assert scores_of(rows).select(asked, marks).tolist() == wanted

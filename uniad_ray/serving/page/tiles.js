@@ -67,7 +67,8 @@ export class Tile {
     }
     try {
       const source = await requestPicture(picturePath(run, this.row, "thumbnail"), {signal});
-      this.picture.replaceChildren(element("img", {src: source, alt: ""}));
+      if (signal.aborted) URL.revokeObjectURL(source);
+      else this.picture.replaceChildren(element("img", {src: source, alt: fileName(this.row.source_uri)}));
     } catch (error) {
       if (error.name !== "AbortError") this.picture.replaceChildren("no picture");
     }
