@@ -30,6 +30,11 @@ export function picturePath(run, row, what) {
   return `${path}?category=${encodeURIComponent(row.category)}`;
 }
 
+// A long name is broken behind its folder, and not in the middle of the file's name.
+function breakable(name) {
+  return name.split("/").flatMap((part, index) => index ? ["/", element("wbr"), part] : [part]);
+}
+
 export class Tile {
   constructor(row, open) {
     this.row = row;
@@ -48,7 +53,7 @@ export class Tile {
         element("p", {class: "signs"}, this.mark, this.stored),
         element("p", {class: "reason"}, reason),
         element("div", {class: "bars", role: "list", "aria-label": "Experts"}, ...bars(strongest, row.threshold)),
-        element("p", {class: "note"}, fileName(row.source_uri))));
+        element("p", {class: "note"}, ...breakable(fileName(row.source_uri)))));
   }
 
   show(threshold) {
