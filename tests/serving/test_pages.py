@@ -269,6 +269,25 @@ def test_the_threshold_says_at_once_what_it_changes(site: Site) -> None:
     assert "threshold" not in page.url
 
 
+def test_a_run_that_takes_long_to_read_is_waited_for(site: Site) -> None:
+    page = site.open("/")
+    refused = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        problem = {"type": "/problems/deadline-exceeded", "title": "Late", "status": 504, "detail": "ask again"}
+        route.fulfill(status=504, content_type="application/problem+json", json=problem)
+
+    page.route("**/v1/runs/night/images*", refuse_once)
+    page.goto(f"{page.home}/runs")
+    wait_for_text(page, "#message", "The run is large and is still being read")
+    page.locator(".tile").first.wait_for()
+    page.messages = [text for text in page.messages if "504" not in text]
+
+
 def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Site) -> None:
     page = open_runs(site)
     page.locator("#change").filter(has_text="13 false alarms").wait_for()

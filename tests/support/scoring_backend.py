@@ -90,8 +90,8 @@ class FakeBackend:
 class AnomalousBackend(FakeBackend):
     """Calls each image anomalous, with a map that is high in its middle, two experts, and one left out."""
 
-    async def score(self, category: str, name: str, data: bytes, *options: Any) -> dict[str, Any]:
-        answer = await super().score(category, name, data, *options)
+    async def score(self, category: str, name: str, data: bytes, *options: Any, **named: Any) -> dict[str, Any]:
+        answer = await super().score(category, name, data, *options, **named)
         if answer["status"] == "error":
             return answer
         rows, columns = np.mgrid[0:16, 0:16]

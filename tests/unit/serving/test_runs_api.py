@@ -5,17 +5,19 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from support.runs import ScoredImage
 from support.served_runs import STARTED, THRESHOLD, Key, endpoint_with_runs, run_images, write_served_run
 
 from uniad_ray.archive.object_store import Location
-from uniad_ray.pipelines.marks import read_marks
+from uniad_ray.pipelines.marks import MarkKind, read_marks
 from uniad_ray.serving import run_browser
 from uniad_ray.serving.api import create_api
 from uniad_ray.serving.problems import MEDIA_TYPE
@@ -357,6 +359,54 @@ def test_an_unknown_run_takes_no_marks(served: Served) -> None:
     problem(served.client.post("/v1/runs/other/marks", json=body), "not-found")
     body["marks"][0]["category"] = "nuts"
     problem(served.client.post("/v1/runs/night/marks", json=body), "not-found")
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A run that examples of one test share."""
+    root = tmp_path_factory.mktemp("lasting")
+    return Served(write_served_run(root, run_images()), root)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 8),
+            st.sampled_from(get_args(MarkKind)),
+            st.none() | st.sampled_from([-1.0, 0.5, 3.5, 4.0, 9.0]) | st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_marks_are_taken_exactly_where_they_say_something_of_the_decision(
+    lasting: Served, asked: list[tuple[int, MarkKind, float | None]]
+) -> None:
+    def fits(number: int, kind: MarkKind, threshold: float | None) -> bool:
+        # The last one was not scored; scores are 0.5, 1.5 and so on.
+        called = 0.5 + number > (THRESHOLD if threshold is None else threshold)
+        return number < 8 and (kind in ("none", "confirmed") or called == (kind == "false_alarm"))
+
+    rows = [key_of(number) if number < 8 else LIDS["broken.png"].row_key for number in range(9)]
+    before = read_marks(lasting.run)
+    response = lasting.mark(
+        *({"row_key": rows[number], "mark": kind, "threshold": threshold} for number, kind, threshold in asked)
+    )
+    is_right = all(fits(*entry) for entry in asked) and len({number for number, _, _ in asked}) == len(asked)
+    assert response.status_code == (200 if is_right else 422), response.text
+    wanted = {key: mark.mark for key, mark in before.items()}
+    if is_right:
+        wanted |= {rows[number]: kind for number, kind, _ in asked}
+    assert {key: mark.mark for key, mark in read_marks(lasting.run).items()} == {
+        key: kind for key, kind in wanted.items() if kind != "none"
+    }
+
+
+def test_where_marks_cannot_be_written_the_reviewer_is_told(served: Served) -> None:
+    (served.run / "marks").write_bytes(b"a file where the folder should be")
+    document = problem(served.mark({"row_key": key_of(3), "mark": "false_alarm"}), "store-unavailable")
+    assert "let the endpoint write there" in document["detail"]
 
 
 def test_reviewers_at_two_gateways_see_each_other_and_lose_nothing(served: Served, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ const PAGE = 24;
 const FILTERS = ["run", "category", "decision", "mark", "min_score", "max_score", "order"];
 const WHAT_IF_PAUSE = 60;
 const RELOAD_PAUSE = 250;
+const READING_PAUSE = 2000;
 
 let runs = [];
 let mayReview = false;
@@ -220,13 +221,26 @@ async function setMark(row, mark, note = "") {
 
 // What the user does.
 
+// A large run may take longer to read than one request may last.
+async function patiently(action) {
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      if (error.status !== 504) throw error;
+      say("The run is large and is still being read…");
+      await new Promise((done) => setTimeout(done, READING_PAUSE));
+    }
+  }
+}
+
 async function show() {
   const run = currentRun();
   byId("found").hidden = byId("threshold-panel").hidden = true;
   if (!runs.length) return say("No runs are shown here. Start the endpoint with --runs RUN to look through one.");
   if (run.problem) return say(run.problem, true);
   say("Reading the run…");
-  await Promise.all([loadTiles(), askWhatIf()]);
+  await patiently(() => Promise.all([loadTiles(), askWhatIf()]));
   const when = run.created_at ? `, scored ${new Date(run.created_at).toLocaleString()}` : "";
   const category = currentCategory();
   return say(`Run ${run.run_id}${when}, bundle ${category.bundle_version}${category.errors ? `; ${count(category.errors, "image")} could not be scored` : ""}.`);
