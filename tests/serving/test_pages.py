@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.anomalous_backend import AnomalousBackend
 from support.browser import BROWSER, LAPTOP, NO_BROWSER, PHONE, POOR_CONTRAST, running_browser, watch
 from support.running_api import running_api
-from support.scoring_backend import AnomalousBackend
 from support.served_runs import Key, endpoint_with_runs, run_images, write_served_run
 from support.trees import png
 

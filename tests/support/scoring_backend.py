@@ -9,19 +9,11 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import ImageError
-from uniad_ray.serving.answers import (
-    ImageAnswer,
-    Lineage,
-    MapForm,
-    NearestNormalImage,
-    encode_map,
-    failed_image,
-)
+from uniad_ray.serving.answers import ImageAnswer, Lineage, MapForm, NearestNormalImage, failed_image
 from uniad_ray.serving.problems import ProblemError
 
 
@@ -85,28 +77,3 @@ class FakeBackend:
 
     async def status(self) -> list[dict[str, Any]]:
         return [{"category": "lids", "version": "1", "digest": "0" * 64, "load_seconds": 0.1, "experts": ["patch"]}]
-
-
-class AnomalousBackend(FakeBackend):
-    """Calls each image anomalous, with a map that is high in its middle, two experts, and one left out."""
-
-    async def score(self, category: str, name: str, data: bytes, *options: Any, **named: Any) -> dict[str, Any]:
-        answer = await super().score(category, name, data, *options, **named)
-        if answer["status"] == "error":
-            return answer
-        rows, columns = np.mgrid[0:16, 0:16]
-        peak = (8 * np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)).astype(np.float32)
-        anomaly_map = encode_map(peak, "png")
-        assert anomaly_map is not None
-        return answer | {
-            "decision": "anomalous",
-            "score": 5.25,
-            "threshold": 2.0,
-            "experts": [
-                {"expert": "patch", "raw": 0.5, "calibrated": 6.0},
-                {"expert": "text_memory", "raw": 0.1, "calibrated": -0.5},
-            ],
-            "left_out": [{"expert": "text_similarity", "reason": "no text within 2 seconds"}],
-            "reasons": ["1 of part-5 expected, 0 found", "patch: strongest in the middle"],
-            "map": anomaly_map.model_dump(mode="json"),
-        }
