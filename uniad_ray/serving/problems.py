@@ -26,7 +26,7 @@ _TITLES: Final[dict[str, tuple[int, str]]] = {
     "bundle-unusable": (503, "The bundle of the category cannot be used"),
     "overloaded": (503, "The endpoint has more to do than it can"),
     "not-ready": (503, "The endpoint cannot score yet"),
-    "deadline-exceeded": (504, "The verdict took too long"),
+    "deadline-exceeded": (504, "The answer took too long"),
 }
 TYPES: Final = frozenset(_TITLES)
 """The last parts of all problem types; the documented kinds of errors."""
