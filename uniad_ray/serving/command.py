@@ -9,16 +9,18 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, RunError
-from uniad_ray.pipelines.ray_session import ray_session, unwrap
+from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.serving.settings import ServeSettings
 
 _logger = logging.getLogger(__name__)
 APPLICATION = "uniad_ray"
+_CONNECT_SECONDS = 10.0
 
 
 class Served(StrictModel):
@@ -75,27 +77,61 @@ def serve_until_interrupted(
             f"{settings.bundles}: no published bundles; make one with `uniad-ray fit ARCHIVE --bundles ...`"
         )
     _check_port(host, port)
-    stopped = threading.Event()
     # Serve tells what `ready` says, and repeats in its access log what ours says.
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with ray_session(address):
+    with ray_session(address) as cluster, _signals() as signals:
         try:
             serve.start(http_options={"host": host, "port": port})
             serve.run(build_app(settings), name=APPLICATION, route_prefix="/")
-        except RuntimeError as error:
-            serve.shutdown()
-            raise unwrap(error) if unwrap(error) is not error else RunError(_reason(error)) from error
-        try:
+            _check_listening(host, port)
             url = f"http://{host}:{port}/"
             ready(Served(url=url, categories=categories, is_open=settings.keys is None))
             if open_page:
                 webbrowser.open(url)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stopped.set())
-            stopped.wait()
+            signals.wait()
+        except RuntimeError as error:
+            raise unwrap(error) if unwrap(error) is not error else RunError(_reason(error)) from error
         finally:
-            serve.shutdown()
+            _end(cluster)
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM: they end the wait, and interrupt what comes before it."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._is_waiting = False
+
+    def wait(self) -> None:
+        self._is_waiting = True
+        self._stopped.wait()
+
+    def receive(self, *_: object) -> None:
+        self._stopped.set()
+        if not self._is_waiting:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    """Takes the place of what Python and Ray do on a signal."""
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(cluster: Cluster) -> None:
+    """Lets the requests inside finish; where the cluster goes on, so does what others serve there."""
+    from ray import serve
+
+    serve.delete(APPLICATION)
+    if cluster.can_grow and not serve.status().applications:
+        serve.shutdown()
 
 
 def _is_loopback(host: str) -> bool:
@@ -113,6 +149,16 @@ def _check_port(host: str, port: int) -> None:
             pass
     except OSError as error:
         raise RunError(f"{host}:{port}: cannot listen there: {error}; choose another --port") from error
+
+
+def _check_listening(host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RunError(
+            f"{host}:{port}: nobody listens there: Serve runs on this cluster already, at another address; give its "
+            "--host and --port, or end it with `serve shutdown`"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
