@@ -13,7 +13,7 @@ import torch
 from torchvision.ops import nms
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.pretrained_networks import load_network, load_processor
+from uniad_ray.perception.pretrained_networks import load_network, load_processor, one_at_a_time
 from uniad_ray.perception.weights import ResolvedWeights
 
 
@@ -48,7 +48,7 @@ class GroundingDino:
             ConfigError: The network cannot read one of them, or so many.
         """
         self._network = network
-        self._processor = processor
+        self._prepare = one_at_a_time(processor)
         self._device = device
         # Lower case and full stops are what the network was trained with.
         self._prompt = "".join(f"{name.strip().lower()}. " for name in classes).strip()
@@ -73,7 +73,7 @@ class GroundingDino:
             box_overlap: Of boxes with more than this intersection over union, the surest is kept.
             most: The most objects.
         """
-        inputs = self._processor(images=image, text=self._prompt, return_tensors="pt").to(self._device)
+        inputs = self._prepare(images=image, text=self._prompt, return_tensors="pt").to(self._device)
         with torch.inference_mode():
             found = self._network(**inputs)
         by_token = found.logits[0].sigmoid().cpu()

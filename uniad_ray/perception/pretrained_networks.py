@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import torch
@@ -47,6 +48,18 @@ def load_network(class_name: str, weights: ResolvedWeights, device: torch.device
     if report["missing_keys"]:
         raise ValueError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
     return network.eval().requires_grad_(False).to(device)
+
+
+def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes threads wait for each other: tokenizers keep the limits of a call, and refuse a second one."""
+    alone = threading.Lock()
+
+    @functools.wraps(function, updated=())
+    def call(*arguments: Any, **options: Any) -> Any:
+        with alone:
+            return function(*arguments, **options)
+
+    return call
 
 
 def load_processor(class_name: str, weights: ResolvedWeights) -> Any:

@@ -24,6 +24,7 @@ from uniad_ray.perception.pretrained_networks import (
     load_processor,
     loading,
     no_progress_bar,
+    one_at_a_time,
 )
 from uniad_ray.perception.weights import ResolvedWeights
 
@@ -117,7 +118,7 @@ class SentenceEncoder(_PretrainedEncoder):
             vector = network.encode(text, normalize_embeddings=True, show_progress_bar=False)
             return np.asarray(vector, dtype=np.float32)
 
-        return lru_cache(maxsize=_CACHED_TEXTS)(encode)
+        return lru_cache(maxsize=_CACHED_TEXTS)(one_at_a_time(encode))
 
 
 class ClipTextEncoder(_PretrainedEncoder):
@@ -143,7 +144,7 @@ class ClipTextEncoder(_PretrainedEncoder):
                 vector = functional.normalize(network(**tokens).text_embeds[0], dim=0)
             return np.asarray(vector.cpu().numpy())
 
-        return lru_cache(maxsize=_CACHED_TEXTS)(encode)
+        return lru_cache(maxsize=_CACHED_TEXTS)(one_at_a_time(encode))
 
 
 def _number_of_positions(folder: Path) -> int:

@@ -23,9 +23,14 @@ def choose_device(device: str) -> str:
 
 
 def limit_threads(threads: int) -> None:
-    """Sets the threads of networks and neighbour search in this process, so that workers do not fight for cores."""
+    """Sets the threads of networks and neighbour search, so that workers do not fight for cores.
+
+    It holds for the thread that calls it, and for threads that start later.
+    """
     import faiss
     import torch
 
     torch.set_num_threads(threads)
+    # Only what a thread has once read stays its own; until then another thread's number becomes that of this one.
+    torch.get_num_threads()
     faiss.omp_set_num_threads(threads)

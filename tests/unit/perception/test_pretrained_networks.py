@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from support.tiny_networks import save_clip, save_sam
 
 from uniad_ray.errors import ConfigError, WeightsError
-from uniad_ray.perception.pretrained_networks import load_network, load_processor, loading
+from uniad_ray.perception.pretrained_networks import load_network, load_processor, loading, one_at_a_time
 from uniad_ray.perception.weights import ResolvedWeights
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
@@ -81,3 +83,17 @@ def test_what_fails_is_said_in_one_line_and_the_next_may_load(
     assert "\n" not in str(caught.value)
     with loading("sam", "Kind", "file:x"):
         pass
+
+
+def test_what_cannot_be_called_twice_at_a_time_is_not() -> None:
+    inside = threading.Lock()
+
+    def alone(number: int, *, factor: int) -> int:
+        assert inside.acquire(blocking=False)
+        threading.Event().wait(0.01)
+        inside.release()
+        return factor * number
+
+    together = one_at_a_time(alone)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: together(number, factor=2), range(8))) == list(range(0, 16, 2))
