@@ -59,6 +59,9 @@ def test_a_changed_file_is_refused_and_named(tmp_path: Path, fitted: FittedCateg
         store.load("part")
     with pytest.raises(BundleError, match="not what the manifest says"):
         store.publish("part", version)
+    path.write_bytes(bytes(data) + b"more")
+    with pytest.raises(BundleError, match="not what the manifest says"):
+        store.load("part")
     path.unlink()
     with pytest.raises(BundleError, match="missing"):
         store.load("part")
