@@ -103,7 +103,7 @@ async def bounded_body(request: Request, most: int) -> AsyncGenerator[bytes, Non
         ProblemError: `too-large`, or `invalid-request` where the body ends early.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
+    if declared.isdecimal() and int(declared[:20]) > most:
         raise ProblemError("too-large", f"the body has {declared} bytes; at most {most} are read")
     total = 0
     try:
