@@ -63,6 +63,11 @@ def s3_client() -> Any:
         return _client(os.getpid(), tuple(sorted(_settings())))
 
 
+def limit_attempts(attempts: int) -> None:
+    """Bounds how often this process tries a request, for those who cannot wait; `AWS_MAX_ATTEMPTS` holds where set."""
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", str(attempts))
+
+
 def endpoint() -> str:
     """The URL of the store that the client talks to."""
     return str(s3_client().meta.endpoint_url)

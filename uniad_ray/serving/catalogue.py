@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.pipelines.bundles import BundleVersion, list_bundles
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.serving.problems import ProblemError
+
+_logger = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -29,25 +32,21 @@ class Catalogue:
         self._clock = clock
         self._categories: list[str] | None = None
         self._looked_at = 0.0
-        self._lock = asyncio.Lock()
+        self._one_look = asyncio.Lock()
+        self._look_behind: asyncio.Task[list[str]] | None = None
 
     async def categories(self) -> list[str]:
-        """Categories with a published bundle, sorted.
+        """Categories with a published bundle, sorted; those of the last look, after which another may be taken.
 
         Raises:
             ProblemError: `store-unavailable`, where the store has never been read.
         """
-        async with self._lock:
-            if self._categories is None or self._clock() - self._looked_at >= self._refresh_seconds:
-                try:
-                    self._categories = await asyncio.to_thread(self._store.categories)
-                except (StoreError, BundleError) as error:
-                    if self._categories is None:
-                        raise ProblemError(
-                            "store-unavailable", "the store of bundles cannot be read now", retry_after=5
-                        ) from error
-                self._looked_at = self._clock()
-            return self._categories
+        if self._categories is None:
+            return await self._look()
+        if self._is_due() and (self._look_behind is None or self._look_behind.done()):
+            # Nobody waits for it: a store that is away takes long to say so.
+            self._look_behind = asyncio.create_task(self._look())
+        return self._categories
 
     async def require(self, category: str) -> None:
         """Refuses a category that has no published bundle.
@@ -55,7 +54,7 @@ class Catalogue:
         Raises:
             ProblemError: `unknown-category` or `store-unavailable`.
         """
-        if category not in await self.categories():
+        if category not in await self.categories() and category not in await self._look():
             raise ProblemError(
                 "unknown-category",
                 f"no category {category[:100]!r} is published; GET /v1/categories lists those that are",
@@ -71,3 +70,24 @@ class Catalogue:
             return (await asyncio.to_thread(list_bundles, self._root)).bundles
         except (StoreError, BundleError) as error:
             raise ProblemError("store-unavailable", "the bundles cannot be listed now", retry_after=5) from error
+
+    async def _look(self) -> list[str]:
+        """Reads the store, if that is due."""
+        async with self._one_look:
+            if self._categories is None or self._is_due():
+                try:
+                    found = await asyncio.to_thread(self._store.categories)
+                except (StoreError, BundleError) as error:
+                    if self._categories is None:
+                        raise ProblemError(
+                            "store-unavailable", "the store of bundles cannot be read now", retry_after=5
+                        ) from error
+                    _logger.warning("the categories stay as they were: %s", error)
+                    found = self._categories
+                # A folder that is not mounted looks like an empty one.
+                self._categories = found or self._categories or []
+                self._looked_at = self._clock()
+            return self._categories
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._looked_at >= self._refresh_seconds
