@@ -9,7 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.errors import StoreError, UserError
 from uniad_ray.pipelines.ray_session import unwrap
 from uniad_ray.serving.answers import MapForm
 from uniad_ray.serving.problems import ProblemError
@@ -74,10 +74,8 @@ class ReplicaBackend:
 
 
 def _problem(error: BaseException) -> ProblemError:
-    if isinstance(error, ProblemError):
-        return error
-    if isinstance(error, BundleError):
-        return ProblemError("bundle-unusable", str(error), retry_after=30)
     if isinstance(error, StoreError):
         return ProblemError("store-unavailable", "the store of bundles cannot be read now", retry_after=5)
+    if isinstance(error, UserError):
+        return ProblemError("bundle-unusable", str(error), retry_after=30)
     return ProblemError("internal-error", "the image could not be scored; the logs have the reason by request id")

@@ -11,15 +11,24 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, RunError
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.serving.settings import ServeSettings
+from uniad_ray.serving.settings import OF_REPLICAS, ServeSettings
 
 _logger = logging.getLogger(__name__)
 APPLICATION = "uniad_ray"
+OF_RAY: Final = {
+    **OF_REPLICAS,
+    # Ray's own is 15; somebody waits for these processes.
+    "RAY_worker_niceness": "0",
+    # Serve tells what `ready` says, and repeats in its access log what ours says.
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+"""Environment of a Ray that is started for an endpoint alone."""
 _CONNECT_SECONDS = 10.0
 
 
@@ -77,8 +86,8 @@ def serve_until_interrupted(
             f"{settings.bundles}: no published bundles; make one with `uniad-ray fit ARCHIVE --bundles ...`"
         )
     _check_port(host, port)
-    # Serve tells what `ready` says, and repeats in its access log what ours says.
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    for name, value in OF_RAY.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address) as cluster, _signals() as signals:
         try:

@@ -9,9 +9,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from uniad_ray.archive.s3_client import limit_attempts
 from uniad_ray.serving.api import Endpoint, create_api
 from uniad_ray.serving.backend import ReplicaBackend
-from uniad_ray.serving.settings import ServeSettings
+from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 
 _REQUESTS_INSIDE = 1000
 """Serve hands a gateway as many; what is too much the gateway says itself, as a problem document."""
@@ -27,6 +28,7 @@ class Gateway:
             settings: A ServeSettings as JSON types.
             scorer: The scoring deployment.
         """
+        limit_attempts(STORE_ATTEMPTS)
         self._endpoint = Endpoint(ServeSettings.model_validate(settings), ReplicaBackend(scorer))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -42,6 +44,6 @@ def gateway_application(settings: ServeSettings, scorer: Application) -> Applica
         num_replicas=settings.gateways,
         max_ongoing_requests=_REQUESTS_INSIDE,
         graceful_shutdown_timeout_s=settings.limits.seconds,
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": OF_REPLICAS}},
     )
     return deployment.bind(settings.model_dump(mode="json"), scorer)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from uniad_ray.pipelines.compute import choose_device, limit_threads
+from uniad_ray.archive.s3_client import limit_attempts
+from uniad_ray.pipelines.compute import choose_device
 from uniad_ray.pipelines.ray_session import usable_cpus
 from uniad_ray.serving.answers import MapForm
+from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
-from uniad_ray.serving.settings import ServeSettings
+from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 from uniad_ray.serving.text_engine import engine_application
 
 
@@ -28,23 +31,23 @@ class ScorerReplica:
             threads: Threads of the process on the CPU.
             engine: The deployment that writes texts, if there is one.
         """
-        limit_threads(threads)
+        limit_attempts(STORE_ATTEMPTS)
         self._settings = ServeSettings.model_validate(settings)
         batch = self._settings.batch
         self._scorer = ReplicaScorer(
             self._settings,
-            batched=serve.batch(max_batch_size=batch.images, batch_wait_timeout_s=batch.wait_seconds),
+            batched=partial(Batcher, most=batch.images, wait_seconds=batch.wait_seconds),
             device=choose_device(self._settings.replicas.device),
+            threads=threads,
             deployed=engine,
         )
-        loader = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
+        by_recency = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
 
         async def load(category: str) -> LoadedCategory:
             return await self._scorer.load(category)
 
-        self._loaded = loader(load)
-        for category in self._scorer.at_start():
-            await self._loaded(category)
+        self._keep = by_recency(load)
+        await self._scorer.start(self._loaded)
         self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
 
     async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
@@ -63,6 +66,12 @@ class ScorerReplica:
         """Reads the result of the last check of the reference images; Serve replaces a replica that fails it."""
         self._scorer.check_health()
 
+    async def _loaded(self, category: str) -> LoadedCategory:
+        # Serve makes room before it loads: a bundle that cannot be loaded would cost a good one its place.
+        loaded = await self._scorer.load(category)
+        await self._keep(category)
+        return loaded
+
 
 def scorer_application(settings: ServeSettings) -> Application:
     """The deployment of the scoring replicas, bound to its settings."""
@@ -72,7 +81,7 @@ def scorer_application(settings: ServeSettings) -> Application:
     deployment = serve.deployment(
         ScorerReplica,
         name="Scorer",
-        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0},
+        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0, "runtime_env": {"env_vars": OF_REPLICAS}},
         **settings.scorer_options(),
     )
     engine = engine_application(settings.engine) if settings.engine.kind == "deployment" else None

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from uniad_ray import __version__
 from uniad_ray.archive.images import decode_image
-from uniad_ray.errors import BundleError, ImageError, UniadRayError
+from uniad_ray.errors import BundleError, ImageError, StoreError, UniadRayError, UserError
+from uniad_ray.pipelines.compute import limit_threads
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.online_scorer import FirstVerdict
 from uniad_ray.serving.answers import LeftOutExpert, Lineage, MapForm, image_answer
@@ -62,6 +65,7 @@ class ReplicaScorer:
         *,
         batched: Callable[[Callable[[list[DecodedImage]], Awaitable[list[Outcome]]]], Batched],
         device: str,
+        threads: int = 1,
         deployed: DeploymentHandle | None = None,
     ) -> None:
         """Prepares the process; bundles are loaded by `load`.
@@ -70,6 +74,7 @@ class ReplicaScorer:
             settings: What the operator decided.
             batched: Makes a function of a list one that takes single items and gathers them.
             device: `cpu` or `cuda`.
+            threads: Threads that networks and neighbour search may take on the CPU.
             deployed: The deployment that writes texts, if there is one.
         """
         self.settings = settings
@@ -77,12 +82,18 @@ class ReplicaScorer:
         self._device = device
         self._batched = batched
         self._networks = threading.Lock()
-        self._scoring = ThreadPoolExecutor(1, "scoring")
+        self._parallel = threads if device == "cpu" else 1
+        self._parts = ThreadPoolExecutor(self._parallel, "part", limit_threads, (1,))
+        # Threads of a network wait for each other at each of its layers, and so for whoever brings the next image: one
+        # core is left to them.
+        self._scoring = ThreadPoolExecutor(1, "scoring", limit_threads, (max(1, threads - 1),))
         self._decoding = ThreadPoolExecutor(_DECODERS, "decoding")
-        self._loading = ThreadPoolExecutor(1, "loading")
+        self._loading = ThreadPoolExecutor(1, "loading", limit_threads, (threads,))
         self._texts = TextsWithinDeadline(settings.engine, computing=self._scoring)
         self._deployed = deployed
         self._held: WeakValueDictionary[str, LoadedCategory] = WeakValueDictionary()
+        self._one_load = asyncio.Lock()
+        self._failed: dict[str, tuple[float, UniadRayError]] = {}
         self._check_error: str | None = None
         self._checked_at = -_CHECKED_FOR_SECONDS
 
@@ -97,31 +108,55 @@ class ReplicaScorer:
             return replicas.loaded_at_start
         return tuple(self.categories()[: replicas.categories])
 
+    async def start(self, hold: Callable[[str], Awaitable[object]]) -> None:
+        """Loads the categories that are to be there at the start, as far as they can be used.
+
+        Args:
+            hold: Loads a category and keeps it.
+
+        Raises:
+            UserError: None of them can be used, or the store cannot be read.
+        """
+        failed: UserError | None = None
+        for category in self.at_start():
+            try:
+                await hold(category)
+            except StoreError:
+                raise
+            except UserError as error:
+                # A replica that is replaced after a bad bundle was published is still good for all others.
+                _logger.warning("category %s is not served: %s", category, error)
+                failed = error
+        if failed is not None and not self._held:
+            raise failed
+
     async def load(self, category: str) -> LoadedCategory:
-        """Loads and checks a category's bundle.
+        """Loads and checks a category's bundle, unless somebody holds it already.
+
+        A failure counts for `refresh_seconds`, so that requests for a damaged bundle do not keep others from loading.
 
         Raises:
             BundleError: There is none, or it cannot be used.
             StoreError: The store cannot be read.
         """
-        loop = asyncio.get_running_loop()
-        live = await loop.run_in_executor(
-            self._loading,
-            lambda: LiveCategory(
-                self._store,
-                category,
-                device=self._device,
-                lock=self._networks,
-                choose_captioner=lambda perceiver: choose_captioner(perceiver, self.settings.engine, self._deployed),
-            ),
-        )
-
-        async def score_together(images: list[DecodedImage]) -> list[Outcome]:
-            return await loop.run_in_executor(self._scoring, self._score_batch, images)
-
-        loaded = LoadedCategory(live, self._batched(score_together))
-        self._held[category] = loaded
-        return loaded
+        held = self._held.get(category)
+        if held is not None:
+            return held
+        async with self._one_load:
+            held = self._held.get(category)
+            if held is not None:
+                return held
+            failed_at, failure = self._failed.get(category, (0.0, None))
+            if failure is not None and time.monotonic() - failed_at < self.settings.refresh_seconds:
+                raise failure.with_traceback(None)
+            try:
+                loaded = await self._load(category)
+            except UniadRayError as error:
+                self._failed[category] = (time.monotonic(), error)
+                raise
+            self._failed.pop(category, None)
+            self._held[category] = loaded
+            return loaded
 
     async def score(
         self, category: LoadedCategory, name: str, data: bytes, form: MapForm, nearest: int
@@ -205,6 +240,24 @@ class ReplicaScorer:
         if self._check_error is not None:
             raise BundleError(self._check_error)
 
+    async def _load(self, category: str) -> LoadedCategory:
+        loop = asyncio.get_running_loop()
+        live = await loop.run_in_executor(
+            self._loading,
+            lambda: LiveCategory(
+                self._store,
+                category,
+                device=self._device,
+                lock=self._networks,
+                choose_captioner=lambda perceiver: choose_captioner(perceiver, self.settings.engine, self._deployed),
+            ),
+        )
+
+        async def score_together(images: list[DecodedImage]) -> list[Outcome]:
+            return await loop.run_in_executor(self._scoring, self._score_batch, images)
+
+        return LoadedCategory(live, self._batched(score_together))
+
     def _lives(self) -> list[LiveCategory]:
         return [held.live for _, held in sorted(self._held.items())]
 
@@ -223,13 +276,22 @@ class ReplicaScorer:
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
         """Scores images that came together; while a bundle changes they may be for the old one and the new one."""
-        import numpy as np
-
         outcomes: dict[int, Outcome] = {}
         for loaded in {id(image.loaded): image.loaded for image in images}.values():
             rows = [row for row, image in enumerate(images) if image.loaded is loaded]
             pixels = np.stack([images[row].pixels for row in rows])
             with self._networks:
-                found = loaded.scorer.begin([images[row].row_key for row in rows], pixels)
+                found = self._begin(loaded, [images[row].row_key for row in rows], pixels)
             outcomes.update(zip(rows, found, strict=True))
         return [outcomes[row] for row in range(len(images))]
+
+    def _begin(self, loaded: LoadedBundle, row_keys: list[str], pixels: np.ndarray) -> list[FirstVerdict]:
+        """Scores a batch: one image with several threads, several images in parts of a thread each."""
+        count = min(self._parallel, len(row_keys))
+        if count == 1:
+            return loaded.scorer.begin(row_keys, pixels)
+        parts = np.array_split(np.arange(len(row_keys)), count)
+        found = self._parts.map(
+            lambda part: loaded.scorer.begin([row_keys[row] for row in part], pixels[part[0] : part[-1] + 1]), parts
+        )
+        return [first for part in found for first in part]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
@@ -93,7 +93,7 @@ class _Work:
             ) from error
 
 
-def run_operations(settings: ServeSettings, identify: Callable[[Request], AccessKey]) -> APIRouter:
+def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaitable[AccessKey]]) -> APIRouter:
     """Routes to the runs.
 
     Args:

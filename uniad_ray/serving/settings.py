@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,18 @@ from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, StoreError
 from uniad_ray.perception.caption_server import CaptionServerConfig
+
+STORE_ATTEMPTS: Final = 3
+"""How often a replica or a gateway tries to reach a store: somebody waits for the answer."""
+
+OF_REPLICAS: Final = {
+    # Their code never blocks, and three event loops in three threads would wait for each other.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # An image goes with the call; by way of the object store, as all above 100 kB by default, it takes twice as long.
+    "RAY_max_direct_call_object_size": str(2 << 20),
+}
+"""Environment of the processes of an endpoint."""
 
 
 class BatchSettings(StrictModel):

@@ -1,0 +1,44 @@
+"""Bundles that must not come to score: damaged ones, and such as give other scores here than at their fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from uniad_ray.scoring.bundle import Bundle, BundleManifest
+from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.serving.live_category import LiveCategory
+
+
+def publish_other_scores(root: str | Path, category: str) -> BundleManifest:
+    """Publishes a version that is whole, but whose reference images had other scores at the fit."""
+
+    def altered(bundle: Bundle) -> dict[str, bytes]:
+        document = json.loads(bundle.files["reference.json"])
+        document["raw"] = {name: [value + 1 for value in values] for name, values in document["raw"].items()}
+        return {**bundle.files, "reference.json": json.dumps(document).encode()}
+
+    store = BundleStore(str(root))
+    bundle = store.load(category)
+    kept = bundle.manifest
+    manifest = store.write(category, kept.config, kept.calibration, kept.lineage, altered(bundle))
+    store.publish(category, manifest.version)
+    return manifest
+
+
+def unlike_the_fit(live: LiveCategory) -> None:
+    """Makes the reference images of a loaded bundle fail, as networks do that a library changed."""
+    current = live.current
+    scores = current.reference.scores
+    wrong = {name: tuple(value + 1 for value in values) for name, values in scores.raw.items()}
+    reference = replace(current.reference, scores=scores.model_copy(update={"raw": wrong}))
+    live._current = replace(current, reference=reference)
+
+
+def damage(root: str | Path, manifest: BundleManifest) -> None:
+    """Changes a byte of a stored bundle."""
+    place = BundleStore(str(root)).folder(manifest.category, manifest.version) / "experts/patch.safetensors"
+    data = bytearray(place.read_bytes())
+    data[-1] ^= 1
+    place.write_bytes(bytes(data))

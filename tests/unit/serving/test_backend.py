@@ -1,0 +1,86 @@
+"""What a gateway makes of the failures of replicas; the handle is a fake that raises what Ray and Serve raise."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from uniad_ray.errors import BundleError, StoreError, WeightsError
+from uniad_ray.serving.backend import ReplicaBackend
+from uniad_ray.serving.problems import ProblemError
+
+DIED, UNAVAILABLE = ActorDiedError(), ActorUnavailableError("away", None)
+NO_DEPLOYMENT = DeploymentUnavailableError(DeploymentID("Scorer"))
+BUSY = BackPressureError(num_queued_requests=9, max_queued_requests=8)
+
+
+class FakeHandle:
+    """A handle whose calls fail in turn, and then succeed."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls: list[tuple[Any, ...]] = []
+        self.category: str | None = None
+        self.score = self.check = self.status = self
+
+    def options(self, *, multiplexed_model_id: str) -> FakeHandle:
+        self.category = multiplexed_model_id
+        return self
+
+    async def remote(self, *arguments: Any) -> dict[str, Any]:
+        self.calls.append(arguments)
+        if self.failures:
+            raise self.failures.pop(0)
+        return {"image": "a"}
+
+
+def in_replica(error: Exception) -> Exception:
+    """An error as it comes out of a replica."""
+    return RayTaskError("score", "Traceback ...", error).as_instanceof_cause()  # type: ignore[no-any-return]
+
+
+def score(handle: FakeHandle) -> dict[str, Any]:
+    return asyncio.run(ReplicaBackend(handle).score("lids", "a", b"data", "png", 2))  # type: ignore[arg-type]
+
+
+def test_an_image_goes_to_the_replicas_that_have_its_category() -> None:
+    handle = FakeHandle()
+    assert score(handle) == {"image": "a"}
+    assert handle.category == "lids"
+    assert handle.calls == [("lids", "a", b"data", "png", 2)]
+
+
+@pytest.mark.parametrize("failure", [DIED, UNAVAILABLE, NO_DEPLOYMENT])
+def test_an_image_whose_replica_dies_is_given_to_another(failure: Exception) -> None:
+    handle = FakeHandle(failure, failure)
+    assert score(handle) == {"image": "a"}
+    assert len(handle.calls) == 3
+    with pytest.raises(ProblemError) as caught:
+        score(FakeHandle(*[failure] * 3))
+    assert caught.value.kind == "overloaded"
+    assert caught.value.retry_after == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "says"),
+    [
+        (BUSY, "overloaded", "all replicas are busy"),
+        (in_replica(BundleError("bundle lids: damaged")), "bundle-unusable", "bundle lids: damaged"),
+        (in_replica(StoreError("s3://secret: no such host")), "store-unavailable", "cannot be read now"),
+        (in_replica(WeightsError("network pyramid: not there")), "bundle-unusable", "network pyramid: not there"),
+        (in_replica(ZeroDivisionError("secret")), "internal-error", "could not be scored"),
+    ],
+)
+def test_other_failures_are_told_at_once(failure: Exception, kind: str, says: str) -> None:
+    handle = FakeHandle(failure)
+    with pytest.raises(ProblemError, match=says) as caught:
+        score(handle)
+    assert caught.value.kind == kind
+    assert "secret" not in caught.value.detail
+    assert len(handle.calls) == 1
+    assert (caught.value.retry_after is not None) == (caught.value.status == 503)
