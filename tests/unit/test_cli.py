@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from support.trees import png, write
 
 from uniad_ray.cli import cli, main
+from uniad_ray.serving.access import hash_key, read_keys
 
 
 def run(*arguments: str) -> int:
@@ -61,6 +63,8 @@ def test_the_verbs_are_those_promised() -> None:
         "compare",
         "bundles",
         "scenes",
+        "serve",
+        "serve-key",
     }
     assert promised <= set(cli.commands)
 
@@ -109,6 +113,48 @@ def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.Capture
     for option in ("--profile=paper", "--set=seed=1"):
         assert "leave --profile and --set out, or --bundles" in wrong("--bundles", str(tmp_path), option)
     assert "no manifest.json there" in wrong("--workers", "2", "--workers", "segments=1", "--device", "cpu")
+
+
+def test_what_keeps_an_endpoint_from_starting_is_said_before_ray_is_started(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bundles = str(tmp_path / "bundles")
+    write(tmp_path / "bundles/lids/current.json", b'{"category": "lids", "version": "1", "digest": "0"}')
+
+    def wrong(*options: str) -> str:
+        message = fails(capsys, "serve", *options).strip()
+        assert "\n" not in message
+        return message
+
+    assert "bundles: " in wrong()
+    assert "no published bundles; make one with `uniad-ray fit" in wrong("--bundles", str(tmp_path / "none"))
+    assert "batch.sise: unknown key; allowed: images, wait_seconds" in wrong(
+        "--bundles", bundles, "--set", "batch.sise=4"
+    )
+    assert "batch.images" in wrong("--bundles", bundles, "--set", "batch.images=0")
+    assert "make keys with `uniad-ray serve-key`" in wrong("--bundles", bundles, "--host", "0.0.0.0")  # noqa: S104
+    assert "none.yaml: cannot be read" in wrong("--bundles", bundles, "--keys", str(tmp_path / "none.yaml"))
+    assert "there is another run called 'night'" in wrong("--bundles", bundles, "--runs", "/a/night", "--runs=/b/night")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "choose another --port" in wrong("--bundles", bundles, "--port", port)
+    write(tmp_path / "bundles/lids/current.json", b"{")
+    assert "current.json" in wrong("--bundles", bundles)
+
+
+def test_keys_are_made_once_and_revoked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys.yaml")
+    options = ["--keys", keys, "--json"]
+    assert run("serve-key", "line", *options, "--category", "lids", "--right", "score", "--images-a-minute", "5") == 0
+    made = json.loads(capsys.readouterr().out)
+    (entry,) = read_keys(Path(keys))
+    assert entry.sha256 == hash_key(made["key"])
+    assert (entry.categories, entry.images_a_minute) == (("lids",), 5)
+    assert "has a key 'line' already" in fails(capsys, "serve-key", "line", *options)
+    assert run("serve-key", "line", *options, "--revoke") == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "line", "keys": keys}
+    assert "has no key 'line'" in fails(capsys, "serve-key", "line", *options, "--revoke")
+    assert "Missing option '--keys'" in fails(capsys, "serve-key", "line")
 
 
 def test_scenes_refuses_to_write_into_something(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
