@@ -1,0 +1,448 @@
+"""What does the endpoint add to the scorer behind it, and how many images a second are left?
+
+Fits a small category, unless `--bundles` names some, and measures side by side, several times in turn:
+
+- `plain`: the same scorer in a loop in one process: one image at a time, then as fast as it can in batches;
+- `empty`: a Serve application that reads the body and answers at once, and, as `hop`, asks a second deployment first;
+- `endpoint`: `uniad-ray serve`, asked by a process of clients, each with one connection that it keeps.
+
+What the endpoint adds is its median with one client, less those of `plain` and `empty`. Its throughput is that with the
+most clients. Also measured: the time from the start of the process until images can be scored, and what each further
+category takes of the replica's memory. `--soak` sends many requests instead, and follows the memory of all processes.
+Prints one JSON document.
+"""
+
+# No `from __future__ import annotations` here: FastAPI reads the types of the empty application from its signatures.
+import argparse
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import queue
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from uniad_ray.serving.command import OF_RAY
+
+CATEGORIES = 4
+WARM_UP = 24
+SETTLE_SECONDS = 3.0
+SOAK_CLIENTS = 4
+SOAK_PARTS = 20
+START_SECONDS = 300
+SCORER = "ServeReplica:uniad_ray:Scorer"
+
+
+def main() -> None:
+    """Runs the whole benchmark, or one measured child of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundles", metavar="ROOT", help="Bundles to serve; the first category is asked for.")
+    parser.add_argument("--source", metavar="FOLDER", help="Images to send; needed with --bundles.")
+    parser.add_argument("--images", type=int, default=240, help="Requests of each measurement.")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="Numbers of clients at a time.")
+    parser.add_argument("--repeats", type=int, default=3, help="Rounds.")
+    parser.add_argument("--soak", type=int, metavar="N", help=f"Send N requests with {SOAK_CLIENTS} clients instead.")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        kind, *arguments = options.child
+        {"plain": plain, "clients": clients, "empty": empty}[kind](*arguments)
+        return
+    with tempfile.TemporaryDirectory(prefix="uniad-ray-benchmark-") as folder:
+        bundles, source = options.bundles, options.source
+        if bundles is None:
+            bundles, source = prepare(Path(folder))
+        measured = soak(bundles, source, options.soak) if options.soak else measure(bundles, source, options)
+    print(json.dumps(measured, indent=1))
+
+
+def prepare(folder: Path) -> tuple[str, str]:
+    """Draws, ingests and fits a category, and gives its bundle to further ones."""
+    from uniad_ray.scoring.bundle_store import BundleStore
+
+    source, archive, bundles = folder / "source", folder / "archive", folder / "bundles"
+    counts = ("--train=60", "--test-good=40", "--logical=10", "--structural=10")
+    for arguments in (
+        ["scenes", str(source), *counts],
+        ["ingest", str(source), str(archive)],
+        ["fit", str(archive), "--bundles", str(bundles), "--set", "expert_set=patch"],
+    ):
+        note(f"uniad-ray {arguments[0]} ...")
+        command = [sys.executable, "-m", "uniad_ray.cli", *arguments]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    store = BundleStore(str(bundles))
+    (category,) = store.categories()
+    bundle = store.load(category)
+    for number in range(1, CATEGORIES):
+        manifest = bundle.manifest
+        copy = store.write(
+            f"{category}-{number}", manifest.config, manifest.calibration, manifest.lineage, bundle.files
+        )
+        store.publish(copy.category, copy.version)
+    return str(bundles), str(source / category / "test")
+
+
+def measure(bundles: str, source: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measures in turn, and compares."""
+    rounds = [measure_round(bundles, source, options) for _ in range(options.repeats)]
+    fewest, most = str(min(options.clients)), str(max(options.clients))
+
+    def added(measured: dict[str, Any], empty_kind: str) -> float:
+        alone = measured["plain"]["p50_ms"] + measured[empty_kind][fewest]["p50_ms"]
+        return float(measured["endpoint"][fewest]["p50_ms"] - alone)
+
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "images": options.images,
+        "plain": {
+            key: summary([entry["plain"][key] for entry in rounds]) for key in ("p50_ms", "batched_images_per_second")
+        },
+        **{
+            kind: {
+                count: {
+                    key: summary([entry[kind][count][key] for entry in rounds])
+                    for key in ("p50_ms", "p99_ms", "images_per_second")
+                }
+                for count in rounds[0][kind]
+            }
+            for kind in ("empty", "hop", "endpoint")
+        },
+        "errors": sum((Counter(entry["errors"]) for entry in rounds), Counter()),
+        "added_p50_ms": summary([added(entry, "empty") for entry in rounds]) | {"target_at_most": 10},
+        "added_p50_ms_to_hop": summary([added(entry, "hop") for entry in rounds]),
+        "throughput_ratio": summary(
+            [
+                entry["endpoint"][most]["images_per_second"] / entry["plain"]["batched_images_per_second"]
+                for entry in rounds
+            ]
+        )
+        | {"target_at_least": 0.85},
+        "cold_start_seconds": summary([entry["cold_start_seconds"] for entry in rounds]),
+        "replica_mib": rounds[-1]["replica_mib"],
+        "category_mib": summary(
+            [after - before for entry in rounds for before, after in itertools.pairwise(entry["replica_mib"].values())]
+        ),
+    }
+
+
+def measure_round(bundles: str, source: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One round of everything."""
+    errors: Counter[str] = Counter()
+
+    def ask(url: str) -> dict[str, Any]:
+        found = {}
+        for count in options.clients:
+            found[str(count)] = measured = run_clients(url, source, count, options.images)
+            errors.update(measured.pop("errors"))
+        return found
+
+    measured: dict[str, Any] = {"plain": child("plain", bundles, source, str(options.images))}
+    with serving([sys.executable, __file__, "--child", "empty"]) as (url, _, _):
+        measured["empty"], measured["hop"] = ask(f"{url}/direct"), ask(f"{url}/hop")
+    with endpoint(bundles) as (url, process, started):
+        categories = [entry["category"] for entry in get(f"{url}/v1/categories")["categories"]]
+        measured["cold_start_seconds"] = started
+        measured["endpoint"] = ask(f"{url}/v1/categories/{categories[0]}/score")
+        measured["replica_mib"] = memory_by_category(url, process, categories, source)
+    note(f"plain {measured['plain']}")
+    note(f"empty {measured['empty']}")
+    note(f"endpoint {measured['endpoint']}")
+    return {**measured, "errors": errors}
+
+
+def memory_by_category(
+    url: str, process: subprocess.Popen[bytes], categories: list[str], source: str
+) -> dict[str, float]:
+    """Memory of the scoring replica after each category that it loads, MiB."""
+
+    def of_replica() -> float:
+        return sum(mib for name, mib in memory(process.pid).items() if SCORER in name)
+
+    found = {categories[0]: of_replica()}
+    for category in categories[1:]:
+        run_clients(f"{url}/v1/categories/{category}/score", source, 1, WARM_UP)
+        found[category] = of_replica()
+    return found
+
+
+def soak(bundles: str, source: str, requests: int) -> dict[str, Any]:
+    """Sends many requests and follows the memory of all processes."""
+    errors: Counter[str] = Counter()
+    followed: list[dict[str, float]] = []
+    started = time.perf_counter()
+    with endpoint(bundles) as (url, process, _):
+        category = get(f"{url}/v1/categories")["categories"][0]["category"]
+        part = max(SOAK_CLIENTS, requests // SOAK_PARTS)
+        for number in range(SOAK_PARTS):
+            measured = run_clients(f"{url}/v1/categories/{category}/score", source, SOAK_CLIENTS, part)
+            errors.update(measured["errors"])
+            followed.append(memory(process.pid))
+            note(f"{(number + 1) * part} requests: {round(sum(followed[-1].values()))} MiB, errors {dict(errors)}")
+    names = sorted(set(followed[0]) & set(followed[-1]))
+    return {
+        "requests": part * SOAK_PARTS,
+        "seconds": time.perf_counter() - started,
+        "errors": errors,
+        "processes": {
+            name: {
+                "first_mib": followed[0][name],
+                "last_mib": followed[-1][name],
+                "growth": followed[-1][name] / followed[0][name] - 1,
+                # Without the first quarter, in which caches fill.
+                "mib_per_1000_requests": slope([entry[name] for entry in followed[SOAK_PARTS // 4 :] if name in entry])
+                / part
+                * 1000,
+                "all_mib": [entry.get(name) for entry in followed],
+            }
+            for name in names
+        },
+    }
+
+
+def plain(bundles: str, source: str, requests: str) -> None:
+    """The scorer alone, on all cores."""
+    from uniad_ray.pipelines.compute import limit_threads
+    from uniad_ray.scoring.bundle_store import BundleStore
+
+    limit_threads(len(os.sched_getaffinity(0)))
+    store = BundleStore(bundles)
+    scorer = store.load(store.categories()[0]).scorer()
+    images = read_images(source)
+    encoded = [images[number % len(images)] for number in range(int(requests))]
+    for image in encoded[:WARM_UP]:
+        scorer.score_encoded(["0"], [image])
+    seconds = []
+    for image in encoded:
+        started = time.perf_counter()
+        scorer.score_encoded(["0"], [image])
+        seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    step = scorer.config.batch_size
+    for start in range(0, len(encoded), step):
+        batch = encoded[start : start + step]
+        scorer.score_encoded(["0"] * len(batch), batch)
+    batched = len(encoded) / (time.perf_counter() - started)
+    print(json.dumps({"p50_ms": 1000 * statistics.median(seconds), "batched_images_per_second": batched}))
+
+
+def empty(port: str) -> None:
+    """Serves an application that does nothing, until it is ended."""
+    import ray
+    from ray import serve
+    from ray.serve.handle import DeploymentHandle
+
+    api = FastAPI()
+
+    @serve.deployment(max_ongoing_requests=100)
+    class Behind:
+        async def size(self, data: bytes) -> int:
+            return len(data)
+
+    @serve.deployment(max_ongoing_requests=1000)
+    @serve.ingress(api)
+    class Empty:
+        def __init__(self, behind: DeploymentHandle) -> None:
+            self._behind = behind
+
+        @api.get("/readyz")
+        async def readyz(self) -> Response:
+            return Response()
+
+        @api.post("/direct")
+        async def direct(self, request: Request) -> Response:
+            return Response(str(len(await request.body())))
+
+        @api.post("/hop")
+        async def hop(self, request: Request) -> Response:
+            return Response(str(await self._behind.size.remote(await request.body())))
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
+    serve.run(Empty.bind(Behind.bind()), name="empty")  # type: ignore[attr-defined]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        threading.Event().wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def clients(url: str, source: str, count: str, requests: str) -> None:
+    """Sends requests from threads, each with one connection."""
+    images = read_images(source)
+    work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    done: list[tuple[float, float]] = []
+    errors: Counter[str] = Counter()
+    host, _, path = url.removeprefix("http://").partition("/")
+
+    def run() -> None:
+        connection = http.client.HTTPConnection(host, timeout=120)
+        while True:
+            try:
+                image = work.get_nowait()
+            except queue.Empty:
+                return
+            started = time.perf_counter()
+            try:
+                connection.request("POST", f"/{path}", image, {"Content-Type": "image/png"})
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                errors[type(error).__name__] += 1
+                connection.close()
+                continue
+            done.append((started, time.perf_counter()))
+            if answer.status != 200:
+                errors[f"{answer.status} {body[:200].decode(errors='replace')}"] += 1
+
+    def send(total: int) -> float:
+        for number in range(total):
+            work.put(images[number % len(images)])
+        threads = [threading.Thread(target=run) for _ in range(int(count))]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - started
+
+    started = time.perf_counter()
+    while time.perf_counter() - started < SETTLE_SECONDS:
+        send(WARM_UP)
+    done.clear()
+    seconds = send(int(requests))
+    latencies = sorted(1000 * (ended - started) for started, ended in done)
+    print(
+        json.dumps(
+            {
+                "p50_ms": statistics.median(latencies),
+                "p99_ms": latencies[int(0.99 * (len(latencies) - 1))],
+                "images_per_second": len(done) / seconds,
+                "errors": errors,
+            }
+        )
+    )
+
+
+@contextlib.contextmanager
+def endpoint(bundles: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+    """`uniad-ray serve` with one category loaded at its start."""
+    from uniad_ray.scoring.bundle_store import BundleStore
+
+    first = BundleStore(bundles).categories()[0]
+    options = ["--bundles", bundles, "--set", f"replicas.loaded_at_start=[{first}]", "--port"]
+    with serving([sys.executable, "-m", "uniad_ray.cli", "serve", *options]) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def serving(command: list[str]) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+    """Starts a server; gives its address, its process and the seconds until it was ready."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, env=environment())  # noqa: S603
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
+                raise RuntimeError(f"{command}: not ready")
+            with contextlib.suppress(OSError, urllib.error.HTTPError):
+                urllib.request.urlopen(f"{url}/readyz", timeout=60).close()  # noqa: S310
+                break
+            time.sleep(0.1)
+        yield url, process, time.perf_counter() - started
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def run_clients(url: str, source: str, count: int, requests: int) -> dict[str, Any]:
+    """Clients in a process of their own."""
+    return child("clients", url, source, str(count), str(requests))
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """Measures in a process of its own."""
+    command = [sys.executable, __file__, "--child", *arguments]
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())  # noqa: S603
+    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return result
+
+
+def environment() -> dict[str, str]:
+    """Of all children: that of `uniad-ray serve`, so that threads and processes of all wait and hurry alike."""
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "RAY_SERVE_LOG_TO_STDERR": "0", **OF_RAY}
+
+
+def memory(driver: int) -> dict[str, float]:
+    """Resident memory of all processes below one, MiB, by title."""
+    parents, titles, sizes = {}, {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines() if ":" in line)
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
+        except OSError:
+            continue
+        pid = int(entry.name)
+        parents[pid] = int(status["PPid"])
+        titles[pid] = Path(words[0]).name if words else status["Name"].strip()
+        sizes[pid] = int(status.get("VmRSS", "0 kB").split()[0]) / 1024
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    found: dict[str, float] = {}
+    for pid in sorted(pid for pid in titles if is_below(pid)):
+        name = titles[pid] if titles[pid] not in found else f"{titles[pid]} {pid}"
+        found[name] = sizes[pid]
+    return found
+
+
+def read_images(source: str) -> list[bytes]:
+    """All PNG files below a folder."""
+    return [path.read_bytes() for path in sorted(Path(source).rglob("*.png"))]
+
+
+def get(url: str) -> Any:
+    """A JSON document."""
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def slope(values: list[float]) -> float:
+    """Growth from one value to the next, by least squares."""
+    return statistics.linear_regression(range(len(values)), values).slope
+
+
+def summary(every: list[float]) -> dict[str, Any]:
+    """A figure round by round, and its median."""
+    return {"median": statistics.median(every), "all": every}
+
+
+def note(text: str) -> None:
+    """Says on stderr what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
