@@ -189,7 +189,7 @@ def soak(bundles: str, source: str, requests: int) -> dict[str, Any]:
         category = get(f"{url}/v1/categories")["categories"][0]["category"]
         part = max(SOAK_CLIENTS, requests // SOAK_PARTS)
         for number in range(SOAK_PARTS):
-            measured = run_clients(f"{url}/v1/categories/{category}/score", source, SOAK_CLIENTS, part)
+            measured = run_clients(f"{url}/v1/categories/{category}/score", source, SOAK_CLIENTS, part, 0.0)
             errors.update(measured["errors"])
             followed.append(memory(process.pid))
             note(f"{(number + 1) * part} requests: {round(sum(followed[-1].values()))} MiB, errors {dict(errors)}")
@@ -282,7 +282,7 @@ def empty(port: str) -> None:
         ray.shutdown()
 
 
-def clients(url: str, source: str, count: str, requests: str) -> None:
+def clients(url: str, source: str, count: str, requests: str, settle_seconds: str) -> None:
     """Sends requests from threads, each with one connection."""
     images = read_images(source)
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -322,7 +322,7 @@ def clients(url: str, source: str, count: str, requests: str) -> None:
         return time.perf_counter() - started
 
     started = time.perf_counter()
-    while time.perf_counter() - started < SETTLE_SECONDS:
+    while time.perf_counter() - started < float(settle_seconds):
         send(WARM_UP)
     done.clear()
     seconds = send(int(requests))
@@ -372,9 +372,11 @@ def serving(command: list[str]) -> Iterator[tuple[str, subprocess.Popen[bytes], 
         process.wait(60)
 
 
-def run_clients(url: str, source: str, count: int, requests: int) -> dict[str, Any]:
-    """Clients in a process of their own."""
-    return child("clients", url, source, str(count), str(requests))
+def run_clients(
+    url: str, source: str, count: int, requests: int, settle_seconds: float = SETTLE_SECONDS
+) -> dict[str, Any]:
+    """Clients in a process of their own, which send for a while before they measure."""
+    return child("clients", url, source, str(count), str(requests), str(settle_seconds))
 
 
 def child(*arguments: str) -> dict[str, Any]:
@@ -403,7 +405,7 @@ def memory(driver: int) -> dict[str, float]:
             continue
         pid = int(entry.name)
         parents[pid] = int(status["PPid"])
-        titles[pid] = Path(words[0]).name if words else status["Name"].strip()
+        titles[pid] = title_of(words) or status["Name"].strip()
         sizes[pid] = int(status.get("VmRSS", "0 kB").split()[0]) / 1024
 
     def is_below(pid: int) -> bool:
@@ -416,6 +418,12 @@ def memory(driver: int) -> dict[str, float]:
         name = titles[pid] if titles[pid] not in found else f"{titles[pid]} {pid}"
         found[name] = sizes[pid]
     return found
+
+
+def title_of(words: list[str]) -> str:
+    """What a process is, in a word: a script or module for Python; actors of Ray say what they are about to do."""
+    names = [word for word in words if word.startswith("ray::") or word.endswith(".py") or word in ("serve", "agent")]
+    return Path((names or words or [""])[0].partition("(")[0]).name.partition(".")[0]
 
 
 def read_images(source: str) -> list[bytes]:
