@@ -8,8 +8,7 @@ Fits a small category, unless `--bundles` names some, and measures side by side,
 
 What the endpoint adds is its median with one client, less those of `plain` and `empty`. Its throughput is that with the
 most clients. Also measured: the time from the start of the process until images can be scored, and what each further
-category takes of the replica's memory. `--soak` sends many requests instead, and follows the memory of all processes.
-Prints one JSON document.
+category takes of the replica's memory. Prints one JSON document with the ratios of each round and their medians.
 """
 
 # No `from __future__ import annotations` here: FastAPI reads the types of the empty application from its signatures.
@@ -42,8 +41,6 @@ from uniad_ray.serving.command import OF_RAY
 CATEGORIES = 4
 WARM_UP = 24
 SETTLE_SECONDS = 3.0
-SOAK_CLIENTS = 4
-SOAK_PARTS = 20
 START_SECONDS = 300
 SCORER = "ServeReplica:uniad_ray:Scorer"
 
@@ -56,7 +53,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=240, help="Requests of each measurement.")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="Numbers of clients at a time.")
     parser.add_argument("--repeats", type=int, default=3, help="Rounds.")
-    parser.add_argument("--soak", type=int, metavar="N", help=f"Send N requests with {SOAK_CLIENTS} clients instead.")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -67,7 +63,7 @@ def main() -> None:
         bundles, source = options.bundles, options.source
         if bundles is None:
             bundles, source = prepare(Path(folder))
-        measured = soak(bundles, source, options.soak) if options.soak else measure(bundles, source, options)
+        measured = measure(bundles, source, options)
     print(json.dumps(measured, indent=1))
 
 
@@ -178,40 +174,6 @@ def memory_by_category(
         run_clients(f"{url}/v1/categories/{category}/score", source, 1, WARM_UP)
         found[category] = of_replica()
     return found
-
-
-def soak(bundles: str, source: str, requests: int) -> dict[str, Any]:
-    """Sends many requests and follows the memory of all processes."""
-    errors: Counter[str] = Counter()
-    followed: list[dict[str, float]] = []
-    started = time.perf_counter()
-    with endpoint(bundles) as (url, process, _):
-        category = get(f"{url}/v1/categories")["categories"][0]["category"]
-        part = max(SOAK_CLIENTS, requests // SOAK_PARTS)
-        for number in range(SOAK_PARTS):
-            measured = run_clients(f"{url}/v1/categories/{category}/score", source, SOAK_CLIENTS, part, 0.0)
-            errors.update(measured["errors"])
-            followed.append(memory(process.pid))
-            note(f"{(number + 1) * part} requests: {round(sum(followed[-1].values()))} MiB, errors {dict(errors)}")
-    names = sorted(set(followed[0]) & set(followed[-1]))
-    return {
-        "requests": part * SOAK_PARTS,
-        "seconds": time.perf_counter() - started,
-        "errors": errors,
-        "processes": {
-            name: {
-                "first_mib": followed[0][name],
-                "last_mib": followed[-1][name],
-                "growth": followed[-1][name] / followed[0][name] - 1,
-                # Without the first quarter, in which caches fill.
-                "mib_per_1000_requests": slope([entry[name] for entry in followed[SOAK_PARTS // 4 :] if name in entry])
-                / part
-                * 1000,
-                "all_mib": [entry.get(name) for entry in followed],
-            }
-            for name in names
-        },
-    }
 
 
 def plain(bundles: str, source: str, requests: str) -> None:
@@ -435,11 +397,6 @@ def get(url: str) -> Any:
     """A JSON document."""
     with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
         return json.load(answer)
-
-
-def slope(values: list[float]) -> float:
-    """Growth from one value to the next, by least squares."""
-    return statistics.linear_regression(range(len(values)), values).slope
 
 
 def summary(every: list[float]) -> dict[str, Any]:

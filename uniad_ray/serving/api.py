@@ -1,6 +1,8 @@
 """The HTTP interface, as an application that knows nothing of Ray."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
@@ -61,6 +63,7 @@ class Endpoint:
         self.limiter = RateLimiter()
         self.catalogue = Catalogue(settings.bundles, refresh_seconds=settings.refresh_seconds)
         self._inside = 0
+        self._bytes_inside = 0
 
     async def identify(self, request: Request) -> AccessKey:
         """Finds the key of a request; a coroutine, since FastAPI gives everything else a thread."""
@@ -76,6 +79,26 @@ class Endpoint:
         """
         key.require("score", category)
         await self.catalogue.require(category)
+        with self._room_for(request):
+            return await self._score_request(request, key, category, form, nearest)
+
+    @contextmanager
+    def _room_for(self, request: Request) -> Iterator[None]:
+        """Counts the bytes of a body before any of it is read."""
+        declared = request.headers.get("content-length", "")
+        most = self.settings.limits.request_bytes
+        wanted = min(int(declared[:20]), most) if declared.isdecimal() else most
+        if self._bytes_inside and self._bytes_inside + wanted > self.settings.limits.bytes_inside:
+            raise ProblemError("overloaded", "too many bodies are being read already; try again", retry_after=1)
+        self._bytes_inside += wanted
+        try:
+            yield
+        finally:
+            self._bytes_inside -= wanted
+
+    async def _score_request(
+        self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int
+    ) -> ScoreAnswer:
         try:
             async with asyncio.timeout(self.settings.limits.seconds):
                 try:

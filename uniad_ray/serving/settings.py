@@ -47,6 +47,8 @@ class RequestLimits(StrictModel):
         image_bytes: Size of one encoded image.
         image_pixels: Width times height of one image.
         images: Images of one request.
+        bytes_inside: Size of all bodies that a gateway holds at a time; further requests are told that it is
+            overloaded.
         seconds: From the first byte to the answer.
     """
 
@@ -54,6 +56,7 @@ class RequestLimits(StrictModel):
     image_bytes: int = Field(default=32 << 20, ge=1 << 10, le=1 << 28)
     image_pixels: int = Field(default=50_000_000, ge=1, le=178_956_970)
     images: int = Field(default=32, ge=1, le=1024)
+    bytes_inside: int = Field(default=1 << 30, ge=1 << 10, le=1 << 36)
     seconds: float = Field(default=30.0, gt=0, le=600)
 
     @property

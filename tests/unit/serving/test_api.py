@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,25 @@ def test_a_verdict_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     served.backend.seconds = 5
     image = {"content": png(), "headers": {"content-type": "image/png"}}
     problem(served.client.post(SCORE, **image), "deadline-exceeded")
+
+
+def test_bodies_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    served = serve(tmp_path, limits={"bytes_inside": 1024, "seconds": 20})
+    served.backend.seconds = 1.0
+    small = {"content": png(), "headers": {"content-type": "image/png"}}
+    assert len(png()) < 512
+    large = {"content": b"x" * 1000, "headers": {"content-type": "image/png"}}
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(served.client.post, SCORE, **small)
+        while not served.backend.asked:
+            time.sleep(0.01)
+        refused = served.client.post(SCORE, **large)
+        second = served.client.post(SCORE, **small)
+        assert first.result().status_code == second.status_code == 200
+    problem(refused, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    # One alone is read whatever its size, which has a limit of its own.
+    problem(served.client.post(SCORE, **large), "unusable-image")
 
 
 def test_readiness_tells_what_the_check_of_the_reference_images_found(served: Served) -> None:
