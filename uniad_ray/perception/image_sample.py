@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Generic, TypeVar
 
-from uniad_ray.perception.candidate_sample import sampling_priorities
+from uniad_ray.perception.sampling_priorities import sampling_priorities
 
 T = TypeVar("T")
 

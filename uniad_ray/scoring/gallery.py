@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from safetensors.numpy import save as save_safetensors
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.candidate_sample import sampling_priorities
+from uniad_ray.perception.image_sample import ImageSample
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +48,8 @@ class NearestNormal:
 
 
 class _Member(NamedTuple):
-    """One image of the sample; sorts so that the one that leaves first comes first."""
+    """One image of the sample."""
 
-    negative_priority: int
-    row_key: str
     thumbnail: bytes
     descriptors: Mapping[str, np.ndarray]
 
@@ -70,18 +67,12 @@ class GallerySample:
         """
         self._source_uris = source_uris
         self._fields = frozenset(fields)
-        self._capacity = capacity
-        self._members: list[_Member] = []
-        self._known: set[str] = set()
+        self._sample: ImageSample[_Member] = ImageSample(capacity, _SEED)
 
     def add(self, perception: Perception) -> None:
         """Offers a batch; an image that comes twice counts once."""
         for row, key in enumerate(perception.row_keys):
-            if key in self._known or key not in self._source_uris:
-                continue
-            priority = int(sampling_priorities(key, 1, _SEED)[0])
-            is_full = len(self._members) == self._capacity
-            if is_full and -self._members[0].negative_priority <= priority:
+            if key not in self._source_uris or not self._sample.wants(key):
                 continue
             descriptors = {
                 name: describe(perception, name, row)
@@ -89,13 +80,7 @@ class GallerySample:
                 if name in self._fields and values.is_floating_point()
             }
             descriptors[PIXELS] = describe(perception, PIXELS, row)
-            member = _Member(-priority, key, _thumbnail(perception.images[row]), descriptors)
-            self._known.add(key)
-            left = heapq.heappushpop(self._members, member) if is_full else None
-            if left is None:
-                heapq.heappush(self._members, member)
-            else:
-                self._known.discard(left.row_key)
+            self._sample.add(key, _Member(_thumbnail(perception.images[row]), descriptors))
 
     def files(self, fields: Collection[str]) -> dict[str, bytes]:
         """The gallery as files of a bundle; none where there are no images.
@@ -104,20 +89,20 @@ class GallerySample:
             fields: Fields that are perceived when an image is scored; compared is the one with the most channels, or
                 where none was collected the pixels.
         """
-        members = sorted(self._members, key=lambda member: member.row_key)
+        members = self._sample.items()
         if not members:
             return {}
-        compared = members[0].descriptors
+        compared = next(iter(members.values())).descriptors
         chosen = max((name for name in compared if name in fields), key=lambda n: (len(compared[n]), n), default=PIXELS)
         schema = dataset_schema("gallery_image")
         table = schema.table(
             {
-                "row_key": [member.row_key for member in members],
-                "source_uri": [self._source_uris[member.row_key] for member in members],
-                "thumbnail": [member.thumbnail for member in members],
+                "row_key": list(members),
+                "source_uri": [self._source_uris[key] for key in members],
+                "thumbnail": [member.thumbnail for member in members.values()],
             }
         )
-        descriptors = np.stack([member.descriptors[chosen] for member in members]).astype(np.float16)
+        descriptors = np.stack([member.descriptors[chosen] for member in members.values()]).astype(np.float16)
         return {TABLE_NAME: encode_table(schema, table), DESCRIPTORS_NAME: save_safetensors({chosen: descriptors})}
 
 

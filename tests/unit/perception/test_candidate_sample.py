@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniad_ray.perception.candidate_sample import CandidateSample, sampling_priorities
+from uniad_ray.perception.candidate_sample import CandidateSample
+from uniad_ray.perception.sampling_priorities import sampling_priorities
 
 
 def image(key: str, patches: int = 300) -> torch.Tensor:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniad_ray.perception.candidate_sample import sampling_priorities
 from uniad_ray.perception.image_sample import ImageSample
+from uniad_ray.perception.sampling_priorities import sampling_priorities
 
 KEYS = [f"image-{number}" for number in range(30)]
 
