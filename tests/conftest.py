@@ -69,6 +69,8 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        # A proxy of Serve that is slow to start beside other tests is not started again.
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield

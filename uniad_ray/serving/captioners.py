@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import numpy as np
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -22,39 +23,56 @@ from uniad_ray.serving.settings import EngineSettings
 class DeployedCaptioner:
     """Asks the replicas with vLLM that belong to this application."""
 
-    def __init__(self, name: str, config: CaptionEngineConfig, handle: DeploymentHandle, timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: CaptionEngineConfig,
+        handle: DeploymentHandle,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float,
+    ) -> None:
         """Prepares; nothing is asked yet.
 
         Args:
             name: The perceiver, for messages.
             config: The model of the bundle.
             handle: The deployment.
+            loop: Where the handle may be called.
             timeout: Seconds to wait for an answer.
         """
         self._name = name
         self._config = config.model_dump(mode="json")
         self._handle = handle
+        self._loop = loop
         self._timeout = timeout
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
-        """Asks for all images at once; see `Captioner`. Not to be called in an event loop.
+        """Asks for all images at once; see `Captioner`. To be called by other threads than that of the loop.
 
         Raises:
             CaptionError: No replica answers in time, or the model gives no text.
         """
-        responses = [self._handle.caption.remote(self._config, image, prompt) for image in images]
+        asked = asyncio.run_coroutine_threadsafe(self._ask(images, prompt), self._loop)
         try:
-            return [str(response.result(timeout_s=self._timeout)) for response in responses]
-        except (TimeoutError, FutureTimeoutError, GetTimeoutError, RayServeException, RayError) as error:
+            return asked.result(self._timeout)
+        except (TimeoutError, FutureTimeoutError, RayServeException, RayError) as error:
+            asked.cancel()
             raise CaptionError(f"{self._name}: the deployed model does not answer: {type(error).__name__}") from error
 
     def lineage(self) -> dict[str, Any]:
         """The model."""
         return dict(self._config)
 
+    async def _ask(self, images: np.ndarray, prompt: str) -> list[str]:
+        calls = [self._handle.caption.remote(self._config, image, prompt) for image in images]
+        return [str(text) for text in await asyncio.gather(*calls)]
+
 
 def choose_captioner(
-    perceiver: AskingPerceiver, engine: EngineSettings, deployed: DeploymentHandle | None
+    perceiver: AskingPerceiver,
+    engine: EngineSettings,
+    deployed: DeploymentHandle | None,
+    loop: asyncio.AbstractEventLoop,
 ) -> Captioner | str:
     """What a perceiver asks here, or why there is nothing to ask.
 
@@ -62,6 +80,7 @@ def choose_captioner(
         perceiver: Of a bundle.
         engine: What the operator decided.
         deployed: The deployment with vLLM, if there is one.
+        loop: Where it may be called.
     """
     fitted = perceiver.config.captioner
     if engine.kind == "none":
@@ -71,7 +90,7 @@ def choose_captioner(
             return f"the bundle's texts are of kind {fitted.kind}, which is no model that can be deployed"
         if deployed is None:
             return "no engine is deployed"
-        return DeployedCaptioner(perceiver.name, fitted, deployed, engine.deadline_seconds)
+        return DeployedCaptioner(perceiver.name, fitted, deployed, loop, engine.deadline_seconds)
     model = engine.model or getattr(fitted, "model", None)
     url = engine.url or getattr(fitted, "url", None)
     if url is None or model is None:

@@ -25,6 +25,8 @@ OF_RAY: Final = {
     **OF_REPLICAS,
     # Ray's own is 15; somebody waits for these processes.
     "RAY_worker_niceness": "0",
+    # Ray's own is 5 seconds, after which a proxy that is slow to start on a busy machine is started again, and again.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Serve tells what `ready` says, and repeats in its access log what ours says.
     "RAY_SERVE_LOG_TO_STDERR": "0",
 }

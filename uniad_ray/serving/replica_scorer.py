@@ -249,7 +249,9 @@ class ReplicaScorer:
                 category,
                 device=self._device,
                 lock=self._networks,
-                choose_captioner=lambda perceiver: choose_captioner(perceiver, self.settings.engine, self._deployed),
+                choose_captioner=lambda perceiver: choose_captioner(
+                    perceiver, self.settings.engine, self._deployed, loop
+                ),
             ),
         )
 

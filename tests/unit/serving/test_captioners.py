@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ ENGINE = CaptionEngineConfig.model_validate({"kind": "vllm", "weights": {"uri": 
 
 def choose(fitted: Any, deployed: Any = None, **engine: Any) -> Any:
     perceiver = SimpleNamespace(name="caption", config=SimpleNamespace(captioner=fitted))
-    return choose_captioner(perceiver, EngineSettings.model_validate(engine), deployed)  # type: ignore[arg-type]
+    return choose_captioner(perceiver, EngineSettings.model_validate(engine), deployed, asyncio.new_event_loop())  # type: ignore[arg-type]
 
 
 def test_the_server_of_the_fit_is_asked_once_and_within_the_deadline() -> None:

@@ -1,0 +1,29 @@
+"""A replica that asks for captions as the scoring replicas do: from threads beside its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from ray.serve.handle import DeploymentHandle
+
+from uniad_ray.errors import CaptionError
+from uniad_ray.perception.caption_engine import CaptionEngineConfig
+from uniad_ray.serving.captioners import DeployedCaptioner
+
+
+class AskingReplica:
+    """Bound to the deployment that it asks."""
+
+    def __init__(self, engine: DeploymentHandle) -> None:
+        self._engine = engine
+
+    async def ask(self, config: dict[str, Any], images: np.ndarray, prompt: str, timeout: float) -> list[str] | str:
+        """The captions, or the message of the error."""
+        chosen = CaptionEngineConfig.model_validate(config)
+        captioner = DeployedCaptioner("caption", chosen, self._engine, asyncio.get_running_loop(), timeout)
+        try:
+            return await asyncio.to_thread(captioner.captions, ["x"] * len(images), images, prompt)
+        except CaptionError as error:
+            return str(error)
