@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -36,15 +37,26 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
         ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
     """
     source, text = _profile_text(profile)
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    document = parse_yaml(text, where=source)
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
     apply_overrides(document, overrides)
     where = f"{source} with --set" if overrides else source
     return validate(FitConfig, document, where=where)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """The document in a text.
+
+    Args:
+        text: YAML.
+        where: File that it came from.
+
+    Raises:
+        ConfigError: It is not YAML.
+    """
+    with _one_line(where):
+        return yaml.safe_load(text)
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -67,10 +79,8 @@ def names_override(path: str) -> str:
         ConfigError: The file cannot be read, names a class twice, or holds something else than names by name.
     """
     text = _file_text(Path(path).expanduser())
-    try:
+    with _one_line(path):
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode) or not all(
         isinstance(node, yaml.ScalarNode) for pair in root.value for node in pair
     ):
@@ -101,6 +111,14 @@ def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = ""
     except ValidationError as error:
         lines = [_explain(model, dict(entry), prefix) for entry in error.errors()]
         raise ConfigError(f"{where}: {'; '.join(lines)}") from error
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def import_class(path: str, *, where: str) -> type[Any]:

@@ -88,7 +88,7 @@ def draw_picture(
     Returns:
         The layers; what cannot be decoded is left out and named among the problems.
     """
-    height, width = _fitted(size, THUMBNAIL_SIDE)
+    height, width = fitted_size(size, THUMBNAIL_SIDE)
     problems = []
     thumbnail = outline = None
     try:
@@ -111,7 +111,7 @@ def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) ->
         size: Height and width of the image, pixels.
         scale: Values that the colours stand for.
     """
-    height, width = _fitted(size, MAP_SIDE)
+    height, width = fitted_size(size, MAP_SIDE)
     values = np.asarray(
         Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     )
@@ -138,7 +138,7 @@ def _heat_palette() -> np.ndarray:
 
 def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
     """A white line around the masks of an image, with a dark one around it, so that it shows on any picture."""
-    height, width = _fitted(size, OUTLINE_SIDE)
+    height, width = fitted_size(size, OUTLINE_SIDE)
     joined = np.zeros((height, width), dtype=bool)
     for data in masks:
         mask = decode_mask(data) > 0
@@ -157,7 +157,7 @@ def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
     return _palette_png(levels, colours, np.array([0, 255, 190], dtype=np.uint8))
 
 
-def _fitted(size: tuple[int, ...], side: int) -> tuple[int, int]:
+def fitted_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
     """Height and width with the same aspect ratio and no side above `side`; nothing is enlarged."""
     height, width = size
     factor = min(1.0, side / max(height, width))

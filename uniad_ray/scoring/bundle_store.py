@@ -89,9 +89,19 @@ class BundleStore:
                 f"{self.root}: no published bundle for category {category!r}; fit one, or "
                 f"`uniad-ray bundles {self.root} --publish {category} VERSION`"
             )
-        bundle = read_bundle(self.folder(category, pointer.version))
+        return self.load_published(pointer)
+
+    def load_published(self, pointer: Pointer) -> Bundle:
+        """Loads what a pointer names, with every digest checked.
+
+        Raises:
+            BundleError: There is no such version, or it is damaged, or it is not what was published.
+        """
+        bundle = read_bundle(self.folder(pointer.category, pointer.version))
         if bundle.manifest.digest != pointer.digest:
-            raise BundleError(f"{self.root}: bundle {category} {pointer.version} was changed after it was published")
+            raise BundleError(
+                f"{self.root}: bundle {pointer.category} {pointer.version} was changed after it was published"
+            )
         return bundle
 
     def write(

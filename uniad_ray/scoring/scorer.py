@@ -55,6 +55,7 @@ class Scorer:
         config: Configuration of the fit.
         threshold: An image is anomalous if its score is above this.
         pipeline: The networks, and what else perceives.
+        wanted: Names of the fields that the experts need.
     """
 
     def __init__(
@@ -71,17 +72,12 @@ class Scorer:
         self.pipeline = pipeline
         self._experts = dict(experts)
         self._fusion = fusion
-        self._wanted = frozenset(field for expert in experts.values() for field in expert.needs)
+        self.wanted = frozenset(field for expert in experts.values() for field in expert.needs)
 
     @property
     def expert_names(self) -> tuple[str, ...]:
         """Names of the experts that take part, in the order of the expert set."""
         return tuple(self._experts)
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """Names of the fields that the experts need."""
-        return self._wanted
 
     def needs_of(self, name: str) -> frozenset[str]:
         """Names of the fields that one expert needs."""
@@ -108,7 +104,7 @@ class Scorer:
             images: uint8, shape (N, input_size, input_size, 3), RGB.
             stored: Fields of `pipeline` that need not be computed.
         """
-        return self.judge(self.pipeline.perceive(row_keys, images, self._wanted, stored))
+        return self.judge(self.pipeline.perceive(row_keys, images, self.wanted, stored))
 
     def judge(self, perception: Perception, known: Mapping[str, Evidence] | None = None) -> dict[str, Evidence]:
         """Every expert's evidence of one batch that has been perceived.

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.loading import validate
+from uniad_ray.config.loading import parse_yaml, validate
 from uniad_ray.errors import ConfigError
 from uniad_ray.serving.problems import ProblemError
 
@@ -180,14 +179,12 @@ def read_keys(path: Path) -> tuple[AccessKey, ...]:
     try:
         if path.stat().st_size > MAX_KEYS_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_KEYS_BYTES} bytes; keep one entry a key")
-        document = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: cannot be read: {error}; make it with `uniad-ray serve-key NAME --keys {path}`"
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return validate(KeyFile, document, where=str(path)).keys
+    return validate(KeyFile, parse_yaml(text, where=str(path)), where=str(path)).keys
 
 
 def hash_key(key: str) -> str:

@@ -168,9 +168,7 @@ class LiveCategory:
 
     def _load(self, pointer: Pointer) -> LoadedBundle:
         started = self._clock()
-        bundle = self._store.load(self.category, pointer.version)
-        if bundle.manifest.digest != pointer.digest:
-            raise BundleError(f"bundle {self.category} {pointer.version} was changed after it was published")
+        bundle = self._store.load_published(pointer)
         scorer = build_online_scorer(bundle, device=self._device)
         no_texts = self._prepare_texts(scorer)
         if scorer.first is None and no_texts is not None:

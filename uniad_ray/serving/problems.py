@@ -15,7 +15,6 @@ _TITLES: Final[dict[str, tuple[int, str]]] = {
     "unknown-category": (404, "There is no published bundle of that category"),
     "method-not-allowed": (405, "This address does not take that method"),
     "timed-out": (408, "The request took too long to arrive"),
-    "changed-meanwhile": (409, "Somebody else has changed this"),
     "too-large": (413, "The request is too large"),
     "unsupported-media-type": (415, "The body is of a type that is not read here"),
     "invalid-request": (422, "The request is not as the API describes it"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.pipelines.run_reader import SourceRow
+from uniad_ray.report.pictures import fitted_size
 
 THUMBNAIL_SIDE: Final = 256
 IMAGE_SIDE: Final = 2048
@@ -35,8 +36,7 @@ def large_picture(source: SourceRow) -> bytes:
 
 
 def _encode(source: SourceRow, side: int, quality: int) -> bytes:
-    factor = min(1.0, side / max(source.height, source.width))
-    size = max(1, round(source.height * factor)), max(1, round(source.width * factor))
+    size = fitted_size((source.height, source.width), side)
     sink = io.BytesIO()
     Image.fromarray(decode_image(source.image or b"", size)).save(sink, "JPEG", quality=quality)
     return sink.getvalue()

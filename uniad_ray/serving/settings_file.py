@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import yaml
-
 from uniad_ray.archive.object_store import Location
-from uniad_ray.config.loading import apply_overrides, validate
+from uniad_ray.config.loading import apply_overrides, parse_yaml, validate
 from uniad_ray.errors import ConfigError, StoreError
 from uniad_ray.serving.settings import ServeSettings
 
@@ -37,13 +35,12 @@ def read_settings(
 
 def _read(place: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(Location.parse(place).read_bytes(max_bytes=MAX_BYTES).decode())
+        text = Location.parse(place).read_bytes(max_bytes=MAX_BYTES).decode()
     except StoreError as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{place}: not UTF-8 text; give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from error
+    document = parse_yaml(text, where=place)
     if not isinstance(document, dict):
         raise ConfigError(f"{place}: expected keys and values, such as `bundles: s3://plant/bundles`")
     return document

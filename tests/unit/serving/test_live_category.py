@@ -128,7 +128,7 @@ def test_while_the_store_is_away_what_is_loaded_goes_on(
     assert live.status()["store_error"] == "the store does not answer"
     with monkeypatch.context() as patch:
         # It goes away between the pointer and the files.
-        patch.setattr(BundleStore, "load", away)
+        patch.setattr(BundleStore, "load_published", away)
         assert not live.refresh()
     assert live.status()["store_error"] == "the store does not answer"
     assert live.status()["refused"] is None

@@ -74,25 +74,34 @@ export function guarded(action) {
   };
 }
 
+// Both pages ask for the key in the same words, so that none of them has the dialog in its HTML.
+const keyInput = element("input", {type: "password", id: "key", autocomplete: "off", spellcheck: "false"});
+const keyCancel = element("button", {type: "button", class: "quiet"}, "Cancel");
+const keyForm = element("form", {},
+  element("h2", {id: "key-title"}, "Access key"),
+  element("p", {}, "Kept in this tab until it is closed."),
+  element("label", {for: "key"}, "Key"), " ", keyInput,
+  element("p", {}, element("button", {}, "Use it"), " ", keyCancel));
+const keyDialog = element("dialog", {id: "key-dialog", "aria-labelledby": "key-title"}, keyForm);
+
 export function askForKey() {
-  const dialog = byId("key-dialog");
-  if (!dialog.open) dialog.showModal();
+  if (!keyDialog.open) keyDialog.showModal();
 }
 
 export function prepareKey(changed) {
-  const dialog = byId("key-dialog");
+  document.body.append(keyDialog);
   if (sessionStorage.getItem(STORED_KEY)) byId("key-button").hidden = false;
   byId("key-button").addEventListener("click", askForKey);
-  byId("key-cancel").addEventListener("click", () => dialog.close());
-  byId("key-form").addEventListener("submit", (event) => {
+  keyCancel.addEventListener("click", () => keyDialog.close());
+  keyForm.addEventListener("submit", (event) => {
     event.preventDefault();
-    const given = byId("key").value.trim();
-    dialog.close();
+    const given = keyInput.value.trim();
+    keyDialog.close();
     if (!given) return;
     sessionStorage.setItem(STORED_KEY, given);
     changed();
   });
-  dialog.addEventListener("close", () => { byId("key").value = ""; });
+  keyDialog.addEventListener("close", () => { keyInput.value = ""; });
 }
 
 export function number(value, digits = 2) {
