@@ -172,14 +172,14 @@ def test_a_bundle_that_cannot_be_loaded_is_not_read_again_for_every_request(
 ) -> None:
     damage(root, fitted[1]["lids"])
     reads = 0
-    plain = BundleStore.load
+    plain = BundleStore.load_published
 
     def counted(self: BundleStore, *arguments: Any) -> Any:
         nonlocal reads
         reads += 1
         return plain(self, *arguments)
 
-    monkeypatch.setattr(BundleStore, "load", counted)
+    monkeypatch.setattr(BundleStore, "load_published", counted)
 
     async def asked_for() -> None:
         replica = scorer(root, refresh_seconds=0.5)
