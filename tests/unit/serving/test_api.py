@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -179,6 +180,34 @@ def test_a_body_of_unknown_length_is_cut_off_where_it_gets_too_large(tmp_path: P
             yield b"x" * 1000
 
     problem(served.client.post(SCORE, content=parts(), headers={"content-type": "image/png"}), "too-large")
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
+    served = serve(tmp_path, limits={"seconds": 0.4})
+    parts = iter([{"type": "http.request", "body": png()[:20], "more_body": True}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        for part in parts:
+            return part
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": SCORE,
+        "raw_path": SCORE.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+    }
+    api = create_api(served.endpoint)
+    asyncio.run(asyncio.wait_for(api(scope, receive, send), 30))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["type"] == "/problems/timed-out"
+    assert served.backend.asked == []
 
 
 def test_errors_of_the_path_and_the_query(served: Served) -> None:
