@@ -20,8 +20,8 @@ from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits, read_chunk
 from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.ingest import ingest
+from uniad_ray.pipelines.maps import decode_map
 from uniad_ray.pipelines.score import score
-from uniad_ray.pipelines.score_chunk import decode_map
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.scorer import Verdict
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from support.scoring_backend import FakeBackend
 
-from uniad_ray.serving.answers import encode_map
+from uniad_ray.serving.answers import map_document
 
 
 class AnomalousBackend(FakeBackend):
@@ -19,7 +19,7 @@ class AnomalousBackend(FakeBackend):
             return answer
         rows, columns = np.mgrid[0:16, 0:16]
         peak = (8 * np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)).astype(np.float32)
-        anomaly_map = encode_map(peak, "png")
+        anomaly_map = map_document(peak, "png")
         assert anomaly_map is not None
         return answer | {
             "decision": "anomalous",

@@ -14,6 +14,7 @@ from uniad_ray.archive.manifest import build_manifest, chunks
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, encode_shard, encode_table
+from uniad_ray.pipelines.maps import StoredMap, write_maps
 from uniad_ray.pipelines.run_plan import (
     CategoryCounts,
     PlannedBundle,
@@ -23,7 +24,6 @@ from uniad_ray.pipelines.run_plan import (
     maps_path,
     scores_path,
 )
-from uniad_ray.pipelines.score_chunk import encode_map
 
 LIMITS = ShardLimits(rows=6, row_group_rows=3)
 
@@ -110,9 +110,13 @@ def write_run(
         schema = dataset_schema("score")
         data = encode_table(schema, schema.table({name: [row[name] for row in rows] for name in schema.arrow.names}))
         (run / scores_path(chunk.name)).write_bytes(data)
-        kept = [image for image in members if image.anomaly_map is not None and image.score is not None]
+        kept = [
+            StoredMap(image.row_key, image.category, image.score, np.asarray(image.anomaly_map))
+            for image in members
+            if image.anomaly_map is not None and image.score is not None
+        ]
         if kept and maps == "all":
-            (run / maps_path(chunk.name)).write_bytes(_encode_maps(kept))
+            write_maps(run / maps_path(chunk.name), kept)
         records.append(
             {
                 "chunk": chunk.name,
@@ -189,17 +193,3 @@ def _score_row(image: ScoredImage, threshold: float, plan: RunPlan) -> dict[str,
         "bundle_version": "v1",
         "bundle_digest": "d" * 64,
     }
-
-
-def _encode_maps(kept: Sequence[ScoredImage]) -> bytes:
-    schema = dataset_schema("anomaly_map")
-    maps = [np.asarray(image.anomaly_map) for image in kept]
-    columns = {
-        "row_key": [image.row_key for image in kept],
-        "category": [image.category for image in kept],
-        "score": [image.score for image in kept],
-        "height": [entry.shape[0] for entry in maps],
-        "width": [entry.shape[1] for entry in maps],
-        "map": [encode_map(entry) for entry in maps],
-    }
-    return encode_table(schema, schema.table(columns))

@@ -19,6 +19,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_chunk, read_table
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.attempts import Attempt, read_attempts
+from uniad_ray.pipelines.maps import read_maps
 from uniad_ray.pipelines.run_plan import (
     CHUNKS_NAME,
     RunChunk,
@@ -28,7 +29,6 @@ from uniad_ray.pipelines.run_plan import (
     scores_path,
     top_maps_path,
 )
-from uniad_ray.pipelines.score_chunk import decode_map
 
 _READ_THREADS = 16
 _PLACE_COLUMNS = ("row_key", "shard", "row_group", "split", "category")
@@ -175,13 +175,7 @@ class RunReader:
         return [(chunk, keys) for chunk, keys in zip(own, held, strict=True) if keys]
 
     def _read_maps(self, path: str, row_keys: set[str] | None) -> dict[str, np.ndarray]:
-        location = self.location / path
-        if not location.exists():
-            return {}
-        table = read_table(dataset_schema("anomaly_map"), location)
-        if row_keys is not None:
-            table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(row_keys))))
-        return {row["row_key"]: decode_map(row["map"], row["height"], row["width"]) for row in _rows(table)}
+        return {entry.row_key: entry.anomaly_map for entry in read_maps(self.location / path, row_keys)}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
 from uniad_ray.pipelines.decoding import decoded_chunks
+from uniad_ray.pipelines.maps import StoredMap, highest, read_maps, write_maps
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
 from uniad_ray.pipelines.run_plan import (
@@ -287,19 +288,15 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
 
 
 def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
-    schema = dataset_schema("anomaly_map")
     for category in plan.bundles:
-        best: list[dict[str, Any]] = []
+        best: list[StoredMap] = []
         for result in results:
-            location = run / map_candidates_path(result.chunk)
-            if result.category != category or not location.exists():
-                continue
-            best += read_table(schema, location).to_pylist()
-            best = sorted(best, key=lambda row: (-row["score"], row["row_key"]))[: plan.options.top_maps]
+            if result.category == category:
+                candidates = read_maps(run / map_candidates_path(result.chunk))
+                best = highest([*best, *candidates], plan.options.top_maps)
         if best:
-            table = schema.table({name: [row[name] for row in best] for name in schema.arrow.names})
             name = next(result.chunk for result in results if result.category == category).split("/")[0]
-            (run / top_maps_path(name)).write_bytes(encode_table(schema, table))
+            write_maps(run / top_maps_path(name), best)
 
 
 def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]:

@@ -18,6 +18,7 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.compute import choose_device, limit_threads
 from uniad_ray.pipelines.decoding import COPIED_COLUMNS, read_decoded
+from uniad_ray.pipelines.maps import StoredMap, highest, write_maps
 from uniad_ray.pipelines.run_plan import RunPlan, map_candidates_path, maps_path, scores_path
 from uniad_ray.pipelines.sidecar import open_sidecar
 from uniad_ray.scoring.bundle_store import BundleStore
@@ -152,7 +153,7 @@ class ChunkScorer:
     def _write_maps(self, chunk: Chunk, keys: list[str], verdicts: dict[int, Verdict]) -> None:
         options = self._plan.options
         kept = [
-            (keys[position], verdict.score, verdict.anomaly_map)
+            StoredMap(keys[position], chunk.category, verdict.score, verdict.anomaly_map)
             for position, verdict in verdicts.items()
             if verdict.anomaly_map is not None
         ]
@@ -160,31 +161,9 @@ class ChunkScorer:
             return
         path = maps_path(chunk.name)
         if options.maps == "top":
-            kept = sorted(kept, key=lambda entry: (-entry[1], entry[0]))[: options.top_maps]
+            kept = highest(kept, options.top_maps)
             path = map_candidates_path(chunk.name)
-        schema = dataset_schema("anomaly_map")
-        table = schema.table(
-            {
-                "row_key": [key for key, _, _ in kept],
-                "category": [chunk.category] * len(kept),
-                "score": [score for _, score, _ in kept],
-                "height": [anomaly_map.shape[0] for _, _, anomaly_map in kept],
-                "width": [anomaly_map.shape[1] for _, _, anomaly_map in kept],
-                "map": [encode_map(anomaly_map) for _, _, anomaly_map in kept],
-            }
-        )
-        (self._out / path).write_bytes(encode_table(schema, table))
-
-
-def encode_map(anomaly_map: np.ndarray) -> bytes:
-    """A map as little-endian float16, row by row; values beyond float16 are clipped to its range."""
-    limit = float(np.finfo(np.float16).max)
-    return bytes(np.clip(anomaly_map, -limit, limit).astype("<f2").tobytes())
-
-
-def decode_map(data: bytes, height: int, width: int) -> np.ndarray:
-    """The inverse of `encode_map`: float16, shape (height, width)."""
-    return np.frombuffer(data, dtype="<f2").reshape(height, width)
+        write_maps(self._out / path, kept)
 
 
 def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:

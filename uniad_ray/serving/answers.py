@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uniad_ray.errors import ImageError
 from uniad_ray.pipelines.bundles import BundleVersion
+from uniad_ray.pipelines.maps import encode_map
 from uniad_ray.scoring.gallery import NearestNormal
 from uniad_ray.scoring.scorer import Verdict
 
@@ -193,7 +194,7 @@ def image_answer(
             )
             for entry in nearest
         ],
-        map=None if outcome.anomaly_map is None else encode_map(outcome.anomaly_map, form),
+        map=None if outcome.anomaly_map is None else map_document(outcome.anomaly_map, form),
         lineage=lineage,
     )
 
@@ -203,7 +204,7 @@ def failed_image(name: str, kind: str, detail: str) -> ImageAnswer:
     return ImageAnswer(image=name, status="error", error=ImageProblem(kind=kind, detail=detail))
 
 
-def encode_map(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:
+def map_document(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:
     """A map in the form that was asked for, or None.
 
     Args:
@@ -213,7 +214,7 @@ def encode_map(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:
     if form == "none":
         return None
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
-    data = _grey_png(anomaly_map, low, high) if form == "png" else _half_floats(anomaly_map)
+    data = _grey_png(anomaly_map, low, high) if form == "png" else zlib.compress(encode_map(anomaly_map), 1)
     height, width = anomaly_map.shape
     return AnomalyMap(
         form=form, height=height, width=width, low=low, high=high, data=base64.b64encode(data).decode("ascii")
@@ -227,11 +228,6 @@ def _grey_png(anomaly_map: np.ndarray, low: float, high: float) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(np.rint(scaled).astype(np.uint8)).save(sink, "PNG", compress_level=1)
     return sink.getvalue()
-
-
-def _half_floats(anomaly_map: np.ndarray) -> bytes:
-    limit = float(np.finfo(np.float16).max)
-    return zlib.compress(np.clip(anomaly_map, -limit, limit).astype("<f2").tobytes(), 1)
 
 
 def json_schema_examples() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from uniad_ray.pipelines.marks import Mark
 from uniad_ray.serving.access import AccessKey
-from uniad_ray.serving.answers import AnomalyMap, ExpertScore, ImageProblem, encode_map
+from uniad_ray.serving.answers import AnomalyMap, ExpertScore, ImageProblem, map_document
 from uniad_ray.serving.category_scores import ErrorCounts, RowFilter
 from uniad_ray.serving.problems import ProblemError
 from uniad_ray.serving.run_answers import (
@@ -98,7 +98,7 @@ def map_answer(browser: RunBrowser, run: str, category: str, row_key: str) -> An
     Raises:
         ProblemError: `not-found` or `store-unavailable`.
     """
-    answer = encode_map(browser.anomaly_map(browser.category(run, category), row_key), "png")
+    answer = map_document(browser.anomaly_map(browser.category(run, category), row_key), "png")
     assert answer is not None  # noqa: S101 - None is for the form `none` alone
     return answer
 

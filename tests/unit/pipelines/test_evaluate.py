@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
@@ -19,7 +16,6 @@ from support.trees import mask_png, png
 from uniad_ray import text
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.evaluate import METRICS_PATH, EvaluationReport, evaluate
-from uniad_ray.pipelines.score_chunk import decode_map, encode_map
 
 LOW, HIGH = np.zeros((4, 4), np.float16), np.zeros((4, 4), np.float16)
 HIGH[1:3, 1:3] = 1
@@ -245,10 +241,3 @@ def test_without_its_archive_a_run_still_has_image_figures(tmp_path: Path) -> No
     assert figures(report)["image_auroc", None].value == 1.0
     assert figures(report)["image_auroc", None].low is None
     assert any("part: no pixel figures, since the archive cannot be read" in note for note in report.notes)
-
-
-@given(arrays(np.float32, (3, 5), elements=st.floats(-1e6, 1e6, width=32)))
-def test_a_map_comes_back_as_float16_clipped_to_its_range(anomaly_map: np.ndarray) -> None:
-    restored = decode_map(encode_map(anomaly_map), 3, 5)
-    assert restored.dtype == np.float16
-    assert np.array_equal(restored, np.clip(anomaly_map, -65504, 65504).astype(np.float16))
