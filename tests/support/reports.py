@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.metrics.metric import Metric
+from uniad_ray.pipelines.scored_images import ScoredImages, by_category
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
 from uniad_ray.report.model import (
     AttemptTimes,
@@ -20,7 +21,6 @@ from uniad_ray.report.model import (
     RunFacts,
 )
 from uniad_ray.report.pictures import map_scale
-from uniad_ray.report.scored import COLUMNS, ScoredRows, scored_rows
 from uniad_ray.report.selection import gallery
 
 HOSTILE = '"><script>alert(1)</script>|`*[x](y)\n\u202e'
@@ -65,14 +65,13 @@ def score_table(
         "reasons": [list(reasons)] * count,
     }
     schema = dataset_schema("score").arrow
-    return pa.table({name: pa.array(columns[name], type=schema.field(name).type) for name in COLUMNS})
+    return pa.table({name: pa.array(columns[name], type=schema.field(name).type) for name in columns})
 
 
-def rows_of(table: pa.Table, split: str | None = "test") -> ScoredRows:
-    """The scored rows of a table that has some."""
-    rows = scored_rows(table, split)
-    assert rows is not None
-    return rows
+def rows_of(table: pa.Table, split: str | None = "test") -> ScoredImages:
+    """The images of the one category of a table that have a score."""
+    (images,) = by_category(table)
+    return images.with_score(split)
 
 
 def figure(
@@ -133,7 +132,7 @@ def with_choices(report: Report) -> Report:
     return report.model_copy(update={"categories": categories})
 
 
-def category_result(category: str = "part", rows: ScoredRows | None = None, **changes: object) -> CategoryResult:
+def category_result(category: str = "part", rows: ScoredImages | None = None, **changes: object) -> CategoryResult:
     """A category of these rows; without rows, of nothing that could be scored."""
     values: dict[str, object] = {
         "category": category,

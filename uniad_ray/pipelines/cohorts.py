@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE
+from uniad_ray.metrics.wording import count
 from uniad_ray.pipelines.marks import Mark
-from uniad_ray.pipelines.reviewed_labels import NO_MARKS, with_reviewed_labels
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS
 from uniad_ray.pipelines.run_reader import RunReader
+from uniad_ray.pipelines.scored_images import COLUMNS, ScoredImages, by_category
 
-COLUMNS = (
-    "row_key",
-    "category",
-    "split",
-    "label",
-    "defect_kind",
-    "anomaly_type",
-    "status",
-    "experts",
-    "score",
-    "threshold",
-)
+_COLUMNS = (*COLUMNS, "category", "split", "defect_kind", "anomaly_type", "experts")
 UNKNOWN_KIND = "unknown"
 
 
@@ -46,61 +36,33 @@ class Group:
     members: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Cohort:
-    """The N labelled and scored images of one category.
+@dataclass(frozen=True, eq=False)
+class Cohort(ScoredImages):
+    """The labelled and scored images of one category, of the split that counts.
 
     Attributes:
-        category: Category.
-        split: Split they are of: `test` where the category has one, else `archive`; None where it has neither.
-        row_keys: N keys, in the archive's order.
-        anomalous: bool, shape (N,), by mark or label.
-        anomaly_types: N of `logical`, `structural` or None.
-        defect_kinds: N names, or None for normal images.
-        scores: float64, shape (N,), fused.
-        thresholds: float64, shape (N,).
-        experts: Calibrated scores by expert, each float64 of shape (N,).
-        unlabelled: Images of the split left out since they have no label.
-        errors: Labelled images of the split left out since they could not be scored.
+        split: That split: `test` where the category has one, else `archive`; None where it has neither.
+        unlabelled_images: Images of the split left out since they have no label.
+        error_images: Labelled images of the split left out since they could not be scored.
         marked: Images whose label is that of a reviewer's mark, by kind of mark.
         unused_marks: Marks on images of other splits.
     """
 
-    category: str
     split: str | None
-    row_keys: tuple[str, ...]
-    anomalous: npt.NDArray[np.bool_]
-    anomaly_types: tuple[str | None, ...]
-    defect_kinds: tuple[str | None, ...]
-    scores: npt.NDArray[np.float64]
-    thresholds: npt.NDArray[np.float64]
-    experts: dict[str, npt.NDArray[np.float64]]
-    unlabelled: int
-    errors: int
+    unlabelled_images: int
+    error_images: int
     marked: Counter[str] = field(default_factory=Counter)
     unused_marks: int = 0
 
-    @property
-    def decisions(self) -> npt.NDArray[np.bool_]:
-        """Shape (N,), whether each image was called anomalous."""
-        return np.asarray(self.scores > self.thresholds)
-
-    def subset(self, positions: Sequence[int]) -> Cohort:
-        """Some of the images, in the order given."""
-        return replace(
-            self,
-            row_keys=tuple(self.row_keys[index] for index in positions),
-            anomalous=self.anomalous[positions],
-            anomaly_types=tuple(self.anomaly_types[index] for index in positions),
-            defect_kinds=tuple(self.defect_kinds[index] for index in positions),
-            scores=self.scores[positions],
-            thresholds=self.thresholds[positions],
-            experts={name: values[positions] for name, values in self.experts.items()},
-        )
+    @cached_property
+    def defect_kinds(self) -> tuple[str | None, ...]:
+        """N names: `unknown` for an anomalous image without one, None for normal images."""
+        kinds = self.details.column("defect_kind").to_pylist()
+        return tuple((kind or UNKNOWN_KIND) if bad else None for kind, bad in zip(kinds, self.anomalous, strict=True))
 
     def groups(self) -> Iterator[Group]:
         """All anomalous images, then those of each anomaly type, then those of each defect kind."""
-        yield Group(ALL, ALL, np.ones(len(self.row_keys), dtype=bool))
+        yield Group(ALL, ALL, np.ones(len(self), dtype=bool))
         for group, names in ((ANOMALY_TYPE, self.anomaly_types), ("defect_kind", self.defect_kinds)):
             column = np.array([name or "" for name in names], dtype=object)
             for name in sorted({name for name in names if name}):
@@ -118,39 +80,45 @@ def cohorts(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[Coh
         reader: The run.
         marks: Reviewers' marks by row key.
     """
-    table = with_reviewed_labels(reader.scores(COLUMNS), marks)
-    categories = sorted(pc.unique(table.column("category")).to_pylist())
-    return [_cohort(name, table.filter(pc.equal(table.column("category"), name)), marks) for name in categories]
+    return [_cohort(images.reviewed(marks), marks) for images in by_category(reader.scores(_COLUMNS))]
 
 
-def _cohort(category: str, table: pa.Table, marks: Mapping[str, Mark]) -> Cohort:
-    splits = set(pc.unique(table.column("split")).to_pylist())
-    split = next((name for name in ("test", "archive") if name in splits), None)
-    of_split = table.filter(pc.equal(table.column("split"), split or ""))
-    labelled = of_split.filter(pc.is_valid(of_split.column("label")))
-    scored = labelled.filter(pc.equal(labelled.column("status"), "ok"))
-    columns = {name: scored.column(name).to_pylist() for name in COLUMNS}
-    anomalous = np.array([label == "anomalous" for label in columns["label"]], dtype=bool)
-    experts: dict[str, list[float]] = {}
-    for entries in columns["experts"]:
-        for entry in entries:
-            experts.setdefault(entry["expert"], []).append(entry["calibrated"])
-    marked: Counter[str] = Counter(marks[key].mark for key in columns["row_key"] if key in marks)
-    of_category = sum(mark.category == category for mark in marks.values())
+def mark_notes(found: Iterable[Cohort]) -> Iterator[str]:
+    """What a reader of figures must know of the marks behind them."""
+    used, unused = Counter[str](), 0
+    for cohort in found:
+        used += cohort.marked
+        unused += cohort.unused_marks
+    if total := used.total():
+        misses = used["miss"]
+        parts = [
+            count(used["false_alarm"], "false alarm") if used["false_alarm"] else "",
+            f"{misses:,} miss" if misses == 1 else f"{misses:,} misses" if misses else "",
+            count(used["confirmed"], "confirmed decision") if used["confirmed"] else "",
+        ]
+        are = "image is" if total == 1 else "images are"
+        yield f"{total:,} {are} labelled by reviewers' marks ({', '.join(part for part in parts if part)})"
+    if unused:
+        yield f"{count(unused, 'mark')} on images outside the evaluated splits, not used"
+
+
+def _cohort(images: ScoredImages, marks: Mapping[str, Mark]) -> Cohort:
+    split = next((name for name in ("test", "archive") if images.equals("split", name).any()), None)
+    of_split = images.take(images.equals("split", split or ""))
+    labelled = of_split.take(~of_split.unlabelled)
+    scored = labelled.with_score()
+    marked: Counter[str] = Counter(marks[key].mark for key in scored.positions(marks))
+    of_category = sum(mark.category == images.category for mark in marks.values())
     return Cohort(
-        category=category,
+        category=scored.category,
+        threshold=scored.threshold,
+        scores=scored.scores,
+        normal=scored.normal,
+        anomalous=scored.anomalous,
+        details=scored.details,
         split=split,
-        row_keys=tuple(columns["row_key"]),
-        anomalous=anomalous,
-        anomaly_types=tuple(columns["anomaly_type"]),
-        defect_kinds=tuple(
-            (kind or UNKNOWN_KIND) if bad else None for kind, bad in zip(columns["defect_kind"], anomalous, strict=True)
-        ),
-        scores=np.array(columns["score"], dtype=np.float64),
-        thresholds=np.array(columns["threshold"], dtype=np.float64),
-        experts={name: np.array(values, dtype=np.float64) for name, values in experts.items()},
-        unlabelled=of_split.num_rows - labelled.num_rows,
-        errors=labelled.num_rows - scored.num_rows,
+        unlabelled_images=len(of_split) - len(labelled),
+        error_images=len(labelled) - len(scored),
         marked=marked,
         unused_marks=of_category - marked.total(),
     )

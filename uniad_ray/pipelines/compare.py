@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections.abc import Iterator, Mapping, Sequence
 
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import RunError
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
-from uniad_ray.pipelines.cohorts import cohorts
+from uniad_ray.pipelines.cohorts import cohorts, mark_notes
 from uniad_ray.pipelines.differences import run_differences
 from uniad_ray.pipelines.marks import Mark
-from uniad_ray.pipelines.reviewed_labels import NO_MARKS, mark_notes, marks_of, with_reviewed_labels
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.pipelines.run_reader import RunReader
+from uniad_ray.pipelines.scored_images import COLUMNS, ScoredImages, by_category
 from uniad_ray.report.comparison import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges, Difference
 
 LISTED_CHANGES = 1000
 """Changed images that a report lists; the counts say how many there are."""
 
-_COLUMNS = (
-    "row_key",
-    "source_uri",
-    "category",
-    "split",
-    "label",
-    "defect_kind",
-    "status",
-    "score",
-    "threshold",
-    "decision",
-)
+_COLUMNS = (*COLUMNS, "category", "source_uri", "split", "defect_kind")
 
 
 def compare(
@@ -67,19 +52,18 @@ def compare(
     changed: list[ChangedImage] = []
     notes: list[str] = []
     marks = marks_of(readers) if with_marks else NO_MARKS
-    first_rows, first_cohorts = _scored(baseline, marks, notes), cohorts(baseline, marks)
-    marked = sum((cohort.marked for cohort in first_cohorts), start=Counter[str]())
-    notes += mark_notes(marked, sum(cohort.unused_marks for cohort in first_cohorts))
-    if not any(cohort.row_keys for cohort in first_cohorts):
+    first_images, first_cohorts = _scored(baseline, marks, notes), cohorts(baseline, marks)
+    notes += mark_notes(first_cohorts)
+    if not any(len(cohort) for cohort in first_cohorts):
         notes.append("no image has a label, so there are decisions to compare but no figures")
     for reader in readers[1:]:
-        rows = _scored(reader, marks, notes)
+        images = _scored(reader, marks, notes)
         differences += run_differences(
             (baseline, first_cohorts), (reader, cohorts(reader, marks)), resamples, confidence, notes
         )
-        counts, images = _changes(reader.location.uri, first_rows, rows, notes)
+        counts, listed = _changes(reader.location.uri, first_images, images, notes)
         changes.append(counts)
-        changed += images
+        changed += listed
     report = ComparisonReport(
         archive=baseline.archive.uri,
         archive_digest=baseline.manifest.plan.archive_digest,
@@ -129,42 +113,62 @@ def _facts(reader: RunReader) -> ComparedRun:
     )
 
 
-def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> pa.Table:
-    table = with_reviewed_labels(reader.scores(_COLUMNS), marks)
-    good = table.filter(pc.equal(table.column("status"), "ok"))
-    if good.num_rows < table.num_rows:
-        notes.append(f"{reader.location}: {table.num_rows - good.num_rows} images could not be scored")
-    return good
+def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> dict[str, ScoredImages]:
+    """The images with a score, by category."""
+    every = by_category(reader.scores(_COLUMNS))
+    scored = {images.category: images.reviewed(marks).with_score() for images in every}
+    errors = sum(map(len, every)) - sum(map(len, scored.values()))
+    if errors:
+        notes.append(f"{reader.location}: {errors} images could not be scored")
+    return scored
 
 
 def _changes(
-    run: str, first: pa.Table, second: pa.Table, notes: list[str]
+    run: str, first: Mapping[str, ScoredImages], second: Mapping[str, ScoredImages], notes: list[str]
 ) -> tuple[DecisionChanges, list[ChangedImage]]:
     """Counts the decisions that differ, and lists those furthest from the thresholds."""
-    renamed = first.select(["row_key", "score", "threshold", "decision"]).rename_columns(
-        ["row_key", "baseline_score", "baseline_threshold", "baseline_decision"]
-    )
-    both = second.join(renamed, keys="row_key", join_type="inner")
-    only = max(first.num_rows, second.num_rows) - both.num_rows
+    both = 0
+    changed: list[ChangedImage] = []
+    for category in first.keys() & second.keys():
+        before, after = first[category].shared(second[category])
+        both += len(before)
+        differs = before.called != after.called
+        changed += _changed_images(run, before.take(differs), after.take(differs))
+    only = max(sum(map(len, first.values())), sum(map(len, second.values()))) - both
     if only:
         notes.append(f"{run}: {only} images were scored in one of the runs only and are left out")
-    rows = both.filter(pc.not_equal(both.column("decision"), both.column("baseline_decision"))).to_pylist()
-    rows.sort(key=lambda row: (-_shift(row), row["row_key"]))
-    right = [row["label"] == row["decision"] for row in rows if row["label"] is not None]
+    changed.sort(key=lambda image: (-_shift(image), image.row_key))
+    mended = [image.is_mended for image in changed if image.is_mended is not None]
     counts = DecisionChanges(
         run=run,
-        images=both.num_rows,
-        changed=len(rows),
-        to_anomalous=sum(row["decision"] == "anomalous" for row in rows),
-        to_normal=sum(row["decision"] == "normal" for row in rows),
-        labelled=len(right),
-        mended=sum(right),
-        broken=len(right) - sum(right),
+        images=both,
+        changed=len(changed),
+        to_anomalous=sum(image.decision == "anomalous" for image in changed),
+        to_normal=sum(image.decision == "normal" for image in changed),
+        labelled=len(mended),
+        mended=sum(mended),
+        broken=len(mended) - sum(mended),
     )
-    names = set(ChangedImage.model_fields) - {"run"}
-    return counts, [ChangedImage(run=run, **{name: row[name] for name in names}) for row in rows[:LISTED_CHANGES]]
+    return counts, changed[:LISTED_CHANGES]
 
 
-def _shift(row: dict[str, float]) -> float:
+def _changed_images(run: str, before: ScoredImages, after: ScoredImages) -> Iterator[ChangedImage]:
+    """The same images in the same order, with the decision of both runs."""
+    rows = after.details.select(["row_key", "source_uri", "split", "defect_kind"]).to_pylist()
+    for index, (row, label) in enumerate(zip(rows, after.labels, strict=True)):
+        yield ChangedImage(
+            run=run,
+            category=after.category,
+            label=label,
+            baseline_score=before.scores[index],
+            baseline_threshold=before.threshold,
+            score=after.scores[index],
+            threshold=after.threshold,
+            decision="anomalous" if after.called[index] else "normal",
+            **row,
+        )
+
+
+def _shift(image: ChangedImage) -> float:
     """How far the score has moved against the threshold."""
-    return float(np.abs((row["score"] - row["threshold"]) - (row["baseline_score"] - row["baseline_threshold"])))
+    return abs((image.score - image.threshold) - (image.baseline_score - image.baseline_threshold))

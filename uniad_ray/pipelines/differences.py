@@ -36,8 +36,8 @@ def run_differences(
         if cohort.category not in after:
             notes.append(f"{other[0].location}: has no images of category {cohort.category}")
             continue
-        pair = _on_the_same_images(cohort, after[cohort.category])
-        if not pair[0].row_keys:
+        pair = cohort.shared(after[cohort.category])
+        if not len(pair[0]):
             continue
         before, now = (
             list(cohort_figures(reader, aligned, resamples, notes))
@@ -48,12 +48,6 @@ def run_differences(
             kept += [figure for figure in own if figure.metric.group != "defect_kind"]
     before, now = (list(mean_figures(kept)) for kept in averaged)
     yield from _pair(other[0].location.uri, before, now, confidence)
-
-
-def _on_the_same_images(first: Cohort, second: Cohort) -> tuple[Cohort, Cohort]:
-    position = {key: index for index, key in enumerate(second.row_keys)}
-    shared = [index for index, key in enumerate(first.row_keys) if key in position]
-    return first.subset(shared), second.subset([position[first.row_keys[index]] for index in shared])
 
 
 def _pair(run: str, before: Sequence[Figure], after: Sequence[Figure], confidence: float) -> Iterator[Difference]:

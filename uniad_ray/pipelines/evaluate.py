@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from uniad_ray.archive.schemas import dataset_schema
@@ -10,12 +9,12 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.pipelines.cohorts import Cohort, cohorts
+from uniad_ray.metrics.wording import count
+from uniad_ray.pipelines.cohorts import Cohort, cohorts, mark_notes
 from uniad_ray.pipelines.figures import Figure, cohort_figures, mean_figures
 from uniad_ray.pipelines.marks import Mark
-from uniad_ray.pipelines.reviewed_labels import NO_MARKS, mark_notes, marks_of
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.pipelines.run_reader import RunReader
-from uniad_ray.report.wording import count
 
 METRICS_PATH = "evaluation/metrics.parquet"
 
@@ -95,9 +94,9 @@ def evaluate_run(
         metrics += [figure.with_interval(confidence) for figure in figures]
         averaged += [figure for figure in figures if figure.metric.group != "defect_kind"]
     metrics += [figure.with_interval(confidence) for figure in mean_figures(averaged)]
-    unlabelled, errors = (sum(getattr(cohort, name) for cohort in found) for name in ("unlabelled", "errors"))
-    marked = sum((cohort.marked for cohort in found), start=Counter[str]())
-    notes += mark_notes(marked, sum(cohort.unused_marks for cohort in found))
+    unlabelled = sum(cohort.unlabelled_images for cohort in found)
+    errors = sum(cohort.error_images for cohort in found)
+    notes += mark_notes(found)
     notes += _notes_of_all(found, unlabelled, errors)
     schema = dataset_schema("metric")
     table = schema.table({name: [getattr(entry, name) for entry in metrics] for name in schema.arrow.names})
@@ -110,7 +109,7 @@ def evaluate_run(
         notes=tuple(notes),
         unlabelled_images=unlabelled,
         error_images=errors,
-        marked_images=marked.total(),
+        marked_images=sum(cohort.marked.total() for cohort in found),
         random_weights=reader.manifest.random_weights,
         confidence=confidence,
         resamples=resamples,
@@ -120,7 +119,7 @@ def evaluate_run(
 def _notes(cohort: Cohort) -> Iterator[str]:
     if cohort.split is None:
         yield f"{cohort.category}: the run has no test images of it, only such as a fit may have seen; it is left out"
-    elif len(cohort.row_keys) and (cohort.anomalous.all() or not cohort.anomalous.any()):
+    elif len(cohort) and (cohort.anomalous.all() or not cohort.anomalous.any()):
         there, missing = ("anomalous", "normal") if cohort.anomalous.all() else ("normal", "anomalous")
         yield f"{cohort.category}: only {there} images; most figures need {missing} ones as well"
 
@@ -128,7 +127,7 @@ def _notes(cohort: Cohort) -> Iterator[str]:
 def _notes_of_all(found: Sequence[Cohort], unlabelled: int, errors: int) -> Iterator[str]:
     if errors:
         yield f"{count(errors, 'labelled image')} could not be scored, left out of all figures"
-    if not any(cohort.row_keys for cohort in found):
+    if not any(len(cohort) for cohort in found):
         yield "no image has a label, so there are no figures; label images at ingest to have them"
     elif unlabelled:
         yield f"{count(unlabelled, 'image')} without a label, left out of all figures"

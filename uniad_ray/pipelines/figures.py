@@ -58,7 +58,7 @@ class Figure:
 
 def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: list[str]) -> Iterator[Figure]:
     """Image and pixel figures of all groups of a cohort; what is left out, and why, is added to the notes."""
-    if not cohort.row_keys:
+    if not len(cohort):
         return
     pixels = PixelFigures(reader, cohort)
     groups = list(cohort.groups())
@@ -122,7 +122,7 @@ def _image_figures(cohort: Cohort, group: Group, resamples: int) -> Iterator[Fig
     """Figures of the fused score, of the run's decisions, and of each expert's score."""
     labels, scores = cohort.anomalous[group.members], cohort.scores[group.members]
     experts = {name: values[group.members] for name, values in cohort.experts.items()}
-    threshold = float(cohort.thresholds[0])
+    threshold = cohort.threshold
     vectors = [scores, *experts.values()]
     resampled = (
         resampled_figures(labels, vectors, [threshold] * len(vectors), resamples=resamples) if resamples else None

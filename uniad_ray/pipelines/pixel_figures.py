@@ -14,10 +14,10 @@ from uniad_ray.errors import ArchiveError, ImageError, StoreError
 from uniad_ray.metrics.metric import ALL
 from uniad_ray.metrics.pixel import AUPRO_LIMIT, SPRO_LIMITS, PixelMetrics
 from uniad_ray.metrics.saturation import DefectKind, find_defects, read_defect_kinds
+from uniad_ray.metrics.wording import count
 from uniad_ray.pipelines.cohorts import Cohort, Group
 from uniad_ray.pipelines.progress import Progress
 from uniad_ray.pipelines.run_reader import RunReader, SourceRow
-from uniad_ray.report.wording import count
 
 Part = tuple[str | None, str | None]
 """Anomaly type and defect kind of some of the images."""
@@ -106,7 +106,7 @@ class PixelFigures:
             return None
 
     def _count_chunks(self, reader: RunReader, kinds: dict[int, DefectKind] | None) -> None:
-        index = {key: position for position, key in enumerate(self._cohort.row_keys)}
+        index = {key: position for position, key in enumerate(self._cohort.row_keys.to_pylist())}
         with Progress(f"evaluating the pixels of {self._cohort.category}", len(index)) as progress:
             for chunk in reader.chunks:
                 if chunk.category != self._cohort.category:

@@ -17,9 +17,10 @@ from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.evaluate import EvaluationReport, evaluate_run
 from uniad_ray.pipelines.marks import Mark
 from uniad_ray.pipelines.pictures import draw_rows
-from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of, with_reviewed_labels
+from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.pipelines.run_plan import RunManifest, RunPlan
 from uniad_ray.pipelines.run_reader import RunReader
+from uniad_ray.pipelines.scored_images import COLUMNS, ScoredImages, by_category
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
 from uniad_ray.report.document import encode_json, encode_parquet
 from uniad_ray.report.markdown import render_markdown
@@ -35,8 +36,7 @@ from uniad_ray.report.model import (
     RunFacts,
 )
 from uniad_ray.report.pictures import Picture, map_scale
-from uniad_ray.report.scored import COLUMNS, ScoredRows, scored_rows
-from uniad_ray.report.selection import detailed_categories, gallery, images_per_section
+from uniad_ray.report.selection import GALLERY_COLUMNS, detailed_categories, gallery, images_per_section
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.gate import GateRecord
@@ -49,6 +49,7 @@ _FILE_NAMES: dict[Format, str] = {
     "markdown": "report/report.md",
 }
 MAX_LISTED_ERRORS = 100
+_COLUMNS = (*COLUMNS, *GALLERY_COLUMNS[1:], "category", "error_kind", "error")
 
 
 class ReportResult(StrictModel):
@@ -144,16 +145,16 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
         evaluation: The run's figures, with these marks.
     """
     manifest = reader.manifest
-    rows = with_reviewed_labels(reader.scores(COLUMNS), marks).combine_chunks()
+    rows = reader.scores(_COLUMNS)
+    every = {images.category: images.reviewed(marks) for images in by_category(rows)}
     results: list[CategoryResult] = []
-    scored: dict[str, ScoredRows] = {}
+    scored: dict[str, ScoredImages] = {}
     for category in sorted(manifest.categories):
-        own = rows.filter(pc.equal(rows.column("category"), category))
         split = evaluation.splits.get(category)
-        judged = scored_rows(own, split)
-        if judged is not None:
+        judged = every[category].with_score(split)
+        if len(judged):
             scored[category] = judged
-        results.append(_category_result(manifest, category, split, judged))
+        results.append(_category_result(manifest, category, split, scored.get(category)))
     chosen = detailed_categories(results)
     per_section = images_per_section(len(chosen))
     return Report(
@@ -217,7 +218,7 @@ def _run_facts(reader: RunReader) -> RunFacts:
 
 
 def _category_result(
-    manifest: RunManifest, category: str, split: str | None, judged: ScoredRows | None
+    manifest: RunManifest, category: str, split: str | None, judged: ScoredImages | None
 ) -> CategoryResult:
     counts, bundle = manifest.categories[category], manifest.plan.bundles[category]
     lineage, problem = _lineage(manifest, category)
@@ -297,16 +298,16 @@ def _expert_weights(plan: RunPlan, category: str, bundle: BundleManifest) -> dic
 
 
 def _category_detail(
-    result: CategoryResult, rows: ScoredRows, metrics: Sequence[Metric], per_section: int
+    result: CategoryResult, images: ScoredImages, metrics: Sequence[Metric], per_section: int
 ) -> CategoryDetail:
     own = [entry for entry in metrics if entry.category == result.category]
     return CategoryDetail(
         category=result.category,
-        histogram=score_histogram(rows),
-        curves=curves(rows) if result.split is not None else None,
-        experts=expert_contributions(rows, own, result.lineage.expert_weights if result.lineage else None),
-        map_scale=map_scale(rows.scores, rows.threshold),
-        gallery=gallery(rows, per_section),
+        histogram=score_histogram(images),
+        curves=curves(images) if result.split is not None else None,
+        experts=expert_contributions(images, own, result.lineage.expert_weights if result.lineage else None),
+        map_scale=map_scale(images.scores, images.threshold),
+        gallery=gallery(images, per_section),
     )
 
 

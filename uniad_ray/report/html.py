@@ -14,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from uniad_ray.metrics.wording import count
 from uniad_ray.report import charts, wording
 from uniad_ray.report.figures import group_table, other_thresholds, summary_table
 from uniad_ray.report.model import CategoryDetail, CategoryResult, Network, Report
@@ -74,7 +75,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         visible=wording.visible,
-        count=wording.count,
+        count=count,
         percent=wording.percent,
         interval=wording.interval,
         score=wording.score,
@@ -129,7 +130,7 @@ def _detail(report: Report, detail: CategoryDetail, index: int, pictures: Mappin
 def _charts(detail: CategoryDetail, result: CategoryResult, index: int) -> list[dict[str, Any]]:
     threshold = detail.map_scale.threshold
     images = sum(sum(counts) for counts in detail.histogram.counts.values())
-    caption = f"Scores of {wording.count(images, 'image')}; right of the line an image is called anomalous."
+    caption = f"Scores of {count(images, 'image')}; right of the line an image is called anomalous."
     if detail.histogram.open_ended:
         caption += " The last bar holds all scores above it as well."
     label = f"Histogram of scores, threshold {wording.score(threshold)}. {caption}"

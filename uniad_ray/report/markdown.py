@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from uniad_ray.metrics.wording import count
 from uniad_ray.report import wording
 from uniad_ray.report.figures import FigureTable, group_table, summary_table
 from uniad_ray.report.model import CategoryResult, ExpertChoice, Report
-from uniad_ray.report.wording import count, percent, score, share, visible
+from uniad_ray.report.wording import percent, score, share, visible
 
 MAX_ROWS: Final = 100
 MAX_ERROR_ROWS: Final = 20

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from uniad_ray.pipelines.scored_images import ScoredImages
 from uniad_ray.report.model import CategoryResult, GalleryImage, GallerySection, Outcome, SectionKind
-from uniad_ray.report.scored import ScoredRows
 
 MAX_DETAILED = 12
 MAX_CARDS = 144
 _MOST_PER_SECTION = 12
 _SECTIONS = 4
+GALLERY_COLUMNS = ("row_key", "source_uri", "split", "defect_kind", "anomaly_type", "experts", "reasons")
+"""Columns of schema `score` that a gallery shows, beside those of all scored images."""
 
 
 def detailed_categories(categories: Sequence[CategoryResult]) -> tuple[str, ...]:
@@ -39,52 +40,51 @@ def images_per_section(detailed: int) -> int:
     return min(_MOST_PER_SECTION, MAX_CARDS // (_SECTIONS * max(1, detailed)))
 
 
-def gallery(rows: ScoredRows, per_section: int) -> tuple[GallerySection, ...]:
+def gallery(images: ScoredImages, per_section: int) -> tuple[GallerySection, ...]:
     """Chooses the highest, the borderline and the wrong images of one category; ties go by row key.
 
     Borderline are the images nearest to the threshold, half of them from above. Misses come lowest first.
 
     Args:
-        rows: Rows of the category.
+        images: Scored images of the category, with all columns in `GALLERY_COLUMNS`.
         per_section: Most images a section.
     """
-    keys = rows.table.column("row_key").to_numpy(zero_copy_only=False)
-    rising = np.lexsort((keys, rows.scores))
-    falling = np.lexsort((keys, -rows.scores))
+    keys = images.row_keys.to_numpy(zero_copy_only=False)
+    rising = np.lexsort((keys, images.scores))
+    falling = np.lexsort((keys, -images.scores))
     half = per_section // 2
-    above = rising[rows.called[rising]][:half]
-    below = falling[~rows.called[falling]][: per_section - half]
+    above = rising[images.called[rising]][:half]
+    below = falling[~images.called[falling]][: per_section - half]
     chosen: dict[SectionKind, tuple[int, Iterable[int]]] = {
-        "highest": (len(rows.scores), falling[:per_section]),
-        "borderline": (len(rows.scores), [*above[::-1], *below]),
-        "false_alarms": (int(rows.false_alarms.sum()), falling[rows.false_alarms[falling]][:per_section]),
-        "misses": (int(rows.misses.sum()), rising[rows.misses[rising]][:per_section]),
+        "highest": (len(images.scores), falling[:per_section]),
+        "borderline": (len(images.scores), [*above[::-1], *below]),
+        "false_alarms": (int(images.false_alarms.sum()), falling[images.false_alarms[falling]][:per_section]),
+        "misses": (int(images.misses.sum()), rising[images.misses[rising]][:per_section]),
     }
     return tuple(
         GallerySection(
             kind=kind,
             total=total,
-            images=tuple(_image(row) for row in rows.table.take(np.asarray(positions, dtype=np.int64)).to_pylist()),
+            images=tuple(_shown(images.take(np.array(positions, dtype=np.intp)))),
         )
         for kind, (total, positions) in chosen.items()
         if total
     )
 
 
-def _image(row: dict[str, Any]) -> GalleryImage:
-    return GalleryImage(
-        row_key=row["row_key"],
-        source_uri=row["source_uri"],
-        split=row["split"],
-        label=row["label"],
-        defect_kind=row["defect_kind"],
-        anomaly_type=row["anomaly_type"],
-        score=row["score"],
-        decision=row["decision"],
-        outcome=_outcome(row["label"], row["decision"]),
-        reasons=tuple(row["reasons"]),
-        calibrated={entry["expert"]: entry["calibrated"] for entry in row["experts"]},
-    )
+def _shown(images: ScoredImages) -> Iterator[GalleryImage]:
+    rows = images.details.select([*GALLERY_COLUMNS]).to_pylist()
+    for row, label, score, called in zip(rows, images.labels, images.scores, images.called, strict=True):
+        decision = "anomalous" if called else "normal"
+        experts = row.pop("experts")
+        yield GalleryImage(
+            **row,
+            label=label,
+            score=score,
+            decision=decision,
+            outcome=_outcome(label, decision),
+            calibrated={entry["expert"]: entry["calibrated"] for entry in experts},
+        )
 
 
 def _outcome(label: str | None, decision: str) -> Outcome | None:

@@ -47,13 +47,6 @@ def visible(text: str, limit: int = 200) -> str:
     return f"{shown[: limit - tail - 1]}…{shown[-tail:]}"
 
 
-def count(number: int, unit: str = "") -> str:
-    """`12,345`, or `12,345 images`, `1 image` with the unit `image`."""
-    if not unit:
-        return f"{number:,}"
-    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
-
-
 def share(part: int, whole: int) -> str:
     """`3 of 40 (7.5 %)`."""
     return f"{part:,} of {whole:,} ({percent(part / whole)} %)" if whole else MISSING

@@ -1,20 +1,16 @@
-"""The scores of one category of a run as arrays: which rows a filter takes, and what another threshold changes."""
+"""Filters, orders and other thresholds over the scored images of a category, each answered in milliseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from uniad_ray.pipelines.marks import Mark
-
-COLUMNS: Final = ("row_key", "label", "status", "score", "threshold")
-"""Columns of schema `score` that are kept in memory, about 70 bytes a row."""
+from uniad_ray.pipelines.scored_images import ScoredImages
 
 Decision = Literal["normal", "anomalous"]
 Status = Literal["ok", "error"]
@@ -76,58 +72,37 @@ class ThresholdChange:
 
 
 class CategoryScores:
-    """The N rows of a category, in the archive's order; sorted once, so that every question after is cheap.
+    """N scored images, sorted once, so that every question after is cheap.
 
     Attributes:
-        row_keys: Keys, N strings.
-        scores: float64, shape (N,); NaN where the image could not be scored.
-        scored: bool, shape (N,).
-        threshold: The run's own.
+        images: The images, those without a score as well, in the archive's order; at least one.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        """Takes the columns `COLUMNS` of one category, at least one row."""
-        self.row_keys = table.column("row_key").combine_chunks()
-        self.scores: npt.NDArray[np.float64] = table.column("score").to_numpy().astype(np.float64)
-        self.scored = _equals(table, "status", "ok")
-        self.threshold = float(table.column("threshold")[0].as_py())
-        self._normal = _equals(table, "label", "normal") & self.scored
-        self._anomalous = _equals(table, "label", "anomalous") & self.scored
+    def __init__(self, images: ScoredImages) -> None:
+        """Sorts the scores."""
+        self.images = images
+        scores = images.scores
+        self._normal = images.normal & images.scored
+        self._anomalous = images.anomalous & images.scored
         # NaN sorts to the end, so that rows without a score come last both ways round.
-        self._ascending = np.argsort(self.scores, kind="stable").astype(np.int32)
-        self._descending = np.argsort(-self.scores, kind="stable").astype(np.int32)
-        self._sorted = self.scores[self._ascending][: int(self.scored.sum())]
-        self._sorted_normal = np.sort(self.scores[self._normal])
-        self._sorted_anomalous = np.sort(self.scores[self._anomalous])
+        self._ascending = np.argsort(scores, kind="stable").astype(np.int32)
+        self._descending = np.argsort(-scores, kind="stable").astype(np.int32)
+        self._sorted = scores[self._ascending][: int(images.scored.sum())]
+        self._sorted_normal = np.sort(scores[self._normal])
+        self._sorted_anomalous = np.sort(scores[self._anomalous])
         self._marked_positions: dict[str, int] = {}
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        return len(self.row_keys)
 
     @property
     def range(self) -> tuple[float, float] | None:
         """Lowest and highest score; None where nothing could be scored."""
         return (float(self._sorted[0]), float(self._sorted[-1])) if self._sorted.size else None
 
-    def position(self, row_key: str) -> int | None:
-        """Where a row is, or None."""
-        found = pc.index(self.row_keys, pa.scalar(row_key, pa.string())).as_py()
-        return None if found < 0 else int(found)
-
-    def positions(self, row_keys: Collection[str]) -> dict[str, int]:
-        """Where some rows are, by key; unknown keys are absent."""
-        wanted = pa.array(list(row_keys), pa.string())
-        held = np.flatnonzero(pc.is_in(self.row_keys, value_set=wanted).to_numpy(zero_copy_only=False))
-        return dict(zip(self.row_keys.take(pa.array(held)).to_pylist(), held.tolist(), strict=True))
-
     def by_position(self, marks: Mapping[str, Mark]) -> dict[int, Mark]:
         """Marks of this category's rows by position; where a key is, is looked up once."""
         known = self._marked_positions
         if new := [key for key in marks if key not in known]:
             # A new dictionary, since another thread may be reading the old one.
-            known = known | dict.fromkeys(new, -1) | self.positions(new)
+            known = known | dict.fromkeys(new, -1) | self.images.positions(new)
             self._marked_positions = known
         return {known[key]: mark for key, mark in marks.items() if known[key] >= 0}
 
@@ -138,19 +113,20 @@ class CategoryScores:
             asked: The filter.
             marks: Marks by position.
         """
-        threshold = self.threshold if asked.threshold is None else asked.threshold
-        taken = np.ones(self.rows, dtype=bool)
+        images = self.images
+        threshold = images.threshold if asked.threshold is None else asked.threshold
+        taken = np.ones(len(images), dtype=bool)
         if asked.status is not None:
-            taken &= self.scored == (asked.status == "ok")
+            taken &= images.scored == (asked.status == "ok")
         if asked.decision is not None:
-            taken &= self.scored & ((self.scores > threshold) == (asked.decision == "anomalous"))
+            taken &= images.scored & ((images.scores > threshold) == (asked.decision == "anomalous"))
         # NaN is neither above nor below anything.
         if asked.min_score is not None:
-            taken &= self.scores >= asked.min_score
+            taken &= images.scores >= asked.min_score
         if asked.max_score is not None:
-            taken &= self.scores <= asked.max_score
+            taken &= images.scores <= asked.max_score
         if asked.mark is not None:
-            marked = np.zeros(self.rows, dtype=bool)
+            marked = np.zeros(len(images), dtype=bool)
             marked[[at for at, mark in marks.items() if asked.mark in ("any", "none", mark.mark)]] = True
             taken &= marked != (asked.mark == "none")
         return self._ordered(taken, asked.order, threshold)
@@ -162,18 +138,19 @@ class CategoryScores:
             threshold: The other threshold.
             marks: Marks by position; their labels count instead of the given ones.
         """
-        positions = np.array([at for at in marks if self.scored[at]], dtype=np.int64)
-        bad = np.array([mark.label == "anomalous" for at, mark in marks.items() if self.scored[at]], dtype=bool)
-        reviewed = _Reviewed(self.scores[positions], bad, self._normal[positions], self._anomalous[positions])
+        images = self.images
+        positions = np.array([at for at in marks if images.scored[at]], dtype=np.int64)
+        bad = np.array([mark.label == "anomalous" for at, mark in marks.items() if images.scored[at]], dtype=bool)
+        reviewed = _Reviewed(images.scores[positions], bad, self._normal[positions], self._anomalous[positions])
         normal = self._sorted_normal.size + int((~bad).sum()) - int(reviewed.was_normal.sum())
         anomalous = self._sorted_anomalous.size + int(bad.sum()) - int(reviewed.was_anomalous.sum())
         has_labels = normal + anomalous > 0
         return ThresholdChange(
-            anomalous_before=_above(self._sorted, self.threshold),
+            anomalous_before=_above(self._sorted, images.threshold),
             anomalous_after=_above(self._sorted, threshold),
             normal_labels=normal,
             anomalous_labels=anomalous,
-            before=self._errors(self.threshold, reviewed) if has_labels else None,
+            before=self._errors(images.threshold, reviewed) if has_labels else None,
             after=self._errors(threshold, reviewed) if has_labels else None,
         )
 
@@ -194,7 +171,7 @@ class CategoryScores:
             case "threshold":
                 # By ascending score the distances fall and then rise, which a stable sort merges in linear time.
                 held = self._ascending[taken[self._ascending]]
-                nearest = np.argsort(np.abs(self.scores[held] - threshold), kind="stable")
+                nearest = np.argsort(np.abs(self.images.scores[held] - threshold), kind="stable")
                 return np.asarray(held[nearest], dtype=np.int64)
             case "archive":
                 return np.flatnonzero(taken)
@@ -212,8 +189,3 @@ class _Reviewed:
 
 def _above(ascending: npt.NDArray[np.float64], threshold: float) -> int:
     return int(ascending.size - np.searchsorted(ascending, threshold, side="right"))
-
-
-def _equals(table: pa.Table, column: str, value: str) -> npt.NDArray[np.bool_]:
-    found = pc.fill_null(pc.equal(table.column(column), value), False)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)

@@ -8,7 +8,7 @@ from typing import Any
 
 from uniad_ray.errors import StoreError
 from uniad_ray.pipelines.marks import Mark, now, write_marks
-from uniad_ray.serving.category_scores import CategoryScores
+from uniad_ray.pipelines.scored_images import ScoredImages
 from uniad_ray.serving.problems import ProblemError
 from uniad_ray.serving.run_answers import NewMark
 from uniad_ray.serving.run_browser import RunBrowser
@@ -28,18 +28,18 @@ def store_marks(browser: RunBrowser, run: str, new: Sequence[NewMark], reviewer:
             scored, is named twice, or its decision is not what the mark says. `store-unavailable`.
     """
     opened = browser.open(run)
-    scores = {category: browser.category(run, category).scores for category in {mark.category for mark in new}}
+    images = {category: browser.category(run, category).images for category in {mark.category for mark in new}}
     positions = {
         category: own.positions({mark.row_key for mark in new if mark.category == category})
-        for category, own in scores.items()
+        for category, own in images.items()
     }
-    errors = list(_errors(new, scores, positions))
+    errors = list(_errors(new, images, positions))
     if errors:
         raise ProblemError("invalid-request", f"no mark was stored: {errors[0]['what']}", errors=errors[:20])
     marked_at = now()
     marks = []
     for mark in new:
-        own = scores[mark.category]
+        own = images[mark.category]
         marks.append(
             Mark(
                 row_key=mark.row_key,
@@ -62,11 +62,11 @@ def store_marks(browser: RunBrowser, run: str, new: Sequence[NewMark], reviewer:
 
 
 def _errors(
-    new: Sequence[NewMark], scores: Mapping[str, CategoryScores], positions: Mapping[str, Mapping[str, int]]
+    new: Sequence[NewMark], images: Mapping[str, ScoredImages], positions: Mapping[str, Mapping[str, int]]
 ) -> Iterator[dict[str, Any]]:
     named = Counter((mark.category, mark.row_key) for mark in new)
     for index, mark in enumerate(new):
-        own, position = scores[mark.category], positions[mark.category].get(mark.row_key)
+        own, position = images[mark.category], positions[mark.category].get(mark.row_key)
         if named[mark.category, mark.row_key] > 1:
             yield _error(index, "row_key", "the image is named twice")
         elif position is None:

@@ -17,8 +17,9 @@ from uniad_ray.errors import ImageError, RunError, UserError
 from uniad_ray.pipelines.marks import Mark, MarkLog
 from uniad_ray.pipelines.run_plan import RunChunk
 from uniad_ray.pipelines.run_reader import RunReader, SourceRow
+from uniad_ray.pipelines.scored_images import COLUMNS, scored_images
 from uniad_ray.serving.bounded_cache import BoundedCache
-from uniad_ray.serving.category_scores import COLUMNS, CategoryScores
+from uniad_ray.serving.category_scores import CategoryScores
 from uniad_ray.serving.problems import ProblemError
 from uniad_ray.serving.run_pictures import large_picture, thumbnail
 
@@ -75,7 +76,8 @@ class OpenCategory:
     Attributes:
         run: The run.
         name: The category.
-        scores: The scores of its rows.
+        images: Its images, with what is kept in memory of each.
+        scores: Their scores, sorted.
     """
 
     def __init__(self, run: OpenRun, name: str) -> None:
@@ -86,7 +88,8 @@ class OpenCategory:
         """
         self.run = run
         self.name = name
-        self.scores = CategoryScores(run.reader.scores(COLUMNS, categories=[name]))
+        self.images = scored_images(name, run.reader.scores(COLUMNS, categories=[name]))
+        self.scores = CategoryScores(self.images)
         self._chunks = [chunk for chunk in run.reader.chunks if chunk.category == name]
         self._starts = [0, *accumulate(chunk.rows for chunk in self._chunks)]
 
@@ -101,7 +104,7 @@ class OpenCategory:
         Raises:
             ProblemError: `not-found`.
         """
-        position = self.scores.position(row_key)
+        position = self.images.position(row_key)
         if position is None:
             raise ProblemError("not-found", f"run {self.run.name!r} has no such image in category {self.name!r}")
         return self.place(position)[0]
@@ -118,7 +121,7 @@ class RunBrowser:
         """
         self._locations = {name: Location.parse(uri) for name, uri in runs.items()}
         self._runs: BoundedCache[OpenRun] = BoundedCache(MAX_RUNS)
-        self._categories: BoundedCache[OpenCategory] = BoundedCache(MAX_ROWS, lambda opened: opened.scores.rows)
+        self._categories: BoundedCache[OpenCategory] = BoundedCache(MAX_ROWS, lambda opened: len(opened.images))
         self._sources: BoundedCache[dict[str, SourceRow]] = BoundedCache(MAX_SOURCE_BYTES, _bytes_of)
         self._thumbnails: BoundedCache[bytes] = BoundedCache(MAX_THUMBNAIL_BYTES, len)
 

@@ -49,12 +49,12 @@ def image_page(browser: RunBrowser, run: str, category: str, asked: RowFilter, o
     found = opened.scores.select(asked, marks)
     positions = found[offset : offset + limit].tolist()
     rows = browser.rows(opened, positions)
-    threshold = opened.scores.threshold if asked.threshold is None else asked.threshold
+    threshold = opened.images.threshold if asked.threshold is None else asked.threshold
     return RunImagePage(
         run=run,
         run_id=opened.run.reader.manifest.run_id,
         category=category,
-        threshold=opened.scores.threshold,
+        threshold=opened.images.threshold,
         total=len(found),
         offset=offset,
         images=[_image(row, threshold, marks.get(at)) for row, at in zip(rows, positions, strict=True)],
@@ -68,18 +68,18 @@ def threshold_answer(browser: RunBrowser, run: str, category: str, threshold: fl
         ProblemError: `not-found` or `store-unavailable`.
     """
     opened = browser.category(run, category)
-    scores = opened.scores
-    asked = scores.threshold if threshold is None else threshold
+    images, scores = opened.images, opened.scores
+    asked = images.threshold if threshold is None else threshold
     change = scores.what_if(asked, browser.marks(opened))
     shift = change.anomalous_after - change.anomalous_before
     lowest, highest = scores.range or (None, None)
     return ThresholdAnswer(
         category=category,
-        stored_threshold=scores.threshold,
+        stored_threshold=images.threshold,
         threshold=asked,
         lowest_score=lowest,
         highest_score=highest,
-        images=int(scores.scored.sum()),
+        images=int(images.scored.sum()),
         changed=abs(shift),
         to_anomalous=max(shift, 0),
         to_normal=max(-shift, 0),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.normals import DrawnNormals
 from support.profiles import small_config
@@ -38,6 +39,13 @@ class Case:
         return self.cohort.experts[name] * calibration.deviation + calibration.mean
 
 
+def details(kinds: np.ndarray, experts: Mapping[str, np.ndarray]) -> pa.Table:
+    rows = range(len(kinds))
+    scored = [[{"expert": name, "calibrated": values[row]} for name, values in experts.items()] for row in rows]
+    names = pa.array(kinds, pa.string())
+    return pa.table({"row_key": list(map(str, rows)), "anomaly_type": names, "defect_kind": names, "experts": scored})
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     config = small_config(
@@ -55,15 +63,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     cohort = Cohort(
         category="part",
         split="test",
-        row_keys=tuple(map(str, range(60))),
-        anomalous=np.array([kind is not None for kind in kinds]),
-        anomaly_types=tuple(kinds),
-        defect_kinds=tuple(kinds),
+        threshold=0.0,
         scores=RNG.normal(size=60),
-        thresholds=np.zeros(60),
-        experts={name: RNG.normal(size=60) + (kinds == "logical") for name in NAMES},
-        unlabelled=0,
-        errors=0,
+        normal=np.array([kind is None for kind in kinds]),
+        anomalous=np.array([kind is not None for kind in kinds]),
+        details=details(kinds, {name: RNG.normal(size=60) + (kinds == "logical") for name in NAMES}),
+        unlabelled_images=0,
+        error_images=0,
     )
     return Case(store.load("part", version), cohort)
 

@@ -87,15 +87,16 @@ def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(
     found = {cohort.category: cohort for cohort in cohorts(reader)}
     assert list(found) == ["other", "part", "third"]
     part = found["part"]
-    assert (part.split, part.unlabelled, part.errors) == ("test", 1, 1)
-    assert part.row_keys == tuple(key(name) for name in ("good0", "good1", "spot0", "gone0", "odd0"))
+    assert (part.split, part.unlabelled_images, part.error_images) == ("test", 1, 1)
+    assert part.row_keys.to_pylist() == [key(name) for name in ("good0", "good1", "spot0", "gone0", "odd0")]
     assert part.anomalous.tolist() == [False, False, True, True, True]
     assert part.scores.tolist() == [0.2, 0.7, 0.9, 0.3, 0.6]
-    assert part.decisions.tolist() == [False, True, True, False, True]
+    assert part.called.tolist() == [False, True, True, False, True]
     assert part.experts["patch"].tolist() == part.scores.tolist()
     assert part.defect_kinds == (None, None, "spot", "gone", "unknown")
-    assert (found["other"].split, found["other"].row_keys, found["other"].unlabelled) == ("archive", (key("b"),), 1)
-    assert (found["third"].split, found["third"].row_keys) == (None, ())
+    other, third = found["other"], found["third"]
+    assert (other.split, other.row_keys.to_pylist(), other.unlabelled_images) == ("archive", [key("b")], 1)
+    assert (third.split, third.row_keys.to_pylist()) == (None, [])
 
 
 def test_each_group_sets_its_anomalies_against_all_normal_images(reader: RunReader) -> None:

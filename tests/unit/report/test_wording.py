@@ -30,10 +30,7 @@ def test_scores(value: float | None, shown: str) -> None:
     assert wording.score(value) == shown
 
 
-def test_counts_shares_and_intervals() -> None:
-    assert wording.count(12345) == "12,345"
-    assert wording.count(1, "image") == "1 image"
-    assert wording.count(0, "image") == "0 images"
+def test_shares_and_intervals() -> None:
     assert wording.share(3, 40) == "3 of 40 (7.5 %)"
     assert wording.share(0, 0) == "-"
     assert wording.interval(figure("image_auroc", 0.9)) == "85.0\N{EN DASH}95.0"

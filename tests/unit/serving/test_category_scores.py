@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniad_ray.pipelines.marks import Mark
+from uniad_ray.pipelines.scored_images import scored_images
 from uniad_ray.serving.category_scores import CategoryScores, Decision, MarkFilter, Order, RowFilter, Status
 
 THRESHOLD = 2.0
@@ -45,7 +46,7 @@ def scores_of(rows: list[Row]) -> CategoryScores:
         }
     )
     # As read from several files.
-    return CategoryScores(pa.concat_tables([table.slice(0, 3), table.slice(3)]))
+    return CategoryScores(scored_images("part", pa.concat_tables([table.slice(0, 3), table.slice(3)])))
 
 
 def marks_of(rows: list[Row], kinds: list[Any]) -> dict[int, Mark]:
@@ -121,11 +122,8 @@ def test_a_what_if_counts_what_a_plain_count_counts(rows: list[Row], kinds: list
         assert found.misses == sum(label == "anomalous" and score <= at for score, label in labelled)
 
 
-def test_rows_are_found_by_key_and_unknown_keys_are_not() -> None:
+def test_marks_are_found_by_key_and_those_of_other_categories_are_not() -> None:
     scores = scores_of([(1.0, None)] * 5)
-    assert scores.position("key4") == 4
-    assert scores.position("other") is None
-    assert scores.positions(["key3", "other", "key0"]) == {"key0": 0, "key3": 3}
     mark = Mark("key2", "part", "miss", 1.0, THRESHOLD, "anna", "2026")
     stranger = replace(mark, row_key="of another category")
     for _ in range(2):
@@ -144,7 +142,7 @@ def test_a_million_rows_answer_in_milliseconds() -> None:
             "threshold": np.full(rows, THRESHOLD),
         }
     )
-    scores = CategoryScores(table)
+    scores = CategoryScores(scored_images("part", table))
     marks = {at: Mark(str(at), "part", "miss", 0.0, THRESHOLD, "anna", "2026") for at in range(0, rows, 2000)}
 
     def seconds(action: Any) -> float:
