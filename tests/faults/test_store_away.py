@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from support.endpoint import agrees, png, verdicts, write_bundle
+from support.endpoint import png, same_verdict, verdicts, write_bundle
 from support.replica_backend import ReplicaInProcess
 from support.s3_server import run_s3_server
 
@@ -23,18 +23,18 @@ def test_what_is_loaded_goes_on_and_the_rest_is_refused_in_time(monkeypatch: pyt
         replica = ReplicaInProcess(ServeSettings(bundles=root, refresh_seconds=0.1))
         catalogue = Catalogue(root, refresh_seconds=0.1)
         await catalogue.require("lids")
-        assert agrees(await replica.score("lids", "image", png(1), "none", 0), wanted)
+        assert same_verdict(await replica.score("lids", png(1), with_map=False, nearest=0), wanted)
         upkeep = asyncio.create_task(replica.scorer.refresh_for_ever())
         os.kill(server, signal.SIGKILL)
         await asyncio.sleep(0.3)
         for _ in range(5):
             started = time.monotonic()
             await catalogue.require("lids")
-            assert agrees(await replica.score("lids", "image", png(1), "none", 0), wanted)
+            assert same_verdict(await replica.score("lids", png(1), with_map=False, nearest=0), wanted)
             assert time.monotonic() - started < 2
         started = time.monotonic()
         with pytest.raises(StoreError):
-            await replica.score("trays", "image", png(1), "none", 0)
+            await replica.score("trays", png(1), with_map=False, nearest=0)
         assert time.monotonic() - started < 15
         for _ in range(100):
             if replica.scorer.status()[0]["store_error"]:

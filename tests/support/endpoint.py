@@ -21,6 +21,7 @@ from support.profiles import small_config
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.online_verdict import OnlineVerdict
 from uniad_ray.scoring.scorer import Verdict
 from uniad_ray.serving.problems import MEDIA_TYPE, TYPES
 from uniad_ray.serving.settings import ServeSettings
@@ -125,6 +126,17 @@ def agrees(image: Mapping[str, Any], verdict: Verdict) -> bool:
         and abs(image["score"] - verdict.score) <= TOLERANCE * max(1.0, abs(verdict.score))
         and image["threshold"] == verdict.threshold
         and image["reasons"] == list(verdict.reasons)
+    )
+
+
+def same_verdict(found: object, verdict: Verdict) -> bool:
+    """Whether a replica says the same as a verdict."""
+    return (
+        isinstance(found, OnlineVerdict)
+        and found.verdict.decision == verdict.decision
+        and abs(found.verdict.score - verdict.score) <= TOLERANCE * max(1.0, abs(verdict.score))
+        and found.verdict.threshold == verdict.threshold
+        and found.verdict.reasons == verdict.reasons
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from uniad_ray.serving.answers import MapForm
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.live_category import DecodedImage
 from uniad_ray.serving.replica_scorer import LoadedCategory, Outcome, ReplicaScorer
 from uniad_ray.serving.settings import ServeSettings
@@ -29,10 +29,10 @@ class ReplicaInProcess:
         self.scorer = ReplicaScorer(settings, batched=one_by_one, device="cpu")
         self._loaded: dict[str, LoadedCategory] = {}
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
         if category not in self._loaded:
             self._loaded[category] = await self.scorer.load(category)
-        return await self.scorer.score(self._loaded[category], name, data, form, nearest)
+        return await self.scorer.score(self._loaded[category], data, with_map=with_map, nearest=nearest)
 
     async def check(self) -> dict[str, Any]:
         return await self.scorer.check()

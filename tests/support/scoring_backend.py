@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import ImageError
-from uniad_ray.serving.answers import ImageAnswer, Lineage, MapForm, NearestNormalImage, failed_image
+from uniad_ray.scoring.gallery import NearestNormal
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
+from uniad_ray.scoring.scorer import Verdict
 from uniad_ray.serving.problems import ProblemError
 
 
@@ -32,7 +34,7 @@ class FakeBackend:
         problem: Raised instead of an answer.
         error: What a check of the reference images finds.
         seconds: How long an image takes.
-        asked: Names of the images that came.
+        asked: Category of each image that came.
     """
 
     problem: ProblemError | None = None
@@ -40,37 +42,35 @@ class FakeBackend:
     seconds: float = 0.0
     asked: list[str] = field(default_factory=list)
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
-        self.asked.append(name)
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
+        self.asked.append(category)
         await asyncio.sleep(self.seconds)
         if self.problem is not None:
             raise self.problem
         try:
             pixels = decode_image(data, (8, 8))
         except ImageError as error:
-            return failed_image(name, error.kind, str(error)).model_dump(mode="json")
-        lineage = Lineage(
+            return UnusableImage(error.kind, str(error))
+        verdict = Verdict(
+            score=float(pixels.mean()),
+            threshold=1000.0,
+            raw={},
+            calibrated={},
+            anomaly_map=pixels[..., 0].astype(np.float32) if with_map else None,
+            reasons=(category,),
+        )
+        return OnlineVerdict(
+            verdict=verdict,
+            left_out={},
+            nearest=tuple(
+                NearestNormal(source_uri=f"good/{place}.jpg", distance=place / 10, thumbnail=grey(place))
+                for place in range(nearest)
+            ),
             bundle_version="1",
             bundle_digest="0" * 64,
             code_version="0",
             image_sha256=hashlib.sha256(data).hexdigest(),
         )
-        answer = ImageAnswer(
-            image=name,
-            status="ok",
-            decision="normal",
-            score=float(pixels.mean()),
-            threshold=1000.0,
-            reasons=[f"{category} {form}"],
-            nearest=[
-                NearestNormalImage(
-                    image=f"good/{place}.jpg", distance=place / 10, thumbnail=base64.b64encode(grey(place)).decode()
-                )
-                for place in range(nearest)
-            ],
-            lineage=lineage,
-        )
-        return answer.model_dump(mode="json")
 
     async def check(self) -> dict[str, Any]:
         return {"checked": ["lids"], "error": self.error}

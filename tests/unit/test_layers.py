@@ -17,6 +17,7 @@ LAYERS = [
     "serving",
     "pipelines",
     "report",
+    "runs",
     "scoring",
     "training",
     "experts",
@@ -26,6 +27,8 @@ LAYERS = [
     "config",
     "errors",
 ]
+OF_RUNS = {"pipelines.maps", "pipelines.marks", "pipelines.scored_images"}
+"""Modules of a run at rest: a report is made from them."""
 NO_RAY = set(LAYERS[LAYERS.index("report") :])
 NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "cli"}
 
@@ -35,7 +38,12 @@ def files() -> list[Path]:
 
 
 def layer(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return layer_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+def layer_of(module: str) -> str:
+    """The layer of a module, named from the package on."""
+    return "runs" if module in OF_RUNS else module.split(".")[0]
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -66,10 +74,10 @@ def test_imports_go_downwards_only() -> None:
         if own == "__init__":
             continue
         for name, _ in imports(path):
-            parts = name.split(".")
-            if parts[0] != "uniad_ray" or len(parts) < 2:
+            root, _, module = name.partition(".")
+            if root != "uniad_ray" or not module:
                 continue
-            if LAYERS.index(parts[1]) < LAYERS.index(own):
+            if LAYERS.index(layer_of(module)) < LAYERS.index(own):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
 
@@ -82,6 +90,71 @@ def test_ray_and_torch_stay_in_their_layers() -> None:
             if (root == "ray" and layer(path) in NO_RAY) or (root in ("torch", "timm") and layer(path) in NO_TORCH):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
+
+
+REPLICA = {
+    "uniad_ray.serving.replica",
+    "uniad_ray.serving.replica_scorer",
+    "uniad_ray.serving.live_category",
+    "uniad_ray.serving.awaited_texts",
+    "uniad_ray.serving.batches",
+    "uniad_ray.serving.captioners",
+    "uniad_ray.serving.text_engine",
+}
+HTTP = {
+    "uniad_ray.serving.access",
+    "uniad_ray.serving.answers",
+    "uniad_ray.serving.api",
+    "uniad_ray.serving.backend",
+    "uniad_ray.serving.catalogue",
+    "uniad_ray.serving.gateway",
+    "uniad_ray.serving.openapi",
+    "uniad_ray.serving.problems",
+    "uniad_ray.serving.references",
+    "uniad_ray.serving.request_images",
+    "uniad_ray.serving.request_log",
+    "uniad_ray.serving.runs_api",
+}
+"""What speaks HTTP, or speaks for those that do."""
+
+
+def own_modules() -> dict[str, Path]:
+    """Files by module name, packages among them."""
+    return {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files()
+    }
+
+
+def imported_by(path: Path, known: dict[str, Path]) -> set[str]:
+    """Own modules that a file imports, anywhere in it, and the packages that they lie in."""
+    # A package names for type checkers what it imports lazily.
+    is_face = path.name == "__init__.py"
+    names = {name for name, is_for_types in imports(path) if not (is_face and is_for_types)}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in names:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parents = {name.rsplit(".", count)[0] for name in names for count in range(1, name.count(".") + 1)}
+    return (names | parents) & known.keys()
+
+
+def reachable(start: set[str]) -> set[str]:
+    """Own modules that are imported by some, directly or by others."""
+    known = own_modules()
+    found: set[str] = set()
+    waiting = set(start)
+    while waiting:
+        found |= waiting
+        waiting = {name for module in waiting for name in imported_by(known[module], known)} - found
+    return found
+
+
+def test_a_replica_reaches_nothing_that_speaks_http() -> None:
+    assert own_modules().keys() >= REPLICA | HTTP
+    # What the search is able to find.
+    assert reachable({"uniad_ray.serving.gateway"}) >= HTTP
+    assert reachable({"uniad_ray.serving.app"}) >= REPLICA | HTTP
+    assert reachable(REPLICA) & HTTP == set()
 
 
 WITHOUT_NETWORKS = ["bundles", "compare", "decoding", "evaluate", "ingest", "report", "run_reader", "score"]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from uniad_ray.errors import ImageError
 from uniad_ray.pipelines.bundles import BundleVersion
 from uniad_ray.pipelines.maps import encode_map
-from uniad_ray.scoring.gallery import NearestNormal
-from uniad_ray.scoring.scorer import Verdict
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 
 MapForm = Literal["none", "png", "float16"]
 
@@ -162,46 +159,45 @@ class HealthAnswer(Answer):
     status: Literal["ok"] = "ok"
 
 
-def image_answer(
-    name: str,
-    outcome: Verdict | ImageError,
-    lineage: Lineage,
-    form: MapForm,
-    *,
-    left_out: Sequence[LeftOutExpert] = (),
-    nearest: Sequence[NearestNormal] = (),
-) -> ImageAnswer:
-    """An image's answer."""
-    if isinstance(outcome, ImageError):
-        return failed_image(name, outcome.kind, str(outcome))
+def image_answer(name: str, found: OnlineVerdict | UnusableImage, form: MapForm) -> ImageAnswer:
+    """The answer for one image.
+
+    Args:
+        name: What the request calls the image.
+        found: What a replica says of it.
+        form: Form of the map, where the verdict has one.
+    """
+    if isinstance(found, UnusableImage):
+        return ImageAnswer(image=name, status="error", error=ImageProblem(kind=found.kind, detail=found.detail))
+    verdict = found.verdict
     return ImageAnswer(
         image=name,
         status="ok",
-        decision="anomalous" if outcome.is_anomalous else "normal",
-        score=outcome.score,
-        threshold=outcome.threshold,
+        decision="anomalous" if verdict.is_anomalous else "normal",
+        score=verdict.score,
+        threshold=verdict.threshold,
         experts=[
-            ExpertScore(expert=expert, raw=raw, calibrated=outcome.calibrated[expert])
-            for expert, raw in outcome.raw.items()
+            ExpertScore(expert=expert, raw=raw, calibrated=verdict.calibrated[expert])
+            for expert, raw in verdict.raw.items()
         ],
-        left_out=list(left_out),
-        reasons=list(outcome.reasons),
+        left_out=[LeftOutExpert(expert=expert, reason=reason) for expert, reason in found.left_out.items()],
+        reasons=list(verdict.reasons),
         nearest=[
             NearestNormalImage(
                 image=entry.source_uri,
                 distance=entry.distance,
                 thumbnail=base64.b64encode(entry.thumbnail).decode("ascii"),
             )
-            for entry in nearest
+            for entry in found.nearest
         ],
-        map=None if outcome.anomaly_map is None else map_document(outcome.anomaly_map, form),
-        lineage=lineage,
+        map=None if verdict.anomaly_map is None else map_document(verdict.anomaly_map, form),
+        lineage=Lineage(
+            bundle_version=found.bundle_version,
+            bundle_digest=found.bundle_digest,
+            code_version=found.code_version,
+            image_sha256=found.image_sha256,
+        ),
     )
-
-
-def failed_image(name: str, kind: str, detail: str) -> ImageAnswer:
-    """The answer of an image without a verdict."""
-    return ImageAnswer(image=name, status="error", error=ImageProblem(kind=kind, detail=detail))
 
 
 def map_document(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:

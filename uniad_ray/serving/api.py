@@ -14,6 +14,7 @@ from uniad_ray import __version__
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ImageError
 from uniad_ray.pipelines.bundles import BundleVersion
+from uniad_ray.scoring.online_verdict import UnusableImage
 from uniad_ray.serving.access import AccessKey, KeyRing
 from uniad_ray.serving.answers import (
     BundleVersions,
@@ -24,7 +25,7 @@ from uniad_ray.serving.answers import (
     MapForm,
     ReadyAnswer,
     ScoreAnswer,
-    failed_image,
+    image_answer,
 )
 from uniad_ray.serving.backend import Backend
 from uniad_ray.serving.catalogue import Catalogue
@@ -145,8 +146,12 @@ class Endpoint:
             try:
                 data = await asyncio.to_thread(read_reference, data, self.settings.limits.image_bytes)
             except ImageError as error:
-                return failed_image(image.name, error.kind, str(error))
-        return ImageAnswer.model_validate(await self.backend.score(category, image.name, data, form, nearest))
+                return image_answer(image.name, UnusableImage(error.kind, str(error)), form)
+        found = await self.backend.score(category, data, with_map=form != "none", nearest=nearest)
+        if form == "none":
+            return image_answer(image.name, found, form)
+        # A map takes milliseconds to compress, too long for the event loop.
+        return await asyncio.to_thread(image_answer, image.name, found, form)
 
 
 def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import StoreError, UserError
 from uniad_ray.pipelines.ray_session import unwrap
-from uniad_ray.serving.answers import MapForm
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.problems import ProblemError
 
 _RETRIES = 2
@@ -21,8 +21,14 @@ _PAUSE_SECONDS = 0.05
 class Backend(Protocol):
     """Whoever scores."""
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
-        """Scores one image; an `ImageAnswer` as JSON types.
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
+        """Scores one image.
+
+        Args:
+            category: Its category.
+            data: The encoded file.
+            with_map: Whether the verdict has its map.
+            nearest: How many of the nearest normal images come with it.
 
         Raises:
             ProblemError: `overloaded`, `bundle-unusable`, `store-unavailable` or `internal-error`.
@@ -45,10 +51,13 @@ class ReplicaBackend:
         """Takes the handle of the deployment."""
         self._handle = handle
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
         """See `Backend`."""
         handle = self._handle.options(multiplexed_model_id=category)
-        return dict(await self._call(handle.score, category, name, data, form, nearest))
+        found: OnlineVerdict | UnusableImage = await self._call(
+            handle.score, category, data, with_map=with_map, nearest=nearest
+        )
+        return found
 
     async def check(self) -> dict[str, Any]:
         """See `Backend`."""
@@ -58,10 +67,10 @@ class ReplicaBackend:
         """See `Backend`."""
         return list(await self._call(self._handle.status))
 
-    async def _call(self, method: Any, *arguments: Any) -> Any:
+    async def _call(self, method: Any, *arguments: Any, **named: Any) -> Any:
         for attempt in range(_RETRIES + 1):
             try:
-                return await method.remote(*arguments)
+                return await method.remote(*arguments, **named)
             except BackPressureError as error:
                 raise ProblemError("overloaded", "all replicas are busy; try again", retry_after=1) from error
             except RayTaskError as error:

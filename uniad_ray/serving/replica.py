@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from uniad_ray.archive.s3_client import limit_attempts
 from uniad_ray.pipelines.compute import choose_device
 from uniad_ray.pipelines.ray_session import usable_cpus
-from uniad_ray.serving.answers import MapForm
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
@@ -50,9 +50,9 @@ class ScorerReplica:
         await self._scorer.start(self._loaded)
         self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
 
-    async def score(self, category: str, name: str, data: bytes, form: MapForm, nearest: int) -> dict[str, Any]:
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
         """Scores one image, see `ReplicaScorer.score`."""
-        return await self._scorer.score(await self._loaded(category), name, data, form, nearest)
+        return await self._scorer.score(await self._loaded(category), data, with_map=with_map, nearest=nearest)
 
     async def check(self) -> dict[str, Any]:
         """Scores the reference images, see `ReplicaScorer.check`."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -21,7 +21,7 @@ from uniad_ray.errors import BundleError, ImageError, StoreError, UniadRayError,
 from uniad_ray.pipelines.compute import limit_threads
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.online_scorer import FirstVerdict
-from uniad_ray.serving.answers import LeftOutExpert, Lineage, MapForm, image_answer
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.awaited_texts import Completed, TextsWithinDeadline
 from uniad_ray.serving.captioners import choose_captioner
 from uniad_ray.serving.live_category import DecodedImage, LiveCategory, LoadedBundle
@@ -159,50 +159,41 @@ class ReplicaScorer:
             return loaded
 
     async def score(
-        self, category: LoadedCategory, name: str, data: bytes, form: MapForm, nearest: int
-    ) -> dict[str, Any]:
+        self, category: LoadedCategory, data: bytes, *, with_map: bool, nearest: int
+    ) -> OnlineVerdict | UnusableImage:
         """Scores one image.
 
         Args:
             category: Its category.
-            name: What the answer calls the image.
             data: The encoded file.
-            form: Of the map.
-            nearest: How many of the nearest normal images the answer has.
-
-        Returns:
-            An `ImageAnswer` as JSON types.
+            with_map: Whether the verdict has its map.
+            nearest: How many of the nearest normal images come with it.
         """
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self.settings.engine.deadline_seconds
         loaded = category.live.current
         scorer, manifest = loaded.scorer, loaded.manifest
         sha256 = hashlib.sha256(data).hexdigest()
-        first: Outcome
         try:
             decoded = await loop.run_in_executor(self._decoding, self._decode, loaded, sha256, data)
             first = await category.score(decoded)
         except ImageError as error:
             first = error
-        lineage = Lineage(
+        if isinstance(first, ImageError):
+            return UnusableImage(first.kind, str(first))
+        completed: Completed = await self._texts.complete(scorer, first, deadline, loaded.no_texts)
+        verdict, reason = completed.verdict, completed.reason
+        if isinstance(verdict, ImageError):
+            return UnusableImage(verdict.kind, str(verdict))
+        return OnlineVerdict(
+            verdict=verdict if with_map else replace(verdict, anomaly_map=None),
+            left_out={} if reason is None else dict.fromkeys(scorer.awaiting, reason),
+            nearest=tuple(scorer.nearest(first.descriptor, nearest)) if nearest else (),
             bundle_version=manifest.version,
             bundle_digest=manifest.digest,
             code_version=__version__,
             image_sha256=sha256,
         )
-        if isinstance(first, ImageError):
-            return image_answer(name, first, lineage, form).model_dump(mode="json")
-        completed: Completed = await self._texts.complete(scorer, first, deadline, loaded.no_texts)
-        reason = completed.reason
-        answer = image_answer(
-            name,
-            completed.verdict,
-            lineage,
-            form,
-            left_out=[] if reason is None else [LeftOutExpert(expert=e, reason=reason) for e in scorer.awaiting],
-            nearest=scorer.nearest(first.descriptor, nearest) if nearest else (),
-        )
-        return answer.model_dump(mode="json")
 
     async def refresh_for_ever(self) -> None:
         """Takes up newly published bundles, every `refresh_seconds`."""

@@ -75,7 +75,8 @@ def test_one_image_is_the_body_whatever_type_it_says(served: Served) -> None:
         (image,) = response.json()["images"]
         assert image["status"] == "ok"
         assert image["score"] == 90
-        assert image["reasons"] == ["lids none"]
+        assert image["reasons"] == ["lids"]
+        assert image["map"] is None
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
@@ -85,7 +86,9 @@ def test_several_as_multipart_keep_order_and_names(served: Served) -> None:
     images = response.json()["images"]
     assert [image["image"] for image in images] == ["10.png", "30.png", "20.png"]
     assert [image["score"] for image in images] == [10, 30, 20]
-    assert images[0]["reasons"] == ["lids png"]
+    assert [(image["map"]["form"], image["map"]["low"], image["map"]["high"]) for image in images] == [
+        ("png", grey, grey) for grey in (10, 30, 20)
+    ]
 
 
 def test_the_nearest_normal_images_come_if_asked_for(served: Served) -> None:

@@ -11,9 +11,11 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from uniad_ray.errors import BundleError, StoreError, WeightsError
+from uniad_ray.scoring.online_verdict import UnusableImage
 from uniad_ray.serving.backend import ReplicaBackend
 from uniad_ray.serving.problems import ProblemError
 
+FOUND = UnusableImage("empty", "no bytes")
 DIED, UNAVAILABLE = ActorDiedError(), ActorUnavailableError("away", None)
 NO_DEPLOYMENT = DeploymentUnavailableError(DeploymentID("Scorer"))
 BUSY = BackPressureError(num_queued_requests=9, max_queued_requests=8)
@@ -32,11 +34,11 @@ class FakeHandle:
         self.category = multiplexed_model_id
         return self
 
-    async def remote(self, *arguments: Any) -> dict[str, Any]:
-        self.calls.append(arguments)
+    async def remote(self, *arguments: Any, **named: Any) -> UnusableImage:
+        self.calls.append((*arguments, named))
         if self.failures:
             raise self.failures.pop(0)
-        return {"image": "a"}
+        return FOUND
 
 
 def in_replica(error: Exception) -> Exception:
@@ -44,21 +46,21 @@ def in_replica(error: Exception) -> Exception:
     return RayTaskError("score", "Traceback ...", error).as_instanceof_cause()  # type: ignore[no-any-return]
 
 
-def score(handle: FakeHandle) -> dict[str, Any]:
-    return asyncio.run(ReplicaBackend(handle).score("lids", "a", b"data", "png", 2))  # type: ignore[arg-type]
+def score(handle: FakeHandle) -> object:
+    return asyncio.run(ReplicaBackend(handle).score("lids", b"data", with_map=True, nearest=2))  # type: ignore[arg-type]
 
 
 def test_an_image_goes_to_the_replicas_that_have_its_category() -> None:
     handle = FakeHandle()
-    assert score(handle) == {"image": "a"}
+    assert score(handle) is FOUND
     assert handle.category == "lids"
-    assert handle.calls == [("lids", "a", b"data", "png", 2)]
+    assert handle.calls == [("lids", b"data", {"with_map": True, "nearest": 2})]
 
 
 @pytest.mark.parametrize("failure", [DIED, UNAVAILABLE, NO_DEPLOYMENT])
 def test_an_image_whose_replica_dies_is_given_to_another(failure: Exception) -> None:
     handle = FakeHandle(failure, failure)
-    assert score(handle) == {"image": "a"}
+    assert score(handle) is FOUND
     assert len(handle.calls) == 3
     with pytest.raises(ProblemError) as caught:
         score(FakeHandle(*[failure] * 3))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import shutil
 import weakref
 from collections.abc import Awaitable, Coroutine
@@ -9,19 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from support.bad_bundles import damage, publish_other_scores, unlike_the_fit
-from support.endpoint import agrees, png, verdicts, write_bundle
+from support.endpoint import png, same_verdict, verdicts, write_bundle
 
 from uniad_ray.errors import BundleError
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.live_category import DecodedImage
 from uniad_ray.serving.replica_scorer import LoadedCategory, Outcome, ReplicaScorer
 from uniad_ray.serving.settings import ServeSettings
 
 Result = TypeVar("Result")
+Found = OnlineVerdict | UnusableImage
 IMAGES = [png(number) for number in range(8)]
 
 
@@ -53,16 +57,18 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
 
-def ask(replica: ReplicaScorer, category: LoadedCategory, image: bytes) -> Awaitable[dict[str, Any]]:
-    return replica.score(category, "image", image, "none", 0)
+def ask(replica: ReplicaScorer, category: LoadedCategory, image: bytes) -> Awaitable[Found]:
+    return replica.score(category, image, with_map=False, nearest=0)
 
 
-def check_answer(root: Path, manifest: BundleManifest, image: bytes, answer: dict[str, Any]) -> None:
-    """Checks that an answer is that of one version, and right."""
+def check_verdict(root: Path, manifest: BundleManifest, image: bytes, found: Found) -> None:
+    """Checks that a verdict is that of one version, and right."""
     (verdict,) = verdicts(root, manifest.category, manifest.version, [image])
-    assert agrees(answer, verdict)
-    assert answer["lineage"]["bundle_version"] == manifest.version
-    assert answer["lineage"]["bundle_digest"] == manifest.digest
+    assert isinstance(found, OnlineVerdict)
+    assert same_verdict(found, verdict)
+    assert found.bundle_version == manifest.version
+    assert found.bundle_digest == manifest.digest
+    assert found.image_sha256 == hashlib.sha256(image).hexdigest()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -78,22 +84,23 @@ def test_images_that_come_together_are_scored_together_and_as_alone(
 
     monkeypatch.setattr(ReplicaScorer, "_score_batch", counted)
 
-    async def together() -> list[dict[str, Any]]:
+    async def together() -> list[Found]:
         replica = scorer(root, wait_seconds=0.5, threads=threads)
         category = await replica.load("lids")
         return await asyncio.gather(*(ask(replica, category, image) for image in IMAGES))
 
     answers = run(together())
     assert max(sizes) > 1
-    assert {answer["decision"] for answer in answers} == {"normal", "anomalous"}
-    for answer, image in zip(answers, IMAGES, strict=True):
-        check_answer(root, fitted[1]["lids"], image, answer)
+    decisions = [found.verdict.decision for found in answers if isinstance(found, OnlineVerdict)]
+    assert set(decisions) == {"normal", "anomalous"}
+    for found, image in zip(answers, IMAGES, strict=True):
+        check_verdict(root, fitted[1]["lids"], image, found)
 
 
 def test_a_batch_may_hold_images_for_the_old_bundle_and_for_the_new_one(
     root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
 ) -> None:
-    async def change_between() -> list[dict[str, Any]]:
+    async def change_between() -> list[Found]:
         replica = scorer(root, most=2, wait_seconds=60)
         category = await replica.load("lids")
         first = asyncio.create_task(ask(replica, category, IMAGES[1]))
@@ -103,9 +110,11 @@ def test_a_batch_may_hold_images_for_the_old_bundle_and_for_the_new_one(
         return await asyncio.gather(first, ask(replica, category, IMAGES[1]))
 
     old, new = run(change_between())
-    assert old["score"] != new["score"]
-    for answer, name in ((old, "lids"), (new, "other lids")):
-        check_answer(root, fitted[1][name], IMAGES[1], answer)
+    assert isinstance(old, OnlineVerdict)
+    assert isinstance(new, OnlineVerdict)
+    assert old.verdict.score != new.verdict.score
+    for found, name in ((old, "lids"), (new, "other lids")):
+        check_verdict(root, fitted[1][name], IMAGES[1], found)
 
 
 def test_a_bad_image_has_its_error_and_touches_no_other(
@@ -113,24 +122,45 @@ def test_a_bad_image_has_its_error_and_touches_no_other(
 ) -> None:
     bad = {b"nonsense": "not_an_image", IMAGES[1][:300]: "truncated", b"": "empty"}
 
-    async def mixed() -> list[dict[str, Any]]:
+    async def mixed() -> list[Found]:
         replica = scorer(root)
         category = await replica.load("lids")
         return await asyncio.gather(*(ask(replica, category, image) for image in (*bad, IMAGES[0])))
 
     *errors, good = run(mixed())
-    assert [(answer["status"], answer["error"]["kind"]) for answer in errors] == [
-        ("error", kind) for kind in bad.values()
-    ]
-    check_answer(root, fitted[1]["lids"], IMAGES[0], good)
+    assert [error.kind for error in errors if isinstance(error, UnusableImage)] == list(bad.values())
+    check_verdict(root, fitted[1]["lids"], IMAGES[0], good)
 
 
 def test_limits_of_an_image_hold_before_it_is_decoded(root: Path) -> None:
-    async def too_large() -> dict[str, Any]:
+    async def too_large() -> Found:
         replica = scorer(root, limits={"image_pixels": 64 * 64 - 1})
         return await ask(replica, await replica.load("lids"), IMAGES[0])
 
-    assert run(too_large())["error"]["kind"] == "too_large"
+    found = run(too_large())
+    assert isinstance(found, UnusableImage)
+    assert found.kind == "too_large"
+
+
+def test_a_verdict_has_its_map_and_its_nearest_images_if_asked_for(
+    root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
+) -> None:
+    async def both() -> list[Found]:
+        replica = scorer(root)
+        category = await replica.load("lids")
+        return [
+            await replica.score(category, IMAGES[1], with_map=asked, nearest=2 if asked else 0)
+            for asked in (False, True)
+        ]
+
+    plain, whole = run(both())
+    (wanted,) = verdicts(root, "lids", fitted[1]["lids"].version, [IMAGES[1]])
+    assert isinstance(plain, OnlineVerdict)
+    assert isinstance(whole, OnlineVerdict)
+    assert (plain.verdict.anomaly_map, plain.nearest) == (None, ())
+    np.testing.assert_allclose(whole.verdict.anomaly_map, wanted.anomaly_map, rtol=1e-5, atol=1e-5)
+    assert [entry.distance for entry in whole.nearest] == sorted(entry.distance for entry in whole.nearest)
+    assert len(whole.nearest) == 2
 
 
 def test_reference_images_with_other_scores_make_the_replica_unhealthy(root: Path) -> None:
@@ -162,7 +192,7 @@ def test_a_category_that_nobody_holds_is_forgotten_with_all_that_it_takes(root: 
         assert gone() is None
         assert [entry["category"] for entry in replica.status()] == ["lids"]
         again = await replica.load("trays")
-        assert (await ask(replica, again, IMAGES[0]))["status"] == "ok"
+        assert isinstance(await ask(replica, again, IMAGES[0]), OnlineVerdict)
 
     run(forgotten())
 
