@@ -17,7 +17,8 @@ from support.endpoint import png, write_bundle
 from support.image_bytes import encode, oriented, png_chunk, raw_png, raw_tiff
 from support.replica_backend import ReplicaInProcess
 
-from uniad_ray.serving.api import Endpoint, create_api
+from uniad_ray.serving.api import Endpoint
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.problems import MEDIA_TYPE, TYPES
 from uniad_ray.serving.settings import ServeSettings
 

@@ -20,7 +20,7 @@ from support.trees import png
 
 from uniad_ray.archive.object_store import Location
 from uniad_ray.pipelines.marks import read_marks
-from uniad_ray.serving.api import create_api
+from uniad_ray.serving.asgi import create_api
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)

@@ -20,7 +20,8 @@ from support.replica_backend import ReplicaInProcess
 
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.api import Endpoint, create_api
+from uniad_ray.serving.api import Endpoint
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.settings import ServeSettings
 
 

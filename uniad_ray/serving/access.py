@@ -16,14 +16,25 @@ from pydantic import Field, field_validator
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import parse_yaml, validate
-from uniad_ray.errors import ConfigError
-from uniad_ray.serving.problems import ProblemError
+from uniad_ray.errors import ConfigError, UniadRayError
 
 _logger = logging.getLogger(__name__)
 MAX_KEYS_BYTES: Final = 1 << 20
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 Right = Literal["score", "runs", "review"]
 """`score` images; look at `runs`; `review` them, which is to mark false alarms and misses."""
+
+
+class AccessDeniedError(UniadRayError):
+    """A caller may not do what it asks for."""
+
+
+class NotAuthenticatedError(AccessDeniedError):
+    """There is no key, or an unknown one."""
+
+
+class NotAllowedError(AccessDeniedError):
+    """The key does not allow it."""
 
 
 class AccessKey(StrictModel):
@@ -54,12 +65,12 @@ class AccessKey(StrictModel):
         """Refuses what the key does not allow.
 
         Raises:
-            ProblemError: `not-allowed`.
+            NotAllowedError: It is not among its rights, or of another category.
         """
         if right not in self.rights:
-            raise ProblemError("not-allowed", f"the key {self.name!r} has no right to {right}")
+            raise NotAllowedError(f"the key {self.name!r} has no right to {right}")
         if category is not None and not self.covers(category):
-            raise ProblemError("not-allowed", f"the key {self.name!r} is not good for category {category!r}")
+            raise NotAllowedError(f"the key {self.name!r} is not good for category {category!r}")
 
     def covers(self, category: str) -> bool:
         """Whether the key is good for a category."""
@@ -127,7 +138,7 @@ class KeyRing:
             api_key: The header `X-API-Key`.
 
         Raises:
-            ProblemError: `not-authenticated`: there is no key, or an unknown one.
+            NotAuthenticatedError: There is no key, or an unknown one.
         """
         if self._path is None:
             return EVERYBODY
@@ -135,12 +146,12 @@ class KeyRing:
         scheme, _, token = (authorization or "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else api_key
         if not given:
-            raise ProblemError("not-authenticated", "send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            raise NotAuthenticatedError("send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         digest = hash_key(given)
         # All are compared, so that the time says nothing about which came close.
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not found:
-            raise ProblemError("not-authenticated", "the key is not known here")
+            raise NotAuthenticatedError("the key is not known here")
         return found[0]
 
     def _refresh(self) -> None:

@@ -1,20 +1,16 @@
-"""The HTTP interface, as an application that knows nothing of Ray."""
+"""The operations that score images, and those that say what can be scored."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from uniad_ray import __version__
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ImageError
 from uniad_ray.pipelines.bundles import BundleVersion
-from uniad_ray.scoring.online_verdict import UnusableImage
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.access import AccessKey, KeyRing
 from uniad_ray.serving.answers import (
     BundleVersions,
@@ -27,22 +23,44 @@ from uniad_ray.serving.answers import (
     ScoreAnswer,
     image_answer,
 )
-from uniad_ray.serving.backend import Backend
 from uniad_ray.serving.catalogue import Catalogue
 from uniad_ray.serving.openapi import SCORE_BODY, SCORE_EXAMPLE, problems
-from uniad_ray.serving.pages import page_operations
-from uniad_ray.serving.problems import MEDIA_TYPE, ProblemError
+from uniad_ray.serving.problems import ProblemError
 from uniad_ray.serving.rate_limits import RateLimiter
 from uniad_ray.serving.references import read_reference
 from uniad_ray.serving.request_images import SentImage, read_images
-from uniad_ray.serving.request_log import RequestLog, request_id_of
-from uniad_ray.serving.runs_api import run_operations
 from uniad_ray.serving.settings import ServeSettings
 
 _ALWAYS = ("internal-error", "method-not-allowed")
 _WITH_KEY = ("not-authenticated", "not-allowed", *_ALWAYS)
 
 Category = Annotated[str, Path(min_length=1, max_length=200, examples=["trays"])]
+
+
+class Backend(Protocol):
+    """Whoever scores."""
+
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
+        """Scores one image.
+
+        Args:
+            category: Its category.
+            data: The encoded file.
+            with_map: Whether the verdict has its map.
+            nearest: How many of the nearest normal images come with it.
+
+        Raises:
+            ProblemError: `overloaded`, `bundle-unusable`, `store-unavailable` or `internal-error`.
+        """
+        ...
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images of the loaded bundles: `checked` and `error`."""
+        ...
+
+    async def status(self) -> list[dict[str, Any]]:
+        """What a replica says of each loaded category."""
+        ...
 
 
 class Endpoint:
@@ -76,7 +94,8 @@ class Endpoint:
         """Scores the images of a request.
 
         Raises:
-            ProblemError: Whatever is wrong with it.
+            NotAllowedError: The key is not good for it.
+            ProblemError: Whatever else is wrong with it.
         """
         key.require("score", category)
         await self.catalogue.require(category)
@@ -154,31 +173,8 @@ class Endpoint:
         return await asyncio.to_thread(image_answer, image.name, found, form)
 
 
-def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
-    """Builds the application with all its operations.
-
-    Args:
-        endpoint: What the operations share.
-        adds_request_id: Whether answers get `X-Request-Id` here; Ray Serve's proxy adds it by itself.
-    """
-    api = FastAPI(
-        title="uniad_ray",
-        version=__version__,
-        summary="Structural and logical anomalies in images, with map and reasons.",
-        docs_url=None,
-        redoc_url=None,
-    )
-    api.include_router(_operations(endpoint))
-    api.include_router(run_operations(endpoint.settings, endpoint.identify))
-    api.include_router(page_operations())
-    api.add_exception_handler(ProblemError, _answer_problem)
-    api.add_exception_handler(RequestValidationError, _answer_invalid)
-    api.add_exception_handler(HTTPException, _answer_http)
-    api.add_middleware(RequestLog, adds_id=adds_request_id)
-    return api
-
-
-def _operations(endpoint: Endpoint) -> APIRouter:
+def score_operations(endpoint: Endpoint) -> APIRouter:
+    """Routes to what can be scored, and to whether it can be."""
     router = APIRouter()
     Key = Annotated[AccessKey, Depends(endpoint.identify)]  # noqa: N806
 
@@ -250,33 +246,3 @@ def _operations(endpoint: Endpoint) -> APIRouter:
 def _first(errors: BaseExceptionGroup[ProblemError]) -> ProblemError:
     error = errors.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ProblemError)  # noqa: S101 - what FastAPI promises
-    headers: dict[str, str] = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    document = error.document(request.url.path, request_id_of(request))
-    return JSONResponse(document.model_dump(mode="json"), error.status, headers, MEDIA_TYPE)
-
-
-async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors: list[dict[str, Any]] = [
-        {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]} for entry in error.errors()
-    ]
-    problem = ProblemError("invalid-request", "the request is not as the API describes it", errors=errors)
-    return await _answer_problem(request, problem)
-
-
-async def _answer_http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid-request")
-    response = await _answer_problem(
-        request, ProblemError(kind, f"{request.method} {request.url.path}: {error.detail}")
-    )
-    response.headers.update(error.headers or {})
-    return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
@@ -18,41 +18,18 @@ _RETRIES = 2
 _PAUSE_SECONDS = 0.05
 
 
-class Backend(Protocol):
-    """Whoever scores."""
-
-    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
-        """Scores one image.
-
-        Args:
-            category: Its category.
-            data: The encoded file.
-            with_map: Whether the verdict has its map.
-            nearest: How many of the nearest normal images come with it.
-
-        Raises:
-            ProblemError: `overloaded`, `bundle-unusable`, `store-unavailable` or `internal-error`.
-        """
-        ...
-
-    async def check(self) -> dict[str, Any]:
-        """Scores the reference images of the loaded bundles: `checked` and `error`."""
-        ...
-
-    async def status(self) -> list[dict[str, Any]]:
-        """What a replica says of each loaded category."""
-        ...
-
-
 class ReplicaBackend:
-    """The scoring deployment. A call whose replica dies is given to another one: scoring changes nothing."""
+    """An `api.Backend` that asks the scoring deployment.
+
+    A call whose replica dies is given to another one: scoring changes nothing.
+    """
 
     def __init__(self, handle: DeploymentHandle) -> None:
         """Takes the handle of the deployment."""
         self._handle = handle
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
-        """See `Backend`."""
+        """See `api.Backend`."""
         handle = self._handle.options(multiplexed_model_id=category)
         found: OnlineVerdict | UnusableImage = await self._call(
             handle.score, category, data, with_map=with_map, nearest=nearest
@@ -60,11 +37,11 @@ class ReplicaBackend:
         return found
 
     async def check(self) -> dict[str, Any]:
-        """See `Backend`."""
+        """See `api.Backend`."""
         return dict(await self._call(self._handle.check))
 
     async def status(self) -> list[dict[str, Any]]:
-        """See `Backend`."""
+        """See `api.Backend`."""
         return list(await self._call(self._handle.status))
 
     async def _call(self, method: Any, *arguments: Any, **named: Any) -> Any:

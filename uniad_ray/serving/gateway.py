@@ -10,7 +10,8 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.archive.s3_client import limit_attempts
-from uniad_ray.serving.api import Endpoint, create_api
+from uniad_ray.serving.api import Endpoint
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.backend import ReplicaBackend
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 

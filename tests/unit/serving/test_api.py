@@ -21,7 +21,8 @@ from support.scoring_backend import FakeBackend
 
 from uniad_ray.archive.object_store import Location
 from uniad_ray.serving.access import hash_key
-from uniad_ray.serving.api import Endpoint, create_api
+from uniad_ray.serving.api import Endpoint
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.problems import MEDIA_TYPE, TYPES, ProblemError
 from uniad_ray.serving.settings import RequestLimits, ServeSettings
 

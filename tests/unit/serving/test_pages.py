@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from support.served_runs import Key, endpoint_with_runs
 
-from uniad_ray.serving.api import create_api
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.pages import FOLDER
 
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

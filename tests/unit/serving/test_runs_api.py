@@ -19,7 +19,7 @@ from support.served_runs import STARTED, THRESHOLD, Key, endpoint_with_runs, run
 from uniad_ray.archive.object_store import Location
 from uniad_ray.pipelines.marks import MarkKind, read_marks
 from uniad_ray.serving import run_browser
-from uniad_ray.serving.api import create_api
+from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.problems import MEDIA_TYPE
 
 KEYS = {

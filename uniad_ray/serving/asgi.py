@@ -1,0 +1,78 @@
+"""The whole HTTP interface, as an application that knows nothing of Ray: its operations, and its errors as problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from uniad_ray import __version__
+from uniad_ray.serving.access import AccessDeniedError, NotAuthenticatedError
+from uniad_ray.serving.api import Endpoint, score_operations
+from uniad_ray.serving.pages import page_operations
+from uniad_ray.serving.problems import MEDIA_TYPE, ProblemError
+from uniad_ray.serving.request_log import RequestLog, request_id_of
+from uniad_ray.serving.runs_api import run_operations
+
+
+def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
+    """Builds the application with all its operations.
+
+    Args:
+        endpoint: What the operations share.
+        adds_request_id: Whether answers get `X-Request-Id` here; Ray Serve's proxy adds it by itself.
+    """
+    api = FastAPI(
+        title="uniad_ray",
+        version=__version__,
+        summary="Structural and logical anomalies in images, with map and reasons.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.include_router(score_operations(endpoint))
+    api.include_router(run_operations(endpoint.settings, endpoint.identify))
+    api.include_router(page_operations())
+    api.add_exception_handler(ProblemError, _answer_problem)
+    api.add_exception_handler(AccessDeniedError, _answer_denied)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_middleware(RequestLog, adds_id=adds_request_id)
+    return api
+
+
+async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)  # noqa: S101 - what FastAPI promises
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    document = error.document(request.url.path, request_id_of(request))
+    return JSONResponse(document.model_dump(mode="json"), error.status, headers, MEDIA_TYPE)
+
+
+async def _answer_denied(request: Request, error: Exception) -> JSONResponse:
+    kind = "not-authenticated" if isinstance(error, NotAuthenticatedError) else "not-allowed"
+    return await _answer_problem(request, ProblemError(kind, str(error)))
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors: list[dict[str, Any]] = [
+        {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]} for entry in error.errors()
+    ]
+    problem = ProblemError("invalid-request", "the request is not as the API describes it", errors=errors)
+    return await _answer_problem(request, problem)
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid-request")
+    response = await _answer_problem(
+        request, ProblemError(kind, f"{request.method} {request.url.path}: {error.detail}")
+    )
+    response.headers.update(error.headers or {})
+    return response
