@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.serving.access import KeyRing, read_keys
+from uniad_ray.serving.access import KeyRing, NotAuthenticatedError, read_keys
 from uniad_ray.serving.key_file import add_key, revoke_key
-from uniad_ray.serving.problems import ProblemError
 
 
 def test_a_made_key_opens_the_endpoint_and_a_revoked_one_does_not(tmp_path: Path) -> None:
@@ -22,7 +21,7 @@ def test_a_made_key_opens_the_endpoint_and_a_revoked_one_does_not(tmp_path: Path
     assert ring.identify(None, office.key).rights == {"runs", "review"}
     assert revoke_key(str(path), "line").name == "line"
     ring = KeyRing(str(path))
-    with pytest.raises(ProblemError):
+    with pytest.raises(NotAuthenticatedError):
         ring.identify(None, line.key)
     assert ring.identify(None, office.key).name == "office"
 
