@@ -14,6 +14,8 @@ PACKAGE = Path(uniad_ray.__file__).parent
 LAYERS = [
     "cli",
     "text",
+    "verbs",
+    "model",
     "serving",
     "pipelines",
     "report",
@@ -27,7 +29,7 @@ LAYERS = [
     "errors",
 ]
 NO_RAY = set(LAYERS[LAYERS.index("report") :])
-NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "cli"}
+NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "verbs", "cli"}
 
 
 def files() -> list[Path]:
