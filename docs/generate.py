@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -255,7 +256,8 @@ def _options_table(model: type[BaseModel], verb: str | None) -> str:
     """The keys of a model, each with the option of a verb that sets it; None where no verb does."""
     if verb is None:
         return _table(_KEY_HEADER, [_cells(row) for row in rows(model)])
-    options = {parameter.name: f"`{parameter.opts[0]}`" for parameter in cli.commands[verb].params}
+    _, command, _ = cli.resolve_command(click.Context(cli), [verb])
+    options = {parameter.name: f"`{parameter.opts[0]}`" for parameter in command.params} if command else {}
     table = []
     for row in rows(model):
         key, *rest = _cells(row)

@@ -13,7 +13,6 @@ import uniad_ray
 PACKAGE = Path(uniad_ray.__file__).parent
 LAYERS = [
     "cli",
-    "text",
     "verbs",
     "model",
     "serving",
@@ -29,7 +28,7 @@ LAYERS = [
     "errors",
 ]
 NO_RAY = set(LAYERS[LAYERS.index("report") :])
-NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "verbs", "cli"}
+NO_TORCH = {"archive", "config", "errors", "metrics", "report", "verbs", "cli"}
 
 
 def files() -> list[Path]:
