@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,6 +25,7 @@ from uniad_ray.archive.schemas import schema_directory
 from uniad_ray.cli import cli
 from uniad_ray.config.loading import import_class, load_config, profile_names
 from uniad_ray.config.model import FitConfig
+from uniad_ray.metrics.catalogue import CATALOGUE
 from uniad_ray.pipelines.run_plan import ScoreOptions
 from uniad_ray.serving.settings import ServeSettings
 
@@ -143,7 +145,27 @@ def schemas_page() -> str:
             f"## {name}\n\n{document['description']}\n\nVersion {document['version']}; {PATHS[name]}.\n",
             _table((what, "type", "unit", "null", "meaning"), table),
         ]
+        if name == "metric":
+            parts += [_METRICS_INTRODUCTION, _metrics_table()]
     return "\n".join(parts)
+
+
+def _metrics_table() -> str:
+    """The catalogue of metrics, one row per metric and limit."""
+    units = {"share": "share between 0 and 1", "score": "scale of the scores"}
+    return _table(
+        ("metric", "limit", "name", "unit", "better"),
+        [
+            (
+                f"`{entry.key}`",
+                "" if entry.limit is None else f"{entry.limit:g}",
+                entry.name.replace("\N{NON-BREAKING HYPHEN}", "-"),
+                units[entry.unit],
+                entry.better or "",
+            )
+            for entry in CATALOGUE
+        ],
+    )
 
 
 PAGES = {"configuration.md": configuration_page, "schemas.md": schemas_page}
@@ -255,7 +277,8 @@ def _options_table(model: type[BaseModel], verb: str | None) -> str:
     """The keys of a model, each with the option of a verb that sets it; None where no verb does."""
     if verb is None:
         return _table(_KEY_HEADER, [_cells(row) for row in rows(model)])
-    options = {parameter.name: f"`{parameter.opts[0]}`" for parameter in cli.commands[verb].params}
+    _, command, _ = cli.resolve_command(click.Context(cli), [verb])
+    options = {parameter.name: f"`{parameter.opts[0]}`" for parameter in command.params} if command else {}
     table = []
     for row in rows(model):
         key, *rest = _cells(row)
@@ -304,6 +327,8 @@ they are read. A version rises by one with every change that an old reader would
 
 How the files belong together is told in [concepts.md](concepts.md).
 """
+
+_METRICS_INTRODUCTION = "The metrics, from [catalogue.py](../uniad_ray/metrics/catalogue.py):\n"
 
 _OTHER_MODELS: tuple[tuple[str, str, type[BaseModel], str | None], ...] = (
     (

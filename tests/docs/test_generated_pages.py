@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import Field
-from support.doc_pages import PAGES, ROOT, options, ray_cli
+from support.doc_pages import PAGES, ROOT, inner_commands, options, ray_cli
 
 from uniad_ray.cli import cli
 from uniad_ray.config.base import StrictModel
@@ -207,7 +207,7 @@ def speaks_of_what_is_not_there(code: str) -> bool:
         return program not in options(cli) | options(ray_cli())
     if program != "uniad-ray" or not words:
         return False
-    verb = cli.commands.get(words[0])
+    verb = inner_commands(cli).get(words[0])
     if verb is None:
         return re.fullmatch("[a-z]+", words[0]) is not None
     return not {word for word in words if word.startswith("--")} <= options(verb)

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert output == ""
-    assert "interrupted; give the same command again to go on" in errors
+    assert "interrupted; run the same command again to resume" in errors
     assert "Traceback" not in errors
     assert not (out / "manifest.json").exists()
     run(*arguments)

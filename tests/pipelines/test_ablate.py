@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniad_ray.archive.scenes import SceneConfig
+from uniad_ray.cli.verbs.ablate import as_text
 from uniad_ray.errors import ConfigError
 from uniad_ray.pipelines.ablate import ablate
 from uniad_ray.pipelines.ablation_figures import TypeFigures
@@ -18,7 +19,6 @@ from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.pipelines.scenes import write_scenes
 from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions
 from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.text import ablated
 
 SMALL = [
     "input_size=128",
@@ -93,7 +93,7 @@ def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(arch
             assert (figures.logical, figures.structural) == pytest.approx(of_run(run, metric)), run
     # Training images are not scored: no figure is about them.
     assert set(RunReader(str(runs[0])).scores(["split"]).column("split").to_pylist()) == {"test"}
-    assert "pixel structural" in ablated(report)
+    assert "pixel structural" in as_text(report)
 
 
 def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
     assert [{entry["stage"]: entry["value"] for entry in row["milliseconds"]} for row in stored] == [
         row.milliseconds for row in costs.rows
     ]
-    assert "images a second" in ablated(costs)
+    assert "images a second" in as_text(costs)
 
 
 def of_run(run: Path, metric: str) -> tuple[float | None, float | None]:

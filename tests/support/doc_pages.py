@@ -185,9 +185,18 @@ def serve_cli() -> click.Group:
 def options(command: click.Command) -> set[str]:
     """The options of a command and of all commands below it."""
     found = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+    for inner in inner_commands(command).values():
         found |= options(inner)
     return {option for option in found if option.startswith("-")} | {"--help"}
+
+
+def inner_commands(command: click.Command) -> dict[str, click.Command]:
+    """The commands of a group by name; none of any other command."""
+    if not isinstance(command, click.Group):
+        return {}
+    context = click.Context(command)
+    found = {name: command.get_command(context, name) for name in command.list_commands(context)}
+    return {name: inner for name, inner in found.items() if inner is not None}
 
 
 def _block(lines: list[str], above: int, language: str, code: list[str]) -> Block:

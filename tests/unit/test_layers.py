@@ -13,7 +13,8 @@ import uniad_ray
 PACKAGE = Path(uniad_ray.__file__).parent
 LAYERS = [
     "cli",
-    "text",
+    "verbs",
+    "model",
     "serving",
     "pipelines",
     "report",
@@ -30,7 +31,7 @@ LAYERS = [
 OF_RUNS = {"pipelines.maps", "pipelines.marks", "pipelines.scored_images"}
 """Modules of a run at rest: a report is made from them."""
 NO_RAY = set(LAYERS[LAYERS.index("report") :])
-NO_TORCH = {"archive", "config", "errors", "metrics", "report", "text", "cli"}
+NO_TORCH = {"archive", "config", "errors", "metrics", "report", "verbs", "cli"}
 
 
 def files() -> list[Path]:

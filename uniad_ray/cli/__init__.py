@@ -1,4 +1,4 @@
-"""The command line: one verb for each function of `pipelines/`, which alone imports what is heavy."""
+"""The command line. Each verb is a file in `verbs/`; the seven that have a Python function only call it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from uniad_ray import __version__
-from uniad_ray.cli.annotate_verb import annotate
-from uniad_ray.cli.archive_verbs import ingest, inspect, scenes
-from uniad_ray.cli.fit_verbs import ablate, bundles, fit
-from uniad_ray.cli.run_verbs import compare, evaluate, report, score
-from uniad_ray.cli.serve_verbs import serve, serve_key
-from uniad_ray.cli.tune_verb import tune_clip
+from uniad_ray.cli.group import VerbGroup
 from uniad_ray.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -23,7 +18,10 @@ EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs one verb and ends the process: 0 on success, 1 where a part failed, 2 on a user's mistake, 130 on Ctrl-C."""
+    """Runs one verb and ends the process.
+
+    The exit code is 0 on success, 1 if a part failed, 2 on a user's mistake, and 130 on Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(args=arguments, prog_name="uniad-ray", standalone_mode=False) or 0
@@ -34,7 +32,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; give the same command again to go on", err=True)
+        click.echo("interrupted; run the same command again to resume", err=True)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,30 +44,11 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="uniad-ray")
 def cli() -> None:
     """Visual anomaly detection for image archives, on Ray.
 
-    Every SOURCE, ARCHIVE, ROOT, RUN and DEST is a local path or an s3:// URI; endpoint, region and credentials are
-    those that boto3 finds.
+    SOURCE, ARCHIVE, ROOT, SIDECAR, RUN and DEST are local paths or s3:// URIs. boto3 finds the endpoint, the region and
+    the credentials.
     """
-
-
-for _verb in (
-    scenes,
-    ingest,
-    inspect,
-    annotate,
-    tune_clip,
-    fit,
-    score,
-    evaluate,
-    report,
-    compare,
-    ablate,
-    bundles,
-    serve,
-    serve_key,
-):
-    cli.add_command(_verb)

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+
+
+def comma_separated(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Callback that splits `NAME,...` into names; None if the option is not given."""
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
 
 address_option = click.option(
     "--address", help="Ray cluster to join, such as auto or HOST:6379.  [default: start Ray here]"
@@ -26,35 +32,32 @@ profile_option = click.option(
 overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one option; may be repeated."
 )
-
-
-def profile_origin(profile: str, overrides: Sequence[str]) -> str:
-    """Where a configuration came from, for messages."""
-    return f"profile {profile}" + (" with --set" if overrides else "")
-
-
 resamples_option = click.option(
     "--resamples",
     type=click.IntRange(0, 100_000),
     default=1000,
     show_default=True,
-    help="Of the bootstrap; 0: no intervals.",
+    help="Number of bootstrap resamples; 0 disables intervals.",
 )
 confidence_option = click.option(
-    "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Confidence of the intervals.",
 )
 marks_option = click.option(
     "--without-marks",
     "with_marks",
     flag_value=False,
     default=True,
-    help="Labels as they were given, without what reviewers marked on the page.",
+    help="Ignore reviewers' marks and use the original labels.",
 )
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 sidecar_option = click.option(
-    "--sidecar", metavar="SIDECAR", help="What `uniad-ray annotate` stored of ARCHIVE is read instead of computed."
+    "--sidecar", metavar="SIDECAR", help="Read what `uniad-ray annotate` stored for ARCHIVE instead of computing it."
 )
-bundles_option = click.option("--bundles", required=True, metavar="ROOT", help="Where the bundles are.")
+bundles_option = click.option("--bundles", required=True, metavar="ROOT", help="Root of the bundles.")
 
 
 def reporting(verb: CallableT) -> CallableT:

@@ -1,15 +1,15 @@
-"""Confidence intervals of figures over images by the bootstrap.
+"""Confidence intervals of metrics over images by the bootstrap.
 
 Images are drawn with replacement, normal and anomalous ones apart, so that no resample loses a class; the interval lies
-between two percentiles of the figure over the resamples (Efron 1979, "Bootstrap methods: another look at the
-jackknife", Annals of Statistics 7). A resample is a count for each distinct score, and every figure follows from
+between two percentiles of the metric over the resamples (Efron 1979, "Bootstrap methods: another look at the
+jackknife", Annals of Statistics 7). A resample is a count for each distinct score, and every metric follows from
 cumulative sums of these counts, so that scores are sorted once only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,10 +17,7 @@ from uniad_ray.metrics.image import labelled_scores
 
 RESAMPLES = 1000
 LEVEL = 0.95
-FIGURES = ("image_auroc", "image_average_precision", "image_f1_max", "recall", "false_positive_rate", "precision")
-"""The figures an interval is given of, by their names in schema `metric`."""
 
-_OF_BOTH_CLASSES = slice(0, 3)
 _DRAWN_AT_ONCE = 2**15
 
 
@@ -31,15 +28,81 @@ class Interval(NamedTuple):
     high: float
 
 
+class Resamples(NamedTuple):
+    """R resamples of images with D distinct scores, as counts; scores are in descending order.
+
+    Attributes:
+        normals: Normal images of each resample.
+        anomalies: Anomalous images of each resample.
+        tied: int64, shape (R, D): normal images with each score.
+        gained: int64, shape (R, D): anomalous images with each score.
+        false: int64, shape (R, D): normal images with this score or a higher one.
+        found: int64, shape (R, D): anomalous images with this score or a higher one.
+        false_called: int64, shape (R,): normal images above the fixed threshold.
+        found_called: int64, shape (R,): anomalous images above the fixed threshold.
+    """
+
+    normals: int
+    anomalies: int
+    tied: np.ndarray
+    gained: np.ndarray
+    false: np.ndarray
+    found: np.ndarray
+    false_called: np.ndarray
+    found_called: np.ndarray
+
+
+Formula: TypeAlias = Callable[[Resamples], np.ndarray]
+"""Computes a metric of each resample: float64, shape (R,); division by zero gives NaN, without a warning."""
+
+
+def resampled_auroc(drawn: Resamples) -> np.ndarray:
+    """Area under the ROC curve of each resample; NaN with one class only."""
+    won = np.sum(drawn.gained * (drawn.normals - drawn.false + drawn.tied / 2), axis=1)
+    return np.asarray(won / np.float64(drawn.normals * drawn.anomalies))
+
+
+def resampled_average_precision(drawn: Resamples) -> np.ndarray:
+    """Average precision of each resample; NaN with one class only."""
+    precision = drawn.found / np.maximum(drawn.false + drawn.found, 1)
+    return _of_both_classes(drawn, np.sum(drawn.gained * precision, axis=1) / np.float64(drawn.anomalies))
+
+
+def resampled_f1_max(drawn: Resamples) -> np.ndarray:
+    """Best F1 of each resample; NaN with one class only."""
+    f1 = 2 * drawn.found / (drawn.false + drawn.found + drawn.anomalies)
+    return _of_both_classes(drawn, np.max(f1, axis=1, initial=0))
+
+
+def resampled_recall(drawn: Resamples) -> np.ndarray:
+    """Recall at the threshold in each resample; NaN without anomalous images."""
+    return np.asarray(drawn.found_called / np.float64(drawn.anomalies))
+
+
+def resampled_false_positive_rate(drawn: Resamples) -> np.ndarray:
+    """False-positive rate at the threshold in each resample; NaN without normal images."""
+    return np.asarray(drawn.false_called / np.float64(drawn.normals))
+
+
+def resampled_precision(drawn: Resamples) -> np.ndarray:
+    """Precision at the threshold in each resample; NaN if no image of the resample is above it."""
+    return np.asarray(drawn.found_called / (drawn.found_called + drawn.false_called))
+
+
+def _of_both_classes(drawn: Resamples, values: np.ndarray) -> np.ndarray:
+    return values if drawn.normals and drawn.anomalies else np.full(len(values), np.nan)
+
+
 def resampled_figures(
     labels: np.ndarray,
     scores: Sequence[np.ndarray],
     thresholds: Sequence[float],
+    formulas: Sequence[Formula],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> np.ndarray:
-    """The figures of one or several scores of the same images in each resample.
+    """Metrics of one or several scores of the same images in each resample.
 
     All scores are taken on the same resamples, so that what makes an image hard for two of them does not widen the
     interval of their difference. Equally many normal and anomalous images in the same order get the same resamples.
@@ -48,13 +111,12 @@ def resampled_figures(
         labels: Shape (N,), bool or 0 and 1; true is anomalous.
         scores: Vectors of shape (N,), finite, higher is more anomalous; they need not be on one scale.
         thresholds: For each score the fixed threshold that recall, false-positive rate and precision are taken at.
+        formulas: Formula of each metric.
         resamples: Number of resamples, at least 1.
         seed: The same seed gives the same resamples.
 
     Returns:
-        float64, shape (scores, resamples, figures), in the order of `FIGURES`; NaN where undefined: the first three
-        with one class only, recall without anomalous images, the false-positive rate without normal images, precision
-        where no image of the resample is above the threshold.
+        float64, shape (scores, resamples, formulas); NaN where a metric is undefined.
 
     Raises:
         ValueError: The shapes differ, a label is neither 0 nor 1, or a score is not finite.
@@ -62,12 +124,18 @@ def resampled_figures(
     ranked = [_Ranked(labels, vector, threshold) for vector, threshold in zip(scores, thresholds, strict=True)]
     sizes = (ranked[0].normal.size, ranked[0].anomalous.size)
     draws = stratified_draws(sizes, resamples, seed, at_once=max(1, _DRAWN_AT_ONCE // max(1, sum(sizes))))
-    figures = np.concatenate(
-        [np.stack([entry.figures(normal, anomalous) for entry in ranked]) for normal, anomalous in draws], axis=1
+    return np.concatenate(
+        [
+            np.stack([_apply(formulas, entry.drawn(normal, anomalous)) for entry in ranked])
+            for normal, anomalous in draws
+        ],
+        axis=1,
     )
-    if 0 in sizes:
-        figures[:, :, _OF_BOTH_CLASSES] = np.nan
-    return figures
+
+
+def _apply(formulas: Sequence[Formula], drawn: Resamples) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.stack([formula(drawn) for formula in formulas], axis=1)
 
 
 def stratified_draws(
@@ -109,11 +177,11 @@ def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
     """The interval that leaves out the same share of resamples on either side.
 
     Args:
-        values: A figure of each resample, shape (resamples,); NaN where it is undefined.
+        values: A metric of each resample, shape (resamples,); NaN where it is undefined.
         level: Coverage, in (0, 1).
 
     Returns:
-        The interval; None where the figure is undefined in every resample.
+        The interval; None where the metric is undefined in every resample.
     """
     defined = values[~np.isnan(values)]
     if defined.size == 0:
@@ -133,24 +201,24 @@ class _Ranked:
         self._distinct = distinct.size
         self._called = int(np.count_nonzero(-distinct > threshold))
 
-    def figures(self, normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
-        """The figures of resamples, shape (resamples, figures), from the drawn images of each class."""
-        normals, anomalies = normal.shape[1], anomalous.shape[1]
+    def drawn(self, normal: np.ndarray, anomalous: np.ndarray) -> Resamples:
+        """Counts of resamples.
+
+        Args:
+            normal: Indices of the drawn normal images, shape (R, normal images).
+            anomalous: Indices of the drawn anomalous images, shape (R, anomalous images).
+        """
         tied = draw_counts(self.normal[normal], self._distinct)
         gained = draw_counts(self.anomalous[anomalous], self._distinct)
         false, found = np.cumsum(tied, axis=1), np.cumsum(gained, axis=1)
-        called = false + found
         at_threshold = slice(self._called - 1, self._called) if self._called else slice(0, 0)
-        false_called, found_called = false[:, at_threshold].sum(axis=1), found[:, at_threshold].sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.stack(
-                [
-                    np.sum(gained * (normals - false + tied / 2), axis=1) / np.float64(normals * anomalies),
-                    np.sum(gained * (found / np.maximum(called, 1)), axis=1) / np.float64(anomalies),
-                    np.max(2 * found / (called + anomalies), axis=1, initial=0),
-                    found_called / np.float64(anomalies),
-                    false_called / np.float64(normals),
-                    found_called / (found_called + false_called),
-                ],
-                axis=1,
-            )
+        return Resamples(
+            normals=normal.shape[1],
+            anomalies=anomalous.shape[1],
+            tied=tied,
+            gained=gained,
+            false=false,
+            found=found,
+            false_called=false[:, at_threshold].sum(axis=1),
+            found_called=found[:, at_threshold].sum(axis=1),
+        )

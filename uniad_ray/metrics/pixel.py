@@ -10,6 +10,7 @@ values of float16 hold all: the figures are those of sorting every pixel, whatev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -26,9 +27,26 @@ SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 """The limits of the official evaluation of MVTec LOCO AD."""
 
 _NORMAL, _ANOMALOUS, _REGIONS, _DEFECTS = range(HISTOGRAMS)
-_CURVES = ((_ANOMALOUS, 1.0), (_REGIONS, AUPRO_LIMIT), *((_DEFECTS, limit) for limit in SPRO_LIMITS))
 _LARGEST_SHIFT = 0.01
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+class PixelCurve(NamedTuple):
+    """A curve over the false-positive rate; the area under it is a metric.
+
+    Attributes:
+        histogram: Its height is the share of this histogram above the threshold.
+        limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
+    """
+
+    histogram: int
+    limit: float
+
+
+AUROC_CURVE = PixelCurve(_ANOMALOUS, 1.0)
+AUPRO_CURVE = PixelCurve(_REGIONS, AUPRO_LIMIT)
+SPRO_CURVES = tuple(PixelCurve(_DEFECTS, limit) for limit in SPRO_LIMITS)
+CURVES = (AUROC_CURVE, AUPRO_CURVE, *SPRO_CURVES)
 
 
 class PixelMetrics:
@@ -89,7 +107,7 @@ class PixelMetrics:
         Returns:
             The area; None where no anomalous or no normal pixel was counted.
         """
-        return self._area(_ANOMALOUS, 1.0)
+        return self.area(AUROC_CURVE)
 
     def aupro(self, limit: float = AUPRO_LIMIT) -> float | None:
         """Area under the per-region overlap, in [0, 1].
@@ -106,7 +124,7 @@ class PixelMetrics:
         Raises:
             ValueError: The limit is out of range.
         """
-        return self._area(_REGIONS, limit)
+        return self.area(PixelCurve(_REGIONS, limit))
 
     def spro(self, limit: float) -> float | None:
         """Area under the saturated per-region overlap, in [0, 1].
@@ -123,35 +141,42 @@ class PixelMetrics:
         Raises:
             ValueError: The limit is out of range.
         """
-        return self._area(_DEFECTS, limit)
+        return self.area(PixelCurve(_DEFECTS, limit))
 
-    def resampled(self, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-        """The figures of images drawn with replacement, normal and anomalous ones apart, for their intervals.
+    def area(self, curve: PixelCurve) -> float | None:
+        """Area under a curve, in [0, 1]; None where no anomalous or no normal pixel was counted.
+
+        Raises:
+            ValueError: The limit is out of range.
+        """
+        area = float(_areas(self._histograms, [curve])[0])
+        return None if np.isnan(area) else area
+
+    def resampled(
+        self, curves: Sequence[PixelCurve] = CURVES, *, resamples: int = RESAMPLES, seed: int = 0
+    ) -> np.ndarray:
+        """The areas of images drawn with replacement, normal and anomalous ones apart, for their intervals.
 
         They are computed on 4,096 bins, which keep 6 of the 10 bits of a float16's fraction, and shifted by the
-        difference that this makes to the figure itself.
+        difference that this makes to the area itself.
 
         Args:
+            curves: Curves whose areas are computed.
             resamples: Number of resamples, at least 1.
             seed: The same seed draws the same resamples of equally many images.
 
         Returns:
-            float64, shape (resamples, 2 + len(SPRO_LIMITS)): AUROC, AUPRO up to `AUPRO_LIMIT`, and sPRO up to each of
-            `SPRO_LIMITS`; NaN where the figure is undefined, or shifted by more than 0.01, since then the values lie
-            too far from 0 for their spread.
+            float64, shape (resamples, curves); NaN where the area is undefined, or shifted by more than 0.01, since
+            then the values lie too far from 0 for their spread.
         """
-        exact = _areas(self._histograms, _CURVES)
+        exact = _areas(self._histograms, curves)
         if np.isnan(exact).any():
-            return np.full((resamples, len(_CURVES)), np.nan)
-        shift = exact - _areas(merge_bins(self._histograms), _CURVES)
+            return np.full((resamples, len(curves)), np.nan)
+        shift = exact - _areas(merge_bins(self._histograms), curves)
         # Where coarse bins cannot tell the scores apart, they say nothing of how the figure varies.
         shift[np.abs(shift) > _LARGEST_SHIFT] = np.nan
-        resampled = [_areas(sums, _CURVES) for sums in resampled_sums(self._images, resamples, seed)]
+        resampled = [_areas(sums, curves) for sums in resampled_sums(self._images, resamples, seed)]
         return np.asarray(np.clip(np.concatenate(resampled) + shift, 0, 1))
-
-    def _area(self, histogram: int, limit: float) -> float | None:
-        area = float(_areas(self._histograms, [(histogram, limit)])[0])
-        return None if np.isnan(area) else area
 
 
 def _cover(defects: Sequence[Defect], mask: np.ndarray) -> bool:
@@ -187,13 +212,12 @@ def _saturated_overlap(bins: np.ndarray, defects: Sequence[Defect]) -> np.ndarra
     return np.bincount(np.concatenate(highest), weights=np.concatenate(weights), minlength=BINS)
 
 
-def _areas(histograms: np.ndarray, curves: Sequence[tuple[int, float]]) -> np.ndarray:
+def _areas(histograms: np.ndarray, curves: Sequence[PixelCurve]) -> np.ndarray:
     """Areas under curves over the false-positive rate.
 
     Args:
         histograms: Float64, shape (..., HISTOGRAMS, bins), in ascending order of scores.
-        curves: For each the histogram whose sum from the highest score down, divided by its total, is the height, and
-            the false-positive rate in (0, 1] that is integrated up to; the area is divided by it.
+        curves: The height of each is the sum of its histogram from the highest score down, divided by the total.
 
     Returns:
         Float64, shape (..., curves); NaN where a total is 0.

@@ -54,7 +54,7 @@ def _pair(run: str, before: Sequence[Figure], after: Sequence[Figure], confidenc
     known = {figure.key: figure for figure in before}
     for figure in after:
         entry = figure.metric
-        if figure.key in known and entry.expert is None and not entry.metric.startswith("threshold"):
+        if figure.key in known and entry.expert is None and figure.is_share:
             baseline = known[figure.key]
             difference = low = high = None
             if baseline.metric.value is not None and entry.value is not None:

@@ -9,21 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uniad_ray.metrics.bootstrap import FIGURES, percentile_interval, resampled_figures
-from uniad_ray.metrics.image import (
-    average_precision,
-    confusion,
-    f1_max,
-    image_auroc,
-    threshold_at_false_positive_rate,
-)
+from uniad_ray.metrics import catalogue
+from uniad_ray.metrics.bootstrap import percentile_interval, resampled_figures
+from uniad_ray.metrics.image import confusion
 from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES, Metric
 from uniad_ray.pipelines.cohorts import Cohort, Group
 from uniad_ray.pipelines.pixel_figures import PixelFigures
 from uniad_ray.pipelines.run_reader import RunReader
-
-RATE = 0.01
-"""False-positive rate at which recall is stated beside that at the run's own threshold."""
 
 MetricKey = tuple[str, str, str, str | None, str, float | None]
 
@@ -47,6 +39,12 @@ class Figure:
         """What figure of which images it is."""
         entry = self.metric
         return (entry.category, entry.group, entry.name, entry.expert, entry.metric, entry.limit)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share between 0 and 1, so that means and differences say something."""
+        entry = catalogue.find(self.metric.metric, self.metric.limit)
+        return entry is not None and entry.unit == "share"
 
     def with_interval(self, confidence: float) -> Metric:
         """The figure with its percentile interval, where it has resamples."""
@@ -85,7 +83,7 @@ def mean_figures(figures: Sequence[Figure]) -> Iterator[Figure]:
 
 
 def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> Iterator[Figure]:
-    """Means of all figures between 0 and 1 that differ in one field alone.
+    """Means of all shares that differ in one field alone.
 
     Args:
         figures: The figures.
@@ -94,7 +92,7 @@ def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> I
     """
     gathered: dict[MetricKey, list[Figure]] = {}
     for figure in figures:
-        if not figure.metric.metric.startswith("threshold"):
+        if figure.is_share:
             key = Figure(figure.metric.model_copy(update=merged)).key
             gathered.setdefault(key, []).append(figure)
     for members in gathered.values():
@@ -123,32 +121,35 @@ def _image_figures(cohort: Cohort, group: Group, resamples: int) -> Iterator[Fig
     labels, scores = cohort.anomalous[group.members], cohort.scores[group.members]
     experts = {name: values[group.members] for name, values in cohort.experts.items()}
     threshold = cohort.threshold
+    base, counted = _base(cohort, group), confusion(labels, scores, threshold)
+    entries = [entry for entry in catalogue.CATALOGUE if entry.of_scores or entry.of_decisions]
+    with_intervals = [entry for entry in entries if entry.resampled]
     vectors = [scores, *experts.values()]
+    formulas = [entry.resampled for entry in with_intervals if entry.resampled]
     resampled = (
-        resampled_figures(labels, vectors, [threshold] * len(vectors), resamples=resamples) if resamples else None
+        resampled_figures(labels, vectors, [threshold] * len(vectors), formulas, resamples=resamples)
+        if resamples
+        else None
     )
-    base = _base(cohort, group)
-    best, counted = f1_max(labels, scores), confusion(labels, scores, threshold)
-    values = {
-        "image_auroc": image_auroc(labels, scores),
-        "image_average_precision": average_precision(labels, scores),
-        "image_f1_max": best.value if best else None,
-        "recall": counted.recall,
-        "false_positive_rate": counted.false_positive_rate,
-        "precision": counted.precision,
-    }
-    for name, value in values.items():
-        samples = None if resampled is None else resampled[0, :, FIGURES.index(name)]
-        yield Figure(Metric(**base, metric=name, value=value), samples)
-    yield Figure(Metric(**base, metric="threshold_at_f1_max", value=best.threshold if best else None))
-    if not labels.all():
-        at_rate = threshold_at_false_positive_rate(scores[~labels], RATE)
-        yield Figure(Metric(**base, metric="threshold_at_fpr", limit=RATE, value=at_rate))
-        recall = confusion(labels, scores, at_rate).recall
-        yield Figure(Metric(**base, metric="recall_at_fpr", limit=RATE, value=recall))
+
+    def samples(entry: catalogue.CatalogueEntry, vector: int) -> npt.NDArray[np.float64] | None:
+        if resampled is None or entry not in with_intervals:
+            return None
+        drawn: npt.NDArray[np.float64] = resampled[vector, :, with_intervals.index(entry)]
+        return drawn
+
+    for entry in entries:
+        if entry.of_decisions is not None:
+            value = entry.of_decisions(counted)
+        elif entry.of_scores is not None:
+            value = entry.of_scores(labels, scores)
+        yield Figure(Metric(**base, metric=entry.key, limit=entry.limit, value=value), samples(entry, 0))
     for index, (expert, own) in enumerate(experts.items(), start=1):
-        samples = None if resampled is None else resampled[index, :, FIGURES.index("image_auroc")]
-        yield Figure(Metric(**base, expert=expert, metric="image_auroc", value=image_auroc(labels, own)), samples)
+        for entry in entries:
+            if entry.of_experts and entry.of_scores is not None:
+                value = entry.of_scores(labels, own)
+                metric = Metric(**base, expert=expert, metric=entry.key, limit=entry.limit, value=value)
+                yield Figure(metric, samples(entry, index))
 
 
 def _base(cohort: Cohort, group: Group) -> dict[str, Any]:

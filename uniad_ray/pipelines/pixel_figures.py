@@ -11,8 +11,9 @@ import numpy.typing as npt
 from uniad_ray.archive.images import ImageLimits, decode_mask
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.errors import ArchiveError, ImageError, StoreError
+from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.metric import ALL
-from uniad_ray.metrics.pixel import AUPRO_LIMIT, SPRO_LIMITS, PixelMetrics
+from uniad_ray.metrics.pixel import PixelMetrics
 from uniad_ray.metrics.saturation import DefectKind, find_defects, read_defect_kinds
 from uniad_ray.metrics.wording import count
 from uniad_ray.pipelines.cohorts import Cohort, Group
@@ -45,7 +46,7 @@ class PixelFigures:
     def figures(
         self, group: Group, resamples: int
     ) -> Iterator[tuple[str, float | None, float | None, npt.NDArray[np.float64] | None]]:
-        """AUROC, AUPRO and sPRO of one group; none where the category has no maps or no masks.
+        """The catalogue's pixel metrics of one group; none where the category has no maps or no masks.
 
         Yields:
             Name, limit, value and value in each resample.
@@ -55,13 +56,16 @@ class PixelFigures:
         joined = PixelMetrics()
         for part in self._parts_of(group):
             joined.merge(self._parts[part])
-        values = [joined.auroc(), joined.aupro(), *(joined.spro(limit) for limit in SPRO_LIMITS)]
+        entries = [(entry, entry.of_pixels) for entry in catalogue.CATALOGUE if entry.of_pixels is not None]
+        curves = [curve for _, curve in entries]
+        values = [joined.area(curve) for curve in curves]
         resampled = (
-            joined.resampled(resamples=resamples).T if resamples and values[0] is not None else [None] * len(values)
+            joined.resampled(curves, resamples=resamples).T
+            if resamples and values[0] is not None
+            else [None] * len(values)
         )
-        names = [("pixel_auroc", None), ("pixel_aupro", AUPRO_LIMIT), *(("pixel_spro", limit) for limit in SPRO_LIMITS)]
-        for (name, limit), value, samples in zip(names, values, resampled, strict=True):
-            yield name, limit, value, samples
+        for (entry, _), value, samples in zip(entries, values, resampled, strict=True):
+            yield entry.key, entry.limit, value, samples
 
     def counts(self, group: Group) -> dict[str, int]:
         """Images behind the figures of a group."""

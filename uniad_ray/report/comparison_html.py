@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from uniad_ray.metrics import catalogue
+from uniad_ray.metrics.catalogue import CatalogueEntry
 from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES, MEAN_OF_TYPES
 from uniad_ray.report.comparison import ComparisonReport, Difference
 from uniad_ray.report.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
@@ -12,17 +14,6 @@ from uniad_ray.report.pictures import Picture
 
 SHOWN_IMAGES: Final = 24
 """Changed images with a picture, for each run."""
-
-TITLES: Final = (
-    ("image_auroc", None, "Image AUROC"),
-    ("image_average_precision", None, "Average precision"),
-    ("image_f1_max", None, "F1-max"),
-    ("recall", None, "Recall"),
-    ("false_positive_rate", None, "False alarms"),
-    ("pixel_auroc", None, "Pixel AUROC"),
-    ("pixel_aupro", 0.3, "AUPRO@0.3"),
-    ("pixel_spro", 0.05, "sPRO@0.05"),
-)
 
 
 def render_comparison(report: ComparisonReport, pictures: Mapping[str, Mapping[str, Picture]]) -> bytes:
@@ -65,17 +56,18 @@ def _compared(report: ComparisonReport, index: int, pictures: Mapping[str, Mappi
     }
 
 
-def _table(differences: Sequence[Difference]) -> tuple[list[str], list[_Row]]:
-    """Titles of the figures that there are, and a row a category and group with a cell for each."""
+def _table(differences: Sequence[Difference]) -> tuple[list[CatalogueEntry], list[_Row]]:
+    """The metrics that have a difference, and one row per category and group with a cell for each."""
     known = {
         (entry.category, entry.group, entry.name, entry.metric, entry.limit): entry
         for entry in differences
         if entry.group != "defect_kind" and entry.difference is not None
     }
-    figures = [figure for figure in TITLES if any(key[3:] == figure[:2] for key in known)]
+    there = {key[3:] for key in known}
+    columns = [entry for entry in catalogue.columns("comparison") if (entry.key, entry.limit) in there]
     groups = sorted(
         dict.fromkeys(key[:3] for key in known),
         key=lambda group: (group[0] != MEAN_OF_CATEGORIES, group[0], group[1] != ALL, group[2] == MEAN_OF_TYPES),
     )
-    rows = [_Row(*group, [known.get((*group, metric, limit)) for metric, limit, _ in figures]) for group in groups]
-    return [title for _, _, title in figures], rows
+    rows = [_Row(*group, [known.get((*group, entry.key, entry.limit)) for entry in columns]) for group in groups]
+    return columns, rows

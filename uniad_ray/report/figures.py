@@ -1,42 +1,20 @@
-"""Figures as a table: a row for each category or group of anomalous images, a column for each kind of figure."""
+"""Metrics as a table: a row for each category or group of anomalous images, a column for each metric."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from uniad_ray.metrics import catalogue
+from uniad_ray.metrics.catalogue import CatalogueEntry
 from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, Metric
-
-_TITLES = {
-    "image_auroc": "Image AUROC",
-    "image_average_precision": "Average precision",
-    "image_f1_max": "F1\N{NON-BREAKING HYPHEN}max",
-    "pixel_auroc": "Pixel AUROC",
-    "pixel_aupro": "AUPRO",
-    "pixel_spro": "sPRO",
-    "recall": "Recall",
-}
-
 
 _GROUPS = (ALL, ANOMALY_TYPE, "defect_kind")
 
 
 @dataclass(frozen=True)
-class FigureColumn:
-    """One kind of figure."""
-
-    metric: str
-    limit: float | None
-
-    @property
-    def title(self) -> str:
-        """Name for people; `@` tells the false-positive rate it is taken at or integrated up to."""
-        return _TITLES[self.metric] + ("" if self.limit is None else f"@{self.limit:g}")
-
-
-@dataclass(frozen=True)
 class FigureRow:
-    """The figures of one category and group; `cells` has an entry a column, None where there is no such figure."""
+    """The metrics of one category and group; `cells` has one entry per column, None if there is no such metric."""
 
     category: str
     group: str
@@ -50,7 +28,7 @@ class FigureRow:
 class FigureTable:
     """Columns with at least one value, and the rows."""
 
-    columns: tuple[FigureColumn, ...]
+    columns: tuple[CatalogueEntry, ...]
     rows: tuple[FigureRow, ...]
 
 
@@ -67,18 +45,16 @@ def group_table(metrics: Iterable[Metric], category: str) -> FigureTable:
 
 
 def _table(metrics: Iterable[Metric]) -> FigureTable:
-    fused = [entry for entry in metrics if entry.expert is None and entry.metric in _TITLES]
-    order = list(_TITLES)
-    columns = sorted(
-        {FigureColumn(entry.metric, entry.limit) for entry in fused if entry.value is not None},
-        key=lambda column: (order.index(column.metric), column.limit or 0.0),
-    )
-    rows: dict[tuple[str, str, str], dict[FigureColumn, Metric]] = {}
+    known = [(column, (column.key, column.limit)) for column in catalogue.columns("report")]
+    shown = {key for _, key in known}
+    fused = [entry for entry in metrics if entry.expert is None and (entry.metric, entry.limit) in shown]
+    valued = {(entry.metric, entry.limit) for entry in fused if entry.value is not None}
+    columns = [(column, key) for column, key in known if key in valued]
+    rows: dict[tuple[str, str, str], dict[tuple[str, float | None], Metric]] = {}
     for entry in fused:
-        key = (entry.category, entry.group, entry.name)
-        rows.setdefault(key, {})[FigureColumn(entry.metric, entry.limit)] = entry
+        rows.setdefault((entry.category, entry.group, entry.name), {})[entry.metric, entry.limit] = entry
     return FigureTable(
-        tuple(columns),
+        tuple(column for column, _ in columns),
         tuple(
             FigureRow(
                 category=category,
@@ -86,7 +62,7 @@ def _table(metrics: Iterable[Metric]) -> FigureTable:
                 name=name,
                 normal_images=max(entry.normal_images for entry in cells.values()),
                 anomalous_images=max(entry.anomalous_images for entry in cells.values()),
-                cells=tuple(cells.get(column) for column in columns),
+                cells=tuple(cells.get(key) for _, key in columns),
             )
             for (category, group, name), cells in rows.items()
         ),

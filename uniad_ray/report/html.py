@@ -77,6 +77,7 @@ def _environment() -> Environment:
         visible=wording.visible,
         count=count,
         percent=wording.percent,
+        metric_value=wording.metric_value,
         interval=wording.interval,
         score=wording.score,
         seconds=wording.seconds,

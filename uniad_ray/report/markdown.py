@@ -10,7 +10,7 @@ from uniad_ray.metrics.wording import count
 from uniad_ray.report import wording
 from uniad_ray.report.figures import FigureTable, group_table, summary_table
 from uniad_ray.report.model import CategoryResult, ExpertChoice, Report
-from uniad_ray.report.wording import percent, score, share, visible
+from uniad_ray.report.wording import score, share, visible
 
 MAX_ROWS: Final = 100
 MAX_ERROR_ROWS: Final = 20
@@ -77,7 +77,9 @@ def _figures(table: FigureTable) -> str:
     for row in table.rows:
         name = wording.group_name(row) if single else wording.category_name(row.category)
         cells = [
-            wording.MISSING if cell is None else f"{percent(cell.value)} ({wording.interval(cell)})".replace(" ()", "")
+            wording.MISSING
+            if cell is None
+            else f"{wording.metric_value(cell)} ({wording.interval(cell)})".replace(" ()", "")
             for cell in row.cells
         ]
         rows.append([_text(name), count(row.normal_images), count(row.anomalous_images), *cells])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
+from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.metric import ALL, ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES, Metric
-from uniad_ray.report.figures import FigureRow
 
 SECTION_TITLES: Final = {
     "highest": "Highest scores",
@@ -57,11 +57,21 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
+def metric_value(metric: Metric) -> str:
+    """The value of a metric in its unit: a share in per cent, a score as it is."""
+    return _in_unit(metric, metric.value)
+
+
 def interval(metric: Metric) -> str:
-    """Both ends of the interval in per cent, joined by a dash; empty where there is none."""
+    """Both ends of the interval in the metric's unit, joined by a dash; empty if there is none."""
     if metric.low is None or metric.high is None:
         return ""
-    return f"{percent(metric.low)}\N{EN DASH}{percent(metric.high)}"
+    return f"{_in_unit(metric, metric.low)}\N{EN DASH}{_in_unit(metric, metric.high)}"
+
+
+def _in_unit(metric: Metric, value: float | None) -> str:
+    entry = catalogue.find(metric.metric, metric.limit)
+    return score(value) if entry is not None and entry.unit == "score" else percent(value)
 
 
 def score(value: float | None) -> str:
@@ -84,8 +94,20 @@ def category_name(category: str) -> str:
     return "mean of categories" if category == MEAN_OF_CATEGORIES else category
 
 
-def group_name(row: FigureRow) -> str:
-    """Which anomalous images a row of figures sets against the normal ones."""
+class Grouped(Protocol):
+    """A metric, a difference, or a row of them."""
+
+    @property
+    def group(self) -> str:
+        """`all`, `anomaly_type` or `defect_kind`."""
+
+    @property
+    def name(self) -> str:
+        """Which of them."""
+
+
+def group_name(row: Grouped) -> str:
+    """Which anomalous images a row sets against the normal ones."""
     if row.group == ALL:
         return "all anomalies"
     if row.group == ANOMALY_TYPE:

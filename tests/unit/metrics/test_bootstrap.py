@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from uniad_ray.metrics.bootstrap import (
-    FIGURES,
     LEVEL,
     Interval,
     draw_counts,
@@ -14,26 +13,28 @@ from uniad_ray.metrics.bootstrap import (
     resampled_figures,
     stratified_draws,
 )
+from uniad_ray.metrics.catalogue import CATALOGUE
 from uniad_ray.metrics.image import average_precision, confusion, f1_max, image_auroc
 
+FORMULAS = {entry.key: entry.resampled for entry in CATALOGUE if entry.resampled is not None}
 BOTH_CLASSES = ("image_auroc", "image_average_precision", "image_f1_max")
 
 
 def intervals_of(figures: np.ndarray, level: float) -> dict[str, Interval | None]:
-    return {name: percentile_interval(figures[:, index], level) for index, name in enumerate(FIGURES)}
+    return {name: percentile_interval(figures[:, index], level) for index, name in enumerate(FORMULAS)}
 
 
 def image_intervals(
     labels: np.ndarray, scores: np.ndarray, threshold: float, *, level: float = LEVEL, **drawn: int
 ) -> dict[str, Interval | None]:
-    (figures,) = resampled_figures(labels, [scores], [threshold], **drawn)
+    (figures,) = resampled_figures(labels, [scores], [threshold], list(FORMULAS.values()), **drawn)
     return intervals_of(figures, level)
 
 
 def paired_intervals(
     labels: np.ndarray, scores: tuple[np.ndarray, np.ndarray], thresholds: tuple[float, float], **drawn: int
 ) -> dict[str, Interval | None]:
-    first, second = resampled_figures(labels, scores, thresholds, **drawn)
+    first, second = resampled_figures(labels, scores, thresholds, list(FORMULAS.values()), **drawn)
     return intervals_of(second - first, LEVEL)
 
 
@@ -47,15 +48,16 @@ def drawn_images(normals: int, anomalies: int, *, distinct: int, seed: int = 0) 
 def direct_figures(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[float]:
     counted = confusion(labels, scores, threshold)
     best = f1_max(labels, scores)
-    values = [
-        image_auroc(labels, scores),
-        average_precision(labels, scores),
-        best.value if best else None,
-        counted.recall,
-        counted.false_positive_rate,
-        counted.precision,
-    ]
-    return [np.nan if value is None else value for value in values]
+    values = {
+        "image_auroc": image_auroc(labels, scores),
+        "image_average_precision": average_precision(labels, scores),
+        "image_f1_max": best.value if best else None,
+        "recall": counted.recall,
+        "false_positive_rate": counted.false_positive_rate,
+        "precision": counted.precision,
+    }
+    assert set(values) == set(FORMULAS)
+    return [np.nan if values[name] is None else values[name] for name in FORMULAS]
 
 
 def resampled_images(labels: np.ndarray, resamples: int, seed: int) -> list[np.ndarray]:
@@ -80,7 +82,7 @@ def test_image_intervals_agree_with_figures_of_resampled_images(normals: int, an
     intervals = image_intervals(labels, scores, threshold, resamples=60, seed=5)
     chosen = resampled_images(labels, 60, 5)
     expected = percentiles(np.array([direct_figures(labels[rows], scores[rows], threshold) for rows in chosen]))
-    assert list(intervals) == list(FIGURES)
+    assert list(intervals) == list(FORMULAS)
     for interval, direct in zip(intervals.values(), expected, strict=True):
         assert interval == pytest.approx(direct, abs=1e-12)
 
@@ -106,7 +108,7 @@ def test_resamples_drawn_in_several_parts_are_as_good_as_in_one(monkeypatch: pyt
     whole = image_intervals(labels, scores, 0.0)
     monkeypatch.setattr("uniad_ray.metrics.bootstrap._DRAWN_AT_ONCE", 900)
     parts = image_intervals(labels, scores, 0.0)
-    for name in FIGURES:
+    for name in FORMULAS:
         assert whole[name] == pytest.approx(parts[name], abs=0.02)
     assert whole["image_auroc"] != parts["image_auroc"]
 
@@ -143,7 +145,7 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
 def test_perfect_separation_has_intervals_without_width() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     intervals = image_intervals(labels, np.array([0.0, 1.0, 1.0, 2.0, 3.0]), 1.5)
-    expected = {name: Interval(1.0, 1.0) for name in FIGURES} | {"false_positive_rate": Interval(0.0, 0.0)}
+    expected = {name: Interval(1.0, 1.0) for name in FORMULAS} | {"false_positive_rate": Interval(0.0, 0.0)}
     assert intervals == expected
 
 
@@ -152,7 +154,7 @@ def test_perfect_separation_has_intervals_without_width() -> None:
     [
         ([0, 0], {*BOTH_CLASSES, "recall"}),
         ([1, 1], {*BOTH_CLASSES, "false_positive_rate"}),
-        ([], {*FIGURES}),
+        ([], {*FORMULAS}),
     ],
 )
 def test_figures_that_need_a_missing_class_have_no_interval(labels: list[int], undefined: set[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray import text
+from uniad_ray.cli.verbs.compare import as_text
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.compare import compare
 from uniad_ray.report.comparison import ComparisonReport, Difference
@@ -113,7 +113,7 @@ def test_images_whose_decision_changed_are_listed_the_furthest_moved_first(tmp_p
         ("bad0", "anomalous", True),
         ("bad3", "normal", False),
     ]
-    shown = text.compared(report)
+    shown = as_text(report)
     assert (
         "4 of 10 decisions differ from run 1: 3 became anomalous, 1 normal; by label 1 are right now, 2 wrong" in shown
     )

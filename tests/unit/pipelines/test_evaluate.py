@@ -13,7 +13,7 @@ from PIL import Image
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray import text
+from uniad_ray.cli.verbs.evaluate import as_text
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.evaluate import METRICS_PATH, EvaluationReport, evaluate
 
@@ -120,7 +120,7 @@ def test_each_group_is_set_against_all_normal_images(tmp_path: Path) -> None:
     ):
         entry = figures(report, group=group, name=name)["image_auroc", None]
         assert (entry.value, entry.normal_images) == (value, 2)
-    assert "mean of types" in text.evaluated(report)
+    assert "mean of anomaly types" in as_text(report)
 
 
 def test_each_expert_is_judged_alone(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_each_expert_is_judged_alone(tmp_path: Path) -> None:
     report = evaluated(tmp_path, images)
     assert figures(report, expert="patch")["image_auroc", None].value == 1.0
     assert figures(report, expert="text")["image_auroc", None].value == 0.0
-    assert "image AUROC of each expert alone:" in text.evaluated(report)
+    assert "image AUROC of each expert alone:" in as_text(report)
 
 
 def test_categories_are_averaged_with_an_interval_of_their_own(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_run_without_labels_says_so_and_stores_an_empty_table(tmp_path: Path) 
     assert report.metrics == ()
     assert report.notes == ("no image has a label, so there are no figures; label images at ingest to have them",)
     assert pq.read_table(tmp_path / "run" / METRICS_PATH).num_rows == 0
-    assert "no image has a label" in text.evaluated(report)
+    assert "no image has a label" in as_text(report)
 
 
 def test_one_class_only_gives_what_can_be_computed(tmp_path: Path) -> None:

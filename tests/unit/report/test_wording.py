@@ -40,3 +40,11 @@ def test_shares_and_intervals() -> None:
 @pytest.mark.parametrize(("value", "shown"), [(4.25, "4.2 s"), (600, "10 min"), (7500, "2 h 05 min")])
 def test_seconds(value: float, shown: str) -> None:
     assert wording.seconds(value) == shown
+
+
+def test_metrics_are_shown_in_their_unit() -> None:
+    assert wording.metric_value(figure("image_auroc", 0.875)) == "87.5"
+    assert wording.interval(figure("image_auroc", 0.875)) == "82.5\N{EN DASH}92.5"
+    assert wording.metric_value(figure("threshold_at_f1_max", 3.25)) == "3.25"
+    assert wording.interval(figure("threshold_at_f1_max", 3.25)) == "3.20\N{EN DASH}3.30"
+    assert wording.metric_value(figure("image_auroc", None)) == "-"

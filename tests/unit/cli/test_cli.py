@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.trees import png, write
 
-from uniad_ray.cli import cli, main
+from uniad_ray.cli import main
 from uniad_ray.serving.access import hash_key, read_keys
 
 
@@ -41,34 +41,6 @@ def test_help_needs_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("verb", sorted(cli.commands))
-def test_every_verb_explains_itself_and_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(verb, "--help") == 0
-    text = capsys.readouterr().out
-    assert "--json" in text
-    assert cli.commands[verb].help
-
-
-def test_the_verbs_are_those_promised() -> None:
-    promised = {
-        "ablate",
-        "annotate",
-        "ingest",
-        "inspect",
-        "tune-clip",
-        "fit",
-        "score",
-        "evaluate",
-        "report",
-        "compare",
-        "bundles",
-        "scenes",
-        "serve",
-        "serve-key",
-    }
-    assert promised <= set(cli.commands)
-
-
 def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     empty = str(tmp_path / "empty")
     assert "nothing there; name a folder" in fails(capsys, "ingest", empty, str(tmp_path / "a"))
@@ -95,7 +67,7 @@ def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], 
         capsys, "fit", place, "--bundles", place, "--profile", "none"
     )
     message = fails(capsys, "score", place, "--bundles", place, "--out", place, "--false-positive-rate", "3")
-    assert "the command line: false_positive_rate: input should be less than 1 (got 3.0)" in message
+    assert "the options: false_positive_rate: input should be less than 1 (got 3.0)" in message
     assert "Missing option '--out'" in fails(capsys, "score", place, "--bundles", place)
     assert "No such command 'scor'" in fails(capsys, "scor")
     assert "the command line: image_size" in fails(capsys, "scenes", place, "--image-size", "1")

@@ -1,0 +1,85 @@
+"""`uniad-ray fit`: fits, verifies and publishes bundles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uniad_ray import verbs
+from uniad_ray.cli.options import (
+    address_option,
+    bundles_option,
+    category_option,
+    device_option,
+    overrides_option,
+    print_report,
+    profile_option,
+    reporting,
+    sidecar_option,
+)
+from uniad_ray.cli.tables import LISTED, table
+
+if TYPE_CHECKING:
+    from uniad_ray.pipelines.fit import FitReport
+
+
+@click.command()
+@click.argument("archive")
+@bundles_option
+@category_option
+@profile_option
+@overrides_option
+@click.option(
+    "--names",
+    metavar="FILE",
+    help="A YAML file with better names for classes of objects, such as `part-1: bolt`, for reasons.",
+)
+@sidecar_option
+@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
+@click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
+@click.option("--checkpoints", metavar="ROOT", help="Root of the training checkpoints.  [default: below --bundles]")
+@device_option
+@address_option
+@reporting
+def fit(as_json: bool, **options: Any) -> int:
+    """Fit a bundle for each category of ARCHIVE on its normal images.
+
+    If some normal images do not look like the others, the bundle is written but not published, the images are named,
+    and the exit code is 1.
+    """
+    report = verbs.fit(**options)
+    print_report(report, as_json, as_text)
+    return 1 if report.failed or any(entry.unusual and not entry.published for entry in report.fitted) else 0
+
+
+def as_text(report: FitReport) -> str:
+    """What a fit made."""
+    rows = [
+        (entry.category, entry.version, entry.method, entry.fit_images, entry.held_out_images, f"{entry.threshold:.3f}")
+        for entry in report.fitted
+    ]
+    lines = []
+    if rows:
+        lines.append(table(("category", "version", "calibration", "fitted on", "held out", "threshold"), rows))
+        unpublished = [entry.category for entry in report.fitted if not entry.published]
+        if unpublished:
+            lines.append(f"not published: {', '.join(unpublished)}")
+    for entry in report.fitted:
+        lines += [
+            f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
+        ]
+        lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
+        if entry.method == "altered_copies":
+            lines.append(
+                f"{entry.category}: has one normal image and was calibrated on altered copies of it; its threshold is "
+                "a guess: add normal images"
+            )
+        if entry.unusual and not entry.published:
+            lines.append(
+                f"{entry.category}: look at these images; if they belong there, "
+                f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
+            )
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""`uniad-ray ingest`: reads images into an archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uniad_ray import verbs
+from uniad_ray.archive.layout_names import LAYOUT_NAMES
+from uniad_ray.cli.options import address_option, print_report, reporting
+from uniad_ray.cli.tables import LISTED
+
+if TYPE_CHECKING:
+    from uniad_ray.pipelines.ingest import IngestReport
+
+
+@click.command()
+@click.argument("source")
+@click.argument("archive")
+@click.option("--category", help="Name of the category, or the one to take from a tree that holds several.")
+@click.option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "archive"]),
+    help="Split of a plain folder.  [default: archive]",
+)
+@click.option(
+    "--label", type=click.Choice(["normal", "anomalous"]), help="Label of a plain folder.  [default: unknown]"
+)
+@click.option(
+    "--shard-images",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Maximum number of images in a shard.",
+)
+@click.option(
+    "--shard-mib", type=click.IntRange(1, 2048), default=128, show_default=True, help="Maximum size of a shard in MiB."
+)
+@click.option(
+    "--chunk-images",
+    type=click.IntRange(1, 64),
+    default=64,
+    show_default=True,
+    help="Maximum number of images in a row group.",
+)
+@address_option
+@reporting
+def ingest(as_json: bool, **options: Any) -> None:
+    """Read the images of SOURCE into the Parquet shards of ARCHIVE.
+
+    SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
+    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds what is new.
+    """
+    print_report(verbs.ingest(**options), as_json, as_text)
+
+
+def as_text(report: IngestReport) -> str:
+    """What an ingest did."""
+    lines = [f"{report.archive}: {report.new_images} new images, {report.images} in all, digest {report.digest[:12]}"]
+    if report.skipped_shards:
+        lines.append(f"{report.skipped_shards} shards were there from an earlier attempt")
+    if report.rejected:
+        lines.append(f"{len(report.rejected)} files were not taken:")
+        lines += [f"  {entry.source_uri}: {entry.reason}" for entry in report.rejected[:LISTED]]
+        if len(report.rejected) > LISTED:
+            lines.append(f"  ... and {len(report.rejected) - LISTED} more; the manifest lists them")
+    return "\n".join(lines)

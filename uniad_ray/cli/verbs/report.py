@@ -1,0 +1,35 @@
+"""`uniad-ray report`: writes a report of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uniad_ray import verbs
+from uniad_ray.cli.options import confidence_option, marks_option, print_report, reporting, resamples_option
+from uniad_ray.cli.tables import mib
+
+if TYPE_CHECKING:
+    from uniad_ray.pipelines.report import ReportResult
+
+
+@click.command()
+@click.argument("run")
+@click.option("--format", type=click.Choice(["html", "json", "parquet", "markdown"]), default="html", show_default=True)
+@click.option("--out", metavar="PATH", help="File to write.  [default: below RUN/report]")
+@marks_option
+@resamples_option
+@confidence_option
+@reporting
+def report(as_json: bool, **options: Any) -> None:
+    """Write a report of RUN: metrics, curves, the images to look at, errors, lineage.
+
+    The HTML report is one file that needs nothing else. A run without labels gets the parts that need none.
+    """
+    print_report(verbs.report(**options), as_json, as_text)
+
+
+def as_text(result: ReportResult) -> str:
+    """Where a report was written."""
+    return f"{result.path}: report of run {result.run_id}, {mib(result.bytes)}"

@@ -1,0 +1,68 @@
+"""`uniad-ray score`: scores an archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uniad_ray import verbs
+from uniad_ray.cli.options import (
+    address_option,
+    bundles_option,
+    category_option,
+    comma_separated,
+    device_option,
+    print_report,
+    reporting,
+    sidecar_option,
+)
+from uniad_ray.cli.tables import table
+
+if TYPE_CHECKING:
+    from uniad_ray.pipelines.score import ScoreReport
+
+
+@click.command()
+@click.argument("archive")
+@bundles_option
+@click.option("--out", required=True, metavar="RUN", help="Root of the run; the same RUN again resumes after a crash.")
+@category_option
+@click.option("--split", "splits", multiple=True, help="Only this split; may be repeated.")
+@click.option(
+    "--maps", type=click.Choice(["all", "top", "none"]), default="all", show_default=True, help="Maps to keep."
+)
+@click.option(
+    "--top-maps", type=click.IntRange(1), default=100, show_default=True, help="Maps per category with --maps top."
+)
+@click.option(
+    "--false-positive-rate", type=float, help="False-positive rate for the threshold.  [default: the bundle's]"
+)
+@click.option(
+    "--experts",
+    metavar="NAME,...",
+    callback=comma_separated,
+    help="Experts to use; the threshold follows from their held-out scores.  [default: all of the bundle]",
+)
+@sidecar_option
+@click.option("--workers", type=click.IntRange(1), help="Actors that score.  [default: by the cluster]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of an actor.  [default: by the cluster]")
+@device_option
+@address_option
+@reporting
+def score(as_json: bool, **options: Any) -> None:
+    """Score every image of ARCHIVE with the published bundles.
+
+    After a crash, the same command resumes. An unreadable image gets a row with status error.
+    """
+    print_report(verbs.score(**options), as_json, as_text)
+
+
+def as_text(report: ScoreReport) -> str:
+    """What a run found."""
+    rows = [(name, item.images, item.anomalous, item.errors) for name, item in report.categories.items()]
+    lines = [table(("category", "images", "anomalous", "errors"), rows)]
+    if report.skipped_chunks:
+        lines.append(f"{report.skipped_chunks} chunks were there from an earlier attempt")
+    lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
+    return "\n".join(lines)

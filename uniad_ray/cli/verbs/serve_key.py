@@ -1,0 +1,64 @@
+"""`uniad-ray serve-key`: makes and revokes access keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uniad_ray.cli.options import print_report, reporting
+
+if TYPE_CHECKING:
+    from uniad_ray.serving.key_file import MadeKey, RevokedKey
+
+
+@click.command()
+@click.argument("name")
+@click.option("--keys", required=True, metavar="FILE", help="YAML file of keys; created if missing.")
+@click.option("--category", "categories", multiple=True, help="Only for this category; may be repeated.")
+@click.option(
+    "--right",
+    "rights",
+    multiple=True,
+    type=click.Choice(["score", "runs", "review"]),
+    help="What the key allows; may be repeated.  [default: score]",
+)
+@click.option("--images-a-minute", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True)
+@click.option("--revoke", is_flag=True, help="Remove the key of that name instead.")
+@reporting
+def serve_key(
+    name: str,
+    keys: str,
+    categories: tuple[str, ...],
+    rights: tuple[Any, ...],
+    images_a_minute: float,
+    revoke: bool,
+    as_json: bool,
+) -> None:
+    """Make an access key called NAME. Print it once and store only its hash.
+
+    A running endpoint picks up changed keys by itself.
+    """
+    from uniad_ray.serving.key_file import add_key, revoke_key
+
+    if revoke:
+        print_report(revoke_key(keys, name), as_json, revoked_as_text)
+        return
+    made = add_key(
+        keys,
+        name,
+        categories=categories or None,
+        rights=frozenset(rights or ("score",)),
+        images_a_minute=images_a_minute,
+    )
+    print_report(made, as_json, made_as_text)
+
+
+def made_as_text(report: MadeKey) -> str:
+    """A new key; its only appearance."""
+    return f"{report.key}\n{report.keys}: key {report.name!r}, stored as a hash; it is not shown again"
+
+
+def revoked_as_text(report: RevokedKey) -> str:
+    """That a key is gone."""
+    return f"{report.keys}: key {report.name!r} is revoked"
