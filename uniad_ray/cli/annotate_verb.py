@@ -78,7 +78,7 @@ def annotate(
     from uniad_ray.config.loading import load_config
     from uniad_ray.perception.field_rows import STAGES, check_stage
     from uniad_ray.pipelines.annotate import annotate as run
-    from uniad_ray.pipelines.score import Workers
+    from uniad_ray.pipelines.sizing import Workers
 
     is_default = click.get_current_context().get_parameter_source("profile") is ParameterSource.DEFAULT
     if bundles is not None and (overrides or not is_default):

@@ -71,8 +71,8 @@ def score(
     from uniad_ray import text
     from uniad_ray.config.loading import validate
     from uniad_ray.pipelines.run_plan import ScoreOptions, selected_categories
-    from uniad_ray.pipelines.score import Workers
     from uniad_ray.pipelines.score import score as run
+    from uniad_ray.pipelines.sizing import Workers
 
     document = {
         "categories": selected_categories(categories),

@@ -20,9 +20,8 @@ from uniad_ray.errors import SidecarError
 from uniad_ray.perception.field_rows import STAGES, Stage
 from uniad_ray.pipelines.decoding import decoded_chunks
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
 from uniad_ray.pipelines.run_plan import PlannedBundle, published_bundles
-from uniad_ray.pipelines.score import Workers
 from uniad_ray.pipelines.sidecar_plan import (
     FILES_NAME,
     FORMAT_VERSION,
@@ -37,9 +36,9 @@ from uniad_ray.pipelines.sidecar_plan import (
     read_sidecar,
     stage_schema,
 )
+from uniad_ray.pipelines.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.pipelines.stage_annotator import StageAnnotator
 from uniad_ray.pipelines.stage_fields import CategoryPipeline
-from uniad_ray.pipelines.stage_pools import Pool, choose_pools
 from uniad_ray.scoring.bundle_store import BundleStore
 
 _READ_THREADS = 16
@@ -201,7 +200,7 @@ def _annotate_pending(
     """Writes the pending files, and lists those that it knows to be written, by path."""
     work = list(dict.fromkeys(chunk for _, chunk in pending))
     stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
-    pools = choose_pools({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
+    pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
     dataset = _dataset(plan, sidecar, work, pools, cluster)
     written: dict[str, SidecarFile] = {}
     with Progress("annotating", plan.images) as progress:
@@ -217,7 +216,7 @@ def _annotate_pending(
 
 
 def _dataset(
-    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, Pool], cluster: Cluster
+    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, WorkerPlan], cluster: Cluster
 ) -> Any:
     import ray
 
@@ -230,7 +229,7 @@ def _dataset(
             StageAnnotator,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=pool.count),
-            num_cpus=cluster.cpu_share * pool.threads,
+            num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             fn_constructor_args=(stage, document, sidecar.uri),
             fn_constructor_kwargs={

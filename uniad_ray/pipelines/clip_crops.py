@@ -15,9 +15,9 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.pipelines.fit import choose_threads
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, unwrap
+from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.pipelines.sizing import Cluster, plan_tasks
 
 if TYPE_CHECKING:
     from uniad_ray.scoring.clip_setup import ClipSetup
@@ -105,13 +105,9 @@ def make_crops(
 
     places = {name: folder / f"crops-{hashlib.sha256(name.encode()).hexdigest()[:16]}" for name in categories}
     pending = [name for name, place in places.items() if not _counts(place).exists()]
-    threads = choose_threads(max(1, len(pending)), cluster)
-    task = ray.remote(_make).options(
-        num_cpus=min(float(threads), cluster.cpu_share * threads),
-        num_gpus=1 if cluster.uses_gpus(source.device) else 0,
-        max_retries=2,
-    )
-    references = {task.remote(source, name, places[name], threads): name for name in pending}
+    size = plan_tasks(len(pending), source.device, cluster)
+    task = ray.remote(_make).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
+    references = {task.remote(source, name, places[name], size.threads): name for name in pending}
     failed: dict[str, str] = {}
     with Progress("segmenting", sum(_images_of(source, name) for name in pending)) as progress:
         while references:

@@ -12,7 +12,8 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig, NormalImagesConfig
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
+from uniad_ray.pipelines.sizing import Cluster, Workers, plan_tasks
 from uniad_ray.pipelines.students import plan_training
 from uniad_ray.pipelines.train import train_students
 
@@ -24,8 +25,6 @@ _logger = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = ".checkpoints"
 """Folder below the bundles for trainings."""
-MAX_THREADS = 8
-"""More threads than this do not make one fit faster."""
 _POLL_SECONDS = 0.5
 
 
@@ -123,7 +122,7 @@ def fit(
     totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
-        jobs, failed = plan_training(source.uri, wanted, config, where, cluster.cpu_share)
+        jobs, failed = plan_training(source.uri, wanted, config, where, cluster)
         kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
         trained = train_students(
             source.uri,
@@ -132,8 +131,7 @@ def fit(
             kept,
             sidecar=sidecar,
             cluster=cluster,
-            workers=workers,
-            device=device,
+            workers=Workers(workers, device=device),
             where=where,
         )
         failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
@@ -172,14 +170,10 @@ def _fit_in_parallel(
 ) -> tuple[list[FittedBundle], dict[str, str]]:
     import ray
 
-    threads = choose_threads(len(categories), cluster)
+    size = plan_tasks(len(categories), arguments[-1], cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
-    task = ray.remote(_fit_one).options(
-        num_cpus=min(float(threads), cluster.cpu_share * threads),
-        num_gpus=1 if cluster.uses_gpus(arguments[-1]) else 0,
-        max_retries=2,
-    )
-    pending = {task.remote(name, threads, counter, *arguments): name for name in categories}
+    task = ray.remote(_fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
+    pending = {task.remote(name, size.threads, counter, *arguments): name for name in categories}
     results: list[FittedBundle] = []
     failed: dict[str, str] = {}
     seen = 0
@@ -199,12 +193,6 @@ def _fit_in_parallel(
                 failed[name] = str(cause)
                 _logger.warning("category %s is not fitted: %s", name, cause)
     return results, failed
-
-
-def choose_threads(categories: int, cluster: Cluster) -> int:
-    """Threads of each fit: its share of the CPUs, and no more than a node has, on which it must find its place."""
-    share = cluster.physical_cpus // max(1, min(categories, cluster.physical_cpus))
-    return max(1, min(MAX_THREADS, cluster.node_cpus, share))
 
 
 class _Counter:

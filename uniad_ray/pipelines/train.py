@@ -11,8 +11,8 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.pipelines.ray_session import Cluster
-from uniad_ray.pipelines.train_workers import Trained, choose_crew, run_trainings
+from uniad_ray.pipelines.sizing import Cluster, Workers, plan_group
+from uniad_ray.pipelines.train_workers import Trained, run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
@@ -43,9 +43,7 @@ def train_students(
     *,
     sidecar: str | None = None,
     cluster: Cluster,
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
+    workers: Workers | None = None,
     where: str = "the configuration",
 ) -> Trained:
     """Trains all jobs on one group of workers.
@@ -61,10 +59,7 @@ def train_students(
         root: Where each training has a folder, named by the digest of all that decides its result.
         sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
         cluster: What there is to work with.
-        workers: Processes; default one a job, as far as there are GPUs or CPUs.
-        threads: Threads of each; default its share of the CPUs. With another number the result differs in its last
-            digits.
-        device: `cpu`, `cuda` or `auto`.
+        workers: Processes that train; see `plan_group`.
         where: File the configuration came from, for messages.
 
     Returns:
@@ -77,8 +72,8 @@ def train_students(
     """
     if not jobs:
         return Trained()
-    crew = choose_crew(len(jobs), cluster, device, workers, threads)
-    sharing = crew.workers if len(jobs) < crew.workers else 1
+    crew = plan_group(len(jobs), workers or Workers(), cluster)
+    sharing = crew.count if len(jobs) < crew.count else 1
     images = {name: _images_of_training(config, name, where, sharing) for name in {job.student for job in jobs}}
     train = partial(_train, archive, config, {job.key: job for job in jobs}, root, sidecar, where)
     return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))

@@ -15,7 +15,8 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.pipelines.clip_crops import CropFile, CropSource, make_crops, plan_crops
 from uniad_ray.pipelines.ray_session import ray_session
-from uniad_ray.pipelines.train_workers import Crew, choose_crew, run_trainings
+from uniad_ray.pipelines.sizing import WorkerPlan, Workers, plan_group
+from uniad_ray.pipelines.train_workers import run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
@@ -166,8 +167,8 @@ def tune_clip(
         due = [name for name in groups if not _is_made(folders[name], plans[name])]
         failed: dict[str, str] = {}
         if due:
-            crew = choose_crew(len(due), cluster, device, workers)
-            check_batch_size(setup.namer.tuning.batch_size, crew.workers if len(due) < crew.workers else 1)
+            crew = plan_group(len(due), Workers(workers, device=device), cluster)
+            check_batch_size(setup.namer.tuning.batch_size, crew.count if len(due) < crew.count else 1)
             kept = root / digest
             files, unmade = make_crops(source, [name for group in due for name in groups[group]], kept, cluster)
             failed |= unmade if each else {}
@@ -220,7 +221,7 @@ def _tune(
     kept: Location,
     folders: Mapping[str, Path],
     plans: Mapping[str, Mapping[str, Any]],
-    crew: Crew,
+    crew: WorkerPlan,
 ) -> dict[str, str]:
     """Tunes on the crops, and writes what came of it; gives the reason of what failed."""
     if not parts:
