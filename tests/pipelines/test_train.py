@@ -108,9 +108,9 @@ def test_options_are_checked_before_workers_start(archive: str, tmp_path: Path) 
                 "student": config.perceivers["student"].model_copy(update={"config": {"levels": [1]}}),
             }
         }
-    )
+    ).with_origin("here")
     with ray_session() as cluster, pytest.raises(ConfigError, match=r"here: perceivers\.student\.config"):
-        train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, where="here")
+        train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster)
 
 
 def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(archive: str, tmp_path: Path) -> None:

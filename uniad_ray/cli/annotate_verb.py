@@ -14,7 +14,6 @@ from uniad_ray.cli.options import (
     overrides_option,
     print_report,
     profile_option,
-    profile_origin,
     reporting,
 )
 from uniad_ray.errors import ConfigError
@@ -92,7 +91,6 @@ def annotate(
         bundles=bundles,
         stages=None if stages is None else [check_stage(name.strip()) for name in stages.split(",")],
         categories=categories,
-        where=profile_origin(profile, overrides),
         workers={stage: Workers(counts.get(stage), limits.get(stage), devices.get(stage, "auto")) for stage in STAGES},
         address=address,
     )

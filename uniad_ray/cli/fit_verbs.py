@@ -14,7 +14,6 @@ from uniad_ray.cli.options import (
     overrides_option,
     print_report,
     profile_option,
-    profile_origin,
     reporting,
     sidecar_option,
 )
@@ -65,17 +64,15 @@ def fit(
     named, and the exit code is 1.
     """
     from uniad_ray import text
-    from uniad_ray.config.loading import load_config, names_override
+    from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.fit import fit as run
 
-    config = load_config(profile, [*overrides, *([] if names is None else [names_override(names)])])
-    where = profile_origin(profile, overrides) + (f" with {names}" if names else "")
+    config = load_config(profile, overrides, names=names)
     report = run(
         archive,
         bundles,
         config,
         categories=categories,
-        where=where,
         sidecar=sidecar,
         publish=publish,
         accept_unusual=accept_unusual,

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,11 +26,6 @@ profile_option = click.option(
 overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one option; may be repeated."
 )
-
-
-def profile_origin(profile: str, overrides: Sequence[str]) -> str:
-    """Where a configuration came from, for messages."""
-    return f"profile {profile}" + (" with --set" if overrides else "")
 
 
 resamples_option = click.option(

@@ -11,7 +11,6 @@ from uniad_ray.cli.options import (
     overrides_option,
     print_report,
     profile_option,
-    profile_origin,
     reporting,
     sidecar_option,
 )
@@ -74,7 +73,6 @@ def tune_clip(
         each=each,
         namer=namer,
         categories=categories,
-        where=profile_origin(profile, overrides),
         sidecar=sidecar,
         device=device,
         workers=workers,

@@ -72,7 +72,6 @@ def annotate(
     bundles: str | None = None,
     stages: Sequence[Stage] | None = None,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     workers: Mapping[Stage, Workers] | None = None,
     address: str | None = None,
 ) -> AnnotateReport:
@@ -88,7 +87,6 @@ def annotate(
         bundles: Root of bundles; the published ones take the place of `config`, with what they learned.
         stages: Stages to store; default those that have something to store.
         categories: Categories to annotate; default all of the archive.
-        where: File the configuration came from, for messages.
         workers: How each stage uses the cluster; none of it changes a row.
         address: Ray cluster to join; default is a Ray on this machine.
 
@@ -114,7 +112,7 @@ def annotate(
             archive_digest=manifest.digest,
             bundle_root=None if store is None else store.root.uri,
             config=config if store is None else None,
-            categories=_plan_categories(wanted, published, store, config, stages, where, cluster),
+            categories=_plan_categories(wanted, published, store, config, stages, cluster),
             chunks=len(work),
             images=sum(chunk.rows for chunk in work),
         )
@@ -146,7 +144,6 @@ def _plan_categories(
     store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
-    where: str,
     cluster: Cluster,
 ) -> dict[str, CategoryPlan]:
     """Plans each category in a Ray task, which loads its networks; one task for all where there are no bundles."""
@@ -154,7 +151,7 @@ def _plan_categories(
 
     task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
     references = {
-        category: task.remote(category, published.get(category), store, config, stages, where)
+        category: task.remote(category, published.get(category), store, config, stages)
         for category in (categories if published else categories[:1])
     }
     try:
@@ -170,11 +167,10 @@ def _plan_category(
     store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
-    where: str,
 ) -> dict[str, Any]:
     """One Ray task: loads what perceives the images of a category, and chooses what is stored."""
     if published is None or store is None:
-        found = CategoryPipeline.unfitted(config, device="cpu", where=where)
+        found = CategoryPipeline.unfitted(config, device="cpu")
     else:
         found = CategoryPipeline.restored(store, category, published, device="cpu")
     return found.plan(stages, published).model_dump(mode="json")

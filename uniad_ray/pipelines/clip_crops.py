@@ -39,7 +39,6 @@ class CropSource:
         folder: Folder of sorted crops, or None for an archive.
         config: The fit configuration.
         setup: The namer.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive, for stored fields of its images.
         device: `cpu`, `cuda` or `auto`.
     """
@@ -48,7 +47,6 @@ class CropSource:
     folder: str | None
     config: FitConfig
     setup: ClipSetup
-    where: str
     sidecar: str | None
     device: str
 
@@ -165,7 +163,7 @@ def _plan(source: CropSource) -> dict[str, Any]:
         "seed": source.config.seed,
     }
     if source.archive is not None:
-        pipeline = labelling_pipeline(source.config, source.setup, device="cpu", where=source.where)
+        pipeline = labelling_pipeline(source.config, source.setup, device="cpu")
         found |= {
             "archive": read_manifest(Location.parse(source.archive)).digest,
             "input_size": source.config.input_size,
@@ -202,7 +200,7 @@ def _make(source: CropSource, category: str, place: Location, threads: int) -> N
     archive = Location.parse(source.archive)
     manifest = read_manifest(archive)
     normals = ArchiveNormals(archive, manifest, category, config.input_size)
-    pipeline = labelling_pipeline(config, setup, device=device, where=source.where)
+    pipeline = labelling_pipeline(config, setup, device=device)
     stored = None
     if source.sidecar is not None:
         stored = fields_of_normals(source.sidecar, manifest.digest, category, normals.rows, pipeline, config.input_size)

@@ -80,7 +80,6 @@ def fit(
     config: FitConfig,
     *,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     sidecar: str | None = None,
     publish: bool = True,
     accept_unusual: bool = False,
@@ -96,7 +95,6 @@ def fit(
         bundles: Root of the bundles.
         config: The fit configuration.
         categories: Categories to fit; default all of the archive.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive; what it holds of frozen networks as the configuration needs it is not
             computed again, which changes no bundle.
         publish: Move each category's pointer to its new version once it is verified.
@@ -122,7 +120,7 @@ def fit(
     totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
-        jobs, failed = plan_training(source.uri, wanted, config, where, cluster)
+        jobs, failed = plan_training(source.uri, wanted, config, cluster)
         kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
         trained = train_students(
             source.uri,
@@ -132,7 +130,6 @@ def fit(
             sidecar=sidecar,
             cluster=cluster,
             workers=Workers(workers, device=device),
-            where=where,
         )
         failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
         states = {key: location.uri for key, location in trained.states.items()}
@@ -142,7 +139,7 @@ def fit(
                 fitted,
                 cluster,
                 progress,
-                (source.uri, root.uri, config, where, sidecar, publish, accept_unusual, states, device),
+                (source.uri, root.uri, config, sidecar, publish, accept_unusual, states, device),
             )
     failed |= refused
     if sidecar is not None:
@@ -215,7 +212,6 @@ def _fit_one(
     archive: str,
     bundles: str,
     config: FitConfig,
-    where: str,
     sidecar: str | None,
     publish: bool,
     accept_unusual: bool,
@@ -247,7 +243,6 @@ def _fit_one(
             normals,
             config,
             device=chosen,
-            where=where,
             train=find_trained(category, normals.rows, states),
             on_perceived=lambda images: counter.add.remote(images),
             find_stored=None if sidecar is None or normals.has_copies else find_stored,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def plan_training(
-    archive: str, categories: Sequence[str], config: FitConfig, where: str, cluster: Cluster
+    archive: str, categories: Sequence[str], config: FitConfig, cluster: Cluster
 ) -> tuple[list[TrainingJob], dict[str, str]]:
     """Finds the students behind the chosen experts, and the images of every training for each category's fit.
 
@@ -28,7 +28,6 @@ def plan_training(
         archive: Root of the archive.
         categories: Categories to fit.
         config: The fit configuration.
-        where: File the configuration came from, for messages.
         cluster: What there is to work with.
 
     Returns:
@@ -39,7 +38,7 @@ def plan_training(
     """
     import ray
 
-    names = ray.remote(_student_names).options(num_cpus=cluster.cpu_share).remote(config, where)
+    names = ray.remote(_student_names).options(num_cpus=cluster.cpu_share).remote(config)
     try:
         students = ray.get(names)
     except Exception as error:
@@ -97,13 +96,13 @@ def find_trained(
     return train
 
 
-def _student_names(config: FitConfig, where: str) -> list[str]:
+def _student_names(config: FitConfig) -> list[str]:
     """One Ray task: names of the perceivers that have to be trained."""
     from uniad_ray.perception.base import TrainedPerceiver
     from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 
-    experts: Mapping[str, Any] = build_experts(config, where=where)
-    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where=where)
+    experts: Mapping[str, Any] = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     return [perceiver.name for perceiver in pipeline.perceivers if isinstance(perceiver, TrainedPerceiver)]
 
 

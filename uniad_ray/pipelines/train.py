@@ -44,7 +44,6 @@ def train_students(
     sidecar: str | None = None,
     cluster: Cluster,
     workers: Workers | None = None,
-    where: str = "the configuration",
 ) -> Trained:
     """Trains all jobs on one group of workers.
 
@@ -60,7 +59,6 @@ def train_students(
         sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
         cluster: What there is to work with.
         workers: Processes that train; see `plan_group`.
-        where: File the configuration came from, for messages.
 
     Returns:
         Where the trained students are (see `uniad_ray.training.distillation.read_student`), and what failed.
@@ -74,17 +72,17 @@ def train_students(
         return Trained()
     crew = plan_group(len(jobs), workers or Workers(), cluster)
     sharing = crew.count if len(jobs) < crew.count else 1
-    images = {name: _images_of_training(config, name, where, sharing) for name in {job.student for job in jobs}}
-    train = partial(_train, archive, config, {job.key: job for job in jobs}, root, sidecar, where)
+    images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
+    train = partial(_train, archive, config, {job.key: job for job in jobs}, root, sidecar)
     return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))
 
 
-def _images_of_training(config: FitConfig, student: str, where: str, sharing: int) -> int:
+def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
     """Images that pass through a student until its training ends, and a check of the options before workers start."""
     from uniad_ray.training.distillation import student_config
     from uniad_ray.training.group import check_batch_size
 
-    training = student_config(_student(config, student, where)).training
+    training = student_config(_student(config, student)).training
     check_batch_size(training.batch_size, sharing)
     return training.iterations * training.batch_size
 
@@ -95,7 +93,6 @@ def _train(
     jobs: dict[str, TrainingJob],
     root: Location,
     sidecar: str | None,
-    where: str,
     key: str,
     group: WorkerGroup,
     device: str,
@@ -115,9 +112,9 @@ def _train(
     indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
         raise FitError(f"{source}: category {job.category!r} changed while it was fitted; fit it again")
-    student = _student(config, job.student, where)
+    student = _student(config, job.student)
     needs = [(name, f"the training of {job.student}") for name in sorted(student.training_needs)]
-    teachers = build_pipeline(config, needs, device=device, where=where)
+    teachers = build_pipeline(config, needs, device=device)
     options = student_config(student)
     batch = options.training.batch_size
 
@@ -132,9 +129,9 @@ def _train(
     return training.iterations * batch, folder / STATE_NAME
 
 
-def _student(config: FitConfig, name: str, where: str) -> Any:
+def _student(config: FitConfig, name: str) -> Any:
     """The untrained student among the perceivers."""
     from uniad_ray.scoring.components import build_pipeline
 
-    pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu", where=where)
+    pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu")
     return next(perceiver for perceiver in pipeline.perceivers if perceiver.name == name)

@@ -101,7 +101,6 @@ def tune_clip(
     each: bool = False,
     namer: str | None = None,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     sidecar: str | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -121,7 +120,6 @@ def tune_clip(
         each: One CLIP for each category, each tuned on that category alone.
         namer: Perceiver whose CLIP is tuned; default the only `ClipNamer` with classes.
         categories: Categories to take crops of; default all of the archive.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive; what it holds of the segments is not computed again.
         device: `cpu`, `cuda` or `auto`.
         workers: Processes; default one a CLIP, as far as there are GPUs or CPUs. With more, several tune one together.
@@ -144,7 +142,7 @@ def tune_clip(
         raise ConfigError("--crops are of no category; leave --each, --category and --sidecar out")
     if each != (CATEGORY in out):
         raise ConfigError(f"{out}: --each needs {CATEGORY} in --out, and without --each it must not be there")
-    setup = find_clip(config, where=where, namer=namer)
+    setup = find_clip(config, namer=namer)
     wanted = [""] if archive is None else _categories(archive, categories)
     groups = {name: [name] for name in wanted} if each else {"": wanted}
     folders = {name: Location.parse(out.replace(CATEGORY, name)).local_path for name in groups}
@@ -156,7 +154,6 @@ def tune_clip(
         None if crops is None else str(Location.parse(crops).local_path),
         config,
         setup,
-        where,
         None if sidecar is None else Location.parse(sidecar).uri,
         device,
     )

@@ -16,7 +16,6 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 def build_experts(
     config: FitConfig,
     *,
-    where: str,
     states: Mapping[str, State] | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, Expert]:
@@ -24,7 +23,6 @@ def build_experts(
 
     Args:
         config: The fit configuration.
-        where: File or bundle the configuration came from, for messages.
         states: Learned state by expert; None builds unfitted experts.
         only: Experts to build; None builds all of the set.
 
@@ -37,14 +35,14 @@ def build_experts(
             continue
         component = config.experts[name]
         found, options = _class_and_options(
-            component, f"experts.{name}", where, {"map_size": config.map_size, "seed": config.seed}
+            component, f"experts.{name}", config.origin, {"map_size": config.map_size, "seed": config.seed}
         )
         experts[name] = found(name, options) if states is None else found.from_state(name, options, states[name])
     return experts
 
 
 def build_pipeline(
-    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, where: str, check_unused: bool = True
+    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, check_unused: bool = True
 ) -> PerceptionPipeline:
     """Loads the networks behind some fields, directly or through another, and no other.
 
@@ -52,7 +50,6 @@ def build_pipeline(
         config: The fit configuration.
         fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
         device: Torch device.
-        where: File or bundle the configuration came from, for messages.
         check_unused: Whether the options of perceivers that nobody needs are checked as well, which takes seconds.
 
     Raises:
@@ -65,7 +62,7 @@ def build_pipeline(
     def prepare(name: str) -> None:
         if name not in prepared:
             component = config.perceivers[name]
-            found, options = _class_and_options(component, f"perceivers.{name}", where, {"seed": config.seed})
+            found, options = _class_and_options(component, f"perceivers.{name}", config.origin, {"seed": config.seed})
             prepared[name] = (found, options)
             provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
 
@@ -81,7 +78,7 @@ def build_pipeline(
                 prepare(name)
         if field not in provider_of:
             raise ConfigError(
-                f"{where}: {asker} needs {field!r}, which no perceiver provides; "
+                f"{config.origin}: {asker} needs {field!r}, which no perceiver provides; "
                 f"there are {', '.join(sorted(provider_of))}"
             )
         provider = provider_of[field]

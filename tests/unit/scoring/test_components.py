@@ -17,7 +17,7 @@ def test_every_profile_names_real_networks_that_provide_what_its_experts_need(pr
         found = import_class(component.class_path, where=profile)
         options = validate(found.config_model, component.config, where=profile)
         provided |= found.fields_of(name, options)
-    for expert in build_experts(config, where=profile).values():
+    for expert in build_experts(config).values():
         assert expert.needs <= provided
 
 
@@ -26,16 +26,16 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
         "perceivers.other={class: 'uniad_ray.perception.encoders:FeaturePyramid', config: {architecture: resnet10t, "
         "weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
     )
-    pipeline = build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
+    pipeline = build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
 
 
 def test_perceivers_that_nobody_needs_are_checked_only_where_that_is_asked_for() -> None:
-    config = small_config("perceivers.student.config.levells=[1]")
-    needs = needs_of(build_experts(config, where="test"))
+    config = small_config("perceivers.student.config.levells=[1]").with_origin("test")
+    needs = needs_of(build_experts(config))
     with pytest.raises(ConfigError, match=r"test: perceivers\.student\.config\.levells: unknown key"):
-        build_pipeline(config, needs, device="cpu", where="test")
-    pipeline = build_pipeline(config, needs, device="cpu", where="test", check_unused=False)
+        build_pipeline(config, needs, device="cpu")
+    pipeline = build_pipeline(config, needs, device="cpu", check_unused=False)
     assert [perceiver.name for perceiver in pipeline.perceivers] == ["pyramid"]
 
 
@@ -62,14 +62,14 @@ def test_perceivers_that_nobody_needs_are_checked_only_where_that_is_asked_for()
     ],
 )
 def test_wrong_options_name_file_key_and_what_is_allowed(override: str, message: str) -> None:
-    config = small_config(override)
+    config = small_config(override).with_origin("test")
     with pytest.raises(ConfigError, match=message) as caught:
-        build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
+        build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_size_and_seed_are_set_once_for_all_experts() -> None:
     config = small_config("map_size=32", "seed=5")
-    (expert,) = build_experts(config, where="test").values()
+    (expert,) = build_experts(config).values()
     options = expert._config  # type: ignore[attr-defined]
     assert (options.map_size, options.seed) == (32, 5)
