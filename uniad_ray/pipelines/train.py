@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def train_students(
     crew = plan_group(len(jobs), workers or Workers(), cluster)
     sharing = crew.count if len(jobs) < crew.count else 1
     images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
-    train = partial(_train, archive, config, {job.key: job for job in jobs}, root, sidecar)
+    train = partial(_train, _Trainings(archive, config, {job.key: job for job in jobs}, root, sidecar))
     return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))
 
 
@@ -87,16 +87,19 @@ def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
     return training.iterations * training.batch_size
 
 
+@dataclass(frozen=True)
+class _Trainings:
+    """What every worker is told, see `train_students`; the jobs by key."""
+
+    archive: str
+    config: FitConfig
+    jobs: Mapping[str, TrainingJob]
+    root: Location
+    sidecar: str | None
+
+
 def _train(
-    archive: str,
-    config: FitConfig,
-    jobs: dict[str, TrainingJob],
-    root: Location,
-    sidecar: str | None,
-    key: str,
-    group: WorkerGroup,
-    device: str,
-    advance: Callable[[int], None],
+    trainings: _Trainings, key: str, group: WorkerGroup, device: str, advance: Callable[[int], None]
 ) -> tuple[int, Location]:
     """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
     from uniad_ray.pipelines.normals import ArchiveNormals
@@ -104,8 +107,8 @@ def _train(
     from uniad_ray.scoring.components import build_pipeline
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
-    job = jobs[key]
-    source = Location.parse(archive)
+    job, config, sidecar = trainings.jobs[key], trainings.config, trainings.sidecar
+    source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, job.category, config.input_size, config.normal_images)
     wanted = set(job.row_keys)
@@ -124,7 +127,7 @@ def _train(
 
     with normals.naming_images():
         training = Distillation(options, teachers, normals, indices, group=group, device=device, stored=stored)
-        folder = root / training.digest
+        folder = trainings.root / training.digest
         training.run(folder, on_step=lambda step: advance(step * batch))
     return training.iterations * batch, folder / STATE_NAME
 
