@@ -122,7 +122,7 @@ def _one_line(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def import_class(path: str, *, where: str) -> type[Any]:
+def import_class(path: str, *, where: str) -> type[object]:
     """Imports a class named `package.module:Class`.
 
     Raises:

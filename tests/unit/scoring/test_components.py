@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from support.profiles import small_config
 
@@ -73,3 +78,83 @@ def test_size_and_seed_are_set_once_for_all_experts() -> None:
     (expert,) = build_experts(config).values()
     options = expert._config  # type: ignore[attr-defined]
     assert (options.map_size, options.seed) == (32, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "experts.patch.class=support.incomplete:Nothing",
+            "test: experts.patch.class: support.incomplete:Nothing is no expert; it lacks config_model, from_state, "
+            "fit, score, state, a constructor that takes name, config (see uniad_ray.experts.base.ExpertClass)",
+        ),
+        (
+            "experts.patch.class=support.incomplete:WithoutFromState",
+            "test: experts.patch.class: support.incomplete:WithoutFromState is no expert; it lacks from_state (see "
+            "uniad_ray.experts.base.ExpertClass)",
+        ),
+        (
+            "experts.patch.class=support.incomplete:WithLooseOptions",
+            "test: experts.patch.class: support.incomplete:WithLooseOptions is no expert; it lacks a config_model that "
+            "is a StrictModel (see uniad_ray.experts.base.ExpertClass)",
+        ),
+        (
+            "experts.patch={class: 'uniad_ray.perception.components:Components', config: {}}",
+            "test: experts.patch.class: uniad_ray.perception.components:Components is no expert; it lacks from_state, "
+            "score, a constructor that takes name, config (see uniad_ray.experts.base.ExpertClass)",
+        ),
+        (
+            "perceivers.pyramid.class=support.incomplete:WithoutFieldsOf",
+            "test: perceivers.pyramid.class: support.incomplete:WithoutFieldsOf is no perceiver; it lacks fields_of "
+            "(see uniad_ray.perception.base.PerceiverClass)",
+        ),
+        (
+            "perceivers.pyramid.class=uniad_ray.experts.patch_memory:PatchMemory",
+            "test: perceivers.pyramid.class: uniad_ray.experts.patch_memory:PatchMemory is no perceiver; it lacks "
+            "fields_of, perceive, lineage, a constructor that takes name, config, device (see "
+            "uniad_ray.perception.base.PerceiverClass)",
+        ),
+    ],
+)
+def test_class_that_lacks_something_is_refused_by_what_it_lacks(override: str, message: str) -> None:
+    config = small_config(override).with_origin("test")
+    with pytest.raises(ConfigError) as caught:
+        build_pipeline(config, needs_of(build_experts(config)), device="cpu")
+    assert str(caught.value) == message
+
+
+PLUG_IN = """
+from support.incomplete import WithLooseOptions, WithoutFieldsOf, WithoutFromState
+from support.learned import Learned, Witness
+from uniad_ray.experts.base import ExpertClass
+from uniad_ray.perception.base import PerceiverClass
+
+good_expert: ExpertClass = Witness
+good_perceiver: PerceiverClass = Learned
+bad_state: ExpertClass = WithoutFromState
+bad_options: ExpertClass = WithLooseOptions
+bad_constructor: ExpertClass = Learned
+bad_fields: PerceiverClass = WithoutFieldsOf
+"""
+
+
+def test_mypy_checks_plug_ins(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    file = tmp_path / "plug_in.py"
+    file.write_text(PLUG_IN)
+    tests = Path(__file__).parents[2]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-incremental", "--follow-imports=silent", "--no-error-summary", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tests.parent,
+        env={**os.environ, "MYPYPATH": str(tests)},
+    )
+    lines = PLUG_IN.splitlines()
+    found = {
+        lines[int(line.split(":")[1]) - 1].partition(":")[0]
+        for line in checked.stdout.splitlines()
+        if ": error: " in line
+    }
+    assert found == {"bad_state", "bad_options", "bad_constructor", "bad_fields"}, checked.stdout + checked.stderr
