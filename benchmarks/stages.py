@@ -100,8 +100,8 @@ def fit(
     """Fits stage by stage, as `scoring.fitting` does, with the seconds and the memory of each."""
     stages: dict[str, dict[str, float]] = {}
     indices = range(count)
-    experts = build_experts(config, where="benchmark")
-    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where="benchmark")
+    experts = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     dependent = pipeline.dependent
     learned = frozenset(name for perceiver in dependent for name in perceiver.provides)
     wanted = frozenset(name for each in (*experts.values(), *dependent) for name in each.needs)
@@ -117,7 +117,7 @@ def fit(
                 perceiver.fit(stream(source, indices, perceiver.needs))
             elif hasattr(perceiver, "training_needs"):
                 needs = [(name, "the training") for name in sorted(perceiver.training_needs)]
-                teachers = build_pipeline(config, needs, device="cpu", where="benchmark")
+                teachers = build_pipeline(config, needs, device="cpu")
                 perceiver.restore(train_student(perceiver, teachers, drawn, indices))
             source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
             for _ in source.perceive(indices, perceiver.provides & wanted):

@@ -73,9 +73,9 @@ def main() -> None:
 def patches(split: Split, group: Group, indices: Iterable[int], count: int) -> np.ndarray:
     """Patch vectors of drawn images as the patch memory stores them: float16, shape (at most count, C)."""
     config = load_config("embedded", [f"experts.patch.config.candidates={count}"])
-    expert = build_experts(config, where="benchmark", only=["patch"])["patch"]
+    expert = build_experts(config, only=["patch"])["patch"]
     assert isinstance(expert, PatchMemory)  # noqa: S101
-    pipeline = build_pipeline(config, needs_of({"patch": expert}), device="cpu", where="benchmark", check_unused=False)
+    pipeline = build_pipeline(config, needs_of({"patch": expert}), device="cpu", check_unused=False)
     scenes, rules = SceneConfig(image_size=config.input_size), SceneRules()
 
     def stream() -> Iterator[Perception]:

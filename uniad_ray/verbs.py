@@ -118,7 +118,7 @@ def annotate(
     from uniad_ray.config.loading import load_config
     from uniad_ray.perception.field_rows import STAGES, check_stage
     from uniad_ray.pipelines.annotate import annotate as run
-    from uniad_ray.pipelines.score import Workers
+    from uniad_ray.pipelines.sizing import Workers
 
     if bundles is not None and (overrides or profile is not None):
         raise ConfigError("--bundles have a configuration of their own; leave --profile and --set out, or --bundles")
@@ -131,7 +131,6 @@ def annotate(
         bundles=bundles,
         stages=None if stages is None else [check_stage(name) for name in stages],
         categories=categories,
-        where=profile_origin(chosen, overrides),
         workers={stage: Workers(counts.get(stage), limits.get(stage), devices.get(stage, "auto")) for stage in STAGES},
         address=address,
     )
@@ -180,15 +179,14 @@ def fit(
         ArchiveError: The archive cannot be read, or has no such category.
         SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
-    from uniad_ray.config.loading import load_config, names_override
+    from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.fit import fit as run
 
     return run(
         archive,
         bundles,
-        load_config(profile, [*overrides, *([] if names is None else [names_override(names)])]),
+        load_config(profile, overrides, names=names),
         categories=categories,
-        where=profile_origin(profile, overrides) + (f" with {names}" if names else ""),
         sidecar=sidecar,
         publish=publish,
         accept_unusual=accept_unusual,
@@ -248,8 +246,8 @@ def score(
     """
     from uniad_ray.config.loading import validate
     from uniad_ray.pipelines.run_plan import ScoreOptions, selected_categories
-    from uniad_ray.pipelines.score import Workers
     from uniad_ray.pipelines.score import score as run
+    from uniad_ray.pipelines.sizing import Workers
 
     document = {
         "categories": selected_categories(categories),
@@ -349,11 +347,6 @@ def compare(
     from uniad_ray.pipelines.compare import compare as compare_runs
 
     return compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
-
-
-def profile_origin(profile: str, overrides: Sequence[str]) -> str:
-    """Where a configuration came from, for messages."""
-    return f"profile {profile}" + (" with --set" if overrides else "")
 
 
 def _by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:

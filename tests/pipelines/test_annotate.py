@@ -25,7 +25,8 @@ from uniad_ray.pipelines.annotate import AnnotateReport, annotate
 from uniad_ray.pipelines.fit import FittedBundle, fit
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.scenes import write_scenes
-from uniad_ray.pipelines.score import Workers, score
+from uniad_ray.pipelines.score import score
+from uniad_ray.pipelines.sizing import Workers
 from uniad_ray.scoring.fitting import REFERENCE_IMAGES
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -38,14 +38,14 @@ def normals(archive: str) -> ArchiveNormals:
 
 
 def patch_memory() -> PatchMemory:
-    expert = build_experts(CONFIG, where="test")["patch"]
+    expert = build_experts(CONFIG)["patch"]
     assert isinstance(expert, PatchMemory)
     return expert
 
 
 def perceive_and_sample(archive: str, indices: Sequence[int]) -> PatchSample:
     expert = patch_memory()
-    pipeline = build_pipeline(CONFIG, needs_of({"patch": expert}), device="cpu", where="test")
+    pipeline = build_pipeline(CONFIG, needs_of({"patch": expert}), device="cpu")
     source = ImagePerceptions(normals(archive), pipeline, expert.needs, batch_size=CONFIG.batch_size, spill=None)
     return expert.sample(stream(source, indices, expert.needs))
 

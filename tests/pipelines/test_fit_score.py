@@ -25,7 +25,8 @@ from uniad_ray.pipelines.fit import fit
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.maps import decode_map
 from uniad_ray.pipelines.run_plan import ScoreOptions, read_run
-from uniad_ray.pipelines.score import ScoreReport, Workers, score
+from uniad_ray.pipelines.score import ScoreReport, score
+from uniad_ray.pipelines.sizing import Workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=6, row_group_rows=3)

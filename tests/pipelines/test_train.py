@@ -20,7 +20,8 @@ from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.perception.base import State
 from uniad_ray.pipelines.ingest import ingest
 from uniad_ray.pipelines.normals import ArchiveNormals
-from uniad_ray.pipelines.ray_session import Cluster, ray_session
+from uniad_ray.pipelines.ray_session import ray_session
+from uniad_ray.pipelines.sizing import Cluster, Workers
 from uniad_ray.pipelines.train import TrainingJob, train_students
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 
@@ -86,7 +87,7 @@ def test_jobs_on_workers_of_their_own_end_or_fail_as_in_one_process(archive: str
     jobs = [job(archive, name) for name in (*CATEGORIES, "copies")]
     jobs += [job(archive, "nut", student) for student in ("divergent", "misfit")]
     with ray_session() as cluster:
-        trained = train_students(archive, config, jobs, root, cluster=cluster, workers=2, threads=1)
+        trained = train_students(archive, config, jobs, root, cluster=cluster, workers=Workers(2, threads=1))
     assert trained.states.keys() == {"bottle/student", "nut/student"}
     assert trained.failed.keys() == {"copies/student", "nut/divergent", "nut/misfit"}
     assert "1 distinct normal images" in trained.failed["copies/student"]
@@ -107,23 +108,25 @@ def test_options_are_checked_before_workers_start(archive: str, tmp_path: Path) 
                 "student": config.perceivers["student"].model_copy(update={"config": {"levels": [1]}}),
             }
         }
-    )
+    ).with_origin("here")
     with ray_session() as cluster, pytest.raises(ConfigError, match=r"here: perceivers\.student\.config"):
-        train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, where="here")
+        train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster)
 
 
 def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=4, physical_cpus=2, gpus=0, node_cpus=4)
     root = Location.parse(tmp_path)
-    with pytest.raises(RunError, match="3 training workers with 2 threads each do not fit 4 CPUs"):
-        train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=3, threads=2)
+    wanted = Workers(3, threads=2)
+    with pytest.raises(RunError, match="3 workers with 2 threads for training: do not fit 4 CPUs"):
+        train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=wanted)
     assert train_students(archive, tiny_fit(), [], root, cluster=cluster).states == {}
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=8, physical_cpus=8, gpus=0, node_cpus=8)
+    root = Location.parse(tmp_path)
     with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
-        train_students(archive, tiny_fit(), [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, workers=3)
+        train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=Workers(3))
 
 
 def test_errors_of_a_fit_name_images_by_their_source(archive: str) -> None:

@@ -59,7 +59,7 @@ def profile(config: FitConfig, folder: Path) -> str:
 
 def colour_names(config: FitConfig, seed: int) -> list[tuple[str, str]]:
     """The true colour of each object of an image, and the name that CLIP gives it."""
-    pipeline = build_pipeline(config, [("objects/segments", "the test")], device="cpu", where="the test")
+    pipeline = build_pipeline(config, [("objects/segments", "the test")], device="cpu")
     wanted = frozenset({"objects/segments", "finder/segments"})
     perception = pipeline.perceive(["0" * 32], coloured_tray(seed)[None], wanted)
     true, given = (perception.segments[f"{name}/segments"][0].names for name in ("finder", "objects"))

@@ -14,6 +14,7 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.pipelines.normals import ArchiveNormals
 from uniad_ray.pipelines.ray_session import ray_session
+from uniad_ray.pipelines.sizing import Workers
 from uniad_ray.pipelines.train import TrainingJob, train_students
 
 
@@ -35,9 +36,7 @@ def main() -> None:
             jobs,
             Location.parse(root),
             cluster=cluster,
-            workers=workers,
-            threads=threads,
-            device="cpu",
+            workers=Workers(workers, threads, "cpu"),
         )
     print(json.dumps({key: location.uri for key, location in trained.states.items()}))
 

@@ -26,12 +26,13 @@ def profile_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
-    """Loads a profile and applies overrides.
+def load_config(profile: str, overrides: Sequence[str] = (), *, names: str | None = None) -> FitConfig:
+    """Loads a profile and applies overrides; the configuration knows its origin.
 
     Args:
         profile: Name of a profile of the package, or the path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
+        names: YAML file with names of object classes, see `names_override`.
 
     Raises:
         ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
@@ -40,9 +41,9 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
     document = parse_yaml(text, where=source)
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
-    apply_overrides(document, overrides)
-    where = f"{source} with --set" if overrides else source
-    return validate(FitConfig, document, where=where)
+    apply_overrides(document, [*overrides, *([] if names is None else [names_override(names)])])
+    origin = " with ".join([source, *(["--set"] if overrides else []), *([] if names is None else [names])])
+    return validate(FitConfig, document, where=origin).with_origin(origin)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
@@ -121,7 +122,7 @@ def _one_line(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def import_class(path: str, *, where: str) -> type[Any]:
+def import_class(path: str, *, where: str) -> type[object]:
     """Imports a class named `package.module:Class`.
 
     Raises:

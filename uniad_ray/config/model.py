@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
 
@@ -159,6 +159,23 @@ class FitConfig(StrictModel):
     calibration: CalibrationConfig = CalibrationConfig()
     fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of the sets that `fusions` does not name.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
+
+    _origin: str = PrivateAttr(default="the configuration")
+
+    @property
+    def origin(self) -> str:
+        """File or bundle that this came from, for messages; part of no dump, digest or comparison."""
+        return self._origin
+
+    def with_origin(self, origin: str) -> Self:
+        """The same configuration with another origin."""
+        copied = self.model_copy()
+        copied._origin = origin
+        return copied
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all options are equal, wherever they came from."""
+        return isinstance(other, FitConfig) and self.__dict__ == other.__dict__
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

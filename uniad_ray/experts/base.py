@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 
@@ -33,7 +34,14 @@ class Evidence:
 
 @runtime_checkable
 class Expert(Protocol):
-    """Fits on normal perceptions and scores a perception; knows nothing of Ray, S3 or other experts."""
+    """Fits on normal perceptions and scores a perception; knows nothing of Ray, S3 or other experts.
+
+    What its class must have for a configuration to name it: see `ExpertClass`.
+
+    Attributes:
+        name: Its name in the configuration.
+        needs: Fields that it reads, by name.
+    """
 
     name: str
     needs: frozenset[str]
@@ -50,7 +58,26 @@ class Expert(Protocol):
         """What `fit` learned."""
         ...
 
-    @classmethod
-    def from_state(cls, name: str, config: Any, state: State) -> Self:
-        """Restores a fitted expert."""
+
+class ExpertClass(Protocol):
+    """The class of an expert, as the loader uses it.
+
+    mypy checks a class against it where a file says `_: ExpertClass = MyExpert`.
+    """
+
+    @property
+    def config_model(self) -> type[StrictModel]:
+        """The model of its options; a class variable. Fields `map_size` and `seed` are set from the top level."""
+        ...
+
+    def __call__(self, name: str, config: Any, /) -> Expert:
+        """The constructor: an expert that has not been fitted yet, with options of `config_model`."""
+        ...
+
+    def from_state(self, name: str, config: Any, state: State, /) -> Expert:
+        """A class method that restores a fitted expert.
+
+        Raises:
+            BundleError: The state is none of such an expert.
+        """
         ...

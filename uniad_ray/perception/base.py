@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_check
 
 import numpy as np
 
+from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.segments import Segments
 
 if TYPE_CHECKING:
@@ -134,7 +135,15 @@ class State:
 
 @runtime_checkable
 class Perceiver(Protocol):
-    """One network, or one step computed from other fields."""
+    """One network, or one step computed from other fields.
+
+    What its class must have for a configuration to name it: see `PerceiverClass`.
+
+    Attributes:
+        name: Its name in the configuration.
+        needs: Fields that it reads, by name.
+        provides: Fields that it gives, by name.
+    """
 
     name: str
     needs: frozenset[str]
@@ -156,6 +165,26 @@ class Perceiver(Protocol):
 
         Networks with weights of their own give them as `weights`: `uri`, `sha256` and whether they are `trained`.
         """
+        ...
+
+
+class PerceiverClass(Protocol):
+    """The class of a perceiver, as the loader uses it.
+
+    mypy checks a class against it where a file says `_: PerceiverClass = MyPerceiver`.
+    """
+
+    @property
+    def config_model(self) -> type[StrictModel]:
+        """The model of its options; a class variable. A field `seed` is set from the top level."""
+        ...
+
+    def __call__(self, name: str, config: Any, device: str, /) -> Perceiver:
+        """The constructor, with options of `config_model` and a torch device; loads the network."""
+        ...
+
+    def fields_of(self, name: str, config: Any, /) -> frozenset[str]:
+        """A class method that names what an instance would provide, without loading its network."""
         ...
 
 

@@ -28,7 +28,8 @@ from uniad_ray.pipelines.normals import FITTED_SPLITS
 from uniad_ray.pipelines.ray_session import ray_session
 from uniad_ray.pipelines.run_plan import MANIFEST_NAME, ScoreOptions
 from uniad_ray.pipelines.run_reader import RunReader
-from uniad_ray.pipelines.score import Workers, score
+from uniad_ray.pipelines.score import score
+from uniad_ray.pipelines.sizing import Workers
 from uniad_ray.pipelines.stage_costs import StageCosts, measure_stages
 from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions, tmuad_ablation
 from uniad_ray.pipelines.uniad_ablations import uniad_ablation

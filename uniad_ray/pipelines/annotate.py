@@ -20,9 +20,8 @@ from uniad_ray.errors import SidecarError
 from uniad_ray.perception.field_rows import STAGES, Stage
 from uniad_ray.pipelines.decoding import decoded_chunks
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
 from uniad_ray.pipelines.run_plan import PlannedBundle, published_bundles
-from uniad_ray.pipelines.score import Workers
 from uniad_ray.pipelines.sidecar_plan import (
     FILES_NAME,
     FORMAT_VERSION,
@@ -37,9 +36,9 @@ from uniad_ray.pipelines.sidecar_plan import (
     read_sidecar,
     stage_schema,
 )
+from uniad_ray.pipelines.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.pipelines.stage_annotator import StageAnnotator
 from uniad_ray.pipelines.stage_fields import CategoryPipeline
-from uniad_ray.pipelines.stage_pools import Pool, choose_pools
 from uniad_ray.scoring.bundle_store import BundleStore
 
 _READ_THREADS = 16
@@ -73,7 +72,6 @@ def annotate(
     bundles: str | None = None,
     stages: Sequence[Stage] | None = None,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     workers: Mapping[Stage, Workers] | None = None,
     address: str | None = None,
 ) -> AnnotateReport:
@@ -89,7 +87,6 @@ def annotate(
         bundles: Root of bundles; the published ones take the place of `config`, with what they learned.
         stages: Stages to store; default those that have something to store.
         categories: Categories to annotate; default all of the archive.
-        where: File the configuration came from, for messages.
         workers: How each stage uses the cluster; none of it changes a row.
         address: Ray cluster to join; default is a Ray on this machine.
 
@@ -115,7 +112,7 @@ def annotate(
             archive_digest=manifest.digest,
             bundle_root=None if store is None else store.root.uri,
             config=config if store is None else None,
-            categories=_plan_categories(wanted, published, store, config, stages, where, cluster),
+            categories=_plan_categories(wanted, published, store, config, stages, cluster),
             chunks=len(work),
             images=sum(chunk.rows for chunk in work),
         )
@@ -147,7 +144,6 @@ def _plan_categories(
     store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
-    where: str,
     cluster: Cluster,
 ) -> dict[str, CategoryPlan]:
     """Plans each category in a Ray task, which loads its networks; one task for all where there are no bundles."""
@@ -155,7 +151,7 @@ def _plan_categories(
 
     task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
     references = {
-        category: task.remote(category, published.get(category), store, config, stages, where)
+        category: task.remote(category, published.get(category), store, config, stages)
         for category in (categories if published else categories[:1])
     }
     try:
@@ -171,11 +167,10 @@ def _plan_category(
     store: BundleStore | None,
     config: FitConfig,
     stages: Sequence[Stage] | None,
-    where: str,
 ) -> dict[str, Any]:
     """One Ray task: loads what perceives the images of a category, and chooses what is stored."""
     if published is None or store is None:
-        found = CategoryPipeline.unfitted(config, device="cpu", where=where)
+        found = CategoryPipeline.unfitted(config, device="cpu")
     else:
         found = CategoryPipeline.restored(store, category, published, device="cpu")
     return found.plan(stages, published).model_dump(mode="json")
@@ -201,7 +196,7 @@ def _annotate_pending(
     """Writes the pending files, and lists those that it knows to be written, by path."""
     work = list(dict.fromkeys(chunk for _, chunk in pending))
     stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
-    pools = choose_pools({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
+    pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
     dataset = _dataset(plan, sidecar, work, pools, cluster)
     written: dict[str, SidecarFile] = {}
     with Progress("annotating", plan.images) as progress:
@@ -217,7 +212,7 @@ def _annotate_pending(
 
 
 def _dataset(
-    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, Pool], cluster: Cluster
+    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, WorkerPlan], cluster: Cluster
 ) -> Any:
     import ray
 
@@ -230,7 +225,7 @@ def _dataset(
             StageAnnotator,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=pool.count),
-            num_cpus=cluster.cpu_share * pool.threads,
+            num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             fn_constructor_args=(stage, document, sidecar.uri),
             fn_constructor_kwargs={

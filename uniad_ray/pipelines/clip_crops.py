@@ -15,9 +15,9 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.pipelines.fit import choose_threads
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, unwrap
+from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.pipelines.sizing import Cluster, plan_tasks
 
 if TYPE_CHECKING:
     from uniad_ray.scoring.clip_setup import ClipSetup
@@ -39,7 +39,6 @@ class CropSource:
         folder: Folder of sorted crops, or None for an archive.
         config: The fit configuration.
         setup: The namer.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive, for stored fields of its images.
         device: `cpu`, `cuda` or `auto`.
     """
@@ -48,7 +47,6 @@ class CropSource:
     folder: str | None
     config: FitConfig
     setup: ClipSetup
-    where: str
     sidecar: str | None
     device: str
 
@@ -105,13 +103,9 @@ def make_crops(
 
     places = {name: folder / f"crops-{hashlib.sha256(name.encode()).hexdigest()[:16]}" for name in categories}
     pending = [name for name, place in places.items() if not _counts(place).exists()]
-    threads = choose_threads(max(1, len(pending)), cluster)
-    task = ray.remote(_make).options(
-        num_cpus=min(float(threads), cluster.cpu_share * threads),
-        num_gpus=1 if cluster.uses_gpus(source.device) else 0,
-        max_retries=2,
-    )
-    references = {task.remote(source, name, places[name], threads): name for name in pending}
+    size = plan_tasks(len(pending), source.device, cluster)
+    task = ray.remote(_make).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
+    references = {task.remote(source, name, places[name], size.threads): name for name in pending}
     failed: dict[str, str] = {}
     with Progress("segmenting", sum(_images_of(source, name) for name in pending)) as progress:
         while references:
@@ -169,7 +163,7 @@ def _plan(source: CropSource) -> dict[str, Any]:
         "seed": source.config.seed,
     }
     if source.archive is not None:
-        pipeline = labelling_pipeline(source.config, source.setup, device="cpu", where=source.where)
+        pipeline = labelling_pipeline(source.config, source.setup, device="cpu")
         found |= {
             "archive": read_manifest(Location.parse(source.archive)).digest,
             "input_size": source.config.input_size,
@@ -206,7 +200,7 @@ def _make(source: CropSource, category: str, place: Location, threads: int) -> N
     archive = Location.parse(source.archive)
     manifest = read_manifest(archive)
     normals = ArchiveNormals(archive, manifest, category, config.input_size)
-    pipeline = labelling_pipeline(config, setup, device=device, where=source.where)
+    pipeline = labelling_pipeline(config, setup, device=device)
     stored = None
     if source.sidecar is not None:
         stored = fields_of_normals(source.sidecar, manifest.digest, category, normals.rows, pipeline, config.input_size)

@@ -16,7 +16,8 @@ from uniad_ray.archive.images import ImageLimits, decode_batch
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import read_chunk
-from uniad_ray.pipelines.ray_session import Cluster, configure_ray_data
+from uniad_ray.pipelines.ray_session import configure_ray_data
+from uniad_ray.pipelines.sizing import DECODE_SHARE, Cluster
 
 COPIED_COLUMNS = ("row_key", "image_id", "source_uri", "category", "split", "label", "defect_kind", "anomaly_type")
 """Columns of the archive that go with the decoded images."""
@@ -26,9 +27,6 @@ DECODED_CHUNKS = 8
 full: gigabytes that no actor needs yet, and decoding that takes the cores from scoring at first and leaves them idle
 later."""
 MIN_DECODED_BYTES = 64 << 20
-DECODE_CPUS = 0.5
-"""CPUs of a decoding task: it waits for the store half of its time. Asking for other than an actor also keeps Ray Data
-from fusing the two stages, which would decode inside the actors, on GPU machines while the GPU waits."""
 
 
 def decoded_chunks(
@@ -48,7 +46,7 @@ def decoded_chunks(
     configure_ray_data()
     decode = functools.partial(decode_chunk, archive=archive, input_sizes=input_sizes)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in chunks], override_num_blocks=len(chunks))
-    dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_CPUS)
+    dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_SHARE)
     largest = max(chunk.rows * 3 * input_sizes[chunk.category] ** 2 for chunk in chunks)
     dataset.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
         object_store_memory=max(MIN_DECODED_BYTES, DECODED_CHUNKS * actors * largest)

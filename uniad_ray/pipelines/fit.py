@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uniad_ray.archive.manifest import choose_categories, read_manifest
@@ -12,7 +13,8 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig, NormalImagesConfig
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
+from uniad_ray.pipelines.sizing import Cluster, Workers, plan_tasks
 from uniad_ray.pipelines.students import plan_training
 from uniad_ray.pipelines.train import train_students
 
@@ -24,8 +26,6 @@ _logger = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = ".checkpoints"
 """Folder below the bundles for trainings."""
-MAX_THREADS = 8
-"""More threads than this do not make one fit faster."""
 _POLL_SECONDS = 0.5
 
 
@@ -81,7 +81,6 @@ def fit(
     config: FitConfig,
     *,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     sidecar: str | None = None,
     publish: bool = True,
     accept_unusual: bool = False,
@@ -97,7 +96,6 @@ def fit(
         bundles: Root of the bundles.
         config: The fit configuration.
         categories: Categories to fit; default all of the archive.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive; what it holds of frozen networks as the configuration needs it is not
             computed again, which changes no bundle.
         publish: Move each category's pointer to its new version once it is verified.
@@ -123,7 +121,7 @@ def fit(
     totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
-        jobs, failed = plan_training(source.uri, wanted, config, where, cluster.cpu_share)
+        jobs, failed = plan_training(source.uri, wanted, config, cluster)
         kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
         trained = train_students(
             source.uri,
@@ -132,19 +130,17 @@ def fit(
             kept,
             sidecar=sidecar,
             cluster=cluster,
-            workers=workers,
-            device=device,
-            where=where,
+            workers=Workers(workers, device=device),
         )
         failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
-        states = {key: location.uri for key, location in trained.states.items()}
+        students = {key: location.uri for key, location in trained.states.items()}
         fitted = [name for name in wanted if name not in failed]
         with Progress("fitting", sum(totals[name] for name in fitted)) as progress:
             results, refused = _fit_in_parallel(
                 fitted,
+                _FitTask(source.uri, root.uri, config, sidecar, publish, accept_unusual, device, students),
                 cluster,
                 progress,
-                (source.uri, root.uri, config, where, sidecar, publish, accept_unusual, states, device),
             )
     failed |= refused
     if sidecar is not None:
@@ -155,6 +151,31 @@ def fit(
         fitted=tuple(sorted(results, key=lambda entry: entry.category)),
         failed=dict(sorted(failed.items())),
     )
+
+
+@dataclass(frozen=True)
+class _FitTask:
+    """What the fits of all categories have in common, as every Ray task is told.
+
+    Attributes:
+        archive: Root of the archive.
+        bundles: Root of the bundles.
+        config: The fit configuration.
+        sidecar: Root of a sidecar of the archive.
+        publish: Whether verified bundles are published.
+        accept_unusual: Whether that holds where some normal images do not look like the others.
+        device: `cpu`, `cuda` or `auto`.
+        students: URI of the trained student by job key.
+    """
+
+    archive: str
+    bundles: str
+    config: FitConfig
+    sidecar: str | None
+    publish: bool
+    accept_unusual: bool
+    device: str
+    students: Mapping[str, str]
 
 
 _NORMALS = ("train/normal", "validation/normal")
@@ -168,18 +189,14 @@ def _images_to_perceive(labels: Mapping[str, int], choice: NormalImagesConfig) -
 
 
 def _fit_in_parallel(
-    categories: Sequence[str], cluster: Cluster, progress: Progress, arguments: tuple[Any, ...]
+    categories: Sequence[str], task: _FitTask, cluster: Cluster, progress: Progress
 ) -> tuple[list[FittedBundle], dict[str, str]]:
     import ray
 
-    threads = choose_threads(len(categories), cluster)
+    size = plan_tasks(len(categories), task.device, cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
-    task = ray.remote(_fit_one).options(
-        num_cpus=min(float(threads), cluster.cpu_share * threads),
-        num_gpus=1 if cluster.uses_gpus(arguments[-1]) else 0,
-        max_retries=2,
-    )
-    pending = {task.remote(name, threads, counter, *arguments): name for name in categories}
+    fit_one = ray.remote(_fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
+    pending = {fit_one.remote(name, task, size.threads, counter): name for name in categories}
     results: list[FittedBundle] = []
     failed: dict[str, str] = {}
     seen = 0
@@ -201,12 +218,6 @@ def _fit_in_parallel(
     return results, failed
 
 
-def choose_threads(categories: int, cluster: Cluster) -> int:
-    """Threads of each fit: its share of the CPUs, and no more than a node has, on which it must find its place."""
-    share = cluster.physical_cpus // max(1, min(categories, cluster.physical_cpus))
-    return max(1, min(MAX_THREADS, cluster.node_cpus, share))
-
-
 class _Counter:
     """Counts perceived images of all tasks, for the progress line."""
 
@@ -220,20 +231,7 @@ class _Counter:
         return self._count
 
 
-def _fit_one(
-    category: str,
-    threads: int,
-    counter: Any,
-    archive: str,
-    bundles: str,
-    config: FitConfig,
-    where: str,
-    sidecar: str | None,
-    publish: bool,
-    accept_unusual: bool,
-    states: dict[str, str],
-    device: str,
-) -> dict[str, Any]:
+def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[str, Any]:
     """One Ray task: fit, write, load what was written, compare, publish."""
     from uniad_ray.pipelines.compute import choose_device, limit_threads
     from uniad_ray.pipelines.normals import ArchiveNormals
@@ -243,14 +241,17 @@ def _fit_one(
     from uniad_ray.scoring.fitting import fit_category
 
     limit_threads(threads)
-    chosen = choose_device(device)
-    source = Location.parse(archive)
+    chosen = choose_device(task.device)
+    config = task.config
+    source = Location.parse(task.archive)
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, category, config.input_size, config.normal_images)
     recomputed: set[str] = set()
 
     def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
-        found = fields_of_normals(str(sidecar), manifest.digest, category, normals.rows, pipeline, config.input_size)
+        found = fields_of_normals(
+            str(task.sidecar), manifest.digest, category, normals.rows, pipeline, config.input_size
+        )
         recomputed.update(found.stale)
         return found
 
@@ -259,10 +260,9 @@ def _fit_one(
             normals,
             config,
             device=chosen,
-            where=where,
-            train=find_trained(category, normals.rows, states),
+            train=find_trained(category, normals.rows, task.students),
             on_perceived=lambda images: counter.add.remote(images),
-            find_stored=None if sidecar is None or normals.has_copies else find_stored,
+            find_stored=None if task.sidecar is None or normals.has_copies else find_stored,
         )
     images = sum(row.copy_of is None for row in normals.rows)
     lineage = {
@@ -273,11 +273,11 @@ def _fit_one(
         "perceivers": dict(fitted.perceivers),
     }
     unusual = normals.by_source_uri(fitted.unusual)
-    store = BundleStore(bundles)
+    store = BundleStore(task.bundles)
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
-    is_published = publish and (accept_unusual or not unusual)
+    is_published = task.publish and (task.accept_unusual or not unusual)
     if is_published:
         store.publish(category, written.version)
     return FittedBundle(

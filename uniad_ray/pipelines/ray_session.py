@@ -9,12 +9,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 
 from uniad_ray.errors import RunError, UniadRayError
-
-MIN_LOGICAL_CPUS = 4
-"""Ray Data keeps a CPU for an actor pool and one for what feeds it; with one or two, some plans wait for ever."""
+from uniad_ray.pipelines.sizing import MIN_LOGICAL_CPUS, Cluster
 
 _DEFAULTS = {
     # Ray's C++ core writes remarks about its own actors to stderr at level error; a user can do nothing about them.
@@ -35,43 +32,6 @@ _FORWARDED = (
     "AWS_DEFAULT_REGION",
     "UNIAD_RAY_CACHE",
 )
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What there is to work with.
-
-    Attributes:
-        logical_cpus: CPUs that Ray schedules by.
-        physical_cpus: CPUs that the machines have; fewer than `logical_cpus` on a small machine.
-        gpus: GPUs.
-        node_cpus: CPUs of the largest node; of the largest with a GPU, where there are GPUs. A task must fit one node.
-        can_grow: Whether nodes may come for work that waits: the cluster was joined, not started here.
-    """
-
-    logical_cpus: float
-    physical_cpus: int
-    gpus: int
-    node_cpus: int
-    can_grow: bool = False
-
-    @property
-    def cpu_share(self) -> float:
-        """What one task or actor asks for, so that a pipeline of two stages always fits.
-
-        A joined cluster may have one or two CPUs; four shares then still fit side by side.
-        """
-        return min(1.0, self.logical_cpus / MIN_LOGICAL_CPUS)
-
-    def uses_gpus(self, device: str) -> bool:
-        """Whether work for a device is given GPUs: those there are, or, asked for by name, those that may come.
-
-        Raises:
-            RunError: `cuda` is asked for, there is none and none can come.
-        """
-        if device == "cuda" and not self.gpus and not self.can_grow:
-            raise RunError("device cuda: there is no GPU here; use --device cpu or auto")
-        return device == "cuda" or (self.gpus > 0 and device != "cpu")
 
 
 @contextmanager

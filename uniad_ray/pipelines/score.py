@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +23,7 @@ from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
 from uniad_ray.pipelines.decoding import decoded_chunks
 from uniad_ray.pipelines.maps import StoredMap, highest, read_maps, write_maps
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
 from uniad_ray.pipelines.run_plan import (
     CHUNKS_NAME,
     MANIFEST_NAME,
@@ -42,25 +41,11 @@ from uniad_ray.pipelines.run_plan import (
 )
 from uniad_ray.pipelines.score_chunk import ChunkScorer
 from uniad_ray.pipelines.sidecar import note_recomputed, open_sidecar
+from uniad_ray.pipelines.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.scoring.bundle_store import BundleStore
 
 _logger = logging.getLogger(__name__)
 _READ_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How a run uses the cluster; none of it changes a score.
-
-    Attributes:
-        count: Actors that hold networks; None chooses by the cluster.
-        threads: Threads of each actor on the CPU; None chooses by the cluster.
-        device: `cpu`, `cuda` or `auto`.
-    """
-
-    count: int | None = None
-    threads: int | None = None
-    device: str = "auto"
 
 
 class ScoreReport(StrictModel):
@@ -155,7 +140,7 @@ def _score_pending(
     recomputed: dict[str, set[str]] = {}
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
-        chosen = choose_workers(workers, cluster)
+        chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
         dataset = _dataset(plan, run, pending, input_sizes, sidecar, chosen, cluster)
         started_at, started = datetime.now(UTC), time.perf_counter()
         with Progress("scoring", plan.images) as progress:
@@ -176,8 +161,8 @@ def _score_pending(
         started_at=started_at.isoformat(),
         images=sum(result.rows for result in results),
         chunks=len(results),
-        workers=chosen.count or 1,
-        threads=chosen.threads or 1,
+        workers=chosen.count,
+        threads=chosen.threads,
         device=chosen.device,
         seconds=seconds,
     )
@@ -191,43 +176,21 @@ def _dataset(
     pending: list[Chunk],
     input_sizes: dict[str, int],
     sidecar: str | None,
-    workers: Workers,
+    workers: WorkerPlan,
     cluster: Cluster,
 ) -> Any:
     import ray
 
-    dataset = decoded_chunks(plan.archive, pending, input_sizes, workers.count or 1, cluster)
+    dataset = decoded_chunks(plan.archive, pending, input_sizes, workers.count, cluster)
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers.count),
-        num_cpus=cluster.cpu_share * (workers.threads or 1),
-        num_gpus=1 if cluster.uses_gpus(workers.device) else None,
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
         fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
         fn_constructor_kwargs={"sidecar": sidecar, "device": workers.device, "threads": workers.threads},
     )
-
-
-def choose_workers(wanted: Workers, cluster: Cluster) -> Workers:
-    """Fills in what the user left open, so that actors and what feeds them fit the cluster side by side.
-
-    On GPUs there is one actor a GPU. On CPUs actors of one thread, which scale better than threads of one actor, take
-    about nine tenths of the cores and decoding the rest; there is always one share left for decoding, else Ray Data
-    would wait for ever.
-    """
-    cores = cluster.physical_cpus
-    threads = wanted.threads or 1
-    if cluster.uses_gpus(wanted.device):
-        return Workers(wanted.count or max(1, cluster.gpus), threads, wanted.device)
-    share = cluster.cpu_share
-    fitting = max(1, int((cluster.logical_cpus - share) // (share * threads)))
-    count = wanted.count or max(1, min(fitting, round(cores * 0.9) // threads))
-    if wanted.count and wanted.count > fitting:
-        raise RunError(
-            f"{wanted.count} workers of {threads} threads do not fit {cluster.logical_cpus:g} CPUs beside decoding; "
-            f"use at most {fitting}, or fewer --threads"
-        )
-    return Workers(count, threads, wanted.device)
 
 
 def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:

@@ -35,15 +35,15 @@ class CategoryPipeline:
     digests: Mapping[str, str]
 
     @classmethod
-    def unfitted(cls, config: FitConfig, *, device: str, where: str) -> CategoryPipeline:
+    def unfitted(cls, config: FitConfig, *, device: str) -> CategoryPipeline:
         """The perceivers of a configuration.
 
         Raises:
             ConfigError: A component's options are wrong.
             WeightsError: A network's weights cannot be found.
         """
-        experts = build_experts(config, where=where)
-        pipeline = build_pipeline(config, needs_of(experts), device=device, where=where)
+        experts = build_experts(config)
+        pipeline = build_pipeline(config, needs_of(experts), device=device)
         return cls(config, experts, pipeline, field_digests(pipeline, config.input_size, {}))
 
     @classmethod
@@ -58,8 +58,7 @@ class CategoryPipeline:
         if bundle.manifest.digest != planned.digest:
             raise BundleError(f"{store.root}: bundle {category} {planned.version} was changed; publish or fit it again")
         config = bundle.manifest.config
-        where = f"bundle {category} {planned.version}"
-        experts = build_experts(config, where=where, only=bundle.manifest.taking_part)
+        experts = build_experts(config, only=bundle.manifest.taking_part)
         pipeline = bundle.pipeline(needs_of(experts), device=device)
         return cls(config, experts, pipeline, field_digests(pipeline, config.input_size, bundle.state_digests))
 
@@ -129,4 +128,4 @@ def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipe
         return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
     if plan.config is None:
         raise SidecarError(f"the plan has neither a bundle nor a configuration for {category}; choose another --out")
-    return CategoryPipeline.unfitted(plan.config, device=device, where="the plan")
+    return CategoryPipeline.unfitted(plan.config.with_origin("the plan"), device=device)

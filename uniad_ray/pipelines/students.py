@@ -11,6 +11,7 @@ from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError, UserError
 from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.pipelines.sizing import Cluster
 from uniad_ray.pipelines.train import TrainingJob
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def plan_training(
-    archive: str, categories: Sequence[str], config: FitConfig, where: str, cpu_share: float
+    archive: str, categories: Sequence[str], config: FitConfig, cluster: Cluster
 ) -> tuple[list[TrainingJob], dict[str, str]]:
     """Finds the students behind the chosen experts, and the images of every training for each category's fit.
 
@@ -27,8 +28,7 @@ def plan_training(
         archive: Root of the archive.
         categories: Categories to fit.
         config: The fit configuration.
-        where: File the configuration came from, for messages.
-        cpu_share: What one task asks of Ray.
+        cluster: What there is to work with.
 
     Returns:
         The jobs, none where no expert needs a student; and the reason by category of those that cannot be fitted.
@@ -38,7 +38,7 @@ def plan_training(
     """
     import ray
 
-    names = ray.remote(_student_names).options(num_cpus=cpu_share).remote(config, where)
+    names = ray.remote(_student_names).options(num_cpus=cluster.cpu_share).remote(config)
     try:
         students = ray.get(names)
     except Exception as error:
@@ -48,7 +48,7 @@ def plan_training(
         raise
     if not students:
         return [], {}
-    task = ray.remote(_trainings).options(num_cpus=cpu_share, max_retries=2)
+    task = ray.remote(_trainings).options(num_cpus=cluster.cpu_share, max_retries=2)
     planned = {category: task.remote(archive, category, config) for category in categories}
     jobs: list[TrainingJob] = []
     failed: dict[str, str] = {}
@@ -96,13 +96,13 @@ def find_trained(
     return train
 
 
-def _student_names(config: FitConfig, where: str) -> list[str]:
+def _student_names(config: FitConfig) -> list[str]:
     """One Ray task: names of the perceivers that have to be trained."""
     from uniad_ray.perception.base import TrainedPerceiver
     from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
 
-    experts: Mapping[str, Any] = build_experts(config, where=where)
-    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where=where)
+    experts: Mapping[str, Any] = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     return [perceiver.name for perceiver in pipeline.perceivers if isinstance(perceiver, TrainedPerceiver)]
 
 

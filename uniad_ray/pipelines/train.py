@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.pipelines.ray_session import Cluster
-from uniad_ray.pipelines.train_workers import Trained, choose_crew, run_trainings
+from uniad_ray.pipelines.sizing import Cluster, Workers, plan_group
+from uniad_ray.pipelines.train_workers import Trained, run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
@@ -43,10 +43,7 @@ def train_students(
     *,
     sidecar: str | None = None,
     cluster: Cluster,
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    where: str = "the configuration",
+    workers: Workers | None = None,
 ) -> Trained:
     """Trains all jobs on one group of workers.
 
@@ -61,11 +58,7 @@ def train_students(
         root: Where each training has a folder, named by the digest of all that decides its result.
         sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
         cluster: What there is to work with.
-        workers: Processes; default one a job, as far as there are GPUs or CPUs.
-        threads: Threads of each; default its share of the CPUs. With another number the result differs in its last
-            digits.
-        device: `cpu`, `cuda` or `auto`.
-        where: File the configuration came from, for messages.
+        workers: Processes that train; see `plan_group`.
 
     Returns:
         Where the trained students are (see `uniad_ray.training.distillation.read_student`), and what failed.
@@ -77,34 +70,36 @@ def train_students(
     """
     if not jobs:
         return Trained()
-    crew = choose_crew(len(jobs), cluster, device, workers, threads)
-    sharing = crew.workers if len(jobs) < crew.workers else 1
-    images = {name: _images_of_training(config, name, where, sharing) for name in {job.student for job in jobs}}
-    train = partial(_train, archive, config, {job.key: job for job in jobs}, root, sidecar, where)
+    crew = plan_group(len(jobs), workers or Workers(), cluster)
+    sharing = crew.count if len(jobs) < crew.count else 1
+    images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
+    train = partial(_train, _Trainings(archive, config, {job.key: job for job in jobs}, root, sidecar))
     return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))
 
 
-def _images_of_training(config: FitConfig, student: str, where: str, sharing: int) -> int:
+def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
     """Images that pass through a student until its training ends, and a check of the options before workers start."""
     from uniad_ray.training.distillation import student_config
     from uniad_ray.training.group import check_batch_size
 
-    training = student_config(_student(config, student, where)).training
+    training = student_config(_student(config, student)).training
     check_batch_size(training.batch_size, sharing)
     return training.iterations * training.batch_size
 
 
+@dataclass(frozen=True)
+class _Trainings:
+    """What every worker is told, see `train_students`; the jobs by key."""
+
+    archive: str
+    config: FitConfig
+    jobs: Mapping[str, TrainingJob]
+    root: Location
+    sidecar: str | None
+
+
 def _train(
-    archive: str,
-    config: FitConfig,
-    jobs: dict[str, TrainingJob],
-    root: Location,
-    sidecar: str | None,
-    where: str,
-    key: str,
-    group: WorkerGroup,
-    device: str,
-    advance: Callable[[int], None],
+    trainings: _Trainings, key: str, group: WorkerGroup, device: str, advance: Callable[[int], None]
 ) -> tuple[int, Location]:
     """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
     from uniad_ray.pipelines.normals import ArchiveNormals
@@ -112,17 +107,17 @@ def _train(
     from uniad_ray.scoring.components import build_pipeline
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
-    job = jobs[key]
-    source = Location.parse(archive)
+    job, config, sidecar = trainings.jobs[key], trainings.config, trainings.sidecar
+    source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
     normals = ArchiveNormals(source, manifest, job.category, config.input_size, config.normal_images)
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
         raise FitError(f"{source}: category {job.category!r} changed while it was fitted; fit it again")
-    student = _student(config, job.student, where)
+    student = _student(config, job.student)
     needs = [(name, f"the training of {job.student}") for name in sorted(student.training_needs)]
-    teachers = build_pipeline(config, needs, device=device, where=where)
+    teachers = build_pipeline(config, needs, device=device)
     options = student_config(student)
     batch = options.training.batch_size
 
@@ -132,14 +127,14 @@ def _train(
 
     with normals.naming_images():
         training = Distillation(options, teachers, normals, indices, group=group, device=device, stored=stored)
-        folder = root / training.digest
+        folder = trainings.root / training.digest
         training.run(folder, on_step=lambda step: advance(step * batch))
     return training.iterations * batch, folder / STATE_NAME
 
 
-def _student(config: FitConfig, name: str, where: str) -> Any:
+def _student(config: FitConfig, name: str) -> Any:
     """The untrained student among the perceivers."""
     from uniad_ray.scoring.components import build_pipeline
 
-    pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu", where=where)
+    pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu")
     return next(perceiver for perceiver in pipeline.perceivers if perceiver.name == name)

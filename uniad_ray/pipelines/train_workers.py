@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ConfigError, FitError, RunError, UserError, WeightsError
 from uniad_ray.pipelines.progress import Progress
-from uniad_ray.pipelines.ray_session import Cluster, unwrap
+from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.pipelines.sizing import WorkerPlan
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
-
-MAX_THREADS = 8
-"""More threads than this do not make one worker faster."""
 
 _MAX_FAILURES = 3
 _POLL_SECONDS = 0.5
@@ -28,25 +26,6 @@ TrainOne = Callable[[str, "WorkerGroup", str, Callable[[int], None]], tuple[int,
 
 Gives the images of a whole training and where its result is. It goes on from its last checkpoint where there is one.
 """
-
-
-@dataclass(frozen=True)
-class Crew:
-    """How the workers use the cluster.
-
-    Attributes:
-        workers: Processes.
-        threads: Threads of each.
-        cpus: CPUs that each asks of Ray.
-        device: `cpu`, `cuda` or `auto`.
-        uses_gpus: Whether each asks for a GPU.
-    """
-
-    workers: int
-    threads: int
-    cpus: float
-    device: str
-    uses_gpus: bool
 
 
 @dataclass(frozen=True)
@@ -62,33 +41,9 @@ class Trained:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def choose_crew(jobs: int, cluster: Cluster, device: str, workers: int | None, threads: int | None = None) -> Crew:
-    """How many workers with how many threads train so many jobs.
-
-    Args:
-        jobs: At least one.
-        cluster: What there is to work with.
-        device: `cpu`, `cuda` or `auto`.
-        workers: Processes; default one a job, as far as there are GPUs or CPUs.
-        threads: Threads of each; default its share of the CPUs. With another number the result differs in its last
-            digits.
-
-    Raises:
-        RunError: They do not fit the cluster.
-    """
-    uses_gpus = cluster.uses_gpus(device)
-    workers = workers or max(1, min(jobs, cluster.gpus if uses_gpus else cluster.physical_cpus))
-    threads = threads or max(1, min(MAX_THREADS, cluster.node_cpus, cluster.physical_cpus // workers))
-    cpus = threads * cluster.cpu_share
-    if not cluster.can_grow and workers * cpus > cluster.logical_cpus:
-        raise RunError(
-            f"{workers} training workers with {threads} threads each do not fit {cluster.logical_cpus:.0f} CPUs; "
-            "take fewer workers or threads"
-        )
-    return Crew(workers, threads, cpus, device, uses_gpus)
-
-
-def run_trainings(keys: Sequence[str], train: TrainOne, crew: Crew, images: int, task: str = "training") -> Trained:
+def run_trainings(
+    keys: Sequence[str], train: TrainOne, crew: WorkerPlan, images: int, task: str = "training"
+) -> Trained:
     """Trains all jobs on one group of workers.
 
     With no fewer jobs than workers, each worker trains its own, one after the other; with fewer, all workers train each
@@ -124,7 +79,7 @@ class _Work:
 
     keys: tuple[str, ...]
     train: TrainOne
-    crew: Crew
+    crew: WorkerPlan
     board: Any
 
 
@@ -173,7 +128,7 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
         trainer = TorchTrainer(
             work,
             scaling_config=ScalingConfig(
-                num_workers=crew.workers, use_gpu=crew.uses_gpus, resources_per_worker={"CPU": crew.cpus}
+                num_workers=crew.count, use_gpu=crew.gpus > 0, resources_per_worker={"CPU": crew.cpus}
             ),
             run_config=RunConfig(
                 name="training", storage_path=folder, failure_config=FailureConfig(max_failures=_MAX_FAILURES)

@@ -15,7 +15,8 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.pipelines.clip_crops import CropFile, CropSource, make_crops, plan_crops
 from uniad_ray.pipelines.ray_session import ray_session
-from uniad_ray.pipelines.train_workers import Crew, choose_crew, run_trainings
+from uniad_ray.pipelines.sizing import WorkerPlan, Workers, plan_group
+from uniad_ray.pipelines.train_workers import run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
@@ -100,7 +101,6 @@ def tune_clip(
     each: bool = False,
     namer: str | None = None,
     categories: Sequence[str] | None = None,
-    where: str = "the configuration",
     sidecar: str | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -120,7 +120,6 @@ def tune_clip(
         each: One CLIP for each category, each tuned on that category alone.
         namer: Perceiver whose CLIP is tuned; default the only `ClipNamer` with classes.
         categories: Categories to take crops of; default all of the archive.
-        where: File the configuration came from, for messages.
         sidecar: Root of a sidecar of the archive; what it holds of the segments is not computed again.
         device: `cpu`, `cuda` or `auto`.
         workers: Processes; default one a CLIP, as far as there are GPUs or CPUs. With more, several tune one together.
@@ -143,7 +142,7 @@ def tune_clip(
         raise ConfigError("--crops are of no category; leave --each, --category and --sidecar out")
     if each != (CATEGORY in out):
         raise ConfigError(f"{out}: --each needs {CATEGORY} in --out, and without --each it must not be there")
-    setup = find_clip(config, where=where, namer=namer)
+    setup = find_clip(config, namer=namer)
     wanted = [""] if archive is None else _categories(archive, categories)
     groups = {name: [name] for name in wanted} if each else {"": wanted}
     folders = {name: Location.parse(out.replace(CATEGORY, name)).local_path for name in groups}
@@ -155,7 +154,6 @@ def tune_clip(
         None if crops is None else str(Location.parse(crops).local_path),
         config,
         setup,
-        where,
         None if sidecar is None else Location.parse(sidecar).uri,
         device,
     )
@@ -166,8 +164,8 @@ def tune_clip(
         due = [name for name in groups if not _is_made(folders[name], plans[name])]
         failed: dict[str, str] = {}
         if due:
-            crew = choose_crew(len(due), cluster, device, workers)
-            check_batch_size(setup.namer.tuning.batch_size, crew.workers if len(due) < crew.workers else 1)
+            crew = plan_group(len(due), Workers(workers, device=device), cluster)
+            check_batch_size(setup.namer.tuning.batch_size, crew.count if len(due) < crew.count else 1)
             kept = root / digest
             files, unmade = make_crops(source, [name for group in due for name in groups[group]], kept, cluster)
             failed |= unmade if each else {}
@@ -220,7 +218,7 @@ def _tune(
     kept: Location,
     folders: Mapping[str, Path],
     plans: Mapping[str, Mapping[str, Any]],
-    crew: Crew,
+    crew: WorkerPlan,
 ) -> dict[str, str]:
     """Tunes on the crops, and writes what came of it; gives the reason of what failed."""
     if not parts:

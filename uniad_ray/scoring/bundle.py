@@ -91,6 +91,11 @@ class BundleManifest(StrictModel):
     files: dict[str, FileDigest]
 
     @property
+    def name(self) -> str:
+        """What messages call the bundle."""
+        return f"bundle {self.category} {self.version}"
+
+    @property
     def taking_part(self) -> tuple[str, ...]:
         """The experts that the fused score is made of, in order: all, but for those that a gate left out."""
         gate = self.calibration.gate
@@ -143,7 +148,7 @@ class Bundle:
         config = self.manifest.config
         chosen = self._chosen(only)
         try:
-            experts = build_experts(config, where=self._where, states=self._states("experts", chosen), only=chosen)
+            experts = build_experts(config, states=self._states("experts", chosen), only=chosen)
         except (ConfigError, KeyError, ValueError) as error:
             raise self._does_not_fit(error) from error
         pipeline = self.pipeline(needs_of(experts), device=device)
@@ -162,9 +167,7 @@ class Bundle:
             WeightsError: A network's weights cannot be found, or are not those of the fit.
         """
         try:
-            pipeline = build_pipeline(
-                self.manifest.config, fields, device=device, where=self._where, check_unused=False
-            )
+            pipeline = build_pipeline(self.manifest.config, fields, device=device, check_unused=False)
             pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
         except (ConfigError, KeyError, ValueError) as error:
             raise self._does_not_fit(error) from error
@@ -205,7 +208,9 @@ class Bundle:
             return manifest.fusion, threshold
         rule = config.chosen_fusion
         if rule.rule == "maps":
-            raise BundleError(f"{self._where}: its scores follow from the maps of all experts; score with all of them")
+            raise BundleError(
+                f"{self.manifest.name}: its scores follow from the maps of all experts; score with all of them"
+            )
         if manifest.calibration.gate is not None:
             # Who names an expert wants it, even one that the gate left out.
             weights = {name: manifest.calibration.gate.weights[name] or 1.0 for name in chosen}
@@ -218,14 +223,14 @@ class Bundle:
         known = self.manifest.config.chosen_experts
         unknown = sorted(set(only or ()) - set(known))
         if unknown:
-            raise BundleError(f"{self._where}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
+            raise BundleError(f"{self.manifest.name}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
         return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
 
     @property
     def reference(self) -> Reference:
         """The reference images with the scores of the fit."""
         return Reference(
-            where=self._where,
+            where=self.manifest.name,
             images=load_safetensors(self.files["reference.safetensors"])["images"],
             scores=ReferenceScores.model_validate_json(self.files["reference.json"]),
             deviations={name: entry.deviation for name, entry in self.manifest.calibration.experts.items()},
@@ -235,12 +240,8 @@ class Bundle:
         """Scores the reference images and compares with what the fit computed, see `Reference.check`."""
         self.reference.check(scorer)
 
-    @property
-    def _where(self) -> str:
-        return f"bundle {self.manifest.category} {self.manifest.version}"
-
     def _does_not_fit(self, error: Exception) -> BundleError:
-        return BundleError(f"{self._where}: does not fit this version of uniad_ray: {error}; fit it again")
+        return BundleError(f"{self.manifest.name}: does not fit this version of uniad_ray: {error}; fit it again")
 
     def _states(self, folder: str, names: Sequence[str]) -> dict[str, State]:
         states = {}
@@ -248,7 +249,7 @@ class Bundle:
             try:
                 arrays = load_safetensors(self.files[f"{folder}/{name}.safetensors"])
             except SafetensorError as error:
-                raise BundleError(f"{self._where}: {folder}/{name}.safetensors is damaged: {error}") from error
+                raise BundleError(f"{self.manifest.name}: {folder}/{name}.safetensors is damaged: {error}") from error
             states[name] = State(arrays=arrays, document=json.loads(self.files[f"{folder}/{name}.json"]))
         return states
 
@@ -260,7 +261,7 @@ class Bundle:
             expected, weights = fitted[name]["weights"]["sha256"], record["weights"]
             if weights["sha256"] != expected:
                 raise BundleError(
-                    f"{self._where}: network {name} was fitted with weights of sha256 {expected}, but "
+                    f"{self.manifest.name}: network {name} was fitted with weights of sha256 {expected}, but "
                     f"{weights['uri']} here has {weights['sha256']}; install those of the fit, or fit again"
                 )
 
@@ -299,11 +300,12 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
             f"{location}: bundle format {found}; this version of uniad_ray reads {FORMAT_VERSION}; fit again"
         )
     try:
-        return BundleManifest.model_validate(document)
+        manifest = BundleManifest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{location}: {key}: {first['msg']}; publish another version") from error
+    return manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
 
 
 def read_bundle(folder: Location) -> Bundle:

@@ -34,61 +34,66 @@ class ClipSetup:
         return self.namer.tuning.labels or self.namer.segments
 
 
-def find_clip(config: FitConfig, *, where: str, namer: str | None = None) -> ClipSetup:
+def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
     """Finds the namer, checks its options, and that its vectors come of the same CLIP.
 
     Args:
         config: The fit configuration.
-        where: File the configuration came from, for messages.
         namer: Its name; default the only `ClipNamer` with classes.
 
     Raises:
         ConfigError: There is no such namer, it has no classes, there are several, or an option is wrong.
     """
     namers = {
-        name: _options(config, name, ClipNamerConfig, where)
+        name: _options(config, name, ClipNamerConfig)
         for name in config.perceivers
-        if issubclass(_class(config, name, where), ClipNamer)
+        if issubclass(_class(config, name), ClipNamer)
     }
     if not namers:
         raise ConfigError(
-            f"{where}: no perceiver names objects by CLIP; make one a uniad_ray.perception.clip_namer:ClipNamer"
+            f"{config.origin}: no perceiver names objects by CLIP; make one a uniad_ray.perception.clip_namer:ClipNamer"
         )
     with_classes = [name for name in sorted(namers) if namers[name].classes]
     if namer is None and len(with_classes) > 1:
-        raise ConfigError(f"{where}: {' and '.join(with_classes)} name objects by CLIP; choose one with --namer")
+        raise ConfigError(
+            f"{config.origin}: {' and '.join(with_classes)} name objects by CLIP; choose one with --namer"
+        )
     chosen = namer or (with_classes or sorted(namers))[0]
     if chosen not in namers:
-        raise ConfigError(f"{where}: no namer {chosen!r} that works by CLIP; there are {', '.join(sorted(namers))}")
+        raise ConfigError(
+            f"{config.origin}: no namer {chosen!r} that works by CLIP; there are {', '.join(sorted(namers))}"
+        )
     options = namers[chosen]
     if not options.classes:
-        raise ConfigError(f"{where}: {chosen} has no list of classes; name them in perceivers.{chosen}.config.classes")
+        raise ConfigError(
+            f"{config.origin}: {chosen} has no list of classes; name them in perceivers.{chosen}.config.classes"
+        )
     if len(options.classes) < 2:
         raise ConfigError(
-            f"{where}: perceivers.{chosen}.config.classes names {options.classes[0]!r} alone; with one class there is "
-            "nothing to learn"
+            f"{config.origin}: perceivers.{chosen}.config.classes names {options.classes[0]!r} alone; with one class "
+            "there is nothing to learn"
         )
-    return ClipSetup(chosen, options, _padding(config, options, chosen, where))
+    return ClipSetup(chosen, options, _padding(config, options, chosen))
 
 
-def _padding(config: FitConfig, options: ClipNamerConfig, namer: str, where: str) -> float:
+def _padding(config: FitConfig, options: ClipNamerConfig, namer: str) -> float:
     """The padding of the vectors, which must be those of the same weights."""
     for name in config.perceivers:
-        if issubclass(_class(config, name, where), ClipObjectFeatures):
-            found = _options(config, name, ClipObjectFeaturesConfig, where)
+        if issubclass(_class(config, name), ClipObjectFeatures):
+            found = _options(config, name, ClipObjectFeaturesConfig)
             if options.vectors in ClipObjectFeatures.fields_of(name, found):
                 if found.weights != options.weights:
                     raise ConfigError(
-                        f"{where}: {namer} has the weights {options.weights.uri} and its vectors those of "
+                        f"{config.origin}: {namer} has the weights {options.weights.uri} and its vectors those of "
                         f"{found.weights.uri}; name the same for both"
                     )
                 return found.padding
-    raise ConfigError(f"{where}: {namer} needs vectors of a ClipObjectFeatures, not {options.vectors}")
+    raise ConfigError(f"{config.origin}: {namer} needs vectors of a ClipObjectFeatures, not {options.vectors}")
 
 
-def _class(config: FitConfig, name: str, where: str) -> type:
-    return import_class(config.perceivers[name].class_path, where=f"{where}: perceivers.{name}.class")
+def _class(config: FitConfig, name: str) -> type:
+    return import_class(config.perceivers[name].class_path, where=f"{config.origin}: perceivers.{name}.class")
 
 
-def _options(config: FitConfig, name: str, model: type[ModelT], where: str) -> ModelT:
-    return validate(model, config.perceivers[name].config, where=where, prefix=f"perceivers.{name}.config")
+def _options(config: FitConfig, name: str, model: type[ModelT]) -> ModelT:
+    return validate(model, config.perceivers[name].config, where=config.origin, prefix=f"perceivers.{name}.config")

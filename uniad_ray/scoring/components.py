@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import import_class, validate
 from uniad_ray.config.model import ComponentConfig, FitConfig
 from uniad_ray.errors import ConfigError
-from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import State
+from uniad_ray.experts.base import Expert, ExpertClass
+from uniad_ray.perception.base import Perceiver, PerceiverClass, State
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
 def build_experts(
     config: FitConfig,
     *,
-    where: str,
     states: Mapping[str, State] | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, Expert]:
@@ -24,7 +25,6 @@ def build_experts(
 
     Args:
         config: The fit configuration.
-        where: File or bundle the configuration came from, for messages.
         states: Learned state by expert; None builds unfitted experts.
         only: Experts to build; None builds all of the set.
 
@@ -36,15 +36,14 @@ def build_experts(
         if only is not None and name not in only:
             continue
         component = config.experts[name]
-        found, options = _class_and_options(
-            component, f"experts.{name}", where, {"map_size": config.map_size, "seed": config.seed}
-        )
+        shared = {"map_size": config.map_size, "seed": config.seed}
+        found, options = _class_and_options(component, f"experts.{name}", config.origin, shared, _EXPERT)
         experts[name] = found(name, options) if states is None else found.from_state(name, options, states[name])
     return experts
 
 
 def build_pipeline(
-    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, where: str, check_unused: bool = True
+    config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, check_unused: bool = True
 ) -> PerceptionPipeline:
     """Loads the networks behind some fields, directly or through another, and no other.
 
@@ -52,27 +51,27 @@ def build_pipeline(
         config: The fit configuration.
         fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
         device: Torch device.
-        where: File or bundle the configuration came from, for messages.
         check_unused: Whether the options of perceivers that nobody needs are checked as well, which takes seconds.
 
     Raises:
         ConfigError: A class cannot be imported, its options are wrong, or nothing provides a field that is needed.
         WeightsError: Weights cannot be found or have another digest.
     """
-    prepared: dict[str, tuple[type[Any], Any]] = {}
+    prepared: dict[str, tuple[PerceiverClass, StrictModel]] = {}
     provider_of: dict[str, str] = {}
 
     def prepare(name: str) -> None:
         if name not in prepared:
             component = config.perceivers[name]
-            found, options = _class_and_options(component, f"perceivers.{name}", where, {"seed": config.seed})
+            shared = {"seed": config.seed}
+            found, options = _class_and_options(component, f"perceivers.{name}", config.origin, shared, _PERCEIVER)
             prepared[name] = (found, options)
             provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
 
     for name in config.perceivers if check_unused else ():
         prepare(name)
     pending = list(fields)
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Perceiver] = {}
     while pending:
         field, asker = pending.pop()
         # Most fields begin with the name of their perceiver, so that the others need not be looked at.
@@ -81,7 +80,7 @@ def build_pipeline(
                 prepare(name)
         if field not in provider_of:
             raise ConfigError(
-                f"{where}: {asker} needs {field!r}, which no perceiver provides; "
+                f"{config.origin}: {asker} needs {field!r}, which no perceiver provides; "
                 f"there are {', '.join(sorted(provider_of))}"
             )
         provider = provider_of[field]
@@ -97,11 +96,27 @@ def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
     return [(field, f"expert {expert.name}") for expert in experts.values() for field in sorted(expert.needs)]
 
 
+ClassT = TypeVar("ClassT", ExpertClass, PerceiverClass)
+
+
+class _Kind(NamedTuple, Generic[ClassT]):
+    """What is asked of a class, so that a wrong one is told when it is loaded and not in the middle of a fit."""
+
+    word: str
+    contract: type[object]
+    instance: type[object]
+    arguments: tuple[str, ...]
+
+
+_EXPERT: _Kind[ExpertClass] = _Kind("expert", ExpertClass, Expert, ("name", "config"))
+_PERCEIVER: _Kind[PerceiverClass] = _Kind("perceiver", PerceiverClass, Perceiver, ("name", "config", "device"))
+
+
 def _class_and_options(
-    component: ComponentConfig, key: str, where: str, shared: Mapping[str, Any]
-) -> tuple[type[Any], Any]:
+    component: ComponentConfig, key: str, where: str, shared: Mapping[str, Any], kind: _Kind[ClassT]
+) -> tuple[ClassT, StrictModel]:
     """Imports a component's class and validates its options, with those that are set once for all."""
-    found = import_class(component.class_path, where=f"{where}: {key}.class")
+    found = _checked(import_class(component.class_path, where=f"{where}: {key}.class"), kind, f"{where}: {key}.class")
     options = dict(component.config)
     for name, value in shared.items():
         if name in found.config_model.model_fields:
@@ -109,3 +124,26 @@ def _class_and_options(
                 raise ConfigError(f"{where}: {key}.config.{name}: set {name} at the top level, where it holds for all")
             options[name] = value
     return found, validate(found.config_model, options, where=where, prefix=f"{key}.config")
+
+
+def _checked(found: type[object], kind: _Kind[ClassT], where: str) -> ClassT:
+    """A class that has all that its protocols name.
+
+    Raises:
+        ConfigError: Something is missing.
+    """
+    wanted = [name for protocol in (kind.contract, kind.instance) for name in vars(protocol) if name[0] != "_"]
+    missing = [name for name in wanted if not hasattr(found, name)]
+    model = getattr(found, "config_model", StrictModel)
+    if not (isinstance(model, type) and issubclass(model, StrictModel)):
+        missing.append("a config_model that is a StrictModel")
+    try:
+        inspect.signature(found).bind(*kind.arguments)
+    except (TypeError, ValueError):
+        missing.append(f"a constructor that takes {', '.join(kind.arguments)}")
+    if missing:
+        raise ConfigError(
+            f"{where}: {found.__module__}:{found.__qualname__} is no {kind.word}; it lacks {', '.join(missing)} (see "
+            f"{kind.contract.__module__}.{kind.contract.__name__})"
+        )
+    return cast(ClassT, found)

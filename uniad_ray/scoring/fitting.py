@@ -86,7 +86,6 @@ def fit_category(
     config: FitConfig,
     *,
     device: str = "cpu",
-    where: str = "the configuration",
     train: Train | None = None,
     on_perceived: Callable[[int], None] | None = None,
     find_stored: FindStored | None = None,
@@ -100,7 +99,6 @@ def fit_category(
         images: Normal images.
         config: The fit configuration.
         device: Torch device.
-        where: File the configuration came from, for messages.
         train: Trains, or finds trained, a student; default trains it in this process.
         on_perceived: Called with the number of images of each batch that passed the networks.
         find_stored: Finds fields that need not be computed.
@@ -110,8 +108,8 @@ def fit_category(
         ConfigError: A component's options are wrong.
         WeightsError: A network's weights cannot be found.
     """
-    experts = build_experts(config, where=where)
-    pipeline = build_pipeline(config, _asked(config, experts), device=device, where=where)
+    experts = build_experts(config)
+    pipeline = build_pipeline(config, _asked(config, experts), device=device)
     split = split_normals(images.rows, config.calibration)
     unusual = UnusualImages()
     gallery = GallerySample(
@@ -137,7 +135,7 @@ def fit_category(
             on_perceived=perceived,
             stored=None if find_stored is None else find_stored(pipeline),
         )
-        fitter = _Fitter(config, device, where, train or _training_here(images, config, device, where), source)
+        fitter = _Fitter(config, device, train or _training_here(images, config, device), source)
         row_keys: list[str] = []
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
         fused: list[FloatArray] = []
@@ -158,7 +156,7 @@ def fit_category(
             fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
         files = _state_files(fitted)
         files.update(_reference_files(fitted, split.final))
-        lineage = _lineage(fitted.pipeline, config, device, where)
+        lineage = _lineage(fitted.pipeline, config, device)
     if unusual.all_plain():
         raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
@@ -191,15 +189,14 @@ class _Fitter:
 
     config: FitConfig
     device: str
-    where: str
     train: Train
     source: PerceptionSource
     trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
 
     def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
         """Fits on some images, with students that were trained on others where they are given."""
-        experts = build_experts(self.config, where=self.where)
-        pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device, where=self.where)
+        experts = build_experts(self.config)
+        pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
         source = self.source
         for perceiver in pipeline.dependent:
@@ -260,7 +257,7 @@ def _evenly(indices: Sequence[int], most: int) -> list[int]:
     return [indices[position] for position in positions]
 
 
-def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where: str) -> dict[str, Any]:
+def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
     """Lineage of all that perceives, and of what it was trained against."""
     needs = [
         need
@@ -268,13 +265,13 @@ def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str, where
         if isinstance(perceiver, TrainedPerceiver)
         for need in _training_needs(perceiver)
     ]
-    teachers = build_pipeline(config, needs, device=device, where=where)
+    teachers = build_pipeline(config, needs, device=device)
     return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
 
 
-def _training_here(images: NormalImages, config: FitConfig, device: str, where: str) -> Train:
+def _training_here(images: NormalImages, config: FitConfig, device: str) -> Train:
     def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
-        teachers = build_pipeline(config, _training_needs(perceiver), device=device, where=where)
+        teachers = build_pipeline(config, _training_needs(perceiver), device=device)
         return train_student(perceiver, teachers, images, indices, device=device)
 
     return train

@@ -35,18 +35,19 @@ NO_CLASS = "of no class"
 _CROPS_AT_ONCE = 64
 
 
-def labelling_pipeline(config: FitConfig, setup: ClipSetup, *, device: str, where: str) -> PerceptionPipeline:
+def labelling_pipeline(config: FitConfig, setup: ClipSetup, *, device: str) -> PerceptionPipeline:
     """What finds the segments that are cropped.
 
     Raises:
         ConfigError: An option is wrong, nothing provides the segments, or they need a student.
         WeightsError: A network's weights cannot be found.
     """
-    pipeline = build_pipeline(config, [(setup.cropped, f"the tuning of {setup.name}")], device=device, where=where)
+    pipeline = build_pipeline(config, [(setup.cropped, f"the tuning of {setup.name}")], device=device)
     for perceiver in pipeline.stateful:
         if not isinstance(perceiver, LearnedPerceiver):
             raise ConfigError(
-                f"{where}: {setup.cropped} needs {perceiver.name}, which has to be trained first; take other segments"
+                f"{config.origin}: {setup.cropped} needs {perceiver.name}, which has to be trained first; "
+                "take other segments"
             )
     return pipeline
 

@@ -15,7 +15,8 @@ from typing import Final
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, RunError
-from uniad_ray.pipelines.ray_session import Cluster, ray_session, unwrap
+from uniad_ray.pipelines.ray_session import ray_session, unwrap
+from uniad_ray.pipelines.sizing import Cluster
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.serving.settings import OF_REPLICAS, ServeSettings
 

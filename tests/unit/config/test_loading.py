@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 import yaml
 
 from uniad_ray.config.loading import import_class, load_config, names_override, profile_names
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 
 MINIMAL = {
@@ -43,6 +45,30 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
     assert config.perceivers["net"].config == {"x": 1, "levels": [1, 2]}
     assert config.experts["patch"].config == {"new": {"deep": True}}
     assert config.seed == 7
+
+
+def test_config_knows_its_origin(tmp_path: Path) -> None:
+    profile = write(tmp_path / "p.yaml")
+    names = str(tmp_path / "names.yaml")
+    Path(names).write_text("part-1: bolt\n")
+    assert load_config("embedded").origin == "profile embedded"
+    assert load_config("embedded", ["seed=1"]).origin == "profile embedded with --set"
+    assert load_config("embedded", ["seed=1"], names=names).origin == f"profile embedded with --set with {names}"
+    assert load_config(profile).origin == profile
+    assert FitConfig.model_validate(MINIMAL).origin == "the configuration"
+
+
+def test_origin_survives_copies_but_is_no_part_of_the_config(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "p.yaml"))
+    moved = config.with_origin("elsewhere")
+    assert (moved.origin, config.origin) == ("elsewhere", str(tmp_path / "p.yaml"))
+    assert moved.model_copy(update={"seed": 3}).origin == "elsewhere"
+    assert pickle.loads(pickle.dumps(moved)).origin == "elsewhere"  # noqa: S301 - as Ray sends it
+    assert moved == config
+    assert moved != config.model_copy(update={"seed": 3})
+    assert moved != MINIMAL
+    assert moved.model_dump_json() == config.model_dump_json()
+    assert "origin" not in FitConfig.model_json_schema()["properties"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_captions_of_a_server_come_by_configuration_alone(fake: ChatServer) -> N
     """From the lines of a profile, through what builds the perceivers of fits and runs."""
     caption = {"class": "uniad_ray.perception.captioners:CaptionDescriber", "config": {"captioner": server(fake.url)}}
     config = small_config(f"perceivers.caption={caption}")
-    pipeline = build_pipeline(config, [("caption/text", "expert text")], device="cpu", where="test", check_unused=False)
+    pipeline = build_pipeline(config, [("caption/text", "expert text")], device="cpu", check_unused=False)
 
     found = pipeline.perceive(["a", "b"], IMAGES, frozenset({"caption/text"}))
     assert found.texts["caption/text"] == [f"sum {image.sum()}" for image in IMAGES]
@@ -106,7 +106,7 @@ def test_the_digest_of_a_field_follows_from_model_prompt_and_table_and_not_from_
             "config": {"captioner": captioner, **options},
         }
         config = small_config(f"perceivers.caption={caption}")
-        pipeline = build_pipeline(config, [("caption/text", "x")], device="cpu", where="test", check_unused=False)
+        pipeline = build_pipeline(config, [("caption/text", "x")], device="cpu", check_unused=False)
         assert KEY not in f"{config.model_dump_json()} {pipeline.lineage(pipeline.provides)}"
         return field_digests(pipeline, 64, {})["caption/text"]
 

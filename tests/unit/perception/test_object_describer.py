@@ -95,7 +95,7 @@ def test_positions_by_a_model_come_by_configuration_alone(fake: ChatServer) -> N
         "perceivers.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",
         f"perceivers.words={{class: 'uniad_ray.perception.object_describer:ObjectDescriber', config: {options}}}",
     )
-    pipeline = build_pipeline(config, [("words/text", "expert x")], device="cpu", where="test", check_unused=False)
+    pipeline = build_pipeline(config, [("words/text", "expert x")], device="cpu", check_unused=False)
     pixels = np.random.default_rng(0).integers(0, 256, size=(2, 40, 40, 3), dtype=np.uint8)
 
     found = pipeline.perceive(["a", "b"], pixels, frozenset({"words/text"}))

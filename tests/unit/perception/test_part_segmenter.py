@@ -153,7 +153,7 @@ def test_a_state_of_something_else_is_refused(document: dict[str, Any]) -> None:
 
 def test_segments_of_trays_are_the_parts_that_were_drawn() -> None:
     config = load_config("embedded")
-    pipeline = build_pipeline(config, [("parts/labels", "the test")], device="cpu", where="test")
+    pipeline = build_pipeline(config, [("parts/labels", "the test")], device="cpu")
     components = next(one for one in pipeline.stateful if one.name == "parts")
     fields = components.needs | components.provides
     scenes = [render(draw_scene(SceneConfig(seed=12), "train", "good", n), SceneRules(), 256) for n in range(30)]

@@ -44,8 +44,8 @@ def test_every_row_takes_its_evidence_from_fits_that_have_its_experts(number: in
 @pytest.mark.parametrize("number", TABLES)
 def test_every_variant_can_be_built_of_the_embedded_profile_and_only_table_seven_needs_a_student(number: int) -> None:
     for config in configs(table(number)).values():
-        experts = build_experts(config, where="test")
-        pipeline = build_pipeline(config, needs_of(experts), device="cpu", where="test")
+        experts = build_experts(config)
+        pipeline = build_pipeline(config, needs_of(experts), device="cpu")
         assert ("student" in {perceiver.name for perceiver in pipeline.perceivers}) == (number == 7)
 
 

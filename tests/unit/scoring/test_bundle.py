@@ -35,6 +35,7 @@ def test_a_bundle_comes_back_with_the_same_scores(store_root: str, fitted: Fitte
     store, version = stored(store_root, fitted)
     bundle = store.load("part")
     assert bundle.manifest.version == version
+    assert bundle.manifest.config.origin == bundle.manifest.name == f"bundle part {version}"
     scorer = bundle.scorer()
     bundle.check_reference(scorer)
     images = np.stack([DrawnNormals(3).image(index) for index in range(3)])

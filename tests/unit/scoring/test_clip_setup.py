@@ -13,7 +13,7 @@ from uniad_ray.scoring.clip_setup import find_clip
 
 def refused(config: FitConfig, namer: str | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        find_clip(config, where="here", namer=namer)
+        find_clip(config.with_origin("here"), namer=namer)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -27,17 +27,17 @@ def changed(name: str, **options: Any) -> FitConfig:
 
 
 def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() -> None:
-    found = find_clip(changed("looks", padding=0.3), where="here")
+    found = find_clip(changed("looks", padding=0.3))
     assert (found.name, found.padding, found.cropped) == ("objects", 0.3, "finder/segments")
-    assert find_clip(colour_fit("file:clip"), where="here").padding == 0.1
-    assert find_clip(changed("spare", classes=[]), where="here").name == "objects"
-    assert find_clip(changed("spare"), where="here", namer="spare").name == "spare"
-    assert find_clip(changed("objects", tuning={}, segments="other/segments"), where="here").cropped == "other/segments"
+    assert find_clip(colour_fit("file:clip")).padding == 0.1
+    assert find_clip(changed("spare", classes=[])).name == "objects"
+    assert find_clip(changed("spare"), namer="spare").name == "spare"
+    assert find_clip(changed("objects", tuning={}, segments="other/segments")).cropped == "other/segments"
 
 
 def test_the_paper_profile_tunes_on_the_labels_of_grounding_dino() -> None:
     config = load_config("paper", ["perceivers.named_objects.config.classes=[screw, washer]"])
-    found = find_clip(config, where="here")
+    found = find_clip(config)
     assert (found.name, found.cropped, found.namer.tuning.images) == ("named_objects", "grounded_sam/segments", 200)
 
 

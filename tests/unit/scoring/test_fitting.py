@@ -129,7 +129,7 @@ def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
 
     normals = DrawnNormals(6)
     config = config_with_witness()
-    pipeline = build_pipeline(config, needs_of(build_experts(config, where="test")), device="cpu", where="test")
+    pipeline = build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     images = ImagePerceptions(normals, pipeline, frozenset({"pyramid/level2"}), batch_size=4, spill=tmp_path / "images")
     pipeline.restore({name: State(document={"seen": ["a"]}) for name in ("learned", "trained")})
     counted = ExtendedPerceptions(images, pipeline, frozenset({"learned/count"}), tmp_path / "count")

@@ -40,8 +40,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def labelled(config: FitConfig, count: int = 6, **options: Any) -> LabelledCrops:
-    setup = find_clip(config, where="here")
-    pipeline = labelling_pipeline(config, setup, device="cpu", where="here")
+    setup = find_clip(config)
+    pipeline = labelling_pipeline(config, setup, device="cpu")
     classifier = CropClassifier(setup.name, setup.namer.weights, setup.namer.texts, "cpu")
     return label_objects(Trays(count), "trays", config, setup, pipeline, classifier, **options)
 
@@ -82,7 +82,7 @@ def test_without_labels_clip_takes_what_it_is_sure_of(clip: str) -> None:
 
     everything = own(0.0)
     assert (len(everything.crops), everything.left_out) == (12, {})
-    setup = find_clip(colour_fit(clip), where="here")
+    setup = find_clip(colour_fit(clip))
     classifier = CropClassifier("namer", setup.namer.weights, TEXTS, "cpu")
     shares = classifier(classifier.pixels([crop.pixels() for crop in everything.crops])).softmax(dim=1).max(dim=1)
     assert [crop.label for crop in everything.crops] == shares.indices.tolist()

@@ -61,8 +61,8 @@ def test_images_are_segmented_named_described_and_scored_and_no_network_sees_an_
     choice: list[str], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config("paper", [override.format(**folders) for override in [*TINY, *choice]])
-    experts = build_experts(config, where="test")
-    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where="test")
+    experts = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     keys = [f"{number:032x}" for number in range(3)]
     for namer in pipeline.stateful:

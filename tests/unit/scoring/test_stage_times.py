@@ -18,8 +18,8 @@ def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need
         "expert_sets.two=[patch, deep]",
         "expert_set=two",
     )
-    experts = build_experts(config, where="test")
-    pipeline = build_pipeline(config, needs_of(experts), device="cpu", where="test")
+    experts = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     normals = DrawnNormals(3)
     source = ImagePerceptions(normals, pipeline, pipeline.provides, batch_size=4, spill=None)
     for expert in experts.values():

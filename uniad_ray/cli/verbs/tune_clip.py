@@ -17,7 +17,6 @@ from uniad_ray.cli.options import (
     sidecar_option,
 )
 from uniad_ray.cli.tables import percent, table
-from uniad_ray.verbs import profile_origin
 
 if TYPE_CHECKING:
     from uniad_ray.pipelines.tune_clip import TuneReport
@@ -75,7 +74,6 @@ def tune_clip(
         each=each,
         namer=namer,
         categories=categories,
-        where=profile_origin(profile, overrides),
         sidecar=sidecar,
         device=device,
         workers=workers,

@@ -1,0 +1,58 @@
+"""Plug-ins that each lack one thing that the loader needs."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel
+from support.learned import NoOptions, _Remembering
+
+from uniad_ray.experts.base import Evidence
+from uniad_ray.perception.base import Perception, PerceptionStream, State
+
+
+class Nothing:
+    """Has nothing that an expert has."""
+
+
+class WithoutFromState:
+    """Cannot be restored."""
+
+    config_model = NoOptions
+
+    def __init__(self, name: str, config: NoOptions) -> None:  # noqa: ARG002
+        self.name, self.needs = name, frozenset({"pyramid/level2"})
+
+    def fit(self, stream: PerceptionStream) -> None:
+        raise NotImplementedError
+
+    def score(self, perception: Perception) -> Evidence:
+        raise NotImplementedError
+
+    def state(self) -> State:
+        raise NotImplementedError
+
+
+class LooseOptions(BaseModel):
+    """Takes unknown keys."""
+
+
+class WithLooseOptions(WithoutFromState):
+    """Its options take unknown keys."""
+
+    config_model = LooseOptions  # type: ignore[assignment]
+
+    @classmethod
+    def from_state(cls, name: str, config: Any, state: State) -> Self:  # noqa: ARG003
+        return cls(name, config)
+
+
+class WithoutFieldsOf:
+    """Cannot say what it provides before its network is loaded."""
+
+    config_model = NoOptions
+    lineage = _Remembering.lineage
+    perceive = _Remembering.perceive
+
+    def __init__(self, name: str, config: NoOptions, device: str) -> None:  # noqa: ARG002
+        self.name, self.needs, self.provides = name, frozenset[str](), frozenset({f"{name}/count"})
