@@ -65,7 +65,8 @@ def fit(
     named, and the exit code is 1.
     """
     from uniad_ray import text
-    from uniad_ray.config.loading import load_config, names_override
+    from uniad_ray.config.loading import load_config
+    from uniad_ray.perception.object_names import names_override
     from uniad_ray.pipelines.fit import fit as run
 
     config = load_config(profile, [*overrides, *([] if names is None else [names_override(names)])])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -69,14 +68,15 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
         _assign(document, assignment)
 
 
-def names_override(path: str) -> str:
-    """The override that gives the classes of objects the names of a YAML file, such as `part-1: bolt`.
+def read_words(path: str, *, example: str) -> dict[str, str]:
+    """Reads a YAML file of words by word; all values are text, whatever else YAML would take them for.
 
     Args:
-        path: The file; keys are the names that a fit gives, values those that people want.
+        path: The file.
+        example: One line of such a file, for the message.
 
     Raises:
-        ConfigError: The file cannot be read, names a class twice, or holds something else than names by name.
+        ConfigError: The file cannot be read, has a key twice, or holds something else than words by word.
     """
     text = _file_text(Path(path).expanduser())
     with _one_line(path):
@@ -84,14 +84,13 @@ def names_override(path: str) -> str:
     if not isinstance(root, yaml.MappingNode) or not all(
         isinstance(node, yaml.ScalarNode) for pair in root.value for node in pair
     ):
-        raise ConfigError(f"{path}: write one line for each class, such as `part-1: bolt`")
-    # Names are words, whatever else YAML would take them for.
+        raise ConfigError(f"{path}: write one line for each name, such as `{example}`")
     pairs = [(str(key.value), str(value.value)) for key, value in root.value]
-    names = dict(pairs)
-    if len(names) < len(pairs):
+    words = dict(pairs)
+    if len(words) < len(pairs):
         twice = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
-        raise ConfigError(f"{path}: names {', '.join(twice)} twice; keep one line for each class")
-    return f"perceivers.objects.config.names={json.dumps(names)}"
+        raise ConfigError(f"{path}: names {', '.join(twice)} twice; keep one line for each name")
+    return words
 
 
 def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:
