@@ -180,12 +180,13 @@ def fit(
         SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     from uniad_ray.config.loading import load_config
+    from uniad_ray.perception.object_names import names_override
     from uniad_ray.pipelines.fit import fit as run
 
     return run(
         archive,
         bundles,
-        load_config(profile, overrides, names=names),
+        load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
         categories=categories,
         sidecar=sidecar,
         publish=publish,

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, StoreError
@@ -170,18 +171,22 @@ def read_manifest(archive: Location) -> ArchiveManifest:
     """Reads the manifest of an archive.
 
     Raises:
-        ArchiveError: There is none, or it is damaged; the message says what to do.
+        ArchiveError: There is none, it is damaged, or something else is there; the message says what to do.
     """
     location = archive / MANIFEST_NAME
     if not location.exists():
         raise ArchiveError(
-            f"{archive}: no {MANIFEST_NAME} there; run `uniad-ray ingest SOURCE {archive}` to its end first"
+            other_kind(archive, "an archive")
+            or f"{archive}: no {MANIFEST_NAME} there; run `uniad-ray ingest SOURCE {archive}` to its end first"
         )
     try:
         return ArchiveManifest.model_validate(location.read_json())
     except (ValidationError, StoreError) as error:
         detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
-        raise ArchiveError(f"{location}: damaged manifest ({detail}); run the ingest again to rebuild it") from error
+        raise ArchiveError(
+            other_kind(archive, "an archive")
+            or f"{location}: damaged manifest ({detail}); run the ingest again to rebuild it"
+        ) from error
 
 
 def choose_categories(archive: Location, manifest: ArchiveManifest, chosen: Iterable[str] | None) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -26,13 +25,15 @@ def profile_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_config(profile: str, overrides: Sequence[str] = (), *, names: str | None = None) -> FitConfig:
+def load_config(
+    profile: str, overrides: Sequence[str] = (), *, from_files: Mapping[str, str] | None = None
+) -> FitConfig:
     """Loads a profile and applies overrides; the configuration knows its origin.
 
     Args:
         profile: Name of a profile of the package, or the path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
-        names: YAML file with names of object classes, see `names_override`.
+        from_files: Further assignments by the file that each follows from, for messages.
 
     Raises:
         ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
@@ -41,8 +42,9 @@ def load_config(profile: str, overrides: Sequence[str] = (), *, names: str | Non
     document = parse_yaml(text, where=source)
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
-    apply_overrides(document, [*overrides, *([] if names is None else [names_override(names)])])
-    origin = " with ".join([source, *(["--set"] if overrides else []), *([] if names is None else [names])])
+    files = from_files or {}
+    apply_overrides(document, [*overrides, *files.values()])
+    origin = " with ".join([source, *(["--set"] if overrides else []), *files])
     return validate(FitConfig, document, where=origin).with_origin(origin)
 
 
@@ -70,14 +72,15 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
         _assign(document, assignment)
 
 
-def names_override(path: str) -> str:
-    """The override that gives the classes of objects the names of a YAML file, such as `part-1: bolt`.
+def read_words(path: str, *, example: str) -> dict[str, str]:
+    """Reads a YAML file of words by word; all values are text, whatever else YAML would take them for.
 
     Args:
-        path: The file; keys are the names that a fit gives, values those that people want.
+        path: The file.
+        example: One line of such a file, for the message.
 
     Raises:
-        ConfigError: The file cannot be read, names a class twice, or holds something else than names by name.
+        ConfigError: The file cannot be read, has a key twice, or holds something else than words by word.
     """
     text = _file_text(Path(path).expanduser())
     with _one_line(path):
@@ -85,14 +88,13 @@ def names_override(path: str) -> str:
     if not isinstance(root, yaml.MappingNode) or not all(
         isinstance(node, yaml.ScalarNode) for pair in root.value for node in pair
     ):
-        raise ConfigError(f"{path}: write one line for each class, such as `part-1: bolt`")
-    # Names are words, whatever else YAML would take them for.
+        raise ConfigError(f"{path}: write one line for each name, such as `{example}`")
     pairs = [(str(key.value), str(value.value)) for key, value in root.value]
-    names = dict(pairs)
-    if len(names) < len(pairs):
+    words = dict(pairs)
+    if len(words) < len(pairs):
         twice = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
-        raise ConfigError(f"{path}: names {', '.join(twice)} twice; keep one line for each class")
-    return f"perceivers.objects.config.names={json.dumps(names)}"
+        raise ConfigError(f"{path}: names {', '.join(twice)} twice; keep one line for each name")
+    return words
 
 
 def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:

@@ -1,10 +1,9 @@
-"""Nearest neighbours of vectors in a memory bank: FAISS on the CPU, a plain matrix product on a CUDA device."""
+"""Nearest neighbours of vectors in a memory bank: all are compared, or on the CPU those that codes name."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, Self
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,13 +11,12 @@ from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError
+from uniad_ray.experts.flat_search import Distance, FlatSearch, flat_search
 from uniad_ray.experts.mapped_array import mapped_copy
 from uniad_ray.experts.product_codes import CENTROIDS, ProductCodes
 from uniad_ray.perception.base import State
 
-Distance = Literal["l2", "cosine"]
-
-_PRODUCTS_AT_ONCE: Final = 1 << 26
+_CPU: Final = torch.device("cpu")
 _VALUES_IN_CACHE: Final = 1 << 19
 
 
@@ -28,7 +26,8 @@ class VectorIndexConfig(StrictModel):
     Attributes:
         kind: `flat` compares every query with every vector, and holds them all in memory. `pq` holds 4-bit product
             codes in memory (TMUAD, section V-C) and the vectors in a file of the temporary folder; the codes name a few
-            candidates, which alone are read and compared exactly. On a GPU either compares all, in its memory.
+            candidates, which alone are read and compared exactly. On a GPU either compares all, in its memory: FAISS
+            searches such codes on the CPU alone.
         subvector: Channels that share a code of `pq`: 2 takes a sixteenth of the memory of `flat`, 4 half of that, and
             misses the nearest vector more often.
         reranked: Candidates of `pq` a query, for each of the neighbours that are averaged. A bank with no more vectors
@@ -72,16 +71,14 @@ class NearestNeighbours:
         self._candidates = index.reranked * neighbours
         # Centred, because |q|^2 + |b|^2 - 2 q.b loses its digits where all vectors share a long common part.
         self._centre = torch.from_numpy(bank.mean(axis=0, dtype=np.float64).astype(np.float32))
-        self._on_device: dict[torch.device, torch.Tensor] = {}
+        self._searches: dict[torch.device, FlatSearch] = {}
         self._codes: ProductCodes | None = None
         if _has_codes(index, len(bank), neighbours):
             self._codes = codes or ProductCodes.of(self._prepare_rows(bank).numpy(), index.subvector)
             self._bank = mapped_copy(bank)
         else:
             self._bank = bank
-            metric = faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2
-            self._flat = faiss.IndexFlat(self.dimension, metric)
-            self._flat.add(self._prepare_rows(bank).numpy())
+            self._search_on(_CPU)
 
     @classmethod
     def from_state(
@@ -131,10 +128,10 @@ class NearestNeighbours:
             float32, shape (P,), >= 0; NaN for a query that is not finite.
         """
         queries = self._prepare(queries)
-        if queries.device.type != "cpu":
-            found = self._search_on_device(queries)
+        if queries.device.type == "cpu" and self._codes is not None:
+            found = self._search_codes(queries, self._codes)
         else:
-            found = self._search_flat(queries) if self._codes is None else self._search_codes(queries, self._codes)
+            found = self._search_on(queries.device)(queries, self._neighbours)
         if self._distance == "cosine":
             found = 1.0 - found
         found = np.maximum(found, 0.0, dtype=np.float32)
@@ -152,13 +149,14 @@ class NearestNeighbours:
     def _prepare_rows(self, rows: np.ndarray) -> torch.Tensor:
         return self._prepare(torch.from_numpy(np.array(rows)).float())
 
-    def _search_flat(self, queries: torch.Tensor) -> np.ndarray:
-        """Similarities (cosine) or squared distances (l2) of the k best, shape (P, k)."""
-        best, _ = self._flat.search(np.ascontiguousarray(queries.numpy()), self._neighbours)
-        return np.asarray(best, dtype=np.float32)
+    def _search_on(self, device: torch.device) -> FlatSearch:
+        """The search of the whole bank on a device, made when it is first asked for."""
+        if device not in self._searches:
+            self._searches[device] = flat_search(self._prepare_rows(self._bank), self._distance, device)
+        return self._searches[device]
 
     def _search_codes(self, queries: torch.Tensor, codes: ProductCodes) -> np.ndarray:
-        """The same as `_search_flat`, among the candidates that the codes name."""
+        """What a `FlatSearch` gives, among the candidates that the codes name."""
         rows = codes.nearest(queries.numpy(), self._candidates)
         step = max(1, _VALUES_IN_CACHE // (self._candidates * self.dimension))
         found = []
@@ -171,21 +169,6 @@ class NearestNeighbours:
                 squared = vectors.sub_(some[:, None]).square_().sum(dim=2)
                 found.append(squared.topk(self._neighbours, dim=1, largest=False).values)
         return torch.cat(found).numpy()
-
-    def _search_on_device(self, queries: torch.Tensor) -> np.ndarray:
-        """The same as `_search_flat`, on the device of the queries."""
-        if queries.device not in self._on_device:
-            self._on_device[queries.device] = self._prepare_rows(self._bank).to(queries.device)
-        bank = self._on_device[queries.device]
-        found = []
-        for some in torch.split(queries, max(1, _PRODUCTS_AT_ONCE // len(bank))):
-            products = some @ bank.T
-            if self._distance == "cosine":
-                found.append(products.topk(self._neighbours, dim=1).values)
-            else:
-                squared = some.square().sum(dim=1, keepdim=True) + bank.square().sum(dim=1) - 2.0 * products
-                found.append(squared.topk(self._neighbours, dim=1, largest=False).values)
-        return np.asarray(torch.cat(found).cpu().numpy(), dtype=np.float32)
 
 
 def _has_codes(index: VectorIndexConfig, vectors: int, neighbours: int) -> bool:

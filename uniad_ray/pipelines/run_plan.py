@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from uniad_ray import __version__
+from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
@@ -243,22 +244,27 @@ def read_plan(run: Location) -> RunPlan:
     """Reads the plan of a run.
 
     Raises:
-        RunError: There is none, or it is damaged.
+        RunError: There is none, it is damaged, or something else is there.
     """
     location = run / PLAN_NAME
     if not location.exists():
-        raise RunError(f"{run}: no run there; make one with `uniad-ray score ARCHIVE --bundles ROOT --out {run}`")
+        raise RunError(
+            other_kind(run, "a run")
+            or f"{run}: no run there; make one with `uniad-ray score ARCHIVE --bundles ROOT --out {run}`"
+        )
     try:
         return RunPlan.model_validate(location.read_json())
     except ValidationError as error:
-        raise RunError(f"{location}: damaged plan of a run; choose another --out") from error
+        raise RunError(
+            other_kind(run, "a run") or f"{location}: damaged plan of a run; choose another --out"
+        ) from error
 
 
 def read_run(run: Location) -> RunManifest:
     """Reads the manifest of a finished run.
 
     Raises:
-        RunError: There is no run, it is not finished, or its manifest is damaged.
+        RunError: There is no run, it is not finished, its manifest is damaged, or something else is there.
     """
     location = run / MANIFEST_NAME
     if not location.exists():
@@ -267,7 +273,9 @@ def read_run(run: Location) -> RunManifest:
     try:
         return RunManifest.model_validate(location.read_json())
     except ValidationError as error:
-        raise RunError(f"{location}: damaged manifest of a run; score again with another --out") from error
+        raise RunError(
+            other_kind(run, "a run") or f"{location}: damaged manifest of a run; score again with another --out"
+        ) from error
 
 
 def scores_path(chunk: str) -> str:

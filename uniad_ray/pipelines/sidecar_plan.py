@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -123,7 +124,7 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
     """Reads the manifest of a finished sidecar.
 
     Raises:
-        SidecarError: There is no sidecar, it is not finished, or its manifest is damaged.
+        SidecarError: There is no sidecar, it is not finished, its manifest is damaged, or something else is there.
     """
     location = sidecar / MANIFEST_NAME
     if not location.exists():
@@ -134,7 +135,10 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
     try:
         return SidecarManifest.model_validate(location.read_json())
     except ValidationError as error:
-        raise SidecarError(f"{location}: damaged manifest of a sidecar; annotate again with another --out") from error
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar")
+            or f"{location}: damaged manifest of a sidecar; annotate again with another --out"
+        ) from error
 
 
 def encode_files(files: Sequence[SidecarFile]) -> tuple[bytes, str]:
@@ -158,11 +162,16 @@ def stage_schema(stage: Stage) -> DatasetSchema:
 def _read_plan(sidecar: Location) -> SidecarPlan:
     location = sidecar / PLAN_NAME
     if not location.exists():
-        raise SidecarError(f"{sidecar}: no sidecar there; make one with `uniad-ray annotate ARCHIVE --out {sidecar}`")
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar")
+            or f"{sidecar}: no sidecar there; make one with `uniad-ray annotate ARCHIVE --out {sidecar}`"
+        )
     try:
         return SidecarPlan.model_validate(location.read_json())
     except ValidationError as error:
-        raise SidecarError(f"{location}: damaged plan of a sidecar; choose another --out") from error
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar") or f"{location}: damaged plan of a sidecar; choose another --out"
+        ) from error
 
 
 def _differences(old: SidecarPlan, new: SidecarPlan) -> list[str]:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from uniad_ray.metrics.wording import count
 from uniad_ray.report import charts, wording
+from uniad_ray.report.environment import make_environment
 from uniad_ray.report.figures import group_table, other_thresholds, summary_table
 from uniad_ray.report.model import CategoryDetail, CategoryResult, Network, Report
 from uniad_ray.report.pictures import Picture, heat_legend
@@ -66,33 +67,8 @@ def render_page(template: str, **context: Any) -> bytes:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("uniad_ray.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        visible=wording.visible,
-        count=count,
-        percent=wording.percent,
-        metric_value=wording.metric_value,
-        interval=wording.interval,
-        score=wording.score,
-        seconds=wording.seconds,
-        category_name=wording.category_name,
-        group_name=wording.group_name,
-        breakable=_breakable,
-        data_uri=_data_uri,
-    )
-    environment.globals.update(
-        share=wording.share,
-        section_titles=wording.SECTION_TITLES,
-        outcomes=wording.OUTCOMES,
-        fusion_rules=wording.FUSION_RULES,
-        missing=wording.MISSING,
-    )
+    environment = make_environment(autoescape=True)
+    environment.filters.update(breakable=_breakable, data_uri=_data_uri)
     return environment
 
 

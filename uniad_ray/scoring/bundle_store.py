@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from uniad_ray import __version__
+from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.naming import safe_segment
 from uniad_ray.archive.object_store import Location
 from uniad_ray.config.base import StrictModel
@@ -49,23 +50,39 @@ class BundleStore:
         """Categories that have a published version, sorted.
 
         Raises:
-            BundleError: A pointer is damaged.
+            BundleError: A pointer is damaged, or the root is something else than a root of bundles.
         """
-        return sorted(self._read_pointer(info.location).category for info in self.root.list(suffix=f"/{POINTER_NAME}"))
+        pointers = [self._read_pointer(info.location) for info in self.root.list(suffix=f"/{POINTER_NAME}")]
+        if not pointers:
+            self._check_root()
+        return sorted(pointer.category for pointer in pointers)
 
     def versions(self, category: str | None = None) -> list[BundleManifest]:
-        """Manifests of all versions, of one category or of all, sorted by category and version."""
+        """Manifests of all versions, of one category or of all, sorted by category and version.
+
+        Raises:
+            BundleError: One is damaged, or the root is something else than a root of bundles.
+        """
         root = self.root if category is None else self._folder(category)
         manifests = [
             read_bundle_manifest(Location.parse(info.location.uri.removesuffix(f"/{MANIFEST_NAME}")))
             for info in root.list(suffix=f"/{MANIFEST_NAME}")
         ]
+        if not manifests:
+            self._check_root()
         return sorted(manifests, key=lambda manifest: (manifest.category, manifest.version))
 
     def pointer(self, category: str) -> Pointer | None:
-        """The published version of a category, or None."""
+        """The published version of a category, or None.
+
+        Raises:
+            BundleError: The pointer is damaged, or the root is something else than a root of bundles.
+        """
         location = self._folder(category) / POINTER_NAME
-        return self._read_pointer(location) if location.exists() else None
+        if location.exists():
+            return self._read_pointer(location)
+        self._check_root()
+        return None
 
     def manifest(self, category: str, version: str) -> BundleManifest:
         """Manifest of one version.
@@ -159,6 +176,11 @@ class BundleStore:
     def folder(self, category: str, version: str) -> Location:
         """Where a version lies."""
         return self._folder(category) / version
+
+    def _check_root(self) -> None:
+        """Called where nothing was found, which has a reason if an archive or a run was given as the root."""
+        if wrong := other_kind(self.root, "a root of bundles"):
+            raise BundleError(wrong)
 
     def _folder(self, category: str) -> Location:
         return self.root / safe_segment(category)

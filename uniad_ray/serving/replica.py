@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from ray import serve
@@ -14,7 +13,6 @@ from uniad_ray.archive.s3_client import limit_attempts
 from uniad_ray.pipelines.compute import choose_device
 from uniad_ray.pipelines.ray_session import usable_cpus
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
-from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 from uniad_ray.serving.text_engine import engine_application
@@ -33,10 +31,8 @@ class ScorerReplica:
         """
         limit_attempts(STORE_ATTEMPTS)
         self._settings = ServeSettings.model_validate(settings)
-        batch = self._settings.batch
         self._scorer = ReplicaScorer(
             self._settings,
-            batched=partial(Batcher, most=batch.images, wait_seconds=batch.wait_seconds),
             device=choose_device(self._settings.replicas.device),
             threads=threads,
             deployed=engine,

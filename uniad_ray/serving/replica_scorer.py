@@ -23,6 +23,7 @@ from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.online_scorer import FirstVerdict
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.awaited_texts import Completed, TextsWithinDeadline
+from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.captioners import choose_captioner
 from uniad_ray.serving.live_category import DecodedImage, LiveCategory, LoadedBundle
 from uniad_ray.serving.settings import ServeSettings
@@ -36,7 +37,6 @@ _CHECKED_FOR_SECONDS = 5.0
 """How long a check of the reference images counts, so that nobody can keep a replica busy by asking for it."""
 
 Outcome = FirstVerdict | ImageError
-Batched = Callable[[DecodedImage], Awaitable[Outcome]]
 
 
 @dataclass(eq=False)
@@ -49,21 +49,19 @@ class LoadedCategory:
     """
 
     live: LiveCategory
-    score: Batched
+    score: Batcher[DecodedImage, Outcome]
 
 
 class ReplicaScorer:
     """Scores images of any category, one a call.
 
-    What Serve adds comes from outside, so that this class runs without it: the decorator that gathers batches, and who
-    holds what `load` returns. Categories that nobody holds any more are forgotten.
+    Runs without Serve, which holds what `load` returns. Categories that nobody holds any more are forgotten.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
         *,
-        batched: Callable[[Callable[[list[DecodedImage]], Awaitable[list[Outcome]]]], Batched],
         device: str,
         threads: int = 1,
         deployed: DeploymentHandle | None = None,
@@ -72,7 +70,6 @@ class ReplicaScorer:
 
         Args:
             settings: What the operator decided.
-            batched: Makes a function of a list one that takes single items and gathers them.
             device: `cpu` or `cuda`.
             threads: Threads that networks and neighbour search may take on the CPU.
             deployed: The deployment that writes texts, if there is one.
@@ -80,7 +77,6 @@ class ReplicaScorer:
         self.settings = settings
         self._store = BundleStore(settings.bundles)
         self._device = device
-        self._batched = batched
         self._networks = threading.Lock()
         self._parallel = threads if device == "cpu" else 1
         self._parts = ThreadPoolExecutor(self._parallel, "part", limit_threads, (1,))
@@ -249,7 +245,8 @@ class ReplicaScorer:
         async def score_together(images: list[DecodedImage]) -> list[Outcome]:
             return await loop.run_in_executor(self._scoring, self._score_batch, images)
 
-        return LoadedCategory(live, self._batched(score_together))
+        batch = self.settings.batch
+        return LoadedCategory(live, Batcher(score_together, most=batch.images, wait_seconds=batch.wait_seconds))
 
     def _lives(self) -> list[LiveCategory]:
         return [held.live for _, held in sorted(self._held.items())]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uniad_ray.config.loading import import_class, load_config, names_override, profile_names
+from uniad_ray.config.loading import import_class, load_config, profile_names, read_words
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 
@@ -49,11 +49,12 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
 
 def test_config_knows_its_origin(tmp_path: Path) -> None:
     profile = write(tmp_path / "p.yaml")
-    names = str(tmp_path / "names.yaml")
-    Path(names).write_text("part-1: bolt\n")
+    from_files = {"names.yaml": "perceivers.objects.config.names={part-1: bolt}"}
     assert load_config("embedded").origin == "profile embedded"
     assert load_config("embedded", ["seed=1"]).origin == "profile embedded with --set"
-    assert load_config("embedded", ["seed=1"], names=names).origin == f"profile embedded with --set with {names}"
+    named = load_config("embedded", ["seed=1"], from_files=from_files)
+    assert named.origin == "profile embedded with --set with names.yaml"
+    assert named.perceivers["objects"].config["names"] == {"part-1": "bolt"}
     assert load_config(profile).origin == profile
     assert FitConfig.model_validate(MINIMAL).origin == "the configuration"
 
@@ -141,27 +142,28 @@ def test_the_fusion_of_a_set_is_checked(override: str, message: str) -> None:
         load_config("embedded", [override])
 
 
-def test_names_of_a_file_become_the_names_of_objects(tmp_path: Path) -> None:
+def test_words_stay_words_in_a_file_of_words(tmp_path: Path) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\npart-3: no\n")
-    config = load_config("embedded", [names_override(str(file))])
-    assert config.perceivers["objects"].config["names"] == {"part-1": "tray", "part-2": "2", "part-3": "no"}
+    assert read_words(str(file), example="a: b") == {"part-1": "tray", "part-2": "2", "part-3": "no"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("part-1: a\npart-2: b\npart-1: c\n", "names part-1 twice; keep one line for each class"),
-        ("- part-1\n", "write one line for each class, such as `part-1: bolt`"),
-        ("part-1: [a]\n", "write one line for each class"),
-        ("", "write one line for each class"),
+        ("part-1: a\npart-2: b\npart-1: c\n", "names part-1 twice; keep one line for each name"),
+        ("- part-1\n", "write one line for each name, such as `part-1: bolt`"),
+        ("part-1: [a]\n", "write one line for each name"),
+        ("", "write one line for each name"),
         ("part-1: 'a\n", "not valid YAML"),
         (None, "cannot be read"),
     ],
 )
-def test_a_file_of_names_that_is_none_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+def test_wrong_file_of_words_gives_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "names.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        names_override(str(file))
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_words(str(file), example="part-1: bolt")
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)

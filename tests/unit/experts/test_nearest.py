@@ -6,7 +6,8 @@ import torch
 
 from uniad_ray.errors import BundleError
 from uniad_ray.experts import nearest as nearest_module
-from uniad_ray.experts.nearest import FLAT, Distance, NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.flat_search import Distance
+from uniad_ray.experts.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import State
 
 PQ = VectorIndexConfig(kind="pq")
@@ -36,19 +37,6 @@ def test_equals_the_slow_reference(distance: Distance, neighbours: int, offset: 
     assert found.dtype == np.float32
     expected = distances_slowly(queries, bank.astype(np.float64), distance, neighbours)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_device_search_agrees_with_faiss(distance: Distance, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
-    nearest = NearestNeighbours(generator.normal(size=(60, 5)).astype(np.float32), distance, 2)
-    queries = torch.from_numpy(generator.normal(size=(40, 5)).astype(np.float32))
-
-    by_faiss = nearest.distances(queries)
-    monkeypatch.setattr(nearest, "_search_flat", nearest._search_on_device)
-    by_torch = nearest.distances(queries)
-
-    np.testing.assert_allclose(by_torch, by_faiss, atol=1e-5)
 
 
 def test_cosine_ignores_length_and_l2_does_not() -> None:
@@ -140,20 +128,14 @@ def test_a_bank_with_no_more_vectors_than_candidates_is_searched_flat(distance: 
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-@pytest.mark.parametrize("index", [FLAT, PQ])
-def test_large_searches_are_cut_in_parts(
-    distance: Distance, index: VectorIndexConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nearest = NearestNeighbours(patches(500, 1), distance, 2, index)
+def test_re_ranking_is_cut_in_parts(distance: Distance, monkeypatch: pytest.MonkeyPatch) -> None:
+    nearest = NearestNeighbours(patches(500, 1), distance, 2, PQ)
     queries = torch.from_numpy(patches(50, 2).astype(np.float32))
-    whole = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
+    whole = nearest.distances(queries)
 
     monkeypatch.setattr(nearest_module, "_VALUES_IN_CACHE", 7 * 64 * 96)
-    monkeypatch.setattr(nearest_module, "_PRODUCTS_AT_ONCE", 7 * 500)
-    parts = [nearest.distances(queries), nearest._search_on_device(nearest._prepare(queries))]
 
-    for one, other in zip(parts, whole, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(nearest.distances(queries), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("index", [FLAT, PQ])

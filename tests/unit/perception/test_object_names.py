@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from uniad_ray.config.loading import load_config, profile_names
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, State
-from uniad_ray.perception.object_names import OTHER, PartNamer, PartNamerConfig, segment_shapes
+from uniad_ray.perception.object_names import OTHER, PartNamer, PartNamerConfig, names_override, segment_shapes
 from uniad_ray.perception.segments import Segments
 
 SIDE = 48
@@ -147,3 +149,12 @@ def test_shapes_are_area_and_axes() -> None:
 
     # The deviation of a uniform distribution over a side s is s / sqrt(12).
     assert (area, long, short) == pytest.approx((0.12, 0.6 / np.sqrt(12), 0.2 / np.sqrt(12)), rel=1e-3)
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_names_of_a_file_reach_the_namer_of_each_profile(tmp_path: Path, profile: str) -> None:
+    file = tmp_path / "names.yaml"
+    file.write_text("part-1: tray\npart-2: 2\n")
+    objects = load_config(profile, [names_override(str(file))]).perceivers["objects"]
+    assert objects.class_path == f"{PartNamer.__module__}:{PartNamer.__name__}"
+    assert PartNamerConfig.model_validate(objects.config).names == {"part-1": "tray", "part-2": "2"}

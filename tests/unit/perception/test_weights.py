@@ -11,12 +11,12 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-from botocore.exceptions import EndpointConnectionError
 from botocore.response import StreamingBody
-from botocore.stub import Stubber
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 
+from uniad_ray.archive import s3_client, s3_store
+from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import WeightsError
 from uniad_ray.perception import weights
 from uniad_ray.perception.weights import ResolvedWeights, WeightSource, file_sha256, load_state_dict, resolve
@@ -212,86 +212,102 @@ class TestHub:
             resolve(self.SOURCE, allow_download=False)
 
 
-@pytest.mark.usefixtures("cache")
 class TestS3:
-    SOURCE = WeightSource(uri="s3://models/nets/a.safetensors", sha256=DIGEST)
-
     @pytest.fixture
     def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
-        for name, value in (("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_DEFAULT_REGION", "r")):
-            monkeypatch.setenv(name, value)
         return tmp_path / "cache"
 
-    @staticmethod
-    def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[Any]:
-        """Answers each GET of the expected object; returns the stubs made, one a download."""
-        stubs: list[Any] = []
-        make_client = weights._s3_client
+    @pytest.fixture
+    def stored(self, s3_prefix: str, cache: Path) -> Location:  # noqa: ARG002
+        """The content as an object."""
+        location = Location.parse(s3_prefix) / "nets/a.safetensors"
+        location.write_bytes(CONTENT)
+        return location
 
-        def stubbed() -> Any:
-            client = make_client()
-            stub = Stubber(client)
-            body = StreamingBody(BytesIO(content), len(content))
-            stub.add_response("get_object", {"Body": body}, {"Bucket": "models", "Key": "nets/a.safetensors"})
-            stub.activate()
-            stubs.append(stub)
-            return client
-
-        monkeypatch.setattr(weights, "_s3_client", stubbed)
-        return stubs
-
-    def test_downloaded_once_and_logged(
-        self, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        stubs = self.serve(monkeypatch, CONTENT)
+    def test_downloaded_once_and_logged(self, stored: Location, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+        source = WeightSource(uri=stored.uri, sha256=DIGEST)
         with caplog.at_level(logging.INFO, logger=weights.__name__):
-            first, second = resolve(self.SOURCE), resolve(self.SOURCE)
+            first = resolve(source)
+            stored.delete()
+            second = resolve(source)
         assert first == second
         assert first.path is not None
         assert first.path.read_bytes() == CONTENT
         assert first.path.name == "a.safetensors"
         assert cache in first.path.parents
-        assert len(stubs) == 1
         assert len(caplog.records) == 1
 
-    def test_short_form_of_the_uri(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.serve(monkeypatch, CONTENT)
-        resolved = resolve(WeightSource(uri="s3:models/nets/a.safetensors", sha256=DIGEST))
+    def test_short_form_of_the_uri(self, stored: Location) -> None:
+        resolved = resolve(WeightSource(uri=stored.uri.replace("s3://", "s3:"), sha256=DIGEST))
         assert resolved.sha256 == DIGEST
 
-    def test_wrong_content_leaves_nothing_behind(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.serve(monkeypatch, b"something else")
+    def test_large_object_is_read_in_blocks(
+        self, stored: Location, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = bytes(range(256)) * 2000
+        stored.write_bytes(content)
+        asked = []
+        get_range = s3_store._get_range
+
+        def recorded(path: str, etag: str, start: int, end: int) -> bytes:
+            asked.append((start, end))
+            return get_range(path, etag, start, end)
+
+        monkeypatch.setattr(s3_store, "_get_range", recorded)
+        monkeypatch.setattr(weights, "_BLOCK_BYTES", 200_000)
+        resolved = resolve(WeightSource(uri=stored.uri, sha256=hashlib.sha256(content).hexdigest()))
+        assert resolved.path is not None
+        assert cache in resolved.path.parents
+        assert resolved.path.read_bytes() == content
+        # The last bytes come with a window that is read ahead for small reads.
+        assert asked[:2] == [(0, 200_000), (200_000, 400_000)]
+        assert len(asked) == 3
+
+    def test_broken_connection_is_tried_again(self, stored: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = s3_client.s3_client()
+        broken = []
+
+        class Client:
+            head_object = staticmethod(client.head_object)
+
+            @staticmethod
+            def get_object(**arguments: Any) -> Any:
+                answer = client.get_object(**arguments)
+                if len(broken) < 2:
+                    broken.append(arguments["Range"])
+                    answer["Body"] = StreamingBody(BytesIO(CONTENT[:3]), len(CONTENT))
+                return answer
+
+        monkeypatch.setattr(s3_store, "s3_client", Client)
+        monkeypatch.setattr(s3_store, "_pause", lambda _: None)
+        assert resolve(WeightSource(uri=stored.uri, sha256=DIGEST)).sha256 == DIGEST
+        assert len(broken) == 2
+
+    def test_wrong_content_leaves_nothing_behind(self, stored: Location, cache: Path) -> None:
         with pytest.raises(WeightsError, match="as configured"):
-            resolve(self.SOURCE)
+            resolve(WeightSource(uri=stored.uri, sha256=OTHER_DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
-    def test_damaged_cache_is_downloaded_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        stubs = self.serve(monkeypatch, CONTENT)
-        path = resolve(self.SOURCE).path
+    def test_damaged_cache_is_downloaded_again(self, stored: Location) -> None:
+        source = WeightSource(uri=stored.uri, sha256=DIGEST)
+        path = resolve(source).path
         assert path is not None
         path.write_bytes(b"damaged")
-        assert resolve(self.SOURCE).path == path
+        assert resolve(source).path == path
         assert path.read_bytes() == CONTENT
-        assert len(stubs) == 2
 
-    def test_missing_object(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        client = weights._s3_client()
-        stub = Stubber(client)
-        stub.add_client_error("get_object", "NoSuchKey", "The specified key does not exist.", 404)
-        stub.activate()
-        monkeypatch.setattr(weights, "_s3_client", lambda: client)
-        with pytest.raises(WeightsError, match="NoSuchKey"):
-            resolve(self.SOURCE)
+    def test_missing_object(self, stored: Location, cache: Path) -> None:
+        with pytest.raises(WeightsError, match=r"cannot be downloaded: s3://.*/gone\.pth: there is no such object"):
+            resolve(WeightSource(uri=f"{stored.uri}/gone.pth", sha256=DIGEST))
+        assert [path for path in cache.rglob("*") if path.is_file()] == []
 
-    def test_unreachable_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Down:
-            def get_object(self, **_: str) -> None:
-                raise EndpointConnectionError(endpoint_url="http://store")
-
-        monkeypatch.setattr(weights, "_s3_client", Down)
-        with pytest.raises(WeightsError, match="Could not connect"):
-            resolve(self.SOURCE)
+    def test_unreachable_store(self, stored: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(WeightsError, match="cannot be reached") as caught:
+            resolve(WeightSource(uri=stored.uri, sha256=DIGEST))
+        assert "\n" not in str(caught.value)
 
 
 class TestRandom:

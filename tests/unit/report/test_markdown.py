@@ -6,7 +6,7 @@ import re
 
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 
-from uniad_ray.report.markdown import MAX_ROWS, render_markdown
+from uniad_ray.report.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
 from uniad_ray.report.model import AttemptTimes, ImageErrorRow
 
 ATTEMPT = AttemptTimes(
@@ -20,6 +20,59 @@ ATTEMPT = AttemptTimes(
     write=0.5,
     wall=10.0,
 )
+
+
+PAGE = """\
+## Anomaly report, run 0123456789abcdef
+
+9 images, 4 called anomalous, 1 could not be scored. \
+Archive s3://plant/archives/2026-11-21, digest dddddddddddd; uniad\\_ray 0.1.0.
+
+- 2 images have no label and are left out
+
+| Category | Images | Errors | Called anomalous | Threshold | False alarms | Misses |
+| --- | --- | --- | --- | --- | --- | --- |
+| part | 8 | 1 | 4 of 7 (57.1 %) | 0.50 | 1 of 4 (25.0 %) | 1 of 4 (25.0 %) |
+
+Figures in per cent, with 95 % intervals:
+
+| Against normal | Normal | Anomalous | Image AUROC |
+| --- | --- | --- | --- |
+| all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
+
+### part
+
+| Against normal | Normal | Anomalous | Image AUROC |
+| --- | --- | --- | --- |
+| all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
+| dent | 40 | 20 | 70.0 (65.0\N{EN DASH}75.0) |
+| hole | 40 | 20 | - |
+
+### Experts of part
+
+| Expert | Weight | Reason |
+| --- | --- | --- |
+| patch | 1 | always takes part |
+| student | 0 | would add too little |
+
+### Errors (1)
+
+| Category | Kind | What is wrong | Image |
+| --- | --- | --- | --- |
+| part | truncated | PNG: ends early | s3://a/b.png |
+
+### Times
+
+| Started (UTC) | Images | Decode | Score | Write | Passed |
+| --- | --- | --- | --- | --- | --- |
+| 2026-11-21T10:00:00+00:00 | 100 | 1.0 s | 8.0 s | 0.5 s | 10.0 s |
+
+### Bundles
+
+| Category | Bundle | Digest | Profile and experts | Fitted on | Calibration |
+| --- | --- | --- | --- | --- | --- |
+| part | 20261121-100000-abcdef01 | cccccccccccc | embedded: patch, student | 160 | holdout, 40 held out |
+"""
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -81,3 +134,28 @@ def test_many_categories_are_cut_with_the_number_left_out() -> None:
 def test_random_weights_are_said_first() -> None:
     text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
     assert text.splitlines()[2] == "**Random weights: scores and figures say nothing of quality.**"
+
+
+def test_whole_page() -> None:
+    errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
+    metrics = (
+        figure("image_auroc", 0.8),
+        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
+        figure("image_auroc", None, group="defect_kind", name="hole"),
+    )
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,))
+    assert render_markdown(with_choices(report)).decode() == PAGE
+
+
+def test_bundle_that_cannot_be_read_says_why() -> None:
+    report = make_report({"part": labelled_table()})
+    gone = report.categories[0].model_copy(update={"lineage": None, "lineage_problem": "gone|away"})
+    text = render_markdown(report.model_copy(update={"categories": (gone,)})).decode()
+    assert text.endswith("| part | 20261121-100000-abcdef01 | cccccccccccc | gone\\|away |  |  |\n")
+
+
+def test_errors_are_cut_with_the_number_left_out() -> None:
+    error = ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early")
+    text = render_markdown(make_report({"part": labelled_table()}, errors=(error,) * (MAX_ERROR_ROWS + 7))).decode()
+    assert text.count("PNG: ends early") == MAX_ERROR_ROWS
+    assert "|\n\n… and 7 more.\n\n### Bundles\n" in text

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import weakref
 from collections.abc import Awaitable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +18,9 @@ from uniad_ray.errors import BundleError
 from uniad_ray.scoring.bundle import BundleManifest
 from uniad_ray.scoring.bundle_store import BundleStore
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
-from uniad_ray.serving.batches import Batcher
 from uniad_ray.serving.live_category import DecodedImage
 from uniad_ray.serving.replica_scorer import LoadedCategory, Outcome, ReplicaScorer
-from uniad_ray.serving.settings import ServeSettings
+from uniad_ray.serving.settings import BatchSettings, ServeSettings
 
 Result = TypeVar("Result")
 Found = OnlineVerdict | UnusableImage
@@ -49,8 +47,9 @@ def root(fitted: tuple[Path, dict[str, BundleManifest]], tmp_path: Path) -> Path
 
 def scorer(root: Path, *, most: int = 8, wait_seconds: float = 0.0, threads: int = 1, **changes: Any) -> ReplicaScorer:
     settings = ServeSettings.model_validate({"bundles": str(root), **changes})
-    batched = partial(Batcher, most=most, wait_seconds=wait_seconds)
-    return ReplicaScorer(settings, batched=batched, device="cpu", threads=threads)
+    # Longer than settings allow, so that no test depends on how fast images come.
+    batch = BatchSettings.model_construct(images=most, wait_seconds=wait_seconds)
+    return ReplicaScorer(settings.model_copy(update={"batch": batch}), device="cpu", threads=threads)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -1,0 +1,64 @@
+"""What lies at a place: an archive, a run, bundles or a sidecar, so that one given for another is named."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final, Literal
+
+from uniad_ray.archive.object_store import Location
+from uniad_ray.errors import StoreError
+
+Kind = Literal["an archive", "a run", "a sidecar", "a bundle", "a root of bundles"]
+
+_DOCUMENTS: Final = ("manifest.json", "plan.json")
+_KEYS: Final[dict[Kind, frozenset[str]]] = {
+    "an archive": frozenset({"shards", "ingests"}),
+    "a run": frozenset({"run_id", "plan"}),
+    "a sidecar": frozenset({"files_sha256", "plan"}),
+    "a bundle": frozenset({"content_digest", "calibration"}),
+}
+_KEYS_OF_PLANS: Final[dict[Kind, frozenset[str]]] = {
+    "a run": frozenset({"bundles", "options"}),
+    "a sidecar": frozenset({"config", "categories"}),
+}
+_POINTER: Final = "/current.json"
+_LISTED: Final = 10_000
+"""Most objects that are looked at for the pointer of a bundle."""
+_ADVICE: Final[dict[Kind, str]] = {
+    "an archive": "give the ARCHIVE of `uniad-ray ingest`",
+    "a run": "give the --out of `uniad-ray score`",
+    "a sidecar": "give the --out of `uniad-ray annotate`",
+    "a root of bundles": "give the --bundles of `uniad-ray fit`",
+}
+
+
+def other_kind(location: Location, expected: Kind) -> str | None:
+    """Says that something else lies where one kind is expected, and what to give instead.
+
+    Args:
+        location: What was given.
+        expected: What it should be; not `a bundle`, which users give by its root.
+
+    Returns:
+        A message for the user; None where it is of the expected kind, or of none that is known.
+    """
+    found = _by_document(location)
+    if found is None and expected != "a root of bundles" and _has_pointer(location):
+        found = "a root of bundles"
+    return None if found in (None, expected) else f"{location} is {found}, not {expected}; {_ADVICE[expected]}"
+
+
+def _by_document(location: Location) -> Kind | None:
+    for name, kinds in zip(_DOCUMENTS, (_KEYS, _KEYS_OF_PLANS), strict=True):
+        try:
+            document = (location / name).read_json()
+        except StoreError:
+            continue
+        for kind, keys in kinds.items():
+            if isinstance(document, dict) and keys <= document.keys():
+                return kind
+    return None
+
+
+def _has_pointer(location: Location) -> bool:
+    return any(info.relative.endswith(_POINTER) for info in itertools.islice(location.list(), _LISTED))

@@ -1,0 +1,42 @@
+"""The templates of a report, and the words that they share."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from uniad_ray.metrics.wording import count
+from uniad_ray.report import wording
+
+
+def make_environment(*, autoescape: bool) -> Environment:
+    """Jinja2 with the templates of this package, and `wording` as filters and globals.
+
+    Args:
+        autoescape: Whether texts are escaped as HTML.
+    """
+    environment = Environment(
+        loader=PackageLoader("uniad_ray.report"),
+        autoescape=autoescape,  # noqa: S701 - Markdown is escaped by a filter of its own
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        visible=wording.visible,
+        count=count,
+        percent=wording.percent,
+        metric_value=wording.metric_value,
+        interval=wording.interval,
+        score=wording.score,
+        seconds=wording.seconds,
+        category_name=wording.category_name,
+        group_name=wording.group_name,
+    )
+    environment.globals.update(
+        share=wording.share,
+        section_titles=wording.SECTION_TITLES,
+        outcomes=wording.OUTCOMES,
+        fusion_rules=wording.FUSION_RULES,
+        missing=wording.MISSING,
+    )
+    return environment
