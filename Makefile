@@ -1,22 +1,22 @@
-# Two commands are all a new user needs: `make demo` and `make test`. Both make their own environment in .venv.
+# A new user needs two commands: `make demo` and `make test`. Both create their own environment in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
-# Tests wait for Ray more than they compute, so that two processes take half the time of one even on two cores.
+# Tests mostly wait for Ray, so two processes take half the time of one, even on two cores.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: help env demo serve test test-slow test-all lint format docs clean
 
 help:
-	@echo "make demo       draw a category, ingest, fit, score, evaluate and report on it; results in $(DEMO)/"
-	@echo "make serve      serve what the demo has fitted, and open the page; Ctrl-C ends it"
-	@echo "make test       run the tests"
+	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
+	@echo "make serve      serve the demo and open its page; Ctrl-C stops it"
+	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take more than a minute each"
-	@echo "make test-all   run both kinds, as CI does: side by side, which takes less time than one after the other"
-	@echo "make lint       ruff and mypy"
-	@echo "make docs       write the pages of docs/ that follow from code and schemas"
+	@echo "make test-all   run all tests in parallel, as CI does"
+	@echo "make lint       run ruff and mypy"
+	@echo "make docs       generate docs/configuration.md and docs/schemas.md"
 	@echo "make clean      remove $(VENV) and $(DEMO)"
 
 env: $(READY)

@@ -1,14 +1,14 @@
-"""How much time and memory do pixel AUROC, AUPRO and sPRO of 2,000 large maps take, and do others agree?
+"""Time and memory of pixel AUROC, AUPRO and sPRO over 2,000 large maps, compared with other implementations.
 
-Draws maps (smooth noise) with masks and defects (ellipses that are brighter or not), each from a seed of its own, and
-measures in a process each:
+The script draws maps (smooth noise) with masks and defects (ellipses, some of them brighter), each from its own seed.
+It measures each of these in a separate process:
 
-- `stream`: `PixelMetrics` over all of them, one at a time, with its resamples for intervals at the end;
-- on a smaller set of the same maps, several times in turn: `PixelMetrics`, a plain implementation that sorts every
-  pixel, and where they are installed `torchmetrics` (AUROC) and `anomalib` (AUPRO).
+- `stream`: `PixelMetrics` over all maps, one at a time, including the resamples for intervals;
+- on a smaller set of the same maps, in several rounds: `PixelMetrics`, a plain implementation that sorts every pixel,
+  and, if installed, `torchmetrics` (AUROC) and `anomalib` (AUPRO).
 
-Times leave the drawing out; peaks of memory are those of the whole process, less what it took before the first map.
-Prints one JSON document with the medians, their ratios, and how far the values are apart.
+Times exclude drawing. Peaks of memory are those of the whole process, less its memory before the first map. The script
+prints one JSON document with the medians, their ratios, and the differences between the values.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Drawn = tuple[np.ndarray, np.ndarray, list[Defect]]
 
 
 def main() -> None:
-    """Runs the whole benchmark, or one measured child of it."""
+    """Run the benchmark, or one of its child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--maps", type=int, default=2000, help="Maps that are streamed.")
-    parser.add_argument("--mask-side", type=int, default=1024, help="Side of the masks, pixels.")
-    parser.add_argument("--map-side", type=int, default=1024, help="Side of the maps, which are resized to the masks.")
-    parser.add_argument("--compared", type=int, default=20, help="Maps that every implementation gets.")
-    parser.add_argument("--repeats", type=int, default=3, help="Rounds of the comparison.")
+    parser.add_argument("--maps", type=int, default=2000, help="Number of streamed maps.")
+    parser.add_argument("--mask-side", type=int, default=1024, help="Side of the masks, in pixels.")
+    parser.add_argument("--map-side", type=int, default=1024, help="Side of the maps; they are resized to the masks.")
+    parser.add_argument("--compared", type=int, default=20, help="Number of maps passed to every implementation.")
+    parser.add_argument("--repeats", type=int, default=3, help="Number of rounds of the comparison.")
     parser.add_argument("--child", choices=sorted(MEASURED), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the children and compares them."""
+    """Run the child processes and compare them."""
     streamed = child("stream", options)
     note(f"stream: {streamed}")
     kinds = ["ours", "sort_everything", *filter(importlib.util.find_spec, OTHERS)]
@@ -88,13 +88,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ratios(rounds: list[dict[str, Any]], kind: str, figure: str) -> dict[str, Any]:
-    """A ratio to `PixelMetrics` round by round, and its median."""
+    """Ratio to `PixelMetrics` in each round, and its median."""
     every = [entry[kind][figure] / entry["ours"][figure] for entry in rounds]
     return {"median": statistics.median(every), "all": every}
 
 
 def draw(options: argparse.Namespace, index: int) -> Drawn:
-    """One map with its mask and defects; every other image has one to four."""
+    """One map with its mask and defects; every second image has one to four defects."""
     rng = np.random.default_rng(index)
     side = options.mask_side
     rows, columns = np.ogrid[:side, :side]
@@ -115,7 +115,7 @@ def draw(options: argparse.Namespace, index: int) -> Drawn:
 
 
 def stream(options: argparse.Namespace) -> dict[str, Any]:
-    """All maps through the accumulator."""
+    """Pass all maps through the accumulator."""
     before = peak_mib()
     metrics, seconds = PixelMetrics(), []
     for index in range(options.maps):
@@ -138,12 +138,12 @@ def stream(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def figures(metrics: PixelMetrics) -> dict[str, float | None]:
-    """The figures that are compared."""
+    """The compared metrics."""
     return {"auroc": metrics.auroc(), "aupro": metrics.aupro(), "spro": metrics.spro(SPRO_LIMIT)}
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
-    """`PixelMetrics` on the compared maps."""
+    """Run `PixelMetrics` on the compared maps."""
     before = peak_mib()
     metrics, seconds = PixelMetrics(), 0.0
     for drawn in compared(options):
@@ -156,7 +156,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def sort_everything(options: argparse.Namespace) -> dict[str, Any]:
-    """Keeps every pixel, and what it adds to each curve, and sorts them all."""
+    """Plain reference: keep every pixel with its contribution to each curve, and sort them all."""
     before = peak_mib()
     parts: list[tuple[np.ndarray, ...]] = []
     seconds = 0.0
@@ -179,7 +179,7 @@ def sort_everything(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def contributions(scores: np.ndarray, mask: np.ndarray, defects: list[Defect]) -> tuple[np.ndarray, ...]:
-    """Scores, and what each pixel adds to false positives, found pixels, overlap and saturated overlap."""
+    """Scores, and each pixel's contribution to false positives, true positives, overlap and saturated overlap."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     overlap = np.where(mask, 1 / np.bincount(labels.ravel())[labels], 0)
     saturated = np.zeros(mask.shape)
@@ -191,20 +191,20 @@ def contributions(scores: np.ndarray, mask: np.ndarray, defects: list[Defect]) -
 
 
 def curve(gain: np.ndarray, order: np.ndarray, last_of_ties: np.ndarray) -> np.ndarray:
-    """Cumulative share from the highest score down, from 0, with one point a distinct score."""
+    """Cumulative share in descending order of score, starting at 0, with one point per distinct score."""
     summed = np.cumsum(gain[order], dtype=np.float64)[last_of_ties]
     return np.append(0, summed / summed[-1])
 
 
 def area(x: np.ndarray, y: np.ndarray, limit: float) -> float:
-    """Trapezoidal area up to the limit, where the curve is interpolated, divided by it."""
+    """Trapezoidal area up to the limit, divided by the limit; the curve is interpolated there."""
     inside = x < limit
     ends_x, ends_y = np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
     return float(np.trapezoid(ends_y, ends_x) / limit)
 
 
 def with_torchmetrics(options: argparse.Namespace) -> dict[str, Any]:
-    """AUROC by torchmetrics, from all pixels."""
+    """AUROC of all pixels by torchmetrics."""
     import torch
     from torchmetrics.classification import BinaryAUROC
 
@@ -220,7 +220,7 @@ def with_torchmetrics(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_anomalib(options: argparse.Namespace) -> dict[str, Any]:
-    """AUPRO by anomalib, from all pixels."""
+    """AUPRO of all pixels by anomalib."""
     import torch
     from anomalib.metrics.aupro import _AUPRO
 
@@ -236,12 +236,12 @@ def with_anomalib(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def compared(options: argparse.Namespace) -> Iterator[Drawn]:
-    """The maps that every implementation gets."""
+    """The maps passed to every implementation."""
     return (draw(options, index) for index in range(options.compared))
 
 
 def resized(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The map as `PixelMetrics` sees it, float32."""
+    """The map as `PixelMetrics` receives it, float32."""
     values = anomaly_map.astype(np.float32)
     if values.shape != shape:
         values = np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BILINEAR))
@@ -249,17 +249,17 @@ def resized(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def result(values: dict[str, Any], seconds: float, before: float) -> dict[str, Any]:
-    """What a child of the comparison reports."""
+    """Result of one child process of the comparison."""
     return {"values": values, "seconds": seconds, "peak_mib": peak_mib() - before}
 
 
 def peak_mib() -> float:
-    """The process's peak of resident memory so far."""
+    """Peak resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def child(kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measures in a process of its own, so that peaks of memory do not mix."""
+    """Measure in a child process, which separates the peaks of memory."""
     given = {name: value for name, value in vars(options).items() if name != "child"}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     command = [sys.executable, __file__, f"--child={kind}", *arguments]
@@ -269,7 +269,7 @@ def child(kind: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def note(text: str) -> None:
-    """Says on stderr what is going on."""
+    """Log progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

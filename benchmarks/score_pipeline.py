@@ -1,17 +1,16 @@
-"""How fast is a run on Ray Data against the same scorer in a plain loop, and does it stay flat as archives grow?
+"""Speed and memory of a run on Ray Data, compared with the same scorer in a plain loop.
 
-Draws images, ingests and fits them, then runs side by side, several times in turn:
+The script draws images, ingests and fits them, then measures in several rounds:
 
-- `plain`: one process reads, decodes and scores chunk after chunk with as many threads as there are cores;
-- `run`: `uniad-ray score` on the same archive.
-
+- `plain`: one process reads, decodes and scores one chunk after another, with one thread per core;
+- `run`: `uniad-ray score` on the same archive;
 - `large`: the same on an archive of eight times the images, to compare the driver's peak memory and the time.
 
-All are timed over the second half of their chunks: while the actors of a run start, its images are decoded ahead, so
-that the first half would flatter it. The end of a run is quicker as well, since all is decoded by then; a small archive
-is hardly more than start and end, so its rate is no measure of how time grows. That is measured within the large run:
-the time of all its images against eight times that of its first eighth, from its first chunk on. Prints one JSON
-document with the ratios of each round and their medians.
+All are timed over the second half of their chunks. While the actors of a run start, its images are already decoded, so
+the first half would look too fast. The end of a run is faster as well, because everything is decoded by then. A small
+archive consists mostly of start and end, so its rate does not show how time grows. Growth is measured within the large
+run: the time of all its images against eight times that of its first eighth, starting at its first chunk. The script
+prints one JSON document with the ratios of each round and their medians.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ DRAWN = 512
 
 
 def main() -> None:
-    """Runs the whole benchmark, or one measured child of it."""
+    """Run the benchmark, or one of its child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--images", type=int, default=1024, help=f"Images of the smaller archive, a multiple of {DRAWN}."
+        "--images", type=int, default=1024, help=f"Number of images in the smaller archive, a multiple of {DRAWN}."
     )
-    parser.add_argument("--image-size", type=int, default=256, help="Side of the drawn images, pixels.")
-    parser.add_argument("--expert-set", default="patch", help="Experts that are fitted and score.")
-    parser.add_argument("--chunk-images", type=int, default=32, help="Images in a chunk.")
+    parser.add_argument("--image-size", type=int, default=256, help="Side of the drawn images, in pixels.")
+    parser.add_argument("--expert-set", default="patch", help="Expert set to fit and score with.")
+    parser.add_argument("--chunk-images", type=int, default=32, help="Number of images in a chunk.")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="Rounds of plain loop, run and run on the large archive."
+        "--repeats", type=int, default=3, help="Number of rounds of plain loop, run, and run on the large archive."
     )
     parser.add_argument("--child", nargs=4, metavar=("KIND", "ARCHIVE", "BUNDLES", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Prepares archives and a bundle, and compares."""
+    """Prepare the archives and a bundle, then measure and compare."""
     bundles = str(root / "bundles")
     draw(root / "drawn", DRAWN, options.image_size)
     grow(root / "drawn/trays", "a", options.images // DRAWN)
@@ -87,17 +86,17 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ratios(rounds: list[dict[str, Any]], figure: str, above: str, below: str) -> dict[str, Any]:
-    """A ratio round by round, and its median."""
+    """Ratio in each round, and its median."""
     return summary([entry[above][figure] / entry[below][figure] for entry in rounds])
 
 
 def summary(every: list[float]) -> dict[str, Any]:
-    """A figure round by round, and its median."""
+    """Value in each round, and its median."""
     return {"median": statistics.median(every), "all": every}
 
 
 def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
-    """Reads, decodes and scores every chunk in this process."""
+    """Read, decode and score every chunk in this process."""
     from uniad_ray.archive.images import ImageLimits, decode_batch
     from uniad_ray.archive.manifest import chunks, read_manifest
     from uniad_ray.archive.object_store import Location
@@ -118,7 +117,7 @@ def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
 
 
 def ray_run(archive: str, bundles: str, out: str) -> dict[str, Any]:
-    """Runs the pipeline; its chunks' files tell when each was finished."""
+    """Run the pipeline; the files of its chunks show when each was finished."""
     import pyarrow.parquet as pq
 
     from uniad_ray.pipelines.score import score
@@ -131,7 +130,7 @@ def ray_run(archive: str, bundles: str, out: str) -> dict[str, Any]:
 
 
 def rate(finished: list[tuple[float, int]]) -> dict[str, Any]:
-    """Images per second over the second half of the chunks, which are sorted by the time they were finished."""
+    """Images per second over the second half of the chunks, sorted by the time they were finished."""
     half = len(finished) // 2
     seconds = finished[-1][0] - finished[half - 1][0]
     timed = sum(rows for _, rows in finished[half:])
@@ -145,7 +144,7 @@ def rate(finished: list[tuple[float, int]]) -> dict[str, Any]:
 
 
 def growth_of_time(finished: list[tuple[float, int]]) -> float:
-    """Time per image of all chunks after the first, over that of the first of `GROWTH` equal parts; 1 is linear."""
+    """Time per image of all chunks after the first, relative to the first of `GROWTH` equal parts; 1 is linear."""
     part = max(1, (len(finished) - 1) // GROWTH)
 
     def per_image(last: int) -> float:
@@ -155,32 +154,32 @@ def growth_of_time(finished: list[tuple[float, int]]) -> float:
 
 
 def draw(folder: Path, images: int, size: int) -> None:
-    """Draws a category of trays with a hundred normal images to fit on."""
+    """Draw a category of trays with a hundred normal images to fit on."""
     rest = max(images - 100, 3)
     counts = {"train": 100, "test-good": rest - 2 * (rest // 3), "logical": rest // 3, "structural": rest // 3}
     cli("scenes", str(folder), f"--image-size={size}", *(f"--{name}={count}" for name, count in counts.items()))
 
 
 def grow(tree: Path, tag: str, factor: int) -> None:
-    """Links every image of a tree under further names, so that the archive grows and each image costs the same."""
+    """Link every image of a tree under further names: the archive grows, and each image costs the same."""
     for path in [*tree.glob("train/*/*.png"), *tree.glob("test/*/*.png")]:
         for copy in range(1, factor):
             path.with_name(f"{path.stem}-{tag}{copy}.png").hardlink_to(path)
 
 
 def ingest(source: Path, archive: Path, chunk_images: int) -> None:
-    """Ingests with a fixed chunk size."""
+    """Ingest with a fixed chunk size."""
     cli("ingest", str(source), str(archive), f"--chunk-images={chunk_images}")
 
 
 def cli(*arguments: str) -> None:
-    """Runs a verb."""
+    """Run a verb."""
     note(f"uniad-ray {' '.join(arguments[:1])} ...")
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", *arguments], check=True, capture_output=True)  # noqa: S603
 
 
 def child(kind: str, archive: Path, bundles: str, out: Path) -> dict[str, Any]:
-    """Measures in a process of its own, so that peaks of memory do not mix."""
+    """Measure in a child process, which separates the peaks of memory."""
     command = [sys.executable, __file__, "--child", kind, str(archive), bundles, str(out)]
     ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
     result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
@@ -188,7 +187,7 @@ def child(kind: str, archive: Path, bundles: str, out: Path) -> dict[str, Any]:
 
 
 def note(text: str) -> None:
-    """Says on stderr what is going on."""
+    """Log progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

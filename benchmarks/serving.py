@@ -1,17 +1,18 @@
-"""What does the endpoint add to the scorer behind it, and how many images a second are left?
+"""Latency and throughput of the endpoint, compared with the scorer behind it.
 
-Fits a small category, unless `--bundles` names some, and measures side by side, several times in turn:
+The script fits a small category, unless `--bundles` names existing bundles, and measures in several rounds:
 
-- `plain`: the same scorer in a loop in one process: one image at a time, then as fast as it can in batches;
-- `empty`: a Serve application that reads the body and answers at once, and, as `hop`, asks a second deployment first;
-- `endpoint`: `uniad-ray serve`, asked by a process of clients, each with one connection that it keeps.
+- `plain`: the same scorer in a loop in one process: first one image at a time, then in batches at full speed;
+- `empty`: a Serve application that reads the body and responds at once; as `hop`, it calls a second deployment first;
+- `endpoint`: `uniad-ray serve`, called by a process of clients, each with one persistent connection.
 
-What the endpoint adds is its median with one client, less those of `plain` and `empty`. Its throughput is that with the
-most clients. Also measured: the time from the start of the process until images can be scored, and what each further
-category takes of the replica's memory. Prints one JSON document with the ratios of each round and their medians.
+The overhead of the endpoint is its median with one client, less those of `plain` and `empty`. Its throughput is that
+with the most clients. The script also measures the time from the start of the process to the first score, and the
+memory of each further category in the replica. It prints one JSON document with the ratios of each round and their
+medians.
 """
 
-# No `from __future__ import annotations` here: FastAPI reads the types of the empty application from its signatures.
+# No `from __future__ import annotations` here, because FastAPI reads types from the empty application's signatures.
 import argparse
 import contextlib
 import http.client
@@ -46,13 +47,13 @@ SCORER = "ServeReplica:uniad_ray:Scorer"
 
 
 def main() -> None:
-    """Runs the whole benchmark, or one measured child of it."""
+    """Run the benchmark, or one of its child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundles", metavar="ROOT", help="Bundles to serve; the first category is asked for.")
-    parser.add_argument("--source", metavar="FOLDER", help="Images to send; needed with --bundles.")
-    parser.add_argument("--images", type=int, default=240, help="Requests of each measurement.")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="Numbers of clients at a time.")
-    parser.add_argument("--repeats", type=int, default=3, help="Rounds.")
+    parser.add_argument("--bundles", metavar="ROOT", help="Bundles to serve; requests go to the first category.")
+    parser.add_argument("--source", metavar="FOLDER", help="Images to send; required with --bundles.")
+    parser.add_argument("--images", type=int, default=240, help="Number of requests per measurement.")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="Numbers of concurrent clients.")
+    parser.add_argument("--repeats", type=int, default=3, help="Number of rounds.")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> tuple[str, str]:
-    """Draws, ingests and fits a category, and gives its bundle to further ones."""
+    """Draw, ingest and fit a category, and copy its bundle to further categories."""
     from uniad_ray.scoring.bundle_store import BundleStore
 
     source, archive, bundles = folder / "source", folder / "archive", folder / "bundles"
@@ -94,7 +95,7 @@ def prepare(folder: Path) -> tuple[str, str]:
 
 
 def measure(bundles: str, source: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measures in turn, and compares."""
+    """Measure all rounds and compare."""
     rounds = [measure_round(bundles, source, options) for _ in range(options.repeats)]
     fewest, most = str(min(options.clients)), str(max(options.clients))
 
@@ -137,7 +138,7 @@ def measure(bundles: str, source: str, options: argparse.Namespace) -> dict[str,
 
 
 def measure_round(bundles: str, source: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One round of everything."""
+    """One round of all measurements."""
     errors: Counter[str] = Counter()
 
     def ask(url: str) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def measure_round(bundles: str, source: str, options: argparse.Namespace) -> dic
 def memory_by_category(
     url: str, process: subprocess.Popen[bytes], categories: list[str], source: str
 ) -> dict[str, float]:
-    """Memory of the scoring replica after each category that it loads, MiB."""
+    """Memory of the scoring replica after each loaded category, MiB."""
 
     def of_replica() -> float:
         return sum(mib for name, mib in memory(process.pid).items() if SCORER in name)
@@ -177,7 +178,7 @@ def memory_by_category(
 
 
 def plain(bundles: str, source: str, requests: str) -> None:
-    """The scorer alone, on all cores."""
+    """Measure the scorer alone, on all cores."""
     from uniad_ray.pipelines.compute import limit_threads
     from uniad_ray.scoring.bundle_store import BundleStore
 
@@ -203,7 +204,7 @@ def plain(bundles: str, source: str, requests: str) -> None:
 
 
 def empty(port: str) -> None:
-    """Serves an application that does nothing, until it is ended."""
+    """Serve an empty application until the process is terminated."""
     import ray
     from ray import serve
     from ray.serve.handle import DeploymentHandle
@@ -245,7 +246,7 @@ def empty(port: str) -> None:
 
 
 def clients(url: str, source: str, count: str, requests: str, settle_seconds: str) -> None:
-    """Sends requests from threads, each with one connection."""
+    """Send requests from threads, each with one connection."""
     images = read_images(source)
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     done: list[tuple[float, float]] = []
@@ -303,7 +304,7 @@ def clients(url: str, source: str, count: str, requests: str, settle_seconds: st
 
 @contextlib.contextmanager
 def endpoint(bundles: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
-    """`uniad-ray serve` with one category loaded at its start."""
+    """Run `uniad-ray serve` with one category loaded at the start."""
     from uniad_ray.scoring.bundle_store import BundleStore
 
     first = BundleStore(bundles).categories()[0]
@@ -314,7 +315,7 @@ def endpoint(bundles: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float
 
 @contextlib.contextmanager
 def serving(command: list[str]) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
-    """Starts a server; gives its address, its process and the seconds until it was ready."""
+    """Start a server; yield its address, its process and the seconds until it was ready."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     started = time.perf_counter()
@@ -337,12 +338,12 @@ def serving(command: list[str]) -> Iterator[tuple[str, subprocess.Popen[bytes], 
 def run_clients(
     url: str, source: str, count: int, requests: int, settle_seconds: float = SETTLE_SECONDS
 ) -> dict[str, Any]:
-    """Clients in a process of their own, which send for a while before they measure."""
+    """Run clients in a child process; they send some requests before they measure."""
     return child("clients", url, source, str(count), str(requests), str(settle_seconds))
 
 
 def child(*arguments: str) -> dict[str, Any]:
-    """Measures in a process of its own."""
+    """Measure in a child process."""
     command = [sys.executable, __file__, "--child", *arguments]
     ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())  # noqa: S603
     result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
@@ -350,12 +351,12 @@ def child(*arguments: str) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Of all children: that of `uniad-ray serve`, so that threads and processes of all wait and hurry alike."""
+    """Environment of all child processes: that of `uniad-ray serve`, so threads and processes behave alike."""
     return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "RAY_SERVE_LOG_TO_STDERR": "0", **OF_RAY}
 
 
 def memory(driver: int) -> dict[str, float]:
-    """Resident memory of all processes below one, MiB, by title."""
+    """Resident memory of all descendants of a process, MiB, by title."""
     parents, titles, sizes = {}, {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -383,29 +384,29 @@ def memory(driver: int) -> dict[str, float]:
 
 
 def title_of(words: list[str]) -> str:
-    """What a process is, in a word: a script or module for Python; actors of Ray say what they are about to do."""
+    """Short title of a process: the script or module for Python; Ray actors state their task."""
     names = [word for word in words if word.startswith("ray::") or word.endswith(".py") or word in ("serve", "agent")]
     return Path((names or words or [""])[0].partition("(")[0]).name.partition(".")[0]
 
 
 def read_images(source: str) -> list[bytes]:
-    """All PNG files below a folder."""
+    """All PNG files in a folder and its subfolders."""
     return [path.read_bytes() for path in sorted(Path(source).rglob("*.png"))]
 
 
 def get(url: str) -> Any:
-    """A JSON document."""
+    """Fetch a JSON document."""
     with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
         return json.load(answer)
 
 
 def summary(every: list[float]) -> dict[str, Any]:
-    """A figure round by round, and its median."""
+    """Value in each round, and its median."""
     return {"median": statistics.median(every), "all": every}
 
 
 def note(text: str) -> None:
-    """Says on stderr what is going on."""
+    """Log progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Does the memory of an endpoint stay flat over many requests, and does each get an answer?
+"""Memory and errors of an endpoint over many requests.
 
-Fits a small category, unless `--bundles` names some, serves it as `uniad-ray serve` does, sends it requests with four
-clients, and follows the memory of all processes. Prints one JSON document.
+The script fits a small category, unless `--bundles` names existing bundles, and serves it like `uniad-ray serve`. Four
+clients send requests while the script records the memory of all processes. It prints one JSON document.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PARTS = 20
 
 
 def main() -> None:
-    """Runs the soak."""
+    """Run the soak test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundles", metavar="ROOT", help="Bundles to serve; the first category is asked for.")
-    parser.add_argument("--source", metavar="FOLDER", help="Images to send; needed with --bundles.")
-    parser.add_argument("--requests", type=int, default=20_000, help="How many.")
+    parser.add_argument("--bundles", metavar="ROOT", help="Bundles to serve; requests go to the first category.")
+    parser.add_argument("--source", metavar="FOLDER", help="Images to send; required with --bundles.")
+    parser.add_argument("--requests", type=int, default=20_000, help="Number of requests.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="uniad-ray-benchmark-") as folder:
         bundles, source = options.bundles, options.source
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def soak(bundles: str, source: str, requests: int) -> dict[str, Any]:
-    """Sends many requests and follows the memory of all processes."""
+    """Send many requests and record the memory of all processes."""
     errors: Counter[str] = Counter()
     followed: list[dict[str, float]] = []
     started = time.perf_counter()
@@ -58,7 +58,7 @@ def soak(bundles: str, source: str, requests: int) -> dict[str, Any]:
                 "first_mib": followed[0][name],
                 "last_mib": followed[-1][name],
                 "growth": followed[-1][name] / followed[0][name] - 1,
-                # Without the first quarter, in which caches fill.
+                # Skip the first quarter, while caches fill.
                 "mib_per_1000_requests": slope([entry[name] for entry in followed[PARTS // 4 :] if name in entry])
                 / part
                 * 1000,

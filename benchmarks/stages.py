@@ -1,11 +1,11 @@
-"""What each stage costs, in fitting and in scoring one image: perceivers and experts, before and after TMUAD.
+"""Cost of each stage of a fit and of scoring one image: extractors and experts, before and after TMUAD.
 
-Draws a category, fits all experts of the set `fused` of the `embedded` profile in one process, and scores test images
-one at a time on one thread, several times over. Each stage is measured once; what a set of experts costs is the sum of
-the stages behind it, image by image. The gate of `fused` leaves experts out, so that a category costs at most as much.
+The script draws a category and fits all experts of the set `fused` of the `embedded` profile in one process. It then
+scores test images one at a time on one thread, several times. Each stage is measured once. The cost of a set of experts
+is the sum of its stages, image by image. Expert selection leaves experts out, so a category costs at most as much.
 `to_forward_passes` compares a set with the forward passes of its networks alone. The nearest description by Gestalt
-pattern matching is looked up in a bank of descriptions that are drawn at random, as long as those of the category.
-Prints one JSON document.
+pattern matching is searched in a bank of random descriptions with the length of the category's own. The script prints
+one JSON document.
 """
 
 from __future__ import annotations
@@ -40,36 +40,36 @@ from uniad_ray.scoring.stage_times import StageTimes, time_stages
 from uniad_ray.training.distillation import train_student
 
 SETS = ("patch", "uniad", "tmuad", "fused")
-"""Sets of experts, of which the first two were there before TMUAD."""
+"""Expert sets; the first two existed before TMUAD."""
 NETWORKS = tuple(f"perceiver {name}" for name in ("pyramid", "logical", "student"))
 SEGMENTATION = ("perceiver parts", "perceiver segmenter")
-"""The segmenter, and before it the components whose pieces it takes."""
+"""The segmenter, and the components that it takes its pieces from."""
 
 
 class DrawnImages:
     """Normal images of the synthetic category, drawn once."""
 
     def __init__(self, count: int, size: int, seed: int) -> None:
-        """Draws them."""
+        """Draw the images."""
         config, rules = SceneConfig(image_size=size, seed=seed), SceneRules()
         scenes = [draw_scene(config, "train", "good", index) for index in range(count)]
         self.images = [render(scene, rules, size).image for scene in scenes]
         self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", "train") for i in range(count)]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Gives images by index."""
+        """Yield images by index."""
         return ((index, self.images[index]) for index in indices)
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64, help="Normal images to fit on.")
-    parser.add_argument("--scored", type=int, default=20, help="Images to score.")
-    parser.add_argument("--repeats", type=int, default=3, help="How often each is scored.")
+    parser.add_argument("--images", type=int, default=64, help="Number of normal images to fit on.")
+    parser.add_argument("--scored", type=int, default=20, help="Number of images to score.")
+    parser.add_argument("--repeats", type=int, default=3, help="Number of times each image is scored.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the images.")
-    parser.add_argument("--descriptions", type=int, default=10_000, help="Descriptions in the bank.")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override of the profile.")
+    parser.add_argument("--descriptions", type=int, default=10_000, help="Number of descriptions in the bank.")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override a profile key.")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="Threads of the fit.")
     options = parser.parse_args()
     config = load_config("embedded", [*options.overrides, "expert_set=fused"])
@@ -97,7 +97,7 @@ def main() -> None:
 def fit(
     config: FitConfig, drawn: DrawnImages, count: int, folder: Path
 ) -> tuple[dict[str, dict[str, float]], PerceptionPipeline, dict[str, Any]]:
-    """Fits stage by stage, as `scoring.fitting` does, with the seconds and the memory of each."""
+    """Fit stage by stage, like `scoring.fitting`, and record the seconds and memory of each stage."""
     stages: dict[str, dict[str, float]] = {}
     indices = range(count)
     experts = build_experts(config)
@@ -129,7 +129,7 @@ def fit(
 
 
 def cost(times: StageTimes, experts: Sequence[str]) -> dict[str, Any]:
-    """What a set of experts costs, all of them and image by image."""
+    """Cost of a set of experts, in total and image by image."""
     stages = {stage for expert in experts for stage in times.stages_of[expert]}
     seconds = {stage: values for stage, values in times.seconds.items() if stage in stages}
     totals = summed(seconds)
@@ -146,12 +146,12 @@ def cost(times: StageTimes, experts: Sequence[str]) -> dict[str, Any]:
 
 
 def summed(seconds: Mapping[str, Sequence[float]]) -> list[float]:
-    """The sum over stages of each image."""
+    """Sum over the stages, for each image."""
     return [sum(values) for values in zip(*seconds.values(), strict=True)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
+    """Median, minimum and maximum."""
     return {
         "median": round(statistics.median(values), 3),
         "lowest": round(min(values), 3),
@@ -160,12 +160,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def milliseconds(seconds: float) -> float:
-    """For people."""
+    """Convert seconds to rounded milliseconds."""
     return round(1000 * seconds, 2)
 
 
 def gestalt(known: Sequence[str], count: int) -> dict[str, Any]:
-    """Looks up descriptions in a bank of random ones, and compares a few with every text of it."""
+    """Look up descriptions in a bank of random ones, and check a few against a full comparison."""
     rng = np.random.default_rng(0)
     numbers = [[one.count for one in Description.parse(text).classes] for text in known]
     bank = [random_description(rng, numbers[rng.integers(len(numbers))]) for _ in range(count)]
@@ -196,7 +196,7 @@ def gestalt(known: Sequence[str], count: int) -> dict[str, Any]:
 
 
 def random_description(rng: np.random.Generator, numbers: Sequence[int]) -> str:
-    """A canonical text with so many objects of each class, in any place and of any size."""
+    """Canonical text with the given number of objects per class, at random places and sizes."""
     classes = []
     for number, objects in enumerate(numbers, start=1):
         places = [(CELLS[cell],) for cell in sorted(rng.integers(len(CELLS), size=objects))]
@@ -205,7 +205,7 @@ def random_description(rng: np.random.Generator, numbers: Sequence[int]) -> str:
 
 
 class _Stage:
-    """Notes the seconds of a block, and the memory that is held after it."""
+    """Record the seconds of a block, and the memory held after it."""
 
     def __init__(self, stages: dict[str, dict[str, float]], name: str) -> None:
         self._stages = stages

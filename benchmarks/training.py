@@ -1,15 +1,15 @@
-"""What does training students on several workers of Ray Train gain, against one worker?
+"""Speed of training students on several workers of Ray Train, compared with one worker.
 
-Draws two categories of trays, ingests them, and trains the students of the `embedded` profile in four ways, several
-times in turn, each in a process of its own:
+The script draws two categories of trays, ingests them, and trains the students of the `embedded` profile in four ways,
+in several rounds, each in a separate process:
 
 - `alone`: one student on one worker with two threads;
 - `together`: the same student on two workers with one thread each, which exchange gradients;
 - `in_turn`: two students on one worker with one thread, one after the other;
 - `side_by_side`: the two students on two workers with one thread each.
 
-Starting Ray, workers and networks is not counted: the files of a training's log tell when its steps were done, and the
-first of them starts the clock. Prints one JSON document with the ratios of each round and their medians.
+The start of Ray, workers and networks is not counted: the log files of a training show when its steps were done, and
+the first of them starts the clock. The script prints one JSON document with the ratios of each round and their medians.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from typing import Any
 
 CATEGORIES = ("a", "b")
 LAYOUTS = {"alone": (1, 1, 2), "together": (1, 2, 1), "in_turn": (2, 1, 1), "side_by_side": (2, 2, 1)}
-"""Students, workers, and threads of each worker."""
+"""Number of students, workers, and threads per worker."""
 STEPS_A_FILE = 10
 
 
 def main() -> None:
-    """Runs the whole benchmark, or one measured child of it."""
+    """Run the benchmark, or one of its child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64, help="Normal images of each category.")
-    parser.add_argument("--iterations", type=int, default=100, help="Steps of each training.")
-    parser.add_argument("--repeats", type=int, default=2, help="Rounds of all four layouts.")
+    parser.add_argument("--images", type=int, default=64, help="Number of normal images per category.")
+    parser.add_argument("--iterations", type=int, default=100, help="Number of steps of each training.")
+    parser.add_argument("--repeats", type=int, default=2, help="Number of rounds of all four layouts.")
     parser.add_argument("--child", nargs=4, metavar=("LAYOUT", "ARCHIVE", "ROOT", "ITERATIONS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Prepares an archive, and compares."""
+    """Prepare an archive, then measure and compare."""
     for seed, name in enumerate(CATEGORIES):
         counts = [f"--train={options.images}", "--test-good=1", "--logical=1", "--structural=1"]
         cli("scenes", str(root / "source"), f"--category={name}", f"--seed={seed}", *counts)
@@ -75,7 +75,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
-    """Trains the students of a layout; gives the seconds of each, from its first file of the log to its last."""
+    """Train the students of a layout; return the seconds of each, from its first log file to its last."""
     from uniad_ray.archive.manifest import read_manifest
     from uniad_ray.archive.object_store import Location
     from uniad_ray.config.loading import load_config
@@ -112,18 +112,18 @@ def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
 
 
 def summary(every: list[float]) -> dict[str, Any]:
-    """A figure round by round, and its median."""
+    """Value in each round, and its median."""
     return {"median": statistics.median(every), "all": every}
 
 
 def cli(*arguments: str) -> None:
-    """Runs a verb."""
+    """Run a verb."""
     note(f"uniad-ray {' '.join(arguments[:1])} ...")
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", *arguments], check=True, capture_output=True)  # noqa: S603
 
 
 def child(layout: str, archive: Path, root: Path, iterations: int) -> list[float]:
-    """Measures in a process of its own."""
+    """Measure in a child process."""
     command = [sys.executable, __file__, "--child", layout, str(archive), str(root), str(iterations)]
     ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
     result: list[float] = json.loads(ended.stdout.splitlines()[-1])
@@ -131,7 +131,7 @@ def child(layout: str, archive: Path, root: Path, iterations: int) -> list[float
 
 
 def note(text: str) -> None:
-    """Says on stderr what is going on."""
+    """Log progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

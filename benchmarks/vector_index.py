@@ -1,10 +1,10 @@
-"""The two indexes of a memory bank side by side: flat, and product codes with exact re-ranking.
+"""Comparison of the two indexes of a memory bank: flat, and product codes with exact re-ranking.
 
-Draws scenes, takes the patches that the patch memory of the `embedded` profile sees, and searches a bank of them for
-the patches of other scenes, image by image: normal ones, and ones with structural damage. Both indexes answer the same
-queries, in turns. `index_bytes` is what a search goes through in memory; the vectors behind the product codes lie in
-half precision in a file of the temporary folder (`file_bytes`), of which the system keeps in memory what it likes.
-Prints one JSON document.
+The script draws scenes and builds a bank of the patches that the patch memory of the `embedded` profile uses. It
+searches the bank for the patches of other scenes, image by image: normal scenes, and scenes with structural damage.
+Both indexes get the same queries, in turns. `index_bytes` is the memory that a search scans. The vectors behind the
+product codes are stored in half precision in a file of the temporary folder (`file_bytes`); the system caches parts of
+it. The script prints one JSON document.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _DISTANCES: tuple[Distance, ...] = ("l2", "cosine")
 _SEARCHED: tuple[Group, ...] = ("good", "structural_anomalies")
 _PATCHES_AN_IMAGE = 1024
 _TIE = 1e-5
-"""Distances that differ by less, relative to their size, are rounded differently."""
+"""Relative differences of distances below this come from rounding."""
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vectors", type=int, default=20_000, help="Vectors in the bank.")
-    parser.add_argument("--images", type=int, default=20, help="Images to search for.")
+    parser.add_argument("--vectors", type=int, default=20_000, help="Number of vectors in the bank.")
+    parser.add_argument("--images", type=int, default=20, help="Number of query images.")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--subvector", type=int, default=2)
     parser.add_argument("--reranked", type=int, default=32)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def patches(split: Split, group: Group, indices: Iterable[int], count: int) -> np.ndarray:
-    """Patch vectors of drawn images as the patch memory stores them: float16, shape (at most count, C)."""
+    """Patch vectors of drawn images in the format of the patch memory: float16, shape (at most count, C)."""
     config = load_config("embedded", [f"experts.patch.config.candidates={count}"])
     expert = build_experts(config, only=["patch"])["patch"]
     assert isinstance(expert, PatchMemory)  # noqa: S101
@@ -89,7 +89,7 @@ def patches(split: Split, group: Group, indices: Iterable[int], count: int) -> n
 def compare(
     bank: np.ndarray, queries: Sequence[np.ndarray], distance: Distance, subvector: int, reranked: int
 ) -> dict[str, Any]:
-    """Builds both indexes and searches them in turns: bytes, seconds, milliseconds an image, recall and ratios."""
+    """Build both indexes and search them in turns: bytes, seconds, milliseconds per image, recall and ratios."""
     indexes: dict[str, NearestNeighbours] = {}
     figures: dict[str, dict[str, float]] = {}
     for kind in _KINDS:
@@ -108,7 +108,7 @@ def compare(
         for kind in _KINDS:
             started = time.perf_counter()
             found[kind] = indexes[kind].distances(torch.from_numpy(image))
-            if number > 1:  # the first images pay for what is set up once
+            if number > 1:  # the first images include one-time set-up
                 milliseconds[kind].append(1000 * (time.perf_counter() - started))
         nearest = nearest_distances(bank, image, distance)
         hits.append(found["pq"] <= nearest * (1 + _TIE) + _TIE**2)
@@ -125,7 +125,7 @@ def compare(
 
 
 def nearest_distances(bank: np.ndarray, queries: np.ndarray, distance: Distance) -> np.ndarray:
-    """The true distances in double precision, by comparing all."""
+    """True distances in double precision, by comparing all pairs."""
     vectors, points = bank.astype(np.float64), queries.astype(np.float64)
     if distance == "cosine":
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

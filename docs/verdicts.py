@@ -1,6 +1,6 @@
-"""Draws some images of a run with their masks and maps in a row, and prints what the run says of each.
+"""Draw images of a run in a row, with their masks and maps, and print the verdict of each.
 
-Usage: python docs/verdicts.py RUN OUT.png FILE [FILE ...]; a file is the end of a source URI.
+Usage: python docs/verdicts.py RUN OUT.png FILE [FILE ...]; a FILE is the end of a source URI.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ GAP = 8
 
 
 def layer(data: bytes | None, size: tuple[int, int]) -> Image.Image:
-    """A layer as RGBA; all clear where there is none."""
+    """A layer as RGBA; transparent if it is None."""
     if data is None:
         return Image.new("RGBA", size)
     return Image.open(io.BytesIO(data)).convert("RGBA").resize(size, Image.Resampling.BILINEAR)
 
 
 def column(picture: Picture) -> Image.Image:
-    """The image with the outline of its masks, and below it the image with its map."""
+    """The image with the outlines of its masks, above the image with its map."""
     size = (picture.width, picture.height)
     image = layer(picture.thumbnail, size)
     drawn = Image.new("RGB", (size[0], 2 * size[1] + GAP), "white")
@@ -38,7 +38,7 @@ def column(picture: Picture) -> Image.Image:
 
 
 def main(run: str, out: str, files: list[str]) -> None:
-    """Writes the picture, and prints a line an image."""
+    """Write the picture, and print one line per image."""
     reader = RunReader(run)
     rows = ds.dataset(f"{run}/scores").to_table().to_pylist()
     columns = []
