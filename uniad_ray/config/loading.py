@@ -1,4 +1,4 @@
-"""Loads profiles and applies overrides; every mistake becomes one line with the file, the key and what is allowed."""
+"""Loads profiles and applies overrides. Each error is one line with the file, the key and the allowed values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that come with the package."""
+    """Names of the profiles in the package."""
     folder = resources.files("uniad_ray.config") / "profiles"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
@@ -30,11 +30,11 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
     """Loads a profile and applies overrides.
 
     Args:
-        profile: Name of a profile of the package, or the path of a YAML file.
+        profile: Name of a profile in the package, or path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
 
     Raises:
-        ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
+        ConfigError: The profile or file does not exist, is not valid YAML, or has an unknown key or a wrong value.
     """
     source, text = _profile_text(profile)
     document = parse_yaml(text, where=source)
@@ -46,37 +46,37 @@ def load_config(profile: str, overrides: Sequence[str] = ()) -> FitConfig:
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """The document in a text.
+    """Parses YAML.
 
     Args:
         text: YAML.
-        where: File that it came from.
+        where: File that the text came from.
 
     Raises:
-        ConfigError: It is not YAML.
+        ConfigError: The text is not valid YAML.
     """
     with _one_line(where):
         return yaml.safe_load(text)
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Writes assignments such as `calibration.holdout=0.3` into a document; values are read as YAML.
+    """Applies assignments such as `calibration.holdout=0.3` to a document; values are read as YAML.
 
     Raises:
-        ConfigError: An assignment is not one.
+        ConfigError: An assignment has no `key=value` form, its value is not valid YAML, or its parent has no keys.
     """
     for assignment in overrides:
         _assign(document, assignment)
 
 
 def names_override(path: str) -> str:
-    """The override that gives the classes of objects the names of a YAML file, such as `part-1: bolt`.
+    """Builds the override that renames object classes, from a YAML file with lines such as `part-1: bolt`.
 
     Args:
-        path: The file; keys are the names that a fit gives, values those that people want.
+        path: The file; keys are the class names of a fit, values the new names.
 
     Raises:
-        ConfigError: The file cannot be read, names a class twice, or holds something else than names by name.
+        ConfigError: The file cannot be read, names a class twice, or is not a mapping of names to names.
     """
     text = _file_text(Path(path).expanduser())
     with _one_line(path):
@@ -85,7 +85,7 @@ def names_override(path: str) -> str:
         isinstance(node, yaml.ScalarNode) for pair in root.value for node in pair
     ):
         raise ConfigError(f"{path}: write one line for each class, such as `part-1: bolt`")
-    # Names are words, whatever else YAML would take them for.
+    # Names stay text, even if YAML would read them as numbers or booleans.
     pairs = [(str(key.value), str(value.value)) for key, value in root.value]
     names = dict(pairs)
     if len(names) < len(pairs):
@@ -95,7 +95,7 @@ def names_override(path: str) -> str:
 
 
 def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:
-    """Validates a document and turns pydantic's errors into one readable line.
+    """Validates a document and turns pydantic's errors into one line.
 
     Args:
         model: Model to build.
@@ -104,7 +104,7 @@ def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = ""
         prefix: Key of the document within that file, such as `experts.patch.config`.
 
     Raises:
-        ConfigError: The document does not fit.
+        ConfigError: The document does not fit the model.
     """
     try:
         return model.model_validate(document)
@@ -125,7 +125,7 @@ def import_class(path: str, *, where: str) -> type[Any]:
     """Imports a class named `package.module:Class`.
 
     Raises:
-        ConfigError: There is no such module or class.
+        ConfigError: The module or class does not exist.
     """
     module_name, _, class_name = path.partition(":")
     try:
@@ -145,7 +145,7 @@ def _profile_text(profile: str) -> tuple[str, str]:
     path = Path(profile).expanduser()
     if path.is_file():
         return str(path), _file_text(path)
-    raise ConfigError(f"no profile {profile!r}: name one of {', '.join(profile_names())}, or an existing YAML file")
+    raise ConfigError(f"no profile {profile!r}: use one of {', '.join(profile_names())}, or the path of a YAML file")
 
 
 def _file_text(path: Path) -> str:
@@ -185,24 +185,24 @@ def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:
         return f"{key}.kind: missing"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    # A whole block is not repeated: it says nothing, and somebody may have written a key into it.
+    # Do not repeat a whole block: it adds nothing, and it may hold a secret such as a key.
     silent = error["type"] == "value_error" or isinstance(error.get("input"), dict)
     got = "" if silent else f" (got {error.get('input')!r:.80})"
     return f"{key}: {message}{got}"
 
 
 def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], type[BaseModel] | None]:
-    """Follows the place of an error through nested models, dictionaries of models and choices by `kind`.
+    """Follows the location of an error through nested models, dictionaries of models and choices by `kind`.
 
     Returns:
-        The place as it is written in a file, and the model that its last key belongs to, if it is one of a model.
+        The location as written in the file, and the model that owns its last key, if any.
     """
     written: list[str] = []
     choices, parent = [model], None
     for name in location:
         chosen = [choice for choice in choices if _is_kind(choice, name)] if len(choices) > 1 else []
         if chosen:
-            # pydantic names the kind that was chosen, which is no key of the file.
+            # pydantic adds the chosen kind to the location; the file has no such key.
             choices = chosen
             continue
         parent = choices[0] if len(choices) == 1 else None
@@ -219,7 +219,7 @@ def _is_kind(model: type[BaseModel], kind: str) -> bool:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation such as `dict[str, Model]` or `One | Other` speaks of."""
+    """The models in an annotation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]

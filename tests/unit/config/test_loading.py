@@ -82,7 +82,7 @@ def test_wrong_files_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"bad\.yaml: not valid YAML"):
         load_config(str(tmp_path / "bad.yaml"))
-    with pytest.raises(ConfigError, match="no profile 'gone': name one of embedded, paper, or an existing YAML file"):
+    with pytest.raises(ConfigError, match="no profile 'gone': use one of embedded, paper, or the path of a YAML file"):
         load_config("gone")
 
 
