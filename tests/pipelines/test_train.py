@@ -122,7 +122,7 @@ def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(arc
 
 def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=8, physical_cpus=8, gpus=0, node_cpus=8)
-    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
+    with pytest.raises(ConfigError, match="batch_size 4 cannot be divided among 3 workers"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster, workers=3)
 
 

@@ -90,9 +90,12 @@ class GateConfig(StrictModel):
         default=(), description="Experts for logical anomalies, selected on synthetic changes of content and position."
     )
     segments: str | None = Field(
-        default=None, description="Field with the object segments to edit; null allows only edits without segments."
+        default=None,
+        description="Field with object segments, for synthetic anomalies that change objects; null omits these.",
     )
-    images: int = Field(default=24, ge=2, le=1000, description="Maximum number of held-out normal images to edit.")
+    images: int = Field(
+        default=24, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
+    )
     weights: tuple[float, ...] = Field(
         default=(0.5, 1.0), min_length=1, description="Candidate weights of a selected expert."
     )

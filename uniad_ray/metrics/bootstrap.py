@@ -1,9 +1,9 @@
-"""Confidence intervals of figures over images by the bootstrap.
+"""Bootstrap confidence intervals of image metrics.
 
-Images are drawn with replacement, normal and anomalous ones apart, so that no resample loses a class; the interval lies
-between two percentiles of the figure over the resamples (Efron 1979, "Bootstrap methods: another look at the
-jackknife", Annals of Statistics 7). A resample is a count for each distinct score, and every figure follows from
-cumulative sums of these counts, so that scores are sorted once only.
+Images are drawn with replacement, normal and anomalous ones separately: no resample loses a class. The interval lies
+between two percentiles of the metric over the resamples (Efron 1979, "Bootstrap methods: another look at the
+jackknife", Annals of Statistics 7). A resample is a count for each distinct score. Every metric follows from cumulative
+sums of these counts, so scores are sorted only once.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from uniad_ray.metrics.image import labelled_scores
 RESAMPLES = 1000
 LEVEL = 0.95
 FIGURES = ("image_auroc", "image_average_precision", "image_f1_max", "recall", "false_positive_rate", "precision")
-"""The figures an interval is given of, by their names in schema `metric`."""
+"""The metrics with an interval, by their names in schema `metric`."""
 
 _OF_BOTH_CLASSES = slice(0, 3)
 _DRAWN_AT_ONCE = 2**15
 
 
 class Interval(NamedTuple):
-    """Two-sided confidence interval."""
+    """A two-sided confidence interval."""
 
     low: float
     high: float
@@ -39,22 +39,22 @@ def resampled_figures(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> np.ndarray:
-    """The figures of one or several scores of the same images in each resample.
+    """Computes the metrics of one or several scores of the same images in each resample.
 
-    All scores are taken on the same resamples, so that what makes an image hard for two of them does not widen the
-    interval of their difference. Equally many normal and anomalous images in the same order get the same resamples.
+    All scores use the same resamples: an image that is hard for two scores does not widen the interval of their
+    difference. Equal numbers of normal and anomalous images in the same order give the same resamples.
 
     Args:
         labels: Shape (N,), bool or 0 and 1; true is anomalous.
-        scores: Vectors of shape (N,), finite, higher is more anomalous; they need not be on one scale.
-        thresholds: For each score the fixed threshold that recall, false-positive rate and precision are taken at.
+        scores: Vectors of shape (N,), finite, higher is more anomalous; their scales may differ.
+        thresholds: Fixed threshold of each score for recall, false-positive rate and precision.
         resamples: Number of resamples, at least 1.
-        seed: The same seed gives the same resamples.
+        seed: Seed of the resamples.
 
     Returns:
-        float64, shape (scores, resamples, figures), in the order of `FIGURES`; NaN where undefined: the first three
-        with one class only, recall without anomalous images, the false-positive rate without normal images, precision
-        where no image of the resample is above the threshold.
+        float64, shape (scores, resamples, metrics), in the order of `FIGURES`. NaN where undefined: the first three
+        metrics with a single class, recall without anomalous images, the false-positive rate without normal images, and
+        precision if no image of the resample is above the threshold.
 
     Raises:
         ValueError: The shapes differ, a label is neither 0 nor 1, or a score is not finite.
@@ -77,12 +77,12 @@ def stratified_draws(
 
     Args:
         sizes: Number of members of each class.
-        resamples: Number of resamples in all.
+        resamples: Total number of resamples.
         seed: Seed of the draws.
-        at_once: Resamples in one yield.
+        at_once: Number of resamples per yield.
 
     Yields:
-        For each class the indices of its drawn members, shape (at_once or the rest, size).
+        For each class, the indices of the drawn members, shape (at_once or the rest, size).
     """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, at_once):
@@ -91,7 +91,7 @@ def stratified_draws(
 
 
 def draw_counts(drawn: np.ndarray, size: int) -> np.ndarray:
-    """How often each index was drawn in each resample.
+    """Counts how often each index was drawn in each resample.
 
     Args:
         drawn: Indices below `size`, shape (resamples, draws).
@@ -106,14 +106,14 @@ def draw_counts(drawn: np.ndarray, size: int) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
-    """The interval that leaves out the same share of resamples on either side.
+    """The interval that leaves out the same fraction of resamples on both sides.
 
     Args:
-        values: A figure of each resample, shape (resamples,); NaN where it is undefined.
+        values: The metric in each resample, shape (resamples,); NaN where undefined.
         level: Coverage, in (0, 1).
 
     Returns:
-        The interval; None where the figure is undefined in every resample.
+        The interval; None if the metric is undefined in every resample.
     """
     defined = values[~np.isnan(values)]
     if defined.size == 0:
@@ -123,7 +123,7 @@ def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
 
 
 class _Ranked:
-    """Images by the rank of their score: 0 for the highest; equal scores share a rank."""
+    """Images by score rank: 0 for the highest; equal scores share a rank."""
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, threshold: float) -> None:
         is_anomalous, scores = labelled_scores(labels, scores)
@@ -134,7 +134,7 @@ class _Ranked:
         self._called = int(np.count_nonzero(-distinct > threshold))
 
     def figures(self, normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
-        """The figures of resamples, shape (resamples, figures), from the drawn images of each class."""
+        """Computes the metrics of resamples, shape (resamples, metrics), from the drawn images of each class."""
         normals, anomalies = normal.shape[1], anomalous.shape[1]
         tied = draw_counts(self.normal[normal], self._distinct)
         gained = draw_counts(self.anomalous[anomalous], self._distinct)

@@ -28,7 +28,7 @@ def test_both_profiles_load() -> None:
         assert load_config(name).name == name
 
 
-def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
+def test_overrides_reach_any_depth(tmp_path: Path) -> None:
     profile = write(tmp_path / "p.yaml")
     config = load_config(
         profile,
@@ -64,9 +64,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
         ("seed=[", "the value is not valid YAML"),
     ],
 )
-def test_wrong_overrides_give_one_line_with_the_key_and_what_is_allowed(
-    tmp_path: Path, override: str, message: str
-) -> None:
+def test_wrong_overrides_name_key_and_allowed_values(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write(tmp_path / "p.yaml"), [override])
     assert "\n" not in str(caught.value)
@@ -110,12 +108,12 @@ def test_classes_are_imported_by_name() -> None:
         ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
     ],
 )
-def test_the_fusion_of_a_set_is_checked(override: str, message: str) -> None:
+def test_fusion_of_a_set_is_checked(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("embedded", [override])
 
 
-def test_names_of_a_file_become_the_names_of_objects(tmp_path: Path) -> None:
+def test_names_file_renames_objects(tmp_path: Path) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\npart-3: no\n")
     config = load_config("embedded", [names_override(str(file))])
@@ -133,7 +131,7 @@ def test_names_of_a_file_become_the_names_of_objects(tmp_path: Path) -> None:
         (None, "cannot be read"),
     ],
 )
-def test_a_file_of_names_that_is_none_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+def test_invalid_names_file_gives_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "names.yaml"
     if text is not None:
         file.write_text(text)
