@@ -1,21 +1,21 @@
-"""The errors of the package; every one carries a message fit to be shown to a user."""
+"""The errors of the package. Every message is written for the user."""
 
 from __future__ import annotations
 
 
 class UniadRayError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class UserError(UniadRayError):
-    """Something the user can mend: the message says what is wrong and what to do next.
+    """An error that the user can fix: the message says what is wrong and what to do next.
 
     The command line prints the message as one line and exits with code 2, without a traceback.
     """
 
 
 class ConfigError(UserError):
-    """A configuration has a wrong key or value; the message names the file, the key and what is allowed."""
+    """A configuration key or value is wrong. The message names the file, the key and the allowed values."""
 
 
 class StoreError(UserError):
@@ -23,54 +23,54 @@ class StoreError(UserError):
 
 
 class ObjectNotFoundError(StoreError):
-    """An object that was to be read is not there."""
+    """The object to read does not exist."""
 
 
 class ObjectTooLargeError(StoreError):
-    """An object is beyond the reader's bound."""
+    """The object is larger than the reader allows."""
 
 
 class ObjectExistsError(UniadRayError):
-    """An object that was to be created is there already."""
+    """The object to create already exists."""
 
 
 class ArchiveError(UserError):
-    """An archive, or a source of images for one, is missing, incomplete or not as its manifest says."""
+    """An archive or its image source is missing, incomplete, or does not match its manifest."""
 
 
 class WeightsError(UserError):
-    """A weight source cannot be resolved, or its digest is not the expected one."""
+    """A weight source cannot be resolved, or its digest does not match."""
 
 
 class CaptionError(UserError):
-    """A vision-language model, or a table of its captions, gives no text for an image."""
+    """A vision-language model or a caption table gives no text for an image."""
 
 
 class BundleError(UserError):
-    """A bundle is missing, damaged or does not fit this version of the code."""
+    """A bundle is missing, corrupt, or does not fit this version of the code."""
 
 
 class FitError(UserError):
-    """Normal images are missing or unfit, so that no bundle can be made."""
+    """The normal images are missing or unusable: no bundle can be fitted."""
 
 
 class RunError(UserError):
-    """A scoring run cannot start, go on or be read."""
+    """A scoring run cannot start, resume or be read."""
 
 
 class SidecarError(UserError):
-    """A sidecar cannot be made or read, or is of another archive."""
+    """A sidecar cannot be written or read, or belongs to another archive."""
 
 
 class ImageError(UniadRayError):
-    """One image cannot be used; the row gets `status = error`, and the run goes on.
+    """One image cannot be used. Its row gets `status = error`, and the run continues.
 
     Attributes:
-        kind: A stable word for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported` or
+        kind: Stable keyword for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported` or
             `not_scorable`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        """Keeps the kind beside the message."""
+        """Keeps the kind next to the message."""
         super().__init__(message)
         self.kind = kind

@@ -214,8 +214,8 @@ def test_a_wrong_marker_language_or_fence_is_caught(page: str) -> None:
 @pytest.mark.parametrize(
     ("code", "line", "message"),
     [
-        ("```sh\ntrue\nuniad-ray inspect nowhere\ntrue\n```", 5, "no manifest.json there"),
-        ("```sh\ntrue | uniad-ray inspect nowhere | true\n```", 4, "no manifest.json there"),
+        ("```sh\ntrue\nuniad-ray inspect nowhere\ntrue\n```", 5, "no manifest.json found"),
+        ("```sh\ntrue | uniad-ray inspect nowhere | true\n```", 4, "no manifest.json found"),
         ("```python\n\nimport no_such_module\n```", 3, "No module named 'no_such_module'"),
     ],
 )

@@ -106,9 +106,9 @@ def test_a_row_tells_type_default_range_and_meaning() -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     for row in (
         "| `input_size` | integer | `256` | at least 32, at most 4096 | "
-        "Side of the square that images are resized to, pixels. |",
+        "Side of the square input that images are resized to, pixels. |",
         "| `calibration.holdout` | number | `0.2` | above 0, below 0.9 | "
-        "Share of the normal images kept out of the fit, chosen by hash. |",
+        "Fraction of the normal images held out of the fit, chosen by hash. |",
         "| `grid` | integer or null | `null` | at least 1, at most 512 | "
         "Side of the common patch grid; None takes the largest grid among the fields. |",
         "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations, likewise. |",

@@ -222,7 +222,7 @@ def test_categories_that_cannot_be_fitted_do_not_stop_the_others(tmp_path: Path)
     assert "no normal images to fit on" in report.failed["bare"]
     assert "1 distinct normal images of 4" in report.failed["same"]
     assert [entry.category for entry in list_bundles(str(tmp_path / "bundles")).bundles] == ["good"]
-    with pytest.raises(ArchiveError, match="no category gone; it holds bare, good, same"):
+    with pytest.raises(ArchiveError, match="no category gone; the archive has bare, good, same"):
         fit(str(tmp_path / "archive"), str(tmp_path / "bundles"), small_config(), categories=["gone"])
 
 

@@ -79,7 +79,7 @@ def test_a_broken_off_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path
     for index in (1, 2):
         (root / "_ingest" / plan_folder / f"shards/{index:05d}.json").delete()
     (root / shards[2].path).delete()
-    with pytest.raises(ArchiveError, match="run `uniad-ray ingest"):
+    with pytest.raises(ArchiveError, match="complete `uniad-ray ingest"):
         read_manifest(root)
     report = ingest(str(tree), str(tmp_path / "broken"), limits=SMALL)
     assert report.skipped_shards == len(shards) - 2
@@ -118,7 +118,9 @@ def test_visa_is_read_from_any_store_with_masks_splits_and_defects(tmp_path: Pat
     (tree / "pcb1/Data/Images/Normal/0001.JPG").unlink()
     report = ingest(upload(tree, store_root), f"{store_root}/archive")
     assert report.images == 5
-    assert [entry.reason for entry in report.rejected] == ["split_csv/1cls.csv names it in line 6, but it is not there"]
+    assert [entry.reason for entry in report.rejected] == [
+        "split_csv/1cls.csv lists it in line 6, but it does not exist"
+    ]
     assert report.rejected[0].source_uri == f"{Location.parse(store_root)}/visa/pcb1/Data/Images/Normal/0001.JPG"
     categories = read_manifest(Location.parse(f"{store_root}/archive")).categories
     assert categories["candle"].labels == {"test/anomalous": 1, "test/normal": 1, "train/normal": 1}

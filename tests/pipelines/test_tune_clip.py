@@ -124,7 +124,7 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
         ("trays", "clip-trays"),
     ]
     assert each.failed.keys() == {"voids"}
-    assert "no crop of an object to tune CLIP on" in each.failed["voids"]
+    assert "there are no object crops to tune CLIP on" in each.failed["voids"]
     assert not (tmp_path / "clip-voids").exists()
     alone = tune_clip(archive, str(tmp_path / "alone"), config, categories=["trays"], workers=1)
     together = tune_clip(archive, str(tmp_path / "together"), config, categories=["trays"], workers=2)
@@ -157,7 +157,7 @@ def test_sorted_crops_take_the_place_of_an_archive(
     assert report.tuned[0].accuracy_after > 0.9 > report.tuned[0].accuracy_before
     shutil.rmtree(tmp_path / "crops/red")
     shutil.rmtree(tmp_path / "crops/blue")
-    with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on are of one class"):
+    with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on have one class"):
         tune_clip(None, str(tmp_path / "other"), config, crops=str(tmp_path / "crops"))
     assert not (tmp_path / "other").exists()
 
@@ -170,8 +170,8 @@ def test_sorted_crops_take_the_place_of_an_archive(
         ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops are of no category"),
         ({"each": True}, ConfigError, "--each needs {category} in --out"),
         ({"out": "clip-{category}"}, ConfigError, "without --each it must not be there"),
-        ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; give a local path here"),
-        ({"categories": ["nuts"]}, ArchiveError, "no category nuts; it holds lids, trays, voids"),
+        ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; use a local path here"),
+        ({"categories": ["nuts"]}, ArchiveError, "no category nuts; the archive has lids, trays, voids"),
         ({"out": "taken"}, RunError, "taken: there is something else; choose another --out"),
         ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
     ],
@@ -193,7 +193,7 @@ def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_work
 ) -> None:
     with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
         tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
-    with pytest.raises(ConfigError, match="batch_size 5 cannot be shared by 2 workers"):
+    with pytest.raises(ConfigError, match="batch_size 5 cannot be divided among 2 workers"):
         tune_clip(
             archive,
             str(tmp_path / "out"),

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_image_is_said_to_be_none(site: Site) -> None:
     page = site.open("/")
     page.locator("#category option").first.wait_for(state="attached")
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"nonsense"})
-    wait_for_text(page, "#message.error", "the bytes are none of JPEG, PNG")
+    wait_for_text(page, "#message.error", "the file is none of JPEG, PNG")
     assert not page.locator("#result").is_visible()
     page.messages = [text for text in page.messages if "422" not in text]
 

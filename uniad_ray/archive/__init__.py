@@ -1,1 +1,1 @@
-"""Images at rest: object stores, Parquet shards, layouts, manifests, synthetic scenes."""
+"""Stored images: object stores, Parquet shards, layouts, manifests and synthetic scenes."""

@@ -1,7 +1,7 @@
-"""Image bytes to arrays: every odd file is either decoded on purpose or refused with a stable kind.
+"""Decodes image files to arrays. Every unusual file is either decoded by a stated rule or rejected with a stable kind.
 
-Pillow's plugins are called directly and not through `Image.open`: that function warns and raises by a global pixel
-limit, and neither silencing a warning nor changing the limit is safe while other threads decode.
+Pillow's plugins are called directly instead of `Image.open`. That function warns and raises by a global pixel limit;
+neither silencing the warning nor changing the limit is safe while other threads decode.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ _UNDO_ORIENTATION: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
 class ImageLimits(StrictModel):
-    """What one image may cost at most; checked against the header, before any pixel is decoded.
+    """Limits of one image, checked against its header before any pixel is decoded.
 
     Attributes:
-        max_bytes: Size of the encoded file, bytes.
-        max_pixels: Width times height; not above 178,956,970, where Pillow itself refuses. Decoding takes up to about
-            8 bytes of memory a pixel.
+        max_bytes: Maximum size of the encoded file, bytes.
+        max_pixels: Maximum width times height; at most 178,956,970, the limit of Pillow itself. Decoding takes up to
+            about 8 bytes of memory per pixel.
     """
 
     max_bytes: int = Field(default=128 * 1024 * 1024, gt=0)
@@ -95,15 +95,15 @@ DEFAULT_LIMITS: Final = ImageLimits()
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header of an image says.
+    """Contents of an image header.
 
     Attributes:
-        width: Pixels, as displayed: after the EXIF orientation.
-        height: Pixels, as displayed.
+        width: Pixels, as displayed (after the EXIF orientation).
+        height: Pixels, as displayed (after the EXIF orientation).
         format: `JPEG`, `PNG`, `TIFF`, `BMP`, `WEBP` or `GIF`.
         mode: Pillow's mode of the stored pixels, such as `RGB`, `L` or `I;16`.
-        captured_at: EXIF DateTimeOriginal; with a time zone where EXIF gives the offset, else naive, which is the
-            camera's own clock in an unknown zone; None where absent or malformed.
+        captured_at: EXIF DateTimeOriginal. It has a time zone if EXIF gives the offset; otherwise it is naive: the
+            camera's own clock in an unknown zone. None if absent or malformed.
     """
 
     width: int
@@ -114,18 +114,18 @@ class ImageInfo:
 
 
 def probe_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
-    """Reads the header of an image without decoding a pixel.
+    """Reads the header of an image without decoding any pixel.
 
     Args:
         data: The encoded file.
-        limits: What the image may cost at most.
+        limits: Limits of the image.
 
     Returns:
         Size, format, mode and capture time.
 
     Raises:
-        ImageError: `empty`, `not_an_image`, `unsupported`, `too_large`, or `truncated` for a file that ends early or is
-            damaged.
+        ImageError: `empty`, `not_an_image`, `unsupported`, `too_large`, or `truncated` if the file ends early or is
+            corrupt.
     """
     image, format_name = _open(data, limits)
     width, height = image.size
@@ -135,39 +135,39 @@ def probe_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
 
 
 def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decodes an image to 8-bit RGB as displayed, stretched to one size.
+    """Decodes an image to 8-bit RGB as displayed, stretched to the given size.
 
-    The resize is Pillow's bilinear filter with a support that grows with the reduction (antialiased); the aspect ratio
-    is not kept. A JPEG of at least four times the size asked for is decoded at 1/2, 1/4 or 1/8 scale in the DCT domain,
-    never below twice the size. Conversions on purpose:
+    The resize is Pillow's bilinear filter with antialiasing: its support grows with the reduction. The aspect ratio is
+    not kept. A JPEG at least four times as large as the result is decoded at 1/2, 1/4 or 1/8 scale in the DCT domain,
+    never below twice the size of the result. Conversions:
 
-    - 16-bit grey is divided by 257, so that 65535 becomes 255; mode `I` (32-bit integer) likewise, if all values lie in
+    - 16-bit grey is divided by 257: 65535 becomes 255. Mode `I` (32-bit integer) likewise, if all values are in
       0..65535.
-    - 16-bit RGB(A) PNG and TIFF come as the upper byte: Pillow has no 16-bit colour.
-    - 1-bit becomes 0 and 255; grey is repeated; CMYK is converted without its ICC profile. Profiles are not applied.
-    - Transparency (alpha, or a transparent colour of 8-bit files) is composited on white.
-    - The EXIF orientation is applied. Of several frames the first is taken.
+    - 16-bit RGB(A) PNG and TIFF keep only the upper byte: Pillow has no 16-bit colour.
+    - 1-bit becomes 0 and 255. Grey is repeated. CMYK is converted without its ICC profile; no profile is applied.
+    - Transparency (alpha, or a transparent colour in 8-bit files) is composited on white.
+    - The EXIF orientation is applied. Of several frames, the first is used.
 
     Args:
         data: The encoded file.
         size: Height and width of the result, pixels.
-        limits: What the image may cost at most.
+        limits: Limits of the image.
 
     Returns:
         uint8, shape (height, width, 3), RGB.
 
     Raises:
-        ImageError: As `probe_image`; also `unsupported` for 32-bit float or out-of-range integer pixels, which have no
-            known value range. A file that was cut off is `truncated`, never half an image. Damage that leaves the
-            file's outer structure whole (wrong JPEG entropy data, a PNG whose compressed stream ends too soon) is
-            not noticed by Pillow's decoders, nor therefore here.
+        ImageError: As `probe_image`. Also `unsupported` for pixels without a known value range: 32-bit float, or
+            integers out of range. A file that was cut off is `truncated` and never decoded in part. Pillow does not
+            detect damage that leaves the outer structure of the file intact, such as wrong JPEG entropy data or a PNG
+            stream that ends early; neither does this function.
         ValueError: `size` is not positive.
     """
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"the size must be positive, not {size}")
     image, format_name = _open(data, limits)
-    # Pillow turns a TIFF itself while it loads.
+    # Pillow rotates a TIFF itself when it loads the pixels.
     orientation = 1 if format_name == "TIFF" else _orientation(image)
     stored_size = (height, width) if orientation >= 5 else (width, height)
     with _pillow_errors(format_name):
@@ -186,15 +186,15 @@ def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAU
 def decode_batch(
     encoded: Sequence[bytes], input_size: int, limits: ImageLimits
 ) -> tuple[np.ndarray, dict[int, ImageError]]:
-    """Decodes image files to the input size.
+    """Decodes image files to the input size, and collects the errors.
 
     Args:
         encoded: N image files.
         input_size: Side of the square, pixels.
-        limits: Bounds of one file.
+        limits: Limits of each file.
 
     Returns:
-        The M <= N good images as uint8, shape (M, input_size, input_size, 3), in order; and the errors by position.
+        The M <= N decoded images in order, uint8, shape (M, input_size, input_size, 3); and the errors by index.
     """
     images: list[np.ndarray] = []
     errors: dict[int, ImageError] = {}
@@ -210,12 +210,12 @@ def decode_batch(
 def decode_mask(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """Decodes a ground-truth mask to its raw grey values, in the stored orientation and size.
 
-    1-bit becomes 0 and 255. A palette of greys gives its greys; a palette with colours gives the palette indices, which
-    is how label maps are stored. RGB is accepted where the three channels are equal, alpha where all is opaque.
+    1-bit becomes 0 and 255. A palette of greys gives its greys. A palette with colours gives the palette indices, the
+    usual encoding of label maps. RGB is accepted if all three channels are equal, alpha if all pixels are opaque.
 
     Args:
         data: The encoded file.
-        limits: What the mask may cost at most.
+        limits: Limits of the mask.
 
     Returns:
         uint8, or uint16 for 16-bit files, shape (H, W).
@@ -235,9 +235,9 @@ def decode_mask(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray
 
 
 def _open(data: bytes, limits: ImageLimits) -> tuple[Any, str]:
-    """Opens the header and holds it against the limits."""
+    """Opens the file and checks its header against the limits."""
     if not data:
-        raise ImageError("empty", "the image has no bytes")
+        raise ImageError("empty", "the file is empty")
     if len(data) > limits.max_bytes:
         raise ImageError("too_large", f"the file has {len(data)} bytes; the limit is {limits.max_bytes}")
     format_name = _sniff(data)
@@ -261,17 +261,17 @@ def _sniff(data: bytes) -> str:
             return format_name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    # Two letters alone would take many a text for a bitmap.
+    # "BM" alone would match many text files.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
     for offset, magic, known_as in _UNSUPPORTED_MAGIC:
         if data[offset : offset + len(magic)] == magic:
-            raise ImageError("unsupported", f"{known_as} files are not read; convert to {', '.join(_OPENERS)}")
-    raise ImageError("not_an_image", f"the bytes are none of {', '.join(_OPENERS)}")
+            raise ImageError("unsupported", f"{known_as} files are not supported; convert to {', '.join(_OPENERS)}")
+    raise ImageError("not_an_image", f"the file is none of {', '.join(_OPENERS)}")
 
 
 def _canvas_allocated_on_open(data: bytes, format_name: str) -> tuple[int, int]:
-    """Width and height that the plugin allocates while it opens the header; (0, 0) where it allocates nothing."""
+    """Width and height that the plugin allocates while it opens the header; (0, 0) if it allocates nothing."""
     if format_name == "GIF" and len(data) >= 10:
         width, height = struct.unpack_from("<HH", data, 6)
         return width, height
@@ -283,12 +283,12 @@ def _canvas_allocated_on_open(data: bytes, format_name: str) -> tuple[int, int]:
 def _check_pixels(size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
-        raise ImageError("too_large", f"{width} x {height} pixels are declared; the limit is {limits.max_pixels}")
+        raise ImageError("too_large", f"the image has {width} x {height} pixels; the limit is {limits.max_pixels}")
 
 
 @contextmanager
 def _pillow_errors(format_name: str) -> Iterator[None]:
-    """Turns whatever Pillow raises into an ImageError; its plugins raise nearly every built-in exception."""
+    """Turns any Pillow error into an ImageError; its plugins raise nearly every built-in exception."""
     try:
         yield
     except ImageError:
@@ -298,13 +298,13 @@ def _pillow_errors(format_name: str) -> Iterator[None]:
     except Exception as error:
         text = str(error) or type(error).__name__
         lowered = text.lower()
-        # Pillow says what is wrong in the text only.
+        # Pillow states the cause only in the message.
         if "too large" in lowered or "too much memory" in lowered:
             kind, meaning = "too_large", "a metadata chunk is too large"
         elif any(word in lowered for word in ("unsupported", "not supported", "unknown", "cannot handle")):
             kind, meaning = "unsupported", "not supported"
         else:
-            kind, meaning = "truncated", "ends early or is damaged"
+            kind, meaning = "truncated", "ends early or is corrupt"
         raise ImageError(kind, f"{format_name}: {meaning} ({text})") from error
 
 
@@ -355,7 +355,7 @@ def _mask_values(image: Any) -> np.ndarray:
 
 
 def _exif(image: Any) -> Any | None:
-    """The EXIF tags of an opened image, or None; damaged EXIF does not spoil a good image."""
+    """The EXIF tags of an opened image; None if they are corrupt, since the image may still be good."""
     try:
         # PngImageFile.getexif would decode the pixels to look for late chunks.
         return Image.Image.getexif(image)
@@ -392,7 +392,7 @@ def _captured_at(image: Any) -> datetime | None:
 
 
 def _png_chunk(data: bytes, name: bytes) -> bytes | None:
-    """The content of the first PNG chunk of that name, or None; reads chunk headers only."""
+    """Content of the first PNG chunk with this name, or None; reads only chunk headers."""
     offset = 8
     while offset + 8 <= len(data):
         length = int.from_bytes(data[offset : offset + 4], "big")

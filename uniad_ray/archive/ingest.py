@@ -1,4 +1,4 @@
-"""The work of one ingest without Ray: plan the shards of a source, then build each from its files."""
+"""An ingest without Ray: plans the shards of a source, then builds each shard from its files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from uniad_ray.errors import ArchiveError, ImageError, ObjectNotFoundError
 
 
 class ShardRecord(StrictModel):
-    """What became of one planned shard; its presence in the store means that the shard is whole.
+    """Result of one planned shard. If the record exists, the shard is complete.
 
     Attributes:
-        shard: Its manifest entry; None where not one file of it was an image.
-        rejected: Files of the plan that were not taken.
-        read_bytes: Encoded bytes read.
+        shard: Its manifest entry; None if none of its files was an image.
+        rejected: Files of the plan that were rejected.
+        read_bytes: Number of encoded bytes read.
     """
 
     shard: Shard | None
@@ -40,14 +40,14 @@ class ShardRecord(StrictModel):
 
 @dataclass(frozen=True)
 class IngestPlan:
-    """What an ingest will read.
+    """The files that an ingest will read.
 
     Attributes:
-        ingest_id: Digest of the listing; the same source and listing give the same id.
-        data: The plan as Parquet, schema `ingest_plan`, one row group a shard.
-        shards: Paths of the shards in order of the row groups.
-        images: Files to read.
-        rejected: Files refused by their name alone.
+        ingest_id: Digest of the listing; equal for the same source and listing.
+        data: The plan as Parquet, schema `ingest_plan`, one row group per shard.
+        shards: Paths of the shards, in row group order.
+        images: Number of files to read.
+        rejected: Files rejected by their name alone.
     """
 
     ingest_id: str
@@ -60,13 +60,13 @@ class IngestPlan:
 def plan_ingest(
     entries: Iterable[SourceImage | Rejected], *, limits: ShardLimits, known_rows: Mapping[str, int] | None = None
 ) -> IngestPlan:
-    """Cuts a source into shards of one category each, in the order of the listing.
+    """Divides a source into shards of one category each, in listing order.
 
     Args:
         entries: Files of a source, sorted by path.
-        limits: Bounds of a shard.
-        known_rows: Bytes by row key of what the archive holds already; these files are left out, and a file whose
-            size is now another is refused, since an archive never changes a row.
+        limits: Limits of a shard.
+        known_rows: Size in bytes of each row already in the archive, by row key. These files are skipped. A file whose
+            size has changed is rejected, because an archive never changes a row.
 
     Raises:
         ArchiveError: Two files of the source have the same row key.
@@ -80,7 +80,7 @@ def plan_ingest(
             rejected.append(entry)
         elif entry.row_key in seen:
             raise ArchiveError(
-                f"{entry.uri}: a second file with the same category and path; ingest the two trees apart"
+                f"{entry.uri}: a second file has the same category and path; ingest the two trees into two archives"
             )
         elif entry.row_key not in known:
             seen.add(entry.row_key)
@@ -106,7 +106,7 @@ def plan_ingest(
 
 
 def read_planned_shard(plan: Location, row_group: int) -> list[dict[str, Any]]:
-    """Reads the planned files of one shard, values by column of schema `ingest_plan`."""
+    """Reads the planned files of one shard; keys are the columns of schema `ingest_plan`."""
     with open_parquet(plan) as file:
         dataset_schema("ingest_plan").check_columns(file.schema_arrow, source=plan.uri)
         rows: list[dict[str, Any]] = file.read_row_group(row_group).to_pylist()
@@ -122,17 +122,17 @@ def build_shard(
 ) -> tuple[bytes | None, ShardRecord]:
     """Reads the files of one planned shard and encodes them.
 
-    A file that is gone or is no image is recorded with the reason; a store that fails is an error of the job, since
-    another attempt may succeed.
+    A file that is gone or is not an image is recorded with the reason. A store that fails is an error of the job,
+    because a retry may succeed.
 
     Args:
-        planned: Rows of the plan, all of one shard.
+        planned: Rows of the plan, all of the same shard.
         defects: Content of the category's `defects_config.json`, which names defects by grey value of the mask.
-        image_limits: Bounds of one image file.
-        shard_limits: Bounds of the row groups.
+        image_limits: Limits of each image file.
+        shard_limits: Limits of the row groups.
 
     Returns:
-        The shard's bytes, or None where nothing of it is an image, and the record of what became of each file.
+        The shard's bytes, or None if it has no image; and the record of each file's outcome.
 
     Raises:
         StoreError: The store failed.
@@ -145,7 +145,7 @@ def build_shard(
         try:
             row = _read_row(entry, names, image_limits)
         except ObjectNotFoundError:
-            rejected.append(RejectedFile(source_uri=entry["source_uri"], reason="gone since the source was listed"))
+            rejected.append(RejectedFile(source_uri=entry["source_uri"], reason="deleted since the source was listed"))
         except ImageError as error:
             rejected.append(RejectedFile(source_uri=entry["source_uri"], reason=f"{error.kind}: {error}"))
         else:
@@ -160,7 +160,7 @@ def build_shard(
 def _read_row(entry: dict[str, Any], defect_names: dict[int, str], limits: ImageLimits) -> dict[str, Any]:
     location = Location.parse(entry["source_uri"])
     if entry["source_bytes"] > limits.max_bytes:
-        raise ImageError("too_large", f"{entry['source_bytes']} bytes; at most {limits.max_bytes} are read")
+        raise ImageError("too_large", f"the file has {entry['source_bytes']} bytes; the limit is {limits.max_bytes}")
     data = location.read_bytes()
     info = probe_image(data, limits)
     masks = [{"source_uri": uri, "mask": Location.parse(uri).read_bytes()} for uri in entry["mask_uris"]]
@@ -185,7 +185,7 @@ def _read_row(entry: dict[str, Any], defect_names: dict[int, str], limits: Image
 def _defect_kind(
     entry: dict[str, Any], masks: list[dict[str, Any]], defect_names: dict[int, str], limits: ImageLimits
 ) -> str | None:
-    """Names the defect by its mask where the category has names, else by its folder."""
+    """Names the defect by its mask if the category has names for grey values, else by its folder."""
     folder: str | None = entry["defect_kind"]
     if not defect_names or folder is None:
         return folder

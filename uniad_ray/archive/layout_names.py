@@ -1,4 +1,4 @@
-"""The names of layouts, splits and labels, apart from what reads them, so that the command line stays light."""
+"""Names of layouts, splits and labels, without the readers: the command line imports this module."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Split = Literal["train", "validation", "test", "archive"]
 Label = Literal["normal", "anomalous"]
 
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
-"""What `--layout` may be: `auto`, the layouts that are recognised, and `folder`, which fits everything."""
+"""Values of `--layout`: `auto`, the recognised layouts, and `folder`, which fits any source."""

@@ -1,4 +1,4 @@
-"""Objects as files of a local or mounted file system."""
+"""Objects as files on a local or mounted file system."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class LocalStore:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 raise too_large(path, size, max_bytes)
-            # The file may grow meanwhile; one byte past the bound tells.
+            # The file may grow meanwhile: one extra byte shows that it exceeds the limit.
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
             if max_bytes is not None and len(data) > max_bytes:
                 raise too_large(path, len(data), max_bytes)
             return data
 
     def write(self, path: str, data: bytes, *, if_absent: bool) -> None:
-        """Writes beside the target, syncs, and then renames or links."""
+        """Writes a temporary file in the same folder, syncs it, then renames or links it."""
         target = Path(path)
         with _store_errors(path):
             if if_absent and target.exists():
-                raise ObjectExistsError(f"{path} is there already")
+                raise ObjectExistsError(f"{path} already exists")
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(temporary_name(uuid.uuid4().hex))
             try:
@@ -56,7 +56,7 @@ class LocalStore:
             return Path(path).is_file()
 
     def list(self, path: str) -> Iterator[StoredObject]:
-        """The regular files below; links are followed, and a broken or circular one is an error, not a silent gap."""
+        """The regular files below `path`. Links are followed; a broken or circular link is an error."""
         return _walk(path, "", frozenset())
 
     def open_seekable(self, path: str) -> BinaryIO:
@@ -65,17 +65,17 @@ class LocalStore:
             try:
                 return Path(path).open("rb")
             except _NO_SUCH_OBJECT as error:
-                raise ObjectNotFoundError(f"{path}: there is no such file; check the path") from error
+                raise ObjectNotFoundError(f"{path}: no such file; check the path") from error
 
     def delete(self, path: str) -> None:
         """Deletes one file."""
         with _store_errors(path), contextlib.suppress(*_NO_SUCH_OBJECT):
-            # macOS answers EPERM to the unlinking of a folder.
+            # macOS returns EPERM for unlinking a folder.
             if not Path(path).is_dir():
                 Path(path).unlink()
 
     def delete_tree(self, path: str) -> None:
-        """Deletes the folder, or what is in it where it is a link."""
+        """Deletes the folder, or only its contents if it is a link."""
         folder = Path(path)
         with _store_errors(path), contextlib.suppress(FileNotFoundError):
             if folder.is_symlink():
@@ -89,7 +89,7 @@ class LocalStore:
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[StoredObject]:
-    """The files below `folder`; `above` holds the identities of the folders that lead here."""
+    """The files below `folder`; `above` holds the identities of its parent folders."""
     with _store_errors(folder):
         try:
             status = os.stat(folder)  # noqa: PTH116 - follows links
@@ -99,8 +99,8 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
             return
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        raise StoreError(f"{folder}: a link leads back to a folder above it; remove the link")
-    # A folder sorts as its name with the slash, which puts whole paths in byte order: `a-b`, `a/x`, `a0`.
+        raise StoreError(f"{folder}: a link points to a parent folder; remove the link")
+    # Sort folders with a trailing slash, so that whole paths are in byte order: `a-b`, `a/x`, `a0`.
     entries.sort(key=lambda item: os.fsencode(item[0].name) + (b"/" if item[1] else b""))
     for entry, is_folder in entries:
         relative = prefix + entry.name
@@ -112,7 +112,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
                 status = entry.stat()
             except FileNotFoundError as error:
                 if entry.is_symlink():
-                    raise StoreError(f"{entry.path}: the link leads nowhere; mend or remove it") from error
+                    raise StoreError(f"{entry.path}: broken link; fix or remove it") from error
                 continue
         if stat.S_ISREG(status.st_mode):
             yield StoredObject(relative, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
@@ -129,11 +129,11 @@ def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except FileExistsError as error:
-        raise ObjectExistsError(f"{target} is there already") from error
+        raise ObjectExistsError(f"{target} already exists") from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name last through a power cut, where the file system can."""
+    """Makes the new name survive a power failure, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -148,10 +148,10 @@ def _store_errors(path: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise StoreError(f"{path}: permission denied; give this user the right, or choose another path") from error
+        raise StoreError(f"{path}: permission denied; grant access, or use another path") from error
     except (FileExistsError, NotADirectoryError) as error:
-        raise StoreError(f"{path}: something above it is a file, not a folder; choose another path") from error
+        raise StoreError(f"{path}: a parent of this path is a file, not a folder; use another path") from error
     except IsADirectoryError as error:
-        raise StoreError(f"{path} is a folder; choose another path for the file") from error
+        raise StoreError(f"{path} is a folder; use another path for the file") from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}; check the disk and the path") from error

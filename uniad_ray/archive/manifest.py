@@ -1,4 +1,4 @@
-"""The manifest of an archive: which shards there are, what they hold, and their digests."""
+"""The manifest of an archive: its shards, their contents and their digests."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from uniad_ray.errors import ArchiveError, StoreError
 
 MANIFEST_NAME = "manifest.json"
 LISTED_REJECTS = 10_000
-"""Rejected files listed in the manifest itself; the records of the shards list all."""
+"""Maximum number of rejected files listed in the manifest; the shard records list all."""
 
 
 class RowGroup(StrictModel):
-    """One chunk of a shard: rows of one split."""
+    """One chunk of a shard: rows of a single split."""
 
     rows: int
     split: str
 
 
 class Shard(StrictModel):
-    """One Parquet file of images of one category.
+    """One Parquet file with images of a single category.
 
     Attributes:
         path: Path within the archive.
-        category: Category of all its rows.
-        row_groups: Its chunks in order.
+        category: Category of all rows.
+        row_groups: Its chunks, in order.
         bytes: Size of the file.
         sha256: Digest of the file.
         labels: Rows by label (`normal`, `anomalous`, `unknown`) and split, as `split/label`.
@@ -55,34 +55,34 @@ class Shard(StrictModel):
 
 
 class RejectedFile(StrictModel):
-    """A file of the source that is not an image, with the reason."""
+    """A source file that was rejected, with the reason."""
 
     source_uri: str
     reason: str
 
 
 class CategorySummary(StrictModel):
-    """What the archive holds of one category."""
+    """Contents of the archive for one category."""
 
     images: int
     labels: dict[str, int]
     defect_kinds: dict[str, int]
     defects_config: list[dict[str, Any]] | None = Field(
-        default=None, description="LOCO's defects_config.json as it came, for the saturation areas of sPRO."
+        default=None, description="LOCO's unchanged defects_config.json, for the saturation areas of sPRO."
     )
 
 
 class ArchiveManifest(StrictModel):
-    """The archive as readers see it; written last, so that a manifest always describes whole shards.
+    """The archive as readers see it. Written last: a manifest always describes complete shards.
 
     Attributes:
         schema_version: Version of the image schema.
-        digest: sha256 over the paths and digests of all shards; the identity of the archive's content.
+        digest: sha256 over the paths and digests of all shards; identifies the content of the archive.
         images: Number of image rows.
         categories: Summaries by category.
         shards: All shards, sorted by path.
-        rejected_count: Files of all sources that were not taken.
-        rejected: The first `LISTED_REJECTS` of them.
+        rejected_count: Number of rejected files over all sources.
+        rejected: The first `LISTED_REJECTS` rejected files.
         ingests: Ids of the ingests that filled the archive.
     """
 
@@ -98,7 +98,7 @@ class ArchiveManifest(StrictModel):
 
 @dataclass(frozen=True)
 class Chunk:
-    """One row group of one shard: the unit of work, of retry and of commit."""
+    """One row group of one shard: the unit of work, retry and commit."""
 
     shard: str
     row_group: int
@@ -108,19 +108,19 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Name of everything derived from the chunk; follows from shard and row group alone."""
+        """Base name of all outputs derived from the chunk; depends only on shard and row group."""
         return f"{self.shard.removeprefix('images/').removesuffix('.parquet')}-{self.row_group:05d}"
 
 
 def chunks(
     manifest: ArchiveManifest, *, categories: Iterable[str] | None = None, splits: Iterable[str] | None = None
 ) -> Iterator[Chunk]:
-    """Lists the chunks of an archive in the order of shards and row groups.
+    """Lists the chunks of an archive, ordered by shard and row group.
 
     Args:
         manifest: Manifest of the archive.
-        categories: Take only these; None takes all.
-        splits: Take only these; None takes all.
+        categories: Categories to list; None lists all.
+        splits: Splits to list; None lists all.
     """
     wanted_categories = None if categories is None else set(categories)
     wanted_splits = None if splits is None else set(splits)
@@ -140,7 +140,7 @@ def build_manifest(
     defects: dict[str, Any],
     ingests: Iterable[str],
 ) -> ArchiveManifest:
-    """Sums shards up to a manifest; the same shards give the same manifest in whatever order they come."""
+    """Summarises shards as a manifest; the order of the shards has no effect."""
     ordered = sorted(shards, key=lambda shard: shard.path)
     digest = hashlib.sha256()
     for shard in ordered:
@@ -190,15 +190,15 @@ def read_manifest(archive: Location) -> ArchiveManifest:
 
 
 def choose_categories(archive: Location, manifest: ArchiveManifest, chosen: Iterable[str] | None) -> list[str]:
-    """The chosen categories of an archive, sorted, each once; all of them where none is chosen.
+    """The chosen categories of an archive, sorted and unique; all categories if none is chosen.
 
     Raises:
-        ArchiveError: One is not in the archive.
+        ArchiveError: A chosen category is not in the archive.
     """
     wanted = sorted(set(chosen or manifest.categories))
     if unknown := sorted(set(wanted) - set(manifest.categories)):
         known = ", ".join(sorted(manifest.categories))
-        raise ArchiveError(f"{archive}: no category {', '.join(unknown)}; it holds {known}")
+        raise ArchiveError(f"{archive}: no category {', '.join(unknown)}; the archive has {known}")
     return wanted
 
 

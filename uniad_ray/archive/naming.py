@@ -1,4 +1,4 @@
-"""Turns names that people choose into names that every store can keep."""
+"""Turns user-chosen names into names that are valid in every store."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def safe_segment(name: str) -> str:
-    """Turns any category name into one path segment, another one for each name.
+    """Turns any category name into one path segment; different names give different segments.
 
-    A name of letters, digits, `-`, `_` and `.` stays as it is; any other gets a digest behind it.
+    A name of letters, digits, `-`, `_` and `.` is unchanged. Any other name is sanitised and gets a digest suffix.
     """
     safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
     if safe == name and name.strip("."):

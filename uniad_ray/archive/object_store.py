@@ -1,4 +1,4 @@
-"""One way to name, read and write objects, whether they lie on a local disk or in an S3 store."""
+"""One interface to name, read and write objects on a local disk or in an S3 store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ObjectInfo:
     """One object of a listing.
 
     Attributes:
-        location: Where it is.
+        location: Location of the object.
         relative: Posix path relative to the listed location.
         size: Bytes.
         version: Changes when the content does: the ETag on S3, `<size>-<mtime_ns>` locally.
@@ -47,14 +47,14 @@ class ObjectInfo:
 class Location:
     """A place in a store: an object, or the folder of the objects below it.
 
-    Holds strings only, so it can be hashed, pickled and sent to any worker; each process makes its own S3 client, from
-    the environment and configuration files that boto3 reads. Every operation raises StoreError, with one line that
-    names the URI and what to do, where the store cannot serve it.
+    It holds only strings, so it can be hashed, pickled and sent to any worker. Each process creates its own S3 client
+    from the environment and the configuration files of boto3. If the store fails, every operation raises StoreError,
+    with one line that names the URI and what to do.
 
     Attributes:
         bucket: The S3 bucket, or None for a local path.
-        path: The S3 key, empty for the bucket itself; or the absolute local path. Never ends in a slash, the local root
-            apart.
+        path: The S3 key (empty for the bucket itself), or the absolute local path. It never ends in a slash, except for
+            the local root.
     """
 
     bucket: str | None
@@ -62,29 +62,29 @@ class Location:
 
     @classmethod
     def parse(cls, uri: str | os.PathLike[str]) -> Location:
-        """Reads `s3://bucket/key`, `file:///path` or a local path.
+        """Parses `s3://bucket/key`, `file:///path` or a local path.
 
         Args:
-            uri: A local path is made absolute: `~` is expanded, `.` and `..` are taken out lexically. Only `file:` URIs
+            uri: A local path is made absolute: `~` is expanded, `.` and `..` are resolved lexically. Only `file:` URIs
                 are percent-decoded.
 
         Raises:
-            StoreError: Another scheme, or an S3 key with empty, `.` or `..` segments.
+            StoreError: The scheme is unsupported, or an S3 key has empty, `.` or `..` segments.
         """
         text = os.fspath(uri)
         scheme = _SCHEME.match(text)
         if not text or "\0" in text:
-            raise StoreError(f"{text!r} is no path; {_ALLOWED}")
+            raise StoreError(f"{text!r} is not a path; {_ALLOWED}")
         if scheme is None:
             if re.match(r"(s3|file):", text, re.IGNORECASE):
-                raise StoreError(f"{text}: `//` is missing after the scheme; {_ALLOWED}")
+                raise StoreError(f"{text}: missing `//` after the scheme; {_ALLOWED}")
             return cls(None, _absolute(text))
         rest = text[scheme.end() :]
         match scheme.group(1).lower():
             case "s3":
                 bucket, _, key = rest.partition("/")
                 if not bucket:
-                    raise StoreError(f"{text}: the bucket is missing; {_ALLOWED}")
+                    raise StoreError(f"{text}: missing bucket; {_ALLOWED}")
                 return cls(bucket, "") / key.removesuffix("/") if key else cls(bucket, "")
             case "file":
                 host, _, path = rest.partition("/")
@@ -97,14 +97,14 @@ class Location:
 
     @property
     def uri(self) -> str:
-        """`s3://bucket/key`, or the absolute local path; `parse` gives the same location back."""
+        """`s3://bucket/key`, or the absolute local path; `parse` returns the same location."""
         if self.bucket is None:
             return self.path
         return f"s3://{self.bucket}/{self.path}" if self.path else f"s3://{self.bucket}"
 
     @property
     def name(self) -> str:
-        """The last segment; the bucket's name for the bucket itself."""
+        """The last segment, or the bucket's name for the bucket itself."""
         return self.path.rpartition("/")[2] or self.bucket or ""
 
     @property
@@ -114,9 +114,9 @@ class Location:
 
     @property
     def local_path(self) -> Path:
-        """The local path; StoreError on S3."""
+        """The local path; raises StoreError on S3."""
         if self.bucket is not None:
-            raise StoreError(f"{self.uri} is not on this machine; give a local path here")
+            raise StoreError(f"{self.uri} is not on this machine; use a local path here")
         return Path(self.path)
 
     def __str__(self) -> str:
@@ -124,17 +124,17 @@ class Location:
         return self.uri
 
     def __truediv__(self, child: str) -> Location:
-        """The place `child` below this one.
+        """The location `child` below this one.
 
         Args:
             child: Relative posix path.
 
         Raises:
-            StoreError: `child` is absolute, has an empty, `.` or `..` segment, or a character that no store can keep.
+            StoreError: `child` is absolute, has an empty, `.` or `..` segment, or a character that no store supports.
         """
         if "\0" in child or any(segment in ("", ".", "..") for segment in child.split("/")):
             raise StoreError(
-                f"{child!r} is no relative path below {self.uri}: no leading, double or trailing /, no . or .."
+                f"{child!r} is not a relative path below {self.uri}: no leading, double or trailing /, no . or .."
             )
         if self.bucket is not None and not _is_utf8(child):
             raise StoreError(f"{child!r} cannot be an S3 key below {self.uri}: it is not Unicode text; rename it")
@@ -144,30 +144,30 @@ class Location:
         """The whole object.
 
         Args:
-            max_bytes: A bound that is checked before the content is read.
+            max_bytes: Maximum size, checked before the content is read.
 
         Raises:
-            ObjectNotFoundError: It is not there; a folder is not an object.
-            StoreError: It is larger than `max_bytes`, or cannot be read.
+            ObjectNotFoundError: The object does not exist; a folder is not an object.
+            StoreError: The object is larger than `max_bytes`, or cannot be read.
         """
         return self._store.read(self._store_path, max_bytes)
 
     def write_bytes(self, data: bytes, *, if_absent: bool = False) -> None:
-        """Writes the object whole or not at all, and makes the folders above it.
+        """Writes the object atomically, and creates the folders above it.
 
-        Locally a temporary file in the same folder is synced and then renamed (linked where `if_absent`); a writer that
-        is killed leaves at most that file, which listings skip. On S3 it is a single PUT, with `If-None-Match: *` where
-        `if_absent`; so of many racing writers exactly one wins.
+        Local: a temporary file in the same folder is synced and then renamed, or linked if `if_absent`. A writer that
+        is killed leaves at most that file; listings skip it. S3: a single PUT, with `If-None-Match: *` if `if_absent`.
+        Of several racing writers, exactly one wins.
 
         Args:
-            data: At most 5 GiB on S3, the bound of a single PUT.
-            if_absent: Refuse to replace an object.
+            data: At most 5 GiB on S3, the limit of a single PUT.
+            if_absent: Refuse to replace an existing object.
 
         Raises:
-            ObjectExistsError: `if_absent`, and the object is there. It may be this call's own: where the store's answer
-                to the first attempt is lost, the repeated request meets what the first one wrote. Callers that must
-                tell the two apart compare the content.
-            StoreError: It cannot be written.
+            ObjectExistsError: `if_absent`, and the object exists. This call itself may have written it: if the response
+                to the first attempt is lost, the retry finds the object of that attempt. Callers that must tell the
+                two apart compare the content.
+            StoreError: The object cannot be written.
         """
         self._store.write(self._store_path, data, if_absent=if_absent)
 
@@ -175,8 +175,8 @@ class Location:
         """The JSON document in the object.
 
         Raises:
-            ObjectNotFoundError: It is not there.
-            StoreError: It is not strict JSON in UTF-8, is larger than 256 MiB, or cannot be read.
+            ObjectNotFoundError: The object does not exist.
+            StoreError: The object is not strict JSON in UTF-8, is larger than 256 MiB, or cannot be read.
         """
         return decode_json(self.uri, self.read_bytes(max_bytes=MAX_JSON_BYTES))
 
@@ -185,28 +185,28 @@ class Location:
 
         Raises:
             ObjectExistsError: As in `write_bytes`.
-            StoreError: It cannot be written.
-            ValueError: NaN or infinity, which JSON does not have.
-            TypeError: Something that is no JSON type.
+            StoreError: The object cannot be written.
+            ValueError: The document has NaN or infinity, which JSON does not support.
+            TypeError: The document has a value of a type that JSON does not support.
         """
         self.write_bytes(encode_json(document), if_absent=if_absent)
 
     def exists(self) -> bool:
-        """Whether there is an object here; a folder is none."""
+        """Whether an object exists here; a folder is not an object."""
         return self._store.exists(self._store_path)
 
     def list(self, *, suffix: str | None = None) -> Iterator[ObjectInfo]:
         """All objects below, recursively, in the UTF-8 byte order of their relative paths.
 
-        Hidden files are listed, unfinished writes are not. A folder that is not there, and an object, list nothing.
-        Memory is bounded by one local folder or one page of S3; only an S3-compatible store that lists more than one
-        page out of order is held in memory to be sorted.
+        Hidden files are listed; unfinished writes are not. A missing folder, and an object, list nothing. Memory is
+        bounded by one local folder or one page of S3. The exception is an S3-compatible store that lists several pages
+        out of order: its listing is held in memory to be sorted.
 
         Args:
-            suffix: Only objects whose path ends so, for instance `.parquet`.
+            suffix: List only objects whose path ends with this, for instance `.parquet`.
 
         Yields:
-            One entry an object.
+            One entry per object.
         """
         for entry in self._store.list(self._store_path):
             if not is_temporary(entry.relative) and (suffix is None or entry.relative.endswith(suffix)):
@@ -217,36 +217,36 @@ class Location:
         return next(self.list(), None) is not None
 
     def open_seekable(self) -> BinaryIO:
-        """The object as a seekable binary file, also a context manager; for one thread at a time.
+        """The object as a seekable binary file and context manager; not safe for several threads.
 
-        On S3 a large read is one ranged GET and small reads share a window of 128 KiB, so that
-        `pyarrow.parquet.ParquetFile` can read one row group or column without the rest. An object that is replaced
-        meanwhile raises StoreError rather than mixing two versions.
+        On S3, a large read is one ranged GET; small reads share a window of 128 KiB. So
+        `pyarrow.parquet.ParquetFile` can read one row group or column without the rest. If the object is replaced
+        meanwhile, reading raises StoreError and never mixes two versions.
 
         Raises:
-            ObjectNotFoundError: It is not there.
+            ObjectNotFoundError: The object does not exist.
         """
         return self._store.open_seekable(self._store_path)
 
     def delete(self) -> None:
-        """Deletes the object; nothing happens where there is none."""
+        """Deletes the object; does nothing if it does not exist."""
         self._store.delete(self._store_path)
 
     def delete_tree(self) -> None:
-        """Deletes all objects below, unfinished writes as well; nothing happens where there is nothing.
+        """Deletes all objects below, including unfinished writes; does nothing if there are none.
 
         Raises:
-            StoreError: This is a whole bucket or the root of the file system, or something cannot be deleted.
+            StoreError: The location is a whole bucket or the file system root, or something cannot be deleted.
         """
         if self.path in ("", "/"):
-            raise StoreError(f"{self.uri}: refusing to delete everything in it; name a folder")
+            raise StoreError(f"{self.uri}: refusing to delete the whole store; name a folder")
         self._store.delete_tree(self._store_path)
 
     @property
     def _store(self) -> Store:
         if self.bucket is None:
             return LocalStore()
-        # boto3 takes long to import, and a command that touches no S3 URI does not need it.
+        # boto3 is slow to import; a command without S3 URIs does not need it.
         from uniad_ray.archive.s3_store import S3Store
 
         return S3Store()
@@ -257,7 +257,7 @@ class Location:
 
 
 def _absolute(path: str) -> str:
-    # `Path.absolute` keeps `..`, and `Path.resolve` would follow links: the URI is to stay as the user wrote it.
+    # `Path.absolute` keeps `..`, and `Path.resolve` would follow links: keep the URI as the user wrote it.
     absolute = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
     return absolute.replace("//", "/", 1) if absolute.startswith("//") else absolute
 

@@ -11,19 +11,19 @@ WINDOW_BYTES = 128 * 2**10
 
 
 class RangeReader(io.RawIOBase):
-    """Reads an object of known size by byte ranges, for one thread at a time.
+    """Reads an object of known size by byte ranges; not safe for several threads.
 
-    A read of at least `WINDOW_BYTES` is exactly one range, which is not kept. A smaller one fetches a window of
-    `WINDOW_BYTES` and is served from it, as are the reads that follow in it; at the end of the object the window lies
-    over its last bytes, so that a Parquet footer costs one request.
+    A read of at least `WINDOW_BYTES` is exactly one range request and is not cached. A smaller read fetches a window of
+    `WINDOW_BYTES`, which also serves the reads that follow. At the end of the object the window covers its last bytes,
+    so a Parquet footer takes one request.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        """Opens the object at its start.
+        """Opens the object at position 0.
 
         Args:
             fetch: Returns the bytes from `start` (inclusive) to `end` (exclusive).
-            size: Bytes in the object.
+            size: Size of the object, bytes.
         """
         super().__init__()
         self._fetch = fetch
@@ -41,12 +41,12 @@ class RangeReader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position in bytes from the start."""
+        """The position, in bytes from the start."""
         self._check_open()
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves the position, beyond the end if asked to, as files do."""
+        """Moves the position; it may lie beyond the end, as in files."""
         self._check_open()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
         if whence not in base:
@@ -57,7 +57,7 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next `size` bytes, fewer only at the end; all that are left where `size` is None or negative."""
+        """The next `size` bytes, fewer only at the end; all remaining bytes if `size` is None or negative."""
         self._check_open()
         end = self._size if size is None or size < 0 else min(self._position + size, self._size)
         if end <= self._position:
@@ -67,11 +67,11 @@ class RangeReader(io.RawIOBase):
         return data
 
     def readall(self) -> bytes:
-        """All that is left."""
+        """All remaining bytes."""
         return self.read()
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a writable buffer as far as the object goes; returns the number of bytes."""
+        """Fills a writable buffer up to the end of the object; returns the number of bytes."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data

@@ -1,4 +1,4 @@
-"""The S3 client of this process, and what its errors mean to a user."""
+"""The S3 client of this process, and user-facing messages for its errors."""
 
 from __future__ import annotations
 
@@ -52,30 +52,30 @@ _creation = threading.Lock()
 
 
 def s3_client() -> Any:
-    """The client of this process and environment; safe to use from many threads.
+    """The client of this process and environment; safe for several threads.
 
-    Endpoint, region, profile and credentials are found the way boto3 finds them: `AWS_ENDPOINT_URL_S3`,
-    `AWS_ENDPOINT_URL`, `AWS_PROFILE`, the configuration files, the instance profile; temporary credentials renew
-    themselves. `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` hold where set; else 8 attempts in the standard mode.
+    boto3 finds endpoint, region, profile and credentials: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, the
+    configuration files, the instance profile. Temporary credentials renew themselves. `AWS_MAX_ATTEMPTS` and
+    `AWS_RETRY_MODE` are used if set; the default is 8 attempts in the standard mode.
     """
-    # Keyed by the process, because connections must not cross a fork, and by the settings that boto3 reads.
+    # The key holds the process, because connections must not cross a fork, and the settings that boto3 reads.
     with _creation:
         return _client(os.getpid(), tuple(sorted(_settings())))
 
 
 def limit_attempts(attempts: int) -> None:
-    """Bounds how often this process tries a request, for those who cannot wait; `AWS_MAX_ATTEMPTS` holds where set."""
+    """Limits the attempts per request in this process, for callers that cannot wait; `AWS_MAX_ATTEMPTS` overrides."""
     os.environ.setdefault("AWS_MAX_ATTEMPTS", str(attempts))
 
 
 def endpoint() -> str:
-    """The URL of the store that the client talks to."""
+    """URL of the store that the client uses."""
     return str(s3_client().meta.endpoint_url)
 
 
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turns the errors of boto3 into StoreError, or ObjectNotFoundError, with one line that names `uri`."""
+    """Turns boto3 errors into StoreError or ObjectNotFoundError, with one line that names `uri`."""
     try:
         yield
     except boto.ClientError as error:
@@ -83,12 +83,12 @@ def store_errors(uri: str) -> Iterator[None]:
     except boto.BotoCoreError as error:
         raise StoreError(f"{uri}: {_explain(error)}") from error
     except ValueError as error:
-        # boto3 refuses a malformed endpoint with a bare ValueError.
+        # boto3 rejects a malformed endpoint with a bare ValueError.
         raise StoreError(f"{uri}: {_one_line(error)}; check AWS_ENDPOINT_URL") from error
 
 
 def error_code(error: Any) -> str:
-    """The store's word for a refused request, such as `PreconditionFailed`, or else the HTTP status."""
+    """The store's code for a refused request, such as `PreconditionFailed`, or else the HTTP status."""
     response = error.response
     return str(response.get("Error", {}).get("Code") or response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
 
@@ -111,7 +111,7 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:  # noqa
         read_timeout=READ_SECONDS,
         max_pool_connections=POOL_CONNECTIONS,
         tcp_keepalive=True,
-        # Many S3-compatible stores refuse the trailing checksums that boto3 sends by default.
+        # Many S3-compatible stores reject the trailing checksums that boto3 sends by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -119,41 +119,41 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:  # noqa
 
 
 def _from_response(uri: str, error: Any) -> StoreError:
-    """What an error answer of the store means."""
+    """The error for an error response of the store."""
     code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in NOT_FOUND_CODES:
-        return ObjectNotFoundError(f"{uri}: there is no such object; check the URI")
+        return ObjectNotFoundError(f"{uri}: no such object; check the URI")
     if code == "NoSuchBucket":
         return no_such_bucket(uri)
     if code in _DENIED_CODES:
         return StoreError(
-            f"{uri}: access denied; give the credentials in use the right to do this (without s3:ListBucket, S3 also "
-            "answers so for objects that are not there)"
+            f"{uri}: access denied; grant the credentials this right (without s3:ListBucket, S3 also denies access to "
+            "objects that do not exist)"
         )
     if code in _CREDENTIAL_CODES:
-        return StoreError(f"{uri}: the store refuses the credentials ({code}); renew them and check the clock")
+        return StoreError(f"{uri}: the store rejected the credentials ({code}); renew them and check the clock")
     if code in _REGION_CODES:
-        return StoreError(f"{uri}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to it")
+        return StoreError(f"{uri}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to that region")
     if code in _BUSY_CODES or status >= 500:
-        return StoreError(f"{uri}: the store is overloaded or failing ({code}), after all retries; run again later")
-    return StoreError(f"{uri}: the store answered {_one_line(error)}")
+        return StoreError(f"{uri}: the store is overloaded or failing ({code}), after all retries; try again later")
+    return StoreError(f"{uri}: the store responded with {_one_line(error)}")
 
 
 def no_such_bucket(uri: str) -> StoreError:
-    """The error for a URI whose bucket is not there."""
-    return StoreError(f"{uri}: there is no such bucket at {endpoint()}; create it or correct the URI")
+    """The error for a URI whose bucket does not exist."""
+    return StoreError(f"{uri}: no such bucket at {endpoint()}; create it or correct the URI")
 
 
 def _explain(error: Exception) -> str:
-    """What failed before the store answered, and what to do."""
+    """What failed before the store responded, and what to do."""
     reason = _one_line(error)
     if isinstance(error, _CREDENTIAL_ERRORS):
         return f"no usable AWS credentials ({reason}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if isinstance(error, boto.ProfileNotFound):
         return f"{reason}; set AWS_PROFILE to a profile of your AWS configuration files"
     if isinstance(error, boto.ReadTimeoutError):
-        return f"no answer within {READ_SECONDS} s, after all retries; run again later"
+        return f"no response within {READ_SECONDS} s, after all retries; try again later"
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError | boto.IncompleteReadError):
         return f"the store cannot be reached ({reason}); check AWS_ENDPOINT_URL and the network"
     return f"{reason}; check the URI and the AWS configuration"

@@ -1,4 +1,4 @@
-"""Objects in S3 or a store that speaks its protocol."""
+"""Objects in S3 or an S3-compatible store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from uniad_ray.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 
 MAX_PUT_BYTES = 5 * 2**30
 _FIRST_PAUSE_SECONDS = 0.05
-# boto3 repeats requests, but not the reading of a body that breaks off.
+# boto3 retries requests, but not a body that breaks off while it is read.
 _BROKEN_BODY = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _CONFLICT_CODES = frozenset({"409", "ConditionalRequestConflict", "OperationAborted"})
 _PRECONDITION_CODES = frozenset({"412", "PreconditionFailed"})
@@ -40,7 +40,7 @@ class S3Store:
     """The store of `bucket/key` paths; see `Store` for the methods."""
 
     def read(self, path: str, max_bytes: int | None) -> bytes:
-        """The whole object in one GET; its size is known from the headers, before the body."""
+        """The whole object in one GET; the headers give its size before the body is read."""
         return _get(path, max_bytes=max_bytes)
 
     def write(self, path: str, data: bytes, *, if_absent: bool) -> None:
@@ -56,8 +56,8 @@ class S3Store:
                 except ClientError as error:
                     code = error_code(error)
                     if if_absent and code in _PRECONDITION_CODES:
-                        raise ObjectExistsError(f"{_uri(path)} is there already") from error
-                    # Another writer of this key was at work at the same moment; once it is done we win or get a 412.
+                        raise ObjectExistsError(f"{_uri(path)} already exists") from error
+                    # Another writer was writing this key; once it is done we win or get a 412.
                     if not if_absent or code not in _CONFLICT_CODES or attempt == MAX_ATTEMPTS:
                         raise
                     _pause(attempt)
@@ -65,7 +65,7 @@ class S3Store:
                     return
 
     def exists(self, path: str) -> bool:
-        """A HEAD; a bucket is no object."""
+        """A HEAD request; a bucket is not an object."""
         if not _folder(path)[1]:
             return False
         try:
@@ -75,7 +75,7 @@ class S3Store:
         return True
 
     def list(self, path: str) -> Iterator[StoredObject]:
-        """The objects below, without the empty markers `folder/` that consoles make."""
+        """The objects below, without the empty `folder/` markers that consoles create."""
         pages = _pages(path)
         first, second = next(pages, ()), next(pages, None)
         if second is None:
@@ -88,14 +88,14 @@ class S3Store:
             yield from sorted(entries, key=_relative)
 
     def open_seekable(self, path: str) -> BinaryIO:
-        """Ranged GETs, each on the condition that the object is still the one found at first."""
+        """Ranged GETs, each on the condition that the object has not changed since it was opened."""
         head = _head(path)
         fetch = functools.partial(_get_range, path, head["ETag"])
         # RawIOBase has the methods of a binary file, but the typing of the standard library does not say so.
         return cast("BinaryIO", cast("io.IOBase", RangeReader(fetch, int(head["ContentLength"]))))
 
     def delete(self, path: str) -> None:
-        """A DELETE, which S3 also answers with success where there is nothing."""
+        """A DELETE request; S3 reports success even if the object does not exist."""
         bucket, key = _object(path)
         try:
             with store_errors(_uri(path)):
@@ -104,7 +104,7 @@ class S3Store:
             return
 
     def delete_tree(self, path: str) -> None:
-        """One batch request a page."""
+        """One batch request per page."""
         bucket, prefix = _folder(path)
         for page in _pages(path):
             keys = [{"Key": prefix + entry.relative} for entry in page]
@@ -114,7 +114,7 @@ class S3Store:
                 answer = s3_client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             for failure in answer.get("Errors", ()):
                 key, reason = failure.get("Key"), failure.get("Code")
-                raise StoreError(f"s3://{bucket}/{key}: cannot be deleted ({reason}); check the rights and run again")
+                raise StoreError(f"s3://{bucket}/{key}: cannot be deleted ({reason}); check the rights and try again")
 
 
 def _uri(path: str) -> str:
@@ -134,18 +134,18 @@ def _folder(path: str) -> tuple[str, str]:
 
 
 def _relative(entry: StoredObject) -> str:
-    # Python orders text by code points, which is the byte order of its UTF-8.
+    # Python orders text by code points, which equals the byte order of its UTF-8.
     return entry.relative
 
 
 def _head(path: str) -> Any:
-    """Size and ETag of an object; ObjectNotFoundError where the bucket, but not the object, is there."""
+    """Size and ETag of an object; ObjectNotFoundError if the bucket exists but the object does not."""
     bucket, key = _object(path)
     with store_errors(_uri(path)):
         try:
             return s3_client().head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            # A HEAD has no body that could tell a missing bucket from a missing object.
+            # A HEAD response has no body to tell a missing bucket from a missing object.
             if error_code(error) in NOT_FOUND_CODES and not _bucket_is_there(s3_client(), bucket):
                 raise no_such_bucket(_uri(path)) from error
             raise
@@ -155,27 +155,27 @@ def _bucket_is_there(client: Any, bucket: str) -> bool:
     try:
         return _find_bucket(client, bucket)
     except ClientError as error:
-        # Whoever may not ask for the bucket gets a 403 whether it is there or not.
+        # Without the right to ask for the bucket, the response is 403 whether it exists or not.
         return error_code(error) not in {*NOT_FOUND_CODES, "NoSuchBucket"}
 
 
 @functools.lru_cache(maxsize=64)
 def _find_bucket(client: Any, bucket: str) -> bool:
-    """Asks once for each bucket that is there: the cache does not keep errors."""
+    """Checks that a bucket exists. Asks once per existing bucket: the cache does not keep errors."""
     client.head_bucket(Bucket=bucket)
     return True
 
 
 def _get(path: str, *, max_bytes: int | None = None, **options: str) -> bytes:
-    """The body of a GET, asked for again where it breaks off."""
+    """The body of a GET; retried if it breaks off."""
     bucket, key = _object(path)
     with store_errors(_uri(path)):
         attempt = 0
         while True:
             attempt += 1
             answer = s3_client().get_object(Bucket=bucket, Key=key, **options)
-            # Closing an unread body drops the connection rather than reading it to the end. Not `with body`, which
-            # hands out the raw stream, whose errors are not those of boto3.
+            # Closing an unread body drops the connection without reading it to the end. Not `with body`: that gives
+            # the raw stream, whose errors are not those of boto3.
             with contextlib.closing(answer["Body"]) as body:
                 size = int(answer["ContentLength"])
                 if max_bytes is not None and size > max_bytes:
@@ -194,15 +194,15 @@ def _get_range(path: str, etag: str, start: int, end: int) -> bytes:
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, ClientError) and error_code(cause) in _PRECONDITION_CODES:
-            raise StoreError(f"{_uri(path)}: was replaced while it was being read; run again") from error
+            raise StoreError(f"{_uri(path)}: replaced while it was being read; try again") from error
         raise
     if len(data) != end - start:
-        raise StoreError(f"{_uri(path)}: {len(data)} bytes came for a range of {end - start}; run again")
+        raise StoreError(f"{_uri(path)}: received {len(data)} bytes for a range of {end - start}; try again")
     return data
 
 
 def _pages(path: str) -> Iterator[tuple[StoredObject, ...]]:
-    """Everything below, as the store lists it, 1,000 keys a page."""
+    """All objects below in the order of the store, 1,000 keys per page."""
     bucket, prefix = _folder(path)
     with store_errors(_uri(path)):
         pages = iter(s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
@@ -225,9 +225,9 @@ def _objects(pages: Any) -> Iterator[StoredObject]:
 
 
 def _order_is_guaranteed(path: str) -> bool:
-    """Amazon's general purpose buckets list in byte order.
+    """Whether the store lists in byte order, as Amazon's general purpose buckets do.
 
-    Its directory buckets do not, and some other stores list folder by folder: `a/x` before `a-b`.
+    Amazon's directory buckets do not. Some other stores list folder by folder: `a/x` before `a-b`.
     """
     host = urlsplit(endpoint()).hostname or ""
     return host.endswith(_AWS_DOMAINS) and not _folder(path)[0].endswith(_DIRECTORY_BUCKET)

@@ -1,4 +1,4 @@
-"""The schemas of every stored dataset, read from `schemas/*.json`, and the checks against them."""
+"""Schemas of all stored datasets, read from `schemas/*.json`, and checks against them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PRIMITIVES: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """One dataset's schema.
+    """The schema of one dataset.
 
     Attributes:
-        name: Name of the dataset, also the file's name in `schemas/`.
+        name: Name of the dataset, and of its file in `schemas/`.
         version: Raised by one with every change that an old reader would not understand.
-        arrow: The columns; name and version travel in the Parquet file's metadata.
-        description: What a row is.
+        arrow: The columns; name and version are stored in the metadata of the Parquet file.
+        description: Contents of a row.
     """
 
     name: str
@@ -43,13 +43,13 @@ class DatasetSchema:
     description: str
 
     def table(self, columns: dict[str, Any]) -> pa.Table:
-        """Builds a table of this schema.
+        """Builds a table with this schema.
 
         Args:
-            columns: Values by column name; exactly the schema's columns.
+            columns: Values by column name, exactly the columns of the schema.
 
         Raises:
-            ArchiveError: A column is missing, unknown, of another type, or null where it may not be.
+            ArchiveError: A column is missing, unknown, of the wrong type, or null although not nullable.
         """
         if set(columns) != set(self.arrow.names):
             missing = sorted(set(self.arrow.names) - set(columns))
@@ -64,7 +64,7 @@ class DatasetSchema:
         return table
 
     def check(self, table: pa.Table, *, source: str) -> None:
-        """Checks columns, types and nulls of a table that was read or is about to be written.
+        """Checks columns, types and nulls of a table after reading or before writing.
 
         Raises:
             ArchiveError: The table does not fit; the message names `source`, the column and what was expected.
@@ -75,7 +75,7 @@ class DatasetSchema:
                 raise ArchiveError(f"{source}: column {field.name} holds nulls, which schema {self.name} forbids")
 
     def check_columns(self, schema: pa.Schema, *, source: str) -> None:
-        """Checks names and types alone, which a Parquet footer is enough for.
+        """Checks column names and types only; the Parquet footer is enough for this.
 
         Raises:
             ArchiveError: As `check`.
@@ -100,13 +100,13 @@ class DatasetSchema:
 
 
 def parse_type(text: str) -> pa.DataType:
-    """Turns a type as written in `schemas/*.json` into an Arrow type.
+    """Parses a type from `schemas/*.json` into an Arrow type.
 
     Args:
-        text: A primitive, `list<T>` or `struct<name: T, ...>`, nested at will.
+        text: A primitive, `list<T>` or `struct<name: T, ...>`, with any nesting.
 
     Raises:
-        ValueError: The text is not such a type.
+        ValueError: The text is not a valid type.
     """
     text = text.strip()
     if text in _PRIMITIVES:
@@ -120,7 +120,7 @@ def parse_type(text: str) -> pa.DataType:
 
 
 def schema_directory() -> Traversable:
-    """The folder of the schemas: inside an installed wheel, or beside the package in a checkout."""
+    """Folder of the schemas: inside an installed wheel, or next to the package in a checkout."""
     packed = resources.files("uniad_ray") / "_schemas"
     if packed.is_dir():
         return packed

@@ -19,20 +19,20 @@ from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.errors import ArchiveError
 
 MAX_ROW_GROUP_ROWS = 64
-"""A chunk holds at most this many images, whatever the shard's bounds."""
+"""Maximum number of images in a chunk, whatever the limits of the shard."""
 
 _UNCOMPRESSED_FORMATS = frozenset({"BMP"})
 
 
 @dataclass(frozen=True)
 class ShardLimits:
-    """Bounds of one shard.
+    """Limits of one shard.
 
     Attributes:
-        rows: Most images in a shard.
-        bytes: A shard is closed before its encoded images exceed this, unless one image alone does.
-        row_group_rows: Most images in a chunk, 1 to 64.
-        row_group_bytes: A chunk is closed before its encoded images exceed this, unless one image alone does.
+        rows: Maximum number of images in a shard.
+        bytes: Maximum total size of the encoded images in a shard; a single larger image gets its own shard.
+        row_group_rows: Maximum number of images in a chunk, 1 to 64.
+        row_group_bytes: Maximum total size of the encoded images in a chunk; a single larger image gets its own chunk.
     """
 
     rows: int = 1024
@@ -41,7 +41,7 @@ class ShardLimits:
     row_group_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
-        """Checks the bounds."""
+        """Checks the limits."""
         if not 1 <= self.row_group_rows <= MAX_ROW_GROUP_ROWS:
             raise ArchiveError(f"row group rows: {self.row_group_rows} is not between 1 and {MAX_ROW_GROUP_ROWS}")
         if self.rows < 1 or self.bytes < 1 or self.row_group_bytes < 1:
@@ -49,14 +49,14 @@ class ShardLimits:
 
 
 def group_rows(sizes_and_splits: Iterable[tuple[int, str]], limits: ShardLimits) -> Iterator[tuple[int, int]]:
-    """Cuts a shard's rows into row groups that hold one split each and keep the limits.
+    """Divides the rows of a shard into row groups of one split each, within the limits.
 
     Args:
         sizes_and_splits: Encoded bytes and split of each row, in order.
-        limits: Bounds of the row groups.
+        limits: Limits of the row groups.
 
     Yields:
-        First row and row after the last of each group.
+        Start and end row of each group, the end exclusive.
     """
     start = end = taken = 0
     current: str | None = None
@@ -75,13 +75,13 @@ def group_rows(sizes_and_splits: Iterable[tuple[int, str]], limits: ShardLimits)
 def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits) -> tuple[bytes, Shard]:
     """Writes rows of one category as a Parquet file.
 
-    Encoded images are stored as they are: JPEG and PNG do not shrink, so that column is compressed only where a row's
-    format is itself uncompressed; all other columns are. The same rows give the same bytes.
+    Encoded images are stored unchanged. The image column is compressed only if a row has an uncompressed format: JPEG
+    and PNG do not shrink. All other columns are compressed. The same rows give the same bytes.
 
     Args:
         path: Path of the shard within the archive.
-        rows: At least one row, values by column of schema `image`.
-        limits: Bounds of the row groups.
+        rows: At least one row; keys are the columns of schema `image`.
+        limits: Limits of the row groups.
 
     Returns:
         The file's bytes and its entry in the manifest.
@@ -115,43 +115,43 @@ def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits)
 
 
 def read_chunk(archive: Location, chunk: Chunk, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads one row group of one shard, and of it only the columns asked for.
+    """Reads one row group of one shard, with all or some of its columns.
 
     Args:
         archive: Root of the archive.
-        chunk: Which row group.
+        chunk: The row group to read.
         columns: Columns of schema `image`; None reads all.
 
     Raises:
-        ArchiveError: The shard is damaged, or not as the manifest or the schema says.
+        ArchiveError: The shard is corrupt, or does not match the manifest or the schema.
     """
     location = archive / chunk.shard
     with open_parquet(location) as file:
         dataset_schema("image").check_columns(file.schema_arrow, source=location.uri)
         if chunk.row_group >= file.num_row_groups:
             raise ArchiveError(
-                f"{location}: has {file.num_row_groups} row groups; the manifest speaks of {chunk.row_group}"
+                f"{location}: has {file.num_row_groups} row groups; the manifest references row group {chunk.row_group}"
             )
         table = file.read_row_group(chunk.row_group, columns=None if columns is None else list(columns))
     if table.num_rows != chunk.rows:
         raise ArchiveError(
-            f"{location}: row group {chunk.row_group} holds {table.num_rows} rows; the manifest says {chunk.rows}"
+            f"{location}: row group {chunk.row_group} has {table.num_rows} rows; the manifest says {chunk.rows}"
         )
     return table
 
 
 @contextmanager
 def open_parquet(location: Location) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file in any store for reading by row group.
+    """Opens a Parquet file in any store, for reading by row group.
 
     Raises:
-        ArchiveError: The file is no Parquet file or is damaged.
+        ArchiveError: The file is not a Parquet file or is corrupt.
     """
     with location.open_seekable() as handle:
         try:
             yield pq.ParquetFile(handle)
         except (pa.ArrowInvalid, pa.ArrowException) as error:
-            raise ArchiveError(f"{location}: damaged Parquet file ({error}); ingest or score it again") from error
+            raise ArchiveError(f"{location}: corrupt Parquet file ({error}); ingest or score it again") from error
 
 
 def encode_table(schema: DatasetSchema, table: pa.Table) -> bytes:
@@ -164,7 +164,7 @@ def encode_table(schema: DatasetSchema, table: pa.Table) -> bytes:
 
 
 def encode_row_groups(schema: DatasetSchema, tables: Iterable[pa.Table]) -> bytes:
-    """Writes each table as a row group of one Parquet file, holding one table at a time.
+    """Writes each table as one row group of a Parquet file; holds one table at a time.
 
     Raises:
         ArchiveError: A table does not fit the schema.
@@ -178,10 +178,10 @@ def encode_row_groups(schema: DatasetSchema, tables: Iterable[pa.Table]) -> byte
 
 
 def read_table(schema: DatasetSchema, location: Location, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a whole small dataset file, or some of its columns, and checks it.
+    """Reads a small dataset file, whole or some of its columns, and checks it.
 
     Raises:
-        ArchiveError: The file is damaged or does not fit the schema.
+        ArchiveError: The file is corrupt or does not fit the schema.
     """
     with open_parquet(location) as file:
         schema.check_columns(file.schema_arrow, source=location.uri)

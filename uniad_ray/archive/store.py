@@ -32,15 +32,15 @@ class StoredObject:
 class Store(Protocol):
     """The operations of a store; `path` is an absolute local path or `bucket/key`.
 
-    Every method raises StoreError, with one line that names the place and what to do, where the store cannot serve it.
+    If the store fails, every method raises StoreError, with one line that names the place and what to do.
     """
 
     def read(self, path: str, max_bytes: int | None) -> bytes:
-        """The whole object; ObjectNotFoundError where there is none."""
+        """The whole object; ObjectNotFoundError if it does not exist."""
         ...
 
     def write(self, path: str, data: bytes, *, if_absent: bool) -> None:
-        """Writes whole or not at all; ObjectExistsError where `if_absent` and there is one."""
+        """Writes atomically; ObjectExistsError if `if_absent` and the object exists."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -52,11 +52,11 @@ class Store(Protocol):
         ...
 
     def open_seekable(self, path: str) -> BinaryIO:
-        """The object as a seekable file; ObjectNotFoundError where there is none."""
+        """The object as a seekable file; ObjectNotFoundError if it does not exist."""
         ...
 
     def delete(self, path: str) -> None:
-        """Deletes one object if it is there."""
+        """Deletes one object if it exists."""
         ...
 
     def delete_tree(self, path: str) -> None:
@@ -65,42 +65,42 @@ class Store(Protocol):
 
 
 def temporary_name(token: str) -> str:
-    """The file name under which a writer keeps an unfinished object; listings skip such names."""
+    """Name of the temporary file of an unfinished write; listings skip such names."""
     return f"{_TEMPORARY_PREFIX}{token}{_TEMPORARY_SUFFIX}"
 
 
 def is_temporary(relative: str) -> bool:
-    """Whether a listed path is the unfinished object of a writer, living or killed."""
+    """Whether a listed path is an unfinished write, of a running or a killed writer."""
     name = relative.rpartition("/")[2]
     return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
 
 
 def too_large(uri: str, size: int, max_bytes: int) -> ObjectTooLargeError:
-    """The error for an object beyond the reader's bound."""
+    """The error for an object larger than the reader's limit."""
     return ObjectTooLargeError(
-        f"{uri}: {size} bytes, more than the {max_bytes} allowed here; check that it is the right object"
+        f"{uri}: {size} bytes exceed the limit of {max_bytes} here; check that it is the right object"
     )
 
 
 def encode_json(document: Any) -> bytes:
-    """JSON with sorted keys, so that equal documents have equal bytes.
+    """Encodes JSON with sorted keys: equal documents have equal bytes.
 
     Args:
-        document: JSON types only.
+        document: A document of JSON types.
 
     Returns:
         UTF-8 with an indent of one space and a trailing newline.
 
     Raises:
-        ValueError: NaN or infinity, which JSON does not have.
-        TypeError: Something that is no JSON type.
+        ValueError: The document has NaN or infinity, which JSON does not support.
+        TypeError: The document has a value of a type that JSON does not support.
     """
     text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode()
 
 
 def decode_json(uri: str, data: bytes) -> Any:
-    """The document in `data`; StoreError, naming `uri`, where that is not strict JSON in UTF-8."""
+    """Decodes the document; StoreError, naming `uri`, if it is not strict JSON in UTF-8."""
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The strict base of every configuration model."""
+"""The strict base class of every configuration model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """A frozen pydantic model that refuses unknown keys, so that a misspelt option is an error."""
+    """A frozen pydantic model that rejects unknown keys: a misspelt option is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -1,4 +1,4 @@
-"""Loads profiles and applies overrides; every mistake becomes one line with the file, the key and what is allowed."""
+"""Loads profiles and applies overrides. Each error is one line with the file, the key and the allowed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that come with the package."""
+    """Names of the profiles in the package."""
     folder = resources.files("uniad_ray.config") / "profiles"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
@@ -31,12 +31,12 @@ def load_config(
     """Loads a profile and applies overrides; the configuration knows its origin.
 
     Args:
-        profile: Name of a profile of the package, or the path of a YAML file.
+        profile: Name of a profile in the package, or path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
         from_files: Further assignments by the file that each follows from, for messages.
 
     Raises:
-        ConfigError: No such profile or file, damaged YAML, an unknown key or a wrong value.
+        ConfigError: The profile or file does not exist, is not valid YAML, or has an unknown key or a wrong value.
     """
     source, text = _profile_text(profile)
     document = parse_yaml(text, where=source)
@@ -49,24 +49,24 @@ def load_config(
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """The document in a text.
+    """Parses YAML.
 
     Args:
         text: YAML.
-        where: File that it came from.
+        where: File that the text came from.
 
     Raises:
-        ConfigError: It is not YAML.
+        ConfigError: The text is not valid YAML.
     """
     with _one_line(where):
         return yaml.safe_load(text)
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Writes assignments such as `calibration.holdout=0.3` into a document; values are read as YAML.
+    """Applies assignments such as `calibration.holdout=0.3` to a document; values are read as YAML.
 
     Raises:
-        ConfigError: An assignment is not one.
+        ConfigError: An assignment has no `key=value` form, its value is not valid YAML, or its parent has no keys.
     """
     for assignment in overrides:
         _assign(document, assignment)
@@ -98,7 +98,7 @@ def read_words(path: str, *, example: str) -> dict[str, str]:
 
 
 def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = "") -> ModelT:
-    """Validates a document and turns pydantic's errors into one readable line.
+    """Validates a document and turns pydantic's errors into one line.
 
     Args:
         model: Model to build.
@@ -107,7 +107,7 @@ def validate(model: type[ModelT], document: Any, *, where: str, prefix: str = ""
         prefix: Key of the document within that file, such as `experts.patch.config`.
 
     Raises:
-        ConfigError: The document does not fit.
+        ConfigError: The document does not fit the model.
     """
     try:
         return model.model_validate(document)
@@ -128,7 +128,7 @@ def import_class(path: str, *, where: str) -> type[object]:
     """Imports a class named `package.module:Class`.
 
     Raises:
-        ConfigError: There is no such module or class.
+        ConfigError: The module or class does not exist.
     """
     module_name, _, class_name = path.partition(":")
     try:
@@ -148,7 +148,7 @@ def _profile_text(profile: str) -> tuple[str, str]:
     path = Path(profile).expanduser()
     if path.is_file():
         return str(path), _file_text(path)
-    raise ConfigError(f"no profile {profile!r}: name one of {', '.join(profile_names())}, or an existing YAML file")
+    raise ConfigError(f"no profile {profile!r}: use one of {', '.join(profile_names())}, or the path of a YAML file")
 
 
 def _file_text(path: Path) -> str:
@@ -188,24 +188,24 @@ def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:
         return f"{key}.kind: missing"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    # A whole block is not repeated: it says nothing, and somebody may have written a key into it.
+    # Do not repeat a whole block: it adds nothing, and it may hold a secret such as a key.
     silent = error["type"] == "value_error" or isinstance(error.get("input"), dict)
     got = "" if silent else f" (got {error.get('input')!r:.80})"
     return f"{key}: {message}{got}"
 
 
 def _walk(model: type[BaseModel], location: Sequence[str]) -> tuple[list[str], type[BaseModel] | None]:
-    """Follows the place of an error through nested models, dictionaries of models and choices by `kind`.
+    """Follows the location of an error through nested models, dictionaries of models and choices by `kind`.
 
     Returns:
-        The place as it is written in a file, and the model that its last key belongs to, if it is one of a model.
+        The location as written in the file, and the model that owns its last key, if any.
     """
     written: list[str] = []
     choices, parent = [model], None
     for name in location:
         chosen = [choice for choice in choices if _is_kind(choice, name)] if len(choices) > 1 else []
         if chosen:
-            # pydantic names the kind that was chosen, which is no key of the file.
+            # pydantic adds the chosen kind to the location; the file has no such key.
             choices = chosen
             continue
         parent = choices[0] if len(choices) == 1 else None
@@ -222,7 +222,7 @@ def _is_kind(model: type[BaseModel], kind: str) -> bool:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation such as `dict[str, Model]` or `One | Other` speaks of."""
+    """The models in an annotation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]

@@ -1,4 +1,4 @@
-"""The root configuration of a fit: which networks, which experts, how they are calibrated and fused."""
+"""The root configuration of a fit: networks, experts, calibration and fusion."""
 
 from __future__ import annotations
 
@@ -11,123 +11,129 @@ from uniad_ray.config.base import StrictModel
 
 
 class ComponentConfig(StrictModel):
-    """A perceiver or an expert, named by its class, with the configuration that its class defines."""
+    """An extractor or an expert: its class, and the configuration that the class defines."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=False)
 
     class_path: str = Field(
-        alias="class", pattern=r"^[\w.]+:\w+$", description="Where the class is, as `package.module:Class`."
+        alias="class", pattern=r"^[\w.]+:\w+$", description="Path of the class, as `package.module:Class`."
     )
     config: dict[str, Any] = Field(
-        default_factory=dict, description="Options of that class; checked by its config_model."
+        default_factory=dict, description="Options of the class, checked by its `config_model`."
     )
 
 
 class NormalImagesConfig(StrictModel):
-    """Which normal images of a category are fitted on, and what makes up for a lack of them."""
+    """Selects the normal images to fit on, and adds altered copies if there are too few."""
 
     most: int | None = Field(
-        default=None, ge=1, description="Fit on at most so many different ones, drawn by hash; null takes all."
+        default=None, ge=1, description="Maximum number of distinct images to fit on, chosen by hash; null uses all."
     )
-    draw: int = Field(default=0, ge=0, description="Number of the draw; another one draws other images.")
+    draw: int = Field(default=0, ge=0, description="Seed of the random subset chosen by `most`.")
     fewest: int = Field(
         default=4,
         ge=2,
         le=1000,
-        description="Where a fit with one image held out would have fewer different ones, altered copies are fitted as "
-        "well. A single one is calibrated on such copies, so that its threshold is a guess.",
+        description="Minimum number of distinct images to fit on. If a fit with one image held out would have fewer, "
+        "altered copies are added. A single image is calibrated on its own copies; its threshold is a rough guess.",
     )
 
     def copies_of_each(self, images: int) -> int:
-        """How many altered copies each of so many different images has; of a single one as many again are held out."""
+        """Number of altered copies of each image. A single image gets twice as many: one half is held out."""
         if images == 1:
             return 2 * self.fewest - 1
         return max(0, math.ceil(self.fewest / (images - 1)) - 1)
 
 
 class CalibrationConfig(StrictModel):
-    """How scores of normal images that no expert has seen set mean, deviation and threshold."""
+    """Sets mean, deviation and threshold from scores of normal images that no expert was fitted on."""
 
     holdout: float = Field(
-        default=0.2, gt=0, lt=0.9, description="Share of the normal images kept out of the fit, chosen by hash."
+        default=0.2, gt=0, lt=0.9, description="Fraction of the normal images held out of the fit, chosen by hash."
     )
     min_images: int = Field(
         default=50,
         ge=2,
-        description="With fewer normal images than this, cross-fitting takes the place of the hold-out.",
+        description="Minimum number of normal images for a hold-out; with fewer, cross-fitting is used.",
     )
     refit_below: int = Field(
         default=500,
         ge=0,
-        description="With fewer normal images than this, all but the students is fitted once more after a hold-out, on "
-        "all of them; the threshold is then, if anything, too high. 0 never does.",
+        description="With fewer normal images than this, everything except the students is refitted on all images "
+        "after the hold-out calibration. The threshold then errs on the high side. 0 disables the refit.",
     )
     folds: int = Field(
         default=5,
         ge=2,
-        description="Parts in cross-fitting; with no more images than twice this, each image is its own part.",
+        description="Number of folds in cross-fitting. With at most twice as many images, each image is its own fold.",
     )
     use_validation_split: bool = Field(
         default=True,
-        description="Calibrate on the source's own `validation` split where it holds at least `min_validation` images.",
+        description="Calibrate on the `validation` split of the source if it has at least `min_validation` images.",
     )
-    min_validation: int = Field(default=20, ge=2, description="Fewer validation images than this are fitted instead.")
+    min_validation: int = Field(
+        default=20, ge=2, description="Minimum size of the `validation` split; a smaller one is used for the fit."
+    )
     false_positive_rate: float = Field(
-        default=0.01, gt=0, lt=1, description="Share of normal images that the threshold may call anomalous."
+        default=0.01, gt=0, lt=1, description="Fraction of normal images that may score above the threshold."
     )
 
 
 class GateConfig(StrictModel):
-    """Which experts of a set take part is chosen for each category, on edits of held-out normal images."""
+    """Expert selection: chooses the experts of a category on synthetic anomalies of held-out normal images."""
 
-    base: tuple[str, ...] = Field(min_length=1, description="Experts that always take part, each with weight 1.")
+    base: tuple[str, ...] = Field(min_length=1, description="Experts that are always selected, each with weight 1.")
     surface: tuple[str, ...] = Field(
-        default=(), description="Experts of structural anomalies, which are judged by edits of the surface."
+        default=(), description="Experts for structural anomalies, selected on synthetic surface defects."
     )
     arrangement: tuple[str, ...] = Field(
-        default=(), description="Experts of logical anomalies, which are judged by edits of what there is and where."
+        default=(), description="Experts for logical anomalies, selected on synthetic changes of content and position."
     )
     segments: str | None = Field(
-        default=None, description="Field with the segments of the object edits; without it there are only blind edits."
+        default=None,
+        description="Field with object segments, for synthetic anomalies that change objects; null omits these.",
     )
-    images: int = Field(default=24, ge=2, le=1000, description="The most held-out normal images that are edited.")
+    images: int = Field(
+        default=24, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
+    )
     weights: tuple[float, ...] = Field(
-        default=(0.5, 1.0), min_length=1, description="What an expert that takes part may be weighted by."
+        default=(0.5, 1.0), min_length=1, description="Candidate weights of a selected expert."
     )
     least_gain: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="Share of what the experts before it lack to an AUROC of 1 on those edits that an expert has to "
-        "add to take part.",
+        description="Minimum gain for an expert to be selected, as a fraction of what the experts before it lack to an "
+        "AUROC of 1 on these synthetic anomalies.",
     )
 
 
 class FusionConfig(StrictModel):
-    """How the scores of several experts become one."""
+    """How the scores of several experts are combined."""
 
     rule: Literal["sum", "excess", "maps"] = Field(
         default="sum",
-        description="`sum` adds calibrated scores (UniAD, eq. 15). `excess` adds what each says beyond normal: next "
-        "to nothing below it, the deviations up to four, of more the logarithm; so an expert that sees nothing adds "
-        "nothing, and a loud one does not drown the others. `maps` adds raw maps and takes the maximum (TMUAD, eq. 5).",
+        description="`sum` adds calibrated scores (UniAD, eq. 15). `excess` adds each expert's excess over normal: "
+        "almost nothing below it, the deviations up to four, and their logarithm beyond. An expert without a finding "
+        "adds nothing, and a very high score does not hide the others. `maps` adds raw maps and takes the maximum "
+        "(TMUAD, eq. 5).",
     )
     groups: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="Experts by group whose raw scores are added before they are calibrated as one (UniAD, eq. 14).",
+        description="Groups of experts; raw scores of a group are added and calibrated as one (UniAD, eq. 14).",
     )
     weights: dict[str, float] = Field(
-        default_factory=dict, description="Weight by group, or by expert of no group; 1 where none is given."
+        default_factory=dict, description="Weight of each group, and of each expert without a group; default 1."
     )
 
     gate: GateConfig | None = Field(
-        default=None, description="Chooses experts and their weights for each category; `weights` must be empty then."
+        default=None, description="Selects experts and their weights for each category; `weights` must then be empty."
     )
 
     @model_validator(mode="after")
     def _gate_chooses_weights(self) -> Self:
         if self.gate is not None and (self.weights or self.groups or self.rule == "maps"):
-            raise ValueError("a gate chooses the weights: leave weights and groups out, and set another rule than maps")
+            raise ValueError("a gate chooses the weights: remove weights and groups, and use another rule than maps")
         return self
 
     @model_validator(mode="after")
@@ -135,29 +141,27 @@ class FusionConfig(StrictModel):
         members = [member for group in self.groups.values() for member in group]
         twice = sorted({member for member in members if members.count(member) > 1})
         if twice:
-            raise ValueError(f"fusion.groups names {', '.join(twice)} twice; an expert belongs to one group at most")
+            raise ValueError(f"fusion.groups names {', '.join(twice)} twice; put each expert in one group at most")
         return self
 
 
 class FitConfig(StrictModel):
-    """Everything that decides what a fitted bundle is; a profile is one of these as YAML."""
+    """The complete configuration of a fitted bundle. A profile is one of these as YAML."""
 
     name: str = Field(description="Name of the profile.")
     input_size: int = Field(
-        default=256, ge=32, le=4096, description="Side of the square that images are resized to, pixels."
+        default=256, ge=32, le=4096, description="Side of the square input that images are resized to, pixels."
     )
     map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
-    batch_size: int = Field(default=16, ge=1, le=1024, description="Images that pass the networks together.")
-    seed: int = Field(default=0, ge=0, description="Seed of everything random in the fit.")
-    perceivers: dict[str, ComponentConfig] = Field(
-        description="Networks by name; only those that are needed are loaded."
-    )
+    batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
+    seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
+    perceivers: dict[str, ComponentConfig] = Field(description="Networks by name; only the needed ones are loaded.")
     experts: dict[str, ComponentConfig] = Field(description="Experts by name.")
-    expert_sets: dict[str, tuple[str, ...]] = Field(description="Named choices of experts.")
-    expert_set: str = Field(description="The choice in force.")
+    expert_sets: dict[str, tuple[str, ...]] = Field(description="Named sets of experts.")
+    expert_set: str = Field(description="Name of the expert set to use.")
     normal_images: NormalImagesConfig = NormalImagesConfig()
     calibration: CalibrationConfig = CalibrationConfig()
-    fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of the sets that `fusions` does not name.")
+    fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of expert sets without one in `fusions`.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
 
     _origin: str = PrivateAttr(default="the configuration")
@@ -216,10 +220,10 @@ class FitConfig(StrictModel):
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:
-        """Names of the experts in force, in order."""
+        """Names of the experts in use, in order."""
         return self.expert_sets[self.expert_set]
 
     @property
     def chosen_fusion(self) -> FusionConfig:
-        """How the experts in force are fused."""
+        """The fusion of the experts in use."""
         return self.fusions.get(self.expert_set, self.fusion)

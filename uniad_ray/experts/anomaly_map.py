@@ -1,4 +1,4 @@
-"""From a grid of patch distances to an evidence map."""
+"""Turns a grid of patch distances into an anomaly map."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scipy.ndimage import gaussian_filter
 
 
 def anomaly_maps(grids: np.ndarray, side: int, smoothing: float) -> np.ndarray:
-    """Upsamples grids of distances bilinearly and smooths them, on the scale of the distances.
+    """Upsamples grids of distances bilinearly and smooths them; values keep the scale of the distances.
 
     Args:
         grids: float32, shape (N, h, w).
         side: Height and width of the maps.
-        smoothing: Deviation of the Gaussian in map pixels; 0 smooths nothing. The border is repeated outwards, so that
-            a constant map stays as it is.
+        smoothing: Standard deviation of the Gaussian, map pixels; 0 disables smoothing. The border is repeated
+            outwards, so a constant map stays constant.
 
     Returns:
         float32, shape (N, side, side), within the range of the distances up to rounding.
@@ -28,6 +28,6 @@ def anomaly_maps(grids: np.ndarray, side: int, smoothing: float) -> np.ndarray:
 
 
 def peak_position(anomaly_map: np.ndarray) -> tuple[float, float]:
-    """Where a map of shape (h, w) is highest: (row, column) of the cell's centre, each in 0..1 from the top left."""
+    """Position of the maximum of a map, shape (h, w): (row, column) of the cell's centre, in 0..1 from the top left."""
     row, column = np.unravel_index(int(np.argmax(anomaly_map)), anomaly_map.shape)
     return (float(row) + 0.5) / anomaly_map.shape[0], (float(column) + 0.5) / anomaly_map.shape[1]

@@ -1,4 +1,4 @@
-"""The contract of every expert."""
+"""The interface of every expert."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one expert says of a batch of N images.
+    """Result of one expert for a batch of N images.
 
     Attributes:
         scores: float32, shape (N,), higher is more anomalous, on the expert's own scale.
-        maps: float32, shape (N, h, w), on the scale of `scores`, or None where the expert does not localise.
-        reasons: N lists of sentences for people; may be empty lists.
+        maps: float32, shape (N, h, w), on the scale of `scores`; None if the expert does not localise.
+        reasons: N lists of sentences for people; lists may be empty.
     """
 
     scores: np.ndarray
@@ -27,7 +27,7 @@ class Evidence:
     reasons: Sequence[Sequence[str]]
 
     def row(self, index: int) -> Evidence:
-        """The evidence of one of the images."""
+        """The evidence of a single image."""
         one = slice(index, index + 1)
         return Evidence(self.scores[one], None if self.maps is None else self.maps[one], self.reasons[one])
 
@@ -47,15 +47,15 @@ class Expert(Protocol):
     needs: frozenset[str]
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Learns from normal images in bounded memory; may pass over the stream several times."""
+        """Learns from normal images in bounded memory; may iterate over the stream several times."""
         ...
 
     def score(self, perception: Perception) -> Evidence:
-        """Scores one batch; an image's result does not depend on the rest of its batch."""
+        """Scores one batch; the result of an image does not depend on the rest of its batch."""
         ...
 
     def state(self) -> State:
-        """What `fit` learned."""
+        """The fitted state."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Where the classes of an image's segments are, on the grid of a map."""
+"""Areas covered by the classes of an image's segments, on the grid of a map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uniad_ray.perception.segments import Segments
 
 
 def class_coverage(segments: Segments, side: int) -> dict[str, np.ndarray]:
-    """The cells that each class covers: bool, shape (side, side), by name.
+    """The cells covered by each class: bool, shape (side, side), by name.
 
     Args:
         segments: Segments with names.

@@ -1,4 +1,4 @@
-"""The bank of component features: normal images side by side on one scale, and which of them are nearest."""
+"""The bank of component features: standardised normal images, with nearest-neighbour search."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from uniad_ray.errors import BundleError
 
 Standardise = Literal["plain", "robust"]
 
-# The median absolute deviation of a normal distribution, in standard deviations, is 1 / 1.4826.
+# For a normal distribution, the standard deviation is 1.4826 times the median absolute deviation.
 _MAD_TO_DEVIATION = 1.4826
 
 
 class ComponentBank:
-    """Component features of normal images, standardised, with exact nearest neighbours (UniAD, section 3.4).
+    """Standardised component features of normal images, with exact nearest neighbours (UniAD, section 3.4).
 
-    Rows are ordered by row key, so that the bank follows from the images alone. It takes 8 F bytes an image.
+    Rows are sorted by row key: the bank depends only on the images. It takes 8 F bytes per image.
 
     Attributes:
         row_keys: The M row keys, ascending.
-        features: float64, shape (M, F), as computed from the images.
+        features: float64, shape (M, F), before standardisation.
         centre: float64, shape (F,): mean or median of each feature.
         scale: float64, shape (F,), > 0: deviation of each feature.
     """
 
     def __init__(self, row_keys: Sequence[str], features: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> None:
-        """Puts a bank together out of its parts; use `fit` or `from_arrays`."""
+        """Assembles the bank from its parts; use `fit` or `from_arrays` instead."""
         self.row_keys = tuple(row_keys)
         self.features = features
         self.centre = centre
@@ -43,15 +43,15 @@ class ComponentBank:
         standardise: Standardise = "plain",
         smallest_scale: np.ndarray | float = 1e-9,
     ) -> Self:
-        """Builds the bank; the same rows give the same bank in any order.
+        """Builds the bank; the order of the rows has no effect.
 
         Args:
             row_keys: M keys, M >= 1.
             features: float64, shape (M, F), finite.
-            standardise: `plain` takes mean and standard deviation of each feature; `robust` the median and 1.4826
-                times the median absolute deviation, which a few odd normal images do not move.
-            smallest_scale: Lower bound of the deviations, one number or shape (F,): the smallest change of a feature
-                that means anything. Without it a feature that is the same in all normal images would divide by zero.
+            standardise: `plain` uses mean and standard deviation of each feature. `robust` uses the median and 1.4826
+                times the median absolute deviation, which a few unusual images do not affect.
+            smallest_scale: Lower bound of the deviations, a number or shape (F,): the smallest meaningful change of a
+                feature. Without it, a feature that is constant in all normal images would cause a division by zero.
         """
         order = np.argsort(np.asarray(row_keys, dtype=object), kind="stable")
         rows = np.asarray(features, dtype=np.float64)[order]
@@ -63,22 +63,22 @@ class ComponentBank:
         return cls([row_keys[index] for index in order], rows, centre, np.maximum(scale, smallest_scale))
 
     def __len__(self) -> int:
-        """The number of normal images M."""
+        """Number of normal images M."""
         return len(self.row_keys)
 
     def standardised(self, features: np.ndarray) -> np.ndarray:
-        """Features in deviations of the normal images: float64, shape (N, F) in and out."""
+        """Features in standard deviations of the normal images: float64, shape (N, F) in and out."""
         return np.asarray((features - self.centre) / self.scale)
 
     def nearest(self, features: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest normal images by L2 on standardised features; equal distances go by row key.
+        """The nearest normal images by L2 on standardised features; ties are broken by row key.
 
         Args:
             features: float64, shape (N, F).
-            neighbours: How many are wanted; k is the smaller of this and M.
+            neighbours: Number of neighbours; k is the smaller of this and M.
 
         Returns:
-            Distances, float64, shape (N, k), ascending; and rows of the bank, int64, shape (N, k).
+            Distances, float64, shape (N, k), ascending; and row indices of the bank, int64, shape (N, k).
         """
         count = min(neighbours, len(self))
         queries = self.standardised(features)
@@ -91,15 +91,15 @@ class ComponentBank:
         return distances, indices
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The bank as arrays; the row keys are stored beside them."""
+        """The bank as arrays; the row keys are stored separately."""
         return {"features": self.features, "centre": self.centre, "scale": self.scale}
 
     @classmethod
     def from_arrays(cls, row_keys: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Self:
-        """Restores a bank; it gives exactly the distances of the one that was stored.
+        """Restores a bank; its distances are exactly those of the stored bank.
 
         Raises:
-            BundleError: An array is missing, or the shapes do not fit each other and the keys.
+            BundleError: An array is missing, or the shapes do not match each other and the keys.
         """
         features, centre, scale = (arrays.get(name) for name in ("features", "centre", "scale"))
         if (
@@ -112,5 +112,5 @@ class ComponentBank:
             or centre.shape != features.shape[1:]
             or scale.shape != features.shape[1:]
         ):
-            raise BundleError("the bundle holds no bank of component features; fit the category again")
+            raise BundleError("the bundle has no bank of component features; fit the category again")
         return cls(row_keys, features, centre, scale)

@@ -1,4 +1,4 @@
-"""What a label map says of an image in a few numbers: size, colour and pieces of components (UniAD, section 3.4)."""
+"""Size, colour and piece count of the components in a label map (UniAD, section 3.4)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEATURES: Final[dict[FeatureGroup, tuple[Feature, ...]]] = {
     "colour": ("colour_a", "colour_b"),
     "quantity": ("quantity",),
 }
-# A five-hundredth of the image, what noise does to a mean colour, a quarter of a piece: less than that means nothing.
+# 1/500 of the image, the effect of noise on a mean colour, a quarter of a piece: smaller changes are meaningless.
 _SMALLEST_CHANGE: Final[dict[Feature, float]] = {
     "area": 0.002,
     "colour_ratio": 0.05,
@@ -32,21 +32,21 @@ _MOST_SAMPLES_A_SIDE: Final = 64
 _GREY_ZONE: Final = 5.0
 _EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=np.uint8)
 
-# IEC 61966-2-1 (sRGB) to CIE XYZ, each row divided by the white point D65, so that white is (1, 1, 1).
+# IEC 61966-2-1 (sRGB) to CIE XYZ, each row divided by the white point D65: white is (1, 1, 1).
 _RGB_TO_XYZ: Final = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
 
 
 class ComponentFeatureConfig(StrictModel):
-    """Which features of a component are computed.
+    """Features that are computed for each component.
 
     Attributes:
-        groups: `area` is the share of the image's pixels. `colour_ratio` is the paper's colour, the mean of b/a in
-            CIELAB, bounded as b a / (a^2 + 25): it goes to b/a away from grey and to 0 at grey, where b/a is undefined.
-            `colour` is mean a and mean b, which stays meaningful for grey parts. `quantity` is the number of pieces.
-        piece_size: DBSCAN's `min_samples` on the 64 x 64 grid: pixels of the component, its own included, among a
-            pixel and its eight neighbours that make it a core of a piece.
+        groups: `area` is the fraction of the image's pixels. `colour_ratio` is the paper's colour, the mean of b/a in
+            CIELAB, bounded as b a / (a^2 + 25): it approaches b/a far from grey, and 0 at grey, where b/a is undefined.
+            `colour` is mean a and mean b, which are also meaningful for grey parts. `quantity` is the number of pieces.
+        piece_size: DBSCAN's `min_samples` on the 64 x 64 grid: the number of component pixels among a pixel and its
+            eight neighbours that makes the pixel a core of a piece.
     """
 
     groups: tuple[FeatureGroup, ...] = Field(default=("area", "colour", "quantity"), min_length=1)
@@ -56,7 +56,7 @@ class ComponentFeatureConfig(StrictModel):
     @classmethod
     def _distinct(cls, groups: tuple[FeatureGroup, ...]) -> tuple[FeatureGroup, ...]:
         if len(set(groups)) < len(groups):
-            raise ValueError(f"groups has repeats: {', '.join(groups)}")
+            raise ValueError(f"groups has duplicates: {', '.join(groups)}")
         return groups
 
     @property
@@ -65,7 +65,7 @@ class ComponentFeatureConfig(StrictModel):
         return tuple(feature for group in self.groups for feature in _FEATURES[group])
 
     def smallest_changes(self, clusters: int) -> np.ndarray:
-        """The smallest change of each feature that means anything: float64, shape (clusters * P,)."""
+        """The smallest meaningful change of each feature: float64, shape (clusters * P,)."""
         return np.tile([_SMALLEST_CHANGE[feature] for feature in self.features], clusters)
 
 
@@ -74,17 +74,17 @@ def component_features(
 ) -> np.ndarray:
     """Computes the features of all components of one image.
 
-    Areas count every pixel; colours and pieces are taken from at most 64 x 64 pixels, evenly spaced.
+    Areas count all pixels. Colours and pieces use at most 64 x 64 evenly spaced pixels.
 
     Args:
         labels: uint8, shape (H, W), values below `clusters`.
         image: uint8, shape (H, W, 3), RGB.
-        clusters: The number of components K.
-        config: Which features.
+        clusters: Number of components K.
+        config: Features to compute.
 
     Returns:
-        float64, shape (K * P,), finite: the P features of component 0, then those of component 1, and so on. A
-        component that is not there has area 0, no pieces, and the colour of grey.
+        float64, shape (K * P,), finite: the P features of component 0, then those of component 1, and so on. An absent
+        component has area 0, no pieces, and the colour of grey.
     """
     sides = tuple(min(side, _MOST_SAMPLES_A_SIDE) for side in labels.shape)
     labels_of_samples = evenly_spaced(labels, *sides)
@@ -107,7 +107,7 @@ def component_features(
 def count_pieces(mask: np.ndarray, piece_size: int) -> int:
     """The number of clusters that DBSCAN finds among the pixels of a mask, with eps = sqrt(2).
 
-    With that eps the neighbours of a pixel are the eight around it and itself, so the clusters are the connected
+    With this eps, the neighbourhood of a pixel is the pixel and the eight around it. So the clusters are the connected
     components of the core pixels.
 
     Args:
@@ -120,7 +120,7 @@ def count_pieces(mask: np.ndarray, piece_size: int) -> int:
 
 
 def cielab_colour(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The colour of each pixel without its lightness, in CIELAB under D65.
+    """The CIELAB colour of each pixel without lightness, under D65.
 
     Args:
         image: uint8, shape (h, w, 3), sRGB.
@@ -136,7 +136,7 @@ def cielab_colour(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean_by_label(values: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:
-    """Mean of the values under each label: float64, shape (clusters,); 0 where a label has none."""
+    """Mean of the values under each label: float64, shape (clusters,); 0 for labels without pixels."""
     flat = labels.ravel()
     counts = np.bincount(flat, minlength=clusters)
     return np.bincount(flat, weights=values.ravel(), minlength=clusters) / np.maximum(counts, 1)

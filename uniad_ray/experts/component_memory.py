@@ -1,4 +1,4 @@
-"""The component memory: how far are size, colour and pieces of an image's components from normal (UniAD, 3.4)."""
+"""The component memory: deviation of component sizes, colours and piece counts from normal (UniAD, section 3.4)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ComponentMemoryConfig(StrictModel):
     """Options of the component memory.
 
     Attributes:
-        components: Name of the perceiver whose label maps are used.
-        features: What is measured of a component.
-        standardise: How features are brought to one scale: `plain` or `robust`, see `ComponentBank.fit`.
-        distance: `nearest` is the mean L2 distance to the nearest normal images (the paper); `mahalanobis` the distance
-            to their mean under their covariance, shrunk after Ledoit and Wolf.
-        neighbours: How many normal images are compared with.
-        memory_size: The most normal images in the bank, sampled evenly; scoring time grows with it.
+        components: Name of the extractor whose label maps are used.
+        features: Features of a component.
+        standardise: Scaling of the features: `plain` or `robust`, see `ComponentBank.fit`.
+        distance: `nearest` is the mean L2 distance to the nearest normal images (the paper). `mahalanobis` is the
+            distance to their mean under their covariance, with Ledoit-Wolf shrinkage.
+        neighbours: Number of normal images to compare with.
+        memory_size: Maximum number of normal images in the bank, sampled evenly; scoring time grows with it.
         map_size: Side of the evidence map.
         seed: Seed of the sample.
     """
@@ -49,12 +49,12 @@ class ComponentMemoryConfig(StrictModel):
 
 
 class ComponentMemory:
-    """Distance of an image's component features to those of normal images; every image is worked on alone."""
+    """Distance of an image's component features to those of normal images; each image is processed alone."""
 
     config_model: ClassVar[type[ComponentMemoryConfig]] = ComponentMemoryConfig
 
     def __init__(self, name: str, config: ComponentMemoryConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self._labels = f"{config.components}/labels"
         self._similarity = f"{config.components}/similarity"
@@ -66,7 +66,7 @@ class ComponentMemory:
         self._precision = np.zeros((0, 0))
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Builds the bank in one pass; the same images give the same bank in any order and any batching.
+        """Builds the bank in one pass; order and batching of the images have no effect.
 
         Args:
             stream: The normal perceptions.
@@ -93,7 +93,7 @@ class ComponentMemory:
         if occupied is None or images < _FEWEST_IMAGES:
             raise FitError(
                 f"{self.name}: there are {images} normal images but at least {_FEWEST_IMAGES} are needed; "
-                "add some to the category"
+                "add images to the category"
             )
         rows = sample.items()
         bank = ComponentBank.fit(
@@ -108,13 +108,13 @@ class ComponentMemory:
         self._occupancy = (occupied / images).astype(np.float32)
 
     def nearest_normals(self, features: np.ndarray) -> np.ndarray:
-        """The rows of the bank nearest to component features.
+        """Row indices of the normal images nearest to component features.
 
         Args:
             features: float64, shape (N, F).
 
         Returns:
-            int64, shape (N, k), nearest first; k is `neighbours`, or fewer where there are fewer normal images.
+            int64, shape (N, k), nearest first; k is `neighbours`, or fewer with fewer normal images.
 
         Raises:
             FitError: The expert is not fitted.
@@ -128,9 +128,10 @@ class ComponentMemory:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores in deviations of normal images. The map paints each component's share of the distance on its region,
-            and that of a missing component where it stands in normal images, the largest share being the score. Up to
-            three sentences an image, none for a normal one. A similarity that is not finite makes the score NaN.
+            Scores in standard deviations of normal images. The map paints the contribution of each component to the
+            distance on its region; a missing component is painted at its usual place in normal images. The largest
+            contribution is scaled to the score. Up to three sentences per image, none for a normal one. A distance that
+            is not finite makes the score NaN.
 
         Raises:
             BundleError: The fields do not have the shapes of the fit.
@@ -154,7 +155,7 @@ class ComponentMemory:
         return Evidence(scores=scores, maps=maps, reasons=reasons)
 
     def state(self) -> State:
-        """The bank, the precision matrix and where components stand: occupancy, float32, shape (K, map, map).
+        """The bank, the precision matrix and the occupancy of components: float32, shape (K, map, map).
 
         Raises:
             FitError: The expert is not fitted.
@@ -167,10 +168,10 @@ class ComponentMemory:
 
     @classmethod
     def from_state(cls, name: str, config: ComponentMemoryConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no bank that fits the configuration.
+            BundleError: The state has no bank that fits the configuration.
         """
         shapes = state.document.get("shapes")
         precision, occupancy = (state.arrays.get(key) for key in ("precision", "occupancy"))
@@ -185,7 +186,7 @@ class ComponentMemory:
             or occupancy.shape[1:] != (config.map_size, config.map_size)
             or len(occupancy) * len(config.features.features) != features
         ):
-            raise BundleError(f"{name}: the bundle holds no component memory of this configuration; fit again")
+            raise BundleError(f"{name}: the bundle has no component memory of this configuration; fit again")
         expert._bank = bank
         expert._precision = precision
         expert._occupancy = occupancy
@@ -204,7 +205,7 @@ class ComponentMemory:
         return evenly_spaced(labels, self._config.map_size, self._config.map_size)
 
     def _share_of_distance(self, features: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-        """Each component's share of the image's distance, which is their sum: float64, shape (K,)."""
+        """Contribution of each component to the distance, which is their sum: float64, shape (K,)."""
         bank = self._fitted()
         query = bank.standardised(features)
         if self._config.distance == "mahalanobis":
@@ -233,8 +234,8 @@ class ComponentMemory:
 def shrunk_precision(rows: np.ndarray) -> np.ndarray:
     """The inverse covariance of standardised features, for Mahalanobis distances.
 
-    The covariance is shrunk after Ledoit and Wolf (2004). Then no feature is let vary by less than its scale: those
-    that are the same in all normal images would count without limit otherwise.
+    The covariance is shrunk after Ledoit and Wolf (2004). Then no feature may vary by less than its scale: otherwise,
+    features that are constant in all normal images would have unlimited weight.
 
     Args:
         rows: float64, shape (M, F), M >= 2, in units of each feature's scale.

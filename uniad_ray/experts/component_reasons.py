@@ -1,4 +1,4 @@
-"""Component features that deviate, in words."""
+"""Describes deviating component features in words."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from uniad_ray.experts.component_features import Feature
 
 _CLEARLY: Final = 3.0
 _MOST_REASONS: Final = 3
-_MISSING: Final = "missing, there in the nearest normals"
-_NEW: Final = "there, missing in the nearest normals"
+_MISSING: Final = "missing, but present in the nearest normal images"
+_NEW: Final = "present, but missing in the nearest normal images"
 _PRESENCE: Final = (_MISSING, _NEW)
 
 
 def component_reasons(
     name: str, features: Sequence[Feature], values: np.ndarray, expected: np.ndarray, scale: np.ndarray
 ) -> list[str]:
-    """Says what is clearly other than in the nearest normal images, most deviating first.
+    """Describes clear differences to the nearest normal images, largest first.
 
     Args:
-        name: Name of the expert, which begins every sentence.
+        name: Name of the expert, which starts every sentence.
         features: The P features of one component.
-        values: Of the image: float64, shape (K * P,).
-        expected: Of the nearest normal images: float64, shape (K * P,).
+        values: Features of the image: float64, shape (K * P,).
+        expected: Features of the nearest normal images: float64, shape (K * P,).
         scale: Deviation of each feature among normal images: float64, shape (K * P,), > 0.
 
     Returns:
-        At most three sentences, each of another component, with all its features that are more than three deviations
-        off. Of a component that is missing, or there against expectation, only that is said.
+        At most three sentences, one per component, with all its features that are off by more than three deviations.
+        For a component that is missing or unexpected, the sentence says only that.
     """
     shape = (-1, len(features))
     values, expected, scale = (numbers.reshape(shape) for numbers in (values, expected, scale))
@@ -59,13 +59,18 @@ def _difference(feature: Feature, value: float, expected: float) -> str:
         if expected == 0.0:
             return _NEW
         change = f"{100.0 * abs(value / expected - 1.0):.0f} % {'above' if value > expected else 'below'}"
-        return f"area {change} the nearest normals"
+        return f"area {change} the nearest normal images"
     if feature == "quantity":
-        return f"{value:.0f} {'piece' if value == 1 else 'pieces'}, {_whole_or_tenth(expected)} in the nearest normals"
+        return (
+            f"{value:.0f} {'piece' if value == 1 else 'pieces'}, "
+            f"{_whole_or_tenth(expected)} in the nearest normal images"
+        )
     if feature == "colour_ratio":
-        return f"colour ratio b/a {value:.2f}, {expected:.2f} in the nearest normals"
+        return f"colour ratio b/a {value:.2f}, {expected:.2f} in the nearest normal images"
     towards = ("redder", "greener") if feature == "colour_a" else ("yellower", "bluer")
-    return f"colour {towards[value < expected]} by {abs(value - expected):.0f} CIELAB units than the nearest normals"
+    return (
+        f"colour {towards[value < expected]} by {abs(value - expected):.0f} CIELAB units than the nearest normal images"
+    )
 
 
 def _whole_or_tenth(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Greedy k-center: the few vectors that leave none of the others far away (PatchCore, algorithm 1)."""
+"""Greedy k-center: selects vectors so that all others are close to one of them (PatchCore, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _ROWS_AT_ONCE = 16_384
 
 
 def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.ndarray:
-    """Projects vectors to fewer dimensions, keeping distances about the same (Johnson-Lindenstrauss).
+    """Projects vectors to fewer dimensions, nearly preserving distances (Johnson-Lindenstrauss).
 
     Args:
         vectors: float32, shape (M, C).
-        dimension: The number of dimensions kept; with `dimension >= C` the vectors come back as they are.
+        dimension: Number of dimensions to keep; with `dimension >= C` the vectors are returned unchanged.
         seed: Seed of the projection.
 
     Returns:
@@ -24,7 +24,7 @@ def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.nd
         return vectors
     matrix = np.random.default_rng(seed).standard_normal((channels, dimension)) / np.sqrt(dimension)
     projected = np.empty((len(vectors), dimension), dtype=np.float32)
-    # Single precision would round differently with the number of BLAS threads, and so pick other vectors.
+    # Single precision would round differently for each number of BLAS threads, and select other vectors.
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         projected[rows] = vectors[rows].astype(np.float64) @ matrix
@@ -32,18 +32,18 @@ def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.nd
 
 
 def greedy_k_center(vectors: np.ndarray, size: int) -> np.ndarray:
-    """Picks vectors one by one, always the one farthest (L2) from all picked so far; begins with the first.
+    """Selects vectors one by one, each the farthest (L2) from all selected so far; starts with the first.
 
     Args:
         vectors: float32, shape (M, C).
-        size: How many to pick, 1..M.
+        size: Number of vectors to select, 1..M.
 
     Returns:
-        int64, shape (size,): the distinct rows picked, in the order of picking. The first k of them are the result for
-        size k. Fewer than `size` come back where the rest of the vectors are copies of picked ones.
+        int64, shape (size,): the distinct selected rows, in the order of selection. The first k of them are the result
+        for size k. The result is shorter if all other vectors are copies of selected ones.
     """
     points = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-    # Centred, because |x|^2 + |c|^2 - 2 x.c loses its digits where all vectors share a long common part.
+    # Centred, because |x|^2 + |c|^2 - 2 x.c loses precision if all vectors share a large common part.
     points = points - points.mean(dim=0)
     norms = points.square().sum(dim=1)
     nearest = torch.full_like(norms, torch.inf)

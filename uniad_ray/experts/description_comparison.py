@@ -1,4 +1,4 @@
-"""How the description of an image differs from a normal one, class by class (TMUAD, algorithm 2)."""
+"""Differences between the description of an image and a normal one, class by class (TMUAD, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_PLACES: Final = 3
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs.
+    """One difference.
 
     Attributes:
         name: The class.
-        aspect: What differs.
-        strength: How much, in 0..1; 1 but for sizes.
-        reason: The same in words.
+        aspect: The differing aspect.
+        strength: Size of the difference, in 0..1; always 1 except for sizes.
+        reason: The difference in words.
     """
 
     name: str
@@ -34,16 +34,16 @@ class Difference:
 def compare_descriptions(
     found: Description, normal: Description, sizes: Mapping[str, tuple[float, float]], *, relaxed: bool
 ) -> list[Difference]:
-    """Compares category, count, position and size of every class.
+    """Compares category, count, position and size of each class.
 
     Args:
-        found: Of the image.
-        normal: The normal description that is most like it.
-        sizes: The least and the greatest size of each class in normal images, in per cent of the image.
-        relaxed: Compare the categories alone, for few normal images (section V-B).
+        found: Description of the image.
+        normal: The most similar normal description.
+        sizes: Minimum and maximum size of each class in normal images, in per cent of the image.
+        relaxed: Compare only the categories, for few normal images (section V-B).
 
     Returns:
-        The differences, class by class in the order of their names.
+        The differences by class, in the order of the class names.
     """
     of_found, of_normal = ({one.name: one for one in each.classes} for each in (found, normal))
     differences: list[Difference] = []
@@ -62,10 +62,10 @@ def compare_descriptions(
 
 
 def unmatched(found: Sequence[Position], normal: Sequence[Position]) -> tuple[list[Position], list[Position]]:
-    """Pairs places that have a cell in common, as many as can be, and gives the rest.
+    """Pairs as many places as possible that share a cell, and returns the rest.
 
     Returns:
-        The places of the image and those of the normal one that are left over.
+        The unpaired places of the image and those of the normal description.
     """
     shared = np.array([[bool(set(one) & set(other)) for other in normal] for one in found], dtype=float)
     rows, columns = linear_sum_assignment(-shared) if shared.size else (np.empty(0, int), np.empty(0, int))
@@ -92,7 +92,7 @@ def _within_class(
     if sizes is not None and not sizes[0] <= one.size <= sizes[1]:
         least, greatest = sizes
         limit = least if one.size < least else greatest
-        # Twice too large and half too small are both a whole difference.
+        # Twice the largest or half the smallest normal size is a full difference.
         strength = min(1.0, abs(float(np.log2(max(one.size, 0.005) / max(limit, 0.005)))))
         reason = f"{one.name} covers {one.size:.2f} % of the image, {least:.2f} to {greatest:.2f} % in normal images"
         yield Difference(one.name, "size", strength, reason)

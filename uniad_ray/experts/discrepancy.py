@@ -1,6 +1,7 @@
-"""The plain discrepancy of teacher and student: where the student, taught on normal images, fails to follow.
+"""The discrepancy of teacher and student: a student trained on normal images cannot follow on anomalies.
 
-STPM (Wang et al. 2021, eq. 1-4), which UniAD builds its structural branch on; `squared` is EfficientAD's distance.
+The method is STPM (Wang et al. 2021, eq. 1-4), the base of UniAD's structural branch; `squared` is EfficientAD's
+distance.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class DiscrepancyConfig(GridEvidenceConfig):
 
     Attributes:
         teacher: The teacher's fields.
-        student: The student's fields, one for each of the teacher's, in the same order.
+        student: The student's fields, paired with the teacher's in the same order.
         distance: `cosine`, 1 - cosine similarity in 0..2; or `squared`, the mean squared difference over channels.
-        normalisation: What is taken as normal: `none` takes distances as they are; `level` subtracts the mean and
-            divides by the deviation that a level has over all cells of the normal images; `cell` does so for each cell.
-        combination: How the levels, each at the size of the map, become one map: their `product` (STPM, eq. 4), for
-            distances without normalisation only, or their `mean`.
-        max_images: The most normal images that mean and deviation are taken from, sampled evenly; each takes 4 bytes a
-            cell, and sampling needs up to twice the memory.
+        normalisation: `none` uses the distances unchanged. `level` subtracts the mean and divides by the standard
+            deviation of a level over all cells of the normal images. `cell` does so for each cell.
+        combination: How the levels are combined at the size of the map: their `product` (STPM, eq. 4; only for
+            distances without normalisation) or their `mean`.
+        max_images: Maximum number of normal images for mean and deviation, sampled evenly. Each takes 4 bytes per cell;
+            sampling needs up to twice the memory.
         seed: Seed of the sample.
     """
 
@@ -60,13 +61,13 @@ class DiscrepancyConfig(GridEvidenceConfig):
 
 
 def feature_distance(teacher: torch.Tensor, student: torch.Tensor, distance: FeatureDistance) -> torch.Tensor:
-    """Distance of two fields, cell by cell.
+    """Distance between two fields, cell by cell.
 
     Args:
         teacher: float32, shape (N, C, h, w).
-        student: Likewise.
+        student: The same shape.
         distance: `cosine`: half the squared distance of the vectors scaled to unit length, which is 1 - their cosine
-            (STPM, eq. 1); `squared`: the mean squared difference over channels (EfficientAD, section 3.2).
+            (STPM, eq. 1). `squared`: the mean squared difference over channels (EfficientAD, section 3.2).
 
     Returns:
         float32, shape (N, h, w), >= 0.
@@ -77,15 +78,15 @@ def feature_distance(teacher: torch.Tensor, student: torch.Tensor, distance: Fea
 
 
 class Discrepancy:
-    """Distance of the student's features to the teacher's, level by level.
+    """Distance between the features of student and teacher, level by level.
 
-    Every image is worked on alone, at fit and at scoring, so no result depends on how images are batched.
+    Each image is processed alone in fit and scoring: results do not depend on the batches.
     """
 
     config_model: ClassVar[type[DiscrepancyConfig]] = DiscrepancyConfig
 
     def __init__(self, name: str, config: DiscrepancyConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self.needs = frozenset(config.teacher) | frozenset(config.student)
         self._config = config
@@ -93,14 +94,14 @@ class Discrepancy:
         self._statistics: dict[str, np.ndarray] = {}
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Learns what distances are normal, in one pass; the same images give the same result in any order.
+        """Learns the normal distances in one pass; the order of the images has no effect.
 
         Args:
             stream: The normal perceptions.
 
         Raises:
-            FitError: No image came, a feature is not finite, the shape of a field changes, or teacher and student have
-                other shapes.
+            FitError: There are no images, a feature is not finite, the shape of a field changes, or teacher and student
+                have different shapes.
         """
         sample: ImageSample[np.ndarray] = ImageSample(self._config.max_images, self._config.seed)
         shapes = FieldShapes(self.name, self.needs)
@@ -129,8 +130,8 @@ class Discrepancy:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores and maps in units of the distance, or in deviations of normal images; and one sentence an image:
-            where the map is highest. A feature that is not finite makes the image's score NaN.
+            Scores and maps in units of the distance, or in standard deviations of normal images; and one sentence per
+            image with the position of the map's maximum. A feature that is not finite makes the image's score NaN.
 
         Raises:
             BundleError: The fields do not have the shapes of the fit.
@@ -159,15 +160,15 @@ class Discrepancy:
 
     @classmethod
     def from_state(cls, name: str, config: DiscrepancyConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no mean and deviation of a level, or not the shapes of the fields.
+            BundleError: The state lacks mean or deviation of a level, or the shapes of the fields.
         """
         expected = {f"{figure}/{field}" for figure in ("mean", "deviation") for field in config.teacher}
         shapes = state.document.get("shapes")
         if set(state.arrays) != expected or not isinstance(shapes, dict):
-            raise BundleError(f"{name}: the bundle holds no discrepancies of normal images; fit the category again")
+            raise BundleError(f"{name}: the bundle has no discrepancies of normal images; fit the category again")
         expert = cls(name, config)
         expert._statistics = dict(state.arrays)
         expert._shapes = FieldShapes.from_document(name, shapes)
@@ -179,7 +180,7 @@ class Discrepancy:
         return self._statistics
 
     def _distances(self, perception: Perception, row: int) -> list[torch.Tensor]:
-        """The distances of one image of the batch, one grid of float32 a level."""
+        """Distances of one image of the batch, one float32 grid per level."""
         with torch.inference_mode():
             return [
                 feature_distance(
@@ -195,12 +196,12 @@ class Discrepancy:
             if shapes[teacher] != shapes[student]:
                 raise FitError(
                     f"{self.name}: {student} has shape {shapes[student]} but {teacher} {shapes[teacher]}; "
-                    "pair the fields in which the student follows the teacher"
+                    "pair each student field with the teacher field it follows"
                 )
 
 
 def _statistics(distances: np.ndarray, normalisation: Normalisation) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of distances of shape (M, h, w): float32, shape (h, w) each for cells, otherwise (1, 1)."""
+    """Mean and deviation of distances of shape (M, h, w): float32, shape (h, w) per cell, otherwise (1, 1)."""
     if normalisation == "none":
         return np.zeros((1, 1), dtype=np.float32), np.ones((1, 1), dtype=np.float32)
     axes = 0 if normalisation == "cell" else (0, 1, 2)

@@ -1,4 +1,4 @@
-"""A network that tells normal patch vectors from the same vectors with noise (UniAD, eq. 6-7; after SimpleNet)."""
+"""A network that separates normal patch vectors from noisy copies (UniAD, eq. 6-7; after SimpleNet)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class DiscriminatorConfig(StrictModel):
 
     Attributes:
         hidden: Width of the hidden layer.
-        standardise: Bring every channel to mean 0 and deviation 1 on the training vectors first, so that `noise` means
-            the same for every network and every channel.
-        noise: Deviation of the Gaussian noise that makes pseudo-anomalies, added to the adapted vectors. The paper's
-            0.015 is for a WideResNet50 without standardising; other networks' features may be hundreds of times larger.
-        truncation: th+ and -th-: a normal vector above it, or a pseudo-anomaly below its negative, costs nothing.
-        epochs: Passes over the training vectors.
-        batch_vectors: Training vectors in a step, drawn from all images. The paper's 4 images hold 4 grids of them.
-        learning_rate: Of Adam.
-        weight_decay: Of Adam.
-        max_vectors: The most training vectors held in memory, sampled evenly over all normal images; each takes
-            4 bytes a channel, and sampling needs up to two and a half times the memory.
+        standardise: Scale each channel to mean 0 and deviation 1 on the training vectors, so that `noise` has the same
+            meaning for all networks and channels.
+        noise: Standard deviation of the Gaussian noise added to adapted vectors to create pseudo-anomalies. The paper's
+            0.015 is for a WideResNet50 without standardisation; other features may be hundreds of times larger.
+        truncation: th+ and -th-: a normal vector above it, or a pseudo-anomaly below its negative, has no loss.
+        epochs: Number of passes over the training vectors.
+        batch_vectors: Training vectors per step, drawn from all images. The paper's 4 images hold 4 grids of them.
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of Adam.
+        max_vectors: Maximum number of training vectors in memory, sampled evenly over all normal images. Each takes
+            4 bytes per channel; sampling needs up to two and a half times the memory.
         seed: Seed of the sample, the initial weights, the order and the noise.
     """
 
@@ -51,12 +51,12 @@ class DiscriminatorConfig(StrictModel):
 
 
 class Discriminator(nn.Module):
-    """Adapter and two-layer perceptron: the normality D of each patch vector."""
+    """Adapter and two-layer perceptron that compute the normality D of each patch vector."""
 
     def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
-        """Draws initial weights (Xavier, as SimpleNet does) from a generator on the CPU."""
+        """Draws initial weights (Xavier, as in SimpleNet) from a generator on the CPU."""
         super().__init__()
-        # The layers' own initial values would come from the global random state.
+        # The default initial values would use the global random state.
         self.adapter = skip_init(nn.Linear, channels, channels)  # type: ignore[no-untyped-call]
         self.hidden = skip_init(nn.Linear, channels, hidden)  # type: ignore[no-untyped-call]
         self.norm = nn.BatchNorm1d(hidden)
@@ -66,7 +66,7 @@ class Discriminator(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def adapt(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Moves vectors to the domain of the data: shape (P, C), the same in and out."""
+        """Adapts vectors to the domain of the data: shape (P, C) in and out."""
         adapted: torch.Tensor = self.adapter(vectors)
         return adapted
 
@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
 
 
 def truncated_l1(normal: torch.Tensor, pseudo_anomalous: torch.Tensor, truncation: float) -> torch.Tensor:
-    """The mean over cells of the truncated l1 loss (UniAD, eq. 6 and 7).
+    """Mean truncated l1 loss over cells (UniAD, eq. 6 and 7).
 
     Args:
         normal: D of normal vectors, shape (P,).
@@ -89,21 +89,21 @@ def truncated_l1(normal: torch.Tensor, pseudo_anomalous: torch.Tensor, truncatio
 
 
 class NormalityFunction:
-    """A trained discriminator, ready to be asked.
+    """A trained discriminator for inference.
 
-    Standardisation, adapter, hidden layer and batch norm are affine once training is over, and are kept as one layer.
+    After training, standardisation, adapter, hidden layer and batch norm are affine; they are stored as one layer.
     """
 
     ARRAYS: ClassVar[frozenset[str]] = frozenset({"hidden_weight", "hidden_bias", "output_weight", "output_bias"})
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes over `hidden_weight` (H, C), `hidden_bias` (H,), `output_weight` (H,), `output_bias` (1,), float32."""
+        """Takes `hidden_weight` (H, C), `hidden_bias` (H,), `output_weight` (H,), `output_bias` (1,), float32."""
         self.arrays = dict(arrays)
         self._on_device: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     @classmethod
     def folded(cls, network: Discriminator, mean: np.ndarray, deviation: np.ndarray) -> Self:
-        """Folds a trained network that was given (vector - mean) / deviation."""
+        """Folds a network trained on (vector - mean) / deviation."""
         values = {name: tensor.detach().cpu().double().numpy() for name, tensor in network.state_dict().items()}
         scale = values["norm.weight"] / np.sqrt(values["norm.running_var"] + network.norm.eps)
         weight = scale[:, None] * (values["hidden.weight"] @ values["adapter.weight"]) / deviation
@@ -132,13 +132,13 @@ def train_discriminator(
 ) -> NormalityFunction:
     """Trains on normal vectors and noisy copies of them.
 
-    On the CPU with one thread the same vectors in the same order give the same weights, bit for bit.
+    On the CPU with one thread, the same vectors in the same order give bit-identical weights.
 
     Args:
         vectors: Normal patch vectors, float32, shape (M, C), M >= 1, finite.
         config: Network and training.
-        name: The expert's name, for messages.
-        device: Where to train.
+        name: Name of the expert, for messages.
+        device: Device for training.
 
     Raises:
         FitError: The loss is not finite.
@@ -165,17 +165,17 @@ def train_discriminator(
         if not bool(torch.isfinite(total)):
             raise FitError(
                 f"{name}: the discriminator's loss is not finite in epoch {epoch + 1} of {config.epochs}; "
-                "lower learning_rate, or switch standardise on"
+                "lower learning_rate, or enable standardise"
             )
     return NormalityFunction.folded(network, mean.double().numpy(), deviation.double().numpy())
 
 
 def _mean_and_deviation(vectors: torch.Tensor, standardise: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every channel, shape (C,) each; 0 and 1 where nothing is to be standardised."""
+    """Mean and deviation of each channel, shape (C,) each; 0 and 1 without standardisation."""
     if not standardise:
         return torch.zeros(vectors.shape[1]), torch.ones(vectors.shape[1])
     variance, mean = torch.var_mean(vectors, dim=0, correction=0)
     deviation = variance.sqrt()
     largest = float(deviation.max())
-    # A channel that hardly moves would turn rounding into anomalies.
+    # A channel that hardly varies would turn rounding errors into anomalies.
     return mean, deviation.clamp(min=1e-3 * largest if largest > 0.0 else 1.0)

@@ -1,4 +1,4 @@
-"""What every expert asks of its fields: finite values at the fit, and the shapes of the fit at scoring."""
+"""Checks of an expert's input fields: finite values in the fit, unchanged shapes in scoring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.perception.base import Perception
 
 
 def require_finite(expert: str, row_key: str, features: torch.Tensor) -> None:
-    """Refuses an image of a fit whose features are not finite.
+    """Rejects an image of a fit with non-finite features.
 
     Raises:
         FitError: A feature is NaN or infinite.
@@ -24,40 +24,40 @@ def require_finite(expert: str, row_key: str, features: torch.Tensor) -> None:
 
 
 class FieldShapes:
-    """Learns the shapes (C, h, w) of fields while fitting and holds every perception at scoring to them."""
+    """Records the field shapes (C, h, w) of a fit and checks every scored perception against them."""
 
     def __init__(self, expert: str, fields: Iterable[str]) -> None:
-        """Knows no shape yet.
+        """Starts without shapes.
 
         Args:
             expert: Name of the expert, for messages.
-            fields: The fields to watch.
+            fields: Names of the fields to check.
         """
         self._expert = expert
         self._fields = sorted(fields)
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def observe(self, perception: Perception) -> None:
-        """Takes in one batch of a fit.
+        """Records one batch of a fit.
 
         Raises:
-            FitError: A field has another shape than in the batches before.
+            FitError: A field has another shape than in earlier batches.
         """
         self._take(self._of(perception), f" for image {perception.row_keys[0]}")
 
     def merge(self, other: FieldShapes) -> None:
-        """Takes in the shapes of another part of a fit.
+        """Merges the shapes of another part of a fit.
 
         Raises:
-            FitError: A field has another shape than in the parts before.
+            FitError: A field has another shape than in earlier parts.
         """
         self._take(other._shapes, "")
 
     def check(self, perception: Perception) -> None:
-        """Compares one batch with the fit.
+        """Checks one batch against the fit.
 
         Raises:
-            BundleError: A field has another shape than at the fit.
+            BundleError: A field has another shape than in the fit.
         """
         shapes = self._of(perception)
         if shapes != self._shapes:
@@ -76,7 +76,7 @@ class FieldShapes:
 
     @classmethod
     def from_document(cls, expert: str, document: Mapping[str, Sequence[int]]) -> Self:
-        """Restores what `document` gave."""
+        """Restores the shapes from `document`."""
         shapes = cls(expert, document)
         shapes._shapes = {name: tuple(shape) for name, shape in document.items()}
         return shapes
@@ -85,7 +85,7 @@ class FieldShapes:
         for name, shape in shapes.items():
             if shape != self._shapes.setdefault(name, shape):
                 raise FitError(
-                    f"{self._expert}: {name} has shape {shape}{which} but {self._shapes[name]} for those before; "
+                    f"{self._expert}: {name} has shape {shape}{which} but {self._shapes[name]} before; "
                     "give all images of a category the same input size"
                 )
 

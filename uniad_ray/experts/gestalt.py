@@ -1,4 +1,4 @@
-"""The most similar of many texts by Gestalt pattern matching (Ratcliff and Obershelp), found without comparing all."""
+"""Finds the most similar text by Gestalt pattern matching (Ratcliff and Obershelp) without comparing all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cydifflib import SequenceMatcher
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-# Beyond what rounding can do to a ratio of two whole numbers.
+# More than the rounding error of a ratio of two integers.
 _ROUNDING: Final = 1e-9
 
 
@@ -19,8 +19,8 @@ class Match(NamedTuple):
     """The most similar text.
 
     Attributes:
-        position: Its position among the texts; the first of those that are alike.
-        ratio: Its similarity, in 0..1: 1 for the same text.
+        position: Index of the text; the first one of equal texts.
+        ratio: Similarity in 0..1; 1 for the same text.
     """
 
     position: int
@@ -30,50 +30,51 @@ class Match(NamedTuple):
 def gestalt_ratio(text: str, query: str) -> float:
     """Similarity by Gestalt pattern matching, as `difflib.SequenceMatcher(None, text, query, autojunk=False).ratio()`.
 
-    Twice the number of characters in matching blocks over the number of all characters. It depends on the order of the
-    two where several longest blocks are to be had.
+    It is twice the number of characters in matching blocks, divided by the number of all characters. The order of the
+    two texts matters if there are several longest blocks.
 
     Args:
         text: A text of the bank.
-        query: The text that is looked up.
+        query: The text to look up.
 
     Returns:
-        A number in 0..1; 1 for the same text, two empty ones included.
+        A number in 0..1; 1 for equal texts, including two empty ones.
     """
     return float(SequenceMatcher(None, text, query, autojunk=False).ratio())
 
 
 class GestaltIndex:
-    """Finds exactly what comparing with every text would find.
+    """Finds exactly the result of comparing with every text.
 
-    The matching blocks are a common subsequence, so that the longest one bounds the ratio from above. It is much
-    quicker to find: texts are compared in the order of their bounds, until the best ratio is above all that are left.
+    The matching blocks form a common subsequence, so the longest common subsequence gives an upper bound of the ratio
+    and is much faster to compute. Texts are compared in the order of their bounds, until the best ratio exceeds the
+    remaining bounds.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        """Takes the texts; repeated ones cost nothing.
+        """Builds the index; repeated texts cost nothing.
 
         Raises:
-            ValueError: There is no text.
+            ValueError: There are no texts.
         """
         first: dict[str, int] = {}
         for position, text in enumerate(texts):
             first.setdefault(text, position)
         self._single = {text for text, count in Counter(texts).items() if count == 1}
         if not first:
-            raise ValueError("there is no text to be similar to")
+            raise ValueError("there is no text to compare with")
         self._positions = first
         self._texts = list(first)
         self._lengths = np.array([len(text) for text in self._texts])
 
     def nearest(self, query: str) -> Match:
-        """The most similar text; of several the first."""
+        """The most similar text; the first one of equal texts."""
         if query in self._positions:
             return Match(self._positions[query], 1.0)
         return self._search(query, self._bounds(query))
 
     def nearest_other(self, query: str) -> Match:
-        """The most similar text when one copy of the query itself is left out, such as to compare texts of the bank.
+        """The most similar text without one copy of the query itself, for comparing texts of the bank.
 
         Raises:
             ValueError: There is no other text.

@@ -1,4 +1,4 @@
-"""From a grid of anomaly values an image to evidence: the map, the image's score and where the map is strongest."""
+"""Turns a grid of anomaly values per image into evidence: map, image score, and position of the maximum."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class GridEvidenceConfig(StrictModel):
     """Options of experts that score every cell of a grid.
 
     Attributes:
-        image_score: `max` of the map, or `top_mean`, the mean of its highest share `top_fraction`.
-        top_fraction: Share of the map's pixels in `top_mean`.
-        score_smoothed: Take the image score from the smoothed map; otherwise from the grid as it is.
+        image_score: `max` of the map, or `top_mean`, the mean of its highest fraction `top_fraction`.
+        top_fraction: Fraction of the map's pixels in `top_mean`.
+        score_smoothed: Take the image score from the smoothed map; otherwise from the grid.
         map_size: Side of the evidence map.
-        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
+        smoothing: Standard deviation of the map's Gaussian, map pixels; 0 disables smoothing.
     """
 
     image_score: Literal["max", "top_mean"] = "max"
@@ -31,15 +31,15 @@ class GridEvidenceConfig(StrictModel):
 
 
 def grid_evidence(name: str, grids: np.ndarray, config: GridEvidenceConfig) -> Evidence:
-    """Makes maps, image scores and reasons.
+    """Creates maps, image scores and reasons.
 
     Args:
-        name: The expert's name, for the reasons.
-        grids: Anomaly of every cell, float32, shape (N, h, w), higher is more anomalous.
-        config: How to smooth the map and to reduce it to one score.
+        name: Name of the expert, for the reasons.
+        grids: Anomaly value of each cell, float32, shape (N, h, w), higher is more anomalous.
+        config: Smoothing of the map, and its reduction to one score.
 
     Returns:
-        Evidence on the scale of the grids. An image with a cell that is not finite scores NaN.
+        Evidence on the scale of the grids. An image with a non-finite cell has score NaN.
     """
     maps = anomaly_maps(grids, config.map_size, config.smoothing)
     scores = _image_scores(maps if config.score_smoothed else grids, config)

@@ -1,4 +1,4 @@
-"""The bank of normal instances, and the relations between them."""
+"""The bank of normal instances and the relations between them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class InstanceBank:
     """The n instances of M normal images.
 
     Attributes:
-        kinds: The kinds that they are of, sorted, without `NO_KIND`.
-        grid: The cells that they keep to.
+        kinds: The kinds of the instances, sorted, without `NO_KIND`.
+        grid: The cells that the instances lie in.
     """
 
     def __init__(self, instances: Instances, owners: np.ndarray, images: int) -> None:
-        """Measures the relations of every normal image; use `fit` or `restored`.
+        """Measures the relations in every normal image; use `fit` or `restored` instead.
 
         Args:
             instances: All instances, image by image.
-            owners: int64, shape (n,): the image of each, below M.
-            images: The number of images M.
+            owners: int64, shape (n,): image index of each instance, below `images`.
+            images: Number of images M.
         """
         self._instances = instances
         self._owners = owners
@@ -48,7 +48,7 @@ class InstanceBank:
 
     @classmethod
     def fit(cls, images: Sequence[Instances]) -> Self:
-        """Takes the instances of each normal image, M >= 1."""
+        """Builds the bank from the instances of M >= 1 normal images."""
         together = Instances(
             kinds=tuple(kind for one in images for kind in one.kinds),
             **{name: np.concatenate([getattr(one, name) for one in images]) for name in _COLUMNS},
@@ -58,16 +58,16 @@ class InstanceBank:
 
     @property
     def dimensions(self) -> list[int]:
-        """The length of the vectors of each field."""
+        """Length of the vectors of each field."""
         return [vectors.shape[1] for vectors in self._instances.vectors]
 
     def deviations(self, instances: Instances) -> list[Deviation]:
-        """How far each relation between the instances of an image is from those of normal images."""
+        """Deviation of each relation in an image from those of normal images."""
         kinds = sorted({*self.kinds, *instances.kinds} - {NO_KIND})
         return self._relations.deviations(measure(instances, self._looks(instances), kinds, self.grid))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The bank as arrays; `document` goes beside them."""
+        """The bank as arrays; `document` holds the rest."""
         columns = {name: getattr(self._instances, name) for name in _COLUMNS}
         vectors = {f"vectors_{number}": each for number, each in enumerate(self._instances.vectors)}
         return {**columns, **vectors, "owners": self._owners}
@@ -78,15 +78,15 @@ class InstanceBank:
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], fields: int) -> Self:
-        """Restores a bank from `arrays` and `document`; it gives exactly the deviations of the one that was stored.
+        """Restores a bank from `arrays` and `document`; its deviations are exactly those of the stored bank.
 
         Args:
-            arrays: The arrays; there may be others among them.
+            arrays: The arrays; others may be among them.
             document: The rest.
-            fields: The number of fields of vectors.
+            fields: Number of vector fields.
 
         Raises:
-            BundleError: An array is missing, or the shapes do not fit each other.
+            BundleError: An array is missing, or the shapes do not match each other.
         """
         names = [*_COLUMNS, *(f"vectors_{number}" for number in range(fields)), "owners"]
         images, kinds = document.get("images"), document.get("kinds")
@@ -96,7 +96,7 @@ class InstanceBank:
             or any(name not in arrays or len(arrays[name]) != len(kinds) for name in names)
             or any(arrays[name].shape != (len(kinds), width) for name, width in _COLUMNS.items())
         ):
-            raise BundleError("the bundle holds no bank of instances; fit the category again")
+            raise BundleError("the bundle has no bank of instances; fit the category again")
         instances = Instances(
             kinds=tuple(kinds),
             **{name: arrays[name] for name in _COLUMNS},
@@ -105,7 +105,7 @@ class InstanceBank:
         return cls(instances, arrays["owners"], images)
 
     def _looks(self, instances: Instances) -> np.ndarray:
-        """The vectors of all fields, each of which varies as much among normal instances: float32, shape (n, D)."""
+        """The vectors of all fields, each scaled to equal variation among normal instances: float32, shape (n, D)."""
         return np.concatenate(
             [vectors / scale for vectors, scale in zip(instances.vectors, self._scales, strict=True)], axis=1
         )

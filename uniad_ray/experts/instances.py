@@ -1,4 +1,4 @@
-"""Instances: the named segments of an image, each with its place, colour and vectors."""
+"""Instances: the named segments of an image with their places, colours and vectors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.segments import Segments
 
 NO_KIND: Final = "a piece of no known part"
-"""Kind of the instances whose names are left out."""
+"""Kind of the instances with omitted names."""
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The n instances of one image, or of several one after the other.
+    """The n instances of one image, or of several images in a row.
 
     Attributes:
-        kinds: The kind of each: its name, or `NO_KIND`.
+        kinds: Kind of each instance: its name, or `NO_KIND`.
         centres: float32, shape (n, 2): row and column of the mean pixel, each in 0..1.
         boxes: float32, shape (n, 4): top, left, bottom and right, each in 0..1.
         colours: float32, shape (n, 3): mean brightness in 0..100, and mean a and b of CIELAB.
-        vectors: One array a field, float32, shape (n, C).
+        vectors: One array per field, float32, shape (n, C).
     """
 
     kinds: tuple[str, ...]
@@ -35,7 +35,7 @@ class Instances:
     vectors: Sequence[np.ndarray]
 
     def __len__(self) -> int:
-        """The number of instances n."""
+        """Number of instances n."""
         return len(self.kinds)
 
 
@@ -46,9 +46,9 @@ def describe_instances(
 
     Args:
         segments: The n segments, with names.
-        vectors: One array a field, float32, shape (n, C).
+        vectors: One array per field, float32, shape (n, C).
         image: uint8, shape (H, W, 3), RGB.
-        left_out: Names that stand for no kind.
+        left_out: Names that do not count as kinds.
     """
     rows, columns = segments.size
     row, column = (np.indices(segments.size) + 0.5) / np.array([rows, columns])[:, None, None]

@@ -1,4 +1,4 @@
-"""Arrays that lie on disk and are read where they are touched."""
+"""Arrays on disk that are read on access."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from uniad_ray.errors import StoreError
 
 
 def mapped_copy(array: np.ndarray) -> np.ndarray:
-    """Copies an array to a nameless file of the temporary folder, which vanishes with the last reference to the copy.
+    """Copies an array to an unnamed file in the temporary folder; it is deleted with the last reference to the copy.
 
     Args:
-        array: Of any shape with at least one value, and any dtype without objects.
+        array: Any shape with at least one value, any dtype without objects.
 
     Returns:
         A read-only array of the same shape, dtype and values, mapped from the file.
 
     Raises:
-        StoreError: The temporary folder cannot hold it.
+        StoreError: The temporary folder has too little space.
     """
     try:
         with tempfile.TemporaryFile() as file:
@@ -29,5 +29,5 @@ def mapped_copy(array: np.ndarray) -> np.ndarray:
     except OSError as error:
         raise StoreError(
             f"{tempfile.gettempdir()}: cannot hold {array.nbytes} bytes of a memory bank: {error.strerror}; "
-            "make room there, or name another folder by TMPDIR"
+            "free space there, or set TMPDIR to another folder"
         ) from error

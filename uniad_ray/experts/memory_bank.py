@@ -1,4 +1,4 @@
-"""A memory bank: the few vectors that stand for many candidates."""
+"""A memory bank: a few vectors that represent many candidates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def select_bank(
     spherical: bool = False,
     seed: int = 0,
 ) -> np.ndarray:
-    """Chooses the vectors of a memory bank.
+    """Selects the vectors of a memory bank.
 
     Args:
         candidates: float32, shape (M, C).
-        selection: `coreset` picks by greedy k-center (PatchCore, algorithm 1), `kmeans` takes cluster centres
+        selection: `coreset` selects by greedy k-center (PatchCore, algorithm 1), `kmeans` uses cluster centres
             (TMUAD, section IV-B), `all` keeps every candidate.
-        size: The most vectors in the bank; with no more candidates than that, all are kept.
-        projection: Dimensions of the random projection in which `coreset` measures its distances.
+        size: Maximum number of vectors in the bank; with no more candidates than this, all are kept.
+        projection: Number of dimensions of the random projection for the distances of `coreset`.
         spherical: Whether `kmeans` clusters by cosine on the unit sphere.
         seed: Seed of the projection and of k-means.
 

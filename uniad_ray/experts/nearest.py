@@ -21,7 +21,7 @@ _VALUES_IN_CACHE: Final = 1 << 19
 
 
 class VectorIndexConfig(StrictModel):
-    """How the nearest vectors of a memory bank are found.
+    """Search for the nearest vectors of a memory bank.
 
     Attributes:
         kind: `flat` compares every query with every vector, and holds them all in memory. `pq` holds 4-bit product
@@ -30,8 +30,8 @@ class VectorIndexConfig(StrictModel):
             searches such codes on the CPU alone.
         subvector: Channels that share a code of `pq`: 2 takes a sixteenth of the memory of `flat`, 4 half of that, and
             misses the nearest vector more often.
-        reranked: Candidates of `pq` a query, for each of the neighbours that are averaged. A bank with no more vectors
-            than that is searched as with `flat`.
+        reranked: Candidates of `pq` per query, for each averaged neighbour. A bank with no more vectors than this is
+            searched as with `flat`.
     """
 
     kind: Literal["flat", "pq"] = "flat"
@@ -43,10 +43,10 @@ FLAT: Final = VectorIndexConfig()
 
 
 class NearestNeighbours:
-    """The mean distance of each query to its k nearest vectors of a fixed bank.
+    """The mean distance of each query to its k nearest vectors in a fixed bank.
 
     `l2` is the Euclidean distance; `cosine` is 1 - cosine similarity, in 0..2 (TMUAD, eq. 3). Distances are exact with
-    either index; with `pq` now and then another vector than the nearest is found.
+    both indexes; `pq` sometimes finds another vector than the nearest.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class NearestNeighbours:
 
         Args:
             bank: float32 or float16, shape (M, C), M >= 1; need not be normalised.
-            distance: Which distance to search and report.
-            neighbours: How many nearest vectors are averaged; at most M are used.
-            index: How to search.
-            codes: The bank's codes, where they are known; otherwise they are learned, if the index has any.
+            distance: Distance to search by and to return.
+            neighbours: Number of nearest vectors to average; at most M are used.
+            index: Options of the search.
+            codes: Codes of the bank, if known; otherwise they are learned if the index uses codes.
         """
         self._distance: Distance = distance
         self._neighbours = min(neighbours, len(bank))
         self._candidates = index.reranked * neighbours
-        # Centred, because |q|^2 + |b|^2 - 2 q.b loses its digits where all vectors share a long common part.
+        # Centred, because |q|^2 + |b|^2 - 2 q.b loses precision if all vectors share a large common part.
         self._centre = torch.from_numpy(bank.mean(axis=0, dtype=np.float64).astype(np.float32))
         self._searches: dict[torch.device, FlatSearch] = {}
         self._codes: ProductCodes | None = None
@@ -84,48 +84,48 @@ class NearestNeighbours:
     def from_state(
         cls, expert: str, state: State, distance: Distance, neighbours: int = 1, index: VectorIndexConfig = FLAT
     ) -> Self:
-        """Restores what `arrays` gave; nothing is learned anew, so that every machine searches the same codes.
+        """Restores the result of `arrays`. Nothing is learned again, so all machines search the same codes.
 
         Args:
-            expert: The expert's name, for messages.
-            state: The expert's state, with these arrays among others.
-            distance: As at the fit.
-            neighbours: As at the fit.
-            index: As at the fit.
+            expert: Name of the expert, for messages.
+            state: State of the expert, which includes these arrays.
+            distance: As in the fit.
+            neighbours: As in the fit.
+            index: As in the fit.
 
         Raises:
-            BundleError: There is no bank of shape (M, C), or there are no codes for it.
+            BundleError: The bank of shape (M, C) or its codes are missing.
         """
         bank = state.arrays.get("bank")
         if bank is None or bank.ndim != 2 or not bank.size:
-            raise BundleError(f"{expert}: the bundle holds no memory bank; fit the category again")
+            raise BundleError(f"{expert}: the bundle has no memory bank; fit the category again")
         codes = None
         if _has_codes(index, len(bank), neighbours):
             codes = ProductCodes.from_arrays(expert, state.arrays, bank.shape, index.subvector)
         return cls(bank, distance, neighbours, index, codes)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The bank as it was given, and with `pq` its codebooks and codes."""
+        """The bank as given to the constructor; with `pq` also its codebooks and codes."""
         return {"bank": self._bank} | (self._codes.arrays() if self._codes else {})
 
     @property
     def dimension(self) -> int:
-        """The number of channels C of the bank."""
+        """Number of channels C of the bank."""
         return int(self._bank.shape[1])
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of memory that a search on the CPU goes through: the vectors in single precision, or their codes."""
+        """Memory in bytes that a CPU search reads: the vectors in single precision, or their codes."""
         return self._codes.memory_bytes if self._codes else 4 * self._bank.size
 
     def distances(self, queries: torch.Tensor) -> np.ndarray:
-        """Distances of a set of vectors to the bank.
+        """Distances of vectors to the bank.
 
         Args:
             queries: float32, shape (P, C), on any device.
 
         Returns:
-            float32, shape (P,), >= 0; NaN for a query that is not finite.
+            float32, shape (P,), >= 0; NaN for a query with non-finite values.
         """
         queries = self._prepare(queries)
         if queries.device.type == "cpu" and self._codes is not None:
@@ -172,5 +172,5 @@ class NearestNeighbours:
 
 
 def _has_codes(index: VectorIndexConfig, vectors: int, neighbours: int) -> bool:
-    """Whether a bank is searched by codes: candidates must be fewer than its vectors to spare anything."""
+    """Whether a bank is searched by codes: this saves work only if there are fewer candidates than vectors."""
     return index.kind == "pq" and vectors > index.reranked * neighbours

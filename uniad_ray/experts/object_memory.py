@@ -1,4 +1,4 @@
-"""The object memory: how far is each object of an image from the objects of normal images (TMUAD, eq. 3)."""
+"""The object memory: distance of each object in an image to the objects of normal images (TMUAD, eq. 3)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ObjectMemoryConfig(StrictModel):
 
     Attributes:
         segments: Field with the segments.
-        vectors: Field with a vector of each segment.
-        overlap: What a pixel of several segments has: the `sum` of their distances (eq. 3), or the `maximum`.
-        selection: How the bank is chosen out of the vectors of all normal objects.
-        memory_size: The most vectors in the bank; unused with `all`.
-        candidates: The most vectors held in memory while fitting, sampled evenly over all normal objects.
-        index: How the most alike vector of the bank is found.
+        vectors: Field with one vector per segment.
+        overlap: Value of a pixel in several segments: the `sum` of their distances (eq. 3), or the `maximum`.
+        selection: How the bank is selected from the vectors of all normal objects.
+        memory_size: Maximum number of vectors in the bank; unused with `all`.
+        candidates: Maximum number of vectors in memory while fitting, sampled evenly over all normal objects.
+        index: Search for the most similar vector in the bank.
         map_size: Side of the evidence map.
-        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
+        smoothing: Standard deviation of the map's Gaussian, map pixels; 0 disables smoothing.
         seed: Seed of the sample and of k-means.
     """
 
@@ -53,30 +53,30 @@ class ObjectMemoryConfig(StrictModel):
 
 
 class ObjectMemory:
-    """One minus the cosine of each object to the most alike normal one, painted on its mask (TMUAD, eq. 3)."""
+    """One minus the cosine between each object and the most similar normal one, painted on its mask (TMUAD, eq. 3)."""
 
     config_model: ClassVar[type[ObjectMemoryConfig]] = ObjectMemoryConfig
 
     def __init__(self, name: str, config: ObjectMemoryConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self.needs = frozenset({config.segments, config.vectors})
         self._config = config
         self._nearest: NearestNeighbours | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Builds the bank in one pass; the same images give the same bank in any order and any batching.
+        """Builds the bank in one pass; order and batching of the images have no effect.
 
         Args:
             stream: The normal perceptions.
 
         Raises:
-            FitError: No object came, or a vector is not finite.
+            FitError: There are no objects, or a vector is not finite.
         """
         self.fit_samples([self.sample(stream)])
 
     def sample(self, stream: PerceptionStream) -> CandidateSample:
-        """Takes candidates from some of the normal images, in bounded memory.
+        """Samples candidates from a part of the normal images, in bounded memory.
 
         Args:
             stream: The perceptions of these images.
@@ -94,13 +94,13 @@ class ObjectMemory:
         return sample
 
     def fit_samples(self, samples: Iterable[CandidateSample]) -> None:
-        """Builds the bank from samples of parts of the normal images, such as several workers make.
+        """Builds the bank from samples of parts of the normal images, for instance from several workers.
 
         Args:
-            samples: Samples of parts that share no image; in whatever parts and order, the bank is that of `fit`.
+            samples: Samples of disjoint parts; their number and order have no effect, the bank equals that of `fit`.
 
         Raises:
-            FitError: No object came.
+            FitError: There are no objects.
         """
         config = self._config
         merged = CandidateSample(config.candidates, config.seed)
@@ -109,7 +109,7 @@ class ObjectMemory:
         candidates = merged.vectors()
         if not len(candidates):
             raise FitError(
-                f"{self.name}: no normal image has an object; leave the object memory out, or segment otherwise"
+                f"{self.name}: no normal image has an object; remove the object memory, or use another segmenter"
             )
         bank = select_bank(candidates, config.selection, config.memory_size, spherical=True, seed=config.seed)
         self._nearest = NearestNeighbours(bank, "cosine", index=config.index)
@@ -121,9 +121,9 @@ class ObjectMemory:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores: the greatest value of the map before it is smoothed, 0 for an image without objects. Maps: the
-            distances, in 0..2 each, painted on the objects. A sentence for each of the up to three objects that are the
-            farthest. A vector that is not finite makes the score NaN.
+            Scores: the maximum of the map before smoothing, 0 for an image without objects. Maps: the distances, each
+            in 0..2, painted on the objects. One sentence for each of up to three objects with the largest distances. A
+            vector that is not finite makes the score NaN.
 
         Raises:
             BundleError: The vectors do not have the length of the fit.
@@ -138,7 +138,7 @@ class ObjectMemory:
         for row, (segments, vectors) in enumerate(objects):
             if vectors.shape[1] != nearest.dimension:
                 raise BundleError(
-                    f"{self.name}: the bank has vectors of length {nearest.dimension} and the image of length "
+                    f"{self.name}: the bank has vectors of length {nearest.dimension}, but the image of length "
                     f"{vectors.shape[1]}; score with the networks of the bundle, or fit again"
                 )
             distances = nearest.distances(torch.from_numpy(vectors)) if len(vectors) else np.zeros(0, np.float32)
@@ -148,7 +148,7 @@ class ObjectMemory:
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
-        """The bank, float32, shape (M, C), and its codes, if it has any.
+        """The bank, float32, shape (M, C), and its codes, if any.
 
         Raises:
             FitError: The expert is not fitted.
@@ -157,10 +157,10 @@ class ObjectMemory:
 
     @classmethod
     def from_state(cls, name: str, config: ObjectMemoryConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no bank of shape (M, C), or not its codes.
+            BundleError: The state lacks a bank of shape (M, C) or its codes.
         """
         expert = cls(name, config)
         expert._nearest = NearestNeighbours.from_state(name, state, "cosine", index=config.index)
@@ -186,6 +186,6 @@ def _reasons(segments: Segments, distances: np.ndarray) -> list[str]:
     names = segments.names or ("an object",) * len(segments)
     return [
         f"{names[one]} at row {centres[one, 0]:.2f}, column {centres[one, 1]:.2f} is {distances[one]:.3f} from the "
-        "normal object most like it"
+        "most similar normal object"
         for one in farthest
     ]

@@ -1,7 +1,7 @@
-"""A grid learned from normal images: its lines run where hardly any part of them lies.
+"""A grid learned from normal images, with lines where almost no parts lie.
 
-Trays, blisters and boards have places that parts keep to. Where parts lie anywhere there are no such lines, and the
-grid is one cell.
+Trays, blisters and boards have fixed places for parts. If parts lie anywhere, there are no such lines, and the grid is
+a single cell.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final, Self
 import numpy as np
 
 _MOST_LINES: Final = 5
-# A segmentation may go wrong in one image of so many.
+# A segmentation may fail in one of this many images.
 _CROSSED_SHARE: Final = 1.0 / 32.0
 _POSITIONS: Final = 256
-# Narrower gaps are chance: other images will have a part there.
+# Narrower gaps are chance: other images may have a part there.
 _LEAST_GAP: Final = 8
 
 
@@ -24,8 +24,8 @@ class PartGrid:
     """Rows and columns of cells.
 
     Attributes:
-        row_lines: Places of the lines between rows, ascending, float64, shape (r - 1,), each in 0..1.
-        column_lines: Places of the lines between columns, likewise, shape (c - 1,).
+        row_lines: Positions of the lines between rows, ascending, float64, shape (r - 1,), each in 0..1.
+        column_lines: Positions of the lines between columns, ascending, float64, shape (c - 1,), each in 0..1.
     """
 
     row_lines: np.ndarray
@@ -33,25 +33,25 @@ class PartGrid:
 
     @classmethod
     def learn(cls, boxes: np.ndarray, owners: np.ndarray, images: int) -> Self:
-        """Puts a line into the middle of each gap between parts; of more than five gaps an axis into the widest.
+        """Puts a line in the middle of each gap between parts; of more than five gaps per axis, uses the widest.
 
         Args:
             boxes: float, shape (n, 4): top, left, bottom and right of each part of the normal images, each in 0..1.
-            owners: int64, shape (n,): the image of each, below `images`.
-            images: The number of images.
+            owners: int64, shape (n,): image index of each part, below `images`.
+            images: Number of images.
         """
         return cls(*(_lines(boxes[:, axis], boxes[:, axis + 2], owners, images) for axis in (0, 1)))
 
     def __len__(self) -> int:
-        """The number of cells, row by row."""
+        """Number of cells."""
         return (len(self.row_lines) + 1) * (len(self.column_lines) + 1)
 
     def position(self, cell: int) -> tuple[int, int]:
-        """Row and column of a cell, each counted from 0."""
+        """Row and column of a cell, from 0; cells are numbered row by row."""
         return divmod(cell, len(self.column_lines) + 1)
 
     def shares(self, boxes: np.ndarray) -> np.ndarray:
-        """How much of each box lies in each cell, so that a part on a line counts in both.
+        """Fraction of each box in each cell, so that a part on a line counts in both cells.
 
         Args:
             boxes: float, shape (n, 4), each in 0..1.
@@ -64,7 +64,7 @@ class PartGrid:
         return np.asarray((rows[:, :, None] * columns[:, None, :]).reshape(len(boxes), len(self)))
 
     def cells(self, height: int, width: int) -> np.ndarray:
-        """The cell of each pixel of an image: int64, shape (height, width)."""
+        """Cell index of each pixel of an image: int64, shape (height, width)."""
         rows = np.searchsorted(self.row_lines, (np.arange(height) + 0.5) / height)
         columns = np.searchsorted(self.column_lines, (np.arange(width) + 0.5) / width)
         return np.asarray(rows[:, None] * (len(self.column_lines) + 1) + columns)
@@ -77,7 +77,7 @@ def _lines(starts: np.ndarray, ends: np.ndarray, owners: np.ndarray, images: int
     is_taken = np.concatenate([[True], crossed.mean(axis=0) > _CROSSED_SHARE, [True]])
     taken = np.flatnonzero(is_taken)
     widths = np.diff(taken) - 1
-    # The first and the last gap are the margins of the image, beyond which there is no part.
+    # The first and the last gap are the margins of the image, without parts beyond them.
     inner = np.flatnonzero(widths >= _LEAST_GAP)
     inner = inner[(taken[inner] > 0) & (taken[inner + 1] < len(is_taken) - 1)]
     widest = np.sort(inner[np.argsort(-widths[inner], kind="stable")[:_MOST_LINES]])
@@ -85,7 +85,7 @@ def _lines(starts: np.ndarray, ends: np.ndarray, owners: np.ndarray, images: int
 
 
 def _overlaps(starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """Shares of intervals between lines: float64, shape (n, lines + 1)."""
+    """Fractions of intervals between lines: float64, shape (n, lines + 1)."""
     edges = np.concatenate([[-np.inf], lines, [np.inf]])
     ends = np.maximum(ends, starts + 1e-6)
     inside = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])

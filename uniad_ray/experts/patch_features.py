@@ -1,4 +1,4 @@
-"""Patch vectors out of feature fields: aligned, pooled over a neighbourhood and concatenated."""
+"""Builds patch vectors from feature fields: aligned, pooled over a neighbourhood and concatenated."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def patch_features(
     neighbourhood: int = 3,
     normalise: bool = False,
 ) -> torch.Tensor:
-    """Concatenates fields into one vector a patch, aware of its neighbourhood (PatchCore, section 3.1).
+    """Concatenates fields into one neighbourhood-aware vector per patch (PatchCore, section 3.1).
 
-    Each field is optionally L2-normalised over its channels, averaged over the neighbourhood on its own grid, then
-    brought to the common one. The average counts the zeros of the padding, so vectors at the border come out shorter:
-    that sets them apart from inner ones under L2, and damps what the network's own padding does there.
+    Each field is optionally L2-normalised over its channels, averaged over the neighbourhood on its own grid, and
+    resized to the common grid. The average includes the zeros of the padding, so vectors at the border are shorter.
+    This separates them from inner ones under L2, and damps the padding effects of the network itself.
 
     Args:
         fields: Tensors of shape (N, C_i, h_i, w_i), float32.
-        names: Which fields to take, in the order of concatenation.
+        names: Names of the fields to use, in the order of concatenation.
         grid: The common (h, w), or None for the largest grid among the fields.
-        neighbourhood: Side p of the pooled window, odd; 1 switches pooling off.
-        normalise: Whether every field is scaled to unit length at every cell before pooling.
+        neighbourhood: Side p of the pooled window, odd; 1 disables pooling.
+        normalise: Whether each field is scaled to unit length at each cell before pooling.
 
     Returns:
         float32, shape (N, sum of C_i, h, w).

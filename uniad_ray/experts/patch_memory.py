@@ -1,7 +1,7 @@
-"""The patch memory: how far is each patch of an image from the patches of normal images.
+"""The patch memory: distance of each patch in an image to the patches of normal images.
 
-TMUAD's third memory bank (section III-B.3 and eq. 4) with PatchCore's neighbourhood pooling and coreset. Eq. 4 is
-printed with the farthest neighbour; what is meant, and built, is the nearest one, as in eq. 3.
+It is TMUAD's third memory bank (section III-B.3 and eq. 4), with PatchCore's neighbourhood pooling and coreset. Eq. 4
+is printed with the farthest neighbour. The nearest one is meant, as in eq. 3, and implemented.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class PatchMemoryConfig(GridEvidenceConfig):
     """Options of the patch memory.
 
     Attributes:
-        fields: The fields that are concatenated: levels of a pyramid or blocks of a transformer, in any mix. For a bank
-            of its own for each encoder, make an expert of each, and a group of them in `fusion.groups`.
-        grid: Side of the common patch grid; None takes the largest grid among the fields.
-        normalise_fields: Scale every field to unit length at every cell before pooling. Takes away how strong a
-            feature is, which is often what tells an anomaly.
-        neighbourhood: Side of the pooled window, odd; zero padding, so that border patches differ from inner ones.
-        distance: `l2`, or `cosine` (TMUAD). Cosine ignores how strong a feature is.
-        neighbours: How many nearest vectors of the bank are averaged.
-        index: How they are found.
-        selection: How the bank is chosen out of the candidates.
-        memory_size: The most vectors in the bank; unused with `all`. Scoring time grows with it.
-        candidates: The most patch vectors held in memory while fitting, sampled evenly over all normal images.
-        projection: Dimensions of the random projection in which the coreset measures distances.
-        storage: Type in which the bank is kept; it is rounded to it at fit, so scores survive a round trip.
+        fields: Fields to concatenate: levels of a pyramid or blocks of a transformer, in any mix. For a separate bank
+            per encoder, define one expert for each, and a group of them in `fusion.groups`.
+        grid: Side of the common patch grid; None uses the largest grid among the fields.
+        normalise_fields: Scale each field to unit length at each cell before pooling. This removes the strength of a
+            feature, which often indicates an anomaly.
+        neighbourhood: Side of the pooled window, odd; zero padding makes border patches differ from inner ones.
+        distance: `l2`, or `cosine` (TMUAD). Cosine ignores the strength of a feature.
+        neighbours: Number of nearest vectors in the bank to average.
+        index: Search for the nearest vectors.
+        selection: How the bank is selected from the candidates.
+        memory_size: Maximum number of vectors in the bank; unused with `all`. Scoring time grows with it.
+        candidates: Maximum number of patch vectors in memory while fitting, sampled evenly over all normal images.
+        projection: Number of dimensions of the random projection for the distances of the coreset.
+        storage: Data type of the stored bank; vectors are rounded to it in the fit, so a reload keeps the scores.
         seed: Seed of the sample, the projection and k-means.
     """
 
@@ -68,11 +68,11 @@ class PatchMemoryConfig(GridEvidenceConfig):
 
 @dataclass(frozen=True)
 class PatchSample:
-    """What `PatchMemory` takes of some normal images.
+    """Candidates of `PatchMemory` from a part of the normal images.
 
     Attributes:
-        candidates: A sample of their patch vectors.
-        shapes: Shapes of the fields behind them.
+        candidates: A sample of the patch vectors.
+        shapes: Shapes of the source fields.
     """
 
     candidates: CandidateSample
@@ -80,15 +80,15 @@ class PatchSample:
 
 
 class PatchMemory:
-    """Distance of every patch to the nearest patches of normal images (TMUAD eq. 4; PatchCore).
+    """Distance of each patch to the nearest patches of normal images (TMUAD, eq. 4; PatchCore).
 
-    Every image is worked on alone, at fit and at scoring, so no result depends on how images are batched.
+    Each image is processed alone in fit and scoring: results do not depend on the batches.
     """
 
     config_model: ClassVar[type[PatchMemoryConfig]] = PatchMemoryConfig
 
     def __init__(self, name: str, config: PatchMemoryConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self.needs = frozenset(config.fields)
         self._config = config
@@ -96,18 +96,18 @@ class PatchMemory:
         self._nearest: NearestNeighbours | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Builds the bank in one pass; the same images give the same bank in any order and any batching.
+        """Builds the bank in one pass; order and batching of the images have no effect.
 
         Args:
             stream: The normal perceptions.
 
         Raises:
-            FitError: No image came, a feature is not finite or beyond float16, or the shape of a field changes.
+            FitError: There are no images, a feature is not finite or beyond float16, or the shape of a field changes.
         """
         self.fit_samples([self.sample(stream)])
 
     def sample(self, stream: PerceptionStream) -> PatchSample:
-        """Takes candidates from some of the normal images, in bounded memory.
+        """Samples candidates from a part of the normal images, in bounded memory.
 
         Args:
             stream: The perceptions of these images.
@@ -127,13 +127,13 @@ class PatchMemory:
         return sample
 
     def fit_samples(self, samples: Iterable[PatchSample]) -> None:
-        """Builds the bank from samples of parts of the normal images, such as several workers make.
+        """Builds the bank from samples of parts of the normal images, for instance from several workers.
 
         Args:
-            samples: Samples of parts that share no image; in whatever parts and order, the bank is that of `fit`.
+            samples: Samples of disjoint parts; their number and order have no effect, the bank equals that of `fit`.
 
         Raises:
-            FitError: No image came, or the shape of a field differs between the parts.
+            FitError: There are no images, or the shape of a field differs between the parts.
         """
         config = self._config
         shapes = FieldShapes(self.name, self.needs)
@@ -164,11 +164,11 @@ class PatchMemory:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores and maps in units of the distance, and one sentence an image: where the map is highest. A feature
-            that is not finite makes the image's score NaN.
+            Scores and maps in units of the distance, and one sentence per image with the position of the map's maximum.
+            A feature that is not finite makes the image's score NaN.
 
         Raises:
-            BundleError: The fields do not have the shapes that the bank was made from.
+            BundleError: The fields do not have the shapes of the fit.
             FitError: The expert is not fitted.
         """
         nearest = self._fitted()
@@ -180,7 +180,7 @@ class PatchMemory:
         return grid_evidence(self.name, grids, self._config)
 
     def state(self) -> State:
-        """The bank, in its storage type, shape (M, C), with its codes, if any, and the shapes (C, h, w) of its fields.
+        """The bank in its storage type, shape (M, C), its codes, if any, and the shapes (C, h, w) of its fields.
 
         Raises:
             FitError: The expert is not fitted.
@@ -189,14 +189,14 @@ class PatchMemory:
 
     @classmethod
     def from_state(cls, name: str, config: PatchMemoryConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no bank of shape (M, C), or not its codes or the shapes behind it.
+            BundleError: The state lacks a bank of shape (M, C), its codes, or the shapes of its fields.
         """
         shapes = state.document.get("shapes")
         if not isinstance(shapes, dict):
-            raise BundleError(f"{name}: the bundle holds no shapes of the patch bank's fields; fit the category again")
+            raise BundleError(f"{name}: the bundle has no shapes of the patch bank's fields; fit the category again")
         expert = cls(name, config)
         expert._shapes = FieldShapes.from_document(name, shapes)
         expert._nearest = NearestNeighbours.from_state(name, state, config.distance, config.neighbours, config.index)

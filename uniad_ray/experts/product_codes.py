@@ -1,4 +1,4 @@
-"""Product quantisation: a bank of vectors as 4-bit codes, and the search among them (FAISS)."""
+"""Product quantisation: a bank of vectors as 4-bit codes, and search among them (FAISS)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from uniad_ray.errors import BundleError
 from uniad_ray.experts.mapped_array import mapped_copy
 
 CENTROIDS: Final = 16
-"""Centroids of a sub-vector, as many as four bits can tell apart."""
+"""Number of centroids per sub-vector: four bits."""
 _BITS: Final = 4
 _ITERATIONS: Final = 10
 
 
 class ProductCodes:
-    """Vectors cut in sub-vectors, each of which is stored as the number of its nearest centroid (Jegou et al., 2011).
+    """Vectors divided into sub-vectors, each stored as the index of its nearest centroid (Jegou et al., 2011).
 
-    With four bits a sub-vector, the distances of a query to all centroids fit the registers of the processor (Andre et
-    al., 2015; FAISS's fast scan). The codes name candidates; how far these are must be seen from the vectors.
+    With four bits per sub-vector, the distances of a query to all centroids fit the registers of the processor (Andre
+    et al., 2015; FAISS's fast scan). The codes select candidates; their exact distances need the vectors.
     """
 
     def __init__(self, dimension: int, codebooks: np.ndarray, codes: np.ndarray) -> None:
-        """Makes coded vectors searchable; `of` codes a bank, `from_arrays` checks what was stored.
+        """Makes encoded vectors searchable; use `of` to encode a bank, `from_arrays` to restore one.
 
         Args:
-            dimension: The number of channels C.
+            dimension: Number of channels C.
             codebooks: Centroids of each of the S sub-vectors, float32, shape (S, 16, L) with S = ceil(C / L).
-            codes: uint8, shape (M, ceil(S / 2)): two codes a byte, the first in its lower half.
+            codes: uint8, shape (M, ceil(S / 2)): two codes per byte, the first in the lower half.
         """
         subvectors, _, length = codebooks.shape
         self._dimension = dimension
@@ -42,20 +42,20 @@ class ProductCodes:
         faiss.copy_array_to_vector(codes.ravel(), quantiser.codes)
         quantiser.ntotal = len(codes)
         quantiser.is_trained = True
-        # FAISS's stubs know neither this constructor nor this attribute.
+        # FAISS's type stubs lack this constructor and attribute.
         self._index = faiss.IndexPQFastScan(quantiser)  # type: ignore[arg-type]
-        # It would point to the codes of the quantiser, which ends here; a search does not need them.
+        # It would point to the codes of the quantiser, which is freed here; a search does not need them.
         self._index.orig_codes = None  # type: ignore[attr-defined]
 
     @classmethod
     def of(cls, vectors: np.ndarray, length: int) -> Self:
-        """Learns the centroids by k-means, and codes the vectors.
+        """Learns the centroids by k-means and encodes the vectors.
 
         The same vectors give the same codes, with any number of threads.
 
         Args:
             vectors: float32, shape (M, C), M >= 16.
-            length: Channels of a sub-vector; where they do not divide C, zeros are added.
+            length: Channels per sub-vector; if they do not divide C, zeros are appended.
         """
         padded = _padded(vectors, length)
         quantiser = faiss.IndexPQ(padded.shape[1], padded.shape[1] // length, _BITS)
@@ -70,16 +70,16 @@ class ProductCodes:
 
     @classmethod
     def from_arrays(cls, expert: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int], length: int) -> Self:
-        """Restores what `arrays` gave.
+        """Restores the result of `arrays`.
 
         Args:
-            expert: The expert's name, for the message.
+            expert: Name of the expert, for messages.
             arrays: Stored arrays by name.
-            shape: Shape (M, C) of the bank behind the codes.
-            length: Channels of a sub-vector.
+            shape: Shape (M, C) of the encoded bank.
+            length: Channels per sub-vector.
 
         Raises:
-            BundleError: The codes of the bank are missing, or not those of such a bank.
+            BundleError: The codes are missing, or do not fit the bank.
         """
         vectors, dimension = shape
         subvectors = -(-dimension // length)
@@ -89,27 +89,27 @@ class ProductCodes:
         }
         for name, (wanted, dtype) in expected.items():
             if name not in arrays or arrays[name].shape != wanted or arrays[name].dtype != dtype:
-                raise BundleError(f"{expert}: the bundle holds no {name} for its memory bank; fit the category again")
+                raise BundleError(f"{expert}: the bundle has no {name} for its memory bank; fit the category again")
         return cls(dimension, arrays["codebooks"], arrays["codes"])
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of codes and centroids in memory."""
+        """Memory of codes and centroids in bytes."""
         return int(self._index.codes.size()) + self._codebooks.nbytes
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Codebooks and codes, to be stored."""
+        """Codebooks and codes, for storage."""
         return {"codebooks": self._codebooks, "codes": self._codes}
 
     def nearest(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """The vectors whose codes are nearest to each query.
+        """The vectors with the nearest codes to each query.
 
         Args:
             queries: float32, shape (P, C).
-            count: How many, at most M.
+            count: Number of vectors, at most M.
 
         Returns:
-            int64, shape (P, count): rows of the bank.
+            int64, shape (P, count): row indices of the bank.
         """
         _, rows = self._index.search(_padded(queries, self._codebooks.shape[2]), count)
         return np.asarray(rows)
@@ -117,7 +117,7 @@ class ProductCodes:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps FAISS from sharing out clusterings so small that its threads spend their time waiting for each other."""
+    """Limits FAISS to one thread: its threads would mostly wait for each other on such small clusterings."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Relations between instances as numbers, and how far they are from those of normal images."""
+"""Relations between instances as numbers, and their distances to those of normal images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Attribute = Literal[
     "count", "cell_count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
 ]
 
-# What measuring alone does to a value, in its unit: 2 % of the image's side, a colour hardly to be told apart.
+# The effect of measurement noise on a value, in its unit: 2 % of the image's side, a barely visible colour change.
 _TOLERANCE: Final[Mapping[Attribute, float]] = {
     "count": 0.1,
     "cell_count": 0.1,
@@ -32,21 +32,21 @@ _TOLERANCE: Final[Mapping[Attribute, float]] = {
     "colour_pair": 2.0,
 }
 _MOST_VALUES: Final = 1000
-# One normal value in so many may be a mistake of the segmentation.
+# One in this many normal values may be a segmentation error.
 _ODD_SHARE: Final = 32
 _NO_INSTANCE: Final = np.zeros((1, 1), dtype=np.float32)
 
 
 class Relation(NamedTuple):
-    """What is measured, of instances of which kinds.
+    """A measured attribute, with the kinds of its instances.
 
     Attributes:
-        attribute: `count` of a kind, and `cell_count` of a kind in a cell of the grid; `look` (all vectors), `colour`,
-            `place`, `row` and `column` of an instance; and of two instances `row_step` and `column_step` from the first
-            to the second, the `gap` between their boxes and their `colour_pair`.
-        kind: The kind of the instance, or of the first of two.
-        other: The kind of the second of two; the same as `kind` where there is one.
-        cell: Of a `cell_count` the cell, else 0.
+        attribute: Of the image: `count` of a kind, and `cell_count` of a kind in a cell of the grid. Of one instance:
+            `look` (all vectors), `colour`, `place`, `row` and `column`. Of two instances: `row_step` and `column_step`
+            from the first to the second, the `gap` between their boxes, and their `colour_pair`.
+        kind: Kind of the instance, or of the first of two.
+        other: Kind of the second instance; equal to `kind` if there is only one.
+        cell: Cell of a `cell_count`; otherwise 0.
     """
 
     attribute: Attribute
@@ -57,12 +57,12 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """The q values of a relation in one image.
+    """The q values of one relation in one image.
 
     Attributes:
         relation: The relation.
         values: float32, shape (q, d).
-        members: int64, shape (q, p): which instances each value is of.
+        members: int64, shape (q, p): indices of the p instances of each value.
     """
 
     relation: Relation
@@ -72,12 +72,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a measurement is from normal ones.
+    """Deviation of a measurement from normal ones.
 
     Attributes:
-        measurement: What was measured.
-        nearest: The normal value nearest to each, float32, shape (q, d).
-        strengths: float64, shape (q,), >= 0: each one's distance to it over the distance usual in normal images.
+        measurement: The measurement.
+        nearest: The normal value nearest to each value, float32, shape (q, d).
+        strengths: float64, shape (q,), >= 0: distance to the nearest value, divided by the usual distance in normal
+            images.
     """
 
     measurement: Measurement
@@ -86,13 +87,13 @@ class Deviation:
 
 
 def measure(instances: Instances, looks: np.ndarray, kinds: Sequence[str], grid: PartGrid) -> list[Measurement]:
-    """Measures all relations of one image; instances of no kind have a `look` only.
+    """Measures all relations of one image; instances without a kind only have a `look`.
 
     Args:
         instances: The n instances.
-        looks: float, shape (n, D): what each looks like.
-        kinds: All kinds, sorted, whether there are instances of them or not.
-        grid: The cells; with a single one there are no counts of cells.
+        looks: float, shape (n, D): appearance of each instance.
+        kinds: All kinds, sorted, with or without instances.
+        grid: The cells; a grid of one cell has no cell counts.
     """
     kind_of_each = np.array(instances.kinds, dtype=object)
     members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *kinds)}
@@ -136,7 +137,7 @@ def _of_two(instances: Instances, first: np.ndarray, second: np.ndarray, *, alik
     steps = instances.centres[second] - instances.centres[first]
     colours, other_colours = instances.colours[first], instances.colours[second]
     if alike:
-        # Two instances of one kind have no order, so that only differences without sign have a meaning.
+        # Two instances of one kind have no order: only unsigned differences are meaningful.
         steps, colour_pairs = np.abs(steps), np.abs(other_colours - colours)
     else:
         colour_pairs = np.concatenate([colours, other_colours], axis=1)
@@ -151,17 +152,17 @@ def _of_two(instances: Instances, first: np.ndarray, second: np.ndarray, *, alik
 
 
 class RelationBank:
-    """The values of every relation in normal images, and the distance of a new one to the nearest of them.
+    """The values of every relation in normal images, and the distance of a new value to the nearest of them.
 
-    The distance is set against the one that is usual between normal images: the root mean square of each value's
-    distance to the second nearest other image, with one value more that is as odd as values of the attribute are
-    spread. So a rule that held 60 times counts more than one that held six times, what two images alone have in common
-    is no rule yet (others will have something else), and what follows no rule is never far from normal. The counts of
-    a kind are few numbers in a row: their distances are set against their standard deviation.
+    The distance is divided by the usual distance between normal images. That is the root mean square of each value's
+    distance to the second nearest other image, plus one value as unusual as the spread of the attribute. So a rule that
+    held 60 times counts more than one that held six times. A pattern in only two images is no rule yet, because other
+    images may differ. A value without any rule is never far from normal. The counts of a kind are few distinct numbers:
+    their distances are divided by their standard deviation.
     """
 
     def __init__(self, images: Sequence[Sequence[Measurement]]) -> None:
-        """Takes the measurements of each normal image."""
+        """Builds the bank from the measurements of each normal image."""
         found: dict[Relation, list[tuple[np.ndarray, np.ndarray]]] = {}
         for owner, measurements in enumerate(images):
             for one in measurements:
@@ -184,10 +185,10 @@ class RelationBank:
         }
 
     def deviations(self, measurements: Sequence[Measurement]) -> list[Deviation]:
-        """The deviation of each measurement from normal.
+        """Deviation of each measurement from normal.
 
-        Of a kind that no normal image has, 0 are normal; its other relations are left out, and so are those that no
-        normal image has of other kinds.
+        For a kind that no normal image has, the normal count is 0, and its other relations are omitted. So are
+        relations to other kinds that no normal image has.
         """
         found = []
         for one in measurements:
@@ -203,18 +204,18 @@ class RelationBank:
 
 
 def _spreads(values: Mapping[Relation, np.ndarray]) -> dict[Attribute, float]:
-    """By attribute, the root mean square distance of the values to the mean of their relation."""
+    """Root mean square distance of the values to the mean of their relation, by attribute."""
     squared: dict[Attribute, list[np.ndarray]] = {}
     for relation, each in values.items():
         squared.setdefault(relation.attribute, []).append(np.square(each - each.mean(axis=0)).sum(axis=1))
     spreads = {attribute: float(np.sqrt(np.concatenate(each).mean())) for attribute, each in squared.items()}
-    # Most cells are always empty; what would be odd is one part more or less.
+    # Most cells are always empty; one part more or less is already unusual.
     return spreads | {"cell_count": 1.0}
 
 
 def _usual_distance(values: np.ndarray, owners: np.ndarray, spread: float) -> float:
     images, first = np.unique(owners, return_index=True)
-    # Values stand image by image: shape (values, images).
+    # Values in image order: shape (values, images).
     squared = np.minimum.reduceat(cdist(values, values, "sqeuclidean"), first, axis=1)
     squared[owners[:, None] == images] = np.inf
     second = np.partition(squared, 1, axis=1)[:, 1] if len(images) > 1 else squared[:, 0]

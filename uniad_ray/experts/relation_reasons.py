@@ -1,4 +1,4 @@
-"""What broken relations mean, as sentences for people."""
+"""Describes broken relations as sentences for people."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from uniad_ray.experts.part_grid import PartGrid
 from uniad_ray.experts.relation_bank import Deviation
 
 _MOST_REASONS: Final = 3
-# In distances that are usual in normal images.
+# In units of the usual distance in normal images.
 _CLEARLY_BROKEN: Final = 3.0
 
 
 def relation_reasons(deviations: Sequence[Deviation], instances: Instances, grid: PartGrid) -> list[str]:
-    """At most three sentences, the most broken relation first; none where no relation is clearly broken.
+    """At most three sentences, the most broken relation first; none if no relation is clearly broken.
 
-    Rows and columns of the grid are numbered from 1; places and distances are shares of the image's side.
+    Rows and columns of the grid are numbered from 1. Places and distances are fractions of the image's side.
 
     Args:
-        deviations: Of one image.
-        instances: Its instances.
-        grid: The cells that normal instances keep to.
+        deviations: Deviations of one image.
+        instances: Instances of the image.
+        grid: The cells of normal instances.
     """
     broken = sorted(
         (
@@ -49,7 +49,7 @@ def _sentence(deviation: Deviation, position: int, instances: Instances, grid: P
     if attribute == "gap":
         return f"the gap between {kind} and {other} is {value:.2f}, {nearest:.2f} in the nearest normal image"
     if attribute == "colour_pair":
-        return f"the colours of {kind} and {other} go together in no normal image"
+        return f"the colours of {kind} and {other} never occur together in the normal images"
     if attribute in ("row_step", "column_step"):
         before, after = ("above", "below") if attribute == "row_step" else ("left of", "right of")
         if kind == other:
@@ -60,7 +60,7 @@ def _sentence(deviation: Deviation, position: int, instances: Instances, grid: P
     down, across = instances.centres[deviation.measurement.members[position, 0]]
     at = f"{kind} at row {down:.2f}, column {across:.2f}"
     if attribute == "look":
-        return f"{at} looks as in no normal image"
+        return f"{at} looks unlike any in the normal images"
     if attribute == "colour":
-        return f"{at} has a colour as in no normal image"
-    return f"{at} stands where it does in no normal image"
+        return f"{at} has a colour not found in the normal images"
+    return f"{at} is in a place not found in the normal images"

@@ -1,7 +1,7 @@
-"""The relations expert: how many parts there are, where they stand, and what goes with what.
+"""The relations expert: number, position and combination of parts.
 
-Beyond UniAD: TMUAD (section V-A) names the lack of relations between parts as the reason for its failures. Parts are
-named segments; which of their relations hold is learned from normal images alone.
+It goes beyond UniAD: TMUAD (section V-A) explains its failures by missing relations between parts. Parts are named
+segments. Their relations are learned from normal images alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from uniad_ray.perception.image_sample import ImageSample
 from uniad_ray.perception.segments import Segments
 
 _MOST_INSTANCES: Final = 2000
-# The number of pairs grows with the square of it.
+# The number of pairs grows with its square.
 _MOST_INSTANCES_OF_AN_IMAGE: Final = 64
 
 
@@ -38,12 +38,12 @@ class RelationsConfig(StrictModel):
     """Options of the relations expert.
 
     Attributes:
-        segments: Field with named segments; of more than 64 in an image the largest are compared.
-        vectors: Fields with vectors of the segments, which say what one looks like.
-        left_out: Names that stand for no kind of part; of segments with them only the look is compared.
-        images: The most normal images that are remembered, sampled evenly.
+        segments: Field with named segments; of more than 64 in an image, the largest are compared.
+        vectors: Fields with vectors of the segments that describe their appearance.
+        left_out: Names that are not kinds of parts; only the appearance of their segments is compared.
+        images: Maximum number of normal images to keep, sampled evenly.
         map_size: Side of the evidence map.
-        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
+        smoothing: Standard deviation of the map's Gaussian, map pixels; 0 disables smoothing.
         seed: Seed of the sample.
     """
 
@@ -57,12 +57,12 @@ class RelationsConfig(StrictModel):
 
 
 class Relations:
-    """How far the relations between the parts of an image are from those in normal images."""
+    """Deviation of the relations between the parts of an image from those in normal images."""
 
     config_model: ClassVar[type[RelationsConfig]] = RelationsConfig
 
     def __init__(self, name: str, config: RelationsConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self._config = config
         self.needs = frozenset({config.segments, *config.vectors})
@@ -70,7 +70,7 @@ class Relations:
         self._bank: InstanceBank | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Remembers the instances and where each kind stands; the order of the images does not matter.
+        """Stores the instances and the usual places of each kind; the order of the images has no effect.
 
         Args:
             stream: The normal perceptions.
@@ -86,7 +86,7 @@ class Relations:
                 segments, vectors = self._compared(perception, row)
                 if len(segments.names) < len(segments):
                     raise FitError(
-                        f"{self.name}: {self._config.segments} has segments without names; give the field of a namer"
+                        f"{self.name}: {self._config.segments} has segments without names; use the field of a namer"
                     )
                 for each in vectors:
                     require_finite(self.name, row_key, torch.from_numpy(each))
@@ -96,7 +96,7 @@ class Relations:
                     sample.add(row_key, (coverage, instances))
         images = sample.by_priority()
         if len(images) < 2:
-            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(images)}; add some")
+            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(images)}; add images")
         numbers = np.cumsum([len(instances) for _, instances in images])
         kept = images[: max(2, int(np.count_nonzero(numbers <= _MOST_INSTANCES)))]
         self._bank = InstanceBank.fit([instances for _, instances in kept])
@@ -109,10 +109,10 @@ class Relations:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores: log(1 + s), s being the strength of the most broken relation in distances usual in normal images.
-            The map paints each part with the most broken relation it has a part in, and the usual places of a kind of
-            which there are too few, all over the image or in a cell of the learned grid. Up to three sentences an
-            image, none where no relation is clearly broken. A vector that is not finite makes the score NaN.
+            Scores: log(1 + s), where s is the strength of the most broken relation in units of the usual distance in
+            normal images. The map paints each part with the strongest broken relation it belongs to. If there are too
+            few of a kind, in the image or in a cell of the learned grid, it paints their usual places. Up to three
+            sentences per image, none if no relation is clearly broken. A vector that is not finite makes the score NaN.
 
         Raises:
             BundleError: The vectors do not have the length of the fit.
@@ -142,7 +142,7 @@ class Relations:
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
-        """The bank, and where each kind stands: occupancy, float32, shape (kinds, map, map).
+        """The bank, and the occupancy of each kind: float32, shape (kinds, map, map).
 
         Raises:
             FitError: The expert is not fitted.
@@ -154,16 +154,16 @@ class Relations:
 
     @classmethod
     def from_state(cls, name: str, config: RelationsConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no relations of this configuration.
+            BundleError: The state has no relations of this configuration.
         """
         expert = cls(name, config)
         bank = InstanceBank.restored(state.arrays, state.document, len(config.vectors))
         occupancy = state.arrays.get("occupancy")
         if occupancy is None or occupancy.shape != (len(bank.kinds), config.map_size, config.map_size):
-            raise BundleError(f"{name}: the bundle holds no relations of this configuration; fit the category again")
+            raise BundleError(f"{name}: the bundle has no relations of this configuration; fit the category again")
         expert._bank = bank
         expert._occupancy = dict(zip(bank.kinds, occupancy, strict=True))
         return expert
@@ -174,13 +174,13 @@ class Relations:
         return self._bank
 
     def _compared(self, perception: Perception, row: int) -> tuple[Segments, list[np.ndarray]]:
-        """The segments of one image of the batch, the largest first, and their vectors."""
+        """The segments of one image of the batch, largest first, and their vectors."""
         segments = perception.segments[self._config.segments][row]
         largest = np.arange(min(len(segments), _MOST_INSTANCES_OF_AN_IMAGE))
         return segments.select(largest), [perception.vectors[name][row][largest] for name in self._config.vectors]
 
     def _painted(self, segments: Segments, deviations: Sequence[Deviation], grid: PartGrid) -> np.ndarray:
-        """The map of one image before it is smoothed: float32, shape (map_size, map_size)."""
+        """The map of one image before smoothing: float32, shape (map_size, map_size)."""
         side = self._config.map_size
         of_instances = np.zeros(len(segments))
         painted = np.zeros((side, side))
@@ -197,7 +197,7 @@ class Relations:
 
 
 def _find_occupancy(images: Sequence[Mapping[str, np.ndarray]], kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """How often each kind covers a place, of its most frequent place: float32, shape (map, map), by kind."""
+    """Frequency of each kind at a place, relative to its most frequent place: float32, shape (map, map), by kind."""
     found = {}
     for kind in kinds:
         often = sum(coverage[kind] for coverage in images if kind in coverage)

@@ -1,4 +1,4 @@
-"""The structural discriminator: how normal is each patch to a network trained against noise (UniAD, section 3.2)."""
+"""The structural discriminator: normality of each patch, from a network trained against noise (UniAD, section 3.2)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class StructuralDiscriminatorConfig(GridEvidenceConfig, DiscriminatorConfig):
     """Options of the structural discriminator.
 
     Attributes:
-        fields: The levels that are scored, shallow to deep.
-        training_fields: The levels that the discriminator is trained on; None for those that are scored.
+        fields: Levels to score, shallow to deep.
+        training_fields: Levels to train the discriminator on; None uses `fields`.
         neighbourhood: Side p of the pooled window, odd (UniAD, eq. 1).
-        channels: The most channels of a patch vector; more are averaged down.
+        channels: Maximum number of channels of a patch vector; more are averaged down.
     """
 
     fields: tuple[str, ...] = Field(default=("pyramid/level1", "pyramid/level2", "pyramid/level3"), min_length=1)
@@ -38,19 +38,19 @@ class StructuralDiscriminatorConfig(GridEvidenceConfig, DiscriminatorConfig):
 
 
 class StructuralDiscriminator:
-    """`S_str` of the teacher or of the student: minus the normality D of every patch (UniAD, eq. 14).
+    """`S_str` of the teacher or the student: the negative normality D of each patch (UniAD, eq. 14).
 
     The paper trains the discriminator on the student's features and names no other for the teacher's. Two of these
-    experts, one with the teacher's levels in `fields` and one with the student's, learn a discriminator each; with the
-    student's levels as `training_fields` of both they learn the same one, and the paper's letter is kept.
+    experts, one with the teacher's levels in `fields` and one with the student's, each learn a discriminator. With the
+    student's levels as `training_fields` of both, they learn the same one, exactly as in the paper.
 
-    Every image is worked on alone, at fit and at scoring, so no result depends on how images are batched.
+    Each image is processed alone in fit and scoring: results do not depend on the batches.
     """
 
     config_model: ClassVar[type[StructuralDiscriminatorConfig]] = StructuralDiscriminatorConfig
 
     def __init__(self, name: str, config: StructuralDiscriminatorConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self._config = config
         self._training_fields = config.training_fields or config.fields
@@ -61,14 +61,14 @@ class StructuralDiscriminator:
     def fit(self, stream: PerceptionStream) -> None:
         """Collects normal patch vectors in one pass, then trains the discriminator on them.
 
-        On the CPU with one thread the same images give the same discriminator in any order and any batching.
+        On the CPU with one thread, order and batching of the images have no effect.
 
         Args:
             stream: The normal perceptions.
 
         Raises:
-            FitError: No image came, a feature or the loss is not finite, the shape of a field changes, or the levels
-                that are scored and those of the training have another number of channels.
+            FitError: There are no images, a feature or the loss is not finite, the shape of a field changes, or scored
+                and training levels have different numbers of channels.
         """
         sample = CandidateSample(self._config.max_vectors, self._config.seed)
         shapes = FieldShapes(self.name, self.needs)
@@ -94,8 +94,8 @@ class StructuralDiscriminator:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores and maps in units of -D, and one sentence an image: where the map is highest. A feature that is not
-            finite makes the image's score NaN.
+            Scores and maps in units of -D, and one sentence per image with the position of the map's maximum. A feature
+            that is not finite makes the image's score NaN.
 
         Raises:
             BundleError: The fields do not have the shapes of the fit.
@@ -121,14 +121,14 @@ class StructuralDiscriminator:
 
     @classmethod
     def from_state(cls, name: str, config: StructuralDiscriminatorConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no discriminator, or not the shapes of its fields.
+            BundleError: The state lacks the discriminator or the shapes of its fields.
         """
         shapes = state.document.get("shapes")
         if set(state.arrays) != NormalityFunction.ARRAYS or not isinstance(shapes, dict):
-            raise BundleError(f"{name}: the bundle holds no discriminator; fit the category again")
+            raise BundleError(f"{name}: the bundle has no discriminator; fit the category again")
         expert = cls(name, config)
         expert._normality = NormalityFunction(state.arrays)
         expert._shapes = FieldShapes.from_document(name, shapes)
@@ -146,7 +146,7 @@ class StructuralDiscriminator:
         if scored != trained:
             raise FitError(
                 f"{self.name}: fields have {scored} channels but training_fields {trained}; "
-                "name the same levels of teacher and student"
+                "use the same levels of teacher and student"
             )
 
     def _features(self, perception: Perception, row: int, names: Sequence[str]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The structural features of an image: its levels, aware of their neighbourhood, as one field (UniAD, eq. 1-2)."""
+"""Structural features of an image: its levels, pooled over a neighbourhood, as one field (UniAD, eq. 1-2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniad_ray.experts.patch_features import patch_features
 
 def _odd(side: int) -> int:
     if side % 2 == 0:
-        raise ValueError("neighbourhood must be odd, so that a patch lies in its middle")
+        raise ValueError("neighbourhood must be odd, so that the window has a centre")
     return side
 
 
@@ -24,16 +24,16 @@ Neighbourhood = Annotated[int, Field(ge=1, le=31), AfterValidator(_odd)]
 def structural_features(
     fields: Mapping[str, torch.Tensor], names: Sequence[str], *, neighbourhood: int = 3, channels: int = 1536
 ) -> torch.Tensor:
-    """Pools each level over its neighbourhood, brings all to the largest grid and concatenates them.
+    """Pools each level over its neighbourhood, resizes all to the largest grid and concatenates them.
 
-    `g_str` of a teacher's levels, `f_str` of a student's. The number of channels is set by PatchCore's adaptive average
-    over neighbouring channels (UniAD, section 4.1). Gradients pass through.
+    This is `g_str` of the teacher's levels, `f_str` of the student's. PatchCore's adaptive average over neighbouring
+    channels sets the number of channels (UniAD, section 4.1). The function is differentiable.
 
     Args:
         fields: Levels, float32, shape (N, C_l, h_l, w_l).
-        names: Which levels to take, in the order of concatenation.
+        names: Levels to use, in the order of concatenation.
         neighbourhood: Side p of the pooled window (eq. 1), odd.
-        channels: The most channels of the result; a concatenation that is no wider stays as it is.
+        channels: Maximum number of channels of the result; a narrower concatenation is not changed.
 
     Returns:
         float32, shape (N, min(channels, sum of C_l), h, w), on the largest grid among the levels.

@@ -1,4 +1,4 @@
-"""The text memory: descriptions of normal images, the one that is most like an image, and what differs (TMUAD)."""
+"""The text memory: compares a description with the most similar one of the normal images (TMUAD)."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class TextMemoryConfig(StrictModel):
 
     Attributes:
         text: Field with canonical descriptions.
-        segments: Field with the named segments that they describe.
-        matching: `strict` compares category, count, position and size; `relaxed` the category alone, which is better
+        segments: Field with the described named segments.
+        matching: `strict` compares category, count, position and size; `relaxed` only the category, which is better
             with few normal images (section V-B).
-        image_score: `maximum` of the map, as in the paper; the `sum` of the differences, which tells one difference
-            from several; or `gestalt`, one minus the ratio of the whole texts, to see what comparing classes is worth.
-        weighting: `equal` as in the paper; or `rarity`, which counts a difference the less, the more often normal
-            images differ so from each other: where parts may lie in any place, a place says nothing.
-        images: The most normal images that are remembered, sampled evenly.
+        image_score: `maximum` of the map, as in the paper; `sum` of the differences, which separates one difference
+            from several; or `gestalt`, one minus the ratio of the whole texts, a baseline without classes.
+        weighting: `equal`, as in the paper; or `rarity`, which gives differences that are common among normal images
+            less weight: if parts may lie anywhere, their places mean nothing.
+        images: Maximum number of normal images to keep, sampled evenly.
         map_size: Side of the evidence map.
-        smoothing: Deviation of the map's Gaussian in map pixels; 0 switches it off.
+        smoothing: Standard deviation of the map's Gaussian, map pixels; 0 disables smoothing.
         seed: Seed of the sample.
     """
 
@@ -57,12 +57,12 @@ class TextMemoryConfig(StrictModel):
 
 
 class TextMemory:
-    """Compares the description of an image with the normal one that is most like it (section III-C.1)."""
+    """Compares the description of an image with the most similar normal one (section III-C.1)."""
 
     config_model: ClassVar[type[TextMemoryConfig]] = TextMemoryConfig
 
     def __init__(self, name: str, config: TextMemoryConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self._config = config
         self.needs = frozenset({config.text, config.segments})
@@ -73,13 +73,13 @@ class TextMemory:
         self._weights: dict[str, float] = {}
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Remembers descriptions, and where each class ever stood; the order of the images does not matter.
+        """Stores descriptions and all places of each class; the order of the images has no effect.
 
         Args:
             stream: The normal perceptions.
 
         Raises:
-            FitError: No image came.
+            FitError: There are no images.
         """
         sample: ImageSample[str] = ImageSample(self._config.images, self._config.seed)
         occupancy: dict[str, np.ndarray] = {}
@@ -91,7 +91,7 @@ class TextMemory:
                     occupancy[name] = occupancy[name] | cells if name in occupancy else cells
         texts = sample.by_priority()
         if not texts:
-            raise FitError(f"{self.name}: no normal image came; the text memory needs at least one")
+            raise FitError(f"{self.name}: there are no normal images; the text memory needs at least one")
         self._occupancy = occupancy
         self._remember(texts)
         if self._config.weighting == "rarity":
@@ -104,9 +104,9 @@ class TextMemory:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores: the sum of the strengths of the differences; or the greatest of them, which is the map's maximum
-            before smoothing; or how unlike the whole text is; each 0 for a text of the memory. Maps that paint each
-            class that differs with its strength, and where a missing class ever stood. Up to three reasons an image.
+            Scores: the sum of the differences; or the largest, which is the map's maximum before smoothing; or the
+            dissimilarity of the whole text. Each is 0 for a text in the memory. Maps paint each differing class with
+            its strength, and a missing class at all its normal places. Up to three reasons per image.
 
         Raises:
             FitError: The expert is not fitted.
@@ -126,7 +126,7 @@ class TextMemory:
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
-        """The descriptions; and where each class ever stood: occupancy, bool, shape (classes, map, map).
+        """The descriptions, and the occupancy of each class: bool, shape (classes, map, map).
 
         Raises:
             FitError: The expert is not fitted.
@@ -140,10 +140,10 @@ class TextMemory:
 
     @classmethod
     def from_state(cls, name: str, config: TextMemoryConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no text memory of this configuration.
+            BundleError: The state has no text memory of this configuration.
         """
         expert = cls(name, config)
         occupancy = state.arrays.get("occupancy")
@@ -157,7 +157,7 @@ class TextMemory:
             or occupancy is None
             or occupancy.shape != (len(classes), config.map_size, config.map_size)
         ):
-            raise BundleError(f"{name}: the bundle holds no text memory of this configuration; fit the category again")
+            raise BundleError(f"{name}: the bundle has no text memory of this configuration; fit the category again")
         expert._occupancy = dict(zip(classes, occupancy.astype(bool), strict=True))
         expert._remember(texts)
         expert._weights = weights
@@ -186,7 +186,7 @@ class TextMemory:
         return compare_descriptions(found, normal, self._sizes, relaxed=self._config.matching == "relaxed")
 
     def _rarities(self, texts: Sequence[str]) -> dict[str, float]:
-        """Weight in 0..1 by kind of difference: 1 for one that no normal image has to the others, about 0 for usual."""
+        """Weight in 0..1 by kind of difference: 1 if it never occurs among normal images, about 0 if it is common."""
         if len(texts) < 2:
             return {}
         index = GestaltIndex(texts)

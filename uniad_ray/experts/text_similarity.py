@@ -1,4 +1,4 @@
-"""The text similarity: how unlike the texts of similar normal images is the text of an image (UniAD, section 3.4)."""
+"""The text similarity: compares an image's text with those of similar normal images (UniAD, section 3.4)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class TextSimilarityConfig(StrictModel):
     """Options of the text similarity.
 
     Attributes:
-        embedding: The field of text vectors.
-        text: The field of the texts themselves, for the reasons; None gives none.
-        neighbour_space: Where the nearest normal images are looked for: among `components` (the paper), or among the
-            text vectors themselves, which needs no components.
-        components: Name of the perceiver whose label maps find the nearest normal images; unused with `text`.
-        features: What is measured of a component; unused with `text`.
-        standardise: How component features are brought to one scale, see `ComponentBank.fit`; unused with `text`.
-        neighbours: How many normal images are compared with.
-        memory_size: The most normal images remembered, sampled evenly.
+        embedding: Field of text vectors.
+        text: Field of the texts, for the reasons; None gives no reasons.
+        neighbour_space: Space for the search of the nearest normal images: `components` (the paper), or `text`, the
+            text vectors, which needs no components.
+        components: Name of the extractor whose label maps find the nearest normal images; unused with `text`.
+        features: Features of a component; unused with `text`.
+        standardise: Scaling of component features, see `ComponentBank.fit`; unused with `text`.
+        neighbours: Number of normal images to compare with.
+        memory_size: Maximum number of normal images to keep, sampled evenly.
         seed: Seed of the sample.
     """
 
@@ -50,7 +50,7 @@ class TextSimilarityConfig(StrictModel):
 
 
 class _Described(NamedTuple):
-    """What is known of one image: its text vector, its text, and its component features, the last two where used."""
+    """Data of one image: its text vector, and, if used, its text and its component features."""
 
     embedding: np.ndarray
     text: str
@@ -58,15 +58,15 @@ class _Described(NamedTuple):
 
 
 class TextSimilarity:
-    """One less the mean cosine between an image's text vector and those of its nearest normal images (eq. 12-13).
+    """One minus the mean cosine between an image's text vector and those of its nearest normal images (eq. 12-13).
 
-    Every image is worked on alone. It gives no map.
+    Each image is processed alone. The expert gives no map.
     """
 
     config_model: ClassVar[type[TextSimilarityConfig]] = TextSimilarityConfig
 
     def __init__(self, name: str, config: TextSimilarityConfig) -> None:
-        """An expert that has not been fitted yet."""
+        """Creates an unfitted expert."""
         self.name = name
         self._labels = f"{config.components}/labels"
         self._similarity = f"{config.components}/similarity"
@@ -82,7 +82,7 @@ class TextSimilarity:
         self._times_said: Counter[str] = Counter()
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Remembers normal images in one pass; the same images give the same memory in any order and any batching.
+        """Stores normal images in one pass; order and batching of the images have no effect.
 
         Args:
             stream: The normal perceptions.
@@ -101,7 +101,7 @@ class TextSimilarity:
         if len(known) < _FEWEST_IMAGES:
             raise FitError(
                 f"{self.name}: there are {len(known)} normal images but at least {_FEWEST_IMAGES} are needed; "
-                "add some to the category"
+                "add images to the category"
             )
         self._shapes = shapes
         self._keep(
@@ -124,8 +124,8 @@ class TextSimilarity:
             perception: The batch, with the fields in `needs`.
 
         Returns:
-            Scores in 0..2, no maps, and up to three sentences of each text that none of the nearest normal texts has,
-            those first that the fewest normal texts have. A text vector that is not finite makes the score NaN.
+            Scores in 0..2, no maps, and up to three sentences of each text that occur in none of the nearest normal
+            texts, the rarest first. A text vector that is not finite makes the score NaN.
 
         Raises:
             BundleError: The fields do not have the shapes of the fit.
@@ -162,10 +162,10 @@ class TextSimilarity:
 
     @classmethod
     def from_state(cls, name: str, config: TextSimilarityConfig, state: State) -> Self:
-        """Restores a fitted expert; it gives exactly the scores of the one that was saved.
+        """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state holds no text vectors and texts, or no bank of components that fits them.
+            BundleError: The state lacks the text vectors and texts, or a matching bank of components.
         """
         expert = cls(name, config)
         embeddings = state.arrays.get("embeddings")
@@ -181,7 +181,7 @@ class TextSimilarity:
             or not len(embeddings) == len(texts) >= _FEWEST_IMAGES
             or (bank is not None and len(bank) != len(texts))
         ):
-            raise BundleError(f"{name}: the bundle holds no texts of normal images; fit the category again")
+            raise BundleError(f"{name}: the bundle has no texts of normal images; fit the category again")
         expert._shapes = FieldShapes.from_document(name, shapes)
         expert._keep(embeddings, texts, bank)
         return expert
@@ -208,7 +208,7 @@ class TextSimilarity:
         return _Described(fields[self._config.embedding][row].flatten().cpu().numpy().copy(), text, features)
 
     def _nearest(self, image: _Described) -> np.ndarray:
-        """The nearest normal images, as rows of the memory: int64, shape (k,); equal ones go by row key."""
+        """Row indices of the nearest normal images in the memory: int64, shape (k,); ties are broken by row key."""
         if self._bank is not None:
             _, indices = self._bank.nearest(image.features[None], self._config.neighbours)
             return np.asarray(indices[0])
@@ -218,4 +218,6 @@ class TextSimilarity:
         usual = frozenset().union(*(self._said[index] for index in nearest))
         unusual = [sentence for sentence in dict.fromkeys(sentences(text)) if sentence not in usual]
         rarest = sorted(unusual, key=lambda sentence: self._times_said[sentence])[:_MOST_REASONS]
-        return [f"{self.name.replace('_', ' ')}: {sentence}, unlike in the nearest normals" for sentence in rarest]
+        return [
+            f"{self.name.replace('_', ' ')}: {sentence}, unlike in the nearest normal images" for sentence in rarest
+        ]

@@ -1,1 +1,1 @@
-"""How well scores and maps tell anomalies from normal images."""
+"""Metrics of scores and anomaly maps against labels and masks."""

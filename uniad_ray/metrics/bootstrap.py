@@ -22,7 +22,7 @@ _DRAWN_AT_ONCE = 2**15
 
 
 class Interval(NamedTuple):
-    """Two-sided confidence interval."""
+    """A two-sided confidence interval."""
 
     low: float
     high: float
@@ -104,8 +104,8 @@ def resampled_figures(
 ) -> np.ndarray:
     """Metrics of one or several scores of the same images in each resample.
 
-    All scores are taken on the same resamples, so that what makes an image hard for two of them does not widen the
-    interval of their difference. Equally many normal and anomalous images in the same order get the same resamples.
+    All scores use the same resamples: an image that is hard for two scores does not widen the interval of their
+    difference. Equal numbers of normal and anomalous images in the same order give the same resamples.
 
     Args:
         labels: Shape (N,), bool or 0 and 1; true is anomalous.
@@ -113,7 +113,7 @@ def resampled_figures(
         thresholds: For each score the fixed threshold that recall, false-positive rate and precision are taken at.
         formulas: Formula of each metric.
         resamples: Number of resamples, at least 1.
-        seed: The same seed gives the same resamples.
+        seed: Seed of the resamples.
 
     Returns:
         float64, shape (scores, resamples, formulas); NaN where a metric is undefined.
@@ -145,12 +145,12 @@ def stratified_draws(
 
     Args:
         sizes: Number of members of each class.
-        resamples: Number of resamples in all.
+        resamples: Total number of resamples.
         seed: Seed of the draws.
-        at_once: Resamples in one yield.
+        at_once: Number of resamples per yield.
 
     Yields:
-        For each class the indices of its drawn members, shape (at_once or the rest, size).
+        For each class, the indices of the drawn members, shape (at_once or the rest, size).
     """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, at_once):
@@ -159,7 +159,7 @@ def stratified_draws(
 
 
 def draw_counts(drawn: np.ndarray, size: int) -> np.ndarray:
-    """How often each index was drawn in each resample.
+    """Counts how often each index was drawn in each resample.
 
     Args:
         drawn: Indices below `size`, shape (resamples, draws).
@@ -174,7 +174,7 @@ def draw_counts(drawn: np.ndarray, size: int) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
-    """The interval that leaves out the same share of resamples on either side.
+    """The interval that leaves out the same fraction of resamples on both sides.
 
     Args:
         values: A metric of each resample, shape (resamples,); NaN where it is undefined.
@@ -191,7 +191,7 @@ def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
 
 
 class _Ranked:
-    """Images by the rank of their score: 0 for the highest; equal scores share a rank."""
+    """Images by score rank: 0 for the highest; equal scores share a rank."""
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, threshold: float) -> None:
         is_anomalous, scores = labelled_scores(labels, scores)

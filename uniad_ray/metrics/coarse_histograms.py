@@ -1,4 +1,4 @@
-"""Small histograms of single images, from which images can be drawn again and again."""
+"""Small histograms of single images, for drawing images many times."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from scipy import sparse
 from uniad_ray.metrics.bootstrap import draw_counts, stratified_draws
 
 COARSE_BINS = 4096
-"""Bins of a small histogram: 6 of the 10 bits of a float16's fraction are told apart."""
+"""Number of bins in a small histogram, which keeps 6 of the 10 fraction bits of a float16."""
 
 HISTOGRAMS = 4
-"""Histograms of an image; the first one is of its normal pixels."""
+"""Number of histograms per image; the first is that of its normal pixels."""
 
 _RESAMPLES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class CoarseHistograms:
-    """The histograms of one image, joined end to end, without empty bins: 6 bytes for each occupied one.
+    """The concatenated histograms of one image without empty bins: 6 bytes per occupied bin.
 
     Attributes:
-        index: uint16, ascending: number of the histogram times `COARSE_BINS` plus number of the bin.
-        value: float32, what the bin holds.
+        index: uint16, ascending: histogram index times `COARSE_BINS` plus bin index.
+        value: float32, contents of the bin.
     """
 
     index: np.ndarray
@@ -33,12 +33,12 @@ class CoarseHistograms:
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether the image has more than normal pixels."""
+        """Whether the image has any anomalous pixels."""
         return bool(self.index[-1] >= COARSE_BINS)
 
 
 def merge_bins(histograms: np.ndarray) -> np.ndarray:
-    """Adds neighbouring bins up until `COARSE_BINS` are left.
+    """Sums neighbouring bins until `COARSE_BINS` remain.
 
     Args:
         histograms: Shape (histograms, bins).
@@ -51,10 +51,10 @@ def merge_bins(histograms: np.ndarray) -> np.ndarray:
 
 
 def coarsen(histograms: np.ndarray) -> CoarseHistograms:
-    """Makes the small histograms of one image.
+    """Creates the small histograms of one image.
 
     Args:
-        histograms: Shape (up to `HISTOGRAMS`, bins); those left out are empty.
+        histograms: Shape (up to `HISTOGRAMS`, bins); omitted ones are empty.
     """
     merged = merge_bins(histograms).ravel()
     index = np.flatnonzero(merged)
@@ -62,15 +62,15 @@ def coarsen(histograms: np.ndarray) -> CoarseHistograms:
 
 
 def resampled_sums(images: Sequence[CoarseHistograms], resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Sums of histograms over images drawn with replacement, normal and anomalous images apart.
+    """Sums histograms over images drawn with replacement, normal and anomalous images separately.
 
     Args:
         images: At least one image.
-        resamples: Number of resamples in all.
+        resamples: Total number of resamples.
         seed: Seed of the draws.
 
     Yields:
-        float64, shape (some resamples, HISTOGRAMS, bins that are occupied in any image).
+        float64, shape (some resamples, HISTOGRAMS, bins occupied in any image).
     """
     index = np.concatenate([image.index for image in images])
     number, bins = np.divmod(index.astype(np.int32), COARSE_BINS)

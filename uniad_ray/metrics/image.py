@@ -1,6 +1,6 @@
-"""Figures over images, each with one label and one score.
+"""Metrics over images, each with one label and one score.
 
-An image is called anomalous where its score is above the threshold, here as in every verdict of this package.
+An image is called anomalous if its score is above the threshold, as in every verdict of this package.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import numpy as np
 
 
 class F1Max(NamedTuple):
-    """The best F1 of any threshold, in (0, 1], and the threshold that gives it."""
+    """The best F1 over all thresholds, in (0, 1], and its threshold."""
 
     value: float
     threshold: float
 
 
 class Confusion(NamedTuple):
-    """Images by label and decision."""
+    """Number of images by label and decision."""
 
     found: int
     missed: int
@@ -27,29 +27,29 @@ class Confusion(NamedTuple):
 
     @property
     def recall(self) -> float | None:
-        """Share of the anomalous images that are found; None without anomalous images."""
+        """Fraction of the anomalous images called anomalous; None without anomalous images."""
         return _share(self.found, self.found + self.missed)
 
     @property
     def false_positive_rate(self) -> float | None:
-        """Share of the normal images that are called anomalous; None without normal images."""
+        """Fraction of the normal images called anomalous; None without normal images."""
         return _share(self.false_positives, self.false_positives + self.true_negatives)
 
     @property
     def precision(self) -> float | None:
-        """Share of the images called anomalous that are; None where none is called so."""
+        """Fraction of the images called anomalous that are anomalous; None if there are none."""
         return _share(self.found, self.found + self.false_positives)
 
 
 class Curve(NamedTuple):
-    """Points of a curve to be drawn: two vectors of float64 in [0, 1] of one length, x ascending."""
+    """Points of a curve to draw: two float64 vectors of equal length in [0, 1], x ascending."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 def labelled_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Checks what every figure here is computed from.
+    """Checks the inputs of the metrics in this module.
 
     Args:
         labels: Shape (N,), bool or 0 and 1; true is anomalous.
@@ -74,7 +74,7 @@ def labelled_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray,
 def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Area under the ROC curve.
 
-    It is the chance that a random anomalous image scores above a random normal one, a tie counting half (Hanley and
+    It is the probability that a random anomalous image scores above a random normal one; a tie counts half (Hanley and
     McNeil 1982, "The meaning and use of the area under a receiver operating characteristic (ROC) curve", Radiology
     143).
 
@@ -83,7 +83,7 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
         scores: As `labelled_scores`.
 
     Returns:
-        A value in [0, 1]; None where only one class is there.
+        A value in [0, 1]; None with a single class.
 
     Raises:
         ValueError: As `labelled_scores`.
@@ -95,14 +95,14 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Average precision: the precision at each threshold, weighted by the gain of recall there; not interpolated.
+    """Average precision: the precision at each threshold, weighted by the gain in recall; not interpolated.
 
     Args:
         labels: As `labelled_scores`.
         scores: As `labelled_scores`.
 
     Returns:
-        A value in (0, 1]; None where only one class is there.
+        A value in (0, 1]; None with a single class.
 
     Raises:
         ValueError: As `labelled_scores`.
@@ -114,17 +114,17 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> F1Max | None:
-    """The best F1, the harmonic mean of precision and recall, of any threshold.
+    """The best F1 (harmonic mean of precision and recall) over all thresholds.
 
-    Of equal ones the highest threshold counts. It lies in the middle between the lowest score it calls anomalous and
-    the next score below; where it calls all images anomalous, right below the lowest score.
+    Of equal F1 values, the highest threshold wins. It lies midway between the lowest score called anomalous and the
+    next lower score. If all images are called anomalous, it lies just below the lowest score.
 
     Args:
         labels: As `labelled_scores`.
         scores: As `labelled_scores`.
 
     Returns:
-        Value and threshold; None where only one class is there.
+        Value and threshold; None with a single class.
 
     Raises:
         ValueError: As `labelled_scores`.
@@ -143,30 +143,30 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> F1Max | None:
 
 
 def threshold_at_false_positive_rate(normal_scores: np.ndarray, rate: float) -> float:
-    """The lowest threshold that at most a given share of these normal images exceeds.
+    """The lowest threshold that at most the given fraction of these normal images exceeds.
 
     Args:
         normal_scores: Shape (N,), N at least 1, finite.
         rate: In [0, 1).
 
     Returns:
-        The threshold, which is one of the scores.
+        The threshold; it is one of the scores.
 
     Raises:
-        ValueError: There is no score, one is not finite, or the rate is out of range.
+        ValueError: There are no scores, one is not finite, or the rate is out of range.
     """
     scores = np.asarray(normal_scores, dtype=np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError("normal scores must be a vector of at least one finite number")
     if not 0 <= rate < 1:
         raise ValueError(f"the false-positive rate must be in [0, 1), not {rate}")
-    # Shares are compared as quotients, since 0.29 * 100 is below 29.
+    # Fractions are compared as quotients, because 0.29 * 100 is below 29 in floats.
     allowed = np.count_nonzero(np.arange(1, scores.size) / scores.size <= rate)
     return float(np.sort(scores)[scores.size - 1 - allowed])
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confusion:
-    """Counts the decisions of one threshold.
+    """Counts the decisions at one threshold.
 
     Args:
         labels: As `labelled_scores`.
@@ -187,18 +187,18 @@ def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confu
 
 
 def roc_curve(labels: np.ndarray, scores: np.ndarray, points: int = 1000) -> Curve | None:
-    """Recall over false-positive rate, from (0, 0) to (1, 1), to be drawn.
+    """Recall over false-positive rate, from (0, 0) to (1, 1), for drawing.
 
     Args:
         labels: As `labelled_scores`.
         scores: As `labelled_scores`.
-        points: At most so many, at least 4; drawn up to `points / 4` pixels wide the curve looks as if all were there.
+        points: Maximum number of points, at least 4. Drawn up to `points / 4` pixels wide, the curve looks complete.
 
     Returns:
-        The curve; None where only one class is there.
+        The curve; None with a single class.
 
     Raises:
-        ValueError: As `labelled_scores`, or fewer than 4 points.
+        ValueError: As `labelled_scores`, or `points` is below 4.
     """
     anomalous, scores = labelled_scores(labels, scores)
     if not _both(anomalous):
@@ -210,7 +210,7 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray, points: int = 1000) -> Cur
 
 
 def precision_recall_curve(labels: np.ndarray, scores: np.ndarray, points: int = 1000) -> Curve | None:
-    """Precision over recall, from recall 0, where precision is set to 1, to recall 1, to be drawn.
+    """Precision over recall, from recall 0 (with precision set to 1) to recall 1, for drawing.
 
     Args:
         labels: As `labelled_scores`.
@@ -218,7 +218,7 @@ def precision_recall_curve(labels: np.ndarray, scores: np.ndarray, points: int =
         points: As `roc_curve`.
 
     Returns:
-        The curve; None where only one class is there.
+        The curve; None with a single class.
 
     Raises:
         ValueError: As `roc_curve`.
@@ -241,19 +241,19 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _threshold_below(score: float, following: float | None) -> float:
-    """A threshold that the score exceeds and the following one does not."""
+    """A threshold below the first score and not below the following one."""
     if following is None:
         return float(np.nextafter(score, -np.inf))
     middle = score / 2 + following / 2
-    # Of two neighbouring floats the middle may be rounded to the upper one.
+    # The midpoint of two neighbouring floats may round to the upper one.
     return float(middle if following <= middle < score else following)
 
 
 def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> Curve:
-    """Keeps the first, last, lowest and highest point of each column of pixels.
+    """Keeps the first, last, lowest and highest point in each column of pixels.
 
-    No other point changes a line that is drawn with that many columns (Jugel et al. 2014, "M4: a visualization-oriented
-    time series data aggregation", VLDB).
+    No other point changes a line drawn with that many columns (Jugel et al. 2014, "M4: a visualization-oriented time
+    series data aggregation", VLDB).
     """
     if points < 4:
         raise ValueError(f"a curve must have at least 4 points, not {points}")
@@ -264,6 +264,6 @@ def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> Curve:
     by_height = np.lexsort((y, column))
     starts = np.flatnonzero(np.diff(column, prepend=-1))
     ends = np.append(starts[1:], len(x)) - 1
-    # The sort keeps each column's points together, in ascending order: its lowest comes first, its highest last.
+    # The sort groups the points of each column in ascending order: the lowest comes first, the highest last.
     kept = np.unique(np.concatenate([starts, ends, by_height[starts], by_height[ends]]))
     return Curve(x[kept], y[kept])

@@ -1,4 +1,4 @@
-"""Anomaly maps as histogram bins: every float16 value is one of 65,536, so that a histogram loses nothing."""
+"""Anomaly maps as histogram bins: a float16 has one of 65,536 values, so a histogram is lossless."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 BINS = 2**16
-"""Bins there are, one for each float16."""
+"""Number of bins, one per float16 value."""
 
 _MAGNITUDE = np.int16(0x7FFF)
 _INFINITY = 0x7C00
@@ -18,14 +18,14 @@ def map_bins(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Args:
         anomaly_map: Float, shape (h, w), finite, higher is more anomalous. It is resized (PIL, bilinear, pixel centres
-            at halves; smoothed where it shrinks) in float32, and rounded to float16.
-        shape: The shape to resize to, (H, W).
+            at half-integers, antialiased when it shrinks) in float32, and rounded to float16.
+        shape: The target shape (H, W).
 
     Returns:
-        uint16, shape (H, W), which sorts as the float16 do; the two zeros share a bin.
+        uint16, shape (H, W), in the same order as the float16 values; both zeros share a bin.
 
     Raises:
-        ValueError: Shape or dtype is another one, or a value is not finite as float16.
+        ValueError: The shape or dtype is wrong, or a value is not finite as float16.
     """
     if anomaly_map.ndim != 2 or not np.issubdtype(anomaly_map.dtype, np.floating) or anomaly_map.size == 0:
         raise ValueError(f"the map must be float (h, w), not {anomaly_map.dtype} {anomaly_map.shape}")
@@ -40,6 +40,6 @@ def map_bins(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     magnitude = bits & _MAGNITUDE
     if magnitude.max() >= _INFINITY:
         raise ValueError("the map must be finite, and within the range of float16 (65504)")
-    # Sign and magnitude to two's complement, where the two zeros are one, and from there to an offset.
+    # From sign and magnitude to two's complement, where both zeros are equal, and from there to an offset.
     negative = bits >> 15
     return ((magnitude ^ negative) - negative).view(np.uint16) ^ _OFFSET

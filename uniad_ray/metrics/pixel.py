@@ -1,10 +1,10 @@
-"""Figures over the pixels of many images, each seen once, in bounded memory: AUROC, AUPRO and sPRO.
+"""Pixel metrics over many images in bounded memory, in one pass: AUROC, AUPRO and sPRO.
 
-All three are areas under a curve over the false-positive rate: the share of the pixels outside every defect, of normal
-and anomalous images alike, that score above the threshold. The curves join the points of all thresholds by straight
-lines, and are cut off by linear interpolation at the limit, as in the official evaluation code of MVTec AD and MVTec
-LOCO AD. What they need of an image adds up over images, threshold by threshold, so that four histograms over the 65,536
-values of float16 hold all: the figures are those of sorting every pixel, whatever the order of the images.
+All three are areas under a curve over the false-positive rate: the fraction of defect-free pixels, in normal and
+anomalous images, that score above the threshold. As in the official evaluation code of MVTec AD and MVTec LOCO AD, the
+curves join the points of all thresholds by straight lines and are cut at the limit by linear interpolation. All that an
+image contributes adds up over images, threshold by threshold. So four histograms over the 65,536 values of float16 give
+the same metrics as sorting all pixels, in any order of the images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uniad_ray.metrics.map_bins import BINS, map_bins
 from uniad_ray.metrics.saturation import Defect
 
 AUPRO_LIMIT = 0.3
-"""The limit of Bergmann et al. for MVTec AD."""
+"""The limit for MVTec AD of Bergmann et al."""
 
 SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 """The limits of the official evaluation of MVTec LOCO AD."""
@@ -50,11 +50,11 @@ CURVES = (AUROC_CURVE, AUPRO_CURVE, *SPRO_CURVES)
 
 
 class PixelMetrics:
-    """Accumulates what the figures need, image by image.
+    """Accumulates the counts for the metrics, image by image.
 
-    It takes 2 MiB, and for the intervals small histograms of each image: as a rule less than 16 KiB, never above 24 KiB
-    for a normal and 96 KiB for an anomalous image (2,000 of these 188 MiB). Merging shares them, so that an image that
-    counts in several groups is best counted in one and merged into the others.
+    It takes 2 MiB. The small histograms for the intervals usually take under 16 KiB per image, at most 24 KiB for a
+    normal and 96 KiB for an anomalous image (188 MiB for 2,000 of these). Merging shares them: count an image of many
+    groups once, and merge it into the other groups.
     """
 
     def __init__(self) -> None:
@@ -68,18 +68,18 @@ class PixelMetrics:
         Args:
             anomaly_map: Float, shape (h, w), finite, higher is more anomalous; resized to the mask and rounded to
                 float16, see `map_bins`.
-            mask: Bool, shape (H, W), true where the image is anomalous in any way.
-            defects: The defects, which together cover the mask, for sPRO. By default every connected component of the
-                mask is a defect that saturates at its whole area, so that sPRO equals PRO.
+            mask: Bool, shape (H, W), true where the image is anomalous.
+            defects: The defects for sPRO; together they cover the mask. By default, every connected component of the
+                mask is a defect that saturates at its whole area, and sPRO equals PRO.
 
         Raises:
-            ValueError: A shape or dtype is another one, a value is not finite as float16, or the defects do not cover
-                the mask or reach beyond it.
+            ValueError: A shape or dtype is wrong, a value is not finite as float16, or the defects together differ from
+                the mask.
         """
         if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
             raise ValueError(f"the mask must be bool (H, W), not {mask.dtype} {mask.shape}")
         if defects is not None and not _cover(defects, mask):
-            raise ValueError("the defects must have the shape of the mask and cover together what it covers")
+            raise ValueError("the defects must have the shape of the mask and together cover exactly the mask")
         bins = map_bins(anomaly_map, mask.shape)
         every = np.bincount(bins.ravel(), minlength=BINS)
         if mask.any():
@@ -95,30 +95,30 @@ class PixelMetrics:
         self._images.append(coarsen(image))
 
     def merge(self, other: PixelMetrics) -> None:
-        """Adds the images that another one counted."""
+        """Adds the images counted by another instance."""
         self._histograms += other._histograms
         self._images += other._images
 
     def auroc(self) -> float | None:
         """Area under the ROC curve of the pixels, in [0, 1].
 
-        It is the chance that a random anomalous pixel scores above a random normal one, a tie counting half.
+        It is the probability that a random anomalous pixel scores above a random normal one; a tie counts half.
 
         Returns:
-            The area; None where no anomalous or no normal pixel was counted.
+            The area; None without anomalous or without normal pixels.
         """
         return self.area(AUROC_CURVE)
 
     def aupro(self, limit: float = AUPRO_LIMIT) -> float | None:
         """Area under the per-region overlap, in [0, 1].
 
-        The overlap is the share of a connected component of the mask (8 neighbours) that scores above the threshold,
-        averaged over the components of all images (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021).
+        The overlap is the fraction of a connected component of the mask (8 neighbours) above the threshold, averaged
+        over the components of all images (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021).
 
         Args:
             limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
 
-        Returns:
+            The area; None without anomalous or without normal pixels.
             The area; None where no anomalous or no normal pixel was counted.
 
         Raises:
@@ -136,7 +136,7 @@ class PixelMetrics:
             limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
 
         Returns:
-            The area; None where no anomalous or no normal pixel was counted.
+            The area; None without anomalous or without normal pixels.
 
         Raises:
             ValueError: The limit is out of range.
@@ -163,7 +163,7 @@ class PixelMetrics:
         Args:
             curves: Curves whose areas are computed.
             resamples: Number of resamples, at least 1.
-            seed: The same seed draws the same resamples of equally many images.
+            seed: Seed of the resamples for a given number of images.
 
         Returns:
             float64, shape (resamples, curves); NaN where the area is undefined, or shifted by more than 0.01, since
@@ -189,7 +189,7 @@ def _cover(defects: Sequence[Defect], mask: np.ndarray) -> bool:
 
 
 def _region_shares(mask: np.ndarray) -> np.ndarray:
-    """For each pixel of the mask, in its order, one divided by the area of its connected component."""
+    """For each pixel of the mask, in order, one divided by the area of its connected component."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     labels: np.ndarray = ndimage.label(box, structure=_EIGHT_NEIGHBOURS)[0][box]
@@ -198,10 +198,10 @@ def _region_shares(mask: np.ndarray) -> np.ndarray:
 
 
 def _saturated_overlap(bins: np.ndarray, defects: Sequence[Defect]) -> np.ndarray:
-    """Sum over defects of the increments of the saturated overlap, in ascending order of bins.
+    """Sum over defects of the increments of the saturated overlap, in ascending bin order.
 
-    While the threshold falls, the overlap of a defect with saturation area s grows by 1 / s with each of its s highest
-    pixels and not after.
+    As the threshold falls, the overlap of a defect with saturation area s grows by 1 / s with each of its s highest
+    pixels, and not after them.
     """
     highest = []
     for defect in defects:

@@ -1,11 +1,11 @@
-"""The defects of an image: their masks, and how much of each need be found.
+"""The defects of an image: their masks, and how much of each must be found.
 
-Where a defect may be said to lie in several places (one of four screws is missing: which?), finding as much as one of
-them is enough. MVTec LOCO AD gives each kind of defect a saturation area for this (Bergmann et al., "Beyond Dents and
+A defect may be reported in several places: if one of four screws is missing, which one? Finding the area of one place
+is then enough. For this, MVTec LOCO AD gives each kind of defect a saturation area (Bergmann et al., "Beyond Dents and
 Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization", IJCV 2022). Areas follow the
 official evaluation code: a relative threshold saturates at `int(threshold * area)` pixels, an absolute one at
-`min(threshold, area)`, in pixels of the original mask. Where that gives 0 pixels, by which the official code divides,
-the area here is 1; a mask without a pixel, which the official code refuses, holds no defect here.
+`min(threshold, area)`, in pixels of the original mask. There are two differences. If that gives 0 pixels, by which the
+official code divides, the area here is 1. A mask without pixels, which the official code rejects, holds no defect here.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Defect:
     """One defect of one image.
 
     Attributes:
-        mask: Bool, shape (H, W), true where the defect may be said to lie; at least one pixel.
-        saturation_area: Pixels of it that need be found, from 1 to the mask's area.
+        mask: Bool, shape (H, W), true where the defect may be reported; at least one pixel.
+        saturation_area: Number of its pixels that must be found, from 1 to the mask's area.
     """
 
     mask: np.ndarray
     saturation_area: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError where mask or area is not as stated."""
+        """Raises ValueError if mask or area is not as stated."""
         if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
             raise ValueError(f"a defect must be bool (H, W) with a pixel, not {self.mask.dtype} {self.mask.shape}")
         area = np.count_nonzero(self.mask)
@@ -48,8 +48,8 @@ class DefectKind(StrictModel):
     Attributes:
         defect_name: Name of the kind.
         pixel_value: Grey value of its masks.
-        saturation_threshold: Pixels of the mask, or a share of its area in (0, 1], that need be found.
-        relative_saturation: Whether the threshold is a share.
+        saturation_threshold: Pixels of the mask, or a fraction of its area in (0, 1], that must be found.
+        relative_saturation: Whether the threshold is a fraction.
     """
 
     defect_name: StrictStr
@@ -66,7 +66,7 @@ class DefectKind(StrictModel):
         return self
 
     def saturation_area(self, area: int) -> int:
-        """Pixels that need be found of a defect of that many pixels."""
+        """Number of pixels that must be found in a defect of the given area."""
         if self.relative_saturation:
             return max(1, int(self.saturation_threshold * area))
         return min(int(self.saturation_threshold), area)
@@ -82,43 +82,43 @@ def read_defect_kinds(content: Any) -> dict[int, DefectKind]:
         The entries by pixel value.
 
     Raises:
-        ArchiveError: It is no such list, an entry is damaged, or two entries share a pixel value.
+        ArchiveError: It is not such a list, an entry is wrong, or two entries share a pixel value.
     """
     if not isinstance(content, list | tuple):
-        raise ArchiveError(f"defects_config.json: expected a list of entries, not {type(content).__name__}; mend it")
+        raise ArchiveError(f"defects_config.json: expected a list of entries, not {type(content).__name__}; fix it")
     kinds: dict[int, DefectKind] = {}
     for number, entry in enumerate(content, start=1):
         if not isinstance(entry, dict):
-            raise ArchiveError(f"defects_config.json, entry {number}: expected an object, not {entry!r}; mend it")
+            raise ArchiveError(f"defects_config.json, entry {number}: expected an object, not {entry!r}; fix it")
         try:
             kind = DefectKind.model_validate({name: entry[name] for name in DefectKind.model_fields if name in entry})
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"][:1])
             raise ArchiveError(
-                f"defects_config.json, entry {number}: {field + ': ' if field else ''}{first['msg']}; mend it"
+                f"defects_config.json, entry {number}: {field + ': ' if field else ''}{first['msg']}; fix it"
             ) from error
         if kind.pixel_value in kinds:
             raise ArchiveError(
-                f"defects_config.json, entry {number}: pixel_value {kind.pixel_value} is taken by "
-                f"{kinds[kind.pixel_value].defect_name!r}; give each kind of defect a value of its own"
+                f"defects_config.json, entry {number}: pixel_value {kind.pixel_value} is already used by "
+                f"{kinds[kind.pixel_value].defect_name!r}; give each kind of defect its own value"
             )
         kinds[kind.pixel_value] = kind
     return kinds
 
 
 def find_defects(masks: Iterable[np.ndarray], kinds: dict[int, DefectKind]) -> tuple[list[Defect], set[int]]:
-    """The defects of one image.
+    """Finds the defects of one image.
 
-    Each mask file holds one defect of each grey value above 0 in it, in as many places as it has; the same value in
-    two files means two defects. A file without such a value holds none.
+    Each grey value above 0 in a mask file is one defect, in one or several places. The same value in two files means
+    two defects. A file without such a value holds no defect.
 
     Args:
         masks: The decoded mask files of the image, uint8 or uint16, shape (H, W) each.
         kinds: From `read_defect_kinds`.
 
     Returns:
-        The defects, and the grey values that `kinds` does not have; a defect of such a value saturates at its whole
+        The defects, and the grey values missing in `kinds`; a defect with such a value saturates at its whole
         area.
     """
     defects: list[Defect] = []

@@ -1,1 +1,1 @@
-"""Distillation of the student: losses, order of images, checkpoints and the loop, in plain torch."""
+"""Training of the student and of CLIP in plain torch: losses, order of images, checkpoints and loops."""

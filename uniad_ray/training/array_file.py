@@ -1,4 +1,4 @@
-"""Named arrays and a JSON document in one object: safetensors, with a digest over both."""
+"""Named arrays and a JSON document in one object: safetensors, with a digest of both."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _METADATA = "document"
 
 
 def write_arrays(location: Location, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]) -> None:
-    """Writes whole or not at all; equal content has equal bytes.
+    """Writes atomically; equal content has equal bytes.
 
     Args:
-        location: Where to.
-        arrays: Array by name.
+        location: Destination.
+        arrays: Arrays by name.
         document: JSON types.
     """
     contiguous = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps(document, sort_keys=True, allow_nan=False)
-    # One entry, since safetensors writes several in random order.
+    # One metadata entry, because safetensors writes several in random order.
     sealed = json.dumps({"content": text, "sha256": _digest(contiguous, text)}, sort_keys=True)
     location.write_bytes(save(contiguous, metadata={_METADATA: sealed}))
 
 
 def read_arrays(location: Location) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `write_arrays` wrote.
+    """Reads a file of `write_arrays`.
 
     Raises:
-        ObjectNotFoundError: There is nothing.
-        StoreError: It is damaged or something else.
+        ObjectNotFoundError: The file does not exist.
+        StoreError: The file is corrupt or something else.
     """
     data = location.read_bytes(max_bytes=_MAX_BYTES)
     try:
@@ -48,9 +48,9 @@ def read_arrays(location: Location) -> tuple[dict[str, np.ndarray], dict[str, An
         sealed = json.loads(header["__metadata__"][_METADATA])
         text, digest = sealed["content"], sealed["sha256"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{location}: no state of a training, or damaged ({error}); delete it") from error
+        raise StoreError(f"{location}: not a training state, or corrupt ({error}); delete it") from error
     if digest != _digest(arrays, text):
-        raise StoreError(f"{location}: damaged, its digest is another one; delete it")
+        raise StoreError(f"{location}: checksum mismatch: the file is corrupt; delete it")
     document: dict[str, Any] = decode_json(location.uri, text.encode())
     return arrays, document
 

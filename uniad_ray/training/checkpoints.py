@@ -1,4 +1,4 @@
-"""Checkpoints of one training: what is needed to go on as if nothing had happened."""
+"""Checkpoints of a training: everything needed to resume it exactly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from uniad_ray.training.array_file import read_arrays, write_arrays
 from uniad_ray.training.group import WorkerGroup
 
 KEPT = 2
-"""Checkpoints that stay, so that a damaged one has another before it."""
+"""Number of checkpoints to keep: if one is corrupt, the one before it is used."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after a step.
+    """State of a training after a step.
 
     Attributes:
-        step: Steps that are done.
+        step: Number of completed steps.
         arrays: Named arrays.
-        document: Whatever else, as JSON types.
+        document: All other state, as JSON types.
     """
 
     step: int
@@ -38,51 +38,51 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """Checkpoints in a folder, named by their steps, all of one training."""
+    """Checkpoints of one training in a folder, named by step."""
 
     def __init__(self, folder: Location, digest: str) -> None:
-        """Names the folder; nothing is read yet.
+        """Stores the folder and the digest; reads nothing yet.
 
         Args:
-            folder: Where the checkpoints lie.
-            digest: Of the training; checkpoints of another are never gone on with.
+            folder: Folder of the checkpoints.
+            digest: Digest of the training; checkpoints of another training are never resumed.
         """
         self._folder = folder
         self._digest = digest
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Stores a checkpoint, and deletes all but the newest."""
+        """Stores a checkpoint, and deletes all but the newest ones."""
         document = {"step": checkpoint.step, "training": self._digest, "content": dict(checkpoint.document)}
         write_arrays(self._folder / f"step-{checkpoint.step:08d}.safetensors", checkpoint.arrays, document)
         for _, stored in list(self._newest_first())[KEPT:]:
             stored.location.delete()
 
     def finish(self, location: Location, state: State, group: WorkerGroup) -> None:
-        """Stores what the training ended with in place of its checkpoints; the workers go on when it is there."""
+        """Replaces the checkpoints by the final state; all workers wait until it is stored."""
         if group.leads:
             write_arrays(location, state.arrays, state.document)
             self.clear()
         group.wait()
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole and of this training; others are skipped with a warning."""
+        """The newest valid checkpoint of this training; others are skipped with a warning."""
         for step, _ in self._newest_first():
             try:
                 return self.at(step)
             except StoreError as error:
-                _logger.warning("a checkpoint is skipped: %s", error)
+                _logger.warning("skipping a checkpoint: %s", error)
         return None
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint after a step.
 
         Raises:
-            StoreError: It is missing, damaged or of another training.
+            StoreError: The checkpoint is missing, corrupt or of another training.
         """
         location = self._folder / f"step-{step:08d}.safetensors"
         arrays, document = read_arrays(location)
         if document.get("training") != self._digest or document.get("step") != step:
-            raise StoreError(f"{location}: of another training; delete it")
+            raise StoreError(f"{location}: belongs to another training; delete it")
         return Checkpoint(step, arrays, document["content"])
 
     def clear(self) -> None:

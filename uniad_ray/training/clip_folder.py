@@ -1,4 +1,4 @@
-"""Writes a tuned CLIP as transformers would save it: a folder that takes the place of the one it was tuned from."""
+"""Writes a tuned CLIP as a transformers folder that replaces the original one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uniad_ray.errors import WeightsError
 from uniad_ray.perception.weights import ResolvedWeights
 
 RECORD_NAME: Final = "tuning.json"
-"""What the folder was tuned on, and how well; transformers does not read it."""
+"""File that records the training data and the results; transformers does not read it."""
 
 _COPIED: Final = ("*.json", "*.txt", "*.model")
 _INDEX: Final = "model.safetensors.index.json"
@@ -26,16 +26,16 @@ _INDEX: Final = "model.safetensors.index.json"
 def write_clip_folder(
     folder: Path, base: ResolvedWeights, tuned: Mapping[str, np.ndarray], record: Mapping[str, Any]
 ) -> None:
-    """Writes the folder whole or not at all.
+    """Writes the folder atomically.
 
     Args:
-        folder: The new folder; it must not be there, or be empty.
-        base: The CLIP that was tuned; its configuration, tokenizer, image processor and all other parameters stay.
-        tuned: Parameters by their names in CLIP, float32.
+        folder: The new folder; it must be missing or empty.
+        base: The original CLIP; its configuration, tokenizer, image processor and all other parameters are kept.
+        tuned: Tuned parameters by their names in CLIP, float32.
         record: JSON types; equal records and parameters have equal bytes.
 
     Raises:
-        WeightsError: CLIP has no such parameters.
+        WeightsError: CLIP has no parameters of these names.
     """
     source = Path(str(base.path))
     tensors: dict[str, torch.Tensor] = {}
@@ -43,7 +43,7 @@ def write_clip_folder(
         tensors |= load_file(path)
     misfit = [name for name, array in tuned.items() if name not in tensors or tensors[name].shape != array.shape]
     if misfit:
-        raise WeightsError(f"{base.uri} names its parameters otherwise: it lacks {', '.join(misfit[:3])}")
+        raise WeightsError(f"{base.uri} uses other parameter names; it lacks {', '.join(misfit[:3])}")
     tensors |= {name: torch.from_numpy(np.array(array)) for name, array in tuned.items()}
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
@@ -59,7 +59,7 @@ def write_clip_folder(
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What a folder was tuned on; None where it is no folder of a tuned CLIP, or damaged."""
+    """The record in a folder; None if it is not the folder of a tuned CLIP, or is corrupt."""
     try:
         record = json.loads((folder / RECORD_NAME).read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Tunes CLIP on labelled crops: the loop, with all that lets it go on where it was broken off (TMUAD, section IV-B)."""
+"""Tunes CLIP on labelled crops, in a loop that resumes after a crash (TMUAD, section IV-B)."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from uniad_ray.training.schedule import HalfCosine, learning_rate
 from uniad_ray.training.step_log import StepLog
 
 STATE_NAME = "clip.safetensors"
-"""The tuned parameters in the folder of their training; written last."""
+"""File of the tuned parameters in the training folder; written last."""
 
 _VERSION = 1
 
 
 class Look(NamedTuple):
-    """What the held-out crops say of a CLIP: the mean loss, and the number of crops of each class named rightly."""
+    """Evaluation of a CLIP on the held-out crops: mean loss, and the number of correctly named crops by class."""
 
     loss: float
     right: tuple[int, ...]
 
     @property
     def quality(self) -> tuple[int, float]:
-        """By which epochs are compared: accuracy, then loss."""
+        """Key to compare epochs: accuracy, then loss."""
         return sum(self.right), -self.loss
 
 
 @dataclass
 class _Standing:
-    """How far a tuning is: steps done; the looks before the first and at the best epoch, 0 being the CLIP as it was."""
+    """Progress of a tuning: completed steps, first evaluation, best evaluation and its epoch (0: the original CLIP)."""
 
     step: int
     before: Look
@@ -58,12 +58,12 @@ class _Standing:
 
 
 class ClipTuning:
-    """One tuning of one CLIP, alone or as one worker of a group.
+    """Tuning of one CLIP, alone or as one worker of a group.
 
     Attributes:
-        digest: sha256 over all that decides the result: options, classes, CLIP's weights, crops, workers.
-        epoch_steps: Steps of an epoch.
-        iterations: Steps that it takes.
+        digest: sha256 over everything that determines the result: options, classes, CLIP's weights, crops, workers.
+        epoch_steps: Number of steps per epoch.
+        iterations: Total number of steps.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class ClipTuning:
         seed: int = 0,
         group: WorkerGroup | None = None,
     ) -> None:
-        """Holds out a share of the images; nothing is computed yet.
+        """Splits off the held-out images; computes nothing yet.
 
         Args:
-            config: How to tune.
-            classifier: CLIP before the texts of the classes, frozen; it is changed.
-            texts: One a class.
-            crops: The crops, of at least two classes.
-            seed: Of the order of the crops.
-            group: The workers that train together; default this one alone.
+            config: Options of the tuning.
+            classifier: CLIP with the texts of the classes, frozen; it is modified.
+            texts: One text per class.
+            crops: Crops of at least two classes.
+            seed: Seed of the order of the crops.
+            group: Workers that train together; default: only this one.
 
         Raises:
-            ConfigError: The batch size cannot be shared by the workers, or an option does not fit CLIP or the device.
-            FitError: There are no crops, all are of one class, or they are of too few images.
+            ConfigError: The batch size is not divisible by the workers, or an option does not fit CLIP or the device.
+            FitError: There are no crops, all have the same class, or they come from too few images.
         """
         self._config = config
         self._classifier = classifier
@@ -131,19 +131,19 @@ class ClipTuning:
         self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def run(self, folder: Location | None = None, on_step: Callable[[int], None] | None = None) -> State:
-        """Tunes to the end, from the last checkpoint on where there is one.
+        """Tunes to the end; resumes from the last checkpoint if there is one.
 
-        With one worker on the CPU and the same number of threads, the result is the same bit for bit however often the
-        tuning was broken off.
+        With one worker on the CPU and the same number of threads, the result is bit-identical, however often the tuning
+        was interrupted.
 
         Args:
-            folder: Keeps a checkpoint an epoch, a log (schema `training_step`) and, in the end, the state; None keeps
+            folder: Folder for a checkpoint per epoch, a log (schema `training_step`) and the final state; None stores
                 nothing.
-            on_step: Called with the number of steps done, after each.
+            on_step: Called after each step with the number of completed steps.
 
         Returns:
-            The tuned parameters by their names in the image tower, and a document: `epoch` that is kept, `epochs`,
-            `crops` and `held_out` by class, those named rightly `before` and `after`, and the losses of both.
+            The tuned parameters by their names in the image tower, and a document: the chosen `epoch`, `epochs`,
+            `crops` and `held_out` by class, the correctly named crops `before` and `after`, and both losses.
 
         Raises:
             FitError: The loss is not finite.
@@ -155,7 +155,7 @@ class ClipTuning:
         optimiser = torch.optim.AdamW(
             [parameter for _, parameter in self._parameters], weight_decay=self._config.weight_decay
         )
-        # Evaluation mode throughout: CLIP has no dropout worth having, and what is trained is what will name.
+        # Evaluation mode throughout: CLIP needs no dropout, and naming uses the same mode.
         self._classifier.eval()
         standing = self._resume(store, optimiser)
         network = self._group.distribute(self._classifier)
@@ -166,7 +166,7 @@ class ClipTuning:
                 row["held_out_loss"] = self._judge(standing)
             log.add(**row)
             if standing.step % self.epoch_steps == 0:
-                # The log first: whoever goes on from the checkpoint does not write these steps again.
+                # Write the log first: a training resumed from the checkpoint does not log these steps again.
                 log.write()
                 if store is not None and self._group.leads:
                     store.write(self._checkpoint(standing, optimiser))
@@ -178,7 +178,7 @@ class ClipTuning:
         return state
 
     def _step(self, network: nn.Module, optimiser: torch.optim.AdamW, step: int) -> dict[str, Any]:
-        """One step of AdamW; returns its row of the log."""
+        """Runs one step of AdamW; returns its row of the log."""
         rate = learning_rate(self._rates, step)
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate
@@ -205,7 +205,7 @@ class ClipTuning:
         return torch.tensor([crop.label for crop in crops], device=self._device)
 
     def _look(self) -> Look:
-        """Names the held-out crops, each worker its share of them."""
+        """Classifies the held-out crops, each worker its share."""
         own = self._held_out[self._group.rank :: self._group.world]
         sums = torch.zeros(1 + len(self._counts[1]), dtype=torch.float64)
         with torch.no_grad():
@@ -219,7 +219,7 @@ class ClipTuning:
         return Look(loss / len(self._held_out), tuple(int(count) for count in right))
 
     def _judge(self, standing: _Standing) -> float:
-        """Looks at the held-out crops; keeps the parameters if they are the best so far."""
+        """Evaluates on the held-out crops; keeps the parameters if they are the best so far."""
         look = self._look()
         if not math.isfinite(look.loss):
             raise FitError(
@@ -231,7 +231,7 @@ class ClipTuning:
         return look.loss
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """Copies of the trained parameters, since they go on being trained."""
+        """Copies of the trained parameters, because training continues."""
         return {name: np.array(parameter.detach().cpu().numpy()) for name, parameter in self._parameters}
 
     def _final(self, standing: _Standing) -> State:
@@ -262,7 +262,7 @@ class ClipTuning:
         return Checkpoint(standing.step, arrays, document)
 
     def _resume(self, store: CheckpointStore | None, optimiser: torch.optim.AdamW) -> _Standing:
-        """Takes over the last checkpoint, the same one in all workers, or looks at the CLIP as it is."""
+        """Loads the last checkpoint, the same in all workers, or evaluates the original CLIP."""
         checkpoint = store.latest() if store is not None and self._group.leads else None
         step = self._group.from_leader(checkpoint.step if checkpoint else 0, self._device)
         if not step or store is None:
@@ -279,10 +279,10 @@ class ClipTuning:
 
 
 def read_tuned(location: Location) -> State:
-    """Reads the tuned parameters that a training left.
+    """Reads the tuned parameters of a finished training.
 
     Raises:
-        StoreError: They are missing or damaged.
+        StoreError: They are missing or corrupt.
     """
     arrays, document = read_arrays(location)
     return State(arrays, document)
@@ -296,11 +296,11 @@ def _check_classes(crops: Sequence[LabelledCrop], texts: Sequence[str], left_out
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())) or "none"
     if not crops:
         raise FitError(
-            f"there is no crop of an object to tune CLIP on; left out: {reasons}; look at the segments and at tuning"
+            f"there are no object crops to tune CLIP on; left out: {reasons}; check the segments and the tuning options"
         )
     there = [text for text, count in zip(texts, class_counts(crops, texts), strict=True) if count]
     if len(there) < 2:
         raise FitError(
-            f"all {len(crops)} crops to tune CLIP on are of one class ({there[0]!r}), which teaches it nothing; left "
+            f"all {len(crops)} crops to tune CLIP on have one class ({there[0]!r}); tuning needs at least two; left "
             f"out: {reasons}; check the classes and the labels"
         )

@@ -1,4 +1,4 @@
-"""CLIP as a classifier of crops: its image tower before the fixed texts of the classes (TMUAD, section IV-B)."""
+"""CLIP as a classifier of crops: its image tower with the fixed texts of the classes (TMUAD, section IV-B)."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _SCALE = "logit_scale"
 
 
 def class_logits(vectors: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:
-    """How much each crop is like the text of each class: cosines times CLIP's scale (CLIP, section 2.3).
+    """Similarity of each crop to the text of each class: cosine times CLIP's scale (CLIP, section 2.3).
 
     Args:
-        vectors: Image features with projection, float32, shape (N, D), of any length.
-        texts: Text features with projection, float32, shape (K, D), of length 1.
+        vectors: Image features after projection, float32, shape (N, D), of any length.
+        texts: Text features after projection, float32, shape (K, D), of length 1.
         scale: The exponential of CLIP's `logit_scale`.
 
     Returns:
-        float32, shape (N, K); their softmax are the probabilities of the classes (CLIP, section 3.1).
+        float32, shape (N, K); their softmax gives the class probabilities (CLIP, section 3.1).
     """
     return scale * functional.normalize(vectors, dim=1) @ texts.T
 
 
 def class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the classes' probabilities, averaged over crops.
+    """Cross-entropy of the class probabilities, averaged over crops.
 
-    Of CLIP's symmetric loss this is the half of the images: with few classes a batch holds many crops of one text,
-    which the half of the texts would tell apart.
+    This is the image half of CLIP's symmetric loss. With few classes, a batch holds many crops of the same text, and
+    the text half would push them apart.
 
     Args:
         logits: float32, shape (N, K).
@@ -53,20 +53,20 @@ def class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 class CropClassifier(nn.Module):
-    """The probabilities of some classes for crops, as `ClipObjectFeatures` and `ClipNamer` see them.
+    """Class probabilities of crops, with the same inputs as `ClipObjectFeatures` and `ClipNamer`.
 
     Attributes:
-        weights: Where CLIP came from.
+        weights: Source of the CLIP weights.
         side: Side of the crops, pixels.
     """
 
     def __init__(self, name: str, source: ModelFolderSource, texts: Sequence[str], device: str) -> None:
-        """Loads a CLIP of its own, frozen, and encodes the texts once.
+        """Loads a separate, frozen CLIP and encodes the texts once.
 
         Args:
-            name: Of the perceiver, for messages.
-            source: CLIP's folder.
-            texts: One a class.
+            name: Name of the extractor, for messages.
+            source: Folder of CLIP.
+            texts: One text per class.
             device: Torch device.
 
         Raises:
@@ -86,10 +86,10 @@ class CropClassifier(nn.Module):
         self.register_buffer("_texts", torch.from_numpy(encoder.encode(texts)).to(self._device), persistent=False)
 
     def thaw(self, blocks: int) -> None:
-        """Lets the last blocks of the image tower, its last norm and its projection be trained.
+        """Makes the last blocks of the image tower, its last norm and its projection trainable.
 
         Raises:
-            ConfigError: The tower has fewer blocks.
+            ConfigError: The image tower has fewer blocks.
         """
         tower = self.network.vision_model
         layers = tower.encoder.layers
@@ -99,7 +99,7 @@ class CropClassifier(nn.Module):
             module.requires_grad_(True)
 
     def pixels(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
-        """What the network sees of N crops.
+        """Preprocesses N crops for the network.
 
         Args:
             crops: Each uint8, shape (side, side, 3), RGB.

@@ -1,4 +1,4 @@
-"""Trains the student against its teachers: the loop, with all that lets it go on where it was broken off."""
+"""Trains the student against its teachers, in a loop that resumes after a crash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from uniad_ray.training.schedule import learning_rate
 from uniad_ray.training.step_log import StepLog
 
 STATE_NAME = "student.safetensors"
-"""The trained student in the folder of its training; written last."""
+"""File of the trained student in the training folder; written last."""
 
 _VERSION = 1
 _NAMED_IMAGES = 16
@@ -52,19 +52,19 @@ def train_student(
     *,
     device: str = "cpu",
 ) -> State:
-    """Trains a student in this process, without keeping checkpoints.
+    """Trains a student in this process, without checkpoints.
 
     Args:
         student: The student; only its configuration is used.
         teachers: Provides the fields in the student's `training_needs`.
         images: Normal images of one category.
-        indices: Those to train on, in any order.
+        indices: Indices of the training images, in any order.
         device: Torch device.
 
     Raises:
-        ConfigError: The perceiver is no student, or its options do not fit the device.
-        FitError: Too few distinct images, none can be decoded, or the loss is not finite.
-        WeightsError: Initial weights cannot be found.
+        ConfigError: The extractor is not a student, or its options do not fit the device.
+        FitError: There are too few distinct images, none can be decoded, or the loss is not finite.
+        WeightsError: The initial weights cannot be found.
     """
     return Distillation(student_config(student), teachers, images, indices, device=device).run()
 
@@ -73,23 +73,23 @@ def student_config(student: TrainedPerceiver) -> StudentConfig:
     """The configuration of a student.
 
     Raises:
-        ConfigError: It is something else that is trained.
+        ConfigError: It is another trained extractor.
     """
     if not isinstance(student, Student):
-        raise ConfigError(f"perceiver {student.name}: a {type(student).__name__} cannot be distilled; use Student")
+        raise ConfigError(f"extractor {student.name}: a {type(student).__name__} cannot be distilled; use Student")
     return student.config
 
 
 @dataclass
 class _Standing:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
-        step: Steps that are done.
+        step: Number of completed steps.
         best_loss: Lowest held-out loss so far.
-        best_step: When it was.
-        best: Parameters of that student.
-        looks_without_better: Looks at the held-out images since then.
+        best_step: Step of the lowest loss.
+        best: Parameters at that step.
+        looks_without_better: Number of evaluations on the held-out images since then.
     """
 
     step: int = 0
@@ -100,11 +100,11 @@ class _Standing:
 
 
 class Distillation:
-    """One training of one student, alone or as one worker of a group.
+    """Training of one student, alone or as one worker of a group.
 
     Attributes:
-        digest: sha256 over all that decides the result: configuration, teachers with their weights, images, workers.
-        iterations: Steps that it takes unless it stops early.
+        digest: sha256 over everything that determines the result: configuration, teachers and weights, images, workers.
+        iterations: Number of steps unless the training stops early.
     """
 
     def __init__(
@@ -118,21 +118,21 @@ class Distillation:
         device: str = "cpu",
         stored: StoredFields | None = None,
     ) -> None:
-        """Builds the untrained student; reads one image, for the shapes of the teachers' fields.
+        """Builds the untrained student; reads one image to learn the field shapes of the teachers.
 
         Args:
-            config: Of the student.
+            config: Configuration of the student.
             teachers: Provides the fields that the student learns.
             images: Normal images of one category.
-            indices: Those to train on, in any order.
-            group: The workers that train together; default this one alone.
+            indices: Indices of the training images, in any order.
+            group: Workers that train together; default: only this one.
             device: Torch device.
-            stored: Fields of the teachers that need not be computed.
+            stored: Precomputed fields of the teachers.
 
         Raises:
-            ConfigError: The batch size cannot be shared by the workers, or an option does not fit the device.
-            FitError: Too few distinct images, or none can be decoded.
-            WeightsError: Initial weights cannot be found.
+            ConfigError: The batch size is not divisible by the workers, or an option does not fit the device.
+            FitError: There are too few distinct images, or none can be decoded.
+            WeightsError: The initial weights cannot be found.
         """
         self._config = config
         self._training = config.training
@@ -172,14 +172,14 @@ class Distillation:
         self.iterations = config.training.iterations
 
     def run(self, folder: Location | None = None, on_step: Callable[[int], None] | None = None) -> State:
-        """Trains to the end, from the last checkpoint on where there is one.
+        """Trains to the end; resumes from the last checkpoint if there is one.
 
-        With one worker on the CPU and the same number of threads, the result is the same bit for bit however often the
-        training was broken off.
+        With one worker on the CPU and the same number of threads, the result is bit-identical, however often the
+        training was interrupted.
 
         Args:
-            folder: Keeps checkpoints, a log (schema `training_step`) and, in the end, the state; None keeps nothing.
-            on_step: Called with the number of steps done, after each.
+            folder: Folder for checkpoints, a log (schema `training_step`) and the final state; None stores nothing.
+            on_step: Called after each step with the number of completed steps.
 
         Raises:
             FitError: The loss is not finite, or no held-out image can be decoded.
@@ -200,7 +200,7 @@ class Distillation:
                 row["held_out_loss"] = self._look(standing)
             log.add(**row)
             if is_checkpoint:
-                # The log first: whoever goes on from the checkpoint does not write these steps again.
+                # Write the log first: a training resumed from the checkpoint does not log these steps again.
                 log.write()
                 if store is not None and self._group.leads:
                     store.write(self._checkpoint(standing, optimiser, scaler))
@@ -214,7 +214,7 @@ class Distillation:
     def _step(
         self, network: nn.Module, optimiser: torch.optim.Adam, scaler: torch.amp.GradScaler, step: int
     ) -> dict[str, Any]:
-        """One step of Adam; returns its row of the log."""
+        """Runs one step of Adam; returns its row of the log."""
         rate = learning_rate(self._training, step)
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate
@@ -226,7 +226,7 @@ class Distillation:
         row: dict[str, Any] = dict(self._group.mean({**losses, "loss": total}))
         if not math.isfinite(row["loss"]):
             raise FitError(
-                f"the loss of the student is {row['loss']} at step {step + 1}; look at the images "
+                f"the loss of the student is {row['loss']} at step {step + 1}; check the images "
                 f"{self._names(step)}, or lower learning_rate"
             )
         optimiser.zero_grad()
@@ -250,7 +250,7 @@ class Distillation:
         return distillation_losses(teacher, student, self._config.losses, self._config.neighbourhood)
 
     def _batch(self, step: int) -> list[Example]:
-        """The examples of a step; those that cannot be decoded are replaced, so that all batches have one size."""
+        """The examples of a step; undecodable ones are replaced, so that all batches have the same size."""
         found = self._examples.get([self._members[position] for position in self._order.batch(step)])
         if None not in found:
             return [example for example in found if example is not None]
@@ -276,7 +276,7 @@ class Distillation:
         counted = self._group.sum(count, self._device)
         loss = self._group.sum(total, self._device) / counted if counted else math.nan
         if not math.isfinite(loss):
-            reason = f"is {loss}; lower learning_rate" if counted else "has no image that can be decoded; mend them"
+            reason = f"is {loss}; lower learning_rate" if counted else "has no image that can be decoded; fix them"
             raise FitError(f"the held-out loss of the student after step {standing.step} {reason}")
         if standing.best_loss is None or loss < standing.best_loss:
             standing.best_loss, standing.best_step, standing.looks_without_better = loss, standing.step, 0
@@ -315,9 +315,9 @@ class Distillation:
     def _resume(
         self, store: CheckpointStore | None, optimiser: torch.optim.Adam, scaler: torch.amp.GradScaler
     ) -> _Standing:
-        """Takes over the last checkpoint, the same one in all workers.
+        """Loads the last checkpoint, the same in all workers.
 
-        Random states are no part of it: each step seeds its own.
+        It holds no random state: each step has its own seed.
         """
         if store is None:
             return _Standing()
@@ -346,17 +346,17 @@ class Distillation:
 
 
 def read_student(location: Location) -> State:
-    """Reads the trained student that a training left.
+    """Reads the student of a finished training.
 
     Raises:
-        StoreError: It is missing or damaged.
+        StoreError: It is missing or corrupt.
     """
     arrays, document = read_arrays(location)
     return State(arrays, document)
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Copies, since the tensors go on being trained."""
+    """Copies, because the tensors are trained further."""
     return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
 
 

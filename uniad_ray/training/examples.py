@@ -1,4 +1,4 @@
-"""Images with what the teachers say of them, computed once where memory allows."""
+"""Images with the outputs of the teachers, computed once if memory allows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from uniad_ray.perception.student import DistilledFeatures, StudentConfig
 
 
 class ImageRow(Protocol):
-    """One image before its pixels are read."""
+    """One image before it is decoded."""
 
     @property
     def row_key(self) -> str:
-        """Key in the archive."""
+        """Row key in the archive."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class ImageRow(Protocol):
 
     @property
     def chunk(self) -> str:
-        """Name of the chunk it is stored in."""
+        """Name of the chunk that stores it."""
         ...
 
 
@@ -42,13 +42,13 @@ class ReadableImages(Protocol):
         ...
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decodes images of the given indices, in that order, and leaves out those that it cannot decode."""
+        """Decodes the images of the given indices, in that order; skips those that cannot be decoded."""
         ...
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image: uint8, shape (H, W, 3), and the teachers' features of it, N being 1, on the CPU."""
+    """One image, uint8, shape (H, W, 3), and the teachers' features of it with N = 1, on the CPU."""
 
     image: np.ndarray
     teachers: DistilledFeatures
@@ -61,10 +61,10 @@ class Example:
 
 
 class Examples:
-    """Examples by index.
+    """Examples by index, with a bounded cache.
 
-    Those that came first are kept up to a bound: every epoch asks for all in another order, where throwing out the
-    oldest would keep none until it is asked for again.
+    The first examples stay in the cache. Every epoch asks for all examples in another order; evicting the oldest ones
+    would evict most of them before they are needed again.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Examples:
         config: StudentConfig,
         stored: StoredFields | None = None,
     ) -> None:
-        """Prepares; nothing is read yet.
+        """Prepares the cache; reads nothing yet.
 
         Args:
             images: The images.
             teachers: Provides the fields that the student learns.
-            config: Of the student.
-            stored: Fields of the teachers that need not be computed.
+            config: Configuration of the student.
+            stored: Precomputed fields of the teachers.
         """
         self.rows = images.rows
         self._images = images
@@ -93,7 +93,7 @@ class Examples:
         self._damaged: set[int] = set()
 
     def get(self, indices: Sequence[int]) -> list[Example | None]:
-        """Examples in the order asked for; None for each image that cannot be decoded."""
+        """Examples in the given order; None for each image that cannot be decoded."""
         missing = [index for index in dict.fromkeys(indices) if index not in self._kept and index not in self._damaged]
         found = self._kept | self._compute(missing) if missing else self._kept
         return [found.get(index) for index in indices]
@@ -102,13 +102,13 @@ class Examples:
         """The first of the given images that can be decoded.
 
         Raises:
-            FitError: None can.
+            FitError: None of the images can be decoded.
         """
         for index in indices:
             (example,) = self.get([index])
             if example is not None:
                 return example
-        raise FitError("none of the normal images can be decoded; mend them and ingest them again")
+        raise FitError("none of the normal images can be decoded; fix them and ingest them again")
 
     def _compute(self, indices: Sequence[int]) -> dict[int, Example]:
         decoded = list(self._images.read(indices))
@@ -124,7 +124,7 @@ class Examples:
         fields = {name: tensor.cpu() for name, tensor in perception.fields.items()}
         found = {}
         for position, (index, image) in enumerate(decoded):
-            # Copies, since a view would hold the whole batch in memory.
+            # Copies, because a view would keep the whole batch in memory.
             own = {name: tensor[position : position + 1].clone() for name, tensor in fields.items()}
             example = Example(image, DistilledFeatures([own[name] for name in self._levels], own[self._logical]))
             found[index] = example

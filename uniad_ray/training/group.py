@@ -1,4 +1,4 @@
-"""The workers that train one network together, or the one that trains it alone."""
+"""A group of workers that train one network together, or a single worker."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from uniad_ray.errors import ConfigError
 
 
 def check_batch_size(batch_size: int, workers: int) -> None:
-    """Refuses a number of workers that a batch cannot be divided by, before any of them starts.
+    """Checks that the workers divide the batch size, before any of them starts.
 
     Raises:
-        ConfigError: The batch size is not a multiple of it.
+        ConfigError: The batch size is not a multiple of the number of workers.
     """
     if batch_size % workers:
         raise ConfigError(
-            f"batch_size {batch_size} cannot be shared by {workers} workers; use a multiple of their number"
+            f"batch_size {batch_size} cannot be divided among {workers} workers; use a multiple of their number"
         )
 
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """This process among those that train together; more than one need torch's process group.
+    """This process in a group of workers; more than one worker needs torch's process group.
 
     Attributes:
-        rank: Number of this worker, from 0.
+        rank: Rank of this worker, from 0.
         world: Number of workers.
     """
 
@@ -38,11 +38,11 @@ class WorkerGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this worker writes for all."""
+        """Whether this worker writes for the group."""
         return self.rank == 0
 
     def distribute(self, network: nn.Module) -> nn.Module:
-        """Makes gradients the mean of those of all workers; rank 0's running statistics hold for all."""
+        """Averages gradients over all workers; all use the running statistics of rank 0."""
         return network if self.world == 1 else nn.parallel.DistributedDataParallel(network)
 
     def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -59,11 +59,11 @@ class WorkerGroup:
         return self._sum(values.clone())
 
     def from_leader(self, value: int, device: torch.device) -> int:
-        """The leader's number, on all workers."""
+        """The leader's value, on all workers."""
         return int(self.sum(float(value if self.leads else 0), device))
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Gives all workers the leader's running statistics."""
+        """Copies the leader's running statistics to all workers."""
         if self.world > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)

@@ -1,4 +1,4 @@
-"""Crops of objects with the classes they are of, in memory as PNG and stored as one file."""
+"""Crops of objects with their classes, in memory as PNG and stored as one file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class LabelledCrop:
     """One crop.
 
     Attributes:
-        key: Its name, another one for each.
-        image_id: sha256 of the image that it was cut out of; crops of one image are held out together.
-        category: Category of that image.
-        label: Number of its class.
+        key: Unique name.
+        image_id: sha256 of the source image; crops of one image are held out together.
+        category: Category of the source image.
+        label: Index of its class.
         png: The crop, RGB.
     """
 
@@ -39,7 +39,7 @@ class LabelledCrop:
     png: bytes
 
     def pixels(self) -> np.ndarray:
-        """The crop: uint8, shape (side, side, 3)."""
+        """Decodes the crop: uint8, shape (side, side, 3)."""
         return np.array(Image.open(io.BytesIO(self.png)).convert("RGB"))
 
 
@@ -49,7 +49,7 @@ class LabelledCrops:
 
     Attributes:
         crops: The crops.
-        left_out: Objects that are not among them, by reason.
+        left_out: Number of omitted objects, by reason.
     """
 
     crops: Sequence[LabelledCrop] = ()
@@ -57,7 +57,7 @@ class LabelledCrops:
 
     @property
     def digest(self) -> str:
-        """sha256 over all that a tuning sees of the crops."""
+        """sha256 over everything in the crops that affects a tuning."""
         found = hashlib.sha256()
         for crop in self.crops:
             line = f"{crop.key}\n{crop.image_id}\n{crop.category}\n{crop.label} {len(crop.png)}\n"
@@ -66,7 +66,7 @@ class LabelledCrops:
 
     @classmethod
     def joined(cls, parts: Sequence[LabelledCrops]) -> Self:
-        """The crops of several sources."""
+        """Joins the crops of several sources."""
         left_out: Counter[str] = Counter()
         for part in parts:
             left_out.update(part.left_out)
@@ -75,13 +75,13 @@ class LabelledCrops:
 
     @classmethod
     def at_most(cls, crops: Sequence[LabelledCrop], most: int, left_out: Mapping[str, int], seed: int) -> Self:
-        """At most so many crops of each class and category, by hash.
+        """Keeps at most `most` crops of each class and category, chosen by hash.
 
         Args:
-            crops: All there are.
-            most: The most crops of one class in one category.
-            left_out: Objects that are not among them, by reason.
-            seed: Another one draws others.
+            crops: All crops.
+            most: Maximum number of crops of one class in one category.
+            left_out: Number of omitted objects, by reason.
+            seed: Seed of the choice.
         """
         kept: Counter[tuple[str, int]] = Counter()
         chosen = []
@@ -94,7 +94,7 @@ class LabelledCrops:
         return cls(sorted(chosen, key=lambda crop: crop.key), reasons)
 
     def write(self, location: Location) -> None:
-        """Stores them in one file of arrays, with a digest."""
+        """Stores the crops in one file of arrays, with a digest."""
         data = b"".join(crop.png for crop in self.crops)
         arrays: dict[str, np.ndarray] = {
             "png": np.frombuffer(data, dtype=np.uint8),
@@ -106,11 +106,11 @@ class LabelledCrops:
 
     @classmethod
     def read(cls, location: Location) -> Self:
-        """Reads what `write` wrote.
+        """Reads a file of `write`.
 
         Raises:
-            ObjectNotFoundError: There is nothing.
-            StoreError: It is damaged or something else.
+            ObjectNotFoundError: The file does not exist.
+            StoreError: The file is corrupt or something else.
         """
         arrays, document = read_arrays(location)
         ends = np.cumsum(arrays["sizes"])
@@ -125,30 +125,30 @@ class LabelledCrops:
 
 
 def encode_crop(pixels: np.ndarray) -> bytes:
-    """A crop as PNG, without loss: uint8, shape (side, side, 3)."""
+    """Encodes a crop losslessly as PNG; uint8, shape (side, side, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def read_crop_folder(folder: Path, classes: Sequence[str], *, side: int, padding: float) -> LabelledCrops:
-    """Reads crops that somebody has sorted into `FOLDER/CLASS/*`, in any format of an archive's images.
+    """Reads crops sorted into `FOLDER/CLASS/*`, in any image format of an archive.
 
     Args:
-        folder: Has a folder for each class; each image is the box of one object, black where the object is not.
-        classes: Names of the classes; a folder of another name is an error, since it may be a slip.
+        folder: Has one folder per class; each image is the box of one object, black outside the object.
+        classes: Names of the classes; any other folder is an error, because its name may be a typo.
         side: Side of the crops, pixels.
-        padding: Black margin around an object, as a share of the longer side of its box.
+        padding: Black margin around an object, as a fraction of the longer side of its box.
 
     Raises:
-        FitError: The folder is missing, has a folder that is no class, or an image that cannot be decoded.
+        FitError: The folder is missing, a folder is not a class, or an image cannot be decoded.
     """
     if not folder.is_dir():
-        raise FitError(f"{folder}: no folder there; sort crops into folders named by their classes")
+        raise FitError(f"{folder}: no such folder; sort crops into folders named by their classes")
     found: list[LabelledCrop] = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if place.name not in classes:
-            raise FitError(f"{place}: no class has this name; there are {', '.join(classes)}")
+            raise FitError(f"{place}: not the name of a class; the classes are {', '.join(classes)}")
         found += [
             _read_crop(path, folder, list(classes).index(place.name), side, padding)
             for path in sorted(place.iterdir())
@@ -163,9 +163,9 @@ def _read_crop(path: Path, folder: Path, label: int, side: int, padding: float) 
         info = probe_image(data)
         pixels = decode_image(data, (info.height, info.width))
     except ImageError as error:
-        raise FitError(f"{path}: {error}; mend or remove it") from error
+        raise FitError(f"{path}: {error}; fix or remove it") from error
     if info.mode in ("LA", "PA", "RGBA"):
-        raise FitError(f"{path}: has transparency; paint black what is not the object, and save it without")
+        raise FitError(f"{path}: has transparency; paint the background black, and save it without transparency")
     png = encode_crop(square_crop(pixels, size=side, padding=padding))
     return LabelledCrop(path.relative_to(folder).as_posix(), hashlib.sha256(data).hexdigest(), "", label, png)
 

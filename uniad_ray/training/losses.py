@@ -1,4 +1,4 @@
-"""What the student is trained to minimise (UniAD, section 3.2 and 3.3)."""
+"""The training losses of the student (UniAD, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uniad_ray.perception.student import DistilledFeatures, LossWeights
 def low_level_loss(teacher: Sequence[torch.Tensor], student: Sequence[torch.Tensor]) -> torch.Tensor:
     """L_low: squared differences of each level (eq. 3), averaged over images, channels and cells, summed over levels.
 
-    The paper prints sums over channels and cells; their mean weighs levels of any size alike.
+    The paper prints sums over channels and cells. Their mean weighs levels of any size equally.
 
     Args:
         teacher: Levels of the structural teacher, float32, shape (N, C_l, h_l, w_l).
-        student: Levels of the student, of the same shapes.
+        student: Levels of the student, with the same shapes.
 
     Returns:
         A scalar.
@@ -32,11 +32,11 @@ def high_level_loss(
 ) -> torch.Tensor:
     """L_high: squared differences of the fused features (eq. 1, 2 and 4), averaged over images, channels and cells.
 
-    Pooling, interpolating and joining are linear, so the differences are fused, which takes half the time.
+    Pooling, interpolation and concatenation are linear: fusing the differences gives the same result in half the time.
 
     Args:
         teacher: Levels of the structural teacher, float32, shape (N, C_l, h_l, w_l).
-        student: Levels of the student, of the same shapes.
+        student: Levels of the student, with the same shapes.
         neighbourhood: Side p of the pooled window.
 
     Returns:
@@ -51,7 +51,7 @@ def logical_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
 
     Args:
         teacher: Field of the logical teacher, float32, shape (N, C, h, w).
-        student: The student's levels brought to its grid and width (eq. 8 and 9), of the same shape.
+        student: Levels of the student on the grid and width of the teacher (eq. 8 and 9), with the same shape.
 
     Returns:
         A scalar.
@@ -62,16 +62,16 @@ def logical_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
 def distillation_losses(
     teacher: DistilledFeatures, student: DistilledFeatures, weights: LossWeights, neighbourhood: int
 ) -> dict[str, torch.Tensor]:
-    """All losses that are switched on, each as a scalar without its weight.
+    """All enabled losses, each as a scalar without its weight.
 
     Args:
-        teacher: What the teachers say of N images.
-        student: What the student says of them.
-        weights: A weight of 0 switches a loss off; it is not computed.
+        teacher: Outputs of the teachers for N images.
+        student: Outputs of the student for the same images.
+        weights: Weights of the losses; a loss of weight 0 is disabled and not computed.
         neighbourhood: Side p of the window in L_high.
 
     Returns:
-        Loss by its name: `low`, `high` and `logical`.
+        Losses by name: `low`, `high` and `logical`.
     """
     losses = {}
     if weights.low:
@@ -84,5 +84,5 @@ def distillation_losses(
 
 
 def weighted_sum(losses: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
-    """The loss that is minimised: eq. 5 and 10 with a weight each."""
+    """The training objective: the losses of eq. 5 and 10, each with a weight."""
     return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()

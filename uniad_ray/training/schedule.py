@@ -1,4 +1,4 @@
-"""The learning rate of a step, from its number alone."""
+"""The learning rate of a step, as a function of its number."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Literal, Protocol
 
 
 class Schedule(Protocol):
-    """What the learning rate follows from."""
+    """Options that determine the learning rate."""
 
     @property
     def iterations(self) -> int:
-        """Steps."""
+        """Number of steps."""
         ...
 
     @property
     def learning_rate(self) -> float:
-        """Highest learning rate."""
+        """Maximum learning rate."""
         ...
 
     @property
     def warm_up(self) -> int:
-        """Steps in which the rate grows linearly to its highest."""
+        """Number of steps in which the rate grows linearly to its maximum."""
         ...
 
     @property
     def schedule(self) -> Literal["constant", "cosine"]:
-        """What comes after them."""
+        """Schedule after the warm-up."""
         ...
 
 
 @dataclass(frozen=True)
 class HalfCosine:
-    """A rate that falls from its highest to 0 over a number of steps."""
+    """Half-cosine decay from the maximum rate to 0."""
 
     iterations: int
     learning_rate: float
@@ -42,11 +42,11 @@ class HalfCosine:
 
 
 def learning_rate(config: Schedule, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then constant, or half a cosine that would reach 0 after the last.
+    """Learning rate of a step: linear warm-up, then constant, or half a cosine that reaches 0 after the last step.
 
     Args:
-        config: How the rate is to change.
-        step: Steps done before this one.
+        config: Options of the schedule.
+        step: Number of steps before this one.
     """
     if step < config.warm_up:
         return config.learning_rate * (step + 1) / config.warm_up

@@ -1,4 +1,4 @@
-"""The log of a training: a row a step, a Parquet file from one checkpoint to the next."""
+"""The log of a training: one row per step, one Parquet file per checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FOLDER = "log"
 
 
 class StepLog:
-    """Collects steps; those between two checkpoints always come to the same file."""
+    """Collects steps; the steps between two checkpoints always go to the same file."""
 
     def __init__(self, folder: Location | None) -> None:
-        """Starts empty.
+        """Starts with an empty log.
 
         Args:
             folder: Folder of the training; None keeps no log.
@@ -26,7 +26,7 @@ class StepLog:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, **row: float | None) -> None:
-        """Adds a step, values by column of schema `training_step`; columns left out are null."""
+        """Adds a step; keys are columns of schema `training_step`, missing columns are null."""
         self._rows.append(row)
 
     def write(self) -> None:
@@ -43,7 +43,7 @@ def read_step_log(folder: Location) -> pa.Table:
     """All steps of a training, in order.
 
     Raises:
-        ArchiveError: A file is damaged.
+        ArchiveError: A file is corrupt.
     """
     schema = dataset_schema("training_step")
     tables = [read_table(schema, info.location) for info in (folder / _FOLDER).list(suffix=".parquet")]

@@ -31,7 +31,7 @@ class TestRefusals:
     def test_other_known_formats(self, data: bytes) -> None:
         assert kind_of(data) == "unsupported"
 
-    def test_formats_outside_the_list_are_not_opened(self) -> None:
+    def test_other_formats_are_never_opened(self) -> None:
         assert kind_of(encode(SCENE, "PPM")) == "not_an_image"
         assert kind_of(encode(SCENE, "ICO")) == "unsupported"
 
@@ -47,19 +47,19 @@ class TestRefusals:
         assert decode_image(data, (4, 4), ImageLimits(max_pixels=64 * 48)).shape == (4, 4, 3)
 
     @pytest.mark.parametrize("side", [10_001, 14_000, 60_000, 2**31 - 1])
-    def test_png_bomb_is_refused_by_the_header_alone(self, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_png_bomb_is_refused_by_its_header(self, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: pytest.fail("decoded"))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert kind_of(raw_png(side, side, 8, 2, np.zeros((1, 3), np.uint8))) == "too_large"
 
-    def test_large_images_within_the_limits_do_not_warn(self) -> None:
+    def test_large_images_within_limits_do_not_warn(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             info = probe_image(raw_png(9_999, 10_000, 1, 0, np.zeros((1, 3), np.uint8)))
         assert (info.width, info.height) == (9_999, 10_000)
 
-    def test_limits_cannot_pass_what_pillow_refuses(self) -> None:
+    def test_limits_cannot_exceed_pillow_limit(self) -> None:
         with pytest.raises(ValueError, match="178956970"):
             ImageLimits(max_pixels=178_956_971)
 
@@ -74,13 +74,13 @@ class TestRefusals:
     def test_png_metadata_bombs(self, chunk: bytes) -> None:
         assert kind_of(raw_png(1, 1, 8, 0, np.zeros((1, 1), np.uint8), chunk)) == "too_large"
 
-    def test_gif_canvas_bomb_is_refused_before_it_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_gif_canvas_bomb_is_refused_before_opening(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(images_module._OPENERS, "GIF", lambda _: pytest.fail("opened"))
         data = bytearray(encode(SCENE, "GIF"))
         struct.pack_into("<HH", data, 6, 65535, 65535)
         assert kind_of(bytes(data)) == "too_large"
 
-    def test_webp_canvas_bomb_is_refused_before_it_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_webp_canvas_bomb_is_refused_before_opening(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(images_module._OPENERS, "WEBP", lambda _: pytest.fail("opened"))
         frames = [Image.fromarray(SCENE), Image.fromarray(SCENE[::-1])]
         data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
@@ -93,7 +93,7 @@ class TestRefusals:
         assert np.array_equal(decode_mask(raw_tiff(pixels, tile=(16, 16))), pixels)
         assert kind_of(raw_tiff(pixels, tile=(60_000, 60_000))) == "too_large"
 
-    def test_global_settings_of_pillow_are_left_alone(self) -> None:
+    def test_global_pillow_settings_are_unchanged(self) -> None:
         before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK)
         decode_image(encode(SCENE, "JPEG"), (8, 8))
         after = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK)
@@ -103,7 +103,7 @@ class TestRefusals:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 class TestDamage:
     @pytest.mark.parametrize("name", WHOLE)
-    def test_a_shortened_file_gives_all_its_pixels_or_an_error(self, name: str) -> None:
+    def test_shortened_file_gives_all_pixels_or_an_error(self, name: str) -> None:
         whole = WHOLE[name]
         expected = decode_image(whole, (48, 64))
         cuts = {*range(1, 40), *range(len(whole) - 40, len(whole)), *range(40, len(whole), max(1, len(whole) // 60))}
@@ -125,7 +125,7 @@ class TestDamage:
             decode_image(half, (48, 64))
         assert caught.value.kind == "truncated"
 
-    def test_reduced_scale_still_sees_the_truncation(self) -> None:
+    def test_reduced_scale_still_detects_truncation(self) -> None:
         picture = Image.fromarray(SCENE).resize((640, 480), Image.Resampling.BICUBIC)
         data = encode(picture, "JPEG")
         for part in (0.3, 0.7, 0.95):
@@ -140,7 +140,7 @@ class TestDamage:
         keep=st.one_of(st.just(1.0), st.floats(0, 1)),
         tail=st.binary(max_size=8),
     )
-    def test_damaged_bytes_give_an_array_or_an_image_error(
+    def test_corrupt_bytes_give_an_array_or_image_error(
         self, name: str, edits: list[tuple[float, int]], keep: float, tail: bytes
     ) -> None:
         data = bytearray(WHOLE[name])

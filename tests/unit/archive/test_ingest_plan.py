@@ -32,7 +32,7 @@ def source_image(index: int, *, category: str = "c", size: int = 10, split: str 
     rows=st.integers(1, 7),
     most_bytes=st.integers(1, 120),
 )
-def test_shards_hold_each_file_once_and_keep_their_bounds(
+def test_shards_hold_each_file_once_within_limits(
     files: list[tuple[str, int, str]], rows: int, most_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     images = [
@@ -52,7 +52,7 @@ def test_shards_hold_each_file_once_and_keep_their_bounds(
         assert len(shard) == 1 or sum(entry["source_bytes"] for entry in shard) <= most_bytes
 
 
-def test_the_same_listing_gives_the_same_plan_and_another_gives_another() -> None:
+def test_plan_depends_only_on_the_listing() -> None:
     images = [source_image(index) for index in range(5)]
     limits = ShardLimits()
     assert plan_ingest(images, limits=limits) == plan_ingest(images, limits=limits)
@@ -61,7 +61,7 @@ def test_the_same_listing_gives_the_same_plan_and_another_gives_another() -> Non
     assert plan_ingest(images, limits=limits).ingest_id != plan_ingest(grown, limits=limits).ingest_id
 
 
-def test_known_rows_are_left_out_and_changed_ones_refused() -> None:
+def test_known_rows_are_skipped_and_changed_ones_refused() -> None:
     images = [source_image(index) for index in range(3)]
     known = {images[0].row_key: 10, images[1].row_key: 999}
     plan = plan_ingest(images, limits=ShardLimits(), known_rows=known)
@@ -70,8 +70,8 @@ def test_known_rows_are_left_out_and_changed_ones_refused() -> None:
     assert "changed since it was ingested" in plan.rejected[0].reason
 
 
-def test_two_files_with_one_key_are_refused() -> None:
-    with pytest.raises(ArchiveError, match="second file with the same category and path"):
+def test_duplicate_row_keys_are_refused() -> None:
+    with pytest.raises(ArchiveError, match="second file has the same category and path"):
         plan_ingest([source_image(1), source_image(1)], limits=ShardLimits())
 
 
@@ -93,7 +93,7 @@ def build(root: Path, tmp_path: Path, *, delete: str | None = None) -> object:
     )[1]
 
 
-def test_what_is_no_image_is_recorded_with_the_reason_and_the_rest_is_taken(tmp_path: Path) -> None:
+def test_non_images_are_recorded_with_the_reason(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=3, good=0, bad=0)
     write(root / "train/good/100.png", b"this is text")
     write(root / "train/good/101.png", b"")
@@ -102,22 +102,22 @@ def test_what_is_no_image_is_recorded_with_the_reason_and_the_rest_is_taken(tmp_
     reasons = {Path(entry.source_uri).name: entry.reason for entry in record.rejected}  # type: ignore[attr-defined]
     assert reasons["100.png"].startswith("not_an_image: ")
     assert reasons["101.png"].startswith("empty: ")
-    assert reasons["002.png"] == "gone since the source was listed"
+    assert reasons["002.png"] == "deleted since the source was listed"
 
 
-def test_defects_are_named_by_the_grey_value_of_their_masks(tmp_path: Path) -> None:
+def test_mask_grey_values_name_the_defects(tmp_path: Path) -> None:
     record = build(loco_tree(tmp_path / "box"), tmp_path)
     assert record.shard.defect_kinds == {"extra+missing": 1, "scratch": 1}  # type: ignore[attr-defined]
 
 
-def test_a_shard_with_no_image_at_all_is_recorded(tmp_path: Path) -> None:
+def test_shard_without_images_is_recorded(tmp_path: Path) -> None:
     write(tmp_path / "x/a.png", b"no image")
     record = build(tmp_path / "x", tmp_path)
     assert record.shard is None  # type: ignore[attr-defined]
     assert len(record.rejected) == 1  # type: ignore[attr-defined]
 
 
-def test_image_bytes_and_size_are_those_of_the_file(tmp_path: Path) -> None:
+def test_image_bytes_and_size_match_the_file(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
     source = open_source(Location.parse(root))
     plan = plan_ingest(source.entries(), limits=ShardLimits())
@@ -146,7 +146,7 @@ def test_the_capture_time_is_kept(tmp_path: Path) -> None:
     assert pq.read_table(io.BytesIO(data)).column("captured_at").to_pylist() == ["2026-11-21T22:15:00"]
 
 
-def test_rows_of_visa_hold_their_masks_byte_for_byte_and_the_defects_of_the_table(tmp_path: Path) -> None:
+def test_visa_rows_keep_mask_bytes_and_table_defects(tmp_path: Path) -> None:
     root = visa_tree(tmp_path / "visa")
     plan = plan_ingest(open_source(Location.parse(root)).entries(), limits=ShardLimits())
     (tmp_path / "plan.parquet").write_bytes(plan.data)

@@ -28,7 +28,7 @@ def rejects(root: Path, **options: object) -> dict[str, str]:
     return {Path(entry.source_uri).name: entry.reason for entry in source.entries() if isinstance(entry, Rejected)}
 
 
-def test_tree_of_one_category_takes_the_folder_name_and_pairs_masks(tmp_path: Path) -> None:
+def test_single_category_is_named_after_folder(tmp_path: Path) -> None:
     found = images(mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=1))
     by_place = {(entry.split, entry.defect_kind): entry for entry in found}
     assert set(by_place) == {("train", None), ("test", None), ("test", "spot")}
@@ -39,16 +39,16 @@ def test_tree_of_one_category_takes_the_folder_name_and_pairs_masks(tmp_path: Pa
     assert by_place["test", None].mask_uris == ()
 
 
-def test_tree_of_several_categories_is_split_and_can_be_narrowed(tmp_path: Path) -> None:
+def test_several_categories_are_split_or_selected(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "a", train=1, good=1, bad=1)
     mvtec_tree(tmp_path / "b", train=2, good=1, bad=1)
     assert {entry.category for entry in images(tmp_path)} == {"a", "b"}
     assert {entry.category for entry in images(tmp_path, category="b")} == {"b"}
-    with pytest.raises(ArchiveError, match="no category 'c' there; it holds a, b"):
+    with pytest.raises(ArchiveError, match="no category 'c'; the source has a, b"):
         images(tmp_path, category="c")
 
 
-def test_equal_names_in_two_categories_do_not_share_masks_or_keys(tmp_path: Path) -> None:
+def test_categories_do_not_share_masks_or_keys(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "a", train=1, good=1, bad=1)
     mvtec_tree(tmp_path / "b", train=1, good=1, bad=1)
     found = images(tmp_path)
@@ -57,7 +57,7 @@ def test_equal_names_in_two_categories_do_not_share_masks_or_keys(tmp_path: Path
         assert all(f"/{entry.category}/" in uri for uri in entry.mask_uris)
 
 
-def test_loco_tree_has_several_masks_types_and_defect_names(tmp_path: Path) -> None:
+def test_loco_tree_has_masks_types_and_defect_names(tmp_path: Path) -> None:
     root = loco_tree(tmp_path / "box")
     found = {entry.anomaly_type: entry for entry in images(root) if entry.label == "anomalous"}
     assert [Path(uri).name for uri in found["logical"].mask_uris] == ["000.png", "001.png"]
@@ -67,14 +67,14 @@ def test_loco_tree_has_several_masks_types_and_defect_names(tmp_path: Path) -> N
     assert defect_kinds_by_value(source.defects["box"]) == {254: "missing", 253: "extra", 250: "scratch"}
 
 
-def test_row_keys_follow_from_the_tree_and_not_from_its_place(tmp_path: Path) -> None:
+def test_row_keys_do_not_depend_on_location(tmp_path: Path) -> None:
     first = images(mvtec_tree(tmp_path / "one" / "bottle"))
     second = images(mvtec_tree(tmp_path / "two" / "bottle"))
     assert [entry.row_key for entry in first] == [entry.row_key for entry in second]
     assert first[0].row_key == row_key("bottle", "test/good/000.png")
 
 
-def test_row_keys_stay_what_they_are_in_archives_that_exist(tmp_path: Path) -> None:
+def test_row_keys_match_existing_archives(tmp_path: Path) -> None:
     assert row_key("lid", "s3://plant/2026-11-21/lid/0001.jpg") == "ca71d3ba504ba7d3061e804b7a2ef7af"
     write(tmp_path / "lid/0001.jpg", png(0))
     assert [entry.row_key for entry in images(tmp_path / "lid")] == [row_key("lid", f"{tmp_path}/lid/0001.jpg")]
@@ -82,7 +82,7 @@ def test_row_keys_stay_what_they_are_in_archives_that_exist(tmp_path: Path) -> N
     assert [entry.row_key for entry in images(tmp_path / "bottle")] == ["31e5951ebdd0bcb0dd5c6bf3a9249de1"]
 
 
-def test_plain_folder_takes_any_depth_with_the_given_label(tmp_path: Path) -> None:
+def test_plain_folder_takes_any_depth(tmp_path: Path) -> None:
     write(tmp_path / "x/a.png", png(0))
     write(tmp_path / "x/deep/er/b.jpg", png(1))
     found = images(tmp_path / "x", split="train", label="normal")
@@ -91,12 +91,12 @@ def test_plain_folder_takes_any_depth_with_the_given_label(tmp_path: Path) -> No
     assert [(entry.category, entry.split, entry.label) for entry in unknown] == [("y", "archive", None)] * 2
 
 
-def test_a_tree_read_as_a_folder_takes_everything_as_an_image(tmp_path: Path) -> None:
+def test_tree_as_folder_takes_every_image(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=1)
     assert len(images(root, layout="folder")) == 4
 
 
-def test_files_that_are_no_images_by_name_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_non_image_names_are_refused_with_reason(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
     write(root / "train/good/notes.txt", b"hello")
     write(root / "readme.md", b"hello")
@@ -109,23 +109,23 @@ def test_files_that_are_no_images_by_name_are_refused_with_the_reason(tmp_path: 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"split": "train"}, "leave out --split"), ({"label": "normal"}, "leave out --split")],
+    [({"split": "train"}, "omit --split"), ({"label": "normal"}, "omit --split")],
 )
-def test_a_tree_refuses_options_of_a_plain_folder(tmp_path: Path, options: dict[str, str], message: str) -> None:
+def test_tree_refuses_plain_folder_options(tmp_path: Path, options: dict[str, str], message: str) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
     with pytest.raises(ArchiveError, match=message):
         images(root, **options)
 
 
-def test_an_empty_source_and_a_folder_that_is_no_tree_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match="nothing there"):
+def test_empty_and_unfitting_sources_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="no files found"):
         images(tmp_path)
     write(tmp_path / "a.png", png(0))
     with pytest.raises(ArchiveError, match="use --layout folder"):
         images(tmp_path, layout="mvtec")
 
 
-def test_damaged_defect_lists_are_clear_errors(tmp_path: Path) -> None:
+def test_corrupt_defect_lists_are_refused(tmp_path: Path) -> None:
     root = loco_tree(tmp_path / "box")
     write(root / "defects_config.json", b"{not json")
     with pytest.raises(ArchiveError, match=r"defects_config\.json: not valid JSON"):
@@ -135,14 +135,14 @@ def test_damaged_defect_lists_are_clear_errors(tmp_path: Path) -> None:
         images(root)
 
 
-def test_a_mask_folder_is_no_source_of_images(tmp_path: Path) -> None:
+def test_mask_folder_gives_no_images(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=1)
     write(root / "ground_truth/spot/orphan_mask.png", mask_png())
     assert len(images(root)) == 2
-    assert rejects(root) == {"orphan_mask.png": "mask of no image"}
+    assert rejects(root) == {"orphan_mask.png": "mask without an image"}
 
 
-def test_files_of_no_category_are_listed_whatever_the_category_is_called(tmp_path: Path) -> None:
+def test_files_without_category_are_always_listed(tmp_path: Path) -> None:
     root = mvtec_tree(tmp_path / "bottle", train=1, good=0, bad=0)
     write(root / "other/place.png", png(1))
     write(root / "readme.md", b"hello")
@@ -152,13 +152,13 @@ def test_files_of_no_category_are_listed_whatever_the_category_is_called(tmp_pat
     assert rejects(tmp_path, category="cable") == {}
 
 
-def test_the_names_of_layouts_are_those_that_are_recognised(tmp_path: Path) -> None:
+def test_layout_names_match_recognised_layouts(tmp_path: Path) -> None:
     assert ("auto", *(layout.name for layout in LAYOUTS), "folder") == LAYOUT_NAMES
     write(tmp_path / "a.png", png(0))
     assert open_source(Location.parse(tmp_path)).layout.name == "folder"
 
 
-def test_two_plain_folders_of_one_category_may_use_the_same_names(tmp_path: Path) -> None:
+def test_plain_folders_may_share_file_names(tmp_path: Path) -> None:
     write(tmp_path / "monday/0.png", png(0))
     write(tmp_path / "tuesday/0.png", png(1))
     keys = {entry.row_key for day in ("monday", "tuesday") for entry in images(tmp_path / day, category="part")}

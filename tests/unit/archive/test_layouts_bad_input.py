@@ -1,4 +1,4 @@
-"""What does not fit a layout: each file is listed with the reason, or the source is refused in one line."""
+"""Bad input to layouts: each file is listed with the reason, or the source is refused in one line."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def visa_with_table(root: Path, *lines: str) -> Path:
 
 
 class TestFilesThatAreListed:
-    def test_visa_rows_without_file_and_files_without_row(self, tmp_path: Path) -> None:
+    def test_visa_rows_and_files_must_match(self, tmp_path: Path) -> None:
         root = visa_tree(tmp_path)
         (root / "candle/Data/Images/Normal/0001.JPG").unlink()
         draw(root, "candle/Data/Images/Normal/0002.JPG")
         rows, rejected = read(root)
         assert rejected == {
-            "candle/Data/Images/Normal/0001.JPG": "split_csv/1cls.csv names it in line 3, but it is not there",
-            "candle/Data/Images/Normal/0002.JPG": "no row of split_csv/1cls.csv names it",
+            "candle/Data/Images/Normal/0001.JPG": "split_csv/1cls.csv lists it in line 3, but it does not exist",
+            "candle/Data/Images/Normal/0002.JPG": "not listed in split_csv/1cls.csv",
         }
         assert len(rows) == 5
 
-    def test_visa_mask_without_file_leaves_the_image_without_mask(self, tmp_path: Path) -> None:
+    def test_visa_image_with_missing_mask_is_kept(self, tmp_path: Path) -> None:
         root = visa_tree(tmp_path)
         (root / "candle/Data/Masks/Anomaly/000.png").unlink()
         rows, rejected = read(root, category="candle")
         assert rejected == {
-            "candle/Data/Masks/Anomaly/000.png": "split_csv/1cls.csv names it in line 4, but it is not there"
+            "candle/Data/Masks/Anomaly/000.png": "split_csv/1cls.csv lists it in line 4, but it does not exist"
         }
         assert [entry.mask_uris for entry in rows if entry.label == "anomalous"] == [()]
 
-    def test_visa_object_that_is_not_there_is_one_line(self, tmp_path: Path) -> None:
+    def test_missing_visa_object_is_one_line(self, tmp_path: Path) -> None:
         root = visa_with_table(
             tmp_path,
             VISA_HEADER,
@@ -74,10 +74,10 @@ class TestFilesThatAreListed:
         )
         rows, rejected = read(root)
         assert len(rows) == 1
-        assert rejected == {"fryum/Data/Images": "split_csv/1cls.csv names images in it, but it is not there"}
+        assert rejected == {"fryum/Data/Images": "split_csv/1cls.csv lists images in it, but it does not exist"}
         assert read(root, category="candle")[1] == {}
 
-    def test_what_another_category_lacks_is_not_listed(self, tmp_path: Path) -> None:
+    def test_missing_files_of_other_categories_are_not_listed(self, tmp_path: Path) -> None:
         root = visa_tree(tmp_path)
         (root / "pcb1/Data/Images/Normal/0001.JPG").unlink()
         draw(root, "pcb1/Data/Images/Normal/0002.JPG", masks=("pcb1/Data/Masks/Anomaly/9.png",))
@@ -95,20 +95,20 @@ class TestFilesThatAreListed:
             (visa_tree, "candle/Data/Masks/Anomaly/001.png"),
         ],
     )
-    def test_a_mask_of_no_image(self, tmp_path: Path, draw_tree: object, mask: str) -> None:
+    def test_mask_without_an_image(self, tmp_path: Path, draw_tree: object, mask: str) -> None:
         root = draw_tree(tmp_path)  # type: ignore[operator]
         rows, _ = read(root)
         write(root / mask, mask_png())
-        assert read(root) == (rows, {mask: "mask of no image"})
+        assert read(root) == (rows, {mask: "mask without an image"})
 
-    def test_a_file_beside_masks_that_is_no_image_is_no_mask(self, tmp_path: Path) -> None:
+    def test_non_image_among_masks_is_rejected(self, tmp_path: Path) -> None:
         root = mpdd_tree(tmp_path)
         rows, _ = read(root)
         name = "bracket_brown/ground_truth/bend_and_parts_mismatch/000.json"
         write(root / name, b"{}")
         assert read(root) == (rows, {name: "not an image: 000.json has suffix .json"})
 
-    def test_files_outside_the_folders_of_the_layout(self, tmp_path: Path) -> None:
+    def test_files_outside_layout_folders_are_rejected(self, tmp_path: Path) -> None:
         root = mvtec_ad_2_tree(tmp_path)
         write(root / "readme.txt", b"hello")
         draw(root, "can/test_public/ugly/1.png")
@@ -138,69 +138,75 @@ class TestSourcesThatAreRefused:
         assert "mvtec (can/test/scratch/0.png) and mvtec_ad_2 (can/test_public/bad/000_shift_1.png)" in message
 
     @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-    def test_a_forced_layout_that_does_not_fit(self, tmp_path: Path, layout: object) -> None:
+    def test_forced_layout_must_fit(self, tmp_path: Path, layout: object) -> None:
         draw(tmp_path, "a/b/0.png")
         message = refused(tmp_path, layout=layout.name)  # type: ignore[attr-defined]
-        assert f"as layout {layout.name} has them" in message  # type: ignore[attr-defined]
+        assert f"as layout {layout.name} requires" in message  # type: ignore[attr-defined]
         assert "use --layout folder" in message
 
     @pytest.mark.parametrize("draw_tree", [mvtec_ad_2_tree, visa_tree, bmad_tree])
-    def test_options_of_a_plain_folder_and_unknown_categories(self, tmp_path: Path, draw_tree: object) -> None:
+    def test_plain_folder_options_and_unknown_categories_are_refused(self, tmp_path: Path, draw_tree: object) -> None:
         root = draw_tree(tmp_path)  # type: ignore[operator]
-        assert "leave out --split" in refused(root, split="train")
-        assert "leave out --split" in refused(root, label="normal")
-        assert "no category 'nut' there; it holds " in refused(root, category="nut")
+        assert "omit --split" in refused(root, split="train")
+        assert "omit --split" in refused(root, label="normal")
+        assert "no category 'nut'; the source has " in refused(root, category="nut")
 
 
 class TestTables:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            ((), "column object, split, label, image, mask is missing"),
-            (("object,split,label,image", ROW), "column mask is missing; its first line must be object,split,label"),
+            ((), "missing column object, split, label, image, mask"),
+            (("object,split,label,image", ROW), "missing column mask; the first line must be object,split,label"),
             ((VISA_HEADER, "candle,train,normal"), "line 2: 3 cells for 5 columns"),
             ((VISA_HEADER, f"{ROW},more"), "line 2: 6 cells for 5 columns"),
             ((VISA_HEADER, f'{ROW}"open'), "line 2: not valid CSV"),
             ((VISA_HEADER, ROW.replace("train", "fit")), "line 2: split 'fit'; it must be train, validation or test"),
             ((VISA_HEADER, ROW.replace("normal", "good")), "line 2: label 'good'; it must be normal or anomaly"),
-            ((VISA_HEADER, ROW.replace("candle/", "pcb1/")), "line 2: 'pcb1/Data/Images/Normal/0000.JPG' is no image"),
-            ((VISA_HEADER, ROW.replace("candle/", "../../candle/")), "is no image of object 'candle'"),
+            (
+                (VISA_HEADER, ROW.replace("candle/", "pcb1/")),
+                "line 2: 'pcb1/Data/Images/Normal/0000.JPG' is not an image",
+            ),
+            ((VISA_HEADER, ROW.replace("candle/", "../../candle/")), "is not an image of object 'candle'"),
             (
                 (VISA_HEADER, ROW, "", ROW.replace("train", "test")),
-                "line 4: 'candle/Data/Images/Normal/0000.JPG' is na",
+                "line 4: 'candle/Data/Images/Normal/0000.JPG' appears a second time",
             ),
-            ((VISA_HEADER, f"{ROW}candle/Data/Masks/Normal/1.png"), "'candle/Data/Masks/Normal/1.png' is no mask of"),
+            (
+                (VISA_HEADER, f"{ROW}candle/Data/Masks/Normal/1.png"),
+                "'candle/Data/Masks/Normal/1.png' is not a mask of",
+            ),
             (
                 (VISA_HEADER, f"{ROW}pcb1/Data/Masks/Normal/0000.png"),
-                "is no mask of 'candle/Data/Images/Normal/0000.JPG'",
+                "is not a mask of 'candle/Data/Images/Normal/0000.JPG'",
             ),
             (
                 (VISA_HEADER, '"a\nb",train,normal,"a\nb/Data/Images/Normal/0.JPG",x'),
-                "line 4: 'x' is no mask of 'a\\nb/",
+                "line 4: 'x' is not a mask of 'a\\nb/",
             ),
-            ((VISA_HEADER, f"{ROW}/etc/passwd"), "'/etc/passwd' is no mask of"),
+            ((VISA_HEADER, f"{ROW}/etc/passwd"), "'/etc/passwd' is not a mask of"),
         ],
     )
-    def test_visa_table_that_cannot_be_right(self, tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
+    def test_invalid_visa_tables_are_refused(self, tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
         refusal = refused(visa_with_table(tmp_path, *lines))
         assert message in refusal
         assert refusal.startswith(f"{tmp_path}/split_csv/1cls.csv")
 
-    def test_tables_that_are_not_utf8(self, tmp_path: Path) -> None:
+    def test_tables_must_be_utf8(self, tmp_path: Path) -> None:
         root = visa_tree(tmp_path)
         write(root / "candle/image_anno.csv", "image,label\nä".encode("latin-1"))
         assert "candle/image_anno.csv: not UTF-8 text" in refused(root)
         assert {entry.category for entry in read(root, category="pcb1")[0]} == {"pcb1"}
 
-    def test_tables_that_are_too_large_are_refused_by_their_size(self, tmp_path: Path) -> None:
+    def test_too_large_tables_are_refused_unread(self, tmp_path: Path) -> None:
         root = visa_tree(tmp_path)
         with (root / "split_csv/1cls.csv").open("wb") as file:
             file.truncate(MAX_TABLE_BYTES + 1)
-        with pytest.raises(StoreError, match=f"{MAX_TABLE_BYTES + 1} bytes, more than the {MAX_TABLE_BYTES} allowed"):
+        with pytest.raises(StoreError, match=f"{MAX_TABLE_BYTES + 1} bytes exceed the limit of {MAX_TABLE_BYTES}"):
             read(root)
 
     @given(data=st.one_of(st.binary(max_size=60), st.text(alphabet='ab,"\n\r\0é', max_size=60).map(str.encode)))
-    def test_any_bytes_give_whole_rows_or_one_error(
+    def test_any_bytes_give_complete_rows_or_one_error(
         self, data: bytes, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         path = tmp_path_factory.mktemp("tables") / "table.csv"
@@ -215,5 +221,5 @@ class TestTables:
 
 
 @given(path=st.lists(st.sampled_from(SEGMENTS.split()), min_size=1, max_size=6).map("/".join))
-def test_a_path_that_shows_one_layout_shows_no_other(path: str) -> None:
+def test_path_identifies_at_most_one_layout(path: str) -> None:
     assert len([layout.name for layout in LAYOUTS if layout.signature.match(path)]) <= 1

@@ -1,4 +1,4 @@
-"""The rows that each public data set gives, from a small tree in its folders."""
+"""Rows of each public data set, from a small tree with its folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYOUT_OF: dict[str, LayoutName] = {
 def row(
     root: Path, path: str, split: str, label: str | None, kind: str | None = None, *, masks: tuple[str, ...] = ()
 ) -> SourceImage:
-    """The row of an image whose first folder is its category."""
+    """The row of an image; its first folder is its category."""
     category, within = path.split("/", 1)
     return SourceImage(
         row_key=row_key(category, within),
@@ -159,7 +159,7 @@ def test_visa(tmp_path: Path) -> None:
     assert rejected == {}
 
 
-def test_visa_without_a_table_of_splits_has_labels_but_no_splits(tmp_path: Path) -> None:
+def test_visa_without_split_table_has_only_labels(tmp_path: Path) -> None:
     root = visa_tree(tmp_path)
     (root / "split_csv/1cls.csv").rename(root / "split_csv/2cls_fewshot.csv")
     rows, rejected = read(root, category="candle")
@@ -172,7 +172,7 @@ def test_visa_without_a_table_of_splits_has_labels_but_no_splits(tmp_path: Path)
     assert read(root)[1] == {"split_csv/2cls_fewshot.csv": "not under Data/Images/ or Data/Masks/ of an object"}
 
 
-def test_one_object_of_visa_gives_the_keys_of_the_whole_data_set(tmp_path: Path) -> None:
+def test_single_visa_object_has_the_same_keys(tmp_path: Path) -> None:
     root = visa_tree(tmp_path)
     whole, alone = read(root, category="candle")[0], read(root / "candle")[0]
     assert [entry.row_key for entry in alone] == [entry.row_key for entry in whole]
@@ -181,14 +181,14 @@ def test_one_object_of_visa_gives_the_keys_of_the_whole_data_set(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_forced_layout_reads_what_a_recognised_one_does(tmp_path: Path, name: str) -> None:
+def test_forced_layout_equals_recognised_layout(tmp_path: Path, name: str) -> None:
     root = TREES[name](tmp_path)
     assert open_source(Location.parse(root)).layout.name == LAYOUT_OF[name]
     assert read(root, layout=LAYOUT_OF[name]) == read(root)
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_folder_of_one_category_gives_the_rows_of_the_category_in_the_whole(tmp_path: Path, name: str) -> None:
+def test_category_folder_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     root = TREES[name](tmp_path)
     (root / "split_csv/1cls.csv").unlink(missing_ok=True)
     for category in {entry.category for entry in read(root)[0]}:
@@ -196,7 +196,7 @@ def test_a_folder_of_one_category_gives_the_rows_of_the_category_in_the_whole(tm
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_every_image_is_an_image_to_a_plain_folder(tmp_path: Path, name: str) -> None:
+def test_plain_folder_takes_every_image(tmp_path: Path, name: str) -> None:
     root = TREES[name](tmp_path)
     rows, _ = read(root, layout="folder", category="x")
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".csv"]
@@ -204,14 +204,14 @@ def test_every_image_is_an_image_to_a_plain_folder(tmp_path: Path, name: str) ->
     assert {(entry.split, entry.label, entry.mask_uris) for entry in rows} == {("archive", None, ())}
 
 
-def test_a_tree_of_good_folders_alone_has_the_same_rows_in_every_layout_that_fits(tmp_path: Path) -> None:
+def test_good_folders_give_same_rows_in_all_layouts(tmp_path: Path) -> None:
     root = draw(tmp_path, "a/train/good/0.png", "a/train/good/1.png")
     expected = [row(root, f"a/train/good/{index}.png", "train", "normal") for index in (0, 1)]
     fitting = [layout.name for layout in LAYOUTS if layout.name != "visa"]
     assert [read(root, layout=name) for name in ("auto", *fitting)] == [(expected, {})] * 4
 
 
-def test_a_tree_may_name_the_folder_of_normal_images_in_capitals(tmp_path: Path) -> None:
+def test_normal_folder_may_be_capitalised(tmp_path: Path) -> None:
     root = draw(tmp_path, "a/train/Good/0.png", "a/test/GOOD/1.png", "a/test/OK/2.png", "a/test/Scratch/3.png")
     rows, _ = read(root)
     assert {Path(entry.uri).name: entry.label for entry in rows} == {
@@ -222,7 +222,7 @@ def test_a_tree_may_name_the_folder_of_normal_images_in_capitals(tmp_path: Path)
     }
 
 
-def test_the_split_table_may_start_with_a_byte_order_mark_and_have_more_columns(tmp_path: Path) -> None:
+def test_split_table_may_have_bom_and_extra_columns(tmp_path: Path) -> None:
     root = draw(tmp_path, "candle/Data/Images/Normal/0000.JPG")
     table = root / "split_csv/1cls.csv"
     write_lines(
@@ -236,7 +236,7 @@ def test_the_split_table_may_start_with_a_byte_order_mark_and_have_more_columns(
     assert rejected == {}
 
 
-def test_an_annotation_that_calls_an_anomalous_image_normal_names_no_defect(tmp_path: Path) -> None:
+def test_normal_annotation_of_anomalous_image_names_no_defect(tmp_path: Path) -> None:
     root = draw(tmp_path, "candle/Data/Images/Anomaly/000.JPG", "candle/Data/Images/Anomaly/001.JPG")
     write_lines(
         root / "candle/image_anno.csv",
@@ -247,7 +247,7 @@ def test_an_annotation_that_calls_an_anomalous_image_normal_names_no_defect(tmp_
     assert [entry.defect_kind for entry in read(root)[0]] == ["anomaly", "anomaly"]
 
 
-def test_masks_alone_are_no_tree(tmp_path: Path) -> None:
+def test_masks_alone_are_not_a_tree(tmp_path: Path) -> None:
     root = draw(tmp_path / "x", "ground_truth/scratch/0.png", "candle/Data/Masks/Anomaly/000.png")
     assert open_source(Location.parse(root)).layout.name == "folder"
     assert len(read(root)[0]) == 2

@@ -1,4 +1,4 @@
-"""What only a file system has: renames, links, folders in the way."""
+"""File system specifics: renames, links, folders in the way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Location.parse(sys.argv[1]).write_bytes(b"new" * 1000, if_absent=sys.argv[2] == 
 """
 
     @pytest.mark.parametrize("condition", ["absent", "replace"])
-    def test_a_killed_writer_leaves_no_partial_object(self, tmp_path: Path, condition: str) -> None:
+    def test_killed_writer_leaves_no_partial_object(self, tmp_path: Path, condition: str) -> None:
         root = Location.parse(tmp_path)
         location = root / "folder/object"
         if condition == "replace":
@@ -42,7 +42,7 @@ Location.parse(sys.argv[1]).write_bytes(b"new" * 1000, if_absent=sys.argv[2] == 
         location.write_bytes(b"later", if_absent=condition == "absent")
         assert location.read_bytes() == b"later"
 
-    def test_a_failed_write_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_write_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
@@ -51,7 +51,7 @@ Location.parse(sys.argv[1]).write_bytes(b"new" * 1000, if_absent=sys.argv[2] == 
             (Location.parse(tmp_path) / "object").write_bytes(b"1")
         assert [*tmp_path.iterdir()] == []
 
-    def test_a_file_where_a_folder_must_be(self, tmp_path: Path) -> None:
+    def test_parent_that_is_a_file_is_an_error(self, tmp_path: Path) -> None:
         root = Location.parse(tmp_path)
         (root / "file").write_bytes(b"1")
         for if_absent in (False, True):
@@ -76,11 +76,11 @@ Location.parse(sys.argv[1]).write_bytes(b"new" * 1000, if_absent=sys.argv[2] == 
         (tmp_path / "root/link").symlink_to(tmp_path / "elsewhere")
         assert [entry.relative for entry in root.list()] == ["a", "link/x"]
         (tmp_path / "root/broken").symlink_to(tmp_path / "none")
-        with pytest.raises(StoreError, match="leads nowhere"):
+        with pytest.raises(StoreError, match="broken link"):
             [*root.list()]
         (tmp_path / "root/broken").unlink()
         (tmp_path / "root/circle").symlink_to(tmp_path / "root")
-        with pytest.raises(StoreError, match="leads back"):
+        with pytest.raises(StoreError, match="points to a parent folder"):
             [*root.list()]
         root.delete_tree()
         assert (tmp_path / "elsewhere/x").exists()

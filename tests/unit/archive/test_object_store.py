@@ -1,4 +1,4 @@
-"""Every test that takes `store_root` runs against the local disk and against a real S3 server."""
+"""The object stores. Tests with `store_root` run on the local disk and on a real S3 server."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class TestParse:
         "uri",
         ["", "gs://b/k", "s3a://b/k", "http://h/k", "s3:/b/k", "s3://", "s3:///k", "file://host/a", "file:a", "a\0b"],
     )
-    def test_refused_with_what_is_allowed(self, uri: str) -> None:
+    def test_refusal_names_the_allowed_forms(self, uri: str) -> None:
         with pytest.raises(StoreError, match="use s3://bucket/key, file:///path or a plain local path") as caught:
             Location.parse(uri)
         assert_one_line(caught.value)
 
     @pytest.mark.parametrize("uri", ["s3://b/../k", "s3://b/a//k", "s3://b//k", "s3://b/./k"])
-    def test_keys_that_are_no_paths_are_refused(self, uri: str) -> None:
+    def test_keys_must_be_paths(self, uri: str) -> None:
         with pytest.raises(StoreError):
             Location.parse(uri)
 
@@ -124,10 +124,10 @@ class TestObjects:
         location = root / "object"
         location.write_bytes(b"12345")
         assert location.read_bytes(max_bytes=5) == b"12345"
-        with pytest.raises(StoreError, match="5 bytes, more than the 4 allowed"):
+        with pytest.raises(StoreError, match="5 bytes exceed the limit of 4"):
             location.read_bytes(max_bytes=4)
 
-    def test_if_absent_keeps_what_is_there(self, root: Location) -> None:
+    def test_if_absent_keeps_existing_object(self, root: Location) -> None:
         location = root / "object"
         location.write_bytes(b"first", if_absent=True)
         with pytest.raises(ObjectExistsError) as caught:
@@ -136,7 +136,7 @@ class TestObjects:
         assert location.read_bytes() == b"first"
 
     def test_if_absent_race_has_one_winner(self, root: Location) -> None:
-        # This server lets some of the racers wait a second.
+        # This server delays some of the racing writers by a second.
         writers, rounds = 8, 20 if root.is_local else 2
         for round_number in range(rounds):
             location = root / f"race/{round_number}"
@@ -169,7 +169,7 @@ class TestObjects:
             location.write_json({"score": float("nan")})
 
     @pytest.mark.parametrize("damaged", [b"", b'{"a": 1', b'{"a": NaN}', b"\xff\xfe{}", b"[" * 100_000])
-    def test_damaged_json_names_the_file(self, root: Location, damaged: bytes) -> None:
+    def test_corrupt_json_names_the_file(self, root: Location, damaged: bytes) -> None:
         location = root / "document.json"
         location.write_bytes(damaged)
         with pytest.raises(StoreError) as caught:

@@ -1,4 +1,4 @@
-"""Files read by ranges, against the local disk, a real S3 server and `io.BytesIO`."""
+"""Reads files by ranges: local disk, a real S3 server and `io.BytesIO`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The S3 server of the tests never outlives its session."""
+"""The S3 test server never outlives its session."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ time.sleep(600)
             server = Path("/proc") / starter.stdout.readline().strip()
             assert wait_for(lambda: (server / "comm").read_text() == "weed\n")
             starter.kill()
-        # A zombie whose new parent has not reaped it yet is dead, too.
+        # An unreaped zombie counts as dead.
         assert wait_for(lambda: is_dead(server))
 
 

@@ -1,4 +1,4 @@
-"""What only S3 has: pages, wrong settings, lost answers."""
+"""S3 specifics: pages, wrong settings, lost responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assert_one_line(error: BaseException, *words: str) -> None:
 class TestList:
     def test_more_than_a_page_of_s3(self, s3_prefix: str) -> None:
         root = Location.parse(s3_prefix)
-        # This server lists `a/` before `a-b/`, which is not the byte order.
+        # This server lists `a/` before `a-b/`, which is not byte order.
         names = [f"a/{index:04d}" for index in range(1010)] + [f"a-b/{index}" for index in range(5)]
         with ThreadPoolExecutor(16) as pool:
             [*pool.map(lambda name: (root / name).write_bytes(b"1"), names)]
@@ -53,7 +53,7 @@ class TestList:
         assert asked == [0, 1]
         assert len([*listing]) == 99
 
-    def test_console_folder_markers_are_no_objects(self, s3_prefix: str) -> None:
+    def test_console_folder_markers_are_skipped(self, s3_prefix: str) -> None:
         root = Location.parse(s3_prefix)
         client = s3_client.s3_client()
         for key in (root.path + "/", root.path + "/empty/"):
@@ -88,7 +88,7 @@ class TestS3Errors:
             assert not isinstance(caught.value, ObjectNotFoundError)
             assert_one_line(caught.value, wrong.uri, s3_server.endpoint)
 
-    def test_bucket_is_no_object(self, s3_server: S3Server) -> None:
+    def test_bucket_is_not_an_object(self, s3_server: S3Server) -> None:
         bucket = Location.parse(f"s3://{s3_server.bucket}")
         assert not bucket.exists()
         with pytest.raises(StoreError, match="is a bucket, not an object"):
@@ -113,7 +113,7 @@ class TestS3Errors:
     @pytest.mark.parametrize(
         ("variable", "value", "word"),
         [
-            ("AWS_SECRET_ACCESS_KEY", "wrong", "refuses the credentials"),
+            ("AWS_SECRET_ACCESS_KEY", "wrong", "rejected the credentials"),
             ("AWS_ENDPOINT_URL", "nonsense", "AWS_ENDPOINT_URL"),
             ("AWS_PROFILE", "nobody", "AWS_PROFILE"),
         ],
@@ -137,14 +137,14 @@ class TestS3Errors:
         [
             ("AccessDenied", 403, "access denied"),
             ("403", 403, "access denied"),
-            ("ExpiredToken", 400, "refuses the credentials"),
+            ("ExpiredToken", 400, "rejected the credentials"),
             ("PermanentRedirect", 301, "another region"),
             ("SlowDown", 503, "overloaded"),
             ("InternalError", 500, "overloaded or failing"),
             ("Strange", 400, "Strange"),
         ],
     )
-    def test_what_answers_mean(self, code: str, status: int, word: str) -> None:
+    def test_error_responses_are_explained(self, code: str, status: int, word: str) -> None:
         with pytest.raises(StoreError) as caught, s3_client.store_errors("s3://bucket/key"):
             raise refusal(code, status)
         assert type(caught.value) is StoreError
@@ -157,9 +157,7 @@ def refusal(code: str, status: int) -> Any:
 
 
 class TestS3Client:
-    def test_one_for_all_threads_and_one_for_each_environment(
-        self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_client_per_environment(self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         with ThreadPoolExecutor(4) as pool:
             clients = {*pool.map(lambda _: s3_client.s3_client(), range(16))}
         assert len(clients) == 1
@@ -178,7 +176,7 @@ class TestS3Client:
         assert s3_server.bucket
 
     @pytest.mark.parametrize("conflicts", [3, 1000])
-    def test_conflicting_writers_are_waited_for(self, monkeypatch: pytest.MonkeyPatch, conflicts: int) -> None:
+    def test_write_waits_for_conflicting_writers(self, monkeypatch: pytest.MonkeyPatch, conflicts: int) -> None:
         calls = []
 
         class Client:
@@ -198,9 +196,7 @@ class TestS3Client:
                 location.write_bytes(b"1", if_absent=True)
             assert len(calls) == s3_client.MAX_ATTEMPTS
 
-    def test_a_body_that_breaks_off_is_asked_for_again(
-        self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_broken_body_is_requested_again(self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         requests = []
 
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -36,7 +36,7 @@ from uniad_ray.archive.scenes.shapes import nominal_area
 RULES = SceneRules()
 SMALL = SceneConfig(image_size=64, train=2, validation=1, test_good=2, logical=6, structural=5, seed=3)
 
-# S . N      a hand-made tray that obeys every rule: washers in the middle row, bolt left of nut, pin above block
+# S . N      a hand-made normal tray: washers in the middle row, bolt left of nut, pin above block
 NORMAL = (
     Part(PartKind.BOLT, Colour.STEEL, (0, 0)),
     Part(PartKind.NUT, Colour.STEEL, (0, 2)),
@@ -91,13 +91,13 @@ def test_wrong_colours_are_named() -> None:
     assert "pin_block_colours" in RULES.broken(changed(PIN, colour=Colour.STEEL))
 
 
-def test_washer_between_the_outer_columns_is_out_of_place() -> None:
+def test_washer_in_an_inner_column_breaks_symmetry() -> None:
     parts = changed(WASHER, cell=(1, 1))
     parts = (*parts[:PIN], replace(parts[PIN], cell=(0, 1)), *parts[PIN + 1 :])
     assert RULES.broken(parts) == ["washer_places"]
 
 
-def test_description_has_one_distinct_sentence_a_rule() -> None:
+def test_description_has_one_sentence_per_rule() -> None:
     sentences = RULES.describe()
     assert len(set(sentences)) == len(RULES.rules) == len({rule.name for rule in RULES.rules})
     assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences)
@@ -105,9 +105,9 @@ def test_description_has_one_distinct_sentence_a_rule() -> None:
     assert "A nut never lies further left than a bolt." in sentences
 
 
-def test_looks_normal_locally_refuses_new_neighbours_and_places() -> None:
+def test_looks_normal_locally_refuses_new_neighbours() -> None:
     assert RULES.looks_normal_locally(NORMAL)
-    # A red pin beside a blue block is never seen; apart from each other they are each seen.
+    # A red pin and a blue block occur in normal trays, but never as neighbours.
     assert not RULES.looks_normal_locally(changed(PIN, colour=Colour.BLUE))
     apart = changed(PIN, colour=Colour.BLUE, cell=(0, 1))
     assert RULES.broken(apart) == ["plastic_pair"]
@@ -146,7 +146,7 @@ EXPECTED_RULES = {
 
 
 @pytest.mark.parametrize("kind", list(LogicalDefect))
-def test_logical_scenes_break_exactly_one_rule_and_can_be_mended(kind: LogicalDefect) -> None:
+def test_logical_scenes_break_exactly_one_rule(kind: LogicalDefect) -> None:
     seen: set[str] = set()
     for seed in range(40):
         scene = draw_logical(RULES, kind, np.random.default_rng(seed))
@@ -166,7 +166,7 @@ def test_logical_scenes_break_exactly_one_rule_and_can_be_mended(kind: LogicalDe
     assert len(seen) > 1 or len(EXPECTED_RULES[kind]) == 1
 
 
-def test_what_a_logical_anomaly_shows_locally_occurs_in_normal_trays() -> None:
+def test_logical_anomalies_look_normal_locally() -> None:
     places: set[tuple[object, ...]] = set()
     pairs: set[tuple[object, ...]] = set()
 
@@ -189,7 +189,7 @@ def test_what_a_logical_anomaly_shows_locally_occurs_in_normal_trays() -> None:
             assert neighbours(parts) <= pairs
 
 
-def test_every_cell_is_empty_in_some_normal_trays_and_every_part_is_seen_turned() -> None:
+def test_normal_trays_vary_in_cells_and_angles() -> None:
     scenes = [draw_normal(RULES, np.random.default_rng(seed)) for seed in range(100)]
     empty = [set(RULES.empty_cells(scene.parts)) for scene in scenes]
     assert all(len(cells) == 3 for cells in empty)
@@ -201,7 +201,7 @@ def test_every_cell_is_empty_in_some_normal_trays_and_every_part_is_seen_turned(
         assert not all(upright)
 
 
-def test_rules_that_cannot_be_met_are_reported() -> None:
+def test_impossible_rules_are_reported() -> None:
     with pytest.raises(ValueError, match="6 parts do not fit into 4 cells"):
         draw_normal(SceneRules(rows=2, columns=2), np.random.default_rng(0))
 
@@ -210,7 +210,7 @@ def test_rules_that_cannot_be_met_are_reported() -> None:
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_part_masks_have_the_area_and_place_of_the_parts(size: int) -> None:
+def test_part_masks_match_area_and_place(size: int) -> None:
     scene = draw_normal(RULES, np.random.default_rng(5))
     scene = replace(scene, view=View())
     masks = part_masks(scene, RULES, size)
@@ -229,7 +229,7 @@ def test_nominal_area_of_simple_shapes() -> None:
     assert nominal_area(PartKind.BLOCK) == pytest.approx((38 * 25 - (4 - np.pi) * 2.5**2) * 2.25, rel=0.01)
 
 
-def test_a_turn_is_counter_clockwise() -> None:
+def test_rotation_is_counter_clockwise() -> None:
     # The bolt's head is at its negative end: on the left at angle 0, at the bottom after a quarter turn.
     flat, upright = (
         part_masks(replace(draw_normal(RULES, np.random.default_rng(0)), parts=(part,), view=View()), RULES, 256)[0]
@@ -242,7 +242,7 @@ def test_a_turn_is_counter_clockwise() -> None:
 
 
 @pytest.mark.parametrize("kind", list(StructuralDefect))
-def test_damage_changes_the_pixels_of_its_mask_and_few_others(kind: StructuralDefect) -> None:
+def test_damage_changes_mostly_its_mask(kind: StructuralDefect) -> None:
     for seed in range(4):
         scene = draw_structural(RULES, kind, np.random.default_rng(seed))
         damaged, sound = (render(item, RULES, 256) for item in (scene, replace(scene, damage=None)))
@@ -253,7 +253,7 @@ def test_damage_changes_the_pixels_of_its_mask_and_few_others(kind: StructuralDe
         difference = np.abs(damaged.image.astype(int) - sound.image).max(axis=2)
         assert np.median(difference[mask]) > 6
         assert difference[mask].sum() > 0.7 * difference.sum()
-        # Light, shadow and bevels carry a change a few pixels further, and bending one along the whole part; no more.
+        # Light, shadow and bevels extend a change by a few pixels, bending along the whole part; nothing more.
         damaged_area = mask.copy()
         if kind is StructuralDefect.DEFORMED:
             for part in sound.part_masks:
@@ -262,7 +262,7 @@ def test_damage_changes_the_pixels_of_its_mask_and_few_others(kind: StructuralDe
         assert not difference[ndimage.distance_transform_edt(~damaged_area) > 9].any()
 
 
-def test_masks_of_logical_defects_cover_the_suspects_or_the_vacancies() -> None:
+def test_logical_masks_cover_suspects_or_vacancies() -> None:
     extra = draw_logical(RULES, LogicalDefect.EXTRA, np.random.default_rng(1))
     rendering = render(extra, RULES, 128)
     (mask,) = defect_masks(extra, rendering)
@@ -282,7 +282,7 @@ def test_masks_of_logical_defects_cover_the_suspects_or_the_vacancies() -> None:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def test_files_lie_as_in_loco() -> None:
+def test_files_follow_loco_layout() -> None:
     files = {file.path: file.data for file in iterate_files(SMALL)}
     images = [
         *(f"trays/train/good/{i:03d}.png" for i in range(2)),
@@ -319,7 +319,7 @@ def test_files_lie_as_in_loco() -> None:
     assert used == set(values)
 
 
-def test_same_configuration_gives_the_same_bytes_and_another_seed_others() -> None:
+def test_bytes_depend_only_on_configuration() -> None:
     first, second = list(iterate_files(SMALL)), list(iterate_files(SMALL))
     assert first == second
     other = {file.path: file.data for file in iterate_files(SMALL.model_copy(update={"seed": 4}))}
@@ -328,7 +328,7 @@ def test_same_configuration_gives_the_same_bytes_and_another_seed_others() -> No
     assert len({file.data for file in images}) == len(images)
 
 
-def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
+def test_images_do_not_depend_on_their_number() -> None:
     many = {file.path: file.data for file in iterate_files(SMALL)}
     few = SMALL.model_copy(update={"train": 1, "validation": 0, "test_good": 1, "logical": 2, "structural": 1})
     shorter = list(iterate_files(few))
@@ -336,7 +336,7 @@ def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
     assert all(many[file.path] == file.data for file in shorter)
 
 
-def test_drawn_scene_is_the_one_behind_the_image() -> None:
+def test_drawn_scene_matches_the_image() -> None:
     scene = draw_scene(SMALL, "test", "structural_anomalies", 2)
     rendering = render(scene, RULES, SMALL.image_size)
     files = {file.path: file.data for file in iterate_files(SMALL)}

@@ -37,7 +37,7 @@ def test_types_are_parsed() -> None:
         parse_type("decimal")
 
 
-def test_a_table_must_have_the_schemas_columns_types_and_nulls() -> None:
+def test_tables_must_match_the_schema() -> None:
     schema = dataset_schema("run_chunk")
     good = {"chunk": ["a"], "category": ["c"], "rows": [1], "errors": [0], "anomalous": [0], "sha256": ["x"]}
     table = schema.table(good)

@@ -44,9 +44,7 @@ def row(index: int, *, split: str = "train", data: bytes | None = None) -> dict[
     st.integers(1, 8),
     st.integers(1, 100),
 )
-def test_row_groups_cover_all_rows_once_and_keep_their_bounds(
-    rows: list[tuple[int, str]], most_rows: int, most_bytes: int
-) -> None:
+def test_row_groups_cover_all_rows_within_limits(rows: list[tuple[int, str]], most_rows: int, most_bytes: int) -> None:
     limits = ShardLimits(row_group_rows=most_rows, row_group_bytes=most_bytes)
     groups = list(group_rows(rows, limits))
     assert [index for start, end in groups for index in range(start, end)] == list(range(len(rows)))
@@ -65,7 +63,7 @@ def test_row_groups_cover_all_rows_once_and_keep_their_bounds(
         assert not could_have_taken_one_more or next_end == next_start
 
 
-def test_bytes_come_back_untouched_and_uncompressed(tmp_path: Path) -> None:
+def test_image_bytes_are_stored_unchanged(tmp_path: Path) -> None:
     rows = [row(index) for index in range(5)]
     data, entry = encode_shard("images/bottle/a.parquet", rows, ShardLimits(row_group_rows=2))
     (tmp_path / "images/bottle").mkdir(parents=True)
@@ -92,7 +90,7 @@ def test_equal_rows_give_equal_bytes() -> None:
     assert encode_shard("a", rows, ShardLimits())[0] == encode_shard("a", rows, ShardLimits())[0]
 
 
-def test_a_row_that_does_not_fit_the_schema_is_refused() -> None:
+def test_rows_must_match_the_schema() -> None:
     with pytest.raises(ArchiveError, match="row_key holds nulls"):
         encode_shard("a", [{**row(0), "row_key": None}], ShardLimits())
     with pytest.raises(ArchiveError, match="schema image"):
@@ -103,7 +101,7 @@ def test_reading_checks_schema_and_row_count(tmp_path: Path) -> None:
     data, _ = encode_shard("a.parquet", [row(0)], ShardLimits())
     (tmp_path / "a.parquet").write_bytes(data)
     root = Location.parse(tmp_path)
-    with pytest.raises(ArchiveError, match="holds 1 rows; the manifest says 2"):
+    with pytest.raises(ArchiveError, match="has 1 rows; the manifest says 2"):
         read_chunk(root, Chunk("a.parquet", 0, 2, "bottle", "train"))
     with pytest.raises(ArchiveError, match="has 1 row groups"):
         read_chunk(root, Chunk("a.parquet", 3, 1, "bottle", "train"))
@@ -112,11 +110,11 @@ def test_reading_checks_schema_and_row_count(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="are not those of schema image"):
         read_chunk(root, Chunk("b.parquet", 0, 1, "bottle", "train"))
     (tmp_path / "c.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(ArchiveError, match="damaged Parquet"):
+    with pytest.raises(ArchiveError, match="corrupt Parquet"):
         read_chunk(root, Chunk("c.parquet", 0, 1, "bottle", "train"))
 
 
-def test_chunk_names_are_unique_and_follow_from_shard_and_row_group() -> None:
+def test_chunk_names_are_unique_and_stable() -> None:
     _, first = encode_shard("images/a/x-00000.parquet", [row(i) for i in range(4)], ShardLimits(row_group_rows=2))
     _, second = encode_shard("images/b/x-00000.parquet", [row(i) for i in range(4)], ShardLimits(row_group_rows=2))
     from uniad_ray.archive.manifest import build_manifest

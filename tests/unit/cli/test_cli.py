@@ -43,10 +43,10 @@ def test_help_needs_nothing_heavy() -> None:
 
 def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     empty = str(tmp_path / "empty")
-    assert "nothing there; name a folder" in fails(capsys, "ingest", empty, str(tmp_path / "a"))
-    assert "no manifest.json there; run `uniad-ray ingest" in fails(capsys, "inspect", empty)
-    assert "no manifest.json there" in fails(capsys, "fit", empty, "--bundles", str(tmp_path / "b"))
-    assert "no manifest.json there" in fails(capsys, "score", empty, "--bundles", empty, "--out", empty)
+    assert "no files found; name a folder" in fails(capsys, "ingest", empty, str(tmp_path / "a"))
+    assert "no manifest.json found; complete `uniad-ray ingest" in fails(capsys, "inspect", empty)
+    assert "no manifest.json found" in fails(capsys, "fit", empty, "--bundles", str(tmp_path / "b"))
+    assert "no manifest.json found" in fails(capsys, "score", empty, "--bundles", empty, "--out", empty)
     for verb in ("evaluate", "report"):
         assert "no run there; make one with" in fails(capsys, verb, empty)
     assert "no run there; make one with" in fails(capsys, "compare", empty, empty)
@@ -63,7 +63,7 @@ def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], 
         "error: profile embedded with --set: calibration.holdot: unknown key; allowed: false_positive_rate, folds, "
         "holdout, min_images, min_validation, refit_below, use_validation_split"
     )
-    assert "no profile 'none': name one of embedded, paper" in fails(
+    assert "no profile 'none': use one of embedded, paper" in fails(
         capsys, "fit", place, "--bundles", place, "--profile", "none"
     )
     message = fails(capsys, "score", place, "--bundles", place, "--out", place, "--false-positive-rate", "3")
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.Capture
     assert "write auto, cpu or cuda" in wrong("--device", "segments=tpu")
     for option in ("--profile=paper", "--set=seed=1"):
         assert "leave --profile and --set out, or --bundles" in wrong("--bundles", str(tmp_path), option)
-    assert "no manifest.json there" in wrong("--workers", "2", "--workers", "segments=1", "--device", "cpu")
+    assert "no manifest.json found" in wrong("--workers", "2", "--workers", "segments=1", "--device", "cpu")
 
 
 def test_what_keeps_an_endpoint_from_starting_is_said_before_ray_is_started(

@@ -30,7 +30,7 @@ def test_both_profiles_load() -> None:
         assert load_config(name).name == name
 
 
-def test_overrides_reach_any_depth_and_are_read_as_yaml(tmp_path: Path) -> None:
+def test_overrides_reach_any_depth(tmp_path: Path) -> None:
     profile = write(tmp_path / "p.yaml")
     config = load_config(
         profile,
@@ -91,9 +91,7 @@ def test_origin_survives_copies_but_is_no_part_of_the_config(tmp_path: Path) -> 
         ("seed=[", "the value is not valid YAML"),
     ],
 )
-def test_wrong_overrides_give_one_line_with_the_key_and_what_is_allowed(
-    tmp_path: Path, override: str, message: str
-) -> None:
+def test_wrong_overrides_name_key_and_allowed_values(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write(tmp_path / "p.yaml"), [override])
     assert "\n" not in str(caught.value)
@@ -109,7 +107,7 @@ def test_wrong_files_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"bad\.yaml: not valid YAML"):
         load_config(str(tmp_path / "bad.yaml"))
-    with pytest.raises(ConfigError, match="no profile 'gone': name one of embedded, paper, or an existing YAML file"):
+    with pytest.raises(ConfigError, match="no profile 'gone': use one of embedded, paper, or the path of a YAML file"):
         load_config("gone")
 
 
@@ -137,7 +135,7 @@ def test_classes_are_imported_by_name() -> None:
         ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
     ],
 )
-def test_the_fusion_of_a_set_is_checked(override: str, message: str) -> None:
+def test_fusion_of_a_set_is_checked(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("embedded", [override])
 

@@ -9,7 +9,7 @@ from uniad_ray.experts.anomaly_map import anomaly_maps, peak_position
 
 
 def smoothed_slowly(one: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian cut off at four deviations over a border that repeats, written pixel by pixel."""
+    """A Gaussian truncated at four deviations, with a repeated border, pixel by pixel."""
     reach = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()
@@ -38,7 +38,7 @@ def test_upsampling_is_bilinear_between_cell_centres() -> None:
 
 @settings(deadline=None)
 @given(st.just(0.0) | st.floats(0.0078125, 100.0, width=32), st.floats(0.0, 5.0))
-def test_a_constant_grid_stays_constant(value: float, smoothing: float) -> None:
+def test_constant_grid_stays_constant(value: float, smoothing: float) -> None:
     maps = anomaly_maps(np.full((1, 3, 5), value, dtype=np.float32), 16, smoothing)
 
     np.testing.assert_allclose(maps, value, rtol=1e-5)
@@ -57,7 +57,7 @@ def test_no_images_give_no_maps() -> None:
     assert anomaly_maps(np.zeros((0, 4, 4), dtype=np.float32), 16, 2.0).shape == (0, 16, 16)
 
 
-def test_peak_is_given_as_a_share_of_the_image() -> None:
+def test_peak_is_a_fraction_of_the_image() -> None:
     one = np.zeros((4, 8))
     one[1, 6] = 1.0
 

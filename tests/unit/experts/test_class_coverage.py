@@ -6,7 +6,7 @@ from uniad_ray.experts.class_coverage import class_coverage
 from uniad_ray.perception.segments import Segments
 
 
-def test_the_coverage_of_a_class_is_the_union_of_its_segments_on_the_grid() -> None:
+def test_coverage_is_the_union_of_segments() -> None:
     masks = np.zeros((3, 8, 8), dtype=bool)
     masks[0, :4, :4] = True
     masks[1, 4:, 6:] = True
@@ -15,10 +15,10 @@ def test_the_coverage_of_a_class_is_the_union_of_its_segments_on_the_grid() -> N
 
     found = class_coverage(segments, 4)
 
-    # Cells of 2 x 2 pixels, each told by its lower right one: of the nut, pixels (1, 1) and (1, 3).
+    # Cells of 2 x 2 pixels are sampled at their lower right pixel: for the nut, pixels (1, 1) and (1, 3).
     assert found["bolt"].astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
     assert np.argwhere(found["nut"]).tolist() == [[0, 0]]
 
 
-def test_an_image_without_segments_covers_nothing() -> None:
+def test_no_segments_cover_nothing() -> None:
     assert class_coverage(Segments.of(np.zeros((0, 8, 8), dtype=bool)), 4) == {}

@@ -22,7 +22,7 @@ def test_plain_standardises_by_mean_and_deviation() -> None:
     np.testing.assert_allclose(standardised.std(axis=0), 1.0)
 
 
-def test_robust_is_not_moved_by_an_odd_normal_image() -> None:
+def test_robust_ignores_an_unusual_normal_image() -> None:
     spoilt = ROWS.copy()
     spoilt[3] = 1e6
 
@@ -35,7 +35,7 @@ def test_robust_is_not_moved_by_an_odd_normal_image() -> None:
 
 
 @pytest.mark.parametrize("standardise", ["plain", "robust"])
-def test_a_constant_feature_takes_the_smallest_scale(standardise: Any) -> None:
+def test_constant_feature_has_the_smallest_scale(standardise: Any) -> None:
     rows = ROWS.copy()
     rows[:, 2] = 4.0
 
@@ -45,7 +45,7 @@ def test_a_constant_feature_takes_the_smallest_scale(standardise: Any) -> None:
     assert bank.standardised(np.array([[5.0, 0.0, 3.0, 0.0]]))[0, 2] == -4.0
 
 
-def test_neighbours_equal_a_sort_of_all_distances() -> None:
+def test_neighbours_match_sorted_distances() -> None:
     bank = ComponentBank.fit(KEYS, ROWS)
     queries = np.random.default_rng(1).normal(size=(5, 4))
 
@@ -57,14 +57,14 @@ def test_neighbours_equal_a_sort_of_all_distances() -> None:
         np.testing.assert_allclose(found, [distance for distance, _ in slow])
 
 
-def test_fewer_images_than_neighbours_are_all_found() -> None:
+def test_neighbours_are_limited_to_the_bank() -> None:
     distances, indices = ComponentBank.fit(KEYS[:2], ROWS[:2]).nearest(ROWS[:1], 5)
 
     assert distances.shape == indices.shape == (1, 2)
     assert sorted(indices[0].tolist()) == [0, 1]
 
 
-def test_equal_distances_go_by_row_key() -> None:
+def test_ties_are_broken_by_row_key() -> None:
     bank = ComponentBank.fit(["c", "a", "b"], np.array([[1.0], [1.0], [1.0]]), smallest_scale=1.0)
 
     _, indices = bank.nearest(np.array([[0.0]]), 2)
@@ -74,7 +74,7 @@ def test_equal_distances_go_by_row_key() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)))
-def test_the_order_of_the_images_does_not_matter(order: list[int]) -> None:
+def test_order_of_images_has_no_effect(order: list[int]) -> None:
     one = ComponentBank.fit(KEYS, ROWS)
     other = ComponentBank.fit([KEYS[index] for index in order], ROWS[order])
 
@@ -82,7 +82,7 @@ def test_the_order_of_the_images_does_not_matter(order: list[int]) -> None:
     assert all(other.arrays()[name].tobytes() == array.tobytes() for name, array in one.arrays().items())
 
 
-def test_a_restored_bank_gives_the_same_bits() -> None:
+def test_restored_bank_is_bit_identical() -> None:
     bank = ComponentBank.fit(KEYS, ROWS)
     restored = ComponentBank.from_arrays(bank.row_keys, bank.arrays())
     query = np.random.default_rng(2).normal(size=(3, 4))
@@ -91,7 +91,7 @@ def test_a_restored_bank_gives_the_same_bits() -> None:
     assert restored.nearest(query, 4)[0].tobytes() == bank.nearest(query, 4)[0].tobytes()
 
 
-def test_a_damaged_bank_is_an_error() -> None:
+def test_incomplete_bank_is_an_error() -> None:
     arrays = ComponentBank.fit(KEYS, ROWS).arrays()
     for keys, damaged in (
         (KEYS, {**arrays, "scale": arrays["scale"][:2]}),

@@ -21,7 +21,7 @@ RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (128, 128, 128)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """A grey ground (0) with two red squares (1) and a blue bar (2); component 3 is not there."""
+    """A grey background (0) with two red squares (1) and a blue bar (2); component 3 is absent."""
     labels = np.zeros((64, 64), dtype=np.uint8)
     labels[4:12, 4:12] = labels[4:12, 40:48] = 1
     labels[40:44, 8:40] = 2
@@ -34,7 +34,7 @@ def measured(*groups: str, **options: Any) -> np.ndarray:
     return component_features(*scene(), 4, config).reshape(4, -1)
 
 
-def test_area_is_the_share_of_the_pixels() -> None:
+def test_area_is_the_fraction_of_pixels() -> None:
     assert measured("area")[:, 0].tolist() == [1 - 256 / 4096, 128 / 4096, 128 / 4096, 0.0]
 
 
@@ -42,7 +42,7 @@ def test_quantity_is_the_number_of_pieces() -> None:
     assert measured("quantity")[:, 0].tolist() == [1.0, 2.0, 1.0, 0.0]
 
 
-def test_colour_is_mean_a_and_b_and_that_of_grey_where_there_is_none() -> None:
+def test_colour_is_mean_a_and_b() -> None:
     a, b = cielab_colour(np.array([[RED, BLUE]], dtype=np.uint8))
 
     colours = measured("colour")
@@ -52,7 +52,7 @@ def test_colour_is_mean_a_and_b_and_that_of_grey_where_there_is_none() -> None:
     np.testing.assert_allclose(colours[[0, 3]], 0.0, atol=1e-3)
 
 
-def test_colour_ratio_nears_b_over_a_and_is_bounded_at_grey() -> None:
+def test_colour_ratio_is_bounded_at_grey() -> None:
     a, b = cielab_colour(np.array([[RED]], dtype=np.uint8))
 
     ratio = measured("colour_ratio")[:, 0]
@@ -63,7 +63,7 @@ def test_colour_ratio_nears_b_over_a_and_is_bounded_at_grey() -> None:
     assert ratio[3] == 0.0
 
 
-def test_features_lie_component_by_component_in_the_order_of_the_groups() -> None:
+def test_features_are_ordered_by_component() -> None:
     config = ComponentFeatureConfig(groups=("quantity", "colour", "area"))
 
     together = component_features(*scene(), 4, config)
@@ -76,7 +76,7 @@ def test_features_lie_component_by_component_in_the_order_of_the_groups() -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95), st.integers(1, 9))
-def test_pieces_are_the_clusters_of_dbscan(seed: int, density: float, piece_size: int) -> None:
+def test_pieces_match_dbscan_clusters(seed: int, density: float, piece_size: int) -> None:
     mask = np.random.default_rng(seed).uniform(size=(16, 20)) < density
 
     points = np.argwhere(mask)
@@ -96,14 +96,14 @@ def test_pieces_are_the_clusters_of_dbscan(seed: int, density: float, piece_size
         ((10, 10, 12), 0.294, -0.801),  # by hand: the linear part of both curves
     ],
 )
-def test_cielab_has_the_published_values(rgb: tuple[int, int, int], a: float, b: float) -> None:
+def test_cielab_matches_published_values(rgb: tuple[int, int, int], a: float, b: float) -> None:
     found = cielab_colour(np.array([[rgb]], dtype=np.uint8))
 
     assert found[0].item() == pytest.approx(a, abs=0.03)
     assert found[1].item() == pytest.approx(b, abs=0.03)
 
 
-def test_colour_and_pieces_are_taken_from_the_middles_of_equal_blocks() -> None:
+def test_colour_and_pieces_use_block_centres() -> None:
     pixels = np.arange(6 * 9).reshape(6, 9)
 
     assert evenly_spaced(pixels, 2, 3).tolist() == [[10, 13, 16], [37, 40, 43]]
@@ -125,6 +125,6 @@ def test_any_image_gives_finite_features(seed: int, height: int, width: int, use
 
 
 @pytest.mark.parametrize("options", [{"groups": ()}, {"groups": ("area", "area")}, {"piece_size": 10}, {"group": "x"}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ComponentFeatureConfig.model_validate(options)

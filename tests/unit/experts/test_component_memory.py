@@ -24,7 +24,7 @@ SIDE, MAP, CLUSTERS = 64, 16, 4
 
 
 def labels_of(key: str, damage: str = "") -> np.ndarray:
-    """A ground (0), two squares (1) and a bar (2), a little shifted and resized by the key; component 3 never shows."""
+    """A background (0), two squares (1) and a bar (2), varied by the key; component 3 is always absent."""
     row, column, more = np.random.default_rng(int.from_bytes(key.encode(), "little")).integers(0, 3, size=3)
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     labels[8 + row : 20 + row, 8:20] = 1
@@ -75,7 +75,7 @@ def features_of(keys: Sequence[str], damage: str = "") -> np.ndarray:
     return np.stack([component_features(one, image, CLUSTERS, ComponentFeatureConfig()) for one, image in pairs])
 
 
-def test_keeps_the_contract(expert: ComponentMemory) -> None:
+def test_fulfils_the_expert_interface(expert: ComponentMemory) -> None:
     evidence = expert.score(perceive(["a", "b"]))
 
     assert isinstance(expert, Expert)
@@ -88,7 +88,7 @@ def test_keeps_the_contract(expert: ComponentMemory) -> None:
     assert evidence.reasons == [[], []]
 
 
-def test_nearest_is_the_mean_distance_to_the_nearest_normals() -> None:
+def test_nearest_is_the_mean_distance_to_neighbours() -> None:
     normals, query = features_of(NORMALS), features_of(["q"], "short bar")[0]
     scale = np.maximum(normals.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
     slow = sorted(float(np.linalg.norm((query - normal) / scale)) for normal in normals)
@@ -100,7 +100,7 @@ def test_nearest_is_the_mean_distance_to_the_nearest_normals() -> None:
     assert float(np.linalg.norm((query - normals[nearest[0]]) / scale)) == pytest.approx(slow[0])
 
 
-def test_mahalanobis_is_the_distance_under_the_shrunk_covariance() -> None:
+def test_mahalanobis_uses_the_shrunk_covariance() -> None:
     normals, query = features_of(NORMALS), features_of(["q"], "short bar")[0]
     scale = np.maximum(normals.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
     covariance = LedoitWolf().fit(normals / scale).covariance_
@@ -114,7 +114,7 @@ def test_mahalanobis_is_the_distance_under_the_shrunk_covariance() -> None:
     assert scores[0] == pytest.approx(slow, rel=1e-5)
 
 
-def test_features_that_never_vary_keep_the_precision_finite() -> None:
+def test_constant_features_keep_precision_finite() -> None:
     rows = np.zeros((5, 3))
     rows[:, 0] = [2.0, -2.0, 1.0, -1.0, 0.0]
 
@@ -129,14 +129,20 @@ def test_features_that_never_vary_keep_the_precision_finite() -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("missing square", "component 1: area 50 % below the nearest normals; 1 piece, 2 in the nearest normals"),
-        ("third square", "component 1: area 50 % above the nearest normals; 3 pieces, 2 in the nearest normals"),
-        ("missing bar", "component 2: missing, there in the nearest normals"),
+        (
+            "missing square",
+            "component 1: area 50 % below the nearest normal images; 1 piece, 2 in the nearest normal images",
+        ),
+        (
+            "third square",
+            "component 1: area 50 % above the nearest normal images; 3 pieces, 2 in the nearest normal images",
+        ),
+        ("missing bar", "component 2: missing, but present in the nearest normal images"),
         ("recoloured bar", "component 2: colour "),
         ("short bar", "component 2: area "),
     ],
 )
-def test_finds_what_is_wrong_and_says_so(distance: str, standardise: str, damage: str, reason: str) -> None:
+def test_finds_and_explains_damage(distance: str, standardise: str, damage: str, reason: str) -> None:
     expert = fitted(distance=distance, standardise=standardise)
     normal = expert.score(perceive([f"fresh-{number}" for number in range(8)]))
 
@@ -149,7 +155,7 @@ def test_finds_what_is_wrong_and_says_so(distance: str, standardise: str, damage
 
 
 @pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
-def test_the_map_is_highest_on_the_component_that_deviates(distance: str) -> None:
+def test_map_is_highest_on_the_deviating_component(distance: str) -> None:
     evidence = fitted(distance=distance).score(perceive(["x"], "recoloured bar"))
 
     assert evidence.maps is not None
@@ -158,7 +164,7 @@ def test_the_map_is_highest_on_the_component_that_deviates(distance: str) -> Non
     assert evidence.maps[0][on_bar].min() > 3 * evidence.maps[0][~on_bar].max()
 
 
-def test_a_missing_component_is_painted_where_it_stands_in_normal_images(expert: ComponentMemory) -> None:
+def test_missing_component_is_painted_at_its_usual_place(expert: ComponentMemory) -> None:
     evidence = expert.score(perceive(["x"], "missing bar"))
 
     assert evidence.maps is not None
@@ -169,14 +175,14 @@ def test_a_missing_component_is_painted_where_it_stands_in_normal_images(expert:
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 20))
-def test_the_state_is_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) -> None:
     one, other = fitted().state(), fitted(keys, batch).state()
 
     assert other.document == one.document
     assert all(other.arrays[name].tobytes() == array.tobytes() for name, array in one.arrays.items())
 
 
-def test_an_image_is_scored_alike_in_any_batch(expert: ComponentMemory) -> None:
+def test_score_does_not_depend_on_the_batch(expert: ComponentMemory) -> None:
     keys = [f"test-{number}" for number in range(7)]
     alone = [expert.score(perceive([key], "short bar")) for key in keys]
 
@@ -208,11 +214,11 @@ def test_scores_survive_a_round_trip(distance: str) -> None:
     assert before.reasons == after.reasons
 
 
-def test_an_image_of_the_bank_is_nearest_to_itself() -> None:
+def test_bank_image_is_nearest_to_itself() -> None:
     assert fitted(distance="nearest", neighbours=1).score(perceive(NORMALS[:3])).scores.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_the_bank_is_bounded_by_the_memory_size() -> None:
+def test_bank_is_bounded_by_memory_size() -> None:
     state = fitted(memory_size=7).state()
 
     assert len(state.document["row_keys"]) == len(state.arrays["features"]) == 7
@@ -227,7 +233,7 @@ def test_two_images_are_enough_and_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
-def test_one_image_repeated_still_finds_another_one(distance: str) -> None:
+def test_fit_on_copies_still_finds_another_image(distance: str) -> None:
     same = perceive(["same"])
     expert = ComponentMemory("logical_teacher", config_of(distance=distance))
     expert.fit(lambda: [Perception([f"copy-{number}"], same.images, same.fields) for number in range(4)])
@@ -237,7 +243,7 @@ def test_one_image_repeated_still_finds_another_one(distance: str) -> None:
 
 
 @pytest.mark.parametrize("label", [0, 3])
-def test_a_black_image_of_one_component_scores_high_and_finite(expert: ComponentMemory, label: int) -> None:
+def test_black_image_scores_high_and_finite(expert: ComponentMemory, label: int) -> None:
     black = perceive(["black"])
     fields = {**black.fields, "parts/labels": torch.full_like(black.fields["parts/labels"], label)}
 
@@ -249,7 +255,7 @@ def test_a_black_image_of_one_component_scores_high_and_finite(expert: Component
     assert evidence.scores[0] > 3.0
 
 
-def test_a_similarity_that_is_not_finite_scores_nan_and_spares_the_rest(expert: ComponentMemory) -> None:
+def test_non_finite_image_scores_nan_alone(expert: ComponentMemory) -> None:
     batch = perceive(["a", "b"])
     batch.fields["parts/similarity"][0, 0, 0, 0] = float("nan")
 
@@ -259,14 +265,14 @@ def test_a_similarity_that_is_not_finite_scores_nan_and_spares_the_rest(expert: 
     assert scores[1] == expert.score(perceive(["b"])).scores[0]
 
 
-def test_images_of_another_size_are_an_error(expert: ComponentMemory) -> None:
+def test_image_size_must_match_the_fit(expert: ComponentMemory) -> None:
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(perceive(["small"], side=32))
     with pytest.raises(FitError, match=r"small.*same input size"):
         ComponentMemory("e", config_of()).fit(lambda: [perceive(["a"]), perceive(["small"], side=32)])
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = ComponentMemory("logical_teacher", config_of())
 
     with pytest.raises(FitError, match="not fitted"):
@@ -275,7 +281,7 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
         expert.state()
 
 
-def test_a_state_that_is_damaged_or_of_another_configuration_is_an_error(expert: ComponentMemory) -> None:
+def test_state_must_match_the_configuration(expert: ComponentMemory) -> None:
     state = expert.state()
     others = [
         (config_of(), State()),
@@ -290,6 +296,6 @@ def test_a_state_that_is_damaged_or_of_another_configuration_is_an_error(expert:
 
 
 @pytest.mark.parametrize("options", [{"distance": "l1"}, {"neighbours": 0}, {"memory_size": 1}, {"compnents": "x"}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         config_of(**options)

@@ -9,7 +9,7 @@ from uniad_ray.experts.coreset import gaussian_projection, greedy_k_center
 
 
 def greedy_slowly(vectors: np.ndarray, size: int) -> list[int]:
-    """Farthest point from the set picked so far, with all distances worked out anew every time."""
+    """Farthest point from the selected set; recomputes all distances each time."""
     picked = [0]
     while len(picked) < size:
         distances = [min(np.linalg.norm(one - vectors[other]) for other in picked) for one in vectors]
@@ -30,7 +30,7 @@ def test_a_hand_computed_case() -> None:
     assert greedy_k_center(line, 4).tolist() == [0, 2, 3, 1]
 
 
-def test_copies_are_not_picked_twice() -> None:
+def test_copies_are_not_selected_twice() -> None:
     vectors = np.repeat(np.array([[0.0, 0.0], [4.0, 3.0], [8.0, 8.0]], dtype=np.float32), 5, axis=0)
 
     picked = greedy_k_center(vectors, 10)
@@ -41,7 +41,7 @@ def test_copies_are_not_picked_twice() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**16))
-def test_rows_are_distinct_and_a_smaller_core_is_a_prefix(count: int, size: int, seed: int) -> None:
+def test_smaller_coreset_is_a_prefix(count: int, size: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
     size = min(size, count)
 
@@ -51,7 +51,7 @@ def test_rows_are_distinct_and_a_smaller_core_is_a_prefix(count: int, size: int,
     assert greedy_k_center(vectors, max(1, size // 2)).tolist() == picked[: max(1, size // 2)].tolist()
 
 
-def test_covers_rare_regions_where_a_random_sample_does_not() -> None:
+def test_covers_rare_regions() -> None:
     generator = np.random.default_rng(0)
     crowd = generator.normal(scale=0.1, size=(5000, 8))
     rare = generator.normal(scale=0.1, size=(5, 8)) + 5.0
@@ -61,7 +61,7 @@ def test_covers_rare_regions_where_a_random_sample_does_not() -> None:
     assert not (generator.permutation(5005)[:20] >= 5000).any()
 
 
-def test_projection_keeps_distances_about_the_same() -> None:
+def test_projection_nearly_preserves_distances() -> None:
     vectors = np.random.default_rng(0).normal(size=(50, 1000)).astype(np.float32)
 
     projected = gaussian_projection(vectors, 400, seed=3)
@@ -73,7 +73,7 @@ def test_projection_keeps_distances_about_the_same() -> None:
     assert not np.array_equal(projected, gaussian_projection(vectors, 400, seed=4))
 
 
-def test_projection_to_no_fewer_dimensions_leaves_the_vectors_alone() -> None:
+def test_projection_to_more_dimensions_changes_nothing() -> None:
     vectors = np.ones((2, 3), dtype=np.float32)
 
     assert gaussian_projection(vectors, 3, seed=0) is vectors

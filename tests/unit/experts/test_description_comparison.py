@@ -24,7 +24,7 @@ def test_the_same_description_has_no_difference() -> None:
     assert differences(NORMAL, NORMAL) == []
 
 
-def test_a_missing_and_an_unexpected_class_are_told() -> None:
+def test_missing_and_unexpected_classes_are_reported() -> None:
     found = "2 bolt: top left, top right; 1.50 %\n1 tray: bottom left; 10.00 %"
 
     assert differences(found, NORMAL) == [
@@ -33,7 +33,7 @@ def test_a_missing_and_an_unexpected_class_are_told() -> None:
     ]
 
 
-def test_a_wrong_count_is_told_with_the_place() -> None:
+def test_wrong_count_is_reported_with_the_place() -> None:
     found = "1 bolt: top right; 1.00 %\n2 nut: middle centre, bottom left; 1.00 %"
 
     assert differences(found, NORMAL) == [
@@ -42,7 +42,7 @@ def test_a_wrong_count_is_told_with_the_place() -> None:
     ]
 
 
-def test_a_wrong_place_is_told() -> None:
+def test_wrong_place_is_reported() -> None:
     found = "2 bolt: top left, bottom right; 1.50 %\n1 nut: middle centre; 1.00 %"
 
     assert differences(found, NORMAL) == [
@@ -50,27 +50,27 @@ def test_a_wrong_place_is_told() -> None:
     ]
 
 
-def test_places_near_a_line_are_the_same_as_those_on_either_side() -> None:
+def test_places_near_a_line_match_both_sides() -> None:
     found = "2 bolt: top left or top centre, top centre or top right; 1.50 %\n1 nut: middle centre; 1.00 %"
 
     assert differences(found, NORMAL) == []
 
 
 @pytest.mark.parametrize(("size", "strength"), [(2.0, 0.0), (4.0, 1.0), (0.5, 1.0), (2.83, 0.5), (9.0, 1.0)])
-def test_a_size_outside_of_the_normal_range_counts_by_its_factor(size: float, strength: float) -> None:
+def test_size_outside_the_range_counts_by_its_factor(size: float, strength: float) -> None:
     found = differences(f"2 bolt: top left, top right; {size:.2f} %\n1 nut: middle centre; 1.00 %", NORMAL)
 
     assert [one[:2] for one in found] == ([("bolt", "size")] if strength else [])
     assert sum(one[2] for one in found) == pytest.approx(strength, abs=0.01)
 
 
-def test_the_size_is_said_with_the_normal_range() -> None:
+def test_size_is_reported_with_the_normal_range() -> None:
     found = differences("2 bolt: top left, top right; 4.00 %\n1 nut: middle centre; 1.00 %", NORMAL)
 
     assert found[0][3] == "bolt covers 4.00 % of the image, 1.00 to 2.00 % in normal images"
 
 
-def test_relaxed_matching_compares_the_categories_alone() -> None:
+def test_relaxed_matching_compares_only_categories() -> None:
     found = "1 bolt: bottom left; 9.00 %\n1 tray: bottom left; 10.00 %"
 
     assert [one[:2] for one in differences(found, NORMAL, relaxed=True)] == [("nut", "missing"), ("tray", "unexpected")]
@@ -80,7 +80,7 @@ def test_an_empty_image_lacks_everything() -> None:
     assert [one[:2] for one in differences("", NORMAL)] == [("bolt", "missing"), ("nut", "missing")]
 
 
-def test_long_lists_of_places_are_cut() -> None:
+def test_long_lists_of_places_are_truncated() -> None:
     places = ", ".join(CELLS[:5])
 
     assert differences("", f"5 bolt: {places}; 1.50 %")[0][3] == (
@@ -92,7 +92,7 @@ PLACES = st.lists(st.lists(st.sampled_from(CELLS[:4]), min_size=1, max_size=2, u
 
 
 @given(PLACES, PLACES)
-def test_as_many_places_are_paired_as_any_pairing_could(found: list[Position], normal: list[Position]) -> None:
+def test_pairing_is_maximal(found: list[Position], normal: list[Position]) -> None:
     extra, lacking = unmatched(found, normal)
 
     short, long = sorted([found, normal], key=len)

@@ -63,7 +63,7 @@ def distances_slowly(perception: Perception, image: int, distance: str) -> list[
 
 
 @pytest.mark.parametrize("distance", ["cosine", "squared"])
-def test_distance_of_two_fields_is_taken_cell_by_cell(distance: Any) -> None:
+def test_distance_is_computed_per_cell(distance: Any) -> None:
     perception = perceive(["a", "b"], SHAPES)
 
     found = feature_distance(perception.fields[TEACHER[1]], perception.fields[STUDENT[1]], distance)
@@ -115,12 +115,12 @@ def test_finds_the_damaged_image_and_place(normalisation: str, combination: str)
     assert evidence.maps is not None
     assert evidence.scores[1] > 2 * max(evidence.scores[0], evidence.scores[2])
     row, column = np.unravel_index(evidence.maps[1].argmax(), (16, 16))
-    # Two map pixels a cell.
+    # Two map pixels per cell.
     assert abs(row - 2 * DAMAGED_CELL[0] - 0.5) <= 1.5
     assert abs(column - 2 * DAMAGED_CELL[1] - 0.5) <= 1.5
 
 
-def test_keeps_the_contract(expert: Discrepancy) -> None:
+def test_fulfils_the_expert_interface(expert: Discrepancy) -> None:
     evidence = expert.score(perceive(["a", "b", "c"], SHAPES))
 
     assert isinstance(expert, Expert)
@@ -135,9 +135,7 @@ def test_keeps_the_contract(expert: Discrepancy) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from([1000, 7]), st.sampled_from(["level", "cell"]))
-def test_the_figures_are_the_same_in_any_order_and_batching(
-    keys: list[str], batch: int, most: int, normalisation: str
-) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, most: int, normalisation: str) -> None:
     one, other = (
         fitted(order, size, max_images=most, normalisation=normalisation)
         for order, size in ((NORMALS, 5), (keys, batch))
@@ -147,13 +145,13 @@ def test_the_figures_are_the_same_in_any_order_and_batching(
         assert array.tobytes() == other.state().arrays[name].tobytes()
 
 
-def test_no_more_images_than_allowed_count() -> None:
+def test_number_of_images_is_limited() -> None:
     few, all_of_them = (fitted(max_images=most, normalisation="level") for most in (3, 1000))
 
     assert few.state().arrays["mean/pyramid/level1"] != all_of_them.state().arrays["mean/pyramid/level1"]
 
 
-def test_state_holds_two_figures_a_level_or_a_cell(expert: Discrepancy) -> None:
+def test_state_holds_mean_and_deviation(expert: Discrepancy) -> None:
     shapes = {name: array.shape for name, array in expert.state().arrays.items()}
 
     assert shapes == {
@@ -167,7 +165,7 @@ def test_state_holds_two_figures_a_level_or_a_cell(expert: Discrepancy) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 11))
-def test_an_image_is_scored_alike_in_any_batch(expert: Discrepancy, batch: int) -> None:
+def test_score_does_not_depend_on_the_batch(expert: Discrepancy, batch: int) -> None:
     keys = [f"test-{number}" for number in range(11)]
     alone = [expert.score(perceive([key], SHAPES)) for key in keys]
 
@@ -197,7 +195,7 @@ def test_scores_survive_a_round_trip(normalisation: str) -> None:
     assert np.array_equal(after.maps, before.maps)
 
 
-def test_cells_that_never_differ_in_normal_images_give_finite_scores() -> None:
+def test_constant_cells_give_finite_scores() -> None:
     same = perceive(NORMALS[:3], SHAPES)
     for teacher, student in zip(TEACHER, STUDENT, strict=True):
         same.fields[student].copy_(same.fields[teacher])
@@ -212,7 +210,7 @@ def test_no_images_cannot_be_fitted() -> None:
         fitted(keys=[])
 
 
-def test_features_that_are_not_finite_name_the_image() -> None:
+def test_non_finite_features_name_the_image() -> None:
     perception = perceive(["good", "spoilt"], SHAPES)
     perception.fields[STUDENT[0]][1, 0, 2, 2] = float("nan")
 
@@ -220,7 +218,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
         unfitted().fit(lambda: [perception])
 
 
-def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Discrepancy) -> None:
+def test_non_finite_image_scores_nan_alone(expert: Discrepancy) -> None:
     perception = perceive(["a", "b"], SHAPES)
     perception.fields[STUDENT[1]][0, 0, 0, 0] = float("inf")
 
@@ -230,14 +228,14 @@ def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Discrepancy)
     assert scores[1] == expert.score(perceive(["b"], SHAPES)).scores[0]
 
 
-def test_a_pair_of_unequal_shape_is_an_error() -> None:
+def test_paired_fields_must_have_equal_shapes() -> None:
     shapes = {**SHAPES, STUDENT[1]: (10, 2, 2)}
 
     with pytest.raises(FitError, match=r"student/level2 has shape \(10, 2, 2\) but pyramid/level2 \(10, 4, 4\)"):
         unfitted().fit(stream_of(["a"], shapes))
 
 
-def test_another_shape_is_an_error_at_fit_and_at_scoring(expert: Discrepancy) -> None:
+def test_shapes_must_not_change(expert: Discrepancy) -> None:
     wide = perceive(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12), STUDENT[0]: (6, 8, 12)})
 
     with pytest.raises(FitError, match=r"wide.*same input size"):
@@ -246,14 +244,14 @@ def test_another_shape_is_an_error_at_fit_and_at_scoring(expert: Discrepancy) ->
         expert.score(wide)
 
 
-def test_a_damaged_state_is_an_error(expert: Discrepancy) -> None:
+def test_incomplete_state_is_an_error(expert: Discrepancy) -> None:
     state = expert.state()
     for damaged in (State(), State(state.arrays, {}), State({}, state.document)):
         with pytest.raises(BundleError, match="no discrepancies of normal images"):
             Discrepancy.from_state("discrepancy", expert._config, damaged)
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     with pytest.raises(FitError, match="not fitted"):
         unfitted().score(perceive(["a"], SHAPES))
     with pytest.raises(FitError, match="not fitted"):
@@ -269,6 +267,6 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
         ({"teacher": (), "student": ()}, "teacher"),
     ],
 )
-def test_senseless_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DiscrepancyConfig.model_validate({"teacher": TEACHER, "student": STUDENT, **options})

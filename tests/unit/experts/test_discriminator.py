@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def normal_vectors(count: int = 400, seed: int = 0) -> np.ndarray:
-    """Vectors near a plane, of unequal deviation from channel to channel and far from the origin."""
+    """Vectors near a plane, far from the origin, with different deviations per channel."""
     random = np.random.default_rng(seed)
     plane = np.random.default_rng(1).normal(size=(2, CHANNELS))
     vectors = random.normal(size=(count, 2)) @ plane + 0.05 * random.normal(size=(count, CHANNELS))
@@ -36,7 +36,7 @@ def trained(vectors: np.ndarray | None = None, seed: int = 0, **options: object)
 
 
 def network_after_training() -> Discriminator:
-    """A network whose every parameter and running figure differs from its initial value."""
+    """A network whose parameters and running statistics all differ from their initial values."""
     network = Discriminator(CHANNELS, HIDDEN, torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def network_after_training() -> Discriminator:
 
 
 def normality_slowly(network: Discriminator, vector: np.ndarray) -> float:
-    """Adapter, linear, batch norm, leaky ReLU of slope 0.2, linear, one number at a time."""
+    """Adapter, linear, batch norm, leaky ReLU of slope 0.2 and linear, computed number by number."""
     of = {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
     adapted = [
         sum(of["adapter.weight"][out, c] * vector[c] for c in range(CHANNELS)) + of["adapter.bias"][out]
@@ -62,7 +62,7 @@ def normality_slowly(network: Discriminator, vector: np.ndarray) -> float:
     return float(normality)
 
 
-def test_normality_is_that_of_the_layers_of_the_paper() -> None:
+def test_normality_matches_the_layers_of_the_paper() -> None:
     network = network_after_training()
     vectors = normal_vectors(6)
 
@@ -72,7 +72,7 @@ def test_normality_is_that_of_the_layers_of_the_paper() -> None:
     assert normality == pytest.approx([normality_slowly(network, one) for one in vectors], rel=1e-4)
 
 
-def test_folding_changes_no_result() -> None:
+def test_folding_does_not_change_results() -> None:
     network = network_after_training()
     vectors = normal_vectors(6)
     mean, deviation = vectors.mean(axis=0).astype(np.float64), vectors.std(axis=0).astype(np.float64)
@@ -96,7 +96,7 @@ def test_loss_is_the_truncated_l1_of_equations_6_and_7() -> None:
     assert float(loss) == pytest.approx(sum(cells) / 4)
 
 
-def test_vectors_off_the_normal_ones_are_less_normal() -> None:
+def test_distant_vectors_are_less_normal() -> None:
     normality = trained()
     held_out = normal_vectors(seed=5)
     odd = held_out + np.random.default_rng(6).normal(size=held_out.shape) * held_out.std(axis=0)
@@ -107,9 +107,9 @@ def test_vectors_off_the_normal_ones_are_less_normal() -> None:
     assert np.mean(normal[:, None] > anomalous[None]) > 0.9
 
 
-def test_standardised_training_does_not_depend_on_the_scale_of_channels() -> None:
+def test_standardised_training_ignores_channel_scale() -> None:
     vectors = normal_vectors()
-    scale = np.float32([4.0, 0.25, 16.0, 1.0, 0.5])  # powers of two, so that scaling rounds nothing
+    scale = np.float32([4.0, 0.25, 16.0, 1.0, 0.5])  # powers of two: scaling is exact
 
     plain, scaled = trained(vectors), trained(vectors * scale)
 
@@ -117,13 +117,13 @@ def test_standardised_training_does_not_depend_on_the_scale_of_channels() -> Non
     torch.testing.assert_close(scaled(one * torch.from_numpy(scale)), plain(one), rtol=1e-3, atol=1e-3)
 
 
-def test_without_standardising_the_noise_is_on_the_scale_of_the_vectors() -> None:
+def test_noise_is_absolute_without_standardising() -> None:
     assert not np.array_equal(
         trained(standardise=False).arrays["hidden_weight"], trained(standardise=True).arrays["hidden_weight"]
     )
 
 
-def test_a_channel_that_never_moves_does_no_harm() -> None:
+def test_constant_channel_is_handled() -> None:
     vectors = normal_vectors()
     vectors[:, 2] = 3.0
 
@@ -137,7 +137,7 @@ def test_equal_vectors_can_be_trained_on() -> None:
     assert bool(torch.isfinite(trained(np.ones((3, 4), dtype=np.float32))(torch.ones(1, 4))).all())
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
+def test_weights_depend_on_the_seed() -> None:
     one, same, other = trained(), trained(), trained(seed=1)
 
     for name, array in one.arrays.items():
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
         assert array.tobytes() != other.arrays[name].tobytes()
 
 
-def test_training_leaves_the_global_random_state_alone() -> None:
+def test_training_does_not_use_global_random_state() -> None:
     before = torch.random.get_rng_state()
 
     trained(epochs=1)
@@ -153,7 +153,7 @@ def test_training_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_loss_that_is_not_finite_names_the_expert_and_a_remedy() -> None:
+def test_non_finite_loss_names_expert_and_remedy() -> None:
     with pytest.raises(FitError, match=r"structural: the discriminator's loss is not finite in epoch 1 .*standardise"):
         trained(np.full((8, 3), 3e38, dtype=np.float32), standardise=False)
 
@@ -161,6 +161,6 @@ def test_a_loss_that_is_not_finite_names_the_expert_and_a_remedy() -> None:
 @pytest.mark.parametrize(
     "options", [{"noise": 0.0}, {"epochs": 0}, {"learning_rate": 2.0}, {"max_vectors": 1}, {"epoch": 5}]
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         DiscriminatorConfig.model_validate(options)

@@ -28,12 +28,12 @@ def test_shapes_are_learned_without_the_number_of_images() -> None:
     shapes.check(perceive(["x", "y", "z"], SQUARE))
 
 
-def test_a_change_of_shape_while_fitting_names_expert_field_and_image() -> None:
+def test_change_of_shape_in_the_fit_names_the_image() -> None:
     with pytest.raises(FitError, match=r"some_expert: a has shape \(2, 4, 6\) for image wide.*same input size"):
         observed().observe(perceive(["wide"], WIDE))
 
 
-def test_parts_of_a_fit_must_have_the_same_shapes() -> None:
+def test_parts_of_a_fit_must_have_equal_shapes() -> None:
     other = FieldShapes("some_expert", ["a", "b"])
     other.observe(perceive(["wide"], WIDE))
     both = FieldShapes("some_expert", ["a", "b"])
@@ -42,23 +42,23 @@ def test_parts_of_a_fit_must_have_the_same_shapes() -> None:
     both.merge(observed())
 
     both.check(perceive(["x"], SQUARE))
-    with pytest.raises(FitError, match=r"a has shape \(2, 4, 6\) but \(2, 4, 4\) for those before; give all"):
+    with pytest.raises(FitError, match=r"a has shape \(2, 4, 6\) but \(2, 4, 4\) before; give all"):
         both.merge(other)
 
 
-def test_another_shape_at_scoring_is_an_error() -> None:
+def test_shape_must_match_the_fit() -> None:
     with pytest.raises(BundleError, match=r"some_expert: fitted on fields of shape .* fit again"):
         observed().check(perceive(["wide"], WIDE))
 
 
-def test_fields_that_are_not_watched_do_not_matter() -> None:
+def test_other_fields_are_ignored() -> None:
     shapes = FieldShapes("some_expert", ["b"])
     shapes.observe(perceive(["first"], SQUARE))
 
     shapes.check(perceive(["wide"], WIDE))
 
 
-def test_shapes_survive_a_round_trip_through_json() -> None:
+def test_shapes_round_trip_through_json() -> None:
     restored = FieldShapes.from_document("some_expert", json.loads(json.dumps(observed().document())))
 
     restored.check(perceive(["x"], SQUARE))
@@ -67,7 +67,7 @@ def test_shapes_survive_a_round_trip_through_json() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_feature_that_is_not_finite_names_expert_and_image(bad: float) -> None:
+def test_non_finite_feature_names_expert_and_image(bad: float) -> None:
     require_finite("some_expert", "good", torch.zeros(3))
 
     with pytest.raises(FitError, match="some_expert: image spoilt has features that are not finite"):

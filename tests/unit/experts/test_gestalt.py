@@ -31,11 +31,11 @@ def description(seed: int) -> str:
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_the_ratio_is_that_of_difflib(text: str, query: str) -> None:
+def test_ratio_matches_difflib(text: str, query: str) -> None:
     assert gestalt_ratio(text, query) == plain_ratio(text, query)
 
 
-def test_no_character_of_a_long_text_is_junk() -> None:
+def test_long_texts_have_no_junk_characters() -> None:
     one, other = "part-1: count 2; " * 20, "part-2: count 1; " * 20
 
     assert len(one) > 200
@@ -44,21 +44,21 @@ def test_no_character_of_a_long_text_is_junk() -> None:
 
 
 @given(TEXTS, st.text("ab 1:", max_size=12))
-def test_the_nearest_is_that_of_comparing_with_all(texts: list[str], query: str) -> None:
+def test_nearest_matches_comparing_with_all(texts: list[str], query: str) -> None:
     assert GestaltIndex(texts).nearest(query) == plain_nearest(texts, query)
 
 
 @pytest.mark.parametrize("seed", range(100, 110))
-def test_the_nearest_description_is_that_of_comparing_with_all(seed: int) -> None:
+def test_nearest_description_matches_comparing_with_all(seed: int) -> None:
     texts = [description(number) for number in range(60)]
 
     assert GestaltIndex(texts).nearest(description(seed)) == plain_nearest(texts, description(seed))
 
 
-def test_the_same_text_is_found_at_its_first_place() -> None:
+def test_equal_texts_give_the_first_position() -> None:
     assert GestaltIndex(["a", "bc", "bc"]).nearest("bc") == Match(1, 1.0)
 
 
-def test_without_a_text_there_is_no_index() -> None:
-    with pytest.raises(ValueError, match="no text to be similar to"):
+def test_empty_index_is_refused() -> None:
+    with pytest.raises(ValueError, match="no text to compare with"):
         GestaltIndex([])

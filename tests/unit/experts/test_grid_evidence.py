@@ -17,7 +17,7 @@ def test_maps_are_upsampled_and_smoothed() -> None:
     assert np.array_equal(evidence.maps, anomaly_maps(GRIDS, 16, 1.5))
 
 
-def test_the_score_is_the_maximum_of_the_smoothed_map_or_of_the_grid() -> None:
+def test_score_is_maximum_of_map_or_grid() -> None:
     smoothed = grid_evidence("patch", GRIDS, GridEvidenceConfig(map_size=16))
     raw = grid_evidence("patch", GRIDS, GridEvidenceConfig(map_size=16, score_smoothed=False))
 
@@ -26,7 +26,7 @@ def test_the_score_is_the_maximum_of_the_smoothed_map_or_of_the_grid() -> None:
     assert raw.scores.dtype == np.float32
 
 
-def test_top_mean_averages_the_highest_share() -> None:
+def test_top_mean_averages_the_highest_fraction() -> None:
     config = GridEvidenceConfig(score_smoothed=False, image_score="top_mean", top_fraction=0.1)
 
     scores = grid_evidence("patch", GRIDS, config).scores
@@ -37,7 +37,7 @@ def test_top_mean_averages_the_highest_share() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("image_score", ["max", "top_mean"])
-def test_a_cell_that_is_not_finite_spoils_its_image_alone(bad: float, image_score: str) -> None:
+def test_non_finite_cell_affects_only_its_image(bad: float, image_score: str) -> None:
     grids = GRIDS.copy()
     grids[1, 2, 3] = bad
     config = GridEvidenceConfig.model_validate({"image_score": image_score})
@@ -48,7 +48,7 @@ def test_a_cell_that_is_not_finite_spoils_its_image_alone(bad: float, image_scor
     assert scores[[0, 2]].tolist() == grid_evidence("patch", GRIDS, config).scores[[0, 2]].tolist()
 
 
-def test_the_reason_says_where_the_map_is_highest() -> None:
+def test_reason_names_the_maximum_of_the_map() -> None:
     grid = np.zeros((1, 4, 4), dtype=np.float32)
     grid[0, 0, 3] = 1.0
 
@@ -58,6 +58,6 @@ def test_the_reason_says_where_the_map_is_highest() -> None:
 
 
 @pytest.mark.parametrize("options", [{"image_score": "mean"}, {"top_fraction": 0.0}, {"map_size": 0}, {"smooth": 1.0}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         GridEvidenceConfig.model_validate(options)

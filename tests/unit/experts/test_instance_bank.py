@@ -18,7 +18,7 @@ LOOKS = {"tray": [0.0, 0.0], "bolt": [2.0, 1.0], NO_KIND: [9.0, 9.0]}
 
 
 def image(seed: int, *, kinds: tuple[str, ...] = ("tray", "bolt", "bolt")) -> Instances:
-    """Instances of which trays stand left of the rest."""
+    """Instances; trays are to the left of all others."""
     rng = np.random.default_rng(seed)
     number = len(kinds)
     row = rng.random(number)
@@ -56,7 +56,7 @@ def test_kinds_are_sorted_names() -> None:
     assert InstanceBank.fit([image(0, kinds=(NO_KIND,))]).kinds == ()
 
 
-def test_a_look_is_all_vectors_each_field_with_the_same_spread() -> None:
+def test_look_scales_fields_to_equal_spread() -> None:
     normal = image(0, kinds=("tray", "tray"))
     apart = [np.array([[0.0], [6.0]], dtype=np.float32), np.array([[0.0], [0.2]], dtype=np.float32)]
     bank = InstanceBank.fit([replace(normal, vectors=apart)])
@@ -64,7 +64,7 @@ def test_a_look_is_all_vectors_each_field_with_the_same_spread() -> None:
     found = bank.deviations(replace(normal, vectors=[apart[0] + 3, apart[1] + 0.2]))
 
     (look,) = [one for one in found if one.measurement.relation.attribute == "look"]
-    # The spreads are 3 and 0.1, so that the steps are 1 and 2.
+    # The spreads are 3 and 0.1, so the steps are 1 and 2.
     assert look.measurement.values == pytest.approx(np.array([[1.0, 2.0], [3.0, 4.0]]))
     assert look.nearest == pytest.approx(np.array([[2.0, 2.0], [2.0, 2.0]]))
 
@@ -75,7 +75,7 @@ def test_normal_images_deviate_little() -> None:
     assert np.quantile([strongest(bank, image(seed))[1] for seed in range(100, 130)], 0.9) < 3.0
 
 
-def test_a_missing_an_extra_and_a_swapped_instance_are_found() -> None:
+def test_missing_extra_and_swapped_instances_are_found() -> None:
     bank = fitted()
     swapped = image(100)
     swapped.centres[:, 1] = 0.9 - swapped.centres[:, 1]
@@ -87,7 +87,7 @@ def test_a_missing_an_extra_and_a_swapped_instance_are_found() -> None:
     assert strength > 5.0
 
 
-def test_an_instance_that_looks_like_none_of_its_kind_is_found() -> None:
+def test_unusual_look_is_found() -> None:
     odd = image(100)
     odd.vectors[0][2] = LOOKS[NO_KIND]
 
@@ -99,7 +99,7 @@ def test_an_instance_that_looks_like_none_of_its_kind_is_found() -> None:
     assert worst.measurement.members[worst.strengths.argmax()].tolist() == [2]
 
 
-def test_an_instance_of_a_kind_that_normal_images_do_not_have_is_one_too_many() -> None:
+def test_unknown_kind_is_one_too_many() -> None:
     stranger = replace(image(100, kinds=("tray", "bolt", "bolt", NO_KIND)), kinds=("tray", "bolt", "bolt", "nut"))
 
     relation, strength = strongest(fitted(), stranger)
@@ -108,7 +108,7 @@ def test_an_instance_of_a_kind_that_normal_images_do_not_have_is_one_too_many() 
     assert strength == pytest.approx(1 / 0.1)
 
 
-def test_the_grid_is_that_of_instances_of_a_kind() -> None:
+def test_grid_uses_only_instances_of_a_kind() -> None:
     scattered = image(7, kinds=(NO_KIND,) * 40)
     scattered.boxes[:] = np.linspace(0.0, 0.95, 40)[:, None] + [0.0, 0.0, 0.05, 0.05]
     images = [image(seed) for seed in range(IMAGES)]
@@ -129,13 +129,13 @@ def test_deviations_survive_a_round_trip() -> None:
         assert np.array_equal(before.strengths, after.strengths)
 
 
-def test_normal_images_without_instances_make_an_empty_bank() -> None:
+def test_images_without_instances_give_an_empty_bank() -> None:
     nothing = image(0, kinds=())
     bank = InstanceBank.fit([nothing, nothing])
 
     assert bank.kinds == ()
     assert bank.deviations(nothing) == []
-    # Nothing is known of them but that there should be none.
+    # The bank only knows that there should be no instances.
     assert {one.measurement.relation.attribute for one in bank.deviations(image(1))} == {"count"}
 
 
@@ -155,7 +155,7 @@ def test_one_image_makes_a_bank() -> None:
         ("", {"owners": np.zeros(5)}),
     ],
 )
-def test_a_damaged_state_is_an_error(without: str, change: dict[str, np.ndarray]) -> None:
+def test_incomplete_state_is_an_error(without: str, change: dict[str, np.ndarray]) -> None:
     bank = fitted()
     arrays = {**{name: array for name, array in bank.arrays().items() if name != without}, **change}
 
@@ -166,6 +166,6 @@ def test_a_damaged_state_is_an_error(without: str, change: dict[str, np.ndarray]
 @pytest.mark.parametrize(
     "document", [{}, {"images": IMAGES, "kinds": ["bolt"]}, {"kinds": ["bolt"] * 90}, {"images": IMAGES, "kinds": 90}]
 )
-def test_a_damaged_document_is_an_error(document: dict[str, Any]) -> None:
+def test_invalid_document_is_an_error(document: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="no bank of instances"):
         InstanceBank.restored(fitted().arrays(), document, 2)

@@ -31,7 +31,7 @@ def test_place_and_box_equal_a_plain_reference() -> None:
     np.testing.assert_allclose(found.boxes, np.array([[4, 6, 12, 26], [20, 2, 28, 10]]) / 32)
 
 
-def test_the_centre_is_the_mean_pixel_and_not_the_middle_of_the_box() -> None:
+def test_centre_is_the_mean_pixel() -> None:
     corner = mask_of(0, 0, 8, 2) | mask_of(0, 0, 2, 8)
 
     (centre,) = described(corner).centres
@@ -51,7 +51,7 @@ def test_colours_are_brightness_and_cielab_a_and_b() -> None:
     assert colours[1] == pytest.approx([100 / 3, 80.1, 67.2], abs=0.2)
 
 
-def test_a_segment_has_the_colour_of_its_own_pixels_whatever_lies_upon_it() -> None:
+def test_colour_ignores_overlapping_segments() -> None:
     image = np.zeros((64, 64, 3), dtype=np.uint8)
     image[:32] = 255
 
@@ -60,7 +60,7 @@ def test_a_segment_has_the_colour_of_its_own_pixels_whatever_lies_upon_it() -> N
     assert found.colours[:, 0] == pytest.approx([50.0, 0.0])
 
 
-def test_names_are_kinds_but_for_those_that_are_left_out() -> None:
+def test_names_are_kinds_unless_omitted() -> None:
     names = ("tray", "other", "bolt", "scrap")
 
     found = described(*(mask_of(0, 0, 10, 10 - step) for step in range(4)), names=names)
@@ -70,7 +70,7 @@ def test_names_are_kinds_but_for_those_that_are_left_out() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(0, 3), st.just(16), st.just(9))))
-def test_any_segments_are_described_in_finite_numbers(masks: np.ndarray) -> None:
+def test_any_segments_give_finite_numbers(masks: np.ndarray) -> None:
     segments = Segments.of(masks)
     image = np.full((32, 32, 3), 7, dtype=np.uint8)
     vectors = [np.zeros((len(segments), 2), dtype=np.float32)]

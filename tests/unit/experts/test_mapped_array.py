@@ -13,7 +13,7 @@ from uniad_ray.experts.mapped_array import mapped_copy
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
-def test_a_copy_has_the_values_and_cannot_be_written(dtype: type[np.generic]) -> None:
+def test_copy_is_equal_and_read_only(dtype: type[np.generic]) -> None:
     array = np.arange(24).reshape(4, 6).astype(dtype)[:, ::2]
 
     copy = mapped_copy(array)
@@ -34,7 +34,7 @@ def test_no_file_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 

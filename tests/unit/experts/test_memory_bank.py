@@ -29,7 +29,7 @@ def test_kmeans_finds_centres_near_the_candidates(clusters: np.ndarray) -> None:
     assert np.array_equal(bank, select_bank(clusters, "kmeans", 30, seed=1))
 
 
-def test_spherical_kmeans_gives_unit_centres_and_spares_the_candidates(clusters: np.ndarray) -> None:
+def test_spherical_kmeans_gives_unit_centres(clusters: np.ndarray) -> None:
     before = clusters.copy()
 
     bank = select_bank(clusters, "kmeans", 10, spherical=True)

@@ -47,14 +47,14 @@ def test_cosine_ignores_length_and_l2_does_not() -> None:
     assert NearestNeighbours(bank, "l2").distances(query)[0] == pytest.approx(2.0)
 
 
-def test_more_neighbours_than_vectors_takes_them_all() -> None:
+def test_neighbours_are_limited_to_the_bank() -> None:
     bank = np.array([[0.0], [2.0]], dtype=np.float32)
 
     assert NearestNeighbours(bank, "l2", neighbours=9).distances(torch.tensor([[0.0]]))[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_a_query_that_is_not_finite_gives_nan_and_spares_the_others(distance: Distance) -> None:
+def test_non_finite_query_gives_nan_alone(distance: Distance) -> None:
     bank = np.array([[1.0, 1.0], [2.0, 1.0]], dtype=np.float32)
     queries = torch.tensor([[1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0]])
 
@@ -63,8 +63,8 @@ def test_a_query_that_is_not_finite_gives_nan_and_spares_the_others(distance: Di
     assert np.isnan(found).tolist() == [False, True, True]
 
 
-def test_a_long_common_part_costs_no_digits_in_a_large_search() -> None:
-    # FAISS turns to matrix products, which cancel, only where there is much to search.
+def test_large_common_part_keeps_precision() -> None:
+    # FAISS uses matrix products, which lose precision by cancellation, only in large searches.
     generator = np.random.default_rng(0)
     bank = (generator.normal(size=(2000, 152)) + 1000).astype(np.float32)
     queries = (generator.normal(size=(1024, 152)) + 1000).astype(np.float32)
@@ -76,7 +76,7 @@ def test_a_long_common_part_costs_no_digits_in_a_large_search() -> None:
 
 
 def patches(count: int, seed: int) -> np.ndarray:
-    """Vectors that vary in few directions, as features of patches do, in half precision."""
+    """Vectors that vary in few directions, like patch features, in half precision."""
     directions = np.random.default_rng(7).normal(size=(16, 96))
     generator = np.random.default_rng(seed)
     noise = 0.5 * generator.normal(size=(count, 96))
@@ -84,7 +84,7 @@ def patches(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_product_codes_are_eight_times_smaller_and_find_the_nearest_of_twenty_thousand(distance: Distance) -> None:
+def test_product_codes_are_smaller_and_find_the_nearest(distance: Distance) -> None:
     bank, queries = patches(20_000, seed=1), patches(200, seed=2).astype(np.float32)
 
     flat, quantised = (NearestNeighbours(bank, distance, 1, index) for index in (FLAT, PQ))
@@ -108,7 +108,7 @@ def test_re_ranked_distances_are_exact(distance: Distance) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_vectors_behind_product_codes_are_not_held_in_memory() -> None:
+def test_encoded_vectors_are_not_in_memory() -> None:
     held = {kind: NearestNeighbours(patches(100, 1), "l2", 1, VectorIndexConfig(kind=kind)) for kind in ("flat", "pq")}
 
     assert isinstance(held["pq"].arrays()["bank"], np.memmap)
@@ -117,7 +117,7 @@ def test_vectors_behind_product_codes_are_not_held_in_memory() -> None:
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_a_bank_with_no_more_vectors_than_candidates_is_searched_flat(distance: Distance) -> None:
+def test_small_bank_is_searched_flat(distance: Distance) -> None:
     bank, queries = patches(64, seed=1), torch.from_numpy(patches(20, seed=2).astype(np.float32))
 
     small = NearestNeighbours(bank, distance, 2, PQ)
@@ -139,7 +139,7 @@ def test_re_ranking_is_cut_in_parts(distance: Distance, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("index", [FLAT, PQ])
-def test_a_restored_index_gives_the_same_distances(index: VectorIndexConfig) -> None:
+def test_restored_index_gives_the_same_distances(index: VectorIndexConfig) -> None:
     nearest = NearestNeighbours(patches(500, 1), "l2", 2, index)
     queries = torch.from_numpy(patches(50, 2).astype(np.float32))
 
@@ -148,15 +148,15 @@ def test_a_restored_index_gives_the_same_distances(index: VectorIndexConfig) -> 
     assert np.array_equal(restored.distances(queries), nearest.distances(queries))
 
 
-def test_a_state_without_bank_or_codes_is_refused() -> None:
+def test_state_without_bank_or_codes_is_refused() -> None:
     for bank in ({}, {"bank": np.zeros((0, 4))}, {"bank": np.zeros(4)}):
-        with pytest.raises(BundleError, match="memory: the bundle holds no memory bank; fit"):
+        with pytest.raises(BundleError, match="memory: the bundle has no memory bank; fit"):
             NearestNeighbours.from_state("memory", State(bank), "l2")
-    with pytest.raises(BundleError, match="memory: the bundle holds no codebooks"):
+    with pytest.raises(BundleError, match="memory: the bundle has no codebooks"):
         NearestNeighbours.from_state("memory", State({"bank": patches(500, 1)}), "l2", 1, PQ)
 
 
-def test_a_query_that_is_not_finite_spares_the_others_among_product_codes() -> None:
+def test_non_finite_query_with_product_codes_gives_nan_alone() -> None:
     queries = torch.from_numpy(patches(4, 2).astype(np.float32))
     clean = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
     queries[1, 5], queries[2, 7] = float("nan"), float("inf")

@@ -37,7 +37,7 @@ def fitted(**changes: Any) -> ObjectMemory:
     return expert
 
 
-def test_the_distance_is_one_minus_the_greatest_cosine_painted_on_the_mask() -> None:
+def test_map_is_one_minus_the_largest_cosine() -> None:
     evidence = fitted().score(perception([[5.0, 0.0], [3.0, 4.0]]))
 
     assert evidence.maps is not None
@@ -46,7 +46,7 @@ def test_the_distance_is_one_minus_the_greatest_cosine_painted_on_the_mask() -> 
     np.testing.assert_allclose(evidence.scores, [0.2], atol=1e-6)
 
 
-def test_overlapping_objects_add_up_or_not() -> None:
+def test_overlapping_objects_use_sum_or_maximum() -> None:
     odd = perception([[-1.0, -1.0], [3.0, 4.0]])
     greatest = 1 + np.sqrt(0.5)
     both = MASKS[0] & MASKS[1]
@@ -59,23 +59,23 @@ def test_overlapping_objects_add_up_or_not() -> None:
     np.testing.assert_allclose(largest[0][both], greatest, atol=1e-6)
 
 
-def test_the_farthest_objects_are_named() -> None:
+def test_farthest_objects_are_named() -> None:
     evidence = fitted().score(perception([[5.0, 0.0], [3.0, 4.0]], names=("bolt", "nut")))
 
     assert evidence.reasons[0] == [
-        "nut at row 0.56, column 0.56 is 0.200 from the normal object most like it",
-        "bolt at row 0.31, column 0.31 is 0.000 from the normal object most like it",
+        "nut at row 0.56, column 0.56 is 0.200 from the most similar normal object",
+        "bolt at row 0.31, column 0.31 is 0.000 from the most similar normal object",
     ]
 
 
-def test_an_image_without_objects_scores_nothing() -> None:
+def test_image_without_objects_scores_zero() -> None:
     evidence = fitted().score(perception([]))
 
     assert evidence.scores.tolist() == [0.0]
     assert evidence.reasons == [[]]
 
 
-def test_the_bank_is_clustered_on_the_unit_sphere() -> None:
+def test_bank_is_clustered_on_the_unit_sphere() -> None:
     rng = np.random.default_rng(0)
     vectors = [[[float(np.cos(angle)), float(np.sin(angle))]] for angle in rng.normal([0.0] * 20 + [2.0] * 20, 0.05)]
     expert = memory(memory_size=2)
@@ -86,7 +86,7 @@ def test_the_bank_is_clustered_on_the_unit_sphere() -> None:
     np.testing.assert_allclose(np.sort(np.arctan2(bank[:, 1], bank[:, 0])), [0.0, 2.0], atol=0.05)
 
 
-def test_the_order_of_images_does_not_matter() -> None:
+def test_order_of_images_has_no_effect() -> None:
     rng = np.random.default_rng(1)
     batches = [perception(rng.random((2, 2)).tolist(), first=number) for number in range(30)]
     one, other = memory(memory_size=5, candidates=40), memory(memory_size=5, candidates=40)
@@ -98,7 +98,7 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 @pytest.mark.parametrize("index", ["flat", "pq"])
 @pytest.mark.parametrize("parts", [1, 2, 7, 30])
-def test_parts_of_the_images_give_the_bank_of_all(parts: int, index: str) -> None:
+def test_samples_of_parts_give_the_same_bank(parts: int, index: str) -> None:
     rng = np.random.default_rng(1)
     batches = [perception(rng.random((2, 2)).tolist(), first=number) for number in range(30)]
     options: dict[str, Any] = {"memory_size": 35, "candidates": 40, "index": {"kind": index}}
@@ -114,7 +114,7 @@ def test_parts_of_the_images_give_the_bank_of_all(parts: int, index: str) -> Non
     assert ("codes" in whole.state().arrays) == (index == "pq")
 
 
-def test_a_restored_memory_gives_the_same_evidence() -> None:
+def test_restored_memory_gives_the_same_evidence() -> None:
     expert = fitted()
     again = ObjectMemory.from_state("objects", memory()._config, expert.state())
     odd = perception([[1.0, 2.0], [3.0, 4.0]], [])
@@ -123,20 +123,20 @@ def test_a_restored_memory_gives_the_same_evidence() -> None:
     np.testing.assert_array_equal(expert.score(odd).maps, again.score(odd).maps)  # type: ignore[arg-type]
 
 
-def test_a_vector_that_is_no_number_is_refused_at_fit_and_scores_as_such() -> None:
+def test_non_finite_vector_is_refused_or_scores_nan() -> None:
     with pytest.raises(FitError, match=r"0{32} has features that are not finite"):
         memory().fit(lambda: [perception([[float("nan"), 0.0]])])
     assert np.isnan(fitted().score(perception([[float("nan"), 0.0]])).scores[0])
 
 
-def test_vectors_of_another_length_are_refused() -> None:
-    with pytest.raises(BundleError, match="vectors of length 3 and the image of length 2"):
+def test_vector_length_must_match_the_fit() -> None:
+    with pytest.raises(BundleError, match="vectors of length 3, but the image of length 2"):
         ObjectMemory.from_state("objects", memory()._config, State(arrays={"bank": np.ones((1, 3), np.float32)})).score(
             perception([[1.0, 0.0]])
         )
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_objects_and_banks_are_errors() -> None:
     with pytest.raises(FitError, match="no normal image has an object"):
         memory().fit(lambda: [perception([], [])])
     with pytest.raises(FitError, match="not fitted"):

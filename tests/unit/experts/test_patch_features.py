@@ -8,7 +8,7 @@ from uniad_ray.experts.patch_features import as_vectors, patch_features
 
 
 def pooled_slowly(field: np.ndarray, side: int) -> np.ndarray:
-    """Mean over a window that reaches into zeros, written cell by cell."""
+    """Mean over a zero-padded window, cell by cell."""
     _, height, width = field.shape
     reach = side // 2
     out = np.zeros_like(field)
@@ -38,7 +38,7 @@ def test_padding_counts_in_the_mean_at_the_border() -> None:
     assert pooled[1, 1] == pytest.approx(1.0)
 
 
-def test_each_field_is_pooled_on_its_own_grid_before_it_is_resized() -> None:
+def test_fields_are_pooled_before_resizing() -> None:
     small = torch.ones(1, 1, 2, 2)
     fields = {"large": torch.zeros(1, 1, 4, 4), "small": small}
 
@@ -47,7 +47,7 @@ def test_each_field_is_pooled_on_its_own_grid_before_it_is_resized() -> None:
     assert torch.allclose(features[0, 1], torch.full((4, 4), 4 / 9))
 
 
-def test_normalising_gives_every_cell_of_every_field_unit_length() -> None:
+def test_normalising_gives_cells_unit_length() -> None:
     fields = {"a": torch.randn(1, 4, 3, 3) * 9, "b": torch.randn(1, 2, 3, 3) / 9}
 
     features = patch_features(fields, ["a", "b"], neighbourhood=1, normalise=True)[0]
@@ -56,7 +56,7 @@ def test_normalising_gives_every_cell_of_every_field_unit_length() -> None:
     assert torch.allclose(features[4:].norm(dim=0), torch.ones(3, 3))
 
 
-def test_vectors_run_row_by_row() -> None:
+def test_vectors_are_in_row_order() -> None:
     vectors = as_vectors(torch.arange(12.0).reshape(2, 2, 3))
 
     assert vectors.tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11]]

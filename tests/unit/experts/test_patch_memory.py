@@ -24,7 +24,7 @@ DAMAGE = 25.0
 
 
 def features(key: str) -> dict[str, torch.Tensor]:
-    """Fields of one image with a fixed layout and a little noise that follows from the key."""
+    """Fields of one image: a fixed layout with a little noise seeded by the key."""
     layout = np.random.default_rng(7)
     noise = np.random.default_rng(int.from_bytes(key.encode(), "little"))
     shapes = {LEVELS[0]: (6, 8, 8), LEVELS[1]: (10, 4, 4)}
@@ -35,7 +35,7 @@ def features(key: str) -> dict[str, torch.Tensor]:
 
 
 def perceive(keys: Sequence[str], damaged: Sequence[int] = ()) -> Perception:
-    """A batch; the images at the positions `damaged` get one odd cell at row 3, column 5 of level 2."""
+    """A batch; images at the positions `damaged` get one unusual cell at row 3, column 5 of level 2."""
     each = [features(key) for key in keys]
     for position in damaged:
         each[position][LEVELS[0]][:, 3, 5] += DAMAGE
@@ -60,7 +60,7 @@ def expert() -> PatchMemory:
     return fitted()
 
 
-def test_keeps_the_contract(expert: PatchMemory) -> None:
+def test_fulfils_the_expert_interface(expert: PatchMemory) -> None:
     evidence = expert.score(perceive(["a", "b", "c"]))
 
     assert isinstance(expert, Expert)
@@ -83,7 +83,7 @@ def test_finds_the_damaged_image_and_place(selection: str, distance: str) -> Non
     assert evidence.maps is not None
     assert evidence.scores[1] > 2 * max(evidence.scores[0], evidence.scores[2])
     row, column = np.unravel_index(evidence.maps[1].argmax(), (16, 16))
-    assert row in (4, 5, 6, 7, 8, 9)  # the window of 3 x 3 cells around the damage, two map pixels a cell
+    assert row in (4, 5, 6, 7, 8, 9)  # the window of 3 x 3 cells around the damage, two map pixels per cell
     assert column in (8, 9, 10, 11, 12, 13)
     assert evidence.reasons[1][0].startswith("patch memory: strongest at row 0.")
 
@@ -126,7 +126,7 @@ def stack(key: str) -> dict[str, torch.Tensor]:
     return {name: field[None] for name, field in features(key).items()}
 
 
-def test_an_image_of_the_bank_scores_zero() -> None:
+def test_bank_image_scores_zero() -> None:
     expert = fitted(selection="all", candidates=10**6, storage="float32", smoothing=0.0)
 
     assert expert.score(perceive(NORMALS[:2])).scores == pytest.approx([0.0, 0.0], abs=2e-3)
@@ -134,7 +134,7 @@ def test_an_image_of_the_bank_scores_zero() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from(["coreset", "kmeans"]))
-def test_the_bank_is_the_same_in_any_order_and_batching(keys: list[str], batch: int, selection: str) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, selection: str) -> None:
     one = fitted(NORMALS, 5, selection=selection)
     other = fitted(keys, batch, selection=selection)
 
@@ -143,7 +143,7 @@ def test_the_bank_is_the_same_in_any_order_and_batching(keys: list[str], batch: 
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=24, max_size=24), st.sampled_from(["coreset", "kmeans"]))
-def test_parts_of_the_images_give_the_bank_of_all(part_of: list[int], selection: str) -> None:
+def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str) -> None:
     options: dict[str, Any] = {"selection": selection, "index": {"kind": "pq"}}
     whole, merged = fitted(**options), fitted(keys=NORMALS[:1], **options)
     parts = [[key for key, part in zip(NORMALS, part_of, strict=True) if part == number] for number in range(7)]
@@ -157,7 +157,7 @@ def test_parts_of_the_images_give_the_bank_of_all(part_of: list[int], selection:
     assert "codes" in whole.state().arrays
 
 
-def test_parts_of_another_size_are_refused() -> None:
+def test_parts_must_have_equal_shapes() -> None:
     expert = PatchMemory("patch_memory", PatchMemoryConfig())
     wide = perceive(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
@@ -177,7 +177,7 @@ def test_product_codes_give_the_scores_of_the_flat_index(distance: str) -> None:
     np.testing.assert_allclose(quantised.scores, flat.scores, rtol=1e-3)
 
 
-def test_product_codes_survive_a_round_trip_through_safetensors() -> None:
+def test_product_codes_round_trip_through_safetensors() -> None:
     expert = fitted(index={"kind": "pq"})
     state = expert.state()
 
@@ -192,7 +192,7 @@ ENCODERS = {"cnn/level2": (6, 8, 8), "cnn/level3": (10, 4, 4), "vit/block5": (12
 
 
 def perceive_encoders(keys: Sequence[str], odd: str | None = None) -> Perception:
-    """Levels of a CNN, and tokens of a transformer that are a hundred times as large; `odd` changes at its centre."""
+    """CNN levels, and transformer tokens that are 100 times as large; `odd` is changed at its centre."""
     fields = {}
     for name, (channels, height, width) in ENCODERS.items():
         layout = np.random.default_rng(len(name)).normal(size=(channels, height, width))
@@ -215,7 +215,7 @@ def fitted_on_encoders(**options: Any) -> PatchMemory:
 
 @pytest.mark.parametrize("odd", list(ENCODERS))
 @pytest.mark.parametrize("index", ["flat", "pq"])
-def test_each_of_several_encoders_of_other_grids_and_scales_is_heard(odd: str, index: str) -> None:
+def test_every_encoder_contributes(odd: str, index: str) -> None:
     expert = fitted_on_encoders(normalise_fields=True, distance="cosine", index={"kind": index})
 
     evidence = expert.score(perceive_encoders(["odd", "even"], odd))
@@ -228,7 +228,7 @@ def test_each_of_several_encoders_of_other_grids_and_scales_is_heard(odd: str, i
     assert 3 <= column <= 5
 
 
-def test_the_cosine_over_several_encoders_is_the_mean_of_their_cosines() -> None:
+def test_cosine_is_the_mean_over_encoders() -> None:
     # TMUAD, eq. 4 without pooling, on one common grid.
     names = ("vit/block5", "vit/block11")
     expert = fitted_on_encoders(
@@ -251,7 +251,7 @@ def test_the_cosine_over_several_encoders_is_the_mean_of_their_cosines() -> None
     np.testing.assert_allclose(evidence.maps[0], expected, atol=1e-5)
 
 
-def test_a_query_of_another_size_names_the_fields_of_both() -> None:
+def test_size_mismatch_names_both_shapes() -> None:
     query = perceive_encoders(["q"])
     query.fields["vit/block5"] = torch.zeros(1, 12, 14, 14)  # type: ignore[index]
 
@@ -267,7 +267,7 @@ def test_another_seed_gives_another_bank(expert: PatchMemory) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 11))
-def test_an_image_is_scored_alike_in_any_batch(batch: int) -> None:
+def test_score_does_not_depend_on_the_batch(batch: int) -> None:
     expert = fitted()
     keys = [f"test-{number}" for number in range(11)]
     alone = [expert.score(perceive([key], damaged=[0] if key == "test-3" else [])) for key in keys]
@@ -283,7 +283,7 @@ def test_an_image_is_scored_alike_in_any_batch(batch: int) -> None:
             assert np.array_equal(together.maps[offset], single.maps[0])
 
 
-def test_memory_layout_of_the_fields_does_not_matter(expert: PatchMemory) -> None:
+def test_memory_layout_of_fields_has_no_effect(expert: PatchMemory) -> None:
     plain = perceive(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
     strided = Perception(row_keys=plain.row_keys, images=plain.images, fields=fields)
@@ -309,7 +309,7 @@ def test_scores_survive_a_round_trip(storage: str, distance: str) -> None:
     assert np.array_equal(after.maps, before.maps)
 
 
-def test_storage_in_half_precision_moves_scores_little() -> None:
+def test_half_precision_barely_changes_scores() -> None:
     batch = perceive([f"t{number}" for number in range(8)])
 
     half, full = fitted(storage="float16").score(batch), fitted(storage="float32").score(batch)
@@ -317,7 +317,7 @@ def test_storage_in_half_precision_moves_scores_little() -> None:
     np.testing.assert_allclose(half.scores, full.scores, rtol=2e-3)
 
 
-def test_state_is_bounded_by_the_memory_size() -> None:
+def test_state_is_bounded_by_memory_size() -> None:
     assert fitted(memory_size=50).state().arrays["bank"].shape == (50, 16)
     assert fitted(selection="all", candidates=77).state().arrays["bank"].shape == (77, 16)
 
@@ -328,7 +328,7 @@ def test_no_images_cannot_be_fitted() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_features_that_are_not_finite_name_the_image(bad: float) -> None:
+def test_non_finite_features_name_the_image(bad: float) -> None:
     perception = perceive(["good", "spoilt"])
     perception.fields[LEVELS[1]][1, 0, 2, 2] = bad
 
@@ -336,7 +336,7 @@ def test_features_that_are_not_finite_name_the_image(bad: float) -> None:
         PatchMemory("patch_memory", PatchMemoryConfig()).fit(lambda: [perception])
 
 
-def test_features_beyond_half_precision_ask_for_full() -> None:
+def test_features_beyond_half_precision_are_refused() -> None:
     perception = perceive(["bright"])
     perception.fields[LEVELS[0]][:] = 1e6
 
@@ -345,7 +345,7 @@ def test_features_beyond_half_precision_ask_for_full() -> None:
     PatchMemory("patch_memory", PatchMemoryConfig(storage="float32")).fit(lambda: [perception])
 
 
-def test_a_change_of_shape_within_the_stream_is_an_error() -> None:
+def test_change_of_shape_in_the_stream_is_an_error() -> None:
     wide = perceive(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
@@ -353,7 +353,7 @@ def test_a_change_of_shape_within_the_stream_is_an_error() -> None:
         PatchMemory("patch_memory", PatchMemoryConfig()).fit(lambda: [perceive(["a"]), wide])
 
 
-def test_another_shape_at_scoring_is_an_error(expert: PatchMemory) -> None:
+def test_shape_must_match_the_fit(expert: PatchMemory) -> None:
     wide = perceive(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
@@ -361,14 +361,14 @@ def test_another_shape_at_scoring_is_an_error(expert: PatchMemory) -> None:
         expert.score(wide)
 
 
-def test_a_damaged_state_is_an_error(expert: PatchMemory) -> None:
+def test_incomplete_state_is_an_error(expert: PatchMemory) -> None:
     document = expert.state().document
     for state in (State(), State({"bank": np.zeros((0, 4))}, document), State({"bank": np.zeros((2, 4))}, {})):
         with pytest.raises(BundleError, match="fit the category again"):
             PatchMemory.from_state("patch_memory", PatchMemoryConfig(), state)
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = PatchMemory("patch_memory", PatchMemoryConfig())
 
     with pytest.raises(FitError, match="not fitted"):
@@ -377,7 +377,7 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
         expert.state()
 
 
-def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: PatchMemory) -> None:
+def test_non_finite_image_scores_nan_alone(expert: PatchMemory) -> None:
     perception = perceive(["a", "b"])
     perception.fields[LEVELS[1]][0, 0, 0, 0] = float("nan")
 
@@ -387,7 +387,7 @@ def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: PatchMemory)
     assert scores[1] == expert.score(perceive(["b"])).scores[0]
 
 
-def test_a_given_grid_lowers_the_number_of_patches() -> None:
+def test_smaller_grid_has_fewer_patches() -> None:
     expert = fitted(grid=4, selection="all", candidates=10**6)
 
     assert len(expert.state().arrays["bank"]) == len(NORMALS) * 16
@@ -397,6 +397,6 @@ def test_a_given_grid_lowers_the_number_of_patches() -> None:
 @pytest.mark.parametrize(
     "options", [{"neighbourhood": 2}, {"fields": ()}, {"memory_size": 0}, {"distance": "l1"}, {"memroy_size": 5}]
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PatchMemoryConfig.model_validate(options)

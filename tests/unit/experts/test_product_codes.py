@@ -15,7 +15,7 @@ def vectors(count: int, dimension: int, seed: int = 0) -> np.ndarray:
 
 
 def decoded(codes: ProductCodes, dimension: int) -> np.ndarray:
-    """The vectors that codes and codebooks stand for, put together one by one."""
+    """Decodes vectors from codes and codebooks, one by one."""
     arrays = codes.arrays()
     out = []
     for row in arrays["codes"]:
@@ -33,7 +33,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("dimension", "length"), [(12, 2), (12, 4), (5, 2), (7, 3)])
-def test_every_subvector_has_its_nearest_centroid(dimension: int, length: int) -> None:
+def test_subvectors_get_their_nearest_centroid(dimension: int, length: int) -> None:
     bank = vectors(300, dimension)
 
     codes = ProductCodes.of(bank, length)
@@ -50,20 +50,20 @@ def test_every_subvector_has_its_nearest_centroid(dimension: int, length: int) -
 
 
 @pytest.mark.parametrize(("dimension", "length"), [(24, 2), (9, 2), (24, 4)])
-def test_candidates_are_those_with_the_nearest_codes(dimension: int, length: int) -> None:
+def test_candidates_have_the_nearest_codes(dimension: int, length: int) -> None:
     codes, queries = ProductCodes.of(vectors(400, dimension), length), vectors(30, dimension, seed=1)
 
     found = codes.nearest(queries, 20)
 
     distances = np.linalg.norm(queries[:, None] - decoded(codes, dimension)[None], axis=2)
-    # FAISS rounds distances of codes to a byte, so that neighbours in the order of distance may change places.
+    # FAISS rounds code distances to a byte, so candidates of similar distance may swap places.
     allowed = 1.05 * np.sort(distances, axis=1)[:, 19]
     assert found.shape == (30, 20)
     assert all(len(set(row)) == 20 for row in found.tolist())
     assert (np.take_along_axis(distances, found, axis=1).max(axis=1) <= allowed).all()
 
 
-def test_the_same_vectors_give_the_same_codes_with_any_number_of_threads(threads: None) -> None:  # noqa: ARG001
+def test_codes_do_not_depend_on_threads(threads: None) -> None:  # noqa: ARG001
     bank, queries = vectors(3000, 40), vectors(50, 40, seed=1)
     found = []
     for count in (1, 2, 4, 1):
@@ -74,7 +74,7 @@ def test_the_same_vectors_give_the_same_codes_with_any_number_of_threads(threads
     assert len(set(found)) == 1
 
 
-def test_restored_codes_find_the_same() -> None:
+def test_restored_codes_find_the_same_vectors() -> None:
     codes, queries = ProductCodes.of(vectors(500, 9), 2), vectors(40, 9, seed=1)
 
     restored = ProductCodes.from_arrays("e", codes.arrays(), (500, 9), 2)
@@ -83,7 +83,7 @@ def test_restored_codes_find_the_same() -> None:
     assert restored.memory_bytes == codes.memory_bytes
 
 
-def test_a_query_is_answered_alike_alone_and_among_others() -> None:
+def test_result_does_not_depend_on_other_queries() -> None:
     codes, queries = ProductCodes.of(vectors(2000, 24), 2), vectors(300, 24, seed=1)
 
     together = codes.nearest(queries, 32)
@@ -92,7 +92,7 @@ def test_a_query_is_answered_alike_alone_and_among_others() -> None:
         assert set(codes.nearest(queries[row : row + 1], 32)[0]) == set(together[row])
 
 
-def test_channels_that_never_change_do_no_harm() -> None:
+def test_constant_channels_are_handled() -> None:
     bank = vectors(200, 8)
     bank[:, 2:4] = 3.0
 
@@ -112,7 +112,7 @@ def test_channels_that_never_change_do_no_harm() -> None:
 def test_codes_of_another_bank_are_refused(damage: dict[str, np.ndarray]) -> None:
     arrays = ProductCodes.of(vectors(500, 9), 2).arrays()
 
-    with pytest.raises(BundleError, match=r"memory: the bundle holds no \w+ for its memory bank; fit"):
+    with pytest.raises(BundleError, match=r"memory: the bundle has no \w+ for its memory bank; fit"):
         ProductCodes.from_arrays("memory", arrays | damage, (500, 9), 2)
-    with pytest.raises(BundleError, match="holds no codebooks"):
+    with pytest.raises(BundleError, match="has no codebooks"):
         ProductCodes.from_arrays("memory", {}, (500, 9), 2)

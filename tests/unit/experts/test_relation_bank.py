@@ -38,7 +38,7 @@ def strength(normal: list[float], value: float, attribute: Attribute = "row") ->
     return float(bank.deviations(of(attribute, value))[0].strengths[0])
 
 
-def test_relations_of_one_instance_are_its_own_values() -> None:
+def test_single_instance_relations_are_its_values() -> None:
     found = measured("bolt", "nut", "nut")
 
     assert found[Relation("count", "bolt", "bolt")].values.tolist() == [[1.0]]
@@ -51,7 +51,7 @@ def test_relations_of_one_instance_are_its_own_values() -> None:
     assert found[Relation("look", "nut", "nut")].values.tolist() == [[2.0, 3.0], [4.0, 5.0]]
 
 
-def test_relations_of_two_kinds_go_from_the_first_to_the_second() -> None:
+def test_relations_go_from_first_to_second_kind() -> None:
     found = measured("bolt", "nut", "nut")
 
     np.testing.assert_allclose(found[Relation("row_step", "bolt", "nut")].values, [[0.4], [0.7]], atol=1e-6)
@@ -67,11 +67,11 @@ def test_two_of_one_kind_have_no_order() -> None:
 
     np.testing.assert_allclose(found[Relation("row_step", "nut", "nut")].values, [[0.7]], atol=1e-6)
     assert found[Relation("colour_pair", "nut", "nut")].values.tolist() == [[10.0, 0.0, 1.0]]
-    # From the bolt, which lies below, up to the first nut.
+    # From the bolt below up to the first nut.
     np.testing.assert_allclose(found[Relation("row_step", "bolt", "nut")].values[0], [-0.4], atol=1e-6)
 
 
-def test_an_instance_of_no_kind_has_only_a_look() -> None:
+def test_instance_without_kind_has_only_a_look() -> None:
     found = measured(NO_KIND, NO_KIND, NO_KIND)
 
     assert set(found) == {
@@ -83,21 +83,21 @@ def test_an_instance_of_no_kind_has_only_a_look() -> None:
     assert found[Relation("look", NO_KIND, NO_KIND)].members.tolist() == [[0], [1], [2]]
 
 
-def test_a_grid_adds_the_counts_of_its_cells() -> None:
+def test_grid_adds_cell_counts() -> None:
     grid = PartGrid(np.array([0.3]), np.array([0.2]))
 
     found = measured("bolt", "nut", "nut", grid=grid)
 
     counts = [float(found[Relation("cell_count", "bolt", "bolt", cell)].values[0, 0]) for cell in range(4)]
     assert counts == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-6)
-    # A third of the second instance lies left of the line.
+    # A third of the second instance is to the left of the line.
     np.testing.assert_allclose(found[Relation("cell_count", "nut", "nut", 2)].values, [[1 / 3]], rtol=1e-6)
     np.testing.assert_allclose(found[Relation("cell_count", "nut", "nut", 3)].values, [[5 / 3]], rtol=1e-6)
     assert found[Relation("cell_count", "nut", "nut", 3)].members.tolist() == [[1, 2]]
     assert found[Relation("cell_count", "nut", "nut", 2)].members.tolist() == [[]]
 
 
-def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed() -> None:
+def test_cell_counts_find_parts_in_wrong_cells() -> None:
     grid = PartGrid(np.empty(0), np.array([0.5]))
     places = np.random.default_rng(0).random((60, 2)) * [0.9, 0.3]
 
@@ -115,7 +115,7 @@ def test_a_part_in_another_cell_is_far_from_normal_where_its_place_is_not_fixed(
     assert found[Relation("count", "bolt", "bolt")] == 0.0
 
 
-def test_what_two_images_alone_have_in_common_is_no_rule_yet() -> None:
+def test_pattern_of_two_images_is_no_rule() -> None:
     often = [0.1] * 20 + [0.5] * 20
     rule = strength([*often, 0.9, 0.9, 0.9], 0.7)
 
@@ -131,7 +131,7 @@ def test_strength_equals_a_plain_reference() -> None:
     assert strength(normal, 0.5) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_nearest_of_the_same_image_does_not_make_a_value_usual() -> None:
+def test_same_image_does_not_make_a_value_usual() -> None:
     pairs = [of("row", place, place + 0.001) for place in (0.1, 0.4, 0.9)]
     singles = [of("row", place) for place in (0.1, 0.4, 0.9)]
 
@@ -140,35 +140,35 @@ def test_the_nearest_of_the_same_image_does_not_make_a_value_usual() -> None:
     assert together == pytest.approx(alone, rel=0.1)
 
 
-def test_a_rule_that_held_more_often_counts_more() -> None:
+def test_rule_seen_more_often_counts_more() -> None:
     assert strength([0.3, 0.7] * 50, 0.5) > 1.5 * strength([0.3, 0.7] * 3, 0.5)
 
 
-def test_what_follows_no_rule_does_not_count() -> None:
+def test_values_without_a_rule_do_not_count() -> None:
     anywhere = np.random.default_rng(0).random(21).tolist()
 
     assert strength(anywhere[:20], anywhere[20]) < 1.0
 
 
-def test_counts_are_set_against_their_deviation() -> None:
+def test_counts_are_divided_by_their_deviation() -> None:
     assert strength([2.0] * 30, 1.0, "count") == pytest.approx(10.0)
     assert strength([1.0, 3.0] * 15, 4.0, "count") == pytest.approx(1 / 1.1)
 
 
-def test_a_count_in_one_normal_image_of_many_is_not_normal() -> None:
+def test_count_of_a_single_image_is_not_normal() -> None:
     counts = [1.0] * 63 + [0.0]
 
     assert strength(counts, 0.0, "count") == pytest.approx(1 / (np.std(counts) + 0.1))
 
 
-def test_of_a_kind_that_normal_images_do_not_have_none_is_normal() -> None:
+def test_normal_count_of_unknown_kind_is_zero() -> None:
     (found,) = RelationBank([of("count", 1.0)]).deviations(of("count", 2.0, kind="nut"))
 
     assert found.nearest.tolist() == [[0.0]]
     assert found.strengths == pytest.approx([2 / 0.1])
 
 
-def test_other_relations_that_normal_images_do_not_have_are_left_out() -> None:
+def test_unknown_relations_are_omitted() -> None:
     assert RelationBank([of("row", 0.5)]).deviations(of("row", 0.5, kind="nut")) == []
 
 

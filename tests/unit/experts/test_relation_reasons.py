@@ -29,14 +29,23 @@ def broken(
             broken("cell_count", "bolt", "bolt", 1.53, 2, cell=2),
             "2 of bolt expected in the cell in row 1, column 3, 1.5 found",
         ),
-        (broken("look", "bolt", "bolt", 0, 0), "bolt at row 0.75, column 0.50 looks as in no normal image"),
+        (broken("look", "bolt", "bolt", 0, 0), "bolt at row 0.75, column 0.50 looks unlike any in the normal images"),
         (
             broken("look", NO_KIND, NO_KIND, 0, 0),
-            "a piece of no known part at row 0.75, column 0.50 looks as in no normal image",
+            "a piece of no known part at row 0.75, column 0.50 looks unlike any in the normal images",
         ),
-        (broken("colour", "bolt", "bolt", 0, 0), "bolt at row 0.75, column 0.50 has a colour as in no normal image"),
-        (broken("place", "nut", "nut", 0, 0), "nut at row 0.75, column 0.50 stands where it does in no normal image"),
-        (broken("row", "nut", "nut", 0, 0), "nut at row 0.75, column 0.50 stands where it does in no normal image"),
+        (
+            broken("colour", "bolt", "bolt", 0, 0),
+            "bolt at row 0.75, column 0.50 has a colour not found in the normal images",
+        ),
+        (
+            broken("place", "nut", "nut", 0, 0),
+            "nut at row 0.75, column 0.50 is in a place not found in the normal images",
+        ),
+        (
+            broken("row", "nut", "nut", 0, 0),
+            "nut at row 0.75, column 0.50 is in a place not found in the normal images",
+        ),
         (
             broken("column_step", "bolt", "nut", -0.31, 0.02),
             "nut lies 0.31 left of bolt, 0.02 right of it in the nearest normal image",
@@ -57,14 +66,17 @@ def broken(
             broken("gap", "bolt", "nut", 0.0, 0.2),
             "the gap between bolt and nut is 0.00, 0.20 in the nearest normal image",
         ),
-        (broken("colour_pair", "bolt", "nut", 0, 0), "the colours of bolt and nut go together in no normal image"),
+        (
+            broken("colour_pair", "bolt", "nut", 0, 0),
+            "the colours of bolt and nut never occur together in the normal images",
+        ),
     ],
 )
-def test_a_broken_relation_is_said_in_a_sentence(deviation: Deviation, sentence: str) -> None:
+def test_broken_relation_gives_a_sentence(deviation: Deviation, sentence: str) -> None:
     assert relation_reasons([deviation], INSTANCES, GRID) == [sentence]
 
 
-def test_the_most_broken_come_first_and_none_comes_twice() -> None:
+def test_most_broken_come_first_without_repeats() -> None:
     found = relation_reasons(
         [
             broken("count", "bolt", "bolt", 1, 2, strength=4.0),
@@ -80,5 +92,5 @@ def test_the_most_broken_come_first_and_none_comes_twice() -> None:
     assert found == [f"2 of {kind} expected, 1 found" for kind in ("nut", "pin", "tray")]
 
 
-def test_what_is_usual_is_no_reason() -> None:
+def test_usual_relations_give_no_reason() -> None:
     assert relation_reasons([broken("count", "bolt", "bolt", 1, 2, strength=3.0)], INSTANCES, GRID) == []

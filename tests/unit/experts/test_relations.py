@@ -21,7 +21,7 @@ SIDE, CELL = 96, 32
 SEGMENTS, VECTORS = "objects/segments", "look/vectors"
 FIELDS = {"segments": SEGMENTS, "vectors": [VECTORS]}
 NORMALS = [f"normal-{number:02d}" for number in range(40)]
-# No two kinds have the same area, so that the order of the segments is that of the kinds.
+# All kinds have different areas, so the segments are in the order of the kinds.
 SIZES = {"block": (18, 18), "bar": (7, 24), "screw": (8, 8), "pin": (10, 6), "other": (5, 5)}
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 
@@ -34,7 +34,7 @@ class Piece:
 
 
 def tray(key: str) -> list[Piece]:
-    """A block, a bar of its colour that is never left of it, and two pins of either colour, in cells of their own."""
+    """A block, a bar of the same colour that is never to its left, and two pins, each in its own cell."""
     rng = np.random.default_rng(int.from_bytes(key.encode(), "little"))
     while True:
         places = [(int(cell) // 3, int(cell) % 3) for cell in rng.permutation(9)[:4]]
@@ -46,7 +46,7 @@ def tray(key: str) -> list[Piece]:
 
 
 def perceive(trays: Mapping[str, Sequence[Piece]]) -> Perception:
-    """Draws trays on a dark ground; the segments are their pieces, and vectors tell the kinds apart."""
+    """Draws trays on a dark background; segments are the parts, and vectors separate the kinds."""
     images = np.full((len(trays), SIDE, SIDE, 3), 30, dtype=np.uint8)
     segments, vectors = [], []
     for row, (key, pieces) in enumerate(trays.items()):
@@ -91,7 +91,7 @@ def usual_score(expert: Relations) -> float:
 
 
 def edited(kind: str) -> Mapping[str, Sequence[Piece]]:
-    """A tray with one rule broken."""
+    """A tray that breaks one rule."""
     block, bar, pin, other = tray("test-3")
     empty = next(
         (row, column)
@@ -116,7 +116,7 @@ def edited(kind: str) -> Mapping[str, Sequence[Piece]]:
     }[kind]
 
 
-def test_keeps_the_contract(expert: Relations) -> None:
+def test_fulfils_the_expert_interface(expert: Relations) -> None:
     evidence = expert.score(perceive({key: tray(key) for key in "abc"}))
 
     assert isinstance(expert, Expert)
@@ -129,7 +129,7 @@ def test_keeps_the_contract(expert: Relations) -> None:
     assert len(evidence.reasons) == 3
 
 
-def test_the_kinds_are_the_names_of_the_segments(expert: Relations) -> None:
+def test_kinds_are_segment_names(expert: Relations) -> None:
     bank = expert._bank
 
     assert bank is not None
@@ -138,7 +138,7 @@ def test_the_kinds_are_the_names_of_the_segments(expert: Relations) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "extra", "foreign", "wrong pair", "left right", "swapped"])
-def test_a_broken_rule_is_found(expert: Relations, usual_score: float, kind: str) -> None:
+def test_broken_rule_is_found(expert: Relations, usual_score: float, kind: str) -> None:
     assert float(expert.score(perceive(edited(kind))).scores[0]) > usual_score
 
 
@@ -153,7 +153,7 @@ def test_reasons_name_the_broken_rule(expert: Relations) -> None:
     assert all(len(reasons) <= 3 for reasons in said.values())
 
 
-def test_of_a_name_that_is_left_out_only_the_look_is_compared() -> None:
+def test_omitted_names_compare_only_the_look() -> None:
     def with_scraps(key: str, count: int) -> list[Piece]:
         return [*tray(key), *(Piece("other", (0, 0), BLUE) for _ in range(count))]
 
@@ -170,10 +170,10 @@ def test_of_a_name_that_is_left_out_only_the_look_is_compared() -> None:
     assert evidence.scores[1] > evidence.scores[0] + 1
     (reason,) = evidence.reasons[1]
     assert reason.startswith("a piece of no known part at row ")
-    assert reason.endswith("looks as in no normal image")
+    assert reason.endswith("looks unlike any in the normal images")
 
 
-def test_the_map_shows_a_part_too_many_and_where_a_missing_one_may_stand() -> None:
+def test_map_shows_extra_and_missing_parts() -> None:
     expert = fitted(smoothing=0.0)
     extra, missing = (expert.score(perceive(edited(kind))) for kind in ("extra", "missing"))
 
@@ -182,7 +182,7 @@ def test_the_map_shows_a_part_too_many_and_where_a_missing_one_may_stand() -> No
     block = edited("extra")["extra"][0].cell
     middle = extra.maps[0][16 * block[0] + 6, 16 * block[1] + 6]
     assert middle == extra.maps[0].max() == extra.scores[0]
-    # Pins stand in any cell, if not equally often.
+    # Pins occur in all cells, but not equally often.
     assert missing.maps[0].max() == pytest.approx(missing.scores[0])
     assert all(
         missing.maps[0][16 * row : 16 * row + 16, 16 * column : 16 * column + 16].max() > 0
@@ -194,7 +194,7 @@ def test_the_map_shows_a_part_too_many_and_where_a_missing_one_may_stand() -> No
 
 @settings(max_examples=3, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 40))
-def test_the_fit_is_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) -> None:
     one, other = fitted(images=15).state(), fitted(keys, batch, images=15).state()
 
     assert one.document == other.document
@@ -203,7 +203,7 @@ def test_the_fit_is_the_same_in_any_order_and_batching(keys: list[str], batch: i
     }
 
 
-def test_an_image_is_scored_alike_in_any_batch(expert: Relations) -> None:
+def test_score_does_not_depend_on_the_batch(expert: Relations) -> None:
     keys = [f"test-{number}" for number in range(6)]
     together = expert.score(perceive({key: tray(key) for key in keys}))
 
@@ -229,31 +229,31 @@ def test_scores_survive_a_round_trip(expert: Relations) -> None:
     assert after.reasons == before.reasons
 
 
-def test_occupancy_is_how_often_a_kind_covers_a_place_of_its_most_frequent_one() -> None:
+def test_occupancy_is_relative_to_the_most_frequent_place() -> None:
     top, low, corner = Piece("block", (0, 0), RED), Piece("block", (1, 0), RED), Piece("bar", (2, 2), BLUE)
     expert = new(map_size=24)
     expert.fit(lambda: [perceive({"a": [top], "b": [top], "c": [low], "d": [top, low, corner]})])
 
     bar, block = expert.state().arrays["occupancy"]
 
-    # A block stands in the first cell in three images and in the one below in two; a bar in the last cell in one.
+    # A block is in the first cell in three images, and below it in two; a bar is in the last cell in one.
     assert (block[2, 2], block[10, 2], block[18, 2], block[2, 18]) == pytest.approx((1.0, 2 / 3, 0.0, 0.0))
     assert (bar[17, 18], bar[2, 2]) == (1.0, 0.0)
 
 
-def test_memory_is_bounded_by_the_numbers_of_images_and_of_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitted(images=10).state().document["images"] == 10
     monkeypatch.setattr("uniad_ray.experts.relations._MOST_INSTANCES", 50)
     assert len(fitted().state().document["kinds"]) == 48
 
 
-def test_of_many_segments_in_an_image_the_largest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_largest_segments_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uniad_ray.experts.relations._MOST_INSTANCES_OF_AN_IMAGE", 3)
 
     assert fitted().state().document["kinds"][:6] == ["block", "bar", "pin"] * 2
 
 
-def test_images_without_parts_score_finite_and_alike() -> None:
+def test_images_without_parts_have_equal_finite_scores() -> None:
     expert = new(map_size=8)
     nothing: Mapping[str, Sequence[Piece]] = {key: [] for key in NORMALS[:10]}
     expert.fit(lambda: [perceive(nothing)])
@@ -264,7 +264,7 @@ def test_images_without_parts_score_finite_and_alike() -> None:
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
-def test_an_image_without_parts_or_filled_by_one_is_scored(expert: Relations) -> None:
+def test_empty_and_filled_images_are_scored(expert: Relations) -> None:
     filled = perceive({"flat": [Piece("block", (0, 0), RED)]})
     filled.segments[SEGMENTS][0] = Segments.of(np.ones((1, SIDE, SIDE), dtype=bool)).named(["block"])  # type: ignore[index]
     for perception in (perceive({"flat": []}), filled):
@@ -283,11 +283,11 @@ def test_segments_need_names() -> None:
     perception = perceive({key: tray(key) for key in NORMALS[:4]})
     unnamed = [replace(segments, names=()) for segments in perception.segments[SEGMENTS]]
 
-    with pytest.raises(FitError, match="objects/segments has segments without names; give the field of a namer"):
+    with pytest.raises(FitError, match="objects/segments has segments without names; use the field of a namer"):
         new().fit(lambda: [replace(perception, segments={SEGMENTS: unnamed})])
 
 
-def test_vectors_that_are_not_finite_name_the_image() -> None:
+def test_non_finite_vectors_name_the_image() -> None:
     perception = perceive({"good": tray("good"), "spoilt": tray("spoilt")})
     perception.vectors[VECTORS][1][2, 0] = float("nan")
 
@@ -295,7 +295,7 @@ def test_vectors_that_are_not_finite_name_the_image() -> None:
         new().fit(lambda: [perception])
 
 
-def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Relations) -> None:
+def test_non_finite_image_scores_nan_alone(expert: Relations) -> None:
     perception = perceive({"a": tray("a"), "b": tray("b")})
     perception.vectors[VECTORS][0][0, 0] = float("inf")
 
@@ -305,7 +305,7 @@ def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: Relations) -
     assert scores[1] == expert.score(perceive({"b": tray("b")})).scores[0]
 
 
-def test_vectors_of_another_length_at_scoring_are_an_error(expert: Relations) -> None:
+def test_vector_length_must_match_the_fit(expert: Relations) -> None:
     perception = perceive({"a": tray("a")})
     long = replace(perception, vectors={VECTORS: [np.zeros((4, 3), dtype=np.float32)]})
 
@@ -313,7 +313,7 @@ def test_vectors_of_another_length_at_scoring_are_an_error(expert: Relations) ->
         expert.score(long)
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = new()
 
     with pytest.raises(FitError, match="not fitted"):
@@ -323,7 +323,7 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
 
 
 @pytest.mark.parametrize("without", ["occupancy", "owners", "vectors_0"])
-def test_a_damaged_state_is_an_error(expert: Relations, without: str) -> None:
+def test_incomplete_state_is_an_error(expert: Relations, without: str) -> None:
     arrays = {name: array for name, array in expert.state().arrays.items() if name != without}
 
     with pytest.raises(BundleError, match="fit the category again"):
@@ -335,6 +335,6 @@ def test_a_damaged_state_is_an_error(expert: Relations, without: str) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {**FIELDS, "vectors": ()}, {**FIELDS, "images": 1}, {**FIELDS, "components": "parts"}]
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RelationsConfig.model_validate(options)

@@ -62,7 +62,7 @@ def _one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def test_keeps_the_contract(expert: StructuralDiscriminator) -> None:
+def test_fulfils_the_expert_interface(expert: StructuralDiscriminator) -> None:
     evidence = expert.score(perceive(["a", "b", "c"], SHAPES))
 
     assert isinstance(expert, Expert)
@@ -81,13 +81,13 @@ def test_finds_the_damaged_image_and_place(expert: StructuralDiscriminator) -> N
     assert evidence.maps is not None
     assert evidence.scores[1] > max(evidence.scores[0], evidence.scores[2]) + 1.0
     row, column = np.unravel_index(evidence.maps[1].argmax(), (16, 16))
-    # The window of 3 x 3 cells around the damage, two map pixels a cell.
+    # The window of 3 x 3 cells around the damage, two map pixels per cell.
     assert abs(row - 2 * DAMAGED_CELL[0] - 0.5) <= 2.5
     assert abs(column - 2 * DAMAGED_CELL[1] - 0.5) <= 2.5
     assert evidence.reasons[1][0].startswith("structural teacher: strongest at row 0.")
 
 
-def test_the_map_is_minus_the_normality_of_every_cell(expert: StructuralDiscriminator) -> None:
+def test_map_is_the_negative_normality(expert: StructuralDiscriminator) -> None:
     perception = perceive(["q"], SHAPES)
     vectors = as_vectors(structural_features(perception.fields, TEACHER)[0])
     minus_normality = -NormalityFunction(expert.state().arrays)(vectors).numpy().reshape(1, 8, 8)
@@ -101,7 +101,7 @@ def test_the_map_is_minus_the_normality_of_every_cell(expert: StructuralDiscrimi
 
 @settings(max_examples=8, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from([100_000, 300]))
-def test_the_discriminator_is_the_same_in_any_order_and_batching(keys: list[str], batch: int, most: int) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, most: int) -> None:
     one, other = (fitted(order, size, max_vectors=most, epochs=2) for order, size in ((NORMALS, 5), (keys, batch)))
 
     for name, array in one.state().arrays.items():
@@ -110,7 +110,7 @@ def test_the_discriminator_is_the_same_in_any_order_and_batching(keys: list[str]
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 11))
-def test_an_image_is_scored_alike_in_any_batch(expert: StructuralDiscriminator, batch: int) -> None:
+def test_score_does_not_depend_on_the_batch(expert: StructuralDiscriminator, batch: int) -> None:
     keys = [f"test-{number}" for number in range(11)]
     alone = [expert.score(perceive([key], SHAPES)) for key in keys]
 
@@ -123,7 +123,7 @@ def test_an_image_is_scored_alike_in_any_batch(expert: StructuralDiscriminator, 
             assert np.array_equal(together.maps[offset], single.maps[0])
 
 
-def test_one_discriminator_can_be_trained_on_the_student_and_run_on_both() -> None:
+def test_discriminator_can_be_trained_on_the_student() -> None:
     teacher, student = (fitted(shapes=BOTH, fields=fields, training_fields=STUDENT) for fields in (TEACHER, STUDENT))
     own = fitted(shapes=BOTH, fields=TEACHER)
 
@@ -136,12 +136,12 @@ def test_one_discriminator_can_be_trained_on_the_student_and_run_on_both() -> No
     assert teacher.score(perception).scores[0] != student.score(perception).scores[0]
 
 
-def test_levels_of_other_width_cannot_train_for_each_other() -> None:
-    with pytest.raises(FitError, match=r"fields have 16 channels but training_fields 10; name the same levels"):
+def test_training_fields_must_have_equal_channels() -> None:
+    with pytest.raises(FitError, match=r"fields have 16 channels but training_fields 10; use the same levels"):
         fitted(shapes=BOTH, fields=TEACHER, training_fields=STUDENT[1:])
 
 
-def test_no_more_channels_than_asked_for_reach_the_discriminator() -> None:
+def test_channels_are_limited() -> None:
     assert fitted(channels=8).state().arrays["hidden_weight"].shape == (32, 8)
     assert fitted(channels=99).state().arrays["hidden_weight"].shape == (32, 16)
 
@@ -166,7 +166,7 @@ def test_no_images_cannot_be_fitted() -> None:
         fitted(keys=[])
 
 
-def test_features_that_are_not_finite_name_the_image() -> None:
+def test_non_finite_features_name_the_image() -> None:
     perception = perceive(["good", "spoilt"], SHAPES)
     perception.fields[TEACHER[1]][1, 0, 2, 2] = float("inf")
 
@@ -174,7 +174,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
         unfitted().fit(lambda: [perception])
 
 
-def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: StructuralDiscriminator) -> None:
+def test_non_finite_image_scores_nan_alone(expert: StructuralDiscriminator) -> None:
     perception = perceive(["a", "b"], SHAPES)
     perception.fields[TEACHER[1]][0, 0, 0, 0] = float("nan")
 
@@ -184,7 +184,7 @@ def test_a_spoilt_test_image_scores_nan_and_spares_the_rest(expert: StructuralDi
     assert scores[1] == expert.score(perceive(["b"], SHAPES)).scores[0]
 
 
-def test_another_shape_is_an_error_at_fit_and_at_scoring(expert: StructuralDiscriminator) -> None:
+def test_shapes_must_not_change(expert: StructuralDiscriminator) -> None:
     wide = perceive(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12)})
 
     with pytest.raises(FitError, match=r"wide.*same input size"):
@@ -193,14 +193,14 @@ def test_another_shape_is_an_error_at_fit_and_at_scoring(expert: StructuralDiscr
         expert.score(wide)
 
 
-def test_a_damaged_state_is_an_error(expert: StructuralDiscriminator) -> None:
+def test_incomplete_state_is_an_error(expert: StructuralDiscriminator) -> None:
     state = expert.state()
     for damaged in (State(), State(state.arrays, {}), State({}, state.document)):
         with pytest.raises(BundleError, match="holds no discriminator"):
             StructuralDiscriminator.from_state("structural_teacher", expert._config, damaged)
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     with pytest.raises(FitError, match="not fitted"):
         unfitted().score(perceive(["a"], SHAPES))
     with pytest.raises(FitError, match="not fitted"):
@@ -208,6 +208,6 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
 
 
 @pytest.mark.parametrize("options", [{"fields": ()}, {"training_fields": ()}, {"neighbourhood": 2}, {"channels": 0}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         StructuralDiscriminatorConfig.model_validate(options)

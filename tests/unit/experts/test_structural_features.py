@@ -17,7 +17,7 @@ def levels() -> dict[str, torch.Tensor]:
 
 
 def mean_of_window(field: np.ndarray, side: int) -> np.ndarray:
-    """Equation 1 with the mean as aggregation, cell by cell; outside of the field there are zeros."""
+    """Equation 1 with the mean as aggregation, cell by cell, with zeros outside the field."""
     _, height, width = field.shape
     reach = side // 2
     out = np.zeros_like(field)
@@ -31,7 +31,7 @@ def mean_of_window(field: np.ndarray, side: int) -> np.ndarray:
 
 
 def doubled(field: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation to twice the size, cell by cell, the border repeated."""
+    """Bilinear interpolation to twice the size, cell by cell, with a repeated border."""
     channels, height, width = field.shape
     out = np.zeros((channels, 2 * height, 2 * width))
     for row in range(2 * height):
@@ -60,7 +60,7 @@ def test_levels_are_pooled_resized_and_concatenated(image: int) -> None:
     np.testing.assert_allclose(features[image].numpy(), slowly(image), atol=1e-6)
 
 
-def test_more_channels_than_allowed_are_averaged_with_their_neighbours() -> None:
+def test_excess_channels_are_averaged() -> None:
     features = structural_features(levels(), LEVELS, channels=4)
 
     groups = [(0, 3), (2, 5), (5, 8), (7, 10)]  # from floor(i * 10 / 4) to ceil((i + 1) * 10 / 4)
@@ -68,7 +68,7 @@ def test_more_channels_than_allowed_are_averaged_with_their_neighbours() -> None
     np.testing.assert_allclose(features[1].numpy(), expected, atol=1e-6)
 
 
-def test_no_more_channels_than_allowed_stay_as_they_are() -> None:
+def test_few_channels_are_unchanged() -> None:
     assert torch.equal(structural_features(levels(), LEVELS, channels=10), structural_features(levels(), LEVELS))
 
 
@@ -82,7 +82,7 @@ def test_gradients_reach_every_level() -> None:
         assert float(level.grad.abs().min()) > 0.0
 
 
-def test_a_window_has_a_middle() -> None:
+def test_window_must_be_odd() -> None:
     side = TypeAdapter(Neighbourhood)
 
     assert side.validate_python(3) == 3

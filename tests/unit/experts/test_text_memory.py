@@ -22,7 +22,7 @@ def segments(objects: Objects, half: int = 2) -> Segments:
     masks = np.zeros((len(objects), SIDE, SIDE), dtype=bool)
     for mask, (_, row, column) in zip(masks, objects, strict=True):
         mask[row - half : row + half, column - half : column + half] = True
-    # Equal squares are sorted by place, in which order they must be given.
+    # Equal squares are sorted by place and must be given in this order.
     return Segments.of(masks).named([name for name, _, _ in objects])
 
 
@@ -47,7 +47,7 @@ def fitted(**changes: Any) -> TextMemory:
     return expert
 
 
-def test_an_image_like_a_normal_one_scores_nothing() -> None:
+def test_normal_image_scores_zero() -> None:
     evidence = fitted().score(perception(NORMAL))
 
     assert evidence.scores.tolist() == [0.0]
@@ -56,7 +56,7 @@ def test_an_image_like_a_normal_one_scores_nothing() -> None:
     assert evidence.reasons == [[]]
 
 
-def test_what_differs_is_counted_painted_and_said() -> None:
+def test_differences_are_scored_painted_and_reported() -> None:
     evidence = fitted().score(perception((("bolt", 4, 4), ("tray", 16, 16), ("bolt", 26, 26))))
 
     assert evidence.scores.tolist() == [3.0]
@@ -73,7 +73,7 @@ def test_what_differs_is_counted_painted_and_said() -> None:
     assert painted.sum() == 3 * 16
 
 
-def test_a_missing_class_is_painted_where_it_ever_stood() -> None:
+def test_missing_class_is_painted_at_its_places() -> None:
     expert = memory()
     expert.fit(lambda: [perception(NORMAL), perception((("bolt", 4, 4), ("bolt", 4, 26), ("nut", 20, 12)), first=1)])
 
@@ -85,25 +85,25 @@ def test_a_missing_class_is_painted_where_it_ever_stood() -> None:
     assert len(rows) == len(segments((("nut", 16, 16), ("nut", 20, 12))).masks().any(axis=0).nonzero()[0])
 
 
-def test_sizes_follow_from_the_whole_bank() -> None:
+def test_size_ranges_cover_the_whole_bank() -> None:
     expert = fitted()
 
     assert expert.score(perception(NORMAL, half=2)).scores[0] == 0.0
     grown = expert.score(perception(NORMAL, half=3))
-    # Nine fourths of the greatest size, both classes.
+    # 9/4 of the largest size, for both classes.
     assert grown.scores[0] == pytest.approx(2.0)
     assert "covers" in grown.reasons[0][0]
 
 
-def test_the_maximum_is_that_of_the_map() -> None:
+def test_maximum_score_is_the_map_maximum() -> None:
     evidence = fitted(image_score="maximum").score(perception((("tray", 16, 16),), NORMAL))
 
     assert evidence.maps is not None
     assert evidence.scores.tolist() == evidence.maps.max(axis=(1, 2)).tolist() == [1.0, 0.0]
 
 
-def test_the_ratio_of_whole_texts_may_be_the_score() -> None:
-    """By difflib, which is plain and slow, over every text of the memory."""
+def test_score_can_be_the_gestalt_ratio() -> None:
+    """The reference is difflib, over all texts of the memory."""
     image = perception((("bolt", 4, 4), ("nut", 26, 16)), NORMAL)
     normal = perception(NORMAL, NORMAL, (("bolt", 4, 4), ("nut", 16, 16))).texts["description/text"]
     ratios = [
@@ -120,14 +120,14 @@ def test_the_ratio_of_whole_texts_may_be_the_score() -> None:
     np.testing.assert_array_equal(evidence.maps, strict.maps)
 
 
-def test_relaxed_matching_sees_categories_only() -> None:
+def test_relaxed_matching_sees_only_categories() -> None:
     expert = fitted(matching="relaxed")
 
     assert expert.score(perception((("bolt", 26, 4), ("nut", 4, 4)))).scores[0] == 0.0
     assert expert.score(perception((("bolt", 4, 4),))).scores[0] == 1.0
 
 
-def test_the_order_of_images_does_not_matter() -> None:
+def test_order_of_images_has_no_effect() -> None:
     images = [perception(NORMAL), perception((("bolt", 4, 4),), first=1), perception((("nut", 4, 4),), first=2)]
     one, other = memory(), memory()
     one.fit(lambda: images)
@@ -137,14 +137,14 @@ def test_the_order_of_images_does_not_matter() -> None:
     np.testing.assert_array_equal(one.state().arrays["occupancy"], other.state().arrays["occupancy"])
 
 
-def test_a_bounded_memory_keeps_some_of_the_texts() -> None:
+def test_bounded_memory_keeps_some_texts() -> None:
     expert = memory(images=2)
     expert.fit(lambda: [perception(NORMAL, first=number) for number in range(5)])
 
     assert len(expert.state().document["texts"]) == 2
 
 
-def test_a_restored_memory_gives_the_same_evidence() -> None:
+def test_restored_memory_gives_the_same_evidence() -> None:
     expert = fitted()
     again = TextMemory.from_state("text_memory", memory()._config, expert.state())
     odd = perception((("bolt", 26, 4), ("tray", 16, 16)), ())
@@ -158,7 +158,7 @@ def test_a_restored_memory_gives_the_same_evidence() -> None:
     assert expert.score(odd).reasons == again.score(odd).reasons
 
 
-def test_images_without_objects_are_normal_where_all_are() -> None:
+def test_fit_on_images_without_objects() -> None:
     expert = memory()
     expert.fit(lambda: [perception((), ())])
 
@@ -166,7 +166,7 @@ def test_images_without_objects_are_normal_where_all_are() -> None:
     assert TextMemory.from_state("text_memory", memory()._config, expert.state()).score(perception(())).scores[0] == 0.0
 
 
-def test_nothing_can_be_done_before_the_fit() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     with pytest.raises(FitError, match="not fitted"):
         memory().score(perception(NORMAL))
     with pytest.raises(FitError, match="at least one"):
@@ -176,6 +176,6 @@ def test_nothing_can_be_done_before_the_fit() -> None:
 @pytest.mark.parametrize(
     "state", [State(), State(arrays={"occupancy": np.zeros((1, 8, 8))}, document={"texts": ["a"], "classes": ["a"]})]
 )
-def test_a_state_of_something_else_is_refused(state: State) -> None:
+def test_foreign_state_is_refused(state: State) -> None:
     with pytest.raises(BundleError, match="no text memory"):
         TextMemory.from_state("text_memory", memory()._config, state)

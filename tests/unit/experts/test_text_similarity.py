@@ -25,7 +25,7 @@ NORMALS = [f"normal-{number:02d}" for number in range(20)]
 
 
 def image_of(key: str, odd: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Label map, picture, unit text vector and text of one image, from its key; an odd one has another text alone."""
+    """Label map, image, unit text vector and text of one key; an odd one differs only in its text."""
     rng = np.random.default_rng(int.from_bytes(key.encode(), "little"))
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     labels[2 : 2 + int(rng.integers(2, 6)), 2:10] = 1
@@ -70,7 +70,7 @@ def expert() -> TextSimilarity:
     return fitted()
 
 
-def test_keeps_the_contract(expert: TextSimilarity) -> None:
+def test_fulfils_the_expert_interface(expert: TextSimilarity) -> None:
     evidence = expert.score(perceive(["a", "b", "c"]))
 
     assert isinstance(expert, Expert)
@@ -81,13 +81,13 @@ def test_keeps_the_contract(expert: TextSimilarity) -> None:
     assert len(evidence.reasons) == 3
 
 
-def test_only_what_is_used_is_needed() -> None:
+def test_needs_only_used_fields() -> None:
     assert TextSimilarity("text", TextSimilarityConfig(text=None)).needs == {EMBEDDING, LABELS, SIMILARITY}
     assert TextSimilarity("text", TextSimilarityConfig(neighbour_space="text")).needs == {EMBEDDING, TEXT}
 
 
 @pytest.mark.parametrize("neighbours", [1, 5])
-def test_score_is_one_less_the_mean_cosine_to_the_nearest_in_components(neighbours: int) -> None:
+def test_score_uses_neighbours_in_components(neighbours: int) -> None:
     def features_of(key: str) -> np.ndarray:
         labels, picture, _, _ = image_of(key)
         return component_features(labels, picture, CLUSTERS, ComponentFeatureConfig())
@@ -105,7 +105,7 @@ def test_score_is_one_less_the_mean_cosine_to_the_nearest_in_components(neighbou
     )
 
 
-def test_score_is_one_less_the_mean_of_the_highest_cosines_where_neighbours_are_found_by_text() -> None:
+def test_score_uses_neighbours_in_texts() -> None:
     cosines = np.sort([float(image_of("q")[2] @ image_of(key)[2]) for key in NORMALS])
 
     score = fitted(neighbour_space="text", neighbours=3).score(perceive(["q"])).scores[0]
@@ -113,23 +113,23 @@ def test_score_is_one_less_the_mean_of_the_highest_cosines_where_neighbours_are_
     assert score == pytest.approx(1 - cosines[-3:].mean(), abs=1e-6)
 
 
-def test_an_odd_text_scores_highest_and_the_reason_says_what_is_odd(expert: TextSimilarity) -> None:
+def test_odd_text_scores_highest_with_a_reason(expert: TextSimilarity) -> None:
     evidence = expert.score(perceive(["a", "b", "c"], odd=["b"]))
 
     assert evidence.scores.argmax() == 1
     assert evidence.scores[1] > 1.5
-    assert evidence.reasons[1][0] == "text: part 1 is absent, unlike in the nearest normals"
+    assert evidence.reasons[1][0] == "text: part 1 is absent, unlike in the nearest normal images"
     assert not any("part 1" in reason for reason in (*evidence.reasons[0], *evidence.reasons[2]))
 
 
-def test_reasons_are_the_rarest_sentences_that_no_near_normal_has_and_at_most_three() -> None:
+def test_reasons_are_the_three_rarest_sentences() -> None:
     texts = {"a": "Common. Rare. Shared.", "b": "Common. Shared.", "c": "Shared."}
     expert = TextSimilarity("text", TextSimilarityConfig(neighbour_space="text", neighbours=1))
     expert.fit(lambda: [described(texts, {"a": (1, 0), "b": (1, 0), "c": (0, 1)})])
 
     reasons = expert.score(described({"q": "Common. Shared. New. Rare. Newer. Newer."}, {"q": (0, 1)})).reasons[0]
 
-    assert reasons == [f"text: {word}, unlike in the nearest normals" for word in ("new", "newer", "rare")]
+    assert reasons == [f"text: {word}, unlike in the nearest normal images" for word in ("new", "newer", "rare")]
 
 
 def described(texts: dict[str, str], vectors: dict[str, tuple[float, float]]) -> Perception:
@@ -142,7 +142,7 @@ def test_without_texts_there_are_no_reasons() -> None:
     assert fitted(text=None).score(perceive(["a"], odd=["a"])).reasons == [[]]
 
 
-def test_fewer_normal_images_than_neighbours_are_all_used() -> None:
+def test_neighbours_are_limited_to_the_memory() -> None:
     keys = NORMALS[:3]
     cosines = [float(image_of("q")[2] @ image_of(key)[2]) for key in keys]
 
@@ -150,25 +150,25 @@ def test_fewer_normal_images_than_neighbours_are_all_used() -> None:
 
 
 @pytest.mark.parametrize("keys", [[], NORMALS[:1]])
-def test_fewer_than_two_normal_images_cannot_be_fitted(keys: list[str]) -> None:
+def test_fit_needs_two_normal_images(keys: list[str]) -> None:
     with pytest.raises(FitError, match=rf"text: there are {len(keys)} normal images but at least 2"):
         fitted(keys)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(NORMALS), st.integers(1, 20), st.sampled_from(["components", "text"]))
-def test_the_memory_is_the_same_in_any_order_and_batching(keys: list[str], batch: int, space: str) -> None:
+def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, space: str) -> None:
     options = {"neighbour_space": space, "memory_size": 9}
 
     assert stored(fitted(**options)) == stored(fitted(keys, batch, **options))
 
 
-def test_the_memory_is_bounded() -> None:
+def test_memory_is_bounded() -> None:
     assert fitted(memory_size=4).state().arrays["embeddings"].shape == (4, DIMENSION)
 
 
 @pytest.mark.parametrize("space", ["components", "text"])
-def test_an_image_is_scored_alike_in_any_batch(space: str) -> None:
+def test_score_does_not_depend_on_the_batch(space: str) -> None:
     expert = fitted(neighbour_space=space)
     keys = [f"test-{number}" for number in range(7)]
     together = expert.score(perceive(keys, odd=["test-3"]))
@@ -191,7 +191,7 @@ def test_scores_survive_a_round_trip(options: dict[str, Any]) -> None:
     assert after.reasons == before.reasons
 
 
-def test_a_damaged_state_is_an_error(expert: TextSimilarity) -> None:
+def test_incomplete_state_is_an_error(expert: TextSimilarity) -> None:
     state = expert.state()
     config = TextSimilarityConfig()
     for arrays, document in (
@@ -204,7 +204,7 @@ def test_a_damaged_state_is_an_error(expert: TextSimilarity) -> None:
             TextSimilarity.from_state("text", config, State(arrays, document))
 
 
-def test_before_fit_there_is_neither_score_nor_state() -> None:
+def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = TextSimilarity("text", TextSimilarityConfig())
 
     with pytest.raises(FitError, match="not fitted"):
@@ -213,7 +213,7 @@ def test_before_fit_there_is_neither_score_nor_state() -> None:
         expert.state()
 
 
-def test_vectors_of_another_size_are_an_error(expert: TextSimilarity) -> None:
+def test_vector_size_must_match_the_fit(expert: TextSimilarity) -> None:
     batch = perceive(["a"])
     other = Perception(batch.row_keys, batch.images, {**batch.fields, EMBEDDING: torch.ones(1, 9, 1, 1)}, batch.texts)
 
@@ -221,7 +221,7 @@ def test_vectors_of_another_size_are_an_error(expert: TextSimilarity) -> None:
         expert.score(other)
 
 
-def test_a_vector_that_is_not_finite_names_the_image_at_fit_and_spares_the_rest_at_scoring(
+def test_non_finite_vector_is_refused_or_scores_nan(
     expert: TextSimilarity,
 ) -> None:
     batch = perceive(["good", "spoilt"])
@@ -237,6 +237,6 @@ def test_a_vector_that_is_not_finite_names_the_image_at_fit_and_spares_the_rest_
 @pytest.mark.parametrize(
     "options", [{"neighbours": 0}, {"memory_size": 1}, {"neighbour_space": "pixels"}, {"neigbours": 5}]
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TextSimilarityConfig.model_validate(options)

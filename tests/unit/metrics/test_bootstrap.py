@@ -39,7 +39,7 @@ def paired_intervals(
 
 
 def drawn_images(normals: int, anomalies: int, *, distinct: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels in random order and scores of few distinct values."""
+    """Labels in random order, and scores with few distinct values."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(normals + anomalies) < anomalies)
     return labels, np.round(rng.normal(size=labels.size) * distinct / 6 + labels) * 0.1
@@ -76,7 +76,7 @@ def percentiles(values: np.ndarray) -> list[Interval]:
 
 
 @pytest.mark.parametrize(("normals", "anomalies", "distinct"), [(30, 20, 6), (40, 3, 1000), (1, 1, 3), (5, 60, 4)])
-def test_image_intervals_agree_with_figures_of_resampled_images(normals: int, anomalies: int, distinct: int) -> None:
+def test_intervals_match_metrics_of_resampled_images(normals: int, anomalies: int, distinct: int) -> None:
     labels, scores = drawn_images(normals, anomalies, distinct=distinct)
     threshold = float(np.median(scores))
     intervals = image_intervals(labels, scores, threshold, resamples=60, seed=5)
@@ -87,7 +87,7 @@ def test_image_intervals_agree_with_figures_of_resampled_images(normals: int, an
         assert interval == pytest.approx(direct, abs=1e-12)
 
 
-def test_paired_intervals_agree_with_differences_on_resampled_images() -> None:
+def test_paired_intervals_match_resampled_differences() -> None:
     labels, first = drawn_images(30, 20, distinct=8)
     second = first + drawn_images(30, 20, distinct=3, seed=1)[1]
     intervals = paired_intervals(labels, (first, second), (0.1, 0.2), resamples=60, seed=5)
@@ -103,7 +103,7 @@ def test_paired_intervals_agree_with_differences_on_resampled_images() -> None:
         assert interval == pytest.approx(direct, abs=1e-12)
 
 
-def test_resamples_drawn_in_several_parts_are_as_good_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_in_parts_match_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores = drawn_images(200, 100, distinct=10)
     whole = image_intervals(labels, scores, 0.0)
     monkeypatch.setattr("uniad_ray.metrics.bootstrap._DRAWN_AT_ONCE", 900)
@@ -113,8 +113,8 @@ def test_resamples_drawn_in_several_parts_are_as_good_as_in_one(monkeypatch: pyt
     assert whole["image_auroc"] != parts["image_auroc"]
 
 
-def test_the_interval_covers_a_known_area_as_often_as_it_says() -> None:
-    # A random anomalous image scores N(1, 1), a normal one N(0, 1): their difference is above 0 with this chance.
+def test_interval_has_the_stated_coverage() -> None:
+    # Anomalous images score N(1, 1), normal ones N(0, 1): this is the probability of a positive difference.
     area = NormalDist(1, 2**0.5).cdf(2)
     rng = np.random.default_rng(0)
     labels = np.arange(160) < 80
@@ -126,7 +126,7 @@ def test_the_interval_covers_a_known_area_as_often_as_it_says() -> None:
     assert 180 <= covered <= 198
 
 
-def test_the_difference_of_a_score_with_itself_is_nothing() -> None:
+def test_difference_of_a_score_with_itself_is_zero() -> None:
     labels, scores = drawn_images(20, 20, distinct=5)
     intervals = paired_intervals(labels, (scores, 3 * scores + 1), (0.1, 1.3))
     assert {interval for interval in intervals.values() if interval is not None} == {Interval(0.0, 0.0)}
@@ -142,7 +142,7 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
     assert paired.high - paired.low < (alone.high - alone.low) / 2
 
 
-def test_perfect_separation_has_intervals_without_width() -> None:
+def test_perfect_separation_gives_zero_width() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     intervals = image_intervals(labels, np.array([0.0, 1.0, 1.0, 2.0, 3.0]), 1.5)
     expected = {name: Interval(1.0, 1.0) for name in FORMULAS} | {"false_positive_rate": Interval(0.0, 0.0)}
@@ -157,25 +157,25 @@ def test_perfect_separation_has_intervals_without_width() -> None:
         ([], {*FORMULAS}),
     ],
 )
-def test_figures_that_need_a_missing_class_have_no_interval(labels: list[int], undefined: set[str]) -> None:
+def test_missing_class_has_no_interval(labels: list[int], undefined: set[str]) -> None:
     intervals = image_intervals(np.array(labels, bool), np.ones(len(labels)), 0.5)
     assert {name for name, interval in intervals.items() if interval is None} == undefined
 
 
-def test_precision_has_no_interval_where_nothing_is_above_the_threshold() -> None:
+def test_precision_without_positives_has_no_interval() -> None:
     intervals = image_intervals(np.array([0, 1]), np.array([0.1, 0.2]), 0.2)
     assert intervals["precision"] is None
     assert intervals["recall"] == Interval(0.0, 0.0)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
+def test_interval_depends_on_the_seed() -> None:
     labels, scores = drawn_images(30, 30, distinct=1000)
     first, again, other = (image_intervals(labels, scores, 0.0, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first["image_auroc"] != other["image_auroc"]
 
 
-def test_a_wider_level_gives_a_wider_interval() -> None:
+def test_higher_level_widens_the_interval() -> None:
     labels, scores = drawn_images(30, 30, distinct=1000)
     narrow, wide = (image_intervals(labels, scores, 0.0, level=level)["image_auroc"] for level in (0.5, 0.99))
     assert narrow is not None
@@ -183,7 +183,7 @@ def test_a_wider_level_gives_a_wider_interval() -> None:
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-def test_draws_keep_the_number_of_resamples_and_the_size_of_each_class() -> None:
+def test_draws_keep_class_sizes() -> None:
     parts = list(stratified_draws((3, 0), 7, 0, at_once=3))
     assert [tuple(drawn.shape for drawn in part) for part in parts] == [((n, 3), (n, 0)) for n in (3, 3, 1)]
     counts = draw_counts(np.concatenate([part[0] for part in parts]), 3)
@@ -191,7 +191,7 @@ def test_draws_keep_the_number_of_resamples_and_the_size_of_each_class() -> None
     assert (counts.sum(axis=1) == 3).all()
 
 
-def test_every_member_is_as_likely_as_another() -> None:
+def test_draws_are_uniform() -> None:
     drawn = next(iter(stratified_draws((4,), 5000, 0, at_once=5000)))[0]
     assert draw_counts(drawn, 4).sum(axis=0) == pytest.approx([5000] * 4, rel=0.05)
 
@@ -200,14 +200,14 @@ def test_draw_counts_by_hand() -> None:
     assert draw_counts(np.array([[0, 2, 2], [1, 1, 1]]), 4).tolist() == [[1, 0, 2, 0], [0, 3, 0, 0]]
 
 
-def test_percentiles_by_hand_leave_undefined_resamples_out() -> None:
+def test_percentiles_ignore_undefined_resamples() -> None:
     values = np.array([*range(101), np.nan])
     assert percentile_interval(values, 0.9) == pytest.approx(Interval(5.0, 95.0))
     assert percentile_interval(np.array([np.nan]), 0.9) is None
 
 
 @pytest.mark.parametrize("lengths", [(1, 2), (2, 1)])
-def test_scores_of_another_length_are_refused(lengths: tuple[int, int]) -> None:
+def test_scores_must_have_equal_length(lengths: tuple[int, int]) -> None:
     first, second = (np.zeros(length) for length in lengths)
     with pytest.raises(ValueError, match="one length"):
         paired_intervals(np.array([0, 1]), (first, second), (0.0, 0.0))

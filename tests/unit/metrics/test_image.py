@@ -23,7 +23,7 @@ LABELS = np.array([0, 0, 1, 1])
 SCORES = np.array([0.1, 0.4, 0.35, 0.4])
 ONE_CLASS = [[0, 0], [1, 1], []]
 
-# Few distinct values, so that ties are the rule.
+# Few distinct values, to produce ties.
 images = st.lists(st.tuples(st.booleans(), st.integers(-3, 3).map(lambda value: value / 4)), min_size=1, max_size=30)
 
 
@@ -32,7 +32,7 @@ def unzip(pairs: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decisions_by_threshold(pairs: list[tuple[bool, float]]) -> list[Confusion]:
-    """Counts one by one, from the highest threshold, which calls nothing anomalous, to the lowest."""
+    """Counts at each threshold, from the highest (nothing is anomalous) to the lowest."""
     counted = []
     for threshold in sorted({score for _, score in pairs} | {-math.inf}, reverse=True):
         called = [(label, score > threshold) for label, score in pairs]
@@ -58,7 +58,7 @@ class TestImageAuroc:
         assert image_auroc(LABELS.astype(bool), -SCORES) == (0 + 0 + 1 / 2 + 1) / 4
 
     @given(images)
-    def test_is_the_share_of_pairs_in_order(self, pairs: list[tuple[bool, float]]) -> None:
+    def test_is_the_fraction_of_ordered_pairs(self, pairs: list[tuple[bool, float]]) -> None:
         assume(has_both_classes(pairs))
         in_order = [
             (anomalous > normal) + (anomalous == normal) / 2
@@ -76,7 +76,7 @@ class TestAveragePrecision:
         assert average_precision(LABELS, SCORES) == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 3)
 
     @given(images)
-    def test_is_the_precision_weighted_by_gained_recall(self, pairs: list[tuple[bool, float]]) -> None:
+    def test_is_precision_weighted_by_recall_gain(self, pairs: list[tuple[bool, float]]) -> None:
         assume(has_both_classes(pairs))
         expected, recall = 0.0, 0.0
         for counted in decisions_by_threshold(pairs)[1:]:
@@ -89,22 +89,22 @@ class TestAveragePrecision:
 
 class TestF1Max:
     def test_by_hand(self) -> None:
-        # Calling three of four finds both: F1 = 2 * 2 / (3 + 2); the threshold lies between 0.1 and 0.35.
+        # Calling three of four anomalous finds both: F1 = 2 * 2 / (3 + 2); the threshold is between 0.1 and 0.35.
         best = f1_max(LABELS, SCORES)
         assert best is not None
         assert best.value == 0.8
         assert best.threshold == pytest.approx(0.225)
 
-    def test_of_equal_ones_the_highest_threshold_counts(self) -> None:
+    def test_highest_of_equal_thresholds_wins(self) -> None:
         # 3 alone: 2 / (1 + 2); all four: 4 / (4 + 2).
         best = f1_max(np.array([1, 0, 0, 1]), np.array([3.0, 2.0, 1.0, 0.0]))
         assert best == (pytest.approx(2 / 3), 2.5)
 
-    def test_calling_all_puts_the_threshold_right_below_the_lowest_score(self) -> None:
+    def test_calling_all_sets_threshold_below_lowest_score(self) -> None:
         best = f1_max(np.array([1, 0, 1]), np.array([7.0, 7.0, 7.0]))
         assert best == (0.8, np.nextafter(7.0, 0.0))
 
-    def test_between_neighbouring_floats_the_threshold_still_separates(self) -> None:
+    def test_threshold_separates_neighbouring_floats(self) -> None:
         low = np.nextafter(1.0, 2.0)
         scores = np.array([low, np.nextafter(low, 2.0)])
         best = f1_max(np.array([0, 1]), scores)
@@ -112,7 +112,7 @@ class TestF1Max:
         assert (scores > best.threshold).tolist() == [False, True]
 
     @given(images)
-    def test_no_threshold_does_better_and_the_given_one_does_as_well(self, pairs: list[tuple[bool, float]]) -> None:
+    def test_no_threshold_is_better(self, pairs: list[tuple[bool, float]]) -> None:
         assume(has_both_classes(pairs))
         best = f1_max(*unzip(pairs))
         assert best is not None
@@ -131,7 +131,7 @@ class TestThresholdAtFalsePositiveRate:
     def test_by_hand(self, rate: float, threshold: float) -> None:
         assert threshold_at_false_positive_rate(np.array([3.0, 1.0, 4.0, 2.0]), rate) == threshold
 
-    def test_a_rate_that_is_a_whole_number_of_images_is_used_up(self) -> None:
+    def test_rate_of_whole_images_is_used_fully(self) -> None:
         # In floats 0.29 * 100 is below 29.
         assert threshold_at_false_positive_rate(np.arange(100.0), 0.29) == 70.0
 
@@ -139,7 +139,7 @@ class TestThresholdAtFalsePositiveRate:
         st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30),
         st.floats(0, 1, exclude_max=True),
     )
-    def test_it_keeps_the_rate_and_no_lower_one_does(self, scores: list[float], rate: float) -> None:
+    def test_is_the_lowest_threshold_that_keeps_the_rate(self, scores: list[float], rate: float) -> None:
         threshold = threshold_at_false_positive_rate(np.array(scores), rate)
         above = [sum(score > limit for score in scores) / len(scores) for limit in (threshold, threshold - 1e-9)]
         assert above[0] <= rate < above[1]
@@ -153,12 +153,12 @@ class TestThresholdAtFalsePositiveRate:
 
 
 class TestConfusion:
-    def test_by_hand_a_score_at_the_threshold_is_normal(self) -> None:
+    def test_score_at_the_threshold_is_normal(self) -> None:
         counted = confusion(LABELS, SCORES, 0.35)
         assert counted == Confusion(found=1, missed=1, false_positives=1, true_negatives=1)
         assert (counted.recall, counted.false_positive_rate, counted.precision) == (1 / 2, 1 / 2, 1 / 2)
 
-    def test_shares_of_nothing_are_undefined(self) -> None:
+    def test_fractions_of_nothing_are_undefined(self) -> None:
         assert confusion(np.array([0]), np.array([1.0]), 2.0).recall is None
         assert confusion(np.array([1]), np.array([1.0]), 2.0).false_positive_rate is None
         assert confusion(np.array([1]), np.array([1.0]), 2.0).precision is None
@@ -178,7 +178,7 @@ class TestCurves:
         assert curve.y.tolist() == [1, 1 / 2, 2 / 3, 1 / 2]
 
     @pytest.mark.parametrize("draw", [roc_curve, precision_recall_curve])
-    def test_thinned_curves_touch_the_same_pixels_of_each_column(self, draw: type[roc_curve]) -> None:
+    def test_thinned_curves_cover_the_same_pixels(self, draw: type[roc_curve]) -> None:
         rng = np.random.default_rng(0)
         labels = rng.random(20_000) < 0.3
         scores = rng.normal(size=20_000) + labels
@@ -200,7 +200,7 @@ class TestCurves:
 
 @pytest.mark.parametrize("labels", ONE_CLASS)
 @pytest.mark.parametrize("figure", [image_auroc, average_precision, f1_max, roc_curve, precision_recall_curve])
-def test_one_class_leaves_the_figure_undefined(figure: type[image_auroc], labels: list[int]) -> None:
+def test_single_class_is_undefined(figure: type[image_auroc], labels: list[int]) -> None:
     assert figure(np.array(labels, bool), np.zeros(len(labels))) is None
 
 

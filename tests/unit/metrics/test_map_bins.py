@@ -13,33 +13,33 @@ float16s = st.floats(-65504, 65504, width=16)
 
 
 @given(hnp.arrays(np.float16, (1, 5), elements=float16s))
-def test_bins_sort_as_the_values_do(values: np.ndarray) -> None:
+def test_bins_keep_the_order_of_values(values: np.ndarray) -> None:
     bins = map_bins(values, values.shape).astype(int)
     value = values.astype(float)
     assert np.array_equal(np.sign(bins - bins.T), np.sign(value - value.T))
 
 
-def test_every_finite_float16_but_the_second_zero_has_a_bin_of_its_own() -> None:
+def test_only_the_two_zeros_share_a_bin() -> None:
     every = np.arange(BINS, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)][np.newaxis]
     assert np.unique(map_bins(finite, finite.shape)).size == finite.size - 1
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_a_map_of_the_right_size_is_rounded_only(dtype: type) -> None:
+def test_map_of_target_size_is_only_rounded(dtype: type) -> None:
     values = np.random.default_rng(0).normal(size=(4, 6)).astype(dtype)
     assert np.array_equal(map_bins(values, (4, 6)), map_bins(values.astype(np.float16), (4, 6)))
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (5, 3), (8, 40)])
-def test_maps_are_resized_as_pillow_does_and_then_rounded(shape: tuple[int, int]) -> None:
+def test_resize_matches_pillow(shape: tuple[int, int]) -> None:
     values = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float16)
     image = Image.fromarray(values.astype(np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR)
     assert np.array_equal(map_bins(values, shape), map_bins(np.asarray(image).astype(np.float16), shape))
 
 
 def test_bilinear_by_hand() -> None:
-    # Doubled with pixel centres at halves, (0, 1) becomes (0, 1/4, 3/4, 1).
+    # Doubled with pixel centres at half-integers, (0, 1) becomes (0, 1/4, 3/4, 1).
     expected = np.array([[0.0, 0.25, 0.75, 1.0]], np.float16)
     assert np.array_equal(map_bins(np.array([[0.0, 1.0]], np.float16), (1, 4)), map_bins(expected, (1, 4)))
 

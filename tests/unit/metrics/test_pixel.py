@@ -19,7 +19,7 @@ from uniad_ray.metrics.saturation import Defect
 Counted = tuple[np.ndarray, np.ndarray, list[Defect]]
 LIMITS = (0.01, 0.05, 0.3, 0.77, 1.0)
 
-# Few distinct values, so that ties are the rule; signed zeros and extremes among them.
+# Few distinct values, to produce ties; includes signed zeros and extremes.
 float16s = st.sampled_from([-65504.0, -1.5, -0.0, 0.0, 6e-8, 0.25, 1.0, 1.0009765625, 65504.0]) | st.floats(
     -65504, 65504, width=16
 )
@@ -27,7 +27,7 @@ float16s = st.sampled_from([-65504.0, -1.5, -0.0, 0.0, 6e-8, 0.25, 1.0, 1.000976
 
 @st.composite
 def counted_image(draw: st.DrawFn) -> Counted:
-    """A map, and defects that overlap, touch, come in several places, or are none at all."""
+    """A map, and defects that overlap, touch, have several places, or are absent."""
     masks = draw(st.lists(hnp.arrays(np.bool_, (4, 5)), max_size=3))
     defects = [
         Defect(mask, draw(st.integers(1, int(np.count_nonzero(mask))))) for mask in masks if np.count_nonzero(mask)
@@ -53,7 +53,7 @@ def metrics_of(images: Iterable[Counted]) -> PixelMetrics:
 def area_threshold_by_threshold(
     images: list[Counted], overlaps: Callable[[np.ndarray, Counted], list[float]], limit: float
 ) -> float | None:
-    """Plain integration over all distinct thresholds, from the highest, which nothing exceeds."""
+    """Plain integration over all distinct thresholds, from the highest down."""
     normal_pixels = sum(np.count_nonzero(~mask) for _, mask, _ in images)
     if normal_pixels == 0 or not any(mask.any() for _, mask, _ in images):
         return None
@@ -86,12 +86,12 @@ def row(*values: float) -> np.ndarray:
 
 
 def places(text: str) -> np.ndarray:
-    """A mask of one row, or of several that are parted by blanks."""
+    """A mask of one row, or of several rows separated by blanks."""
     return np.array([[mark == "#" for mark in line] for line in text.split()])
 
 
 def drawn(count: int, *, seed: int = 0, shape: tuple[int, int] = (24, 32)) -> list[Counted]:
-    """Smooth noise, in every other image with a brighter rectangle or two."""
+    """Smooth noise; every other image has one or two brighter rectangles."""
     rng = np.random.default_rng(seed)
     images = []
     for index in range(count):
@@ -128,11 +128,11 @@ class TestAuroc:
         assert metrics.auroc() == 0.5
 
     def test_the_map_is_resized_to_the_mask(self) -> None:
-        # Doubled with pixel centres at halves, (0, 1) becomes (0, 1/4, 3/4, 1). Three of the four pairs are in order.
+        # Doubled with pixel centres at half-integers, (0, 1) becomes (0, 1/4, 3/4, 1). Three of four pairs are ordered.
         metrics = PixelMetrics()
         metrics.update(row(0.0, 1.0), places(".#.#"))
         assert metrics.auroc() == 0.75
-        # A normal pixel of 1/4 ties with the anomalous 1/4: (1/2 + 1) more of two more pairs.
+        # A normal pixel of 1/4 ties with the anomalous 1/4: two more pairs add 1/2 + 1.
         metrics.update(row(0.25), places("."))
         assert metrics.auroc() == (3 + 1.5) / 6
 
@@ -158,15 +158,15 @@ class TestAupro:
         assert metrics.aupro(0.5) == pytest.approx((first + 0.25) / 0.5)
         assert metrics.aupro() == pytest.approx((first + 0.05) / 0.3)
 
-    def test_a_limit_within_a_tie_is_interpolated_by_hand(self) -> None:
+    def test_limit_within_a_tie_is_interpolated(self) -> None:
         # One score for the region and a normal pixel: a straight line from (0, 0) to (1/2, 1).
         metrics = PixelMetrics()
         metrics.update(row(1, 1, 0), places("#.."))
         assert metrics.aupro(0.25) == pytest.approx(0.25 * 0.5 / 2 / 0.25)
         assert metrics.aupro(0.5) == pytest.approx(0.5)
 
-    def test_pixels_that_touch_at_a_corner_are_one_region(self) -> None:
-        # One region of three pixels and one of one; the found pixel of the first is a sixth of the mean.
+    def test_pixels_touching_at_a_corner_are_one_region(self) -> None:
+        # A region of three pixels and one of one: the found pixel of the first adds a sixth to the mean.
         metrics = PixelMetrics()
         metrics.update(np.array([[9, 0, 0, 0, 0], [0, 0, 1, 1, 1]], np.float16), places("#.#.# .#..."))
         assert metrics.aupro(1.0) == pytest.approx(
@@ -180,34 +180,34 @@ class TestAupro:
 
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(images_of_counts, st.sampled_from(LIMITS))
-    def test_agrees_with_thresholds_one_by_one(self, images: list[Counted], limit: float) -> None:
+    def test_matches_plain_thresholding(self, images: list[Counted], limit: float) -> None:
         expected = area_threshold_by_threshold(images, region_overlaps, limit)
         assert metrics_of(images).aupro(limit) == pytest.approx(expected, abs=1e-12)
 
 
 class TestSpro:
     def test_by_hand(self) -> None:
-        # One defect of four pixels that saturates at two: 5 half of it, 4 false positives 1/2, 3 all, no more later.
+        # One defect of four pixels, saturated at two: 5 finds half, 4 gives false positives 1/2, 3 finds all.
         metrics = PixelMetrics()
         metrics.update(row(5, 4, 3, 2, 1, 0), places("#.###."), [Defect(places("#.###."), 2)])
         assert metrics.spro(0.5) == pytest.approx(1 / 2)
         assert metrics.spro(1.0) == pytest.approx((1 / 2 * 1 / 2) + (1 / 2 * 1))
 
-    def test_overlapping_defects_each_count_and_a_pixel_of_one_is_no_false_positive_of_the_other(self) -> None:
+    def test_overlapping_defects_count_separately(self) -> None:
         first, second = places("##.."), places(".##.")
         metrics = PixelMetrics()
         metrics.update(row(0, 2, 0, 1), first | second, [Defect(first, 1), Defect(second, 2)])
         # Score 2 finds the first and half of the second before the only normal pixel is a false positive.
         assert metrics.spro(1.0) == pytest.approx(3 / 4)
 
-    def test_without_saturation_areas_it_is_pro(self) -> None:
+    def test_equals_pro_without_saturation_areas(self) -> None:
         metrics = PixelMetrics()
         for values, mask, _ in drawn(6):
             metrics.update(values, mask)
         for limit in LIMITS:
             assert metrics.spro(limit) == metrics.aupro(limit)
 
-    def test_finding_the_saturation_area_is_as_good_as_finding_all(self) -> None:
+    def test_saturation_area_counts_as_all(self) -> None:
         mask = places("######....")
         metrics = PixelMetrics()
         metrics.update(row(0, 0, 9, 9, 0, 0, 1, 1, 1, 1), mask, [Defect(mask, 2)])
@@ -216,7 +216,7 @@ class TestSpro:
 
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(images_of_counts, st.sampled_from(LIMITS))
-    def test_agrees_with_thresholds_one_by_one(self, images: list[Counted], limit: float) -> None:
+    def test_matches_plain_thresholding(self, images: list[Counted], limit: float) -> None:
         expected = area_threshold_by_threshold(images, saturated_overlaps, limit)
         assert metrics_of(images).spro(limit) == pytest.approx(expected, abs=1e-12)
 
@@ -233,7 +233,7 @@ class TestManyImages:
         assert every_figure(parts[0]) == pytest.approx(every_figure(whole), abs=1e-12)
         assert intervals_of(parts[0]) == intervals_of(whole)
 
-    def test_merging_leaves_the_other_one_as_it_was(self) -> None:
+    def test_merging_does_not_change_the_other(self) -> None:
         images = drawn(8)
         group, normals = metrics_of(images[1::2]), metrics_of(images[0::2])
         group.merge(normals)
@@ -241,7 +241,7 @@ class TestManyImages:
         assert every_figure(normals) == [None] * len(every_figure(normals))
         assert len(normals._images) == 4
 
-    def test_the_order_of_images_changes_nothing(self) -> None:
+    def test_order_of_images_has_no_effect(self) -> None:
         images = drawn(8)
         assert every_figure(metrics_of(images[::-1])) == pytest.approx(every_figure(metrics_of(images)), abs=1e-12)
 
@@ -251,7 +251,7 @@ class TestManyImages:
         metrics.update(row(2, 2, 2), places("..."))
         assert metrics.auroc() == 1 / 4
 
-    def test_memory_does_not_grow_with_the_pixels_of_an_image(self) -> None:
+    def test_memory_does_not_grow_with_pixels(self) -> None:
         rng = np.random.default_rng(0)
         metrics = PixelMetrics()
         metrics.update(rng.normal(size=(500, 500)), rng.random((500, 500)) < 0.5)
@@ -260,7 +260,7 @@ class TestManyImages:
 
 
 @pytest.mark.parametrize("mask", ["..", "##"])
-def test_without_normal_or_without_anomalous_pixels_nothing_is_defined(mask: str) -> None:
+def test_metrics_need_both_classes_of_pixels(mask: str) -> None:
     for metrics in (PixelMetrics(), PixelMetrics()):
         assert every_figure(metrics) == [None] * len(every_figure(metrics))
         metrics.update(row(0, 1), places(mask))
@@ -269,8 +269,8 @@ def test_without_normal_or_without_anomalous_pixels_nothing_is_defined(mask: str
 
 
 class TestIntervals:
-    def test_agree_with_figures_of_resampled_images(self) -> None:
-        # Values of few bits, so that no two fall into one coarse bin.
+    def test_match_metrics_of_resampled_images(self) -> None:
+        # Values of few bits: no two share a coarse bin.
         images = [(np.round(values * 4) / 4, mask, defects) for values, mask, defects in drawn(12)]
         classes = images[0::2], images[1::2]
         (normal, anomalous) = next(stratified_draws((6, 6), 30, 3, at_once=30))
@@ -288,7 +288,7 @@ class TestIntervals:
         for limit, interval in zip(SPRO_LIMITS, spro, strict=True):
             assert interval == pytest.approx(expected(lambda metrics, limit=limit: metrics.spro(limit)), abs=1e-5)
 
-    def test_contain_the_figure_and_have_a_width(self) -> None:
+    def test_contain_the_metric_and_have_a_width(self) -> None:
         metrics = metrics_of(drawn(40))
         figures = [metrics.auroc(), metrics.aupro(AUPRO_LIMIT), *map(metrics.spro, SPRO_LIMITS)]
         for figure, interval in zip(figures, intervals_of(metrics), strict=True):
@@ -297,15 +297,15 @@ class TestIntervals:
             assert 0 <= interval.low < figure < interval.high <= 1
             assert interval.high - interval.low < 0.5
 
-    def test_stay_around_the_figure_where_coarse_bins_blur_it(self) -> None:
+    def test_are_centred_despite_coarse_bins(self) -> None:
         metrics = metrics_of([(values + np.float16(12), mask, defects) for values, mask, defects in drawn(40)])
         interval, figure = intervals_of(metrics)[0], metrics.auroc()
         assert figure is not None
         assert interval is not None
         assert interval.low < figure < interval.high
 
-    def test_are_left_out_where_one_coarse_bin_holds_every_value(self) -> None:
-        # The bin from 1024 up to 1040 does.
+    def test_are_undefined_if_one_coarse_bin_holds_all(self) -> None:
+        # The bin from 1024 to 1040 holds all values.
         images = [
             (np.clip(values + np.float16(1032), 1024, 1039), mask, defects) for values, mask, defects in drawn(40)
         ]
@@ -330,7 +330,7 @@ class TestIntervals:
         assert interval is not None
         assert interval.low < figure < interval.high
 
-    def test_the_same_seed_gives_the_same_interval_and_another_one_another(self) -> None:
+    def test_depend_on_the_seed(self) -> None:
         metrics = metrics_of(drawn(12))
         assert intervals_of(metrics, seed=1) == intervals_of(metrics, seed=1) != intervals_of(metrics, seed=2)
 
@@ -346,12 +346,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "mask", [np.full((1, 1), 255, np.uint8), np.ones((1, 0), bool), np.ones((1, 1, 1), bool), np.ones(1, bool)]
     )
-    def test_masks_of_another_shape_or_dtype(self, mask: np.ndarray) -> None:
+    def test_masks_must_be_bool_planes(self, mask: np.ndarray) -> None:
         with pytest.raises(ValueError, match="the mask must be"):
             PixelMetrics().update(np.zeros((1, 1), np.float16), mask)
 
     @pytest.mark.parametrize("values", [np.array([[np.nan]], np.float16), np.zeros((1, 1), np.uint8)])
-    def test_bad_maps_leave_nothing_behind(self, values: np.ndarray) -> None:
+    def test_bad_maps_leave_no_counts(self, values: np.ndarray) -> None:
         metrics = metrics_of(drawn(4))
         before = every_figure(metrics)
         with pytest.raises(ValueError, match="the map must be"):
@@ -364,6 +364,6 @@ class TestRefusals:
         [[], [Defect(places("#.."), 1)], [Defect(places("###"), 1)], [Defect(places("##"), 1)]],
         ids=["none", "too little", "too much", "another shape"],
     )
-    def test_defects_that_are_not_what_the_mask_covers(self, defects: list[Defect]) -> None:
+    def test_defects_must_cover_the_mask(self, defects: list[Defect]) -> None:
         with pytest.raises(ValueError, match="the defects must"):
             PixelMetrics().update(row(0, 0, 0), places("##."), defects)

@@ -48,7 +48,7 @@ def test_each_file_and_each_grey_value_is_a_defect() -> None:
     ]
 
 
-def test_an_unknown_grey_value_saturates_at_its_whole_area_and_is_named() -> None:
+def test_unknown_grey_value_saturates_at_whole_area() -> None:
     defects, unknown = find_defects([mask_of(7, 7, 7, 255), mask_of(1000, 0, 0, 0, dtype=np.uint16)], {255: _kind()})
     assert unknown == {7, 1000}
     assert [defect.saturation_area for defect in defects] == [3, 1, 1]
@@ -63,7 +63,7 @@ def test_empty_files_hold_no_defect() -> None:
     assert find_defects([], {255: _kind()}) == ([], set())
 
 
-def test_the_config_of_the_synthetic_scenes_is_read() -> None:
+def test_scene_config_is_read() -> None:
     content = defects_config(SceneConfig())
     kinds = read_defect_kinds(content)
     assert {kind.defect_name for kind in kinds.values()} == {entry["defect_name"] for entry in content}
@@ -90,18 +90,18 @@ def test_further_fields_are_ignored() -> None:
             {**PIXELS, "pixel_value": 9, "saturation_threshold": float("nan")},
             "entry 2: .*an absolute saturation_threshold",
         ),
-        (SHARE | {"pixel_value": 254}, "entry 2: pixel_value 254 is taken by 'missing'"),
+        (SHARE | {"pixel_value": 254}, "entry 2: pixel_value 254 is already used by 'missing'"),
         ("dent", "entry 2: expected an object"),
     ],
 )
-def test_a_damaged_entry_is_named(entry: Any, message: str) -> None:
+def test_invalid_entry_is_named(entry: Any, message: str) -> None:
     with pytest.raises(ArchiveError, match=f"defects_config.json, {message}") as raised:
         read_defect_kinds([PIXELS, entry])
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [{}, None, "dent"])
-def test_content_that_is_no_list_is_refused(content: Any) -> None:
+def test_content_must_be_a_list(content: Any) -> None:
     with pytest.raises(ArchiveError, match="expected a list"):
         read_defect_kinds(content)
 

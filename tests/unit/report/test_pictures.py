@@ -77,13 +77,13 @@ def test_a_picture_that_cannot_be_read_is_said_so_and_keeps_its_other_layers() -
     picture = draw_picture(b"nonsense", (48, 48), [mask_png()], np.ones((4, 4), np.float16), SCALE)
     assert picture.thumbnail is None
     assert picture.outline is not None
-    assert picture.problems == ("The picture cannot be shown: the bytes are none of JPEG, PNG, TIFF, BMP, WEBP, GIF.",)
+    assert picture.problems == ("The picture cannot be shown: the file is none of JPEG, PNG, TIFF, BMP, WEBP, GIF.",)
     assert missing_picture("gone").problems == ("gone",)
 
 
 @pytest.mark.parametrize(
     ("mask", "problem"),
-    [(b"", "the image has no bytes"), (mask_png(20), "it has 20 x 20 pixels, the image 48 x 48")],
+    [(b"", "the file is empty"), (mask_png(20), "it has 20 x 20 pixels, the image 48 x 48")],
     ids=["empty", "of another size"],
 )
 def test_a_mask_that_cannot_be_used_is_said_so(mask: bytes, problem: str) -> None:

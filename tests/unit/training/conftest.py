@@ -1,4 +1,4 @@
-"""Fixtures of several tests of training."""
+"""Fixtures for the training tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.tiny_networks import save_clip
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Sums are in one order, so that trainings agree bit for bit."""
+    """Sums in a fixed order: trainings agree bit for bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -21,7 +21,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny CLIP with random parameters."""
+    """Folder of a tiny CLIP with random parameters."""
     found = tmp_path_factory.mktemp("clip")
     save_clip(found)
     return found

@@ -20,7 +20,7 @@ def source(folder: Path) -> ModelFolderSource:
     return ModelFolderSource(uri=f"file:{folder}")
 
 
-def test_the_folder_takes_the_place_of_the_one_it_was_tuned_from(clip: Path, tmp_path: Path) -> None:
+def test_tuned_folder_replaces_the_original(clip: Path, tmp_path: Path) -> None:
     tuning = clip_tuning(clip)
     state = tuning.run()
     folder = tmp_path / "deep/tuned"
@@ -34,7 +34,7 @@ def test_the_folder_takes_the_place_of_the_one_it_was_tuned_from(clip: Path, tmp
     assert changed <= state.arrays.keys()
     assert "visual_projection.weight" in changed
     assert (folder / "config.json").read_bytes() == (clip / "config.json").read_bytes()
-    # Names held-out crops as the tuning said it does.
+    # It names held-out crops as the tuning recorded.
     restored = clip_tuning(folder)
     look = restored._look()
     assert list(look.right) == state.document["after"]
@@ -43,7 +43,7 @@ def test_the_folder_takes_the_place_of_the_one_it_was_tuned_from(clip: Path, tmp
     assert isinstance(tiny_classifier(folder), CropClassifier)
 
 
-def test_equal_content_has_equal_bytes_and_the_record_can_be_read(clip: Path, tmp_path: Path) -> None:
+def test_equal_content_has_equal_bytes(clip: Path, tmp_path: Path) -> None:
     base, arrays = resolve_folder(source(clip)), {"visual_projection.weight": np.zeros((6, 8), dtype=np.float32)}
     for name in ("one", "two"):
         write_clip_folder(tmp_path / name, base, arrays, {"b": [1], "a": None})
@@ -58,15 +58,15 @@ def test_equal_content_has_equal_bytes_and_the_record_can_be_read(clip: Path, tm
     assert json.loads((again / RECORD_NAME).read_text()) == {"a": 2}
 
 
-def test_parameters_that_clip_has_not_are_refused_and_nothing_is_left(clip: Path, tmp_path: Path) -> None:
+def test_unknown_parameters_leave_no_folder(clip: Path, tmp_path: Path) -> None:
     base = resolve_folder(source(clip))
     for arrays in ({"other": np.zeros(2)}, {"visual_projection.weight": np.zeros((2, 2), dtype=np.float32)}):
-        with pytest.raises(WeightsError, match="names its parameters otherwise"):
+        with pytest.raises(WeightsError, match="uses other parameter names"):
             write_clip_folder(tmp_path / "tuned", base, arrays, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_something_in_it_is_not_touched(clip: Path, tmp_path: Path) -> None:
+def test_folder_with_files_is_untouched(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned/keep").write_text("this")
     with pytest.raises(OSError, match="not empty"):

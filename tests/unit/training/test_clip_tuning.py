@@ -28,14 +28,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def whole(one_thread: None, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Location:  # noqa: ARG001
-    """The folder of a tuning that nothing happened to."""
+    """Folder of an uninterrupted tuning."""
     folder = Location.parse(tmp_path_factory.mktemp("whole"))
     clip_tuning(clip).run(folder)
     return folder
 
 
 class InterruptionError(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def interrupted_at(step: int, clip: Path, folder: Location) -> None:
@@ -58,7 +58,7 @@ def accuracy(state: State, when: str) -> float:
     return sum(state.document[when]) / sum(state.document["held_out"])
 
 
-def test_the_loss_falls_and_held_out_crops_are_named_better(clip: Path, tmp_path: Path) -> None:
+def test_tuning_lowers_loss_and_raises_accuracy(clip: Path, tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     tuning = clip_tuning(clip, epochs=12)
     state = tuning.run(folder)
@@ -75,7 +75,7 @@ def test_the_loss_falls_and_held_out_crops_are_named_better(clip: Path, tmp_path
     assert rates == sorted(rates, reverse=True)
 
 
-def test_the_state_is_that_of_the_epoch_it_names(clip: Path) -> None:
+def test_state_belongs_to_the_recorded_epoch(clip: Path) -> None:
     state = clip_tuning(clip).run()
     tuning = clip_tuning(clip)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_state_is_that_of_the_epoch_it_names(clip: Path) -> None:
     assert look.loss == pytest.approx(state.document["loss_after"], rel=1e-6)
 
 
-def test_a_tuning_that_makes_it_worse_keeps_the_clip_as_it_was(clip: Path, tmp_path: Path) -> None:
+def test_worse_tuning_keeps_the_original_clip(clip: Path, tmp_path: Path) -> None:
     good = tmp_path / "good"
     base = resolve_folder(ModelFolderSource(uri=f"file:{clip}"))
     write_clip_folder(good, base, clip_tuning(clip, epochs=12).run().arrays, {})
@@ -103,9 +103,7 @@ def test_a_tuning_that_makes_it_worse_keeps_the_clip_as_it_was(clip: Path, tmp_p
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 13, 19])
-def test_an_interrupted_tuning_ends_with_the_bits_of_one_that_was_not(
-    clip: Path, whole: Location, tmp_path: Path, step: int
-) -> None:
+def test_interrupted_tuning_is_bit_identical(clip: Path, whole: Location, tmp_path: Path, step: int) -> None:
     folder = Location.parse(tmp_path)
     interrupted_at(step, clip, folder)
     assert not (folder / STATE_NAME).exists()
@@ -114,7 +112,7 @@ def test_an_interrupted_tuning_ends_with_the_bits_of_one_that_was_not(
     assert read_step_log(folder).equals(read_step_log(whole))
 
 
-def test_a_finished_tuning_is_read_and_nothing_but_it_is_left(clip: Path, whole: Location) -> None:
+def test_finished_tuning_is_read_and_cleaned_up(clip: Path, whole: Location) -> None:
     steps: list[int] = []
     state = clip_tuning(clip).run(whole, on_step=steps.append)
     assert steps == []
@@ -122,7 +120,7 @@ def test_a_finished_tuning_is_read_and_nothing_but_it_is_left(clip: Path, whole:
     assert [info.relative for info in whole.list(suffix=".safetensors")] == [STATE_NAME]
 
 
-def test_the_order_of_the_crops_has_no_influence_and_all_else_has(clip: Path) -> None:
+def test_digest_ignores_only_the_crop_order(clip: Path) -> None:
     crops = coloured_crops()
     digest = clip_tuning(clip).digest
     assert clip_tuning(clip, LabelledCrops.joined([crops])).digest == digest
@@ -144,7 +142,7 @@ def test_crops_of_one_image_are_held_out_together(clip: Path) -> None:
     assert not trained & held_out
 
 
-def test_the_mean_gradient_of_two_workers_is_that_of_one(clip: Path) -> None:
+def test_mean_gradient_of_two_workers_equals_one(clip: Path) -> None:
     alone = clip_tuning(clip)
     parts = [clip_tuning(clip, group=WorkerGroup(rank, 2)) for rank in range(2)]
     batches = [[part._members[position] for position in part._order.batch(0)] for part in parts]
@@ -161,15 +159,15 @@ def test_the_mean_gradient_of_two_workers_is_that_of_one(clip: Path) -> None:
         torch.testing.assert_close((one + other) / 2, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_cannot_be_tuned_on_is_a_clear_line(clip: Path) -> None:
+def test_unusable_crops_and_options_are_refused(clip: Path) -> None:
     crops = coloured_crops()
-    with pytest.raises(FitError, match=r"no crop of an object to tune CLIP on; left out: 4 unsure"):
+    with pytest.raises(FitError, match=r"there are no object crops to tune CLIP on; left out: 4 unsure"):
         clip_tuning(clip, LabelledCrops([], {"unsure": 4}))
-    with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on are of one class \('a green object'\)"):
+    with pytest.raises(FitError, match=r"all 12 crops to tune CLIP on have one class \('a green object'\)"):
         clip_tuning(clip, LabelledCrops([crop for crop in crops.crops if crop.label == 1]))
     with pytest.raises(FitError, match="the CLIP has 2 distinct images with objects, 1 of them held out"):
         clip_tuning(clip, coloured_crops(images=2))
-    with pytest.raises(ConfigError, match="batch_size 6 cannot be shared by 4 workers"):
+    with pytest.raises(ConfigError, match="batch_size 6 cannot be divided among 4 workers"):
         clip_tuning(clip, group=WorkerGroup(0, 4))
     with pytest.raises(ConfigError, match="precision bfloat16 needs a cuda device"):
         clip_tuning(clip, precision="bfloat16")

@@ -1,4 +1,4 @@
-"""Two processes that tune one CLIP together."""
+"""Two processes tune one CLIP together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def tune(clip: Path, folder: Path, name: str, stop_after: int | None = None) -> None:
-    """Tunes with two processes, to the end or until both stop."""
+    """Tunes with two processes, to the end or until both are stopped."""
     rendezvous = folder.parent / f"{name}.rendezvous"
     stop = [] if stop_after is None else [str(stop_after)]
     arguments = ["2", str(rendezvous), str(clip), str(folder), *stop]
@@ -44,7 +44,7 @@ def tune(clip: Path, folder: Path, name: str, stop_after: int | None = None) -> 
 
 
 def by_hand(clip: Path) -> State:
-    """The same steps in one process, each on the crops of both workers at once."""
+    """Runs the same steps in one process, each on the crops of both workers."""
     tuning = clip_tuning(clip)
     orders = [clip_tuning(clip, group=WorkerGroup(rank, 2))._order for rank in range(2)]
     optimiser = torch.optim.AdamW([parameter for _, parameter in tuning._parameters], weight_decay=0.01)
@@ -59,7 +59,7 @@ def by_hand(clip: Path) -> State:
     return State(arrays, {"after": list(look.right), "loss_after": look.loss})
 
 
-def test_two_workers_that_were_broken_off_end_where_one_with_all_their_crops_does(tmp_path: Path) -> None:
+def test_interrupted_workers_match_one_process(tmp_path: Path) -> None:
     clip = tmp_path / "clip"
     clip.mkdir()
     save_clip(clip)
@@ -72,7 +72,7 @@ def test_two_workers_that_were_broken_off_end_where_one_with_all_their_crops_doe
     assert found.document["after"] == expected.document["after"]
     assert found.document["loss_after"] == pytest.approx(expected.document["loss_after"], rel=1e-3)
     for name, array in expected.arrays.items():
-        # The bias of the keys changes no attention: its gradient is rounding alone, which Adam blows up.
+        # The key bias does not change attention: its gradient is only rounding error, which Adam amplifies.
         if not name.endswith("k_proj.bias"):
             np.testing.assert_allclose(found.arrays[name], array, rtol=0, atol=1e-4, err_msg=name)
     assert read_step_log(Location.parse(folder)).column("step").to_pylist() == list(range(1, 21))

@@ -22,7 +22,7 @@ from uniad_ray.training.crop_classifier import CropClassifier, class_logits, cla
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
 
 
-def test_the_loss_is_the_cross_entropy_of_scaled_cosines() -> None:
+def test_loss_is_cross_entropy_of_scaled_cosines() -> None:
     rng = np.random.default_rng(0)
     vectors, texts = rng.normal(size=(5, 4)), rng.normal(size=(3, 4))
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
@@ -38,7 +38,7 @@ def test_the_loss_is_the_cross_entropy_of_scaled_cosines() -> None:
     assert float(class_loss(logits, torch.from_numpy(classes))) == pytest.approx(total / 5, rel=1e-12)
 
 
-def test_it_sees_crops_and_texts_as_those_who_name_objects_do(clip: Path) -> None:
+def test_vectors_match_the_object_namer(clip: Path) -> None:
     source = ModelFolderSource(uri=f"file:{clip}")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, size=(40, 40, 3), dtype=np.uint8)
@@ -60,7 +60,7 @@ def test_it_sees_crops_and_texts_as_those_who_name_objects_do(clip: Path) -> Non
     np.testing.assert_allclose(logits, math.exp(2.6592) * vectors @ encoder.encode(TEXTS).T, rtol=1e-5)
 
 
-def test_the_scale_is_that_of_the_folder(clip: Path) -> None:
+def test_scale_is_read_from_the_folder(clip: Path) -> None:
     classifier = tiny_classifier(clip)
     pixels = classifier.pixels([coloured_crop("red", 0)])
     assert pixels.shape == (1, 3, SIDE, SIDE)
@@ -71,7 +71,7 @@ def test_the_scale_is_that_of_the_folder(clip: Path) -> None:
     )
 
 
-def test_what_is_trained_is_the_end_of_the_image_tower(clip: Path) -> None:
+def test_only_the_end_of_image_tower_is_trained(clip: Path) -> None:
     def trained(blocks: int) -> set[str]:
         classifier = tiny_classifier(clip)
         classifier.thaw(blocks)
@@ -85,14 +85,14 @@ def test_what_is_trained_is_the_end_of_the_image_tower(clip: Path) -> None:
         trained(2)
 
 
-def test_each_has_a_network_of_its_own(clip: Path) -> None:
+def test_classifiers_do_not_share_networks(clip: Path) -> None:
     one, other = tiny_classifier(clip), tiny_classifier(clip)
     with torch.no_grad():
         one.network.visual_projection.weight.zero_()
     assert bool(other.network.visual_projection.weight.any())
 
 
-def test_half_a_clip_is_refused(clip: Path, tmp_path: Path) -> None:
+def test_incomplete_clip_is_refused(clip: Path, tmp_path: Path) -> None:
     for path in clip.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(clip / "model.safetensors")

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def whole(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Location:  # noqa: ARG001
-    """The folder of a training that nothing happened to."""
+    """Folder of an uninterrupted training."""
     folder = Location.parse(tmp_path_factory.mktemp("whole"))
     training().run(folder)
     return folder
@@ -37,12 +37,12 @@ def whole(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Locatio
 
 @pytest.fixture(scope="module")
 def undisturbed(whole: Location) -> State:
-    """Its student."""
+    """Student of the uninterrupted training."""
     return read_student(whole / STATE_NAME)
 
 
 class Chunked(DrawnNormals):
-    """Drawn images in chunks of four."""
+    """Synthetic images in chunks of four."""
 
     def __init__(self, count: int = COUNT, **options: Any) -> None:
         super().__init__(count, **options)
@@ -53,7 +53,7 @@ class Chunked(DrawnNormals):
 
 
 class InterruptionError(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def training(config: StudentConfig | None = None, images: Chunked | None = None, **options: Any) -> Distillation:
@@ -83,7 +83,7 @@ def differs(one: State, other: State) -> bool:
 
 
 def loss_of(state: State, config: StudentConfig, images: Chunked, indices: Sequence[int]) -> float:
-    """The losses of a trained student, image by image and by hand."""
+    """Losses of a trained student, computed image by image."""
     student = Student("student", config, "cpu")
     student.restore(state)
     total = 0.0
@@ -97,7 +97,7 @@ def loss_of(state: State, config: StudentConfig, images: Chunked, indices: Seque
     return total / len(indices)
 
 
-def test_training_lowers_the_loss_and_keeps_the_best_student(tmp_path: Path) -> None:
+def test_training_lowers_loss_and_keeps_best_student(tmp_path: Path) -> None:
     config = tiny_student({"iterations": 60, "checkpoint_every": 10}, losses={"high": 0.0})
     images, folder = Chunked(), Location.parse(tmp_path)
     run = training(config, images)
@@ -117,9 +117,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_student(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("step", [1, 4, 7, 11])
-def test_an_interrupted_training_ends_with_the_bits_of_one_that_was_not(
-    tmp_path: Path, whole: Location, undisturbed: State, step: int
-) -> None:
+def test_interrupted_training_is_bit_identical(tmp_path: Path, whole: Location, undisturbed: State, step: int) -> None:
     folder = Location.parse(tmp_path)
     interrupted_at(step, folder)
     assert not (folder / STATE_NAME).exists()
@@ -128,14 +126,14 @@ def test_an_interrupted_training_ends_with_the_bits_of_one_that_was_not(
     assert read_step_log(folder).equals(read_step_log(whole))
 
 
-def test_a_training_interrupted_again_and_again_still_ends_the_same(tmp_path: Path, undisturbed: State) -> None:
+def test_many_interruptions_do_not_change_the_result(tmp_path: Path, undisturbed: State) -> None:
     folder = Location.parse(tmp_path)
     for step in (5, 6, 9, 12):
         interrupted_at(step, folder)
     assert_same(training().run(folder), undisturbed)
 
 
-def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path, undisturbed: State) -> None:
+def test_corrupt_checkpoint_falls_back_to_previous(tmp_path: Path, undisturbed: State) -> None:
     folder = Location.parse(tmp_path)
     interrupted_at(9, folder)
     newest = folder / "checkpoints/step-00000008.safetensors"
@@ -145,14 +143,14 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path
     assert steps[0] == 5
 
 
-def test_checkpoints_of_another_configuration_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_checkpoints_of_other_configurations_are_ignored(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     interrupted_at(5, folder)
     config = tiny_student({"learning_rate": 0.02})
     assert_same(training(config).run(folder), training(config).run())
 
 
-def test_a_finished_training_is_read_and_not_done_again(tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     state = training().run(folder)
     steps: list[int] = []
@@ -163,26 +161,26 @@ def test_a_finished_training_is_read_and_not_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 100_000])
-def test_what_is_cached_has_no_influence(undisturbed: State, room: int) -> None:
+def test_cache_does_not_change_the_result(undisturbed: State, room: int) -> None:
     assert_same(training(tiny_student({"cache_bytes": room})).run(), undisturbed)
 
 
-def test_each_image_is_decoded_once_where_there_is_room() -> None:
+def test_images_are_decoded_once_if_memory_allows() -> None:
     images = Chunked()
     training(images=images).run()
     assert images.reads == COUNT
 
 
-def test_the_order_of_the_indices_has_no_influence(undisturbed: State) -> None:
+def test_order_of_indices_has_no_effect(undisturbed: State) -> None:
     assert_same(training(indices=list(range(COUNT))[::-1]).run(), undisturbed)
 
 
-def test_seeds_and_images_make_another_student(undisturbed: State) -> None:
+def test_seeds_and_images_change_the_student(undisturbed: State) -> None:
     assert differs(training(tiny_student(seed=1)).run(), undisturbed)
     assert differs(training(indices=range(COUNT - 1)).run(), undisturbed)
 
 
-def test_the_random_state_of_the_process_is_neither_used_nor_changed(undisturbed: State) -> None:
+def test_global_random_state_is_not_used(undisturbed: State) -> None:
     torch.manual_seed(3)
     assert_same(training().run(), undisturbed)
     drawn = torch.rand(4)
@@ -190,7 +188,7 @@ def test_the_random_state_of_the_process_is_neither_used_nor_changed(undisturbed
     assert torch.equal(torch.rand(4), drawn)
 
 
-def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
+def test_digest_covers_only_what_determines_the_result() -> None:
     digest = training().digest
     assert training(indices=list(range(COUNT))[::-1]).digest == digest
     assert training(tiny_student({"cache_bytes": 1})).digest == digest
@@ -204,7 +202,7 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
     assert len({digest, *(each.digest for each in changed)}) == 6
 
 
-def test_training_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path) -> None:
+def test_training_stops_early(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     config = tiny_student({"iterations": 40, "checkpoint_every": 1, "learning_rate": 1e-12, "patience": 3})
     state = training(config).run(folder)
@@ -218,7 +216,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path) -
     }
 
 
-def test_a_training_that_stopped_early_does_not_go_on(tmp_path: Path) -> None:
+def test_stopped_training_does_not_resume(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     config = tiny_student({"iterations": 40, "checkpoint_every": 1, "learning_rate": 1e-12, "patience": 3})
     expected = training(config).run()
@@ -228,7 +226,7 @@ def test_a_training_that_stopped_early_does_not_go_on(tmp_path: Path) -> None:
     assert steps == []
 
 
-def test_the_last_student_is_kept_where_asked_for() -> None:
+def test_last_student_can_be_kept() -> None:
     config = tiny_student({"keep": "last", "held_out": 0.0, "iterations": 5, "checkpoint_every": 2})
     state = training(config).run()
     assert state.document["training"] == {"steps": 5, "step": 5, "best_held_out_loss": None}
@@ -236,7 +234,7 @@ def test_the_last_student_is_kept_where_asked_for() -> None:
     assert differs(training(shorter).run(), state)
 
 
-def test_a_damaged_image_is_replaced_in_its_batches(tmp_path: Path) -> None:
+def test_corrupt_image_is_replaced_in_batches(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path / "damaged")
     images = Chunked(damaged=frozenset({3, 9}))
     expected = training(images=images).run()
@@ -244,19 +242,19 @@ def test_a_damaged_image_is_replaced_in_its_batches(tmp_path: Path) -> None:
     assert_same(training(images=Chunked(damaged=frozenset({3, 9}))).run(folder), expected)
 
 
-def test_images_none_of_which_can_be_decoded_are_refused() -> None:
+def test_only_undecodable_images_are_refused() -> None:
     with pytest.raises(FitError, match="none of the normal images can be decoded"):
         training(images=Chunked(damaged=frozenset(range(COUNT))))
 
 
-def test_one_image_repeated_is_refused() -> None:
+def test_copies_of_one_image_are_refused() -> None:
     images = Chunked()
     images.rows = [NormalImage(row.row_key, "0" * 64, "train", row.chunk) for row in images.rows]
     with pytest.raises(FitError, match="1 distinct normal images"):
         training(images=images)
 
 
-def test_a_loss_that_is_no_number_names_the_images_of_the_batch() -> None:
+def test_non_finite_loss_names_the_images() -> None:
     with pytest.raises(
         FitError, match=r"the loss of the student is (nan|inf) at step \d+.*lower learning_rate"
     ) as caught:
@@ -265,8 +263,8 @@ def test_a_loss_that_is_no_number_names_the_images_of_the_batch() -> None:
     assert len(named) == 4
 
 
-def test_a_batch_that_the_workers_cannot_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
+def test_batch_size_must_be_divisible_by_workers() -> None:
+    with pytest.raises(ConfigError, match="batch_size 4 cannot be divided among 3 workers"):
         training(group=WorkerGroup(0, 3))
 
 
@@ -275,13 +273,13 @@ def test_precision_below_float32_needs_a_gpu() -> None:
         training(tiny_student({"precision": "bfloat16"}))
 
 
-def test_training_in_this_process_gives_the_student_of_a_training_with_checkpoints(undisturbed: State) -> None:
+def test_training_without_checkpoints_gives_the_same_student(undisturbed: State) -> None:
     student = Student("student", tiny_student(), "cpu")
     state = train_student(student, tiny_teachers(), Chunked(), range(COUNT))
     assert_same(state, undisturbed)
 
 
-def test_something_else_that_is_trained_is_refused() -> None:
+def test_other_trained_perceivers_are_refused() -> None:
     other = Trained("trained", NoOptions(), "cpu")
-    with pytest.raises(ConfigError, match="perceiver trained: a Trained cannot be distilled"):
+    with pytest.raises(ConfigError, match="extractor trained: a Trained cannot be distilled"):
         distillation.student_config(other)

@@ -21,7 +21,7 @@ def one(source: Examples, index: int) -> Example:
     return example
 
 
-def test_an_example_holds_the_image_and_what_the_teachers_say_of_it() -> None:
+def test_example_holds_image_and_teacher_features() -> None:
     images = DrawnNormals(3)
     example = one(examples(images), 1)
     assert (example.image == images.image(1)).all()
@@ -31,7 +31,7 @@ def test_an_example_holds_the_image_and_what_the_teachers_say_of_it() -> None:
     assert torch.equal(example.teachers.logical, fields["logical/level3"])
 
 
-def test_examples_come_in_the_order_asked_for_and_repeats_cost_nothing() -> None:
+def test_examples_are_ordered_and_cached() -> None:
     images = DrawnNormals(4)
     source = examples(images)
     found = source.get([2, 0, 2])
@@ -40,9 +40,9 @@ def test_examples_come_in_the_order_asked_for_and_repeats_cost_nothing() -> None
     assert found[1] is one(source, 0)
 
 
-def test_what_is_stored_of_the_teachers_is_not_computed() -> None:
+def test_precomputed_fields_are_not_computed() -> None:
     class Ones:
-        """Every field of the teachers, with the value 1."""
+        """All teacher fields, filled with 1."""
 
         names = tiny_teachers().provides
 
@@ -55,7 +55,7 @@ def test_what_is_stored_of_the_teachers_is_not_computed() -> None:
     assert {float(field.mean()) for field in (*example.teachers.levels, example.teachers.logical)} == {1.0}
 
 
-def test_what_does_not_fit_the_memory_is_computed_again_and_is_the_same() -> None:
+def test_examples_beyond_memory_are_recomputed() -> None:
     images = DrawnNormals(4)
     size = one(examples(images), 0).bytes
     images.reads = 0
@@ -70,13 +70,13 @@ def test_what_does_not_fit_the_memory_is_computed_again_and_is_the_same() -> Non
     assert torch.equal(last.teachers.logical, computed_again.teachers.logical)
 
 
-def test_the_size_of_an_example_is_that_of_its_image_and_features() -> None:
+def test_example_size_covers_image_and_features() -> None:
     example = one(examples(DrawnNormals(1)), 0)
     cells = sum(level.numel() for level in example.teachers.levels) + example.teachers.logical.numel()
     assert example.bytes == 64 * 64 * 3 + 4 * cells
 
 
-def test_an_image_that_cannot_be_decoded_is_none_and_read_once() -> None:
+def test_undecodable_image_is_none_and_read_once() -> None:
     images = DrawnNormals(3, damaged=frozenset({1}))
     source = examples(images)
     assert [example is None for example in source.get([0, 1, 2])] == [False, True, False]
@@ -84,7 +84,7 @@ def test_an_image_that_cannot_be_decoded_is_none_and_read_once() -> None:
     assert images.reads == 3
 
 
-def test_the_first_readable_example_is_found_or_refused() -> None:
+def test_first_readable_example() -> None:
     source = examples(DrawnNormals(3, damaged=frozenset({1, 2})))
     assert source.first_readable([2, 1, 0]) is one(source, 0)
     with pytest.raises(FitError, match="none of the normal images can be decoded"):

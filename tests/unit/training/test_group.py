@@ -1,4 +1,4 @@
-"""Two processes that train one student together."""
+"""Two processes train one student together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def train(folder: Path, name: str, stop_after: int | None = None) -> None:
-    """Trains with two processes, to the end or until both stop."""
+    """Trains with two processes, to the end or until both are stopped."""
     rendezvous = folder.parent / f"{name}.rendezvous"
     stop = [] if stop_after is None else [str(stop_after)]
     processes = [
@@ -37,16 +37,14 @@ def train(folder: Path, name: str, stop_after: int | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that was not disturbed."""
+    """Folder of an uninterrupted training."""
     folder = tmp_path_factory.mktemp("together") / "whole"
     train(folder, "whole")
     return folder
 
 
 @pytest.mark.slow
-def test_two_workers_that_went_on_from_a_checkpoint_end_like_two_that_were_not_disturbed(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_resumed_workers_match_uninterrupted_workers(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     train(folder, "first", stop_after=6)
     assert (folder / "checkpoints/step-00000004.safetensors").exists()
@@ -62,7 +60,7 @@ def test_two_workers_that_went_on_from_a_checkpoint_end_like_two_that_were_not_d
 
 
 @pytest.mark.slow
-def test_the_loss_of_two_workers_is_the_mean_of_what_each_sees(whole: Path) -> None:
+def test_loss_is_the_mean_over_workers(whole: Path) -> None:
     config = tiny_student()
     losses = []
     for rank in range(2):

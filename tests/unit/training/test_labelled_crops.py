@@ -15,7 +15,7 @@ from uniad_ray.training.labelled_crops import LabelledCrops, encode_crop, read_c
 CLASSES = tuple(COLOURS)
 
 
-def test_crops_come_back_as_they_were_stored(store_root: str) -> None:
+def test_crops_round_trip(store_root: str) -> None:
     crops = LabelledCrops(coloured_crops().crops, {"unsure": 3})
     place = Location.parse(store_root) / "crops.safetensors"
     crops.write(place)
@@ -28,13 +28,13 @@ def test_crops_come_back_as_they_were_stored(store_root: str) -> None:
         LabelledCrops.read(place)
 
 
-def test_no_crops_can_be_stored(tmp_path: Path) -> None:
+def test_empty_crops_round_trip(tmp_path: Path) -> None:
     place = Location.parse(tmp_path / "crops.safetensors")
     LabelledCrops([], {"unsure": 1}).write(place)
     assert LabelledCrops.read(place) == LabelledCrops([], {"unsure": 1})
 
 
-def test_no_class_of_a_category_has_more_than_the_most_crops() -> None:
+def test_at_most_limits_crops_per_class_and_category() -> None:
     one, other = coloured_crops(6).crops, coloured_crops(2, "lids").crops
     found = LabelledCrops.at_most([*one, *other], 4, {"unsure": 2, "of no class": 0}, seed=0)
     counts = {(crop.category, crop.label): 0 for crop in [*one, *other]}
@@ -53,7 +53,7 @@ def test_crops_of_several_sources_are_joined() -> None:
     assert [crop.key for crop in found.crops] == sorted(crop.key for crop in found.crops)
 
 
-def test_a_folder_of_sorted_crops_is_read(tmp_path: Path) -> None:
+def test_folder_of_sorted_crops_is_read(tmp_path: Path) -> None:
     sorted_crops(tmp_path, images=3)
     (tmp_path / "red/.hidden").write_bytes(b"")
     Image.fromarray(coloured_crop("blue", 1, 20)[:10]).save(tmp_path / "blue/wide.jpg", quality=95)
@@ -63,26 +63,26 @@ def test_a_folder_of_sorted_crops_is_read(tmp_path: Path) -> None:
     expected = square_crop(coloured_crop("blue", 0, 20), size=8, padding=0.1)
     np.testing.assert_array_equal(found.crops[0].pixels(), expected)
     assert found.crops[3].pixels().shape == (8, 8, 3)
-    # A wide crop is not stretched: black above and below.
+    # A wide crop is padded in black above and below, not stretched.
     assert found.crops[3].pixels()[0].max() < 40
 
 
-def test_a_folder_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FitError, match="no folder there; sort crops into folders named by their classes"):
+def test_invalid_crop_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FitError, match="no such folder; sort crops into folders named by their classes"):
         read_crop_folder(tmp_path / "none", CLASSES, side=8, padding=0.1)
     (tmp_path / "rde").mkdir()
-    with pytest.raises(FitError, match="rde: no class has this name; there are red, green, blue"):
+    with pytest.raises(FitError, match="rde: not the name of a class; the classes are red, green, blue"):
         read_crop_folder(tmp_path, CLASSES, side=8, padding=0.1)
     (tmp_path / "rde").rename(tmp_path / "red")
     (tmp_path / "red/0.png").write_bytes(b"text")
-    with pytest.raises(FitError, match=r"0\.png: .*; mend or remove it"):
+    with pytest.raises(FitError, match=r"0\.png: .*; fix or remove it"):
         read_crop_folder(tmp_path, CLASSES, side=8, padding=0.1)
     Image.fromarray(np.zeros((4, 4, 4), dtype=np.uint8), "RGBA").save(tmp_path / "red/0.png")
-    with pytest.raises(FitError, match="has transparency; paint black what is not the object"):
+    with pytest.raises(FitError, match="has transparency; paint the background black"):
         read_crop_folder(tmp_path, CLASSES, side=8, padding=0.1)
 
 
-def test_a_crop_is_encoded_without_loss() -> None:
+def test_crop_encoding_is_lossless() -> None:
     crop = coloured_crop("red", 3)
     assert encode_crop(crop) == encode_crop(crop.copy())
     (found, *_) = coloured_crops(1).crops

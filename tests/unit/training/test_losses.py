@@ -28,7 +28,7 @@ def mean_of_squares(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def pooled_by_loops(level: np.ndarray) -> np.ndarray:
-    """Eq. 1 with p = 3: the mean over the window, zeros beyond the border."""
+    """Eq. 1 with p = 3: mean over the window, zeros beyond the border."""
     count, channels, height, width = level.shape
     pooled = np.zeros_like(level)
     for n, c, h, w in np.ndindex(count, channels, height, width):
@@ -42,7 +42,7 @@ def pooled_by_loops(level: np.ndarray) -> np.ndarray:
 
 
 def doubled_by_loops(level: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation to twice the size, centres of cells aligned."""
+    """Bilinear interpolation to twice the size, with aligned cell centres."""
 
     def taps(position: int, size: int) -> tuple[int, int, float]:
         source = max((position + 0.5) / 2 - 0.5, 0.0)
@@ -62,12 +62,12 @@ def doubled_by_loops(level: np.ndarray) -> np.ndarray:
 
 
 def fused_by_loops(levels: list[torch.Tensor]) -> np.ndarray:
-    """Eq. 2: pooled levels on the larger grid, joined."""
+    """Eq. 2: pooled levels on the larger grid, concatenated."""
     fine, coarse = (pooled_by_loops(level.double().numpy()) for level in levels)
     return np.concatenate([fine, doubled_by_loops(coarse)], axis=1)
 
 
-def test_the_low_level_loss_is_the_sum_over_levels_of_their_mean_squared_differences() -> None:
+def test_low_level_loss_sums_mean_squares_of_levels() -> None:
     teacher, student = features(1), features(2)
     expected = sum(
         mean_of_squares(ours.numpy(), theirs.numpy())
@@ -76,30 +76,30 @@ def test_the_low_level_loss_is_the_sum_over_levels_of_their_mean_squared_differe
     assert float(low_level_loss(teacher.levels, student.levels)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_high_level_loss_compares_pooled_interpolated_and_joined_levels() -> None:
+def test_high_level_loss_compares_fused_levels() -> None:
     teacher, student = features(1), features(2)
     expected = mean_of_squares(fused_by_loops(list(student.levels)), fused_by_loops(list(teacher.levels)))
     assert float(high_level_loss(teacher.levels, student.levels, 3)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_logical_loss_is_the_mean_squared_difference() -> None:
+def test_logical_loss_is_mean_squared_difference() -> None:
     teacher, student = features(1), features(2)
     expected = mean_of_squares(student.logical.numpy(), teacher.logical.numpy())
     assert float(logical_loss(teacher.logical, student.logical)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("off", ["low", "high", "logical"])
-def test_a_loss_with_weight_zero_is_left_out(off: str) -> None:
+def test_loss_with_weight_zero_is_omitted(off: str) -> None:
     weights = LossWeights.model_validate({"low": 1.0, "high": 1.0, "logical": 1.0, off: 0.0})
     losses = distillation_losses(features(1), features(2), weights, 3)
     assert losses.keys() == {"low", "high", "logical"} - {off}
 
 
-def test_the_sum_weighs_each_loss() -> None:
+def test_weighted_sum() -> None:
     losses = {"low": torch.tensor(2.0), "high": torch.tensor(3.0), "logical": torch.tensor(5.0)}
     assert float(weighted_sum(losses, LossWeights(low=1.0, high=10.0, logical=100.0))) == 532.0
 
 
-def test_a_student_that_says_what_the_teachers_say_has_no_loss() -> None:
+def test_perfect_student_has_no_loss() -> None:
     losses = distillation_losses(features(1), features(1), LossWeights(), 3)
     assert {name: float(loss) for name, loss in losses.items()} == {"low": 0.0, "high": 0.0, "logical": 0.0}

@@ -18,7 +18,7 @@ def image_order(chunk_sizes: list[int], **options: Any) -> ImageOrder:
 
 
 def epoch_of(order: ImageOrder, epoch: int) -> list[int]:
-    """The images of one worker in one epoch, whatever the batch size."""
+    """Images of one worker in one epoch, for any batch size."""
     length = order.images_an_epoch
     first, last = epoch * length // order.batch_size, ((epoch + 1) * length - 1) // order.batch_size
     seen = [index for step in range(first, last + 1) for index in order.batch(step)]
@@ -33,9 +33,7 @@ def epoch_of(order: ImageOrder, epoch: int) -> list[int]:
     st.integers(0, 3),
     st.integers(0, 2**32),
 )
-def test_every_epoch_shows_every_image_to_one_worker_or_another(
-    sizes: list[int], world: int, batch_size: int, epoch: int, seed: int
-) -> None:
+def test_every_epoch_covers_every_image(sizes: list[int], world: int, batch_size: int, epoch: int, seed: int) -> None:
     workers = [image_order(sizes, seed=seed, rank=rank, world=world, batch_size=batch_size) for rank in range(world)]
     seen = Counter(index for worker in workers for index in epoch_of(worker, epoch))
     assert set(seen) == set(range(sum(sizes)))
@@ -44,7 +42,7 @@ def test_every_epoch_shows_every_image_to_one_worker_or_another(
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 50), st.randoms())
-def test_the_order_in_which_images_are_given_has_no_influence(sizes: list[int], step: int, random: Any) -> None:
+def test_order_of_given_images_has_no_effect(sizes: list[int], step: int, random: Any) -> None:
     order = image_order(sizes)
     mixed = list(range(sum(sizes)))
     random.shuffle(mixed)
@@ -52,42 +50,42 @@ def test_the_order_in_which_images_are_given_has_no_influence(sizes: list[int], 
     assert [order.row_keys[i] for i in order.batch(step)] == [other.row_keys[i] for i in other.batch(step)]
 
 
-def test_a_step_does_not_depend_on_the_steps_before_it() -> None:
+def test_steps_are_independent() -> None:
     walked = image_order([5, 3, 7])
     batches = [walked.batch(step) for step in range(40)]
     assert [image_order([5, 3, 7]).batch(step) for step in reversed(range(40))] == batches[::-1]
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     order = image_order([40])
     assert epoch_of(order, 0) != epoch_of(order, 1)
     assert epoch_of(order, 0) != epoch_of(image_order([40], seed=1), 0)
 
 
-def test_a_worker_reads_its_share_of_the_chunks_and_chunk_after_chunk() -> None:
+def test_worker_reads_its_share_chunk_by_chunk() -> None:
     order = image_order([4] * 8, world=4, rank=2)
     chunks = [order.chunks[index] for index in epoch_of(order, 0)]
     assert len(set(chunks)) == 2
     assert chunks == [chunks[0]] * 4 + [chunks[4]] * 4
 
 
-def test_fewer_chunks_than_workers_are_dealt_out_by_rows() -> None:
+def test_fewer_chunks_than_workers_are_split_by_rows() -> None:
     parts = [epoch_of(image_order([6], world=3, rank=rank), 0) for rank in range(3)]
     assert sorted(index for part in parts for index in part) == list(range(6))
 
 
-def test_the_batch_of_all_is_that_of_each_worker_in_turn() -> None:
+def test_batch_of_all_joins_worker_batches() -> None:
     workers = [image_order([5, 4], world=2, rank=rank, batch_size=2) for rank in range(2)]
     assert workers[0].batch_of_all(3) == workers[0].batch(3) + workers[1].batch(3)
     assert workers[1].batch_of_all(3) == workers[0].batch_of_all(3)
 
 
-def test_the_epoch_of_a_step_is_that_of_its_first_image() -> None:
+def test_epoch_of_a_step_is_its_first_image_epoch() -> None:
     order = image_order([6], batch_size=4)
     assert [order.epoch(step) for step in range(5)] == [0, 0, 1, 2, 2]
 
 
-def test_held_out_images_are_a_share_and_copies_stay_together() -> None:
+def test_copies_are_held_out_together() -> None:
     ids = [f"{index:064d}" for index in range(50)] * 2
     trained, held_out = held_out_split(ids, 0.2)
     assert sorted(trained + held_out) == list(range(100))
@@ -95,13 +93,13 @@ def test_held_out_images_are_a_share_and_copies_stay_together() -> None:
     assert {ids[index] for index in held_out}.isdisjoint(ids[index] for index in trained)
 
 
-def test_which_images_are_held_out_follows_from_their_content() -> None:
+def test_hold_out_depends_only_on_content() -> None:
     ids = [f"{index:064d}" for index in range(30)]
     held_out = {ids[index] for index in held_out_split(ids, 0.2)[1]}
     assert {ids[::-1][index] for index in held_out_split(ids[::-1], 0.2)[1]} == held_out
 
 
-def test_one_image_at_least_is_held_out_unless_none_shall_be() -> None:
+def test_at_least_one_image_is_held_out() -> None:
     ids = [f"{index:064d}" for index in range(4)]
     assert len(held_out_split(ids, 0.01)[1]) == 1
     assert held_out_split(ids, 0.0) == ([0, 1, 2, 3], [])
@@ -110,11 +108,11 @@ def test_one_image_at_least_is_held_out_unless_none_shall_be() -> None:
 @pytest.mark.parametrize(("distinct", "share"), [(1, 0.0), (1, 0.1), (2, 0.1), (0, 0.0)])
 def test_too_few_distinct_images_are_refused(distinct: int, share: float) -> None:
     ids = [f"{index:064d}" for index in range(distinct)] * 9
-    with pytest.raises(FitError, match=f"{distinct} distinct normal images.*at least 2 to train on"):
+    with pytest.raises(FitError, match=f"{distinct} distinct normal images.*at least 2 for training"):
         held_out_split(ids, share)
 
 
-def test_steps_and_workers_have_seeds_of_their_own() -> None:
+def test_steps_and_workers_have_different_seeds() -> None:
     seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(30) for rank in range(3)}
     assert len(seeds) == 270
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -11,7 +11,7 @@ def add(log: StepLog, *steps: int) -> None:
         log.add(step=step, epoch=0, learning_rate=0.1, loss=float(step), low=None, held_out_loss=None)
 
 
-def test_steps_come_back_in_order_with_nulls_for_what_is_switched_off(tmp_path: Path) -> None:
+def test_steps_are_ordered_with_nulls_for_disabled_losses(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     log = StepLog(folder)
     add(log, 1, 2)
@@ -26,7 +26,7 @@ def test_steps_come_back_in_order_with_nulls_for_what_is_switched_off(tmp_path: 
     assert [info.relative for info in folder.list()] == ["log/steps-00000001.parquet", "log/steps-00000003.parquet"]
 
 
-def test_steps_written_again_replace_themselves(tmp_path: Path) -> None:
+def test_repeated_steps_are_replaced(tmp_path: Path) -> None:
     folder = Location.parse(tmp_path)
     for _ in range(2):
         log = StepLog(folder)
@@ -35,7 +35,7 @@ def test_steps_written_again_replace_themselves(tmp_path: Path) -> None:
     assert read_step_log(folder).column("step").to_pylist() == [1, 2]
 
 
-def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
+def test_no_folder_means_no_log(tmp_path: Path) -> None:
     log = StepLog(None)
     add(log, 1)
     log.write()

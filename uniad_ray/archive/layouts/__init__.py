@@ -1,4 +1,4 @@
-"""The folder layouts of anomaly data sets, and plain folders of images, read as a stream of source images."""
+"""Reads the folder layouts of anomaly data sets, and plain image folders, as a stream of source images."""
 
 from __future__ import annotations
 

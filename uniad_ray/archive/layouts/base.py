@@ -1,4 +1,4 @@
-"""What a layout is: how the paths of a data set tell images, masks and the files that describe them."""
+"""The base of a layout, which tells images, masks and description files of a data set by their paths."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.object_store import ObjectInfo
 
 CATEGORY = r"(?:(?P<category>[^/]+)/)?"
-"""Start of every path pattern: the folder of the category, absent where the source is one category."""
+"""Prefix of every path pattern: the category folder, absent if the source is a single category."""
 
 
 class ImagePlace(NamedTuple):
-    """What its path, and the tables of the data set, say of an image.
+    """Properties of an image according to its path and the tables of the data set.
 
     Attributes:
-        category: Folder of the category; None where the source is one category.
-        path: Path within the category, from which the row key follows; None where it follows from the URI.
+        category: Folder of the category; None if the source is a single category.
+        path: Path within the category, which determines the row key; None if the URI determines it.
         split: As in `SourceImage`.
         label: As in `SourceImage`.
         defect_kind: As in `SourceImage`.
         anomaly_type: As in `SourceImage`.
-        mask_key: What the image has in common with its masks, within the category.
+        mask_key: Key within the category that the image shares with its masks.
     """
 
     category: str | None
@@ -38,7 +38,7 @@ class ImagePlace(NamedTuple):
 
 
 class MaskPlace(NamedTuple):
-    """A ground-truth mask of the images that have its key."""
+    """A ground-truth mask for the images with the same key."""
 
     category: str | None
     key: str
@@ -51,7 +51,7 @@ class Companion(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """An image that lies in its place but that the data set does not count in, and why."""
+    """An image in a valid place that the data set does not include, and the reason."""
 
     category: str | None
     reason: str
@@ -59,21 +59,21 @@ class Stray(NamedTuple):
 
 Place = ImagePlace | MaskPlace | Companion | Stray
 Companions = Sequence[tuple[str | None, ObjectInfo]]
-"""Folder of the category and file, of every companion of a source."""
+"""Category folder and file of each companion of a source."""
 
 
 @dataclass(frozen=True)
 class Layout(ABC):
-    """One way to lay a data set out in folders.
+    """A folder structure of a data set.
 
-    A layout sees one path at a time, so that a listing of any length streams past it.
+    A layout sees one path at a time, so a listing of any length can be streamed.
 
     Attributes:
-        name: What `--layout` calls it.
-        where: The folders of its images, for messages.
-        signature: Paths that no other layout has; one of them is enough to recognise the layout.
-        defects: Content of `defects_config.json` by folder of the category.
-        expected: Files that a table names, by path: what to say where one of them is not there.
+        name: Its name in `--layout`.
+        where: Folders of its images, for messages.
+        signature: Paths that only this layout has; one of them identifies the layout.
+        defects: Content of `defects_config.json` by category folder.
+        expected: Files named in a table, by path, with the message for a missing file.
     """
 
     name: ClassVar[LayoutName]
@@ -85,20 +85,20 @@ class Layout(ABC):
 
     @abstractmethod
     def place(self, path: str) -> Place | None:
-        """Says what lies at a path relative to the source; None where the layout has no such place."""
+        """Classifies a path relative to the source; None if the layout has no such place."""
 
     def with_companions(self, companions: Companions, categories: Collection[str]) -> Layout:  # noqa: ARG002
         """Reads the files that describe the images; most layouts have none.
 
         Args:
-            companions: Every `Companion` of the source.
-            categories: The folders of categories that are there.
+            companions: All `Companion` files of the source.
+            categories: Category folders of the source.
 
         Returns:
-            The layout with what the files say.
+            The layout with the contents of these files.
 
         Raises:
-            ArchiveError: A file is damaged.
+            ArchiveError: A file is corrupt.
             StoreError: A file is too large or cannot be read.
         """
         return self

@@ -3,11 +3,11 @@
     [category/]train/good/0.png
     [category/]valid/good/img/0.png               `val` in RESC
     [category/]valid/Ungood/img/1.png             `ungood` in liver CT and RESC
-    [category/]valid/Ungood/label/1.png           the mask
+    [category/]valid/Ungood/label/1.png           masks
     [category/]test/{good,Ungood}/{img,label}/0.png
 
-`img` is left out where there are no masks, and may lie above `good` and `Ungood`, as in some copies of liver CT. Normal
-images have empty masks in some sets; these are not kept.
+`img` is absent if there are no masks. It may be the parent of `good` and `Ungood`, as in some copies of liver CT. In
+some sets normal images have empty masks; these are dropped.
 
 Bao et al., "BMAD: Benchmarks for Medical Anomaly Detection", CVPR workshops 2024.
 """
@@ -31,7 +31,7 @@ _FILE = re.compile(
 
 @dataclass(frozen=True)
 class BmadLayout(Layout):
-    """The folders of BMAD, of one category or several."""
+    """The folders of BMAD, with one or several categories."""
 
     name: ClassVar[LayoutName] = "bmad"
     where: ClassVar[str] = "train/, valid/ or test/ of a category, and there good/ or Ungood/"
@@ -41,7 +41,7 @@ class BmadLayout(Layout):
     )
 
     def place(self, path: str) -> Place | None:
-        """Takes split and label from the folders, and the masks from those named `label`."""
+        """Takes split and label from the folders, and masks from the folders named `label`."""
         match = _FILE.fullmatch(path)
         if match is None:
             return None

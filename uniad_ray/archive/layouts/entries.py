@@ -1,4 +1,4 @@
-"""What a source gives: files that may become image rows, and files that are not taken."""
+"""The entries of a source: files that may become image rows, and rejected files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class SourceImage:
     """One file that may become an image row.
 
     Attributes:
-        row_key: First 32 hex digits of sha256 over the category and, in a tree, the path within the category, so that
-            the same tree read from another place gives the same keys; in a plain folder the URI, since two folders of
+        row_key: First 32 hex digits of sha256 over the category and the path within it: the same tree gives the same
+            keys wherever it is stored. In a plain folder the URI takes the place of the path, because two folders of
             one category may use the same names.
-        uri: Where the file lies.
+        uri: URI of the file.
         size: Bytes, as listed.
         category: Product or view.
-        split: Part of the data set; `archive` where the source has no splits.
+        split: Part of the data set; `archive` if the source has no splits.
         label: `normal`, `anomalous` or None where unknown.
-        defect_kind: Name of the defect, several joined by `+`, or None.
-        anomaly_type: `logical`, `structural` or None where the source does not tell.
+        defect_kind: Name of the defect, several joined by `+`; or None.
+        anomaly_type: `logical` or `structural`; None if the source does not distinguish them.
         mask_uris: Ground-truth files of the image, sorted.
     """
 
@@ -44,7 +44,7 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One file that is not taken, and why."""
+    """A rejected file and the reason."""
 
     source_uri: str
     reason: str
@@ -56,7 +56,7 @@ def row_key(category: str, path: str) -> str:
 
 
 def refusal_by_name(path: str) -> str | None:
-    """Says why a file cannot be an image by its name alone; None where it may be one."""
+    """Why a file cannot be an image, judged by its name alone; None if it may be one."""
     name = path.rsplit("/", 1)[-1]
     suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
     if suffix in _NOT_IMAGES or name in (".DS_Store", "Thumbs.db"):

@@ -1,4 +1,4 @@
-"""Any folder or prefix of images: every file is taken, and the caller says what they are."""
+"""Any folder or prefix of images: every file is used, and the caller gives split and label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.archive.layouts.base import ImagePlace, Layout
 
 @dataclass(frozen=True)
 class FolderLayout(Layout):
-    """A plain folder, of any depth.
+    """A plain folder of any depth.
 
     Attributes:
         split: Split of every image.
@@ -27,5 +27,5 @@ class FolderLayout(Layout):
     label: Label | None = None
 
     def place(self, path: str) -> ImagePlace:  # noqa: ARG002 - every path is an image here
-        """Takes every file, with a row key that follows from its URI."""
+        """Accepts every file; its URI determines the row key."""
         return ImagePlace(category=None, path=None, split=self.split, label=self.label)

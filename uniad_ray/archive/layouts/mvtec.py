@@ -1,11 +1,11 @@
-"""The tree of MVTec AD, which MVTec LOCO, MPDD and BTAD share.
+"""The tree of MVTec AD, also used by MVTec LOCO, MPDD and BTAD.
 
     [category/]train/good/000.png          normal; `ok` in BTAD
     [category/]validation/good/000.png     in MVTec LOCO
     [category/]test/good/000.png
     [category/]test/scratch/000.png        anomalous; the folder names the defect
     [category/]ground_truth/scratch/000_mask.png    or 000.png, as in BTAD
-    [category/]ground_truth/scratch/000/000.png     one file a defect, in MVTec LOCO
+    [category/]ground_truth/scratch/000/000.png     one file per defect, in MVTec LOCO
     [category/]defects_config.json                  in MVTec LOCO
 
 Bergmann et al., "MVTec AD", CVPR 2019, and "Beyond Dents and Scratches", IJCV 2022; Jezek et al., "Deep learning-based
@@ -36,7 +36,7 @@ _DEFECTS = re.compile(CATEGORY + r"defects_config\.json")
 
 @dataclass(frozen=True)
 class MvtecLayout(Layout):
-    """An MVTec-style tree of one category or several."""
+    """An MVTec-style tree with one or several categories."""
 
     name: ClassVar[LayoutName] = "mvtec"
     where: ClassVar[str] = "train/, validation/ or test/ of a category"
@@ -72,7 +72,7 @@ class MvtecLayout(Layout):
 
 
 def mask_stem(path: str) -> str:
-    """The stem of the image that a mask file belongs to: its folder, or its own name without `_mask`."""
+    """The stem of the image that a mask belongs to: the mask's folder, or its own name without `_mask`."""
     return path.rsplit("/", 1)[0] if "/" in path else stem(path).removesuffix("_mask")
 
 
@@ -85,7 +85,7 @@ def _read_defects(location: Location) -> Any:
     try:
         document = json.loads(location.read_bytes(max_bytes=MAX_DEFECTS_BYTES))
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{location}: not valid JSON ({error}); mend or remove it") from error
+        raise ArchiveError(f"{location}: not valid JSON ({error}); fix or remove it") from error
     if not isinstance(document, list) or not all(
         isinstance(entry, dict) and "defect_name" in entry for entry in document
     ):

@@ -1,4 +1,4 @@
-"""The tree of MVTec AD 2, whose private test sets have no labels.
+"""The tree of MVTec AD 2. Its private test sets have no labels.
 
     [category/]train/good/000_regular.png
     [category/]validation/good/000_regular.png
@@ -31,7 +31,7 @@ _UNLABELLED = re.compile(CATEGORY + r"(?P<within>test_private(?:_mixed)?/.+)")
 
 @dataclass(frozen=True)
 class MvtecAd2Layout(Layout):
-    """The tree of MVTec AD 2, of one category or several."""
+    """The tree of MVTec AD 2, with one or several categories."""
 
     name: ClassVar[LayoutName] = "mvtec_ad_2"
     where: ClassVar[str] = "train/, validation/, test_public/ or test_private/ of a category"

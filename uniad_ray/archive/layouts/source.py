@@ -18,19 +18,19 @@ from uniad_ray.archive.object_store import Location, ObjectInfo
 from uniad_ray.errors import ArchiveError
 
 LAYOUTS: tuple[Layout, ...] = (MvtecLayout(), MvtecAd2Layout(), VisaLayout(), BmadLayout())
-"""The layouts that are recognised; the first is that of a tree with nothing but `good` folders."""
+"""The layouts that `auto` recognises; the first one is used for a tree with only `good` folders."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A listed source: its layout, its ground truth and its categories, before any image is read.
+    """A listed source before any image is read: its layout, ground truth and categories.
 
     Attributes:
-        root: Where the source lies.
-        layout: How it is laid out.
-        masks: Mask URIs by folder of the category and mask key, sorted.
-        categories: The folders of categories; empty where the source is one category.
-        category: Name of a source of one category, or the only category to take.
+        root: Location of the source.
+        layout: Layout of the source.
+        masks: Mask URIs by category folder and mask key, sorted.
+        categories: Category folders; empty if the source is a single category.
+        category: Name of a single-category source, or the only category to read.
     """
 
     root: Location
@@ -45,7 +45,7 @@ class Source:
         return {self._category_name(folder): content for folder, content in self.layout.defects.items()}
 
     def entries(self) -> Iterator[SourceImage | Rejected]:
-        """Streams the files of the source in the order of their paths, then what it should have and has not."""
+        """Streams the files of the source in path order, then the files that are missing."""
         missing = dict(self.layout.expected)
         paired: set[tuple[str | None, str]] = set()
         for info in self.root.list():
@@ -69,7 +69,7 @@ class Source:
                 yield self._image(info, place, masks)
         for key, uris in self.masks.items():
             if key not in paired:
-                yield from (Rejected(uri, "mask of no image") for uri in uris)
+                yield from (Rejected(uri, "mask without an image") for uri in uris)
         for path, reason in missing.items():
             if not self._is_left_out(_folder(path)):
                 yield Rejected(f"{self.root}/{path}", reason)
@@ -92,7 +92,7 @@ class Source:
         return folder or self.category or self.root.name
 
     def _is_left_out(self, folder: str | None) -> bool:
-        """Whether another category than the one to take lies in the folder."""
+        """Whether the folder holds another category than the one to read."""
         return bool(self.categories) and self.category is not None and folder not in (None, self.category)
 
 
@@ -104,14 +104,14 @@ def _folder(path: str) -> str | None:
 
 @dataclass
 class _Seen:
-    """What one listing of a source shows of one layout.
+    """Findings for one layout in one listing of a source.
 
     Attributes:
         layout: The layout.
-        signs: A path that only this layout has, by folder of the category.
+        signs: A path that only this layout has, by category folder.
         categories: Folders of the categories that have images.
-        masks: Mask URIs by folder of the category and mask key.
-        companions: Folder of the category and file.
+        masks: Mask URIs by category folder and mask key.
+        companions: Category folder and file.
     """
 
     layout: Layout
@@ -121,7 +121,7 @@ class _Seen:
     companions: list[tuple[str | None, ObjectInfo]] = field(default_factory=list)
 
     def add(self, info: ObjectInfo, category: str | None) -> None:
-        """Notes one file; masks and companions of other categories than the one to take are not kept."""
+        """Records one file; skips masks and companions of categories that are not read."""
         place = self.layout.place(info.relative)
         if place is None:
             return
@@ -137,7 +137,7 @@ class _Seen:
             self.companions.append((place.category, info))
 
     def sign(self, category: str | None) -> str | None:
-        """A path that only this layout has, of the category to take or of any."""
+        """A path that only this layout has, in the category to read or in any."""
         wanted = (path for folder, path in self.signs.items() if category is None or folder in (None, category))
         return next(wanted, None) if self.categories else None
 
@@ -150,17 +150,17 @@ def open_source(
     split: Split | None = None,
     label: Label | None = None,
 ) -> Source:
-    """Lists a source once to learn its layout, masks and tables.
+    """Lists a source once to find its layout, masks and tables.
 
     Args:
         root: Local folder or S3 prefix.
-        layout: `auto` recognises the layout by its paths, and takes a plain folder where it knows none.
-        category: Name for a source of one category; picks one category of a source that holds several.
-        split: Split for a plain folder; default `archive`.
-        label: Label for a plain folder; default unknown.
+        layout: `auto` recognises the layout by its paths, and falls back to a plain folder.
+        category: Name of a single-category source; selects one category of a source with several.
+        split: Split of a plain folder; default `archive`.
+        label: Label of a plain folder; default unknown.
 
     Raises:
-        ArchiveError: Nothing lies there, the layout does not fit, there are two layouts, or a table is damaged.
+        ArchiveError: The source is empty, the layout does not fit, two layouts match, or a table is corrupt.
         StoreError: The store cannot be read, or a table is too large.
     """
     seen = [_Seen(entry) for entry in LAYOUTS if layout in ("auto", entry.name)]
@@ -170,23 +170,23 @@ def open_source(
         for entry in seen:
             entry.add(info, category)
     if is_empty:
-        raise ArchiveError(f"{root}: nothing there; name a folder or an s3:// prefix that holds images")
+        raise ArchiveError(f"{root}: no files found; name a folder or an s3:// prefix that holds images")
     chosen = _recognise(root, seen, category) if layout == "auto" else next(iter(seen), None)
     if chosen is None:
         return Source(root, FolderLayout(split=split or "archive", label=label), {}, frozenset(), category)
     if not chosen.categories:
         raise ArchiveError(
-            f"{root}: no {chosen.layout.where}, as layout {layout} has them; leave out --layout to have the layout "
-            "recognised, or use --layout folder to take any image"
+            f"{root}: no {chosen.layout.where}, as layout {layout} requires; omit --layout to detect the layout, or "
+            "use --layout folder to read any image"
         )
     if split or label:
         raise ArchiveError(
-            f"{root}: layout {chosen.layout.name} names splits and labels itself; leave out --split and --label, or "
-            "add --layout folder"
+            f"{root}: layout {chosen.layout.name} sets splits and labels itself; omit --split and --label, or add "
+            "--layout folder"
         )
     categories = frozenset(folder for folder in chosen.categories if folder is not None)
     if category and categories and category not in categories:
-        raise ArchiveError(f"{root}: no category {category!r} there; it holds {', '.join(sorted(categories))}")
+        raise ArchiveError(f"{root}: no category {category!r}; the source has {', '.join(sorted(categories))}")
     return Source(
         root=root,
         layout=chosen.layout.with_companions(chosen.companions, categories),
@@ -197,15 +197,15 @@ def open_source(
 
 
 def _recognise(root: Location, seen: Sequence[_Seen], category: str | None) -> _Seen | None:
-    """Chooses the layout that the paths show; None where they show none."""
+    """Chooses the layout that the paths show; None if they show none."""
     signs = [(entry, path) for entry in seen if (path := entry.sign(category))]
     if len(signs) > 1:
         names = " and ".join(f"{entry.layout.name} ({path})" for entry, path in signs)
         raise ArchiveError(
-            f"{root}: files of {len(signs)} layouts: {names}; take one category with --category, or say with --layout "
-            "which one to read"
+            f"{root}: files of {len(signs)} layouts: {names}; select one category with --category, or one layout with "
+            "--layout"
         )
     if signs:
         return signs[0][0]
-    # Nothing but `good` folders, which every tree has, or no files at all of the category to take.
+    # Only `good` folders, which every tree has, or no files of the category to read.
     return next((entry for entry in seen if entry.categories and (entry is seen[0] or entry.signs)), None)

@@ -1,4 +1,4 @@
-"""Reads the small CSV tables that come with data sets."""
+"""Reads the small CSV tables of data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import ArchiveError
 
 MAX_TABLE_BYTES = 16 << 20
-"""Bound of a table, some 200,000 rows; it is held in memory."""
+"""Maximum size of a table, some 200,000 rows; tables are held in memory."""
 
 
 def read_rows(location: Location, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -18,32 +18,32 @@ def read_rows(location: Location, columns: Sequence[str]) -> Iterator[tuple[int,
 
     Args:
         location: The table.
-        columns: Columns that must be there; others may be.
+        columns: Required columns; others are allowed.
 
     Yields:
-        The number of each row's line, counted from 1, and its cells by column; empty lines are skipped.
+        Line number of each row, from 1, and its cells by column; empty lines are skipped.
 
     Raises:
-        ArchiveError: It is not UTF-8, a column is missing, or a row does not fit the header.
-        StoreError: It is larger than `MAX_TABLE_BYTES`, or cannot be read.
+        ArchiveError: The table is not UTF-8, a column is missing, or a row does not fit the header.
+        StoreError: The table is larger than `MAX_TABLE_BYTES`, or cannot be read.
     """
     try:
         text = location.read_bytes(max_bytes=MAX_TABLE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ArchiveError(f"{location}: not UTF-8 text ({error.reason}); save it as UTF-8 and run again") from error
+        raise ArchiveError(f"{location}: not UTF-8 text ({error.reason}); save it as UTF-8 and try again") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if missing := [name for name in columns if name not in header]:
             raise ArchiveError(
-                f"{location}: column {', '.join(missing)} is missing; its first line must be {','.join(columns)}"
+                f"{location}: missing column {', '.join(missing)}; the first line must be {','.join(columns)}"
             )
         for cells in reader:
             if cells and len(cells) != len(header):
                 raise ArchiveError(
-                    f"{location}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns; mend the line"
+                    f"{location}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns; fix the line"
                 )
             if cells:
                 yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise ArchiveError(f"{location}, line {reader.line_num}: not valid CSV ({error}); mend the line") from error
+        raise ArchiveError(f"{location}, line {reader.line_num}: not valid CSV ({error}); fix the line") from error

@@ -1,13 +1,13 @@
 """The folders and tables of VisA.
 
     split_csv/1cls.csv                      object,split,label,image,mask
-    <object>/image_anno.csv                 image,label,mask; the label names the defects, as in "bent,melded"
+    <object>/image_anno.csv                 image,label,mask; the label names the defects, such as "bent,melded"
     <object>/Data/Images/Normal/0000.JPG
     <object>/Data/Images/Anomaly/000.JPG
-    <object>/Data/Masks/Anomaly/000.png     grey values are the numbers of the defects
+    <object>/Data/Masks/Anomaly/000.png     grey values are defect numbers
 
 Without `1cls.csv` every image has split `archive`. The tables of the two-class protocols are not read: they put
-anomalous images into the training split, where nothing here could use them.
+anomalous images into the training split, and a fit uses only normal images.
 
 Zou et al., "SPot-the-Difference Self-supervised Pre-training for Anomaly Detection and Segmentation", ECCV 2022.
 """
@@ -46,11 +46,11 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class VisaLayout(Layout):
-    """The data set VisA, or one object of it.
+    """The data set VisA, or one of its objects.
 
     Attributes:
-        rows: Split and label by the image's path in the source; None without a table of splits.
-        kinds: Defects by the folder of the object and the image's path within it.
+        rows: Split and label by image path within the source; None without a table of splits.
+        kinds: Defects by object folder and by image path within it.
     """
 
     name: ClassVar[LayoutName] = "visa"
@@ -61,7 +61,7 @@ class VisaLayout(Layout):
     kinds: Mapping[tuple[str | None, str], str] = field(default_factory=dict)
 
     def place(self, path: str) -> Place | None:
-        """Takes split and label from the table, and the label from the folder where there is none."""
+        """Takes split and label from the table; without a table, takes the label from the folder."""
         if match := _IMAGE.fullmatch(path):
             return self._image(match)
         if match := _MASK.fullmatch(path):
@@ -73,7 +73,7 @@ class VisaLayout(Layout):
         return None
 
     def with_companions(self, companions: Companions, categories: Collection[str]) -> VisaLayout:
-        """Reads the table of splits and the tables of defects."""
+        """Reads the tables of splits and of defects."""
         layout = self
         kinds: dict[tuple[str | None, str], str] = {}
         for category, info in companions:
@@ -89,7 +89,7 @@ class VisaLayout(Layout):
         split, label = "archive", _LABELS[match["kind"].lower()]
         if self.rows is not None:
             if match.string not in self.rows:
-                return Stray(category, f"no row of {SPLIT_TABLE} names it")
+                return Stray(category, f"not listed in {SPLIT_TABLE}")
             split, label = self.rows[match.string]
         kind = self.kinds.get((category, match["within"]), "anomaly")
         return ImagePlace(
@@ -107,7 +107,7 @@ def _mask_key(match: re.Match[str]) -> str:
 
 
 def _read_splits(location: Location, categories: Collection[str]) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
-    """Reads split and label by image path, and the files that must be there."""
+    """Reads split and label by image path, and the files that must exist."""
     rows: dict[str, tuple[str, str]] = {}
     expected: dict[str, str] = {}
     for line, row in read_rows(location, ("object", "split", "label", "image", "mask")):
@@ -122,26 +122,26 @@ def _read_splits(location: Location, categories: Collection[str]) -> tuple[dict[
         match = _IMAGE.fullmatch(image)
         if match is None or match["category"] != category:
             raise ArchiveError(
-                f"{where}: {image!r} is no image of object {category!r}; it must lie in Data/Images/ of the object"
+                f"{where}: {image!r} is not an image of object {category!r}; it must be in Data/Images/ of the object"
             )
         if image in rows:
-            raise ArchiveError(f"{where}: {image!r} is named a second time; leave one of the rows")
+            raise ArchiveError(f"{where}: {image!r} appears a second time; remove one of the rows")
         own = _MASK.fullmatch(mask)
         if mask and (own is None or (own["category"], _mask_key(own)) != (category, _mask_key(match))):
             raise ArchiveError(
-                f"{where}: {mask!r} is no mask of {image!r}; their names must be equal but for the suffix"
+                f"{where}: {mask!r} is not a mask of {image!r}; their names may differ only in the suffix"
             )
         rows[image] = (row["split"], _LABELS[row["label"]])
         if category not in categories:
-            expected[f"{category}/Data/Images"] = f"{SPLIT_TABLE} names images in it, but it is not there"
+            expected[f"{category}/Data/Images"] = f"{SPLIT_TABLE} lists images in it, but it does not exist"
             continue
         for path in filter(None, (image, mask)):
-            expected[path] = f"{SPLIT_TABLE} names it in line {line}, but it is not there"
+            expected[path] = f"{SPLIT_TABLE} lists it in line {line}, but it does not exist"
     return rows, expected
 
 
 def _read_kinds(location: Location) -> dict[str, str]:
-    """Reads the defects of anomalous images by path within the object."""
+    """Reads the defects of anomalous images, by path within the object."""
     kinds = {}
     for _, row in read_rows(location, ("image", "label")):
         match = _IMAGE.fullmatch(row["image"])

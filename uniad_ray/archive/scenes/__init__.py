@@ -1,4 +1,4 @@
-"""Synthetic trays of parts, in MVTec LOCO's folder layout, for the demo and the tests."""
+"""Synthetic trays of parts in MVTec LOCO's folder layout, for the demo and the tests."""
 
 from __future__ import annotations
 

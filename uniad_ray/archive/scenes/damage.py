@@ -1,4 +1,4 @@
-"""Damages surfaces: scratch, dent, stain and crack on a painted canvas, and the deformation of a part."""
+"""Draws surface damage: scratch, dent, stain and crack on a painted canvas, and the deformation of a part."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BoolPlane = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Surface:
-    """A window of the canvas, which damage changes in place.
+    """A window of the canvas that is damaged in place.
 
     Attributes:
-        albedo: Colour before light, float32 [h, w, 3] in [0, 1].
+        albedo: Colour before lighting, float32 [h, w, 3] in [0, 1].
         height: Height, float32 [h, w] in reference pixels.
         gloss: Strength of the highlight, float32 [h, w] in [0, 1].
     """
@@ -33,11 +33,11 @@ class Surface:
 
 
 def draw_deformation(kind: PartKind, rng: np.random.Generator) -> Deformation:
-    """Draws how a part is deformed: long parts are bent, the others lose a piece of their rim.
+    """Draws the deformation of a part: long parts are bent, others lose a piece of their rim.
 
     Args:
         kind: The part.
-        rng: Source of the shape.
+        rng: Random generator for the shape.
     """
     sign = 1.0 if rng.random() < 0.5 else -1.0
     if kind in (PartKind.BOLT, PartKind.PIN):
@@ -56,18 +56,18 @@ def damage_surface(
     """Damages a surface in place.
 
     Args:
-        surface: What is damaged.
+        surface: The surface to damage.
         kind: Scratch, dent, stain or crack.
-        x: Reference pixels right of the middle of the damage, [h, w].
+        x: Reference pixels to the right of the middle of the damage, [h, w].
         y: Reference pixels below it, [h, w].
-        within: Where there is something to damage: a scratch, a dent or a crack ends there, a stain does not.
-        rng: Source of the shape.
+        within: Pixels that can be damaged. A scratch, a dent or a crack ends at their border; a stain does not.
+        rng: Random generator for the shape.
 
     Returns:
-        Where the surface is damaged, bool [h, w].
+        The damaged pixels, bool [h, w].
 
     Raises:
-        ValueError: If `kind` is a deformation, which changes the part before it is painted.
+        ValueError: If `kind` is a deformation, which is applied before painting.
     """
     if kind is StructuralDefect.SCRATCH:
         return _scratch(surface, x, y, within, rng)
@@ -77,7 +77,7 @@ def damage_surface(
         return _stain(surface, x, y, rng)
     if kind is StructuralDefect.CRACK:
         return _crack(surface, x, y, within, rng)
-    raise ValueError(f"{kind} is not done to a painted surface")
+    raise ValueError(f"{kind} is not a damage of a painted surface; deform the part before painting it")
 
 
 def _paint(surface: Surface, alpha: Plane, colour: tuple[float, float, float]) -> None:
@@ -115,7 +115,7 @@ def _stain(surface: Surface, x: Plane, y: Plane, rng: np.random.Generator) -> Bo
         outline *= 1 + rng.uniform(0.05, 0.16) * np.sin(wave * angle + rng.uniform(0, 2 * np.pi))
     inside = np.clip((outline - np.hypot(x, y)) / 2.0 + 0.5, 0, 1).astype(np.float32)
     edge = np.exp(-(((outline - np.hypot(x, y)) / 1.5) ** 2))
-    # Of oil, rust and grease, what stands out from the surface most.
+    # Of oil, rust and grease, the colour that differs most from the surface.
     beneath = surface.albedo[inside > 0.5].mean(axis=0)
     colour = max(_STAINS, key=lambda stain: float(np.abs(beneath - stain).sum()))
     _paint(surface, (inside * (0.78 + 0.2 * edge)).astype(np.float32), colour)
@@ -151,5 +151,5 @@ def _to_segment(x: Plane, y: Plane, start: npt.NDArray[np.float64], end: npt.NDA
 
 
 def deformation_mask(sound: BoolPlane, deformed: BoolPlane) -> BoolPlane:
-    """Where a deformed part differs from a sound one, grown by a pixel so that thin strips count as well."""
+    """Pixels where a deformed part differs from a sound one, grown by one pixel so that thin strips count."""
     return np.asarray(ndimage.binary_dilation(sound ^ deformed))

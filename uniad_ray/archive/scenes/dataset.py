@@ -1,8 +1,8 @@
-"""A synthetic category as files, in the folder layout of MVTec LOCO AD.
+"""Files of a synthetic category, in the folder layout of MVTec LOCO AD.
 
-Layout and ground truth after Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly
-Detection and Localization", IJCV 2022: one folder of masks an anomalous image, the grey value of a mask names the
-defect, and the saturation threshold says how much of a mask need be found.
+Layout and ground truth follow Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly
+Detection and Localization", IJCV 2022. Each anomalous image has a folder of masks. The grey value of a mask names the
+defect, and the saturation threshold says how much of a mask must be found.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _HIGHEST_PIXEL_VALUE = 255
 
 
 class SceneConfig(StrictModel):
-    """What is drawn.
+    """Options of the synthetic data set.
 
     Attributes:
-        category: Name of the category, and of its folder.
-        seed: Seed of every image.
+        category: Name of the category and its folder.
+        seed: Seed of all images.
         image_size: Side of the images in pixels.
-        train: Number of normal images to fit on.
-        validation: Number of normal images held out; none by default.
+        train: Number of normal training images.
+        validation: Number of normal validation images.
         test_good: Number of normal test images.
-        logical: Number of test images that break a rule; the sub-kinds take turns.
-        structural: Number of test images with a damaged surface; the sub-kinds take turns.
-        image_format: How images are stored; masks are always PNG.
+        logical: Number of test images that break a rule; the sub-kinds alternate.
+        structural: Number of test images with a damaged surface; the sub-kinds alternate.
+        image_format: File format of the images; masks are always PNG.
     """
 
     category: str = Field(default="trays", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -65,8 +65,8 @@ class SceneFile:
     """One file of the category.
 
     Attributes:
-        path: Relative path with forward slashes, the category's folder included.
-        data: The file's bytes.
+        path: Relative path with forward slashes, including the category folder.
+        data: Bytes of the file.
     """
 
     path: str
@@ -74,16 +74,16 @@ class SceneFile:
 
 
 def draw_scene(config: SceneConfig, split: Split, group: Group, index: int, rules: SceneRules | None = None) -> Scene:
-    """The scene behind one image: its parts, view and defect, the ground truth of everything drawn from it.
+    """Draws the scene of one image: its parts, view and defect; all its ground truth follows from them.
 
-    Each image has a generator of its own, so that it does not depend on how many others there are.
+    Each image has its own random generator, so it does not depend on the number of images.
 
     Args:
-        config: Gives the seed.
+        config: Source of the seed.
         split: Split of the image.
-        group: Its folder; only `test` has other groups than `good`.
-        index: Its number, from 0.
-        rules: Rules of the tray; the default ones when None.
+        group: Its folder; only `test` has groups other than `good`.
+        index: Its index, from 0.
+        rules: Rules of the tray; None uses the default rules.
     """
     rules = rules or SceneRules()
     rng = np.random.default_rng([config.seed, _SPLITS.index(split), _GROUPS.index(group), index])
@@ -95,15 +95,15 @@ def draw_scene(config: SceneConfig, split: Split, group: Group, index: int, rule
 
 
 def iterate_files(config: SceneConfig) -> Iterator[SceneFile]:
-    """Draws the category file by file; one image is held in memory at a time.
+    """Draws the category file by file; holds one image in memory at a time.
 
     The same configuration gives the same bytes, on the same versions of numpy, scipy and Pillow.
 
     Args:
-        config: What is drawn.
+        config: Options of the data set.
 
     Yields:
-        `defects_config.json`, then each image, an anomalous one followed by its masks.
+        `defects_config.json`, then each image; the masks of an anomalous image follow it.
     """
     rules = SceneRules()
     yield SceneFile(f"{config.category}/defects_config.json", _encode_json(defects_config(config)))
@@ -127,10 +127,10 @@ def iterate_files(config: SceneConfig) -> Iterator[SceneFile]:
 
 
 def defects_config(config: SceneConfig) -> list[dict[str, str | int | float | bool]]:
-    """The entries of `defects_config.json`, one a sub-kind.
+    """The entries of `defects_config.json`, one per sub-kind.
 
-    A mask of a logical defect may cover several places, of which finding one part's worth is enough: it saturates at
-    the area of the smallest part. A mask of a structural defect saturates when it is covered whole.
+    A mask of a logical defect may cover several places, and finding the area of one part is enough. It saturates at the
+    area of the smallest part. A mask of a structural defect saturates at its whole area.
     """
     unit = (config.image_size / REFERENCE_SIZE) ** 2
     smallest = round(min(nominal_area(kind) for kind in PartKind) * unit)
@@ -149,10 +149,10 @@ def defects_config(config: SceneConfig) -> list[dict[str, str | int | float | bo
 
 
 def defect_masks(scene: Scene, rendering: Rendering) -> list[npt.NDArray[np.uint8]]:
-    """The masks of a scene's defects, uint8 [size, size]: the defect's pixel value where it is, else 0.
+    """The masks of a scene's defects, uint8 [size, size]: the pixel value of the defect inside, 0 elsewhere.
 
-    One mask for a defect, which covers every place it may be said to lie in: for a missing part all cells where the
-    rules would have it, for the others every part whose change would mend the rule. Empty for a normal scene.
+    Each defect has one mask, which covers every place where the defect may be reported. For a missing part these are
+    all cells that the rules allow; otherwise every part whose change would restore the rules. Empty for a normal scene.
     """
     masks = []
     if scene.logical is not None:

@@ -1,4 +1,4 @@
-"""Lays out trays at random: normal ones that obey the rules, and ones that break exactly one."""
+"""Draws random trays: normal ones that obey all rules, and anomalous ones that break exactly one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REST_ANGLES: dict[PartKind, tuple[float, ...]] = {
 
 
 def draw_view(rng: np.random.Generator) -> View:
-    """Draws a camera and a light, within what a fixed inspection station would show."""
+    """Draws a camera and a light within the range of a fixed inspection station."""
     shift = rng.uniform(-1.5, 1.5, size=2)
     tint = rng.uniform(0.985, 1.015, size=3)
     return View(
@@ -50,10 +50,10 @@ def draw_view(rng: np.random.Generator) -> View:
 def draw_normal(rules: SceneRules, rng: np.random.Generator) -> Scene:
     """Draws a scene that obeys every rule.
 
-    The cells are uniform among all the placements that the rules allow, by rejection.
+    The cells are uniform over all placements that the rules allow, by rejection sampling.
 
     Raises:
-        ValueError: If the rules allow no placement that a long search finds.
+        ValueError: If a long search finds no placement that the rules allow.
     """
     parts = [_posed(kind, colour, rng) for kind, colour in _draw_colours(rules, rng)]
     cells = rules.cells
@@ -64,17 +64,17 @@ def draw_normal(rules: SceneRules, rng: np.random.Generator) -> Scene:
         placed = tuple(replace(part, cell=cells[index]) for part, index in zip(parts, order, strict=True))
         if not rules.broken(placed):
             return Scene(parts=placed, view=draw_view(rng))
-    raise ValueError(f"no normal tray found in {_MAX_TRIES} tries: the rules contradict one another")
+    raise ValueError(f"no normal tray found in {_MAX_TRIES} tries: the rules contradict each other")
 
 
 def draw_logical(rules: SceneRules, kind: LogicalDefect, rng: np.random.Generator) -> Scene:
-    """Draws a scene of sound parts that breaks exactly one rule, and in which every neighbourhood is a normal one.
+    """Draws a scene of sound parts that breaks exactly one rule, while every neighbourhood looks normal.
 
-    A normal scene is edited (a part taken out, put in, moved, exchanged, recoloured); edits that break no rule or
-    several, or that bring parts together that never lie together, are drawn again.
+    A normal scene is edited: a part is removed, added, moved, exchanged or recoloured. The edit is redrawn if it breaks
+    no rule or several, or if it makes parts neighbours that never are in a normal scene.
 
     Raises:
-        ValueError: If the rules allow no such scene that a long search finds.
+        ValueError: If a long search finds no such scene.
     """
     for _ in range(_MAX_TRIES):
         normal = draw_normal(rules, rng)
@@ -88,11 +88,11 @@ def draw_logical(rules: SceneRules, kind: LogicalDefect, rng: np.random.Generato
                 cell for cell in rules.empty_cells(parts) if not rules.broken((*parts, replace(removed, cell=cell)))
             )
         return replace(normal, parts=parts, logical=kind, suspects=_suspects(rules, parts, kind), vacancies=vacancies)
-    raise ValueError(f"no tray with {kind} found in {_MAX_TRIES} tries: the rules leave no room for it")
+    raise ValueError(f"no tray with {kind} found in {_MAX_TRIES} tries: the rules leave no room for this defect")
 
 
 def draw_structural(rules: SceneRules, kind: StructuralDefect, rng: np.random.Generator) -> Scene:
-    """Draws a normal scene with one damaged surface: mostly a part, at times the floor of an empty cell."""
+    """Draws a normal scene with one damaged surface: usually a part, sometimes the floor of an empty cell."""
     scene = draw_normal(rules, rng)
     empty = rules.empty_cells(scene.parts)
     on_floor = kind is not StructuralDefect.DEFORMED and bool(empty) and rng.random() < 0.25
@@ -145,7 +145,7 @@ def _edit(
 
 
 def _suspects(rules: SceneRules, parts: tuple[Part, ...], kind: LogicalDefect) -> tuple[int, ...]:
-    """Parts that take part in any single change of the same sort after which no rule is broken."""
+    """Indices of the parts in any single change of the same sort that restores all rules."""
     healing = (touched for touched, changed in _single_changes(rules, parts, kind) if not rules.broken(changed))
     return tuple(sorted({index for touched in healing for index in touched}))
 
@@ -153,7 +153,7 @@ def _suspects(rules: SceneRules, parts: tuple[Part, ...], kind: LogicalDefect) -
 def _single_changes(
     rules: SceneRules, parts: tuple[Part, ...], kind: LogicalDefect
 ) -> Iterator[tuple[tuple[int, ...], tuple[Part, ...]]]:
-    """Every change of one sort to a tray: the indices of the parts it touches, and the parts after it."""
+    """All changes of one sort to a tray: the indices of the changed parts, and the parts after the change."""
 
     def with_part(index: int, part: Part) -> tuple[Part, ...]:
         return (*parts[:index], part, *parts[index + 1 :])

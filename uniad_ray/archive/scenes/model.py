@@ -1,4 +1,4 @@
-"""What a synthetic tray holds and how it is photographed: the ground truth from which an image is drawn."""
+"""The contents and the view of a synthetic tray: the ground truth that an image is drawn from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Cell = tuple[int, int]
-"""Row and column of a cell, counted from 0 at the top left."""
+"""Row and column of a cell, from 0 at the top left."""
 
 
 class PartKind(StrEnum):
-    """The kinds of part that lie in a tray."""
+    """Kinds of parts in a tray."""
 
     BOLT = "bolt"
     NUT = "nut"
@@ -20,7 +20,7 @@ class PartKind(StrEnum):
 
 
 class Colour(StrEnum):
-    """The colours of parts: two metals and two plastics."""
+    """Colours of parts: two metals and two plastics."""
 
     STEEL = "steel"
     BRASS = "brass"
@@ -29,7 +29,7 @@ class Colour(StrEnum):
 
 
 class LogicalDefect(StrEnum):
-    """The ways in which a tray of sound parts breaks a rule."""
+    """Ways in which a tray of sound parts breaks a rule."""
 
     MISSING = "missing_part"
     EXTRA = "extra_part"
@@ -40,7 +40,7 @@ class LogicalDefect(StrEnum):
 
 
 class StructuralDefect(StrEnum):
-    """The ways in which a surface is damaged."""
+    """Ways in which a surface is damaged."""
 
     SCRATCH = "scratch"
     DENT = "dent"
@@ -54,12 +54,12 @@ class Part:
     """One part in a cell.
 
     Attributes:
-        kind: What it is.
+        kind: Its kind.
         colour: Its colour.
-        cell: The cell it lies in.
-        angle: Counter-clockwise turn in degrees.
+        cell: Its cell.
+        angle: Counter-clockwise rotation in degrees.
         shift: Offset from the middle of the cell, right and down, in reference pixels (a 256-pixel image).
-        scale: Size relative to the nominal one.
+        scale: Size relative to the nominal size.
     """
 
     kind: PartKind
@@ -72,12 +72,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Damage to the part that lies in a cell, or to the cell's floor where it is empty.
+    """Damage to the part in a cell, or to the floor of an empty cell.
 
     Attributes:
-        kind: What was done.
-        cell: Where.
-        seed: Seed of the damage's exact shape.
+        kind: Kind of the damage.
+        cell: The damaged cell.
+        seed: Seed of the exact shape.
     """
 
     kind: StructuralDefect
@@ -87,17 +87,17 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a tray is placed, lit and photographed.
+    """Position, light and camera of a tray.
 
     Attributes:
         shift: Offset of the tray, right and down, in reference pixels (a 256-pixel image).
-        turn: Counter-clockwise turn of the tray in degrees.
+        turn: Counter-clockwise rotation of the tray in degrees.
         zoom: Magnification.
-        light_azimuth: Direction the light comes from, degrees counter-clockwise from the right.
+        light_azimuth: Direction of the light source, degrees counter-clockwise from the right.
         exposure: Factor on all brightness.
         tint: Factors on red, green and blue.
-        vignette: Loss of brightness in the corners, as a share.
-        noise: Deviation of the sensor noise in grey levels of 255.
+        vignette: Loss of brightness in the corners, as a fraction.
+        noise: Standard deviation of the sensor noise, in grey levels of 255.
         texture_seed: Seed of the felt, the brushing and the noise.
     """
 
@@ -114,15 +114,15 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A tray, all that is known of it.
+    """A tray with its complete ground truth.
 
     Attributes:
-        parts: The parts, in no meaningful order.
+        parts: The parts, in arbitrary order.
         view: The camera and the light.
         damage: Damage to a surface, or None.
-        logical: The way a rule is broken, or None.
-        suspects: Indices of the parts of which any one (or pair) may be the wrong one; empty unless `logical` is set.
-        vacancies: The empty cells where a missing part could have lain; empty unless a part is missing.
+        logical: The broken rule, or None.
+        suspects: Indices of the parts (or pairs) that may be the wrong one; empty unless `logical` is set.
+        vacancies: Empty cells that the missing part may belong to; empty unless a part is missing.
     """
 
     parts: tuple[Part, ...]

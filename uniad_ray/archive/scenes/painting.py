@@ -1,6 +1,6 @@
 """Draws a scene: tray, parts and damage as colour and relief, then light, camera and noise.
 
-The canvas is twice as fine as the image in either direction, and the image is its mean over two by two pixels.
+The canvas has twice the resolution of the image in each direction; an image pixel is the mean of two by two pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uniad_ray.archive.scenes.rules import METALS, SceneRules
 from uniad_ray.archive.scenes.shapes import PART_SCALE, REACH, Deformation, Plane, rounded_box, solid
 
 REFERENCE_SIZE = 256.0
-"""Side of the image, in pixels, to which all lengths refer."""
+"""Side of the image, in pixels, that all lengths refer to."""
 
 _FINE = 2
 _TRAY_WIDTH, _TRAY_HEIGHT, _RIM, _WALL = 246.0, 240.0, 3.0, 5.0
@@ -36,8 +36,8 @@ class Rendering:
 
     Attributes:
         image: uint8 [size, size, 3], RGB.
-        part_masks: One bool [size, size] a part, in the order of `scene.parts`: the pixels it covers.
-        damage_mask: Bool [size, size], the damaged pixels; None where the scene has no damage.
+        part_masks: Covered pixels of each part, bool [size, size], in the order of `scene.parts`.
+        damage_mask: Damaged pixels, bool [size, size]; None if the scene has no damage.
         cell_masks: The floor of each cell, bool [size, size].
     """
 
@@ -48,7 +48,7 @@ class Rendering:
 
 
 def part_masks(scene: Scene, rules: SceneRules, image_size: int) -> tuple[BoolPlane, ...]:
-    """The pixels that each part of a scene covers, one bool [image_size, image_size] a part."""
+    """Covered pixels of each part of a scene, bool [image_size, image_size]."""
     return render(scene, rules, image_size).part_masks
 
 
@@ -56,7 +56,7 @@ def render(scene: Scene, rules: SceneRules, image_size: int) -> Rendering:
     """Draws a scene.
 
     Args:
-        scene: What is drawn; the same scene gives the same pixels.
+        scene: The scene to draw; the same scene gives the same pixels.
         rules: The grid of the tray.
         image_size: Side of the image in pixels.
     """
@@ -110,7 +110,7 @@ class _Painter:
         return x, (cell[0] - (self.rules.rows - 1) / 2) * self.pitch[1]
 
     def _window(self, x: float, y: float) -> tuple[slice, slice]:
-        """The part of the canvas around a point of the tray."""
+        """The window of the canvas around a point of the tray."""
         turn = np.deg2rad(self.scene.view.turn)
         zoom, shift = self.scene.view.zoom, self.scene.view.shift
         column = ((x * np.cos(turn) + y * np.sin(turn)) * zoom + shift[0] + REFERENCE_SIZE / 2) * self.scale
@@ -159,14 +159,14 @@ class _Painter:
         return np.asarray(np.clip(np.float32(0.5) - distance * np.float32(self.scale), 0, 1), np.float32)
 
     def _grain(self, sigma: float) -> Plane:
-        """Noise of unit deviation whose grains are about `sigma` reference pixels wide."""
+        """Noise of unit deviation with grains about `sigma` reference pixels wide."""
         white = self.rng.standard_normal((self.size, self.size), dtype=np.float32)
         smooth = ndimage.gaussian_filter(white, sigma * self.size / REFERENCE_SIZE, mode="wrap", truncate=3.0)
         grain = np.asarray(smooth / smooth.std(), np.float32)
         return grain.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
 
     def _own(self, part: Part, window: tuple[slice, slice]) -> tuple[Plane, Plane]:
-        """Coordinates along and across a part, in a window."""
+        """Coordinates along and across a part, within a window."""
         x, y = self._centre(part.cell)
         off_x, off_y = self.x[window] - np.float32(x + part.shift[0]), self.y[window] - np.float32(y + part.shift[1])
         turn, size = np.deg2rad(part.angle), part.scale * PART_SCALE
@@ -210,7 +210,7 @@ class _Painter:
         if part is None:
             near = np.hypot(spot_x - x, spot_y - y) < 10.0
         else:
-            # Away from the outline, a mark lies on the part and not beside it.
+            # Keep the mark away from the outline, so that it lies on the part.
             depth = ndimage.distance_transform_edt(within)[rows, columns]
             near = depth >= 0.6 * depth.max()
         index = int(rng.choice(np.flatnonzero(near)))
@@ -235,7 +235,7 @@ class _Painter:
         diffuse = np.maximum(light[2] - slope_x * light[0] - slope_y * light[1], 0) / (steep * light[2])
         facing = np.maximum(half[2] - slope_x * half[0] - slope_y * half[1], 0) / steep
         highlight = surface.gloss * facing ** np.float32(24)
-        # What stands a little way towards the light and is higher casts a soft shadow.
+        # A point a little towards the light that is higher casts a soft shadow.
         blocker = ndimage.shift(
             ndimage.gaussian_filter(surface.height, 1.2 * self.scale, truncate=2.5),
             -3.0 * self.scale * towards[::-1],
@@ -248,7 +248,7 @@ class _Painter:
         axis = (np.arange(self.size, dtype=np.float32) + 0.5) / self.size * 2 - 1
         falloff = 1 - view.vignette * (axis[:, None] ** 2 + axis[None, :] ** 2) / 2
         image *= falloff[..., None] * (np.asarray(view.tint, np.float32) * np.float32(view.exposure))
-        # Gamma 2.2 turns light into grey levels; the noise is that of the sensor's output.
+        # Gamma 2.2 turns light into grey levels; sensor noise is added to its output.
         grey = 255 * np.clip(image, 0, 1) ** np.float32(1 / 2.2)
         grey += np.float32(view.noise) * self.rng.standard_normal(grey.shape, dtype=np.float32)
         return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)

@@ -1,4 +1,4 @@
-"""The written rules that every normal tray obeys, as data that can be read out and checked."""
+"""The written rules of a normal tray, as data that can be printed and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str:
-        """Stable name, as `violations` lists it."""
+        """Stable name, as returned by `violations`."""
         ...
 
     @property
@@ -27,17 +27,17 @@ class Rule(Protocol):
         ...
 
     def is_broken(self, parts: Sequence[Part], columns: int) -> bool:
-        """Whether a whole tray with these parts breaks the rule; `columns` is the tray's number of columns."""
+        """Whether a complete tray with these parts breaks the rule; `columns` is the tray's number of columns."""
         ...
 
     def excludes(self, parts: Sequence[Part], columns: int) -> bool:
-        """Whether no normal tray can hold these parts, among others, at these cells."""
+        """Whether no normal tray can contain these parts in these cells."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExactCount:
-    """A tray holds exactly so many parts of a kind."""
+    """A tray holds an exact number of parts of one kind."""
 
     kind: PartKind
     number: int
@@ -80,7 +80,7 @@ class OnePartPerCell:
 
 @dataclass(frozen=True, slots=True)
 class PermittedColours:
-    """Parts of these kinds have one of these colours."""
+    """Parts of these kinds have one of the permitted colours."""
 
     kinds: tuple[PartKind, ...]
     colours: tuple[Colour, ...]
@@ -104,14 +104,14 @@ class PermittedColours:
 
 @dataclass(frozen=True, slots=True)
 class SameColour:
-    """All parts of these kinds in one tray have one colour."""
+    """All parts of these kinds in a tray have the same colour."""
 
     name: str
     text: str
     kinds: tuple[PartKind, ...]
 
     def is_broken(self, parts: Sequence[Part], columns: int) -> bool:  # noqa: ARG002
-        """Whether two of them differ."""
+        """Whether two parts differ in colour."""
         return len({part.colour for part in parts if part.kind in self.kinds}) > 1
 
     excludes = is_broken
@@ -119,7 +119,7 @@ class SameColour:
 
 @dataclass(frozen=True, slots=True)
 class Mirrored:
-    """The parts of a kind lie in the outer columns, those on the left in the same rows as those on the right."""
+    """Parts of one kind lie in the outer columns, and the rows on the left match those on the right."""
 
     kind: PartKind
 
@@ -134,7 +134,7 @@ class Mirrored:
         return f"Left and right agree in place: {_plural(self.kind, 2)} lie in the outer columns, all in the same row."
 
     def is_broken(self, parts: Sequence[Part], columns: int) -> bool:
-        """Whether one lies further in, or two lie in different rows."""
+        """Whether a part lies in an inner column, or two lie in different rows."""
         cells = {part.cell for part in parts if part.kind is self.kind}
         return any(0 < column < columns - 1 for _, column in cells) or len({row for row, _ in cells}) > 1
 
@@ -146,8 +146,8 @@ class NeverBefore:
     """No part of one kind lies left of (or above) a part of another kind.
 
     Attributes:
-        kind: The kind that comes later.
-        other: The kind that comes first.
+        kind: The kind that must come later.
+        other: The kind that must come first.
         axis: "left" compares columns, "above" compares rows.
     """
 
@@ -166,7 +166,7 @@ class NeverBefore:
         return f"A {self.kind} never lies further {'left' if self.axis == 'left' else 'up'} than a {self.other}."
 
     def is_broken(self, parts: Sequence[Part], columns: int) -> bool:  # noqa: ARG002
-        """Whether one does."""
+        """Whether such a part does."""
         index = 1 if self.axis == "left" else 0
         first = [part.cell[index] for part in parts if part.kind is self.kind]
         last = [part.cell[index] for part in parts if part.kind is self.other]
@@ -195,7 +195,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class SceneRules:
-    """The grid of a tray and the rules of its normal contents.
+    """The grid of a tray and the rules for its normal contents.
 
     Attributes:
         rows: Rows of cells.
@@ -214,21 +214,21 @@ class SceneRules:
 
     @property
     def kinds(self) -> tuple[PartKind, ...]:
-        """The kinds of a normal tray, each as often as it must occur."""
+        """Kinds of a normal tray, each repeated as often as required."""
         return tuple(rule.kind for rule in self.rules if isinstance(rule, ExactCount) for _ in range(rule.number))
 
     @property
     def colour_groups(self) -> tuple[tuple[PartKind, ...], ...]:
-        """Kinds that must share a colour."""
+        """Groups of kinds that must share a colour."""
         return tuple(rule.kinds for rule in self.rules if isinstance(rule, SameColour))
 
     def colours(self, kind: PartKind) -> tuple[Colour, ...]:
-        """Colours a part of this kind may have."""
+        """Permitted colours of a part of this kind."""
         permitted = (rule.colours for rule in self.rules if isinstance(rule, PermittedColours) and kind in rule.kinds)
         return next(permitted, tuple(Colour))
 
     def empty_cells(self, parts: Iterable[Part]) -> tuple[Cell, ...]:
-        """Cells in which none of these parts lies, row by row."""
+        """Cells without any of these parts, row by row."""
         taken = {part.cell for part in parts}
         return tuple(cell for cell in self.cells if cell not in taken)
 
@@ -241,15 +241,15 @@ class SceneRules:
         return [rule.name for rule in self.rules if rule.is_broken(parts, self.columns)]
 
     def violations(self, scene: Scene) -> list[str]:
-        """Names of the rules that a scene breaks; damage to a surface breaks none."""
+        """Names of the rules that a scene breaks; surface damage breaks none."""
         return self.broken(scene.parts)
 
     def looks_normal_locally(self, parts: Sequence[Part]) -> bool:
-        """Whether every part, and every two neighbouring parts, could lie so in a normal tray too.
+        """Whether every part, and every pair of neighbouring parts, could also occur in a normal tray.
 
-        A part counts at its own cell, two parts side by side anywhere in the tray; neighbours are parts in cells that
-        touch by an edge or a corner. A patch of an image sees a part and at most
-        a little of its neighbours, so that a tray that passes shows nothing new to a model of patches.
+        A single part counts at its own cell, a pair anywhere in the tray. Neighbours are parts in cells that share an
+        edge or a corner. An image patch shows one part and at most a little of its neighbours. So a tray that passes
+        contains nothing new for a patch model.
         """
         neighbours = (
             (first, second)

@@ -1,6 +1,6 @@
 """Shapes of the parts as signed distances and reliefs, in reference pixels (a 256-pixel image).
 
-Signed distances after Quilez, "2D distance functions" (https://iquilezles.org/articles/distfunctions2d/): negative
+Signed distances follow Quilez, "2D distance functions" (https://iquilezles.org/articles/distfunctions2d/): negative
 inside, zero on the outline.
 """
 
@@ -20,17 +20,17 @@ PART_SCALE = 1.5
 """Size of a part at scale 1, relative to the lengths in this file."""
 
 REACH = 43.0
-"""Half the side of a square that holds every part, however turned or bent, in reference pixels."""
+"""Half the side of a square that contains any part in any orientation or bend, in reference pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deformation:
-    """A part that is bent and has a piece broken out.
+    """A bent part, or one with a piece broken off.
 
     Attributes:
         bend: Sideways displacement of the ends, in reference pixels.
-        bite: Middle of the piece that is missing, in the part's own coordinates.
-        bite_radius: Its radius; 0 for none.
+        bite: Middle of the missing piece, in the part's own coordinates.
+        bite_radius: Radius of the missing piece; 0 for none.
     """
 
     bend: float = 0.0
@@ -40,7 +40,7 @@ class Deformation:
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """A part's shape over a grid of points.
+    """Shape of a part on a grid of points.
 
     Attributes:
         distance: Signed distance to the outline, negative inside.
@@ -52,16 +52,16 @@ class Solid:
 
 
 def solid(kind: PartKind, u: Plane, v: Plane, deformation: Deformation | None = None) -> Solid:
-    """The shape of a part at points in its own coordinates.
+    """Computes the shape of a part at points in its own coordinates.
 
     Args:
         kind: The part.
         u: Coordinate along the part, reference pixels, any shape.
         v: Coordinate across it.
-        deformation: Bends the part or breaks a piece out; None for a sound one.
+        deformation: Bends the part or breaks a piece off; None for a sound part.
 
     Returns:
-        Distance and relief, of the shape of `u`.
+        Distance and relief, with the shape of `u`.
     """
     if deformation is not None:
         v = v - np.float32(deformation.bend) * (u / np.float32(20.0)) ** 2
