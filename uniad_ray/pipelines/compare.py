@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from uniad_ray.archive.object_store import Location
 from uniad_ray.errors import RunError
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
+from uniad_ray.metrics.difference import Difference
 from uniad_ray.pipelines.cohorts import cohorts, mark_notes
 from uniad_ray.pipelines.differences import run_differences
 from uniad_ray.pipelines.marks import Mark
 from uniad_ray.pipelines.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.pipelines.run_reader import RunReader
 from uniad_ray.pipelines.scored_images import COLUMNS, ScoredImages, by_category
-from uniad_ray.report.comparison import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges, Difference
+from uniad_ray.report.comparison import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges
 
 LISTED_CHANGES = 1000
 """Changed images that a report lists; the counts say how many there are."""

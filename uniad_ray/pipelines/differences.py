@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from uniad_ray.metrics.bootstrap import percentile_interval
+from uniad_ray.metrics.difference import Difference
 from uniad_ray.pipelines.cohorts import Cohort
 from uniad_ray.pipelines.figures import Figure, cohort_figures, mean_figures
 from uniad_ray.pipelines.run_reader import RunReader
-from uniad_ray.report.comparison import Difference
 
 
 def run_differences(

@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.catalogue import CatalogueEntry
+from uniad_ray.metrics.difference import Difference
 from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES, MEAN_OF_TYPES
-from uniad_ray.report.comparison import ComparisonReport, Difference
+from uniad_ray.report.comparison import ComparisonReport
 from uniad_ray.report.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
 from uniad_ray.report.pictures import Picture
 

@@ -1,0 +1,44 @@
+"""The difference of one figure between two runs."""
+
+from __future__ import annotations
+
+from uniad_ray.config.base import StrictModel
+
+
+class Difference(StrictModel):
+    """One figure of a run against the same figure of the baseline, over the images that both have scored.
+
+    Attributes:
+        run: Root of the run.
+        category: Category, or `*` for the mean over categories.
+        group: `all`, `anomaly_type` or `defect_kind`.
+        name: `all`, or the anomaly type or defect kind.
+        metric: As in schema `metric`.
+        limit: As in schema `metric`.
+        baseline: Figure of the baseline.
+        value: Figure of the run.
+        difference: `value - baseline`; None where either is undefined.
+        low: Lower end of the paired bootstrap interval of the difference.
+        high: Upper end.
+        normal_images: Normal images behind both.
+        anomalous_images: Anomalous images behind both.
+    """
+
+    run: str
+    category: str
+    group: str
+    name: str
+    metric: str
+    limit: float | None
+    baseline: float | None
+    value: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    normal_images: int
+    anomalous_images: int
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
