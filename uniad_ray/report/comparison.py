@@ -28,7 +28,7 @@ class ComparedRun(StrictModel):
 
 
 class Difference(StrictModel):
-    """One figure of a run against the same figure of the baseline, over the images that both have scored.
+    """One metric of a run against the same metric of the baseline, over the images that both have scored.
 
     Attributes:
         run: Root of the run.
@@ -37,8 +37,8 @@ class Difference(StrictModel):
         name: `all`, or the anomaly type or defect kind.
         metric: As in schema `metric`.
         limit: As in schema `metric`.
-        baseline: Figure of the baseline.
-        value: Figure of the run.
+        baseline: Metric of the baseline.
+        value: Metric of the run.
         difference: `value - baseline`; None where either is undefined.
         low: Lower end of the paired bootstrap interval of the difference.
         high: Upper end.
@@ -134,10 +134,10 @@ class ComparisonReport(StrictModel):
         archive: Root of the archive.
         archive_digest: Digest of its content.
         runs: The runs, the baseline first.
-        differences: Figures of the others against the baseline; empty without labels.
+        differences: Metrics of the others against the baseline; empty without labels.
         changes: Decisions of the others against the baseline.
         changed_images: The first of the images whose decision differs, the furthest from the thresholds first.
-        notes: What a reader must know of the figures.
+        notes: What a reader must know of the metrics.
         confidence: Confidence of the intervals.
         resamples: Bootstrap samples behind them.
         path: The HTML file, where one was asked for.

@@ -21,7 +21,7 @@ def render_markdown(report: Report) -> bytes:
     run = report.run
     parts = [f"## Anomaly report, run {_text(run.run_id)}"]
     if run.random_weights:
-        parts.append("**Random weights: scores and figures say nothing of quality.**")
+        parts.append("**Random weights: scores and metrics say nothing of quality.**")
     parts.append(
         f"{count(run.images, 'image')}, {count(run.called_anomalous)} called anomalous, {count(run.errors)} could not "
         f"be scored. Archive {_text(run.archive)}, digest {_text(run.archive_digest[:12])}; uniad\\_ray "
@@ -31,7 +31,7 @@ def render_markdown(report: Report) -> bytes:
     parts.append(_decisions(report))
     summary = summary_table(report.metrics)
     if summary.columns:
-        parts += [f"Figures in per cent, with {100 * report.confidence:g} % intervals:", _figures(summary)]
+        parts += [f"Metrics in per cent, with {100 * report.confidence:g} % intervals:", _figures(summary)]
     for detail in report.details:
         groups = group_table(report.metrics, detail.category)
         if groups.columns and len(groups.rows) > 1:

@@ -80,4 +80,4 @@ def test_many_categories_are_cut_with_the_number_left_out() -> None:
 
 def test_random_weights_are_said_first() -> None:
     text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
-    assert text.splitlines()[2] == "**Random weights: scores and figures say nothing of quality.**"
+    assert text.splitlines()[2] == "**Random weights: scores and metrics say nothing of quality.**"
