@@ -1,4 +1,4 @@
-"""The difference of one figure between two runs."""
+"""The difference of one metric between two runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uniad_ray.config.base import StrictModel
 
 
 class Difference(StrictModel):
-    """One figure of a run against the same figure of the baseline, over the images that both have scored.
+    """One metric of a run against the same metric of the baseline, over the images that both have scored.
 
     Attributes:
         run: Root of the run.
@@ -15,8 +15,8 @@ class Difference(StrictModel):
         name: `all`, or the anomaly type or defect kind.
         metric: As in schema `metric`.
         limit: As in schema `metric`.
-        baseline: Figure of the baseline.
-        value: Figure of the run.
+        baseline: Metric of the baseline.
+        value: Metric of the run.
         difference: `value - baseline`; None where either is undefined.
         low: Lower end of the paired bootstrap interval of the difference.
         high: Upper end.

@@ -96,10 +96,10 @@ class ComparisonReport(StrictModel):
         archive: Root of the archive.
         archive_digest: Digest of its content.
         runs: The runs, the baseline first.
-        differences: Figures of the others against the baseline; empty without labels.
+        differences: Metrics of the others against the baseline; empty without labels.
         changes: Decisions of the others against the baseline.
         changed_images: The first of the images whose decision differs, the furthest from the thresholds first.
-        notes: What a reader must know of the figures.
+        notes: What a reader must know of the metrics.
         confidence: Confidence of the intervals.
         resamples: Bootstrap samples behind them.
         path: The HTML file, where one was asked for.

@@ -179,3 +179,17 @@ def test_the_page_holds_figures_and_pictures_and_nothing_from_outside(tmp_path: 
     assert 'src="http' not in page
     compare(runs, out=str(tmp_path / "again.html"), resamples=20)
     assert (tmp_path / "again.html").read_bytes() == out.read_bytes()
+
+
+def test_the_page_says_whether_a_clear_difference_is_better_or_worse(tmp_path: Path) -> None:
+    found_more = rescored({f"bad{index}": 0.9 for index in range(4)})
+    more_alarms = rescored({f"good{index}": 0.9 for index in range(5)})
+    archive = write_archive(tmp_path / "archive", images())
+    first, second, third = (
+        write_run(tmp_path / f"{index}", archive, scored).uri
+        for index, scored in enumerate((images(), found_more, more_alarms))
+    )
+    for other, said in ((second, "<strong>+75.0 better</strong>"), (third, "<strong>+100.0 worse</strong>")):
+        out = tmp_path / "compare.html"
+        compare([first, other], out=str(out), resamples=100)
+        assert said in out.read_text("utf-8")

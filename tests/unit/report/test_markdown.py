@@ -34,7 +34,7 @@ Archive s3://plant/archives/2026-11-21, digest dddddddddddd; uniad\\_ray 0.1.0.
 | --- | --- | --- | --- | --- | --- | --- |
 | part | 8 | 1 | 4 of 7 (57.1 %) | 0.50 | 1 of 4 (25.0 %) | 1 of 4 (25.0 %) |
 
-Figures in per cent, with 95 % intervals:
+Metrics in per cent, with 95 % intervals:
 
 | Against normal | Normal | Anomalous | Image AUROC |
 | --- | --- | --- | --- |
@@ -133,7 +133,7 @@ def test_many_categories_are_cut_with_the_number_left_out() -> None:
 
 def test_random_weights_are_said_first() -> None:
     text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
-    assert text.splitlines()[2] == "**Random weights: scores and figures say nothing of quality.**"
+    assert text.splitlines()[2] == "**Random weights: scores and metrics say nothing of quality.**"
 
 
 def test_whole_page() -> None:

@@ -1,0 +1,289 @@
+"""What the verbs print, from reports written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.reports import figure
+
+from uniad_ray.archive.manifest import RejectedFile
+from uniad_ray.cli.verbs import bundles, compare, evaluate, fit, ingest, report, score, serve, serve_key, tune_clip
+from uniad_ray.metrics.metric import Metric
+from uniad_ray.pipelines.attempts import StageSeconds
+from uniad_ray.pipelines.bundles import BundleList, BundleVersion
+from uniad_ray.pipelines.evaluate import EvaluationReport
+from uniad_ray.pipelines.fit import FitReport, FittedBundle
+from uniad_ray.pipelines.ingest import IngestReport
+from uniad_ray.pipelines.report import ReportResult
+from uniad_ray.pipelines.run_plan import CategoryCounts
+from uniad_ray.pipelines.score import ScoreReport
+from uniad_ray.pipelines.tune_clip import TunedClip, TuneReport
+from uniad_ray.report.comparison import ComparedRun, ComparisonReport, DecisionChanges, Difference
+from uniad_ray.serving.command import Served
+from uniad_ray.serving.key_file import MadeKey, RevokedKey
+
+
+def words(line: str) -> str:
+    """A line of a table, without what aligns it."""
+    return " ".join(line.split())
+
+
+def test_ingest_lists_ten_rejected_files() -> None:
+    rejected = tuple(RejectedFile(source_uri=f"{index}.txt", reason="no image") for index in range(12))
+    found = IngestReport(
+        archive="a", ingest_id="i", new_images=5, skipped_shards=2, rejected=rejected, images=7, digest="d" * 64
+    )
+    assert ingest.as_text(found).splitlines() == [
+        "a: 5 new images, 7 in all, digest dddddddddddd",
+        "2 shards were there from an earlier attempt",
+        "12 files were not taken:",
+        *(f"  {index}.txt: no image" for index in range(10)),
+        "  ... and 2 more; the manifest lists them",
+    ]
+
+
+def fitted(**changes: Any) -> FittedBundle:
+    values: dict[str, Any] = {
+        "category": "lids",
+        "version": "7",
+        "digest": "d",
+        "method": "holdout",
+        "fit_images": 8,
+        "held_out_images": 2,
+        "threshold": 1.23456,
+        "skipped": {},
+        "unusual": {},
+        "published": True,
+    }
+    return FittedBundle(**{**values, **changes})
+
+
+def test_fit_says_how_to_publish_in_spite_of_unusual_images() -> None:
+    found = FitReport(
+        bundles="b",
+        fitted=(fitted(unusual={"x.png": "unlike the others"}, published=False),),
+        failed={"pins": "no normal images"},
+    )
+    assert fit.as_text(found).splitlines() == [
+        "category  version  calibration  fitted on  held out  threshold",
+        "--------  -------  -----------  ---------  --------  ---------",
+        "lids      7        holdout              8         2  1.235",
+        "not published: lids",
+        "lids: x.png: unlike the others",
+        "lids: look at these images; if they belong there, `uniad-ray bundles b --publish lids 7`",
+        "failed: pins: no normal images",
+    ]
+
+
+def test_fit_warns_of_a_threshold_from_one_image() -> None:
+    text = fit.as_text(FitReport(bundles="b", fitted=(fitted(method="altered_copies"),), failed={}))
+    assert "lids: has one normal image and was calibrated on altered copies of it; its threshold is a guess" in text
+
+
+def test_score_counts_by_category() -> None:
+    counts = CategoryCounts(images=9, errors=1, anomalous=3)
+    found = ScoreReport(
+        run="r",
+        run_id="0a",
+        images=9,
+        errors=1,
+        anomalous=3,
+        categories={"lids": counts},
+        skipped_chunks=4,
+        seconds=StageSeconds(),
+    )
+    assert score.as_text(found).splitlines() == [
+        "category  images  anomalous  errors",
+        "--------  ------  ---------  ------",
+        "lids           9          3       1",
+        "4 chunks were there from an earlier attempt",
+        "r: run 0a, 9 rows",
+    ]
+
+
+def evaluation(*metrics: Metric, **changes: Any) -> EvaluationReport:
+    values: dict[str, Any] = {
+        "run": "r",
+        "run_id": "0a",
+        "splits": {"part": "test"},
+        "metrics": metrics,
+        "notes": (),
+        "unlabelled_images": 0,
+        "error_images": 0,
+        "marked_images": 0,
+        "random_weights": False,
+        "confidence": 0.95,
+        "resamples": 10,
+    }
+    return EvaluationReport(**{**values, **changes})
+
+
+def test_evaluate_shows_metrics_decisions_and_experts() -> None:
+    found = evaluation(
+        figure("image_auroc", 0.9),
+        figure("image_f1_max", 0.8),
+        figure("recall", 0.75),
+        figure("false_positive_rate", 0.1),
+        figure("pixel_aupro", 0.5, limit=0.3),
+        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        figure("image_auroc", 0.6, expert="patch"),
+        figure("image_auroc", 0.85, expert="text"),
+        notes=("something is left out",),
+        random_weights=True,
+    )
+    lines = evaluate.as_text(found).splitlines()
+    assert words(lines[0]) == (
+        "category against normal normal anomalous image AUROC AP F1-max pixel AUROC AUPRO@0.3 sPRO@0.05"
+    )
+    assert words(lines[2]) == "part all anomalies 40 20 90.0 (85.0-95.0) - 80.0 - 50.0 -"
+    assert words(lines[3]) == "part logical anomalies 40 20 70.0 (65.0-75.0) - - - - -"
+    assert lines[4] == (
+        "part: at its threshold 4 of 40 normal images are false alarms, 5 of 20 anomalous images are missed"
+    )
+    assert lines[5] == "image AUROC of each expert alone:"
+    assert words(lines[6]) == "category against normal patch text"
+    assert words(lines[8]) == "part all 60.0 85.0"
+    assert lines[9:] == [
+        "note: something is left out",
+        "WARNING: networks with random weights; these metrics say nothing of quality",
+        "r: run 0a, intervals 95 %",
+    ]
+
+
+def test_evaluate_without_labels_has_notes_only() -> None:
+    text = evaluate.as_text(evaluation(notes=("no image has a label",)))
+    assert text.splitlines() == ["note: no image has a label", "r: run 0a, intervals 95 %"]
+
+
+def difference(metric: str, value: float, group: str = "all") -> Difference:
+    return Difference(
+        run="s",
+        category="*",
+        group=group,
+        name="all",
+        metric=metric,
+        limit=None,
+        baseline=0.5,
+        value=value,
+        difference=value - 0.5,
+        low=-0.25,
+        high=0.5,
+        normal_images=4,
+        anomalous_images=2,
+    )
+
+
+def test_compare_shows_the_main_metrics_and_changed_decisions() -> None:
+    runs = tuple(
+        ComparedRun(run=run, run_id="0a", code_version="1", bundles={}, images=6, called_anomalous=1, errors=0)
+        for run in ("r", "s")
+    )
+    found = ComparisonReport(
+        archive="a",
+        archive_digest="d",
+        runs=runs,
+        differences=(
+            difference("recall", 0.75),
+            difference("image_f1_max", 0.75),
+            difference("recall", 0.75, group="defect_kind"),
+        ),
+        changes=(
+            DecisionChanges(run="s", images=6, changed=2, to_anomalous=1, to_normal=1, labelled=2, mended=1, broken=1),
+        ),
+        changed_images=(),
+        notes=("a note",),
+        confidence=0.95,
+        resamples=10,
+        path="page.html",
+    )
+    lines = compare.as_text(found).splitlines()
+    assert lines[:2] == ["run 1: r (run 0a)", "run 2: s (run 0a)"]
+    assert words(lines[4]) == "run 2 mean of categories all anomalies recall 50.0 75.0 +25.0 (-25.0 to +50.0)"
+    assert lines[5:] == [
+        "run 2: 2 of 6 decisions differ from run 1: 1 became anomalous, 1 normal; by label 1 are right now, 1 wrong",
+        "note: a note",
+        "page.html: the comparison with the images whose decision changed",
+    ]
+
+
+def test_report_says_where_it_is() -> None:
+    found = ReportResult(
+        run="r",
+        run_id="0a",
+        path="r/report.html",
+        format="html",
+        bytes=3 * 2**19,
+        images=9,
+        detailed=(),
+        pictures=0,
+        missing_pictures=0,
+    )
+    assert report.as_text(found) == "r/report.html: report of run 0a, 1.5 MiB"
+
+
+def test_bundles_mark_the_published_version() -> None:
+    versions = [
+        BundleVersion(
+            category="lids",
+            version=str(number),
+            published=number == 2,
+            created_at="",
+            code_version="1",
+            profile="embedded",
+            experts=("patch", "text"),
+            fit_images=8,
+            calibration="holdout",
+            threshold=1.5,
+            digest="d",
+            bytes=2**20,
+        )
+        for number in (1, 2)
+    ]
+    lines = bundles.as_text(BundleList(root="b", bundles=tuple(versions))).splitlines()
+    assert words(lines[2]) == "lids 1 embedded patch+text holdout 8 1.500 1.0 MiB"
+    assert words(lines[3]) == "* lids 2 embedded patch+text holdout 8 1.500 1.0 MiB"
+
+
+def test_tune_clip_shows_accuracy_and_what_was_left_out() -> None:
+    tuned = TunedClip(
+        category=None,
+        folder="f",
+        uri="file:f",
+        sha256="5e",
+        crops=30,
+        held_out=10,
+        accuracy_before=0.5,
+        accuracy_after=0.9,
+        epoch=0,
+        epochs=4,
+        classes={},
+        left_out={"too small": 3},
+    )
+    found = TuneReport(namer="objects", labels="a folder", tuned=(tuned,), failed={"pins": "no objects"})
+    lines = tune_clip.as_text(found).splitlines()
+    assert lines[0] == "CLIP of objects, labels of a folder"
+    assert words(lines[3]) == "all 30 10 50.0 90.0 0 of 4"
+    assert lines[4:] == [
+        "all: objects left out: 3 too small",
+        "all: no epoch was better on held-out crops; the CLIP is as it was",
+        "file:f, sha256 5e",
+        "failed: pins: no objects",
+    ]
+
+
+def test_serve_shows_a_command_to_try() -> None:
+    found = Served(url="http://h:1/", categories=("lids", "pins"), is_open=False)
+    assert serve.as_text(found).splitlines() == [
+        "http://h:1/: scores lids, pins; Ctrl-C ends it",
+        "try: curl -H 'Authorization: Bearer KEY' -H 'Content-Type: image/png' --data-binary @IMAGE.png "
+        "http://h:1/v1/categories/lids/score",
+    ]
+
+
+def test_a_key_is_shown_once() -> None:
+    made = MadeKey(name="line", key="secret", keys="k.yaml")
+    assert serve_key.made_as_text(made).splitlines() == [
+        "secret",
+        "k.yaml: key 'line', stored as a hash; it is not shown again",
+    ]
+    assert serve_key.revoked_as_text(RevokedKey(name="line", keys="k.yaml")) == "k.yaml: key 'line' is revoked"
