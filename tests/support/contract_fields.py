@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from support.tiny_networks import CLIP_WIDTH, SAM_SIDE
 
 from uniad_ray.perception.base import Perception, PerceptionStream
 from uniad_ray.perception.descriptions import describe_segments
@@ -16,7 +17,8 @@ CLUSTERS = 4
 NORMALS = tuple(f"normal-{number:02d}" for number in range(16))
 OTHERS = ("test-a", "test-b", "test-c", "test-d", "test-e")
 
-_SHAPES = {"level1": (4, 16, 16), "level2": (6, 8, 8), "level3": (8, 4, 4), "embedding": (6, 1, 1)}
+_SHAPES = {"level1": (4, 16, 16), "level2": (6, 8, 8), "level3": (8, 4, 4), "embedding": (CLIP_WIDTH, 1, 1)}
+_SHAPES_OF = {"sam_encoder/embedding": (16, SAM_SIDE // 4, SAM_SIDE // 4)}
 _OTHER_SHAPE = (8, 8, 8)
 _SIZES = {"block": (20, 20), "bar": (8, 28), "pin": (6, 8)}
 
@@ -63,7 +65,8 @@ def _halves() -> Iterator[np.ndarray]:
 
 
 def _vectors(key: str, name: str, segments: Segments) -> np.ndarray:
-    looks = np.array([(*_SIZES[kind], 5.0, 1.0) for kind in segments.names], dtype=np.float32)
+    looks = np.zeros((len(segments), CLIP_WIDTH), dtype=np.float32)
+    looks[:, :3] = [(*_SIZES[kind], 5.0) for kind in segments.names]
     return looks + 0.1 * _own(key, name).normal(size=looks.shape).astype(np.float32)
 
 
@@ -90,4 +93,5 @@ def _field(name: str, keys: Sequence[str], labels: Sequence[np.ndarray]) -> torc
         return torch.from_numpy(np.stack(labels))[:, None]
     if kind == "similarity":
         return torch.stack([_similarity(one) for one in labels])
-    return torch.stack([_tensor(key, name, _SHAPES.get(kind, _OTHER_SHAPE)) for key in keys])
+    shape = _SHAPES_OF.get(name) or _SHAPES.get(kind, _OTHER_SHAPE)
+    return torch.stack([_tensor(key, name, shape) for key in keys])

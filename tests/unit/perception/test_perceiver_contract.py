@@ -1,0 +1,276 @@
+"""What every perceiver keeps to, run over each perceiver that a shipped profile names, with tiny random networks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load
+from support.contract_fields import NORMALS, OTHERS, perceive, stream_of
+from support.tiny_networks import save_clip, save_grounding_dino, save_sam
+
+from uniad_ray.config.loading import import_class, load_config, profile_names, validate
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.base import Fields, LearnedPerceiver, Perceiver, State, StatefulPerceiver
+from uniad_ray.perception.segments import Segments
+from uniad_ray.perception.student import Student, TeacherShapes, build_student
+from uniad_ray.scoring.bundle import encode_state
+
+Name = tuple[str, str]
+Build = Callable[[Name], Perceiver]
+
+PROFILES = {profile: load_config(profile) for profile in profile_names()}
+EVERY: list[Name] = [(profile, name) for profile, config in PROFILES.items() for name in config.perceivers]
+LEFT_OUT = {("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_caption_server.py"}
+KEYS = OTHERS[:3]
+COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
+FOLDERS = {"clip": save_clip, "sam": save_sam, "grounding_dino": save_grounding_dino}
+
+# The masks of random parameters are not stable, few are sure, and their boxes are alike.
+_UNSURE = {"points_per_side": 4, "side": 40, "predicted_iou": 0.01, "stability": 0.0, "box_overlap": 1.0}
+TINY: dict[str, dict[str, Any]] = {
+    "FeaturePyramid": {
+        "architecture": "test_resnet",
+        "weights": {"uri": "random:1"},
+        "key_mapping": "timm",
+        "levels": [1, 2],
+    },
+    "TokenEncoder": {
+        "architecture": "test_vit",
+        "weights": {"uri": "random:1"},
+        "blocks": [1, 3],
+        "input_size": [64, 64],
+    },
+    "Student": {
+        "architecture": "test_resnet",
+        "initial": None,
+        "levels": [1, 2],
+        "structural_teacher": ["pyramid/level1", "pyramid/level2"],
+    },
+    "Components": {"candidates": 2000, "restarts": 2, "crf": {"grid": 16}},
+    "PartSegmenter": {"side": 64},
+    "ClipTextEncoder": {"weights": "clip"},
+    "ClipObjectFeatures": {"weights": "clip"},
+    "ClipNamer": {"weights": "clip", "classes": ["block", "pin"]},
+    "SamEncoder": {"weights": "sam"},
+    "SamSegmenter": {"weights": "sam", **_UNSURE},
+    "GroundedSamSegmenter": {
+        "weights": "grounding_dino",
+        "sam_weights": "sam",
+        "classes": ["bolt", "nut"],
+        "side": 40,
+        "least_score": 0.0,
+        "box_overlap": 1.0,
+    },
+}
+"""Options by class that make its network tiny and random; weights are named by a folder of `FOLDERS`."""
+
+every_perceiver = pytest.mark.parametrize("entry", COVERED, ids=["-".join(entry) for entry in COVERED])
+
+
+def class_of(entry: Name) -> Any:
+    profile, name = entry
+    return import_class(PROFILES[profile].perceivers[name].class_path, where=profile)
+
+
+@pytest.fixture(scope="module")
+def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Name], dict[str, Any]]:
+    """The options of a perceiver in its profile, but for its network."""
+    folders: dict[str, Path] = {}
+
+    def weights(folder: str) -> dict[str, str]:
+        if folder not in folders:
+            pytest.importorskip("transformers", reason="the networks of transformers are an extra")
+            folders[folder] = tmp_path_factory.mktemp(folder)
+            FOLDERS[folder](folders[folder])
+        return {"uri": f"file:{folders[folder]}"}
+
+    def options(entry: Name) -> dict[str, Any]:
+        profile, name = entry
+        tiny = TINY.get(class_of(entry).__name__, {})
+        named = {key: weights(value) for key, value in tiny.items() if isinstance(value, str) and value in FOLDERS}
+        return {**PROFILES[profile].perceivers[name].config, **tiny, **named}
+
+    return options
+
+
+@pytest.fixture(scope="module")
+def fresh(options_of: Callable[[Name], dict[str, Any]]) -> Build:
+    """Builds a perceiver that has learned nothing."""
+
+    def build(entry: Name) -> Perceiver:
+        found = class_of(entry)
+        built: Perceiver = found(entry[1], found.config_model.model_validate(options_of(entry)), "cpu")
+        return built
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def fitted(fresh: Build) -> Build:
+    """Gives a perceiver that can perceive, one for all tests."""
+    built: dict[Name, Perceiver] = {}
+
+    def get(entry: Name) -> Perceiver:
+        if entry not in built:
+            built[entry] = fit(fresh(entry))
+        return built[entry]
+
+    return get
+
+
+def fit(perceiver: Perceiver, keys: tuple[str, ...] = NORMALS, batch: int = 5) -> Perceiver:
+    """Lets it learn; a student, which a layer above trains, gets random parameters."""
+    if isinstance(perceiver, LearnedPerceiver):
+        perceiver.fit(stream_of(keys, perceiver.needs, batch))
+    if isinstance(perceiver, Student):
+        shapes = TeacherShapes(levels=((8, 8, 8), (8, 4, 4)), logical=(8, 8, 8))
+        torch.manual_seed(0)
+        arrays = {name: value.numpy() for name, value in build_student(perceiver.config, shapes).state_dict().items()}
+        perceiver.restore(State(arrays=arrays, document=shapes.document()))
+    return perceiver
+
+
+def fields_of(perceiver: Perceiver, keys: tuple[str, ...] = KEYS) -> Fields:
+    return perceiver.perceive(perceive(keys, perceiver.needs))
+
+
+def row(fields: Fields, index: int) -> dict[str, object]:
+    """All that is known of one image, to be compared byte by byte."""
+    return {name: _plain(values[index]) for name, values in fields.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
+    if isinstance(value, Segments):
+        return value.size, value.names, {name: array.tobytes() for name, array in value.arrays().items()}
+    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for entry in value.values() for text in strings(entry))
+    elif isinstance(value, list | tuple):
+        yield from (text for entry in value for text in strings(entry))
+
+
+def test_perceivers_are_left_out_for_a_reason() -> None:
+    assert set(LEFT_OUT) <= set(EVERY)
+    assert all(LEFT_OUT.values())
+    assert set(TINY) <= {class_of(entry).__name__ for entry in COVERED}
+    assert len(COVERED) > 25
+
+
+@every_perceiver
+def test_name_needs_and_provides_follow_from_the_configuration(
+    entry: Name, fresh: Build, options_of: Callable[[Name], dict[str, Any]]
+) -> None:
+    perceiver = fresh(entry)
+    assert isinstance(perceiver, Perceiver)
+    assert perceiver.name == entry[1]
+    options = class_of(entry).config_model.model_validate(options_of(entry))
+    assert perceiver.provides
+    assert perceiver.provides == class_of(entry).fields_of(entry[1], options)
+    assert all(field.startswith(f"{entry[1]}/") for field in perceiver.provides)
+    said = set(strings(options.model_dump()))
+    assert {need for need in perceiver.needs if need not in said and need.rpartition("/")[0] not in said} == set()
+
+
+@every_perceiver
+def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> None:
+    perceiver = fitted(entry)
+    fields = fields_of(perceiver)
+    assert fields.keys() == perceiver.provides
+    for values in fields.values():
+        assert len(values) == len(KEYS)
+        if isinstance(values, torch.Tensor):
+            assert values.ndim == 4
+            assert values.dtype in (torch.float32, torch.uint8)
+            assert torch.isfinite(values.float()).all()
+            continue
+        assert any(len(value) for value in values), "nothing was found, so nothing was compared"
+        if isinstance(values[0], np.ndarray):
+            assert all(value.dtype == np.float32 and value.ndim == 2 for value in values)
+        else:
+            assert {type(value) for value in values} <= {str, Segments}
+
+
+@every_perceiver
+def test_fields_of_an_image_do_not_depend_on_its_batch(entry: Name, fitted: Build) -> None:
+    perceiver = fitted(entry)
+    together = fields_of(perceiver)
+    for index, key in enumerate(KEYS):
+        assert row(fields_of(perceiver, (key,)), 0) == row(together, index)
+
+
+@every_perceiver
+def test_perceiving_twice_gives_the_same_bytes(entry: Name, fitted: Build) -> None:
+    perceiver = fitted(entry)
+    first, second = fields_of(perceiver), fields_of(perceiver)
+    assert [row(first, index) for index in range(len(KEYS))] == [row(second, index) for index in range(len(KEYS))]
+
+
+@every_perceiver
+def test_only_declared_fields_are_read(entry: Name, fitted: Build) -> None:
+    perceiver = fitted(entry)
+    more = perceive(KEYS, {*perceiver.needs, "other/level2", "other/text", "other/segments"})
+    assert row(perceiver.perceive(more), 0) == row(fields_of(perceiver), 0)
+
+
+@every_perceiver
+def test_lineage_is_json(entry: Name, fitted: Build) -> None:
+    lineage = fitted(entry).lineage()
+    assert json.loads(json.dumps(lineage)) == lineage
+    if "weights" in lineage:
+        assert {"uri", "sha256"} <= lineage["weights"].keys()
+
+
+@every_perceiver
+def test_state_survives_its_files_and_perceives_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
+    perceiver = fitted(entry)
+    if not isinstance(perceiver, StatefulPerceiver):
+        assert not hasattr(perceiver, "fit")
+        return
+    files = encode_state("perceivers", entry[1], perceiver.state())
+    stored = State(load(files[f"perceivers/{entry[1]}.safetensors"]), json.loads(files[f"perceivers/{entry[1]}.json"]))
+    restored = fresh(entry)
+    assert isinstance(restored, StatefulPerceiver)
+    restored.restore(stored)
+    assert row(fields_of(restored), 0) == row(fields_of(perceiver), 0)
+    assert encode_state("perceivers", entry[1], restored.state()) == files
+
+
+LEARNED = [entry for entry in COVERED if hasattr(class_of(entry), "fit")]
+
+
+@pytest.mark.parametrize("entry", LEARNED, ids=["-".join(entry) for entry in LEARNED])
+def test_fit_does_not_depend_on_order_and_batches(entry: Name, fresh: Build, fitted: Build) -> None:
+    shuffled = tuple(np.random.default_rng(0).permutation(NORMALS).tolist())
+    expected, found = fitted(entry), fit(fresh(entry), shuffled, batch=3)
+    assert isinstance(expected, StatefulPerceiver)
+    assert isinstance(found, StatefulPerceiver)
+    assert encode_state("perceivers", "x", found.state()) == encode_state("perceivers", "x", expected.state())
+
+
+@every_perceiver
+def test_unknown_option_is_refused_in_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(class_of(entry).config_model, {**options_of(entry), "no_such_option": 1}, where="here")
+    assert str(caught.value).startswith("here: no_such_option: unknown key; allowed: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_perceivers_import_no_ray() -> None:
+    paths = {PROFILES[profile].perceivers[name].class_path.partition(":")[0] for profile, name in EVERY}
+    code = f"import sys\nfor path in {sorted(paths)!r}:\n    __import__(path)\nsys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
