@@ -17,7 +17,8 @@ from uniad_ray.errors import RunError
 from uniad_ray.pipelines.ray_session import ray_session
 try:
     with ray_session(sys.argv[1]) as cluster:
-        print("joined", int(cluster.logical_cpus))
+        cpus = int(cluster.logical_cpus)
+    print("joined", cpus)
 except RunError as error:
     print(error)
 """
