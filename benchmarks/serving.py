@@ -37,6 +37,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from uniad_ray.pipelines.ray_start import start_local_ray
 from uniad_ray.serving.command import OF_RAY
 
 CATEGORIES = 4
@@ -234,7 +235,7 @@ def empty(port: str) -> None:
         async def hop(self, request: Request) -> Response:
             return Response(str(await self._behind.size.remote(await request.body())))
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    start_local_ray(4)
     serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
     serve.run(Empty.bind(Behind.bind()), name="empty")  # type: ignore[attr-defined]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

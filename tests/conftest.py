@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -66,12 +65,14 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
     """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys and find `support`."""
     import ray
 
+    from uniad_ray.pipelines.ray_start import start_local_ray
+
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         # A proxy of Serve that is slow to start beside other tests is not started again.
         patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        start_local_ray(4)
     try:
         yield
     finally:

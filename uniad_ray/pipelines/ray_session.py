@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from uniad_ray.errors import RunError, UniadRayError
+from uniad_ray.pipelines.ray_start import first_line, start_local_ray
 from uniad_ray.pipelines.sizing import MIN_LOGICAL_CPUS, Cluster
 
 _DEFAULTS = {
@@ -24,6 +25,7 @@ _DEFAULTS = {
 }
 _CONNECT_SECONDS = 10.0
 _ADDED_BY_RAY = "\nFailed to apply UDF transform"
+_TOKEN_REFUSED = re.compile("AuthenticationError|Unauthenticated|InvalidAuthToken")
 _FORWARDED = (
     "OMP_WAIT_POLICY",
     "AWS_ENDPOINT_URL",
@@ -39,8 +41,8 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
     """Gives a cluster for the length of a block.
 
     An initialised Ray is used as it is and left running. Otherwise `address`, or the `RAY_ADDRESS` that
-    `ray job submit` sets, is joined; without either Ray is started on this machine with at least 4 logical CPUs, and
-    shut down at the end.
+    `ray job submit` sets, is joined; without either Ray is started on this machine with at least 4 logical CPUs, in
+    several tries where the machine is busy, and shut down at the end.
 
     Args:
         address: Address of a running cluster, or `auto`.
@@ -60,40 +62,36 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         os.environ.setdefault(name, value)
     # Ray says on stdout that a worker died, where `--json` has its document.
     with redirect_stdout(sys.stderr):
-        _start(target)
+        if target:
+            _join(target)
+        else:
+            start_local_ray(local_cpus())
         try:
             yield _cluster(can_grow=bool(target))
         finally:
             ray.shutdown()
 
 
-def _start(target: str | None) -> None:
+def _join(address: str) -> None:
     import ray
 
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
     try:
-        if target:
-            ray.init(
-                address=target,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": variables} if variables else None,
-            )
-        else:
-            ray.init(
-                address="local",
-                num_cpus=local_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except Exception as error:  # Ray raises bare ones as well, for instance where the machine is too busy to start it
-        where = (
-            f"the Ray cluster at {target} cannot be joined (check the address and RAY_AUTH_TOKEN)"
-            if target
-            else "Ray cannot be started on this machine"
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": variables} if variables else None,
         )
-        raise RunError(f"{where}: {_first_line(error)}") from error
+    except Exception as error:  # Ray raises bare ones as well
+        if _asks_for_token(error):
+            raise RunError(
+                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to "
+                "the cluster's token or keep it in ~/.ray/auth_token"
+            ) from error
+        raise RunError(
+            f"the Ray cluster at {address} cannot be joined: {first_line(error)}; check the address"
+        ) from error
 
 
 def local_cpus() -> int:
@@ -141,6 +139,16 @@ def _check_reachable(address: str) -> None:
         raise RunError(f"the Ray cluster at {address} cannot be joined: {error}; check the address") from error
 
 
+def _asks_for_token(error: BaseException) -> bool:
+    """Whether a cluster refused this process for its token, which Ray says only in the text of a cause."""
+    current: BaseException | None = error
+    while current is not None:
+        if _TOKEN_REFUSED.search(f"{type(current).__name__}: {current}"):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
 def _plain(error: UniadRayError) -> UniadRayError:
     """Drops the mixed-in Ray type, whose message holds a remote traceback, and what Ray Data adds to ours."""
     import ray
@@ -169,7 +177,3 @@ def _cluster(*, can_grow: bool) -> Cluster:
         node_cpus=max(1, *(int(node["Resources"].get("CPU", 0)) for node in with_gpu or alive)),
         can_grow=can_grow,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

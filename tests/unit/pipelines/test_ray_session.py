@@ -42,20 +42,34 @@ def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.Monk
         pass
 
 
-def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+REFUSED = "Failed to connect to GCS. Last connection error: RpcError: Unauthenticated: RPC error: InvalidAuthToken"
+NOT_THERE = "Failed to connect to GCS. Last connection error: RpcError: Timed out"
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (REFUSED, r"asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to the cluster's token or keep"),
+        (NOT_THERE, r"cannot be joined: Failed to connect to Ray cluster; check the address$"),
+    ],
+)
+def test_cluster_that_cannot_be_joined_is_asked_once_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, cause: str, message: str
+) -> None:
     import ray
 
-    def busy(**_options: object) -> None:
-        raise Exception("The current node timed out during startup.\nMore of it.")  # noqa: TRY002 - as Ray raises it
+    asked = []
 
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    def refused(**options: object) -> None:
+        asked.append(options["address"])
+        # As Ray raises it: the reason is in the cause alone.
+        raise ConnectionError("Failed to connect to Ray cluster.\nMore of it.") from RuntimeError(cause)
+
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", busy)
-    with (
-        pytest.raises(RunError, match=r"^Ray cannot be started on this machine: The current node timed out .*\.$"),
-        ray_session(),
-    ):
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(RunError, match=f"^the Ray cluster at auto {message}"), ray_session("auto"):
         pass
+    assert asked == ["auto"]
 
 
 PIPELINE = """

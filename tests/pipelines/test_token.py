@@ -1,0 +1,61 @@
+"""Joining a cluster that asks for a token."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from support.ray_head import running_head
+
+JOIN = """
+import sys
+from uniad_ray.errors import RunError
+from uniad_ray.pipelines.ray_session import ray_session
+try:
+    with ray_session(sys.argv[1]) as cluster:
+        cpus = int(cluster.logical_cpus)
+    print("joined", cpus)
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[dict[str, str]]:
+    with running_head(2, _without_ray(os.environ)) as variables:
+        yield variables
+
+
+def join(head: Mapping[str, str], home: Path, **variables: str) -> str:
+    """What one who joins is told; no token is in their home folder."""
+    ended = subprocess.run(
+        [sys.executable, "-c", JOIN, head["RAY_ADDRESS"]],
+        env={**_without_ray(os.environ), "HOME": str(home), **variables},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout.strip()
+
+
+def _without_ray(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith("RAY_")}
+
+
+def test_cluster_with_token_says_which_variables_to_set(head: dict[str, str], tmp_path: Path) -> None:
+    token = {name: head[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    wrong = {**token, "RAY_AUTH_TOKEN": "0" * 64}
+    advice = (
+        f"the Ray cluster at {head['RAY_ADDRESS']} asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN "
+        "to the cluster's token or keep it in ~/.ray/auth_token"
+    )
+    assert join(head, tmp_path) == advice
+    assert join(head, tmp_path, RAY_AUTH_MODE="token") == advice
+    assert join(head, tmp_path, **wrong) == advice
+    assert join(head, tmp_path, **token) == "joined 2"
