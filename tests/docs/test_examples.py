@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def own_expert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_own_expert_is_fitted_stored_and_restored(own_expert: Any, tmp_path: Path) -> None:
     (words,) = commands("own_expert.py")
-    given = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    given = [value for option, value in pairwise(words) if option == "--set"]
     assert f"experts.colour.class={own_expert.__name__}:MeanColour" in given
     config = load_config("embedded", [*SMALL, *given])
     normal = scene_images(10, 64)
