@@ -88,3 +88,13 @@ def serve_port(ray_cluster: None) -> int:  # noqa: ARG001 - Serve runs in it
     (port,) = free_ports(1)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     return int(port)
+
+
+@pytest.fixture(scope="session")
+def fitted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a fitted bundle of `trays`, `good.png` and `damaged.png`; copy it before changing a file."""
+    from support.fitted import write_fitted
+
+    folder = tmp_path_factory.mktemp("fitted")
+    write_fitted(folder)
+    return folder

@@ -28,8 +28,10 @@ def run_commands(page: Path) -> list[tuple[str, ...]]:
 
 
 def starts_ray(page: Path) -> bool:
-    """Whether a page has commands that need Ray."""
-    return any(words[0] == "uniad-ray" and words[1] in STARTS_RAY for words in run_commands(page))
+    """Whether a page has commands, or calls from Python, that need Ray."""
+    code = [line for block in blocks(page.read_text("utf-8")) if block.language == "python" for line in block.lines]
+    calls = any(f"ur.{verb}(" in line for verb in STARTS_RAY for line in code)
+    return calls or any(words[0] == "uniad-ray" and words[1] in STARTS_RAY for words in run_commands(page))
 
 
 def runnable_pages() -> list[object]:

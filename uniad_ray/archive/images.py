@@ -128,9 +128,7 @@ def probe_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
             corrupt.
     """
     image, format_name = _open(data, limits)
-    width, height = image.size
-    if format_name != "TIFF" and _orientation(image) >= 5:
-        width, height = height, width
+    height, width = displayed_size(image)
     return ImageInfo(width, height, format_name, image.mode, _captured_at(image))
 
 
@@ -163,17 +161,25 @@ def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAU
             stream that ends early; neither does this function.
         ValueError: `size` is not positive.
     """
-    height, width = size
-    if height < 1 or width < 1:
+    if min(size) < 1:
         raise ValueError(f"the size must be positive, not {size}")
     image, format_name = _open(data, limits)
-    # Pillow rotates a TIFF itself when it loads the pixels.
-    orientation = 1 if format_name == "TIFF" else _orientation(image)
-    stored_size = (height, width) if orientation >= 5 else (width, height)
-    with _pillow_errors(format_name):
-        if format_name == "JPEG":
-            image.draft(None, (_DRAFT_MARGIN * stored_size[0], _DRAFT_MARGIN * stored_size[1]))
+    if format_name == "JPEG":
+        height, width = size if _orientation(image) < 5 else size[::-1]
+        with _pillow_errors(format_name):
+            image.draft(None, (_DRAFT_MARGIN * width, _DRAFT_MARGIN * height))
+    return stretch_image(image, size, limits)
+
+
+def stretch_image(image: Any, size: tuple[int, int], limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """Brings a Pillow image to 8-bit RGB of one size, with the conversions of `decode_image` and its errors."""
+    if min(size) < 1:
+        raise ValueError(f"the size must be positive, not {size}")
+    _check_pixels(image.size, limits)
+    with _pillow_errors(image.format or "image"):
         image.load()
+        orientation = _displayed_orientation(image)
+        stored_size = size if orientation >= 5 else size[::-1]
         resized = _to_eight_bits(image).resize(stored_size, Image.Resampling.BILINEAR)
         if resized.mode == "RGBA":
             white = Image.new("RGBA", resized.size, (255, 255, 255, 255))
@@ -181,6 +187,12 @@ def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAU
         if orientation > 1:
             resized = resized.transpose(_TRANSPOSE_BY_ORIENTATION[orientation])
         return np.array(resized.convert("RGB"))
+
+
+def displayed_size(image: Any) -> tuple[int, int]:
+    """Height and width of a Pillow image, after the EXIF orientation."""
+    width, height = image.size
+    return (width, height) if _displayed_orientation(image) >= 5 else (height, width)
 
 
 def decode_batch(
@@ -361,6 +373,11 @@ def _exif(image: Any) -> Any | None:
         return Image.Image.getexif(image)
     except Exception:
         return None
+
+
+def _displayed_orientation(image: Any) -> int:
+    # Pillow turns a TIFF itself while it loads.
+    return 1 if image.format == "TIFF" else _orientation(image)
 
 
 def _orientation(image: Any) -> int:

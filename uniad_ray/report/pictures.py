@@ -111,21 +111,44 @@ def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) ->
         size: Height and width of the image, pixels.
         scale: Values that the colours stand for.
     """
-    height, width = fitted_size(size, MAP_SIDE)
-    values = np.asarray(
-        Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    )
-    knots = (scale.start, scale.threshold, scale.top)
-    positions = np.interp(values, knots, (0.0, 0.5, 1.0))
-    levels = np.rint(positions * (HEAT_LEVELS - 1)).astype(np.uint8)
     palette = _heat_palette()
-    return _palette_png(levels, palette[:, :3], palette[:, 3])
+    return _palette_png(_heat_levels(anomaly_map, fitted_size(size, MAP_SIDE), scale), palette[:, :3], palette[:, 3])
+
+
+def overlay(pixels: np.ndarray, anomaly_map: np.ndarray | None, scale: MapScale) -> Image.Image:
+    """Lays a map over its image, in the colours of the reports.
+
+    Args:
+        pixels: uint8, shape (H, W, 3), RGB.
+        anomaly_map: Float, shape (h, w), which covers the whole image; None leaves the image as it is.
+        scale: Values that the colours stand for.
+
+    Returns:
+        An RGB image of W x H pixels.
+    """
+    picture = Image.fromarray(pixels)
+    if anomaly_map is None:
+        return picture
+    height, width = pixels.shape[:2]
+    heat = Image.fromarray(_heat_palette()[_heat_levels(anomaly_map, (height, width), scale)])
+    return Image.alpha_composite(picture.convert("RGBA"), heat).convert("RGB")
 
 
 def heat_legend() -> bytes:
     """All colours of the heat maps in a row, as PNG of `HEAT_LEVELS` x 1 pixels."""
     palette = _heat_palette()
     return _palette_png(np.arange(HEAT_LEVELS, dtype=np.uint8)[None], palette[:, :3], palette[:, 3])
+
+
+def _heat_levels(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> np.ndarray:
+    """Level of the palette by pixel: uint8, of the size given."""
+    height, width = size
+    values = np.asarray(
+        Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    )
+    knots = (scale.start, scale.threshold, scale.top)
+    positions = np.interp(values, knots, (0.0, 0.5, 1.0))
+    return np.asarray(np.rint(positions * (HEAT_LEVELS - 1)), dtype=np.uint8)
 
 
 def _heat_palette() -> np.ndarray:

@@ -19,6 +19,7 @@ from uniad_ray.report.pictures import (
     heat_png,
     map_scale,
     missing_picture,
+    overlay,
 )
 
 SCALE = MapScale(start=0.0, threshold=2.0, top=8.0)
@@ -48,6 +49,16 @@ def test_thumbnails_keep_the_aspect_ratio_and_are_never_enlarged(size: tuple[int
     picture = draw_picture(encoded(np.zeros((*size, 3), np.uint8)), size, [], None, SCALE)
     assert picture.thumbnail is not None
     assert pixels(picture.thumbnail).shape[:2] == (picture.height, picture.width) == shown
+
+
+def test_overlay_leaves_normal_pixels_and_covers_those_at_the_top_of_the_scale() -> None:
+    image = np.full((20, 40, 3), 100, np.uint8)
+    drawn = np.asarray(overlay(image, np.array([[0.0, 8.0]], np.float32), SCALE))
+    assert drawn.shape == (20, 40, 3)
+    assert (drawn[:, 0] == 100).all()
+    # The last stop is (128, 0, 90) with opacity 175 of 255.
+    assert np.allclose(drawn[:, -1], [100 + 28 * 175 / 255, 100 * 80 / 255, 100 - 10 * 175 / 255], atol=1)
+    assert np.array_equal(np.asarray(overlay(image, None, SCALE)), image)
 
 
 def test_the_exif_orientation_is_respected() -> None:

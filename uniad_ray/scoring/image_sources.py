@@ -1,0 +1,91 @@
+"""Images in the forms that a caller may hold: files, URIs, encoded bytes, Pillow images and arrays."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from uniad_ray.archive.images import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    decode_image,
+    displayed_size,
+    probe_image,
+    stretch_image,
+)
+from uniad_ray.archive.object_store import Location
+from uniad_ray.errors import ImageError
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"
+"""A path, an `s3://` URI, an encoded file, a Pillow image, or uint8 of shape (H, W, 3), RGB, or (H, W), grey."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image at the size asked for.
+
+    Attributes:
+        pixels: uint8, shape (height, width, 3), RGB.
+        size: Height and width of the image itself, as displayed, pixels.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+
+def load_image(source: ImageSource, side: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> LoadedImage:
+    """Loads an image, and stretches it to a square as `decode_image` does.
+
+    A Pillow image and an array give the same pixels as a lossless file of them. Large JPEG files are decoded at a
+    reduced scale, so that a Pillow image of such a file differs from the file in the last digits.
+
+    Args:
+        source: The image.
+        side: Side of the square, pixels; None keeps the image's own size.
+        limits: Maximum size of the image.
+
+    Raises:
+        ImageError: The image cannot be decoded, is too large, or has an unsupported type or shape.
+        StoreError: The path or URI cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        data = Location.parse(source).read_bytes(max_bytes=limits.max_bytes)
+        try:
+            return _decoded(data, side, limits)
+        except ImageError as error:
+            raise ImageError(error.kind, f"{os.fspath(source)}: {error}") from error
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decoded(bytes(source), side, limits)
+    image = source if isinstance(source, Image.Image) else _picture(source)
+    size = displayed_size(image)
+    return LoadedImage(stretch_image(image, size if side is None else (side, side), limits), size)
+
+
+def _decoded(data: bytes, side: int | None, limits: ImageLimits) -> LoadedImage:
+    info = probe_image(data, limits)
+    size = (info.height, info.width)
+    return LoadedImage(decode_image(data, size if side is None else (side, side), limits), size)
+
+
+def _picture(source: Any) -> Any:
+    """A Pillow image of an array."""
+    if not isinstance(source, np.ndarray):
+        raise ImageError(
+            "unsupported",
+            f"an object of type {type(source).__name__} is not an image; give a path, an s3:// URI, bytes, "
+            "a Pillow image or a uint8 array",
+        )
+    is_colour = source.ndim == 3 and source.shape[2] == 3
+    if source.dtype != np.uint8 or not (source.ndim == 2 or is_colour):
+        raise ImageError(
+            "unsupported",
+            f"an array of {source.dtype} with shape {source.shape} is not an image; "
+            "give uint8 with shape (H, W, 3), RGB, or (H, W), grey",
+        )
+    if source.size == 0:
+        raise ImageError("empty", f"the array has no pixels: its shape is {source.shape}")
+    return Image.fromarray(np.ascontiguousarray(source))
