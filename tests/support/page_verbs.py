@@ -39,7 +39,15 @@ def running_verbs(folder: Path, environment: Mapping[str, str]) -> Iterator[dict
     client.chmod(0o755)
     starter = [sys.executable, "-I", "-S", "-c", END_WITH_PARENT, str(os.getpid())]
     paths = [str(SUPPORT.parent), *filter(None, [environment.get("PYTHONPATH")])]
-    variables = {MARK: mark, "VERB_SERVER": str(server), "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+    variables = {
+        MARK: mark,
+        "VERB_SERVER": str(server),
+        # What a page serves joins the same Ray.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # A proxy of Serve that is slow to start beside other tests is not started again.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    }
     process = None
     try:
         with log.open("wb") as file:

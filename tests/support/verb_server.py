@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from uniad_ray.cli import main
+from uniad_ray.errors import UserError
 from uniad_ray.pipelines.ray_session import ray_session
 
 FEW_STEPS = ("--set", "perceivers.student.config.training.iterations=20")
@@ -50,11 +51,18 @@ def answer_clients(path: str) -> None:
                 _, streams, _, _ = socket.recv_fds(connection, 1, 3)
                 asked = json.load(connection.makefile())
                 with _environment(asked["environment"], asked["folder"]):
-                    if not is_ray_there:
-                        # With the reader's environment, which its workers have from it.
-                        running.enter_context(ray_session())
-                        is_ray_there = True
-                    answer = _answer(asked["arguments"], streams)
+                    try:
+                        if not is_ray_there:
+                            # With the reader's environment, which its workers have from it.
+                            running.enter_context(ray_session())
+                            is_ray_there = True
+                    except UserError as error:
+                        os.write(streams[2], f"error: {error}\n".encode())
+                        answer = {"code": 2}
+                    else:
+                        answer = _answer(asked["arguments"], streams)
+                    for stream in streams:
+                        os.close(stream)
                 connection.sendall(json.dumps(answer).encode())
 
 
@@ -63,8 +71,6 @@ def _answer(arguments: list[str], streams: Sequence[int]) -> dict[str, Any]:
     if arguments[:1] == ["serve"]:
         import ray
 
-        for stream in streams:
-            os.close(stream)
         return {"join": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
     # The session of Ray keeps stdout for itself.
     with _streams(streams), redirect_stdout(sys.__stdout__):
@@ -98,7 +104,6 @@ def _streams(given: Sequence[int]) -> Iterator[None]:
     kept = [os.dup(number) for number in range(3)]
     for number, stream in enumerate(given):
         os.dup2(stream, number)
-        os.close(stream)
     try:
         yield
     finally:

@@ -21,11 +21,11 @@ import torch
 from botocore.exceptions import BotoCoreError, ClientError
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import Field, field_validator, model_validator
-from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import WeightsError
+from uniad_ray.perception.timm_library import resample_abs_pos_embed
 
 logger = logging.getLogger(__name__)
 
