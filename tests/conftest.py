@@ -15,6 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Ray counts what it is used for in a process of its own, which takes seconds to start.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 import pytest
 from hypothesis import settings
 from support.job_cluster import JobServer, job_cluster

@@ -45,6 +45,7 @@ def running_verbs(folder: Path, environment: Mapping[str, str]) -> Iterator[dict
         # What a page serves joins the same Ray.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
         # A proxy of Serve that is slow to start beside other tests is not started again.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
