@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
 # Tests mostly wait for Ray, so two processes take half the time of one, even on two cores.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+PYTEST_OPTIONS :=
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 .PHONY: help env demo serve test test-slow test-all lint format docs clean
 

@@ -14,8 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Ray counts what it is used for in a process of its own, which takes seconds to start.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 import pytest
 from hypothesis import settings
+from support.job_cluster import JobServer, job_cluster
 from support.s3_server import S3Server, run_s3_server
 
 # Machines are noisy: a slow example is no failure.
@@ -25,10 +29,18 @@ settings.load_profile("uniad_ray")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, those of a file, which share what it prepares, stay in one of them."""
-    from support.scheduling import ByFile
+    """Where tests run in several processes, those that share what takes long to prepare stay in one of them."""
+    from support.scheduling import ByGroup
 
-    return ByFile(config, log)
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, with whatever shares something with it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from support.scheduling import longest_first
+
+        items[:] = [items[index] for index in longest_first([item.nodeid for item in items])]
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +110,10 @@ def fitted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     write_fitted(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def job_server() -> Iterator[JobServer]:
+    """A head and a worker node for all tests that submit jobs or deploy to a cluster."""
+    with job_cluster() as started:
+        yield started

@@ -6,12 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.dataset
 import pytest
-from support.job_cluster import JobServer, job_cluster
+from support.job_cluster import JobServer
 
 SMALL = [
     "--set=expert_set=patch",
@@ -21,15 +20,8 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[JobServer]:
-    """A head and a worker node for all tests of this file."""
-    with job_cluster() as started:
-        yield started
-
-
 @pytest.mark.slow
-def test_all_jobs_make_a_run_with_rows_figures_and_a_report(server: JobServer, tmp_path: Path) -> None:
+def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServer, tmp_path: Path) -> None:
     source, archive, bundles, run = (str(tmp_path / name) for name in ("source", "archive", "bundles", "run"))
     counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", "scenes", source, *counts], check=True, timeout=120)
@@ -46,7 +38,7 @@ def test_all_jobs_make_a_run_with_rows_figures_and_a_report(server: JobServer, t
     for verb, arguments in jobs.items():
         if verb == "compare":
             shutil.copytree(run, f"{run}-again")
-        ended = server.ray_job("submit", *options, "--", "python", f"jobs/{verb}.py", *arguments)
+        ended = job_server.ray_job("submit", *options, "--", "python", f"jobs/{verb}.py", *arguments)
         assert ended.returncode == 0, ended.stdout[-3000:]
         assert "succeeded" in ended.stdout
         assert "Traceback" not in ended.stdout
@@ -59,15 +51,15 @@ def test_all_jobs_make_a_run_with_rows_figures_and_a_report(server: JobServer, t
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_says_why_in_one_line(server: JobServer, tmp_path: Path) -> None:
+def test_a_job_that_fails_says_why_in_one_line(job_server: JobServer, tmp_path: Path) -> None:
     """From a working directory that holds the scripts alone, so that the installed package runs."""
     missing = str(tmp_path / "none")
     arguments = [missing, "--bundles", str(tmp_path), "--out", str(tmp_path / "run")]
-    ended = server.ray_job(
+    ended = job_server.ray_job(
         "submit", "--submission-id=fails", "--working-dir=jobs", "--", "python", "score.py", *arguments
     )
     assert ended.returncode == 1
-    assert "FAILED" in server.ray_job("status", "fails").stdout.upper()
-    log = server.ray_job("logs", "fails").stdout
+    assert "FAILED" in job_server.ray_job("status", "fails").stdout.upper()
+    log = job_server.ray_job("logs", "fails").stdout
     assert [line for line in log.splitlines() if line.startswith("error: ") and missing in line]
     assert "Traceback" not in log

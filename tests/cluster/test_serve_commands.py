@@ -6,23 +6,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from support.endpoint import Client, png, verdicts, wait_for, write_bundle
-from support.job_cluster import BIN, HEAD, JobServer, job_cluster
+from support.job_cluster import BIN, HEAD, JobServer
 from support.s3_server import free_ports
 
 READY_SECONDS = 240
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[JobServer]:
-    """A head and a worker node for all tests of this file."""
-    with job_cluster() as started:
-        yield started
 
 
 def serve(server: JobServer, *arguments: str, **variables: str) -> str:
@@ -49,13 +41,13 @@ def answers(client: Client) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_built_can_be_deployed_and_an_application_run(server: JobServer, tmp_path: Path) -> None:
+def test_what_is_built_can_be_deployed_and_an_application_run(job_server: JobServer, tmp_path: Path) -> None:
     root, settings, built = (tmp_path / name for name in ("bundles", "settings.yaml", "built.yaml"))
     version = write_bundle(root, "part").version
     (wanted,) = verdicts(root, "part", version, [png(1)])
     settings.write_text(yaml.safe_dump({"bundles": str(root), "replicas": {"device": "cpu"}}))
     variables = {"UNIAD_RAY_SERVE": str(settings)}
-    serve(server, "build", "uniad_ray.serving.app:application", "--output-path", str(built), **variables)
+    serve(job_server, "build", "uniad_ray.serving.app:application", "--output-path", str(built), **variables)
 
     (port,) = free_ports(1)
     document = yaml.safe_load(built.read_text())
@@ -64,22 +56,25 @@ def test_what_is_built_can_be_deployed_and_an_application_run(server: JobServer,
     (application,) = document["applications"]
     application["runtime_env"] = {"env_vars": variables}
     built.write_text(yaml.safe_dump(document))
-    serve(server, "deploy", "--address", server.address, str(built))
+    serve(job_server, "deploy", "--address", job_server.address, str(built))
     client = Client(port, host=HEAD)
     wait_for(lambda: answers(client), READY_SECONDS)
     assert client.score("part", png(1)).image["score"] == pytest.approx(wanted.score, abs=1e-5)
-    assert "RUNNING" in serve(server, "status", "--address", server.address)
+    assert "RUNNING" in serve(job_server, "status", "--address", job_server.address)
 
     # The same without a file: arguments stand in the configuration, or on the command line.
     application |= {"import_path": "uniad_ray.serving.app:build_app", "args": {"bundles": str(root)}}
     application.pop("runtime_env")
     application.pop("deployments")
     built.write_text(yaml.safe_dump(document))
-    serve(server, "deploy", "--address", server.address, str(built))
+    serve(job_server, "deploy", "--address", job_server.address, str(built))
     time.sleep(1)
-    wait_for(lambda: "args" in serve(server, "config", "--address", server.address) and answers(client), READY_SECONDS)
+    wait_for(
+        lambda: "args" in serve(job_server, "config", "--address", job_server.address) and answers(client),
+        READY_SECONDS,
+    )
     assert client.score("part", png(1)).image["decision"] == wanted.decision
-    serve(server, "shutdown", "--address", server.address, "--yes")
+    serve(job_server, "shutdown", "--address", job_server.address, "--yes")
 
 
 @pytest.mark.slow

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 from support.doc_pages import PAGES, ROOT, SHELL, PageError, blocks, check, commands, inner_commands, script
-from support.ray_head import running_head
+from support.page_verbs import running_verbs
+from support.verb_server import FEW_IMAGES, FEW_STEPS, quick
 
 from uniad_ray.cli import cli
-from uniad_ray.pipelines.ray_session import local_cpus
+from uniad_ray.config.model import CalibrationConfig
 
 STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve")
-WITHOUT_A_HEAD = ("docs/experts.md", "docs/tmuad.md")
-"""Pages whose commands start Ray by themselves, as they do for a reader; those of the others join one that runs. The
-second names the folder of a network by a path that holds in its own folder alone, where workers of a head are not."""
+RAY_OF_ITS_OWN = ("docs/experts.md", "docs/tmuad.md")
+"""Pages whose Ray must start in their own folder: its workers find a module, or the folder of a network, there alone.
+The others share one."""
 
 
 def run_commands(page: Path) -> list[tuple[str, ...]]:
@@ -53,19 +54,20 @@ def reader_environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A running Ray with as many CPUs as one that a command starts; the variables by which commands join it."""
-    with running_head(local_cpus(), reader_environment(tmp_path_factory.mktemp("head"))) as variables:
+def shared_verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A process for the verbs of several pages, with one Ray; the variables by which a shell finds it."""
+    folder = tmp_path_factory.mktemp("verbs")
+    with running_verbs(folder, reader_environment(folder)) as variables:
         yield variables
 
 
-def run(text: str, name: str, folder: Path, head: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a page from top to bottom in a folder, where one is given with a Ray to join."""
+def run(text: str, name: str, folder: Path, verbs: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a page from top to bottom in a folder, where one is given with a process for its verbs."""
     (folder / "page.sh").write_text(script(text, name), "utf-8")
     return subprocess.run(
         ["timeout", "2340", "bash", "page.sh"],  # which ends the page's programs too, as subprocess would not
         cwd=folder,
-        env={**reader_environment(folder), **(head or {})},
+        env={**reader_environment(folder), **(verbs or {})},
         check=False,
         capture_output=True,
         text=True,
@@ -76,10 +78,28 @@ def run(text: str, name: str, folder: Path, head: Mapping[str, str] | None = Non
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", runnable_pages())
 def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    name = str(page.relative_to(ROOT))
-    joins = starts_ray(page) and name not in WITHOUT_A_HEAD
-    ended = run(page.read_text("utf-8"), name, tmp_path, request.getfixturevalue("head") if joins else None)
+    """With fewer images and steps of training than the page says; `make demo` is tested with all of them."""
+    name, text = str(page.relative_to(ROOT)), page.read_text("utf-8")
+    if not starts_ray(page):
+        ended = run(text, name, tmp_path)
+    elif name in RAY_OF_ITS_OWN:
+        with running_verbs(tmp_path, reader_environment(tmp_path)) as verbs:
+            ended = run(text, name, tmp_path, verbs)
+    else:
+        ended = run(text, name, tmp_path, request.getfixturevalue("shared_verbs"))
     assert ended.returncode == 0, ended.stderr[-4000:]
+
+
+def test_nothing_but_images_and_steps_of_a_page_is_made_less() -> None:
+    assert quick(["score", "a", "--bundles", "b"]) == ["score", "a", "--bundles", "b"]
+    assert quick(["fit", "a", "--bundles", "b"]) == ["fit", *FEW_STEPS, "a", "--bundles", "b"]
+    own = ["fit", "a", "--profile", "mine.yaml"]
+    assert quick(own) == own
+    assert quick(["scenes", "a", "--train", "20", "--logical", "60"]) == [
+        *("scenes", "a", "--train", "20", "--logical", "60"),
+        *("--train=20", "--test-good=6", "--logical=6", "--structural=6"),
+    ]
+    assert FEW_IMAGES["--train"] == CalibrationConfig().min_images
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from support.processes import wait_for, workers_of
-from support.ray_head import running_head
 from support.trees import mvtec_tree
+from support.verbs import verb
 
 from uniad_ray.archive.object_store import Location
-from uniad_ray.pipelines.ray_session import local_cpus
 
 SMALL = [
     "--set=input_size=64",
@@ -30,12 +28,6 @@ SMALL = [
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "uniad_ray.cli", *arguments]
-
-
-def run(*arguments: str, head: Mapping[str, str] | None = None) -> None:
-    """Runs a job to its end, on a Ray of its own or on one that runs."""
-    environment = {**os.environ, **(head or {})}
-    subprocess.run(command(*arguments), check=True, capture_output=True, timeout=400, env=environment)
 
 
 def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> None:
@@ -57,48 +49,42 @@ def all_bytes(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A Ray for the jobs that nothing happens to; what is killed starts its own."""
-    with running_head(local_cpus(), os.environ) as variables:
-        yield variables
-
-
-@pytest.fixture(scope="module")
-def factory(tmp_path_factory: pytest.TempPathFactory, head: dict[str, str]) -> Path:
+def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
+    """An archive and its bundle. Jobs to be killed start a Ray of their own, others have that of the tests."""
     root = tmp_path_factory.mktemp("kill")
     mvtec_tree(root / "bottle", train=40, good=20, bad=20)
-    run("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4", head=head)
-    run("fit", str(root / "archive"), "--bundles", str(root / "bundles"), *SMALL, head=head)
+    verb("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4")
+    verb("fit", str(root / "archive"), "--bundles", str(root / "bundles"), *SMALL)
     return root
 
 
 @pytest.mark.slow
-def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path, head: dict[str, str]) -> None:
+def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out"]
-    run(*arguments, str(factory / "whole"), head=head)
+    verb(*arguments, str(factory / "whole"))
     kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", 3)
     first = len(list((factory / "killed/scores").rglob("*.parquet")))
     assert not (factory / "killed/manifest.json").exists()
     kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", first + 3)
-    run(*arguments, str(factory / "killed"))
+    verb(*arguments, str(factory / "killed"))
     assert all_bytes(factory / "killed") == all_bytes(factory / "whole")
 
 
 @pytest.mark.slow
-def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path, head: dict[str, str]) -> None:
+def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path) -> None:
     arguments = ["ingest", str(factory / "bottle")]
     options = ["--shard-images=2", "--chunk-images=2"]
-    run(*arguments, str(factory / "archive-whole"), *options, head=head)
+    verb(*arguments, str(factory / "archive-whole"), *options)
     kill_when([*arguments, str(factory / "archive-killed"), *options], factory / "archive-killed", ".parquet", 8)
     assert not (factory / "archive-killed/manifest.json").exists()
-    run(*arguments, str(factory / "archive-killed"), *options)
+    verb(*arguments, str(factory / "archive-killed"), *options)
     assert all_bytes(factory / "archive-killed") == all_bytes(factory / "archive-whole")
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path, head: dict[str, str]) -> None:
+def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--workers=1", "--out"]
-    run(*arguments, str(factory / "undisturbed"), head=head)
+    verb(*arguments, str(factory / "undisturbed"))
     out = factory / "worker-killed"
     process = subprocess.Popen(
         command(*arguments, str(out), "--json"),
@@ -145,5 +131,5 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
     assert "interrupted; run the same command again to resume" in errors
     assert "Traceback" not in errors
     assert not (out / "manifest.json").exists()
-    run(*arguments)
+    verb(*arguments)
     assert (out / "manifest.json").exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support.distilling import LONG_TRAINING, tiny_student, tiny_teachers
-from support.job_cluster import job_cluster
+from support.job_cluster import JobServer
 from support.processes import wait_for, workers_of
 from support.trees import mvtec_tree
 
@@ -130,27 +130,26 @@ def test_a_training_whose_driver_is_killed_goes_on_when_it_is_started_again(
 
 
 def test_two_workers_one_of_which_is_killed_end_like_two_on_two_nodes_that_were_not(
-    archive: str, tmp_path: Path
+    archive: str, job_server: JobServer, tmp_path: Path
 ) -> None:
     disturbed = start(archive, tmp_path / "disturbed", workers=2, threads=2)
     kill_a_worker(disturbed, tmp_path / "disturbed")
     found = finish(disturbed)
-    with job_cluster() as server:
-        environment = {"PYTHONPATH": str(TESTS), "GLOO_SOCKET_IFNAME": "lo"}
-        # Two threads fill a node of two CPUs, so that each worker needs one of its own.
-        arguments = [archive, str(tmp_path / "nodes"), "2", "2"]
-        ended = server.ray_job(
-            "submit",
-            "--working-dir=jobs",
-            "--runtime-env-json",
-            json.dumps({"env_vars": environment}),
-            "--",
-            "python",
-            "-m",
-            "support.train_driver",
-            *arguments,
-        )
-        assert ended.returncode == 0, ended.stdout[-3000:]
+    environment = {"PYTHONPATH": str(TESTS), "GLOO_SOCKET_IFNAME": "lo"}
+    # Two threads fill a node of two CPUs, so that each worker needs one of its own.
+    arguments = [archive, str(tmp_path / "nodes"), "2", "2"]
+    ended = job_server.ray_job(
+        "submit",
+        "--working-dir=jobs",
+        "--runtime-env-json",
+        json.dumps({"env_vars": environment}),
+        "--",
+        "python",
+        "-m",
+        "support.train_driver",
+        *arguments,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:]
     (location,) = (tmp_path / "nodes").rglob(STATE_NAME)
     expected = read_student(Location.parse(location))
     assert location.parent.name == next((tmp_path / "disturbed").rglob(STATE_NAME)).parent.name

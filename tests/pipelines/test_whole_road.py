@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.ray_head import running_head
 from support.trees import mvtec_tree
+from support.verbs import verb
 
 SMALL = [
     "--set=input_size=64",
@@ -21,15 +22,16 @@ SMALL = [
 ]
 
 
-def verb(*arguments: str) -> Any:
-    """Runs a verb with --json and gives its document."""
+def program(*arguments: str, **variables: str) -> Any:
+    """Runs a verb with --json as a program, and gives its document."""
     command = [sys.executable, "-m", "uniad_ray.cli", *arguments, "--json"]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
+    environment = {**os.environ, **variables}
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_every_verb_works_on_s3(s3_prefix: str) -> None:
     counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
     assert verb("scenes", f"{s3_prefix}/source", *counts)["category"] == "trays"
@@ -46,15 +48,11 @@ def test_every_verb_works_on_s3(s3_prefix: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_small_running_cluster_is_joined_and_left_running(
-    cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
     with running_head(cpus, os.environ) as found:
         joined = ["--address", found.pop("RAY_ADDRESS")]
-        for name, value in found.items():
-            monkeypatch.setenv(name, value)
-        assert verb("ingest", str(tree), archive, "--chunk-images=3", *joined)["images"] == 10
-        assert len(verb("fit", archive, "--bundles", bundles, *SMALL, *joined)["fitted"]) == 1
-        assert verb("score", archive, "--bundles", bundles, "--out", run, *joined)["images"] == 10
+        assert program("ingest", str(tree), archive, "--chunk-images=3", *joined, **found)["images"] == 10
+        assert len(program("fit", archive, "--bundles", bundles, *SMALL, *joined, **found)["fitted"]) == 1
+        assert program("score", archive, "--bundles", bundles, "--out", run, *joined, **found)["images"] == 10

@@ -73,13 +73,14 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
         if process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-            _wait(process)
+            wait(process)
             kill_marked(mark)
             process.wait()
         remove(folder)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def wait(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a process to end, but not for ever."""
     deadline = time.monotonic() + STOP_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-APART = ("tests/docs/test_commands.py::test_a_page_runs_from_top_to_bottom[",)
-"""Tests that take long and share nothing worth waiting for with others of their file."""
+TOGETHER = {
+    "pages": ("tests/docs/test_commands.py",),
+    "pipelines": ("tests/pipelines/", "tests/faults/test_kill.py"),
+    "demo": ("tests/docs/test_demo.py",),
+    "clusters": ("tests/cluster/", "tests/faults/test_kill_training.py"),
+    "Serve": (
+        "tests/faults/test_serving.py",
+        "tests/parity/",
+        "tests/serving/test_autoscaling.py",
+        "tests/serving/test_endpoint.py",
+        "tests/serving/test_text_engine.py",
+    ),
+}
+"""Tests that share what takes long to start: a Ray, a Serve, a cluster. Those that take longest come first, so that no
+process is left with them while the other has nothing to do."""
 
 
-class ByFile(LoadScopeScheduling):
-    """The tests of a file go to one process, in order; some go wherever there is room."""
+def group_of(nodeid: str) -> str:
+    """The tests that go to the process that this one goes to: those of its file, or more."""
+    return next((name for name, places in TOGETHER.items() if nodeid.startswith(places)), nodeid.partition("::")[0])
+
+
+def longest_first(nodeids: list[str]) -> list[int]:
+    """The order in which tests are given out, as indices: groups as they are listed, and the rest as it was."""
+    ranks = {name: rank for rank, name in enumerate(TOGETHER)}
+    return sorted(range(len(nodeids)), key=lambda index: ranks.get(group_of(nodeids[index]), len(ranks)))
+
+
+class ByGroup(LoadScopeScheduling):
+    """The tests of a group go to one process, in order."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0]
+        return group_of(nodeid)

@@ -1,0 +1,41 @@
+"""`make demo`. Its trays are good if a patch memory finds their structural anomalies alone, and the default set all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_demo_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    # The environment is there: it is the one that tests run in.
+    variables = [f"DEMO={demo}", f"BIN={Path(sys.executable).parent}", "READY=ready", "--old-file=ready"]
+    outside = ("AWS_", "RAY_", "MAKE", "MFLAGS")
+    ended = subprocess.run(
+        ["timeout", "2340", "make", "demo", *variables],  # which ends the verbs too, as subprocess would not
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if not key.startswith(outside)},
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert "Anomaly report" in (demo / "run/report/report.html").read_text("utf-8")
+
+    rows = pq.read_table(demo / "run/evaluation/metrics.parquet").to_pylist()
+    aurocs = {(row["name"], row["expert"]): row["value"] for row in rows if row["metric"] == "image_auroc"}
+    # Alone an expert orders images by its own score, whatever is fused.
+    assert aurocs["logical", "patch"] < 0.75
+    assert aurocs["structural", "patch"] > 0.95
+    assert aurocs["logical", None] > 0.9
+    assert aurocs["structural", None] > 0.95

@@ -1,0 +1,118 @@
+"""Runs the verbs of a page in one process, in which Ray starts once; each comes from a shell, through `verb_client`.
+
+Run as `python -m support.verb_server SOCKET`. A verb gets the folder, the environment and the streams of the shell that
+asks. So that pages are quick, `scenes` draws a few images, and the student of `embedded` is trained for a few steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from uniad_ray.cli import main
+from uniad_ray.errors import UserError
+from uniad_ray.pipelines.ray_session import ray_session
+
+FEW_STEPS = ("--set", "perceivers.student.config.training.iterations=20")
+FEW_IMAGES = {"--train": 50, "--test-good": 6, "--logical": 6, "--structural": 6}
+"""With fewer normal images a fit would cross-fit, which trains more students."""
+
+
+def quick(arguments: list[str]) -> list[str]:
+    """The same verb with less to do; what it says of images and steps is changed, and nothing else."""
+    verb, *rest = arguments or [""]
+    if verb in ("fit", "ablate") and "--profile" not in rest:
+        # What the page sets comes later, and counts.
+        return [verb, *FEW_STEPS, *rest]
+    if verb == "scenes":
+        given = dict(pairwise(rest))
+        fewer = {option: min(int(given.get(option, most)), most) for option, most in FEW_IMAGES.items()}
+        return [*arguments, *(f"{option}={count}" for option, count in fewer.items())]
+    return arguments
+
+
+def answer_clients(path: str) -> None:
+    """Answers one client after the other until the process is ended."""
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as running:
+        listening.bind(path)
+        listening.listen()
+        is_ray_there = False
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+                asked = json.load(connection.makefile())
+                with _environment(asked["environment"], asked["folder"]):
+                    try:
+                        if not is_ray_there:
+                            # With the reader's environment, which its workers have from it.
+                            running.enter_context(ray_session())
+                            is_ray_there = True
+                    except UserError as error:
+                        os.write(streams[2], f"error: {error}\n".encode())
+                        answer = {"code": 2}
+                    else:
+                        answer = _answer(asked["arguments"], streams)
+                    for stream in streams:
+                        os.close(stream)
+                connection.sendall(json.dumps(answer).encode())
+
+
+def _answer(arguments: list[str], streams: Sequence[int]) -> dict[str, Any]:
+    """The exit code of a verb; of one that runs until it is killed, where the process that runs it finds Ray."""
+    if arguments[:1] == ["serve"]:
+        import ray
+
+        return {"join": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
+    # The session of Ray keeps stdout for itself.
+    with _streams(streams), redirect_stdout(sys.__stdout__):
+        try:
+            main(quick(arguments))
+        except SystemExit as ended:
+            return {"code": ended.code or 0}
+        except BaseException:
+            traceback.print_exc()
+            return {"code": 1}
+
+
+@contextmanager
+def _environment(variables: dict[str, str], folder: str) -> Iterator[None]:
+    before, here, paths = dict(os.environ), Path.cwd(), list(sys.path)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.path += [path for path in variables.get("PYTHONPATH", "").split(os.pathsep) if path]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        os.chdir(here)
+        sys.path[:] = paths
+
+
+@contextmanager
+def _streams(given: Sequence[int]) -> Iterator[None]:
+    kept = [os.dup(number) for number in range(3)]
+    for number, stream in enumerate(given):
+        os.dup2(stream, number)
+    try:
+        yield
+    finally:
+        sys.__stdout__.flush()
+        sys.__stderr__.flush()
+        for number, stream in enumerate(kept):
+            os.dup2(stream, number)
+            os.close(stream)
+
+
+if __name__ == "__main__":
+    answer_clients(sys.argv[1])
