@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import PositiveInt
+from timm.models.vision_transformer import VisionTransformer
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
@@ -23,7 +24,6 @@ from uniad_ray.perception.network import (
     network_outline,
     normalised_pixels,
 )
-from uniad_ray.perception.timm_library import VisionTransformer
 from uniad_ray.perception.weights import KeyMapping, ResolvedWeights, WeightSource, load_into, resolve
 
 
