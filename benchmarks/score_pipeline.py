@@ -99,10 +99,10 @@ def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
     """Read, decode and score every chunk in this process."""
     from uniad_ray.archive.images import ImageLimits, decode_batch
     from uniad_ray.archive.manifest import chunks, read_manifest
-    from uniad_ray.archive.object_store import Location
     from uniad_ray.archive.shards import read_chunk
-    from uniad_ray.pipelines.compute import limit_threads
-    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.archive.stores.location import Location
+    from uniad_ray.pipelines.cluster.devices import limit_threads
+    from uniad_ray.scoring.bundles.store import BundleStore
 
     limit_threads(len(os.sched_getaffinity(0)))
     root = Location.parse(archive)
@@ -120,7 +120,7 @@ def ray_run(archive: str, bundles: str, out: str) -> dict[str, Any]:
     """Run the pipeline; the files of its chunks show when each was finished."""
     import pyarrow.parquet as pq
 
-    from uniad_ray.pipelines.score import score
+    from uniad_ray.pipelines.score.job import score
 
     score(archive, bundles, out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

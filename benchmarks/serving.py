@@ -37,7 +37,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from uniad_ray.pipelines.ray_start import start_local_ray
+from uniad_ray.pipelines.cluster.ray_start import start_local_ray
 from uniad_ray.serving.command import OF_RAY
 
 CATEGORIES = 4
@@ -71,7 +71,7 @@ def main() -> None:
 
 def prepare(folder: Path) -> tuple[str, str]:
     """Draw, ingest and fit a category, and copy its bundle to further categories."""
-    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.scoring.bundles.store import BundleStore
 
     source, archive, bundles = folder / "source", folder / "archive", folder / "bundles"
     counts = ("--train=60", "--test-good=40", "--logical=10", "--structural=10")
@@ -180,8 +180,8 @@ def memory_by_category(
 
 def plain(bundles: str, source: str, requests: str) -> None:
     """Measure the scorer alone, on all cores."""
-    from uniad_ray.pipelines.compute import limit_threads
-    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.pipelines.cluster.devices import limit_threads
+    from uniad_ray.scoring.bundles.store import BundleStore
 
     limit_threads(len(os.sched_getaffinity(0)))
     store = BundleStore(bundles)
@@ -306,7 +306,7 @@ def clients(url: str, source: str, count: str, requests: str, settle_seconds: st
 @contextlib.contextmanager
 def endpoint(bundles: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """Run `uniad-ray serve` with one category loaded at the start."""
-    from uniad_ray.scoring.bundle_store import BundleStore
+    from uniad_ray.scoring.bundles.store import BundleStore
 
     first = BundleStore(bundles).categories()[0]
     options = ["--bundles", bundles, "--set", f"replicas.loaded_at_start=[{first}]", "--port"]

@@ -29,13 +29,19 @@ from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.config.loading import load_config
 from uniad_ray.config.model import FitConfig
-from uniad_ray.experts.gestalt import GestaltIndex, gestalt_ratio
+from uniad_ray.experts.text.gestalt import GestaltIndex, gestalt_ratio
 from uniad_ray.perception.base import LearnedPerceiver
-from uniad_ray.perception.descriptions import CELLS, ClassDescription, Description
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.pipelines.compute import limit_threads
-from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.perceptions import ExtendedPerceptions, ImagePerceptions, NormalImage, PerceptionSource, stream
+from uniad_ray.perception.text.descriptions import CELLS, ClassDescription, Description
+from uniad_ray.pipelines.cluster.devices import limit_threads
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fitting.perceptions import (
+    ExtendedPerceptions,
+    ImagePerceptions,
+    NormalImage,
+    PerceptionSource,
+    stream,
+)
 from uniad_ray.scoring.stage_times import StageTimes, time_stages
 from uniad_ray.training.distillation import train_student
 

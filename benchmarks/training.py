@@ -77,11 +77,11 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
     """Train the students of a layout; return the seconds of each, from its first log file to its last."""
     from uniad_ray.archive.manifest import read_manifest
-    from uniad_ray.archive.object_store import Location
+    from uniad_ray.archive.stores.location import Location
     from uniad_ray.config.loading import load_config
-    from uniad_ray.pipelines.normals import ArchiveNormals
-    from uniad_ray.pipelines.ray_session import ray_session
-    from uniad_ray.pipelines.train import TrainingJob, train_students
+    from uniad_ray.pipelines.cluster.session import ray_session
+    from uniad_ray.pipelines.train.job import TrainingJob, train_students
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
 
     students, workers, threads = LAYOUTS[layout]
     training = "perceivers.student.config.training"

@@ -25,11 +25,11 @@ from uniad_ray.archive.scenes.dataset import Group, Split, draw_scene
 from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.config.loading import load_config
-from uniad_ray.experts.nearest import Distance, NearestNeighbours, VectorIndexConfig
-from uniad_ray.experts.patch_memory import PatchMemory
+from uniad_ray.experts.patch.memory import PatchMemory
+from uniad_ray.experts.shared.nearest import Distance, NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import Perception
-from uniad_ray.pipelines.compute import limit_threads
-from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
+from uniad_ray.pipelines.cluster.devices import limit_threads
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
 _KINDS: tuple[Literal["flat", "pq"], ...] = ("flat", "pq")
 _DISTANCES: tuple[Distance, ...] = ("l2", "cosine")

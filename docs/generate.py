@@ -26,7 +26,7 @@ from uniad_ray.cli import cli
 from uniad_ray.config.loading import import_class, load_config, profile_names
 from uniad_ray.config.model import FitConfig
 from uniad_ray.metrics.catalogue import CATALOGUE
-from uniad_ray.pipelines.run_plan import ScoreOptions
+from uniad_ray.runs.plan import ScoreOptions
 from uniad_ray.serving.settings import ServeSettings
 
 DOCS = Path(__file__).parent
@@ -313,7 +313,7 @@ _COMPONENTS_INTRODUCTION = """\
 ## Extractors and experts
 
 A profile names the class of each extractor and expert, and the class defines the keys of its `config`. The built-in
-profiles use the classes below; [experts.md](experts.md) shows how to add your own. The keys `map_size` and `seed` are
+profiles use the classes below; [experts.md](plugins.md) shows how to add your own. The keys `map_size` and `seed` are
 set at the top level of a profile and apply to all experts. The `config` of an expert may only repeat the same value.
 """
 

@@ -77,7 +77,7 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
     """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys and find `support`."""
     import ray
 
-    from uniad_ray.pipelines.ray_start import start_local_ray
+    from uniad_ray.pipelines.cluster.ray_start import start_local_ray
 
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:

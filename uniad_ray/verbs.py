@@ -13,14 +13,14 @@ from uniad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from uniad_ray.archive.layout_names import Label, LayoutName, Split
-    from uniad_ray.perception.field_rows import Stage
-    from uniad_ray.pipelines.annotate import AnnotateReport
-    from uniad_ray.pipelines.evaluate import EvaluationReport
-    from uniad_ray.pipelines.fit import FitReport
-    from uniad_ray.pipelines.ingest import IngestReport
-    from uniad_ray.pipelines.report import Format, ReportResult
-    from uniad_ray.pipelines.score import ScoreReport
-    from uniad_ray.report.comparison import ComparisonReport
+    from uniad_ray.evaluation.run import EvaluationReport
+    from uniad_ray.pipelines.fit.job import FitReport
+    from uniad_ray.pipelines.ingest.job import IngestReport
+    from uniad_ray.pipelines.precompute.job import AnnotateReport
+    from uniad_ray.pipelines.score.job import ScoreReport
+    from uniad_ray.report.build import Format, ReportResult
+    from uniad_ray.report.comparison.model import ComparisonReport
+    from uniad_ray.sidecars.encoding import Stage
 
 Device = Literal["auto", "cpu", "cuda"]
 ValueT = TypeVar("ValueT")
@@ -65,7 +65,7 @@ def ingest(
         StoreError: A store cannot be read or written.
     """
     from uniad_ray.archive.shards import ShardLimits
-    from uniad_ray.pipelines.ingest import ingest as run
+    from uniad_ray.pipelines.ingest.job import ingest as run
 
     limits = ShardLimits(rows=shard_images, bytes=shard_mib << 20, row_group_rows=chunk_images)
     return run(
@@ -116,9 +116,9 @@ def annotate(
         SidecarError: A stage cannot be stored, the sidecar has another plan, or rows are missing.
     """
     from uniad_ray.config.loading import load_config
-    from uniad_ray.perception.field_rows import STAGES, check_stage
-    from uniad_ray.pipelines.annotate import annotate as run
-    from uniad_ray.pipelines.sizing import Workers
+    from uniad_ray.pipelines.cluster.sizing import Workers
+    from uniad_ray.pipelines.precompute.job import annotate as run
+    from uniad_ray.sidecars.encoding import STAGES, check_stage
 
     if bundles is not None and (overrides or profile is not None):
         raise ConfigError("--bundles have a configuration of their own; leave --profile and --set out, or --bundles")
@@ -180,8 +180,8 @@ def fit(
         SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     from uniad_ray.config.loading import load_config
-    from uniad_ray.perception.object_names import names_override
-    from uniad_ray.pipelines.fit import fit as run
+    from uniad_ray.perception.objects.names import names_override
+    from uniad_ray.pipelines.fit.job import fit as run
 
     return run(
         archive,
@@ -246,9 +246,9 @@ def score(
         SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
     """
     from uniad_ray.config.loading import validate
-    from uniad_ray.pipelines.run_plan import ScoreOptions, selected_categories
-    from uniad_ray.pipelines.score import score as run
-    from uniad_ray.pipelines.sizing import Workers
+    from uniad_ray.pipelines.cluster.sizing import Workers
+    from uniad_ray.pipelines.score.job import score as run
+    from uniad_ray.runs.plan import ScoreOptions, selected_categories
 
     document = {
         "categories": selected_categories(categories),
@@ -285,7 +285,7 @@ def evaluate(run: str, *, with_marks: bool = True, resamples: int = 1000, confid
         RunError: There is no run, or it is unfinished or damaged.
         ArchiveError: A file of marks is damaged.
     """
-    from uniad_ray.pipelines.evaluate import evaluate as evaluate_run
+    from uniad_ray.evaluation.run import evaluate as evaluate_run
 
     return evaluate_run(run, with_marks=with_marks, resamples=resamples, confidence=confidence)
 
@@ -316,7 +316,7 @@ def report(
         RunError: There is no run, or it is unfinished or damaged.
         StoreError: The file cannot be written.
     """
-    from uniad_ray.pipelines.report import report as report_run
+    from uniad_ray.report.build import report as report_run
 
     return report_run(run, format=format, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
 
@@ -345,7 +345,7 @@ def compare(
         RunError: There are fewer than two runs, one is unfinished, or they are not on the same archive.
         StoreError: The file cannot be written.
     """
-    from uniad_ray.pipelines.compare import compare as compare_runs
+    from uniad_ray.report.comparison.build import compare as compare_runs
 
     return compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
 
@@ -356,7 +356,7 @@ def _by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:
     Raises:
         ConfigError: There is no such stage.
     """
-    from uniad_ray.perception.field_rows import STAGES, check_stage
+    from uniad_ray.sidecars.encoding import STAGES, check_stage
 
     if isinstance(value, Mapping):
         return {check_stage(stage): own for stage, own in value.items()}

@@ -17,7 +17,7 @@ from uniad_ray.cli import cli
 from uniad_ray.config.model import CalibrationConfig
 
 STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve")
-RAY_OF_ITS_OWN = ("docs/experts.md", "docs/tmuad.md")
+RAY_OF_ITS_OWN = ("docs/plugins.md", "docs/tmuad.md")
 """Pages whose Ray must start in their own folder: its workers find a module, or the folder of a network, there alone.
 The others share one."""
 
@@ -128,7 +128,7 @@ def test_every_command_is_one_that_its_program_takes(page: Path) -> None:
             "docs/quickstart.md",
             ["uniad-ray score archive --bundles bundles --out run", "uniad-ray compare run run-10-percent"],
         ),
-        ("docs/experts.md", ["uniad-ray evaluate run"]),
+        ("docs/plugins.md", ["uniad-ray evaluate run"]),
     ],
 )
 def test_the_commands_that_pages_are_known_to_show_are_run(page: str, expected: list[str]) -> None:

@@ -23,9 +23,9 @@ from support.scene_images import GivenNormals, scene_images
 from support.trees import mvtec_tree
 
 from uniad_ray.config.loading import load_config
-from uniad_ray.pipelines.ray_session import local_cpus
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.pipelines.cluster.session import local_cpus
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.scorer import Verdict
 
 EXAMPLES = ROOT / "examples"

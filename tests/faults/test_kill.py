@@ -15,7 +15,7 @@ from support.processes import wait_for, workers_of
 from support.trees import mvtec_tree
 from support.verbs import verb
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 
 SMALL = [
     "--set=input_size=64",

@@ -18,9 +18,9 @@ from support.processes import wait_for, workers_of
 from support.trees import mvtec_tree
 
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.perception.base import State
-from uniad_ray.pipelines.normals import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 from uniad_ray.training.step_log import read_step_log
 

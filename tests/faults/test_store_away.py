@@ -12,9 +12,9 @@ from support.endpoint import png, same_verdict, verdicts, write_bundle
 from support.replica_backend import ReplicaInProcess
 from support.s3_server import run_s3_server
 
-from uniad_ray.archive.s3_client import limit_attempts
+from uniad_ray.archive.stores.s3_client import limit_attempts
 from uniad_ray.errors import StoreError
-from uniad_ray.serving.catalogue import Catalogue
+from uniad_ray.serving.http.catalogue import Catalogue
 from uniad_ray.serving.settings import STORE_ATTEMPTS, ServeSettings
 
 

@@ -16,13 +16,13 @@ from support.profiles import small_config
 from support.trees import mvtec_tree
 
 from uniad_ray.archive.manifest import chunks, read_manifest
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits, read_chunk
-from uniad_ray.pipelines.fit import fit
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.maps import decode_map
-from uniad_ray.pipelines.score import score
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.score.job import score
+from uniad_ray.runs.maps import decode_map
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.scorer import Verdict
 
 TOLERANCE = 1e-5

@@ -8,17 +8,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from uniad_ray.ablations.ablate import ablate
+from uniad_ray.ablations.table_metrics import TypeFigures
+from uniad_ray.ablations.tmuad import TmuadTableOptions
 from uniad_ray.archive.scenes import SceneConfig
+from uniad_ray.archive.scenes.writing import write_scenes
 from uniad_ray.cli.verbs.ablate import as_text
 from uniad_ray.errors import ConfigError
-from uniad_ray.pipelines.ablate import ablate
-from uniad_ray.pipelines.ablation_figures import TypeFigures
-from uniad_ray.pipelines.evaluate import evaluate
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.run_reader import RunReader
-from uniad_ray.pipelines.scenes import write_scenes
-from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.evaluation.run import evaluate
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.runs.reader import RunReader
+from uniad_ray.scoring.bundles.store import BundleStore
 
 SMALL = [
     "input_size=128",

@@ -11,14 +11,14 @@ from support.profiles import small_config
 from support.trees import mvtec_tree
 
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.experts.patch_memory import PatchMemory, PatchSample
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.experts.patch.memory import PatchMemory, PatchSample
 from uniad_ray.perception.base import State
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.normals import ArchiveNormals
-from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.perceptions import ImagePerceptions, stream
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, stream
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 CONFIG = small_config("experts.patch.config.index.kind=pq", "experts.patch.config.candidates=300")

@@ -15,18 +15,18 @@ from support.profiles import small_config
 from support.trees import mvtec_tree, png, write
 
 from uniad_ray.archive.manifest import chunks, read_manifest
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError, BundleError, RunError
-from uniad_ray.pipelines.attempts import read_attempts
-from uniad_ray.pipelines.bundles import list_bundles, publish_bundle
-from uniad_ray.pipelines.evaluate import evaluate
-from uniad_ray.pipelines.fit import fit
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.maps import decode_map
-from uniad_ray.pipelines.run_plan import ScoreOptions, read_run
-from uniad_ray.pipelines.score import ScoreReport, score
-from uniad_ray.pipelines.sizing import Workers
+from uniad_ray.evaluation.run import evaluate
+from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.score.job import ScoreReport, score
+from uniad_ray.runs.maps import decode_map
+from uniad_ray.runs.plan import ScoreOptions, read_run
+from uniad_ray.runs.timings import read_attempts
+from uniad_ray.scoring.bundles.versions import list_bundles, publish_bundle
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=6, row_group_rows=3)
@@ -268,7 +268,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
 
 
 def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from uniad_ray.pipelines import score as module
+    from uniad_ray.pipelines.score.job import job as module
 
     names: list[str] = []
     built = module._dataset

@@ -11,11 +11,11 @@ from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.layouts import row_key
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.normals import ArchiveNormals
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=4, row_group_rows=2)

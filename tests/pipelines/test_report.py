@@ -14,13 +14,13 @@ from support.profiles import small_config
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
-from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
-from uniad_ray.pipelines.report import Format, ReportResult, report
-from uniad_ray.scoring.bundle import CalibrationRecord
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.report.build import Format, ReportResult, report
+from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.scoring.bundles.bundle import CalibrationRecord
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
 
 FORMATS: tuple[Format, ...] = ("html", "json", "parquet", "markdown")

@@ -14,7 +14,7 @@ from support.ray_head import running_head
 JOIN = """
 import sys
 from uniad_ray.errors import RunError
-from uniad_ray.pipelines.ray_session import ray_session
+from uniad_ray.pipelines.cluster.session import ray_session
 try:
     with ray_session(sys.argv[1]) as cluster:
         cpus = int(cluster.logical_cpus)

@@ -13,16 +13,16 @@ from support.distilling import tiny_fit, tiny_student, tiny_teachers
 from support.trees import mvtec_tree, png, write
 
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError, FitError, RunError
 from uniad_ray.perception.base import State
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.normals import ArchiveNormals
-from uniad_ray.pipelines.ray_session import ray_session
-from uniad_ray.pipelines.sizing import Cluster, Workers
-from uniad_ray.pipelines.train import TrainingJob, train_students
+from uniad_ray.pipelines.cluster.session import ray_session
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.train.job import TrainingJob, train_students
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 
 CATEGORIES = ("bottle", "nut")

@@ -20,10 +20,10 @@ from support.tuning import COLOURS, colour_fit, coloured_tray, sorted_crops
 from uniad_ray.cli import main
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ArchiveError, ConfigError, FitError, RunError, StoreError, WeightsError
-from uniad_ray.pipelines.fit import fit
-from uniad_ray.pipelines.ingest import ingest
-from uniad_ray.pipelines.tune_clip import TuneReport, tune_clip
-from uniad_ray.scoring.components import build_pipeline
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.tune_clip.job import TuneReport, tune_clip
+from uniad_ray.scoring.factory import build_pipeline
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
 

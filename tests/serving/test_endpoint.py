@@ -18,9 +18,9 @@ from PIL import Image
 from support.endpoint import Answer, Client, Load, agrees, endpoint, png, verdicts, wait_for, write_bundle
 from support.s3_server import S3Server
 
-from uniad_ray.archive.object_store import Location
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.serving.access import hash_key
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.serving.auth.keys import hash_key
 
 CATEGORIES = ("lid", "part")
 KEY = "a-key-of-this-test"

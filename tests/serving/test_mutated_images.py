@@ -17,9 +17,9 @@ from support.endpoint import png, write_bundle
 from support.image_bytes import encode, oriented, png_chunk, raw_png, raw_tiff
 from support.replica_backend import ReplicaInProcess
 
-from uniad_ray.serving.api import Endpoint
 from uniad_ray.serving.asgi import create_api
-from uniad_ray.serving.problems import MEDIA_TYPE, TYPES
+from uniad_ray.serving.http.api import Endpoint
+from uniad_ray.serving.http.problems import MEDIA_TYPE, TYPES
 from uniad_ray.serving.settings import ServeSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

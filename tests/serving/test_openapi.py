@@ -17,10 +17,10 @@ from support.endpoint import write_bundle
 from support.runs import ScoredImage, write_archive, write_run
 from support.scoring_backend import FakeBackend
 
-from uniad_ray.serving.access import hash_key
-from uniad_ray.serving.api import Endpoint
 from uniad_ray.serving.asgi import create_api
-from uniad_ray.serving.problems import MEDIA_TYPE
+from uniad_ray.serving.auth.keys import hash_key
+from uniad_ray.serving.http.api import Endpoint
+from uniad_ray.serving.http.problems import MEDIA_TYPE
 from uniad_ray.serving.settings import RequestLimits, ServeSettings
 
 KEY = "a-key"

@@ -18,8 +18,8 @@ from support.running_api import running_api
 from support.served_runs import Key, endpoint_with_runs, run_images, write_served_run
 from support.trees import png
 
-from uniad_ray.archive.object_store import Location
-from uniad_ray.pipelines.marks import read_marks
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.reviews import read_marks
 from uniad_ray.serving.asgi import create_api
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

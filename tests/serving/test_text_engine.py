@@ -15,9 +15,9 @@ from ray.serve.handle import DeploymentHandle
 from safetensors.numpy import save_file
 from support.asking_replica import AskingReplica
 
-from uniad_ray.serving.replica import scorer_application
+from uniad_ray.serving.replica.deployment import scorer_application
+from uniad_ray.serving.replica.vllm import TextEngine
 from uniad_ray.serving.settings import OF_REPLICAS, ServeSettings
-from uniad_ray.serving.text_engine import TextEngine
 
 IMAGES = np.full((3, 6, 4, 3), 10, dtype=np.uint8) * np.arange(1, 4, dtype=np.uint8)[:, None, None, None]
 

@@ -18,10 +18,10 @@ from support.captioned import brightness_text, images, write_captioned
 from support.chat_server import Asked, ChatServer, chat_server
 from support.replica_backend import ReplicaInProcess
 
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.api import Endpoint
 from uniad_ray.serving.asgi import create_api
+from uniad_ray.serving.http.api import Endpoint
 from uniad_ray.serving.settings import ServeSettings
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import CaptionError
-from uniad_ray.perception.caption_engine import CaptionEngineConfig
-from uniad_ray.serving.captioners import DeployedCaptioner
+from uniad_ray.perception.captions.engine import CaptionEngineConfig
+from uniad_ray.serving.replica.captioners import DeployedCaptioner
 
 
 class AskingReplica:

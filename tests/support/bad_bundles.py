@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from uniad_ray.scoring.bundle import Bundle, BundleManifest
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.serving.live_category import LiveCategory
+from uniad_ray.scoring.bundles.bundle import Bundle, BundleManifest
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.serving.replica.live_bundle import LiveCategory
 
 
 def publish_other_scores(root: str | Path, category: str) -> BundleManifest:

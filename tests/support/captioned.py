@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from support.chat_server import Asked
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 from support.profiles import small_config
 
 from uniad_ray.config.model import FitConfig
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
 
 
 def brightness_text(asked: Asked) -> str:
@@ -23,7 +23,7 @@ def brightness_text(asked: Asked) -> str:
 def captioned_config(url: str, *overrides: str) -> FitConfig:
     """Patch memory and text similarity on captions of a server."""
     caption = {
-        "class": "uniad_ray.perception.captioners:CaptionDescriber",
+        "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
         "config": {"captioner": {"kind": "server", "url": url, "model": "fake"}},
     }
     return small_config(

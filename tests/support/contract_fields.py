@@ -9,8 +9,8 @@ import torch
 from support.tiny_networks import CLIP_WIDTH, SAM_SIDE
 
 from uniad_ray.perception.base import Perception, PerceptionStream
-from uniad_ray.perception.descriptions import describe_segments
 from uniad_ray.perception.segments import Segments
+from uniad_ray.perception.text.descriptions import describe_segments
 
 SIDE = 64
 CLUSTERS = 4

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.encoders import FeaturePyramid, FeaturePyramidConfig
+from uniad_ray.perception.features.encoders import FeaturePyramid, FeaturePyramidConfig
 
 
 class CountedPyramidConfig(FeaturePyramidConfig):

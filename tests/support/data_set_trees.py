@@ -7,7 +7,7 @@ from pathlib import Path
 from support.trees import mask_png, png, write
 
 from uniad_ray.archive.layouts import Rejected, SourceImage, open_source
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 
 VISA_HEADER = "object,split,label,image,mask"
 

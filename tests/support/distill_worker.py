@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 
 from support.distilling import tiny_student, tiny_teachers
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 from support.process_group import process_group, stop_after
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.training.distillation import Distillation
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from uniad_ray.config.model import FitConfig
-from uniad_ray.perception.encoders import FeaturePyramid, FeaturePyramidConfig
+from uniad_ray.perception.features.encoders import FeaturePyramid, FeaturePyramidConfig
+from uniad_ray.perception.features.student import StudentConfig
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.perception.student import StudentConfig
-from uniad_ray.perception.weights import WeightSource
+from uniad_ray.perception.weights.sources import WeightSource
 
 TINY_TRAINING = {"iterations": 12, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 4, "held_out": 0.2}
 LONG_TRAINING = {"iterations": 400, "checkpoint_every": 20}
@@ -41,7 +41,7 @@ def tiny_fit(**student: Any) -> FitConfig:
 
     def pyramid(architecture: str, uri: str, levels: list[int]) -> dict[str, Any]:
         options = {"architecture": architecture, "weights": {"uri": uri}, "levels": levels}
-        return {"class": "uniad_ray.perception.encoders:FeaturePyramid", "config": options}
+        return {"class": "uniad_ray.perception.features.encoders:FeaturePyramid", "config": options}
 
     options = tiny_student(**student).model_dump(mode="json", exclude={"seed"})
     return FitConfig.model_validate(
@@ -52,11 +52,11 @@ def tiny_fit(**student: Any) -> FitConfig:
             "perceivers": {
                 "pyramid": pyramid("test_resnet", "random:1", [1, 2]),
                 "logical": pyramid("test_efficientnet", "random:2", [3]),
-                "student": {"class": "uniad_ray.perception.student:Student", "config": options},
+                "student": {"class": "uniad_ray.perception.features.student:Student", "config": options},
             },
             "experts": {
                 "patch": {
-                    "class": "uniad_ray.experts.patch_memory:PatchMemory",
+                    "class": "uniad_ray.experts.patch.memory:PatchMemory",
                     "config": {"fields": ["student/level1", "student/level2"]},
                 }
             },

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 from support.profiles import small_config
 
-from uniad_ray.scoring.bundle import BundleManifest
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.bundles.bundle import BundleManifest
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.online_verdict import OnlineVerdict
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.problems import MEDIA_TYPE, TYPES
+from uniad_ray.serving.http.problems import MEDIA_TYPE, TYPES
 from uniad_ray.serving.settings import ServeSettings
 
 TOLERANCE = 1e-5

@@ -8,8 +8,8 @@ from PIL import Image
 from support.profiles import small_config
 from support.scene_images import GivenNormals, scene_images
 
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
 
 CATEGORY = "trays"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
-from uniad_ray.serving.replica_scorer import LoadedCategory, ReplicaScorer
+from uniad_ray.serving.replica.scorer import LoadedCategory, ReplicaScorer
 from uniad_ray.serving.settings import ServeSettings
 
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.pipelines.scored_images import ScoredImages, by_category
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
+from uniad_ray.report.drawing.pictures import map_scale
 from uniad_ray.report.model import (
     AttemptTimes,
     CategoryDetail,
@@ -20,8 +20,8 @@ from uniad_ray.report.model import (
     Report,
     RunFacts,
 )
-from uniad_ray.report.pictures import map_scale
 from uniad_ray.report.selection import gallery
+from uniad_ray.runs.scored_images import ScoredImages, by_category
 
 HOSTILE = '"><script>alert(1)</script>|`*[x](y)\n\u202e'
 """What a file name, reason or category may hold, and what no report may take for more than text."""

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.archive.manifest import build_manifest, chunks
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, encode_shard, encode_table
-from uniad_ray.pipelines.maps import StoredMap, write_maps
-from uniad_ray.pipelines.run_plan import (
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.maps import StoredMap, write_maps
+from uniad_ray.runs.plan import (
     CategoryCounts,
     PlannedBundle,
     RunManifest,

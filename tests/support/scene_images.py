@@ -13,7 +13,7 @@ from uniad_ray.archive.scenes import SceneConfig
 from uniad_ray.archive.scenes.dataset import Group, draw_scene
 from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
-from uniad_ray.scoring.perceptions import NormalImage
+from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 
 def scene_images(count: int, size: int, *, seed: int = 20, group: Group = "good") -> np.ndarray:

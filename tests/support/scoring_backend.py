@@ -13,10 +13,10 @@ from PIL import Image
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import ImageError
-from uniad_ray.scoring.gallery import NearestNormal
+from uniad_ray.scoring.bundles.gallery import NearestNormal
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.problems import ProblemError
+from uniad_ray.serving.http.problems import ProblemError
 
 
 def grey(level: int) -> bytes:

@@ -12,10 +12,10 @@ from support.runs import ScoredImage, write_archive, write_run
 from support.scoring_backend import FakeBackend
 from support.trees import mask_png, png
 
-from uniad_ray.archive.object_store import Location
-from uniad_ray.pipelines.attempts import Attempt, StageSeconds, write_attempt
-from uniad_ray.serving.access import hash_key
-from uniad_ray.serving.api import Endpoint
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.serving.auth.keys import hash_key
+from uniad_ray.serving.http.api import Endpoint
 from uniad_ray.serving.settings import ServeSettings
 
 THRESHOLD = 2.0

@@ -11,11 +11,11 @@ import sys
 from support.distilling import LONG_TRAINING, tiny_fit
 
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.object_store import Location
-from uniad_ray.pipelines.normals import ArchiveNormals
-from uniad_ray.pipelines.ray_session import ray_session
-from uniad_ray.pipelines.sizing import Workers
-from uniad_ray.pipelines.train import TrainingJob, train_students
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.pipelines.cluster.session import ray_session
+from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.train.job import TrainingJob, train_students
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from support.process_group import process_group, stop_after
 from support.tuning import clip_tuning
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ from PIL import Image
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.model_folders import ModelFolderSource
+from uniad_ray.perception.objects.clip_tuning_config import ClipTuningConfig
 from uniad_ray.perception.segments import Segments
-from uniad_ray.perception.tuning_config import ClipTuningConfig
-from uniad_ray.training.clip_tuning import ClipTuning
-from uniad_ray.training.crop_classifier import CropClassifier
-from uniad_ray.training.labelled_crops import LabelledCrop, LabelledCrops, encode_crop
+from uniad_ray.perception.weights.model_folders import ModelFolderSource
+from uniad_ray.training.clip.crop_classifier import CropClassifier
+from uniad_ray.training.clip.labelled_crops import LabelledCrop, LabelledCrops, encode_crop
+from uniad_ray.training.clip.tuning import ClipTuning
 
 COLOURS = {"red": (220, 30, 20), "green": (30, 200, 40), "blue": (30, 40, 220)}
 TEXTS = tuple(f"a {colour} object" for colour in COLOURS)
@@ -127,11 +127,11 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
     perceivers = {
         "finder": ("support.tuning:ColourSegmenter", {"named": named}),
         "looks": (
-            "uniad_ray.perception.clip_object_features:ClipObjectFeatures",
+            "uniad_ray.perception.objects.clip_features:ClipObjectFeatures",
             {"segments": "finder/segments", "weights": weights},
         ),
         "objects": (
-            "uniad_ray.perception.clip_namer:ClipNamer",
+            "uniad_ray.perception.objects.clip_namer:ClipNamer",
             {
                 "segments": "finder/segments",
                 "vectors": "looks/vectors",
@@ -142,7 +142,7 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
                 **namer,
             },
         ),
-        "description": ("uniad_ray.perception.object_describer:ObjectDescriber", {"segments": "objects/segments"}),
+        "description": ("uniad_ray.perception.text.object_describer:ObjectDescriber", {"segments": "objects/segments"}),
     }
     memory = {"text": "description/text", "segments": "objects/segments"}
     return FitConfig.model_validate(
@@ -152,7 +152,7 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
             "map_size": 16,
             "batch_size": 4,
             "perceivers": {name: {"class": path, "config": config} for name, (path, config) in perceivers.items()},
-            "experts": {"text": {"class": "uniad_ray.experts.text_memory:TextMemory", "config": memory}},
+            "experts": {"text": {"class": "uniad_ray.experts.text.memory:TextMemory", "config": memory}},
             "expert_sets": {"text": ["text"]},
             "expert_set": "text",
         }

@@ -19,7 +19,7 @@ from typing import Any
 
 from uniad_ray.cli import main
 from uniad_ray.errors import UserError
-from uniad_ray.pipelines.ray_session import ray_session
+from uniad_ray.pipelines.cluster.session import ray_session
 
 FEW_STEPS = ("--set", "perceivers.student.config.training.iterations=20")
 FEW_IMAGES = {"--train": 50, "--test-good": 6, "--logical": 6, "--structural": 6}

@@ -102,40 +102,40 @@ SERVING = {
         "uniad_ray.serving.gateway",
         "uniad_ray.serving.settings_file",
     ],
-    "web": ["uniad_ray.serving.pages"],
+    "web": ["uniad_ray.serving.web.pages"],
     "runs": [
-        "uniad_ray.serving.bounded_cache",
-        "uniad_ray.serving.category_scores",
-        "uniad_ray.serving.review",
-        "uniad_ray.serving.run_answers",
-        "uniad_ray.serving.run_browser",
-        "uniad_ray.serving.run_pictures",
-        "uniad_ray.serving.run_views",
-        "uniad_ray.serving.runs_api",
+        "uniad_ray.serving.runs.cache",
+        "uniad_ray.serving.runs.category_scores",
+        "uniad_ray.serving.runs.review",
+        "uniad_ray.serving.runs.schemas",
+        "uniad_ray.serving.runs.browser",
+        "uniad_ray.serving.runs.pictures",
+        "uniad_ray.serving.runs.views",
+        "uniad_ray.serving.runs.api",
     ],
     "http": [
-        "uniad_ray.serving.answers",
-        "uniad_ray.serving.api",
-        "uniad_ray.serving.catalogue",
-        "uniad_ray.serving.openapi",
-        "uniad_ray.serving.problems",
-        "uniad_ray.serving.references",
-        "uniad_ray.serving.request_images",
-        "uniad_ray.serving.request_log",
+        "uniad_ray.serving.http.schemas",
+        "uniad_ray.serving.http.api",
+        "uniad_ray.serving.http.catalogue",
+        "uniad_ray.serving.http.openapi",
+        "uniad_ray.serving.http.problems",
+        "uniad_ray.serving.http.references",
+        "uniad_ray.serving.http.images",
+        "uniad_ray.serving.http.access_log",
     ],
     "auth": [
-        "uniad_ray.serving.access",
-        "uniad_ray.serving.key_file",
-        "uniad_ray.serving.rate_limits",
+        "uniad_ray.serving.auth.keys",
+        "uniad_ray.serving.auth.key_file",
+        "uniad_ray.serving.auth.rate_limits",
     ],
     "replica": [
-        "uniad_ray.serving.awaited_texts",
-        "uniad_ray.serving.batches",
-        "uniad_ray.serving.captioners",
-        "uniad_ray.serving.live_category",
-        "uniad_ray.serving.replica",
-        "uniad_ray.serving.replica_scorer",
-        "uniad_ray.serving.text_engine",
+        "uniad_ray.serving.replica.captions",
+        "uniad_ray.serving.replica.batcher",
+        "uniad_ray.serving.replica.captioners",
+        "uniad_ray.serving.replica.live_bundle",
+        "uniad_ray.serving.replica.deployment",
+        "uniad_ray.serving.replica.scorer",
+        "uniad_ray.serving.replica.vllm",
     ],
     "settings": ["uniad_ray.serving.settings"],
 }
@@ -194,7 +194,7 @@ def test_parts_of_serving_import_downwards_only() -> None:
 def test_a_replica_reaches_nothing_that_speaks_http() -> None:
     http = {name for name, room in ROOM.items() if room in ("http", "auth", "runs", "web")}
     # What the search is able to find.
-    assert reachable({"uniad_ray.serving.gateway"}) >= http - {"uniad_ray.serving.key_file"}
+    assert reachable({"uniad_ray.serving.gateway"}) >= http - {"uniad_ray.serving.auth.key_file"}
     assert reachable(set(SERVING["replica"])) & http == set()
 
 

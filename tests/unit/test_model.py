@@ -18,10 +18,10 @@ from support.bad_bundles import publish_other_scores
 from support.fitted import CATEGORY
 
 import uniad_ray.model
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import BundleError, ConfigError, ImageError, ObjectNotFoundError, UniadRayError, UserError
 from uniad_ray.model import ImageSource, Model, Verdict, load_model
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.online_scorer import build_online_scorer
 from uniad_ray.scoring.scorer import Verdict as ScoredVerdict
 

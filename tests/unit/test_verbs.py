@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from uniad_ray import verbs
 from uniad_ray.cli import cli
 from uniad_ray.errors import ConfigError
-from uniad_ray.pipelines.score import Workers
+from uniad_ray.pipelines.score.job import Workers
 
 NAMES = ["ingest", "annotate", "fit", "score", "evaluate", "report", "compare"]
 REPORTING = {"as_json", "quiet"}
@@ -122,7 +122,7 @@ def test_options_reach_the_function_as_typed_values(monkeypatch: pytest.MonkeyPa
 def test_workers_are_given_for_all_stages_or_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     places, given = recorded(
         monkeypatch,
-        "uniad_ray.pipelines.annotate.annotate",
+        "uniad_ray.pipelines.precompute.job.annotate",
         lambda: verbs.annotate(
             "archive", out="sidecar", workers=2, threads={"segments": 3}, device={"features": "cpu"}
         ),
@@ -153,7 +153,7 @@ def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch,
     names.write_text("part-1: bolt\n", "utf-8")
     places, given = recorded(
         monkeypatch,
-        "uniad_ray.pipelines.fit.fit",
+        "uniad_ray.pipelines.fit.job.fit",
         lambda: verbs.fit("archive", bundles="bundles", overrides=["seed=7"], names=str(names)),
     )
     assert places[:2] == ("archive", "bundles")
@@ -170,7 +170,7 @@ def test_a_score_out_of_range_names_the_option() -> None:
 def test_the_limits_of_shards_reach_the_ingest(monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = recorded(
         monkeypatch,
-        "uniad_ray.pipelines.ingest.ingest",
+        "uniad_ray.pipelines.ingest.job.ingest",
         lambda: verbs.ingest("source", "archive", shard_images=5, shard_mib=2, chunk_images=3),
     )
     limits = given["limits"]

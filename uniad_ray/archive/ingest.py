@@ -17,9 +17,9 @@ from uniad_ray.archive.images import ImageLimits, decode_mask, probe_image
 from uniad_ray.archive.layouts import Rejected, SourceImage, defect_kinds_by_value
 from uniad_ray.archive.manifest import RejectedFile, Shard
 from uniad_ray.archive.naming import safe_segment
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, encode_shard, open_parquet
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, ImageError, ObjectNotFoundError
 

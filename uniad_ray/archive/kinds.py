@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final, Literal
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import StoreError
 
 Kind = Literal["an archive", "a run", "a sidecar", "a bundle", "a root of bundles"]

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from uniad_ray.archive.kinds import other_kind
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, StoreError
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uniad_ray.archive.manifest import Chunk, RowGroup, Shard
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 MAX_ROW_GROUP_ROWS = 64

@@ -14,7 +14,7 @@ from uniad_ray.perception.segments import Segments
 if TYPE_CHECKING:
     import torch
 
-    from uniad_ray.perception.caption_base import Captioner
+    from uniad_ray.perception.captions.base import Captioner
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from uniad_ray.metrics.image import Curve, precision_recall_curve, roc_curve
 from uniad_ray.metrics.metric import ALL, Metric
-from uniad_ray.pipelines.scored_images import ScoredImages
 from uniad_ray.report.model import Curves, ExpertContribution, Histogram, OperatingPoint
+from uniad_ray.runs.scored_images import ScoredImages
 
 BINS = 40
 CURVE_POINTS = 200

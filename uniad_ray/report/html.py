@@ -15,11 +15,12 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from uniad_ray.metrics.wording import count
-from uniad_ray.report import charts, wording
+from uniad_ray.report import wording
+from uniad_ray.report.drawing import charts
+from uniad_ray.report.drawing.pictures import Picture, heat_legend
 from uniad_ray.report.environment import make_environment
-from uniad_ray.report.figures import group_table, other_thresholds, summary_table
+from uniad_ray.report.metric_table import group_table, other_thresholds, summary_table
 from uniad_ray.report.model import CategoryDetail, CategoryResult, Network, Report
-from uniad_ray.report.pictures import Picture, heat_legend
 
 MAX_CATEGORY_ROWS: Final = 300
 """Categories in a table; JSON and Parquet have all."""

@@ -9,7 +9,7 @@ from typing import Final
 from jinja2 import Environment
 
 from uniad_ray.report.environment import make_environment
-from uniad_ray.report.figures import group_table, summary_table
+from uniad_ray.report.metric_table import group_table, summary_table
 from uniad_ray.report.model import Report
 from uniad_ray.report.wording import visible
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from uniad_ray.pipelines.scored_images import ScoredImages
 from uniad_ray.report.model import CategoryResult, GalleryImage, GallerySection, Outcome, SectionKind
+from uniad_ray.runs.scored_images import ScoredImages
 
 MAX_DETAILED = 12
 MAX_CARDS = 144

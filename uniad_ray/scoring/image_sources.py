@@ -17,7 +17,7 @@ from uniad_ray.archive.images import (
     probe_image,
     stretch_image,
 )
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"

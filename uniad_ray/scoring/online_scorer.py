@@ -10,8 +10,8 @@ import numpy as np
 from uniad_ray.errors import BundleError, ImageError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.perception.base import Perception
-from uniad_ray.scoring.bundle import Bundle
-from uniad_ray.scoring.gallery import PIXELS, Gallery, NearestNormal, describe
+from uniad_ray.scoring.bundles.bundle import Bundle
+from uniad_ray.scoring.bundles.gallery import PIXELS, Gallery, NearestNormal, describe
 from uniad_ray.scoring.scorer import Scorer, Verdict
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uniad_ray.scoring.gallery import NearestNormal
+from uniad_ray.scoring.bundles.gallery import NearestNormal
 from uniad_ray.scoring.scorer import Verdict
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ray.serve import Application
 
 from uniad_ray.serving.gateway import gateway_application
-from uniad_ray.serving.replica import scorer_application
+from uniad_ray.serving.replica.deployment import scorer_application
 from uniad_ray.serving.settings import ServeSettings
 from uniad_ray.serving.settings_file import read_settings
 

@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from uniad_ray import __version__
-from uniad_ray.serving.access import AccessDeniedError, NotAuthenticatedError
-from uniad_ray.serving.api import Endpoint, score_operations
-from uniad_ray.serving.pages import page_operations
-from uniad_ray.serving.problems import MEDIA_TYPE, ProblemError
-from uniad_ray.serving.request_log import RequestLog, request_id_of
-from uniad_ray.serving.runs_api import run_operations
+from uniad_ray.serving.auth.keys import AccessDeniedError, NotAuthenticatedError
+from uniad_ray.serving.http.access_log import RequestLog, request_id_of
+from uniad_ray.serving.http.api import Endpoint, score_operations
+from uniad_ray.serving.http.problems import MEDIA_TYPE, ProblemError
+from uniad_ray.serving.runs.api import run_operations
+from uniad_ray.serving.web.pages import page_operations
 
 
 def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:

@@ -10,9 +10,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import StoreError, UserError
-from uniad_ray.pipelines.ray_session import unwrap
+from uniad_ray.pipelines.cluster.session import unwrap
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
-from uniad_ray.serving.problems import ProblemError
+from uniad_ray.serving.http.problems import ProblemError
 
 _RETRIES = 2
 _PAUSE_SECONDS = 0.05

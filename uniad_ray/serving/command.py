@@ -15,9 +15,9 @@ from typing import Final
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, RunError
-from uniad_ray.pipelines.ray_session import ray_session, unwrap
-from uniad_ray.pipelines.sizing import Cluster
-from uniad_ray.scoring.bundle_store import BundleStore
+from uniad_ray.pipelines.cluster.session import ray_session, unwrap
+from uniad_ray.pipelines.cluster.sizing import Cluster
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.serving.settings import OF_REPLICAS, ServeSettings
 
 _logger = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ def serve_until_interrupted(
     """
     from ray import serve
 
-    from uniad_ray.serving.access import KeyRing
     from uniad_ray.serving.app import build_app
+    from uniad_ray.serving.auth.keys import KeyRing
 
     KeyRing(settings.keys)
     if settings.keys is None and not _is_loopback(host):

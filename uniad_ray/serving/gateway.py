@@ -9,10 +9,10 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from uniad_ray.archive.s3_client import limit_attempts
-from uniad_ray.serving.api import Endpoint
+from uniad_ray.archive.stores.s3_client import limit_attempts
 from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.backend import ReplicaBackend
+from uniad_ray.serving.http.api import Endpoint
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 
 _REQUESTS_INSIDE = 1000

@@ -9,10 +9,10 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from uniad_ray.archive.images import ImageLimits
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, StoreError
-from uniad_ray.perception.caption_server import CaptionServerConfig
+from uniad_ray.perception.captions.server import CaptionServerConfig
 
 STORE_ATTEMPTS: Final = 3
 """How often a replica or a gateway tries to reach a store: somebody waits for the answer."""

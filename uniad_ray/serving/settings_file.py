@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.loading import apply_overrides, parse_yaml, validate
 from uniad_ray.errors import ConfigError, StoreError
 from uniad_ray.serving.settings import ServeSettings

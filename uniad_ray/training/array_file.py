@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from uniad_ray.archive.object_store import Location
-from uniad_ray.archive.store import decode_json
+from uniad_ray.archive.stores.base import decode_json
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import StoreError
 
 _MAX_BYTES = 5 << 30

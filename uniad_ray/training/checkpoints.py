@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uniad_ray.archive.object_store import Location, ObjectInfo
+from uniad_ray.archive.stores.location import Location, ObjectInfo
 from uniad_ray.errors import StoreError
 from uniad_ray.perception.base import State
 from uniad_ray.training.array_file import read_arrays, write_arrays

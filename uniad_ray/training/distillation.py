@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
 from uniad_ray.perception.base import State, StoredFields, TrainedPerceiver
-from uniad_ray.perception.network import TORCH_DTYPE, check_precision, normalised_pixels
-from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.perception.student import (
+from uniad_ray.perception.features.network import TORCH_DTYPE, check_precision, normalised_pixels
+from uniad_ray.perception.features.student import (
     DistilledFeatures,
     Student,
     StudentConfig,
@@ -26,7 +25,8 @@ from uniad_ray.perception.student import (
     build_student,
     load_parameters,
 )
-from uniad_ray.perception.weights import resolve
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.perception.weights.sources import resolve
 from uniad_ray.training.adam_state import adam_arrays, restore_adam, trained_parameters
 from uniad_ray.training.array_file import read_arrays
 from uniad_ray.training.checkpoints import Checkpoint, CheckpointStore

@@ -10,8 +10,8 @@ import numpy as np
 
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import StoredFields
+from uniad_ray.perception.features.student import DistilledFeatures, StudentConfig
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.perception.student import DistilledFeatures, StudentConfig
 
 
 class ImageRow(Protocol):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from uniad_ray.experts.patch_features import patch_features
-from uniad_ray.perception.student import DistilledFeatures, LossWeights
+from uniad_ray.experts.shared.patch_features import patch_features
+from uniad_ray.perception.features.student import DistilledFeatures, LossWeights
 
 
 def low_level_loss(teacher: Sequence[torch.Tensor], student: Sequence[torch.Tensor]) -> torch.Tensor:

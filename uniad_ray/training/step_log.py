@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_table
+from uniad_ray.archive.stores.location import Location
 
 _FOLDER = "log"
 

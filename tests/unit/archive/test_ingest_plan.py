@@ -14,8 +14,8 @@ from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.ingest import build_shard, plan_ingest, read_planned_shard
 from uniad_ray.archive.layouts import Rejected, SourceImage, open_source, row_key
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import RowGroup, Shard, build_manifest, read_manifest
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli import main
 from uniad_ray.errors import ArchiveError, BundleError, RunError, SidecarError, UserError
-from uniad_ray.pipelines.run_plan import RunManifest, RunPlan, ScoreOptions, adopt_plan, read_run
-from uniad_ray.pipelines.sidecar_plan import SidecarManifest, SidecarPlan, adopt_sidecar_plan, read_sidecar
-from uniad_ray.scoring.bundle import BundleManifest
-from uniad_ray.scoring.bundle_store import BundleStore, Pointer
+from uniad_ray.runs.plan import RunManifest, RunPlan, ScoreOptions, adopt_plan, read_run
+from uniad_ray.scoring.bundles.bundle import BundleManifest
+from uniad_ray.scoring.bundles.store import BundleStore, Pointer
+from uniad_ray.sidecars.plan import SidecarManifest, SidecarPlan, adopt_sidecar_plan, read_sidecar
 
 PLAN: dict[str, Any] = {
     "format_version": 1,

@@ -14,7 +14,7 @@ from uniad_ray.archive.layouts import (
     open_source,
     row_key,
 )
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 

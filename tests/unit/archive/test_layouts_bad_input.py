@@ -21,7 +21,7 @@ from support.trees import mask_png, mvtec_tree, write
 
 from uniad_ray.archive.layouts import LAYOUTS
 from uniad_ray.archive.layouts.tables import MAX_TABLE_BYTES, read_rows
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError, StoreError, UserError
 
 SEGMENTS = (

@@ -8,7 +8,7 @@ import pytest
 from support.data_set_trees import bmad_tree, btad_tree, draw, mpdd_tree, mvtec_ad_2_tree, read, visa_tree, write_lines
 
 from uniad_ray.archive.layouts import LAYOUTS, LayoutName, SourceImage, open_source, row_key
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 
 TREES = {"mpdd": mpdd_tree, "btad": btad_tree, "mvtec_ad_2": mvtec_ad_2_tree, "visa": visa_tree, "bmad": bmad_tree}
 LAYOUT_OF: dict[str, LayoutName] = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from support.trees import png
 
 from uniad_ray.archive.manifest import Chunk, chunks
-from uniad_ray.archive.object_store import Location
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, encode_shard, group_rows, read_chunk
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 

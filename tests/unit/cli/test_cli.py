@@ -10,7 +10,7 @@ import pytest
 from support.trees import png, write
 
 from uniad_ray.cli import main
-from uniad_ray.serving.access import hash_key, read_keys
+from uniad_ray.serving.auth.keys import hash_key, read_keys
 
 
 def run(*arguments: str) -> int:

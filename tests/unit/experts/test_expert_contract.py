@@ -18,8 +18,8 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.base import State
-from uniad_ray.scoring.bundle import encode_state
-from uniad_ray.scoring.components import build_experts
+from uniad_ray.scoring.bundles.bundle import encode_state
+from uniad_ray.scoring.factory import build_experts
 
 SMALL = {
     "epochs": 2,

@@ -19,9 +19,9 @@ from support.tiny_networks import save_clip, save_grounding_dino, save_sam
 from uniad_ray.config.loading import import_class, load_config, profile_names, validate
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Fields, LearnedPerceiver, Perceiver, State, StatefulPerceiver
+from uniad_ray.perception.features.student import Student, TeacherShapes, build_student
 from uniad_ray.perception.segments import Segments
-from uniad_ray.perception.student import Student, TeacherShapes, build_student
-from uniad_ray.scoring.bundle import encode_state
+from uniad_ray.scoring.bundles.bundle import encode_state
 
 Name = tuple[str, str]
 Build = Callable[[Name], Perceiver]

@@ -13,7 +13,7 @@ from support.runs import ScoredImage, write_archive, write_run
 from support.trees import png
 
 from uniad_ray import verbs
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli.verbs.compare import as_text as compared_text
 from uniad_ray.cli.verbs.evaluate import as_text as evaluated_text
 from uniad_ray.metrics import catalogue

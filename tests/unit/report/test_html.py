@@ -15,9 +15,9 @@ from PIL import Image
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 from support.trees import mask_png, png
 
+from uniad_ray.report.drawing.pictures import Picture, draw_picture, missing_picture
 from uniad_ray.report.html import render_html
 from uniad_ray.report.model import AttemptTimes, ImageErrorRow, Report
-from uniad_ray.report.pictures import Picture, draw_picture, missing_picture
 from uniad_ray.report.selection import MAX_CARDS, MAX_DETAILED, images_per_section
 from uniad_ray.report.wording import visible
 

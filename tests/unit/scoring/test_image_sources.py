@@ -12,7 +12,7 @@ from PIL import Image
 from support.image_bytes import SCENE, encode, oriented
 
 from uniad_ray.archive.images import ImageLimits, decode_image
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError, ObjectNotFoundError, StoreError
 from uniad_ray.scoring.image_sources import load_image
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from support.captioned import brightness_text, images, write_captioned
 from support.chat_server import ChatServer, chat_server
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 from support.profiles import small_config
 
 from uniad_ray.errors import CaptionError
-from uniad_ray.scoring.bundle import Bundle
-from uniad_ray.scoring.bundle_store import BundleStore
-from uniad_ray.scoring.fitting import fit_category
+from uniad_ray.scoring.bundles.bundle import Bundle
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.online_scorer import build_online_scorer
 from uniad_ray.scoring.scorer import Verdict
 

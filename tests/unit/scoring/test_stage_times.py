@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 from support.profiles import small_config
 
 from uniad_ray.scoring import stage_times
-from uniad_ray.scoring.components import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.perceptions import ImagePerceptions, stream
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, stream
 from uniad_ray.scoring.stage_times import WARM_UP_IMAGES, time_stages
 
 
@@ -14,7 +14,7 @@ def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = small_config(
-        "experts.deep={class: 'uniad_ray.experts.patch_memory:PatchMemory', config: {fields: [logical/level3]}}",
+        "experts.deep={class: 'uniad_ray.experts.patch.memory:PatchMemory', config: {fields: [logical/level3]}}",
         "expert_sets.two=[patch, deep]",
         "expert_set=two",
     )

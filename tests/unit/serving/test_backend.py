@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from uniad_ray.errors import BundleError, StoreError, WeightsError
 from uniad_ray.scoring.online_verdict import UnusableImage
 from uniad_ray.serving.backend import ReplicaBackend
-from uniad_ray.serving.problems import ProblemError
+from uniad_ray.serving.http.problems import ProblemError
 
 FOUND = UnusableImage("empty", "no bytes")
 DIED, UNAVAILABLE = ActorDiedError(), ActorUnavailableError("away", None)

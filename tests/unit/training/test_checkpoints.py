@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ObjectNotFoundError, StoreError
 from uniad_ray.training.array_file import read_arrays, write_arrays
 from uniad_ray.training.checkpoints import KEPT, Checkpoint, CheckpointStore

@@ -9,13 +9,13 @@ import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
 from support.learned import NoOptions, Trained
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
 from uniad_ray.perception.base import Perception, State
-from uniad_ray.perception.student import Student, StudentConfig
-from uniad_ray.scoring.perceptions import NormalImage
+from uniad_ray.perception.features.student import Student, StudentConfig
+from uniad_ray.scoring.fitting.perceptions import NormalImage
 from uniad_ray.training import distillation
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student, train_student
 from uniad_ray.training.group import WorkerGroup

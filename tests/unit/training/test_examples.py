@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 
 from uniad_ray.errors import FitError
 from uniad_ray.training.examples import Example, Examples

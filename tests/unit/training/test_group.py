@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
-from support.normals import DrawnNormals
+from support.normal_images import DrawnNormals
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 from uniad_ray.training.group import WorkerGroup
 from uniad_ray.training.step_log import read_step_log

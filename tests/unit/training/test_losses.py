@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from uniad_ray.perception.student import DistilledFeatures, LossWeights
+from uniad_ray.perception.features.student import DistilledFeatures, LossWeights
 from uniad_ray.training.losses import (
     distillation_losses,
     high_level_loss,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from uniad_ray.perception.student import TrainingConfig
+from uniad_ray.perception.features.student import TrainingConfig
 from uniad_ray.training.schedule import learning_rate
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.training.step_log import StepLog, read_step_log
 
 

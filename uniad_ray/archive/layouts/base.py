@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from uniad_ray.archive.layout_names import LayoutName
-from uniad_ray.archive.object_store import ObjectInfo
+from uniad_ray.archive.stores.location import ObjectInfo
 
 CATEGORY = r"(?:(?P<category>[^/]+)/)?"
 """Prefix of every path pattern: the category folder, absent if the source is a single category."""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.layouts.base import CATEGORY, Companion, Companions, ImagePlace, Layout, MaskPlace, Place, stem
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 MAX_DEFECTS_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from uniad_ray.archive.layouts.folder import FolderLayout
 from uniad_ray.archive.layouts.mvtec import MvtecLayout
 from uniad_ray.archive.layouts.mvtec_ad_2 import MvtecAd2Layout
 from uniad_ray.archive.layouts.visa import VisaLayout
-from uniad_ray.archive.object_store import Location, ObjectInfo
+from uniad_ray.archive.stores.location import Location, ObjectInfo
 from uniad_ray.errors import ArchiveError
 
 LAYOUTS: tuple[Layout, ...] = (MvtecLayout(), MvtecAd2Layout(), VisaLayout(), BmadLayout())

@@ -32,7 +32,7 @@ from uniad_ray.archive.layouts.base import (
     stem,
 )
 from uniad_ray.archive.layouts.tables import read_rows
-from uniad_ray.archive.object_store import Location
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
 SPLIT_TABLE = "split_csv/1cls.csv"

@@ -19,7 +19,7 @@ from uniad_ray.cli.tables import percent
 from uniad_ray.cli.tables import table as aligned
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.ablate import AblationReport
+    from uniad_ray.ablations.ablate import AblationReport
 
 _KINDS = ("logical", "structural", "mean")
 
@@ -86,9 +86,9 @@ def ablate(
     banks, 6 matching of texts, 7 the text memory beside other detectors (trains a student), 8 segmenter and encoder of
     objects, 9 encoders of patches, 10 few shots, 11 cost by the size of the bank.
     """
+    from uniad_ray.ablations.ablate import ablate as run
+    from uniad_ray.ablations.tmuad import TmuadTableOptions
     from uniad_ray.config.loading import validate
-    from uniad_ray.pipelines.ablate import ablate as run
-    from uniad_ray.pipelines.tmuad_ablations import TmuadTableOptions
 
     options = {
         "shots": shots.split(","),

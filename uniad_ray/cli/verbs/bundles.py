@@ -10,7 +10,7 @@ from uniad_ray.cli.options import print_report, reporting
 from uniad_ray.cli.tables import mib, table
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.bundles import BundleList
+    from uniad_ray.scoring.bundles.versions import BundleList
 
 
 @click.command()
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @reporting
 def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
     """List the bundles of ROOT, or publish a version, newer or older."""
-    from uniad_ray.pipelines.bundles import list_bundles, publish_bundle
+    from uniad_ray.scoring.bundles.versions import list_bundles, publish_bundle
 
     if publish is not None:
         publish_bundle(root, *publish)

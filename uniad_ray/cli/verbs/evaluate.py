@@ -12,8 +12,8 @@ from uniad_ray.cli.options import confidence_option, marks_option, print_report,
 from uniad_ray.cli.tables import percent, table
 
 if TYPE_CHECKING:
+    from uniad_ray.evaluation.run import EvaluationReport
     from uniad_ray.metrics.metric import Metric
-    from uniad_ray.pipelines.evaluate import EvaluationReport
 
 
 @click.command()

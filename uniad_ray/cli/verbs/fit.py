@@ -21,7 +21,7 @@ from uniad_ray.cli.options import (
 from uniad_ray.cli.tables import LISTED, table
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.fit import FitReport
+    from uniad_ray.pipelines.fit.job import FitReport
 
 
 @click.command()

@@ -12,7 +12,7 @@ from uniad_ray.cli.options import address_option, print_report, reporting
 from uniad_ray.cli.tables import LISTED
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.ingest import IngestReport
+    from uniad_ray.pipelines.ingest.job import IngestReport
 
 
 @click.command()

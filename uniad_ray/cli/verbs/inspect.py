@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def inspect(archive: str, as_json: bool) -> None:
     """Show what ARCHIVE holds."""
     from uniad_ray.archive.manifest import read_manifest
-    from uniad_ray.archive.object_store import Location
+    from uniad_ray.archive.stores.location import Location
 
     print_report(read_manifest(Location.parse(archive)), as_json, as_text)
 

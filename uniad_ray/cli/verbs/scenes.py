@@ -9,7 +9,7 @@ import click
 from uniad_ray.cli.options import print_report, reporting
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.scenes import ScenesReport
+    from uniad_ray.archive.scenes.writing import ScenesReport
 
 
 @click.command()
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def scenes(dest: str, as_json: bool, **options: Any) -> None:
     """Draw a synthetic category of trays with logical and structural anomalies into DEST."""
     from uniad_ray.archive.scenes import SceneConfig
+    from uniad_ray.archive.scenes.writing import write_scenes
     from uniad_ray.config.loading import validate
-    from uniad_ray.pipelines.scenes import write_scenes
 
     config = validate(SceneConfig, options, where="the command line")
     print_report(write_scenes(dest, config), as_json, as_text)

@@ -20,7 +20,7 @@ from uniad_ray.cli.options import (
 from uniad_ray.cli.tables import table
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.score import ScoreReport
+    from uniad_ray.pipelines.score.job import ScoreReport
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 from uniad_ray.cli.options import print_report, reporting
 
 if TYPE_CHECKING:
-    from uniad_ray.serving.key_file import MadeKey, RevokedKey
+    from uniad_ray.serving.auth.key_file import MadeKey, RevokedKey
 
 
 @click.command()
@@ -39,7 +39,7 @@ def serve_key(
 
     A running endpoint picks up changed keys by itself.
     """
-    from uniad_ray.serving.key_file import add_key, revoke_key
+    from uniad_ray.serving.auth.key_file import add_key, revoke_key
 
     if revoke:
         print_report(revoke_key(keys, name), as_json, revoked_as_text)

@@ -19,7 +19,7 @@ from uniad_ray.cli.options import (
 from uniad_ray.cli.tables import percent, table
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.tune_clip import TuneReport
+    from uniad_ray.pipelines.tune_clip.job import TuneReport
 
 
 @click.command()
@@ -64,7 +64,7 @@ def tune_clip(
     same command resumes. If a category fails with --each, the exit code is 1.
     """
     from uniad_ray.config.loading import load_config
-    from uniad_ray.pipelines.tune_clip import tune_clip as run
+    from uniad_ray.pipelines.tune_clip.job import tune_clip as run
 
     report = run(
         archive,

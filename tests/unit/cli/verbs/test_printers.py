@@ -8,19 +8,19 @@ from support.reports import figure
 
 from uniad_ray.archive.manifest import RejectedFile
 from uniad_ray.cli.verbs import bundles, compare, evaluate, fit, ingest, report, score, serve, serve_key, tune_clip
+from uniad_ray.evaluation.run import EvaluationReport
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.pipelines.attempts import StageSeconds
-from uniad_ray.pipelines.bundles import BundleList, BundleVersion
-from uniad_ray.pipelines.evaluate import EvaluationReport
-from uniad_ray.pipelines.fit import FitReport, FittedBundle
-from uniad_ray.pipelines.ingest import IngestReport
-from uniad_ray.pipelines.report import ReportResult
-from uniad_ray.pipelines.run_plan import CategoryCounts
-from uniad_ray.pipelines.score import ScoreReport
-from uniad_ray.pipelines.tune_clip import TunedClip, TuneReport
-from uniad_ray.report.comparison import ComparedRun, ComparisonReport, DecisionChanges, Difference
+from uniad_ray.pipelines.fit.job import FitReport, FittedBundle
+from uniad_ray.pipelines.ingest.job import IngestReport
+from uniad_ray.pipelines.score.job import ScoreReport
+from uniad_ray.pipelines.tune_clip.job import TunedClip, TuneReport
+from uniad_ray.report.build import ReportResult
+from uniad_ray.report.comparison.model import ComparedRun, ComparisonReport, DecisionChanges, Difference
+from uniad_ray.runs.plan import CategoryCounts
+from uniad_ray.runs.timings import StageSeconds
+from uniad_ray.scoring.bundles.versions import BundleList, BundleVersion
+from uniad_ray.serving.auth.key_file import MadeKey, RevokedKey
 from uniad_ray.serving.command import Served
-from uniad_ray.serving.key_file import MadeKey, RevokedKey
 
 
 def words(line: str) -> str:

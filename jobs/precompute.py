@@ -1,0 +1,10 @@
+"""Runs `uniad-ray annotate` as the entry point of a Ray job: `ray job submit -- python jobs/precompute.py ARGUMENTS`."""
+
+from __future__ import annotations
+
+import sys
+
+from uniad_ray.cli import main
+
+if __name__ == "__main__":
+    main(["annotate", *sys.argv[1:]])

@@ -1,0 +1,195 @@
+"""What is annotated is what fit and score would compute, to the last bit, and is not computed again."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+from support.counted import Passes
+from support.profiles import small_config
+from support.trees import png, write
+
+from uniad_ray.archive.manifest import chunks, read_manifest
+from uniad_ray.archive.scenes import SceneConfig
+from uniad_ray.archive.scenes.writing import write_scenes
+from uniad_ray.archive.shards import ShardLimits, read_chunk
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import SidecarError
+from uniad_ray.perception.text.descriptions import Description
+from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.fit.job import FittedBundle, fit
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.precompute.job import AnnotateReport, annotate
+from uniad_ray.pipelines.score.job import score
+from uniad_ray.scoring.fitting.category import REFERENCE_IMAGES
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+TRAIN, TEST = 12, 6
+
+
+class Factory(NamedTuple):
+    """A category of trays with a damaged image, annotated and fitted."""
+
+    archive: str
+    config: FitConfig
+    passes: Passes
+    features: AnnotateReport
+    without: FittedBundle
+    passes_without: int
+    fitted: FittedBundle
+    passes_with: int
+    bundles: str
+    sidecar: AnnotateReport
+
+
+def stored(root: str) -> dict[str, bytes]:
+    """All files but the records of attempts, which alone know a clock."""
+    every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
+    return {name: data for name, data in every.items() if not name.startswith("attempts/")}
+
+
+def rows(sidecar: str, stage: str, chunk: str) -> list[dict[str, Any]]:
+    data = (Location.parse(sidecar) / f"{stage}/{chunk}.parquet").read_bytes()
+    return list(pq.read_table(io.BytesIO(data)).to_pylist())
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Factory:  # noqa: ARG001
+    root = tmp_path_factory.mktemp("annotated")
+    counts = {"train": TRAIN, "test_good": 3, "logical": 2, "structural": 1}
+    write_scenes(str(root / "source"), SceneConfig(image_size=128, **counts))
+    write(root / "source/trays/test/good/999.png", png(1)[:300])
+    archive = str(root / "archive")
+    ingest(str(root / "source"), archive, limits=ShardLimits(row_group_rows=6))
+    passes = Passes(root / "passes")
+    config = small_config(
+        "input_size=128",
+        "expert_set=tmuad",
+        "perceivers.parts.config.candidates=2000",
+        "calibration.folds=2",
+        *passes.overrides,
+    )
+    features = annotate(archive, str(root / "features"), config)
+    passes.take()
+    (without,) = fit(archive, str(root / "without"), config).fitted
+    passes_without = passes.take()
+    (fitted,) = fit(archive, str(root / "bundles"), config, sidecar=features.sidecar).fitted
+    passes_with = passes.take()
+    bundles = str(root / "bundles")
+    sidecar = annotate(archive, str(root / "sidecar"), config, bundles=bundles)
+    assert passes.take() == TRAIN + TEST
+    return Factory(archive, config, passes, features, without, passes_without, fitted, passes_with, bundles, sidecar)
+
+
+def test_without_bundles_what_learns_nothing_is_stored(factory: Factory) -> None:
+    assert factory.features.fields == {"trays": {"features": ("pyramid/level2", "pyramid/level3")}}
+    assert (factory.features.images, factory.features.errors) == (TRAIN + TEST + 1, 1)
+
+
+def test_with_bundles_what_is_learned_is_stored_too(factory: Factory) -> None:
+    fields = factory.sidecar.fields["trays"]
+    assert fields["features"] == ("pyramid/level2", "pyramid/level3")
+    assert {"segmenter/segments", "object_features/vectors", "objects/segments"} <= set(fields["segments"])
+    assert fields["descriptions"] == ("object_description/text",)
+
+
+def test_rows_are_those_of_the_archive_and_speak_for_themselves(factory: Factory) -> None:
+    archive = Location.parse(factory.archive)
+    objects = 0
+    for chunk in chunks(read_manifest(archive)):
+        expected = read_chunk(archive, chunk, columns=["row_key", "source_uri"]).to_pylist()
+        for stage in ("features", "segments", "descriptions"):
+            found = rows(factory.sidecar.sidecar, stage, chunk.name)
+            assert [row["row_key"] for row in found] == [row["row_key"] for row in expected]
+            failed = [Path(row["source_uri"]).name == "999.png" for row in expected]
+            assert [row["status"] == "error" for row in found] == failed
+            assert [row["error_kind"] == "truncated" for row in found] == failed
+        for segmented, described in zip(rows(factory.sidecar.sidecar, "segments", chunk.name), found, strict=True):
+            if described["status"] == "error":
+                continue
+            (description,) = described["descriptions"]
+            named = {entry["field"]: entry["segments"] for entry in segmented["segmentations"]}["objects/segments"]
+            names = [segment["name"] for segment in named if segment["name"] != "other"]
+            counts = {one["name"]: one["count"] for one in description["classes"]}
+            assert counts == {name: names.count(name) for name in names}
+            assert str(Description.parse(description["text"])) == description["text"]
+            objects += len(named)
+    assert objects > TRAIN
+
+
+def test_a_fit_from_a_sidecar_is_the_same_and_passes_no_image_through_the_stored_network(factory: Factory) -> None:
+    assert factory.fitted.version.rpartition("-")[2] == factory.without.version.rpartition("-")[2]
+    assert factory.fitted.recomputed == ()
+    assert factory.passes_without == TRAIN + REFERENCE_IMAGES
+    assert factory.passes_with == REFERENCE_IMAGES
+
+
+def test_a_run_from_a_sidecar_has_the_same_bytes_and_passes_no_image_through_any_network(
+    factory: Factory, tmp_path: Path
+) -> None:
+    one = Workers(count=1)
+    score(factory.archive, factory.bundles, str(tmp_path / "computed"), workers=one)
+    computed = factory.passes.take()
+    score(factory.archive, factory.bundles, str(tmp_path / "read"), sidecar=factory.sidecar.sidecar, workers=one)
+    assert stored(str(tmp_path / "read")) == stored(str(tmp_path / "computed"))
+    # The reference images of the bundle always pass.
+    assert (computed, factory.passes.take()) == (TRAIN + TEST + REFERENCE_IMAGES, REFERENCE_IMAGES)
+
+
+def test_a_broken_off_annotation_goes_on_and_ends_with_the_same_bytes(factory: Factory) -> None:
+    sidecar = Location.parse(factory.sidecar.sidecar)
+    before = stored(sidecar.uri)
+    gone = [name for name in sorted(before) if name.startswith(("segments/", "descriptions/"))][::2]
+    for name in (*gone, "manifest.json", "files.parquet"):
+        (sidecar / name).delete()
+    report = annotate(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles)
+    assert report.skipped_files == len(before) - 3 - len(gone)
+    assert stored(sidecar.uri) == before
+    # What was missing follows from the features, which were still there.
+    assert factory.passes.take() == 0
+    assert annotate(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles).skipped_files > 0
+    assert stored(sidecar.uri) == before
+
+
+def test_fields_of_other_options_are_computed_and_named(
+    factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = factory.config.model_copy(update={"expert_set": "patch", "input_size": 96})
+    with caplog.at_level(logging.INFO, "uniad_ray"):
+        (fitted,) = fit(factory.archive, str(tmp_path / "bundles"), other, sidecar=factory.features.sidecar).fitted
+    assert fitted.recomputed == ("pyramid/level2", "pyramid/level3")
+    assert factory.passes.take() == TRAIN + REFERENCE_IMAGES
+    said = [record.getMessage() for record in caplog.records if "sidecar" in record.getMessage()]
+    assert said == [
+        "trays: pyramid/level2, pyramid/level3 of the sidecar come of other weights, options or code, and are computed "
+        "instead"
+    ]
+
+
+def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
+    write(tmp_path / "source/train/good/0.png", png(0))
+    write(tmp_path / "source/train/good/1.png", png(1))
+    ingest(str(tmp_path / "source"), str(tmp_path / "archive"), category="trays")
+    message = "of an archive of digest .*; annotate this archive, or leave --sidecar out"
+    with pytest.raises(SidecarError, match=message):
+        score(str(tmp_path / "archive"), factory.bundles, str(tmp_path / "run"), sidecar=factory.sidecar.sidecar)
+    with pytest.raises(SidecarError, match=message):
+        fit(str(tmp_path / "archive"), str(tmp_path / "b"), factory.config, sidecar=factory.sidecar.sidecar)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_manifest_lists_every_file_with_its_lineage(factory: Factory) -> None:
+    every = stored(factory.sidecar.sidecar)
+    manifest = json.loads(every["manifest.json"])
+    listed = pq.read_table(io.BytesIO(every["files.parquet"])).to_pylist()
+    assert {f"{row['stage']}/{row['chunk']}.parquet" for row in listed} == {name for name in every if "/" in name}
+    planned = manifest["plan"]["categories"]["trays"]
+    assert planned["bundle"]["version"] == factory.fitted.version
+    assert planned["perceivers"]["pyramid"]["weights"]["sha256"]
+    assert {"parts", "segmenter", "objects", "object_description"} <= set(planned["perceivers"])

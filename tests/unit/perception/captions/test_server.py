@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from support.chat_server import Asked, ChatServer, chat_server, completion, refusal
+
+from uniad_ray.config.loading import validate
+from uniad_ray.errors import CaptionError, ConfigError
+from uniad_ray.perception.captions.base import MAX_CHARACTERS
+from uniad_ray.perception.captions.server import CaptionServer, CaptionServerConfig
+
+KEY = "sk-not-to-be-seen"
+VARIABLE = "TEST_VLM_KEY"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(count, 9, 7, 3), dtype=np.uint8)
+
+
+def keys(count: int) -> list[str]:
+    return [f"image-{number}" for number in range(count)]
+
+
+@pytest.fixture
+def fake() -> Iterator[ChatServer]:
+    with chat_server(lambda asked: f"sum {asked.image.sum()}") as server:
+        yield server
+
+
+def captioner(url: str, **options: Any) -> CaptionServer:
+    document = {"kind": "server", "url": url, "model": "org/model", "backoff": 0, "retries": 2, **options}
+    return CaptionServer("caption", validate(CaptionServerConfig, document, where="profile p"))
+
+
+def ask(fake: ChatServer, count: int = 1, **options: Any) -> list[str]:
+    return captioner(fake.url, **options).captions(keys(count), images(count), "What is it?")
+
+
+def test_a_request_holds_model_prompt_and_the_very_pixels(fake: ChatServer) -> None:
+    ask(fake, max_tokens=77, seed=5)
+
+    (asked,) = fake.asked
+    assert asked.path == "/v1/chat/completions"
+    assert {name: value for name, value in asked.document.items() if name != "messages"} == {
+        "model": "org/model",
+        "max_tokens": 77,
+        "temperature": 0,
+        "seed": 5,
+    }
+    assert asked.prompt == "What is it?"
+    np.testing.assert_array_equal(asked.image, images(1)[0])
+    assert "Authorization" not in asked.headers
+
+
+def test_texts_come_in_the_order_of_the_images_whoever_is_answered_first(fake: ChatServer) -> None:
+    slow = images(12)[0].sum()
+
+    def answer(asked: Asked) -> str:
+        time.sleep(0.2 if asked.image.sum() == slow else 0.0)
+        return f"sum {asked.image.sum()}"
+
+    fake.answer = answer
+    assert ask(fake, 12, concurrency=4) == [f"sum {image.sum()}" for image in images(12)]
+
+
+def test_no_more_requests_are_open_than_are_allowed(fake: ChatServer) -> None:
+    def answer(asked: Asked) -> str:  # noqa: ARG001
+        time.sleep(0.02)
+        return "a text"
+
+    fake.answer = answer
+    ask(fake, 12, concurrency=3)
+    assert 1 <= fake.most_at_once <= 3
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_or_failing_server_is_asked_again(fake: ChatServer, status: int) -> None:
+    fake.answer = lambda asked: (status, b"busy") if len(fake.asked) < 3 else "at last"  # noqa: ARG005
+
+    assert ask(fake) == ["at last"]
+    assert len(fake.asked) == 3
+
+
+def test_pauses_grow(fake: ChatServer) -> None:
+    fake.answer = lambda asked: (503, b"busy") if len(fake.asked) < 4 else "at last"  # noqa: ARG005
+
+    started = time.monotonic()
+    assert ask(fake, retries=3, backoff=0.1) == ["at last"]
+    assert time.monotonic() - started >= 0.3  # none, 0.1 and 0.2 seconds
+
+
+def test_a_server_that_stays_busy_is_one_line(fake: ChatServer) -> None:
+    fake.answer = lambda asked: (503, refusal("loading\nthe model"))  # noqa: ARG005
+
+    with pytest.raises(CaptionError) as raised:
+        ask(fake)
+    assert len(fake.asked) == 3
+    assert str(raised.value) == (
+        f"caption: {fake.url} is busy or fails (HTTP 503 after 2 retries: loading the model); look at its log, or "
+        "lower concurrency"
+    )
+
+
+def test_the_first_error_ends_a_batch(fake: ChatServer) -> None:
+    fake.answer = lambda asked: (400, refusal("too long"))  # noqa: ARG005
+
+    with pytest.raises(CaptionError, match=r"HTTP 400: too long\); mend url, model or max_tokens"):
+        ask(fake, 50, concurrency=2)
+    assert len(fake.asked) < 50
+
+
+def test_an_unreachable_server_is_one_line() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        with pytest.raises(CaptionError) as raised:
+            captioner(url).captions(["a"], images(1), "?")
+    assert str(raised.value) == (
+        f"caption: {url} cannot be reached (ConnectionError, 2 retries); check that the server runs and that every "
+        "worker can reach it"
+    )
+
+
+def test_a_server_that_says_nothing_is_given_up(fake: ChatServer) -> None:
+    end = threading.Event()
+
+    def answer(asked: Asked) -> str:  # noqa: ARG001
+        end.wait(10)
+        return "late"
+
+    fake.answer = answer
+    with pytest.raises(CaptionError, match=r"cannot be reached \(\w+, 0 retries\)"):
+        ask(fake, timeout=0.1, retries=0)
+    end.set()
+
+
+def test_a_model_that_the_server_does_not_know_is_named_with_a_way_out(fake: ChatServer) -> None:
+    fake.answer = lambda asked: (404, refusal("The model `org/model` does not exist."))  # noqa: ARG005
+
+    with pytest.raises(CaptionError) as raised:
+        ask(fake)
+    assert str(raised.value) == (
+        f"caption: {fake.url} knows no model org/model or no such path (HTTP 404: The model `org/model` does not "
+        f"exist.); {fake.url}/models lists its models, and the url ends in /v1 as a rule"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (completion(None), "org/model answers without a text; raise max_tokens"),
+        (completion("  \n"), "org/model answers without a text"),
+        (b"<html>hello</html>", "answers in another form than OpenAI's chat interface; check the url"),
+        (b'{"choices": []}', "answers in another form"),
+        (b"[1]", "answers in another form"),
+    ],
+)
+def test_an_answer_without_a_text_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
+    fake.answer = lambda asked: (200, body)  # noqa: ARG005
+
+    with pytest.raises(CaptionError, match=message) as raised:
+        ask(fake)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_answer_without_end_is_cut_and_one_of_too_many_bytes_refused(fake: ChatServer) -> None:
+    fake.answer = lambda asked: "word " * 10_000  # noqa: ARG005
+    (text,) = ask(fake)
+    assert len(text) == MAX_CHARACTERS
+
+    fake.answer = lambda asked: "word " * 1_000_000  # noqa: ARG005
+    with pytest.raises(CaptionError, match="answers in another form"):
+        ask(fake)
+
+
+def test_a_redirect_is_not_followed(fake: ChatServer) -> None:
+    with chat_server(lambda asked: "stolen") as other:  # noqa: ARG005
+        fake.answer = lambda asked: (307, f"{other.url}/chat/completions".encode())  # noqa: ARG005
+        with pytest.raises(CaptionError, match="HTTP 307"):
+            ask(fake)
+        assert other.asked == []
+
+
+class TestKey:
+    def test_it_is_sent_and_is_nowhere_else(
+        self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        monkeypatch.setenv(VARIABLE, f"{KEY}\n")
+        asking = captioner(fake.url, api_key_variable=VARIABLE)
+        asking.captions(["a"], images(1), "?")
+
+        assert fake.asked[0].headers["Authorization"] == f"Bearer {KEY}"
+        assert KEY not in f"{asking.lineage()} {vars(asking)} {vars(asking._session)} {caplog.text}"
+
+    def test_without_a_key_no_file_gives_one(
+        self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password secret\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        ask(fake)
+        assert "Authorization" not in fake.asked[0].headers
+
+    @pytest.mark.parametrize("value", [None, "", "two words", "sk-ü", "sk-a\nX-Other: b"])
+    def test_a_variable_without_a_usable_key_is_named_and_nothing_is_sent(
+        self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, value: str | None
+    ) -> None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+        if value is not None:
+            monkeypatch.setenv(VARIABLE, value)
+        with pytest.raises(ConfigError) as raised:
+            ask(fake, api_key_variable=VARIABLE)
+        assert str(raised.value) == (
+            "caption: TEST_VLM_KEY holds no key; set it, in ASCII without spaces, on every machine that works"
+        )
+        assert fake.asked == []
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 503])
+    def test_a_server_that_repeats_the_key_does_not_bring_it_into_a_message(
+        self, fake: ChatServer, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        monkeypatch.setenv(VARIABLE, KEY)
+        fake.answer = lambda asked: (status, refusal(f"wrong key {KEY}"))  # noqa: ARG005
+        with pytest.raises(CaptionError) as raised:
+            ask(fake, api_key_variable=VARIABLE)
+        assert KEY not in str(raised.value)
+        if status in (401, 403):
+            assert "check the key in TEST_VLM_KEY" in str(raised.value)
+
+    def test_a_server_that_wants_one_says_how_to_give_it(self, fake: ChatServer) -> None:
+        fake.answer = lambda asked: (401, b"")  # noqa: ARG005
+        with pytest.raises(CaptionError, match=r"HTTP 401\); no key was sent; name its variable in api_key_variable"):
+            ask(fake)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"url": "gpu-1:8000"}, "url: is no address; write it as http://HOST:PORT/v1"),
+        ({"url": "file:///etc/passwd"}, "url: is no address"),
+        ({"url": "http://gpu-1:port/v1"}, "url: is no address"),
+        ({"url": f"http://me:{KEY}@gpu-1/v1"}, "url: must hold no user, password, query or fragment"),
+        ({"url": f"http://gpu-1/v1?key={KEY}"}, "url: must hold no user, password, query or fragment"),
+        ({"api_key_variable": KEY}, "api_key_variable: is no name of an environment variable"),
+        ({"api_key": KEY}, "api_key: unknown key; allowed: api_key_variable, backoff, concurrency, kind, max_tokens"),
+        ({"max_tokens": 0}, "max_tokens: input should be greater than or equal to 1"),
+        ({"temperature": 1}, "temperature: unknown key"),
+    ],
+)
+def test_a_wrong_option_is_one_line_without_what_may_be_a_secret(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        captioner(**{"url": "http://gpu-1:8000/v1", **changes})
+    assert KEY not in str(raised.value)
+
+
+def test_the_lineage_holds_what_changes_the_texts_and_nothing_else() -> None:
+    url = "http://gpu-1:8000/v1"
+    base = captioner(f"{url}/").lineage()
+
+    assert base == {"kind": "server", "url": url, "model": "org/model", "max_tokens": 512, "seed": 0}
+    quick = {"timeout": 1, "retries": 0, "concurrency": 1, "backoff": 3, "api_key_variable": "KEY"}
+    assert captioner(url, **quick).lineage() == base
+    for change in ({"model": "other"}, {"max_tokens": 5}, {"seed": 1}):
+        assert captioner(url, **change).lineage() != base

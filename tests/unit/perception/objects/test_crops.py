@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uniad_ray.perception.objects.crops import object_crops
+from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
+
+IMAGE = np.random.default_rng(0).integers(1, 256, (16, 16, 3), dtype=np.uint8)
+
+
+def crops(*masks: np.ndarray, size: int = 8, padding: float = 0.0, batch: int = 64) -> list[np.ndarray]:
+    return list(object_crops(IMAGE, Segments.of(np.array(masks)), size=size, padding=padding, batch=batch))
+
+
+def mask(top: int, left: int, bottom: int, right: int, side: int = 16) -> np.ndarray:
+    found = np.zeros((side, side), dtype=bool)
+    found[top:bottom, left:right] = True
+    return found
+
+
+def test_a_crop_is_the_mask_times_the_image() -> None:
+    ring = mask(2, 4, 10, 12)
+    ring[4:6, 6:8] = False
+
+    ((crop,),) = crops(ring)
+
+    np.testing.assert_array_equal(crop, (IMAGE * ring[..., None])[2:10, 4:12])
+
+
+def test_a_box_is_padded_with_black_to_a_square_around_it() -> None:
+    ((crop,),) = crops(mask(2, 4, 4, 8), padding=0.5)
+
+    expected = np.zeros((8, 8, 3), dtype=np.uint8)
+    expected[3:5, 2:6] = IMAGE[2:4, 4:8]
+    np.testing.assert_array_equal(crop, expected)
+
+
+def test_masks_of_another_size_than_the_image_fit_it() -> None:
+    for side in (8, 32):
+        quarter = mask(0, 0, side // 2, side // 2, side)
+        ((crop,),) = crops(quarter)
+        np.testing.assert_array_equal(crop, IMAGE[:8, :8])
+
+
+@pytest.mark.parametrize("side", [16, 256])
+def test_an_object_of_one_pixel_has_a_crop(side: int) -> None:
+    ((crop,),) = crops(mask(side - 1, 0, side, 1, side), padding=0.1)
+
+    assert (crop == IMAGE[15, 0]).all()
+
+
+def test_an_object_that_fills_the_image_is_the_image() -> None:
+    ((crop,),) = crops(mask(0, 0, 16, 16), size=16)
+
+    np.testing.assert_array_equal(crop, IMAGE)
+
+
+def test_crops_come_in_batches_in_the_order_of_the_segments() -> None:
+    masks = [mask(number, number, number + 2, number + 2) for number in range(5)]
+    batches = crops(*masks, size=2, batch=2)
+
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate(batches)[3], IMAGE[3:5, 3:5])
+
+
+def test_there_may_be_no_object_and_very_many() -> None:
+    none = Segments.of(np.zeros((0, 16, 16), dtype=bool))
+    assert list(object_crops(IMAGE, none, size=8, padding=0.0, batch=64)) == []
+    many = crops(*([mask(3, 3, 9, 9)] * 600), batch=100)
+    assert sum(map(len, many)) == MOST_SEGMENTS
+    assert max(map(len, many)) == 100

@@ -1,0 +1,108 @@
+"""Ray on machines of one and two CPUs: what is started, and that a pipeline of two stages ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from uniad_ray.errors import ArchiveError, RunError
+from uniad_ray.pipelines.cluster.session import local_cpus, ray_session, unwrap
+
+
+@pytest.mark.parametrize(("cpus", "expected"), [(1, 4), (2, 4), (4, 4), (16, 16)])
+def test_a_local_ray_never_has_fewer_than_four_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    assert local_cpus() == expected
+
+
+def test_our_errors_are_found_inside_wrappers() -> None:
+    inner = ArchiveError("damaged")
+    wrapped = RuntimeError("task failed")
+    wrapped.__cause__ = ValueError("in between")
+    wrapped.__cause__.__cause__ = inner
+    assert unwrap(wrapped) is inner
+    advised = ArchiveError("damaged\nFailed to apply UDF transform after 1/1 attempts.\nTo change retry attempts, set")
+    assert str(unwrap(advised)) == "damaged"
+    other = ValueError("bug")
+    assert unwrap(other) is other
+
+
+def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(RunError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot be joined: .*refused"),
+        ray_session("127.0.0.1:1"),
+    ):
+        pass
+
+
+REFUSED = "Failed to connect to GCS. Last connection error: RpcError: Unauthenticated: RPC error: InvalidAuthToken"
+NOT_THERE = "Failed to connect to GCS. Last connection error: RpcError: Timed out"
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (REFUSED, r"asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to the cluster's token or keep"),
+        (NOT_THERE, r"cannot be joined: Failed to connect to Ray cluster; check the address$"),
+    ],
+)
+def test_cluster_that_cannot_be_joined_is_asked_once_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, cause: str, message: str
+) -> None:
+    import ray
+
+    asked = []
+
+    def refused(**options: object) -> None:
+        asked.append(options["address"])
+        # As Ray raises it: the reason is in the cause alone.
+        raise ConnectionError("Failed to connect to Ray cluster.\nMore of it.") from RuntimeError(cause)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(RunError, match=f"^the Ray cluster at auto {message}"), ray_session("auto"):
+        pass
+    assert asked == ["auto"]
+
+
+PIPELINE = """
+import json, sys, logging
+import ray
+from uniad_ray.pipelines.cluster.session import ray_session, configure_ray_data
+from uniad_ray.pipelines.cluster.sizing import Workers, plan_actors
+
+class Double:
+    def __call__(self, batch):
+        return {"x": batch["x"] * 2}
+
+cpus = int(sys.argv[1])
+ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+with ray_session() as cluster:
+    configure_ray_data()
+    workers = plan_actors({"doubling": Workers()}, cluster)["doubling"]
+    dataset = ray.data.from_items([{"x": i} for i in range(8)], override_num_blocks=8)
+    dataset = dataset.map(lambda row: {"x": row["x"] + 1}, num_cpus=cluster.cpu_share)
+    dataset = dataset.map_batches(
+        Double, batch_size=1, compute=ray.data.ActorPoolStrategy(size=workers.count),
+        num_cpus=workers.cpus,
+    )
+    print(json.dumps(sorted(row["x"] for row in dataset.iter_rows())))
+ray.shutdown()
+"""
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_pipeline_ends_on_a_cluster_of_one_or_two_cpus(cpus: int) -> None:
+    """The shape of the scoring pipeline on a joined cluster that is too small for Ray Data's usual requests."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PIPELINE, str(cpus)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert json.loads(ended.stdout.splitlines()[-1]) == [2 * (i + 1) for i in range(8)]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import RunError
+from uniad_ray.runs.plan import (
+    PlannedBundle,
+    RunManifest,
+    RunPlan,
+    ScoreOptions,
+    adopt_plan,
+    plan_differences,
+    read_plan,
+    read_run,
+)
+
+
+def plan(**changes: Any) -> RunPlan:
+    fields: dict[str, Any] = {
+        "format_version": 1,
+        "code_version": "1.0",
+        "archive": "/a",
+        "archive_digest": "a" * 64,
+        "bundle_root": "/b",
+        "bundles": {"nut": PlannedBundle(version="v1", digest="d" * 64)},
+        "options": ScoreOptions(),
+        "chunks": 2,
+        "images": 5,
+    }
+    return RunPlan(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"archive_digest": "b" * 64}, "archive digest was aaaaaaaaaaaa, is bbbbbbbbbbbb"),
+        ({"bundles": {"nut": PlannedBundle(version="v2", digest="e" * 64)}}, "bundle of nut was v1, is v2"),
+        ({"bundles": {}}, "bundle of nut was v1, is none"),
+        ({"options": ScoreOptions(maps="none")}, "option maps was all, is none"),
+        ({"options": ScoreOptions(splits=("test",))}, "option splits was None, is ('test',)"),
+        ({"options": ScoreOptions(false_positive_rate=0.1)}, "option false_positive_rate was None, is 0.1"),
+        ({"code_version": "2.0"}, "uniad_ray was 1.0, is 2.0"),
+    ],
+)
+def test_whatever_the_scores_follow_from_is_compared_and_named(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert plan_differences(plan(), plan(**changes)) == [said]
+    assert plan().run_id != plan(**changes).run_id
+    run = Location.parse(tmp_path)
+    assert adopt_plan(run, plan()) is False
+    assert adopt_plan(run, plan()) is True
+    with pytest.raises(RunError, match=r"started with another plan: .*; choose another --out"):
+        adopt_plan(run, plan(**changes))
+    assert read_plan(run) == plan()
+
+
+def test_where_archive_and_bundles_lie_does_not_matter() -> None:
+    moved = plan(archive="s3://x/a", bundle_root="s3://x/b")
+    assert plan_differences(plan(), moved) == []
+    assert plan().run_id == moved.run_id
+
+
+def test_a_manifest_with_a_lost_row_cannot_be_made() -> None:
+    fields: dict[str, Any] = {
+        "run_id": "r",
+        "plan": plan(),
+        "errors": 0,
+        "anomalous": 0,
+        "categories": {},
+        "chunks_sha256": "c",
+        "weights": {},
+        "random_weights": False,
+    }
+    assert RunManifest(images=5, **fields).images == 5
+    with pytest.raises(ValidationError, match="4 score rows for 5 image rows"):
+        RunManifest(images=4, **fields)
+
+
+def test_a_run_is_visible_only_when_it_is_finished(tmp_path: Path) -> None:
+    run = Location.parse(tmp_path)
+    with pytest.raises(RunError, match="no run there"):
+        read_run(run)
+    adopt_plan(run, plan())
+    with pytest.raises(RunError, match="the run is not finished; give the same `uniad-ray score` command again"):
+        read_run(run)
+    (run / "manifest.json").write_json({"run_id": "r"})
+    with pytest.raises(RunError, match="damaged manifest of a run"):
+        read_run(run)

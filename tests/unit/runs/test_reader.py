@@ -1,0 +1,112 @@
+"""What is read back from a run that was written by hand, on the local disk and on S3."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.runs import ScoredImage, write_archive, write_run
+from support.trees import mask_png, png
+
+from uniad_ray.errors import RunError, StoreError
+from uniad_ray.evaluation.labelled_images import cohorts
+from uniad_ray.runs.reader import RunReader
+
+
+def images() -> list[ScoredImage]:
+    flat = np.full((4, 4), 0.25, np.float16)
+    return [
+        *(ScoredImage(f"train{index}", png(index), 0.1, split="train") for index in range(4)),
+        ScoredImage("good0", png(10), 0.2, anomaly_map=flat),
+        ScoredImage("good1", png(11), 0.7, anomaly_map=flat),
+        ScoredImage("broken", png(12), None),
+        ScoredImage("new", png(13), 0.9, label=None),
+        ScoredImage(
+            "spot0",
+            png(14, spot=True),
+            0.9,
+            "anomalous",
+            "spot",
+            "structural",
+            anomaly_map=flat * 4,
+            masks=(mask_png(),),
+        ),
+        ScoredImage("gone0", png(15, spot=True), 0.3, "anomalous", "gone", "logical", anomaly_map=flat),
+        ScoredImage("odd0", png(16, spot=True), 0.6, "anomalous"),
+        ScoredImage("a", png(20), 0.4, label=None, split="archive", category="other"),
+        ScoredImage("b", png(21), 0.6, split="archive", category="other"),
+        ScoredImage("c", png(22), 0.6, split="train", category="third"),
+    ]
+
+
+@pytest.fixture
+def reader(store_root: str) -> RunReader:
+    archive = write_archive(f"{store_root}/archive", images())
+    return RunReader(write_run(f"{store_root}/run", archive, images()))
+
+
+def key(name: str) -> str:
+    return next(image.row_key for image in images() if image.name == name)
+
+
+def test_all_score_rows_come_in_the_order_of_the_archive(reader: RunReader) -> None:
+    table = reader.scores()
+    assert table.num_rows == len(images()) == reader.manifest.images
+    assert table.column("category").to_pylist() == ["other"] * 2 + ["part"] * 11 + ["third"]
+    assert reader.scores(["row_key"], categories=["other"]).to_pydict() == {"row_key": [key("a"), key("b")]}
+    assert reader.scores(["row_key"], categories=["none"]).num_rows == 0
+
+
+def test_maps_images_and_masks_are_those_of_the_rows_asked_for(reader: RunReader) -> None:
+    wanted = [key("spot0"), key("good0"), key("broken")]
+    maps = reader.maps("part", wanted)
+    assert set(maps) == {key("spot0"), key("good0")}
+    assert maps[key("spot0")].dtype == np.float16
+    assert maps[key("spot0")].tolist() == [[1.0] * 4] * 4
+    rows = reader.images("part", wanted)
+    assert set(rows) == set(wanted)
+    assert rows[key("spot0")].image == png(14, spot=True)
+    assert [mask.data for mask in rows[key("spot0")].masks] == [mask_png()]
+    assert (rows[key("broken")].width, rows[key("broken")].masks) == (48, ())
+    assert reader.maps("part", []) == reader.images("part", []) == {}
+    assert reader.maps("other", wanted) == reader.images("other", wanted) == {}
+
+
+def test_a_run_that_is_not_whole_says_so(reader: RunReader) -> None:
+    (reader.location / "chunks.parquet").write_bytes(b"other")
+    with pytest.raises(RunError, match="not what the run's manifest says"):
+        RunReader(reader.location)
+    (reader.location / "chunks.parquet").delete()
+    with pytest.raises(StoreError, match=r"chunks\.parquet"):
+        RunReader(reader.location)
+    (reader.location / "manifest.json").delete()
+    with pytest.raises(RunError, match="the run is not finished"):
+        RunReader(reader.location)
+
+
+def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(reader: RunReader) -> None:
+    found = {cohort.category: cohort for cohort in cohorts(reader)}
+    assert list(found) == ["other", "part", "third"]
+    part = found["part"]
+    assert (part.split, part.unlabelled_images, part.error_images) == ("test", 1, 1)
+    assert part.row_keys.to_pylist() == [key(name) for name in ("good0", "good1", "spot0", "gone0", "odd0")]
+    assert part.anomalous.tolist() == [False, False, True, True, True]
+    assert part.scores.tolist() == [0.2, 0.7, 0.9, 0.3, 0.6]
+    assert part.called.tolist() == [False, True, True, False, True]
+    assert part.experts["patch"].tolist() == part.scores.tolist()
+    assert part.defect_kinds == (None, None, "spot", "gone", "unknown")
+    other, third = found["other"], found["third"]
+    assert (other.split, other.row_keys.to_pylist(), other.unlabelled_images) == ("archive", [key("b")], 1)
+    assert (third.split, third.row_keys.to_pylist()) == (None, [])
+
+
+def test_each_group_sets_its_anomalies_against_all_normal_images(reader: RunReader) -> None:
+    part = next(cohort for cohort in cohorts(reader) if cohort.category == "part")
+    members = {(group.group, group.name): group.members.tolist() for group in part.groups()}
+    assert members == {
+        ("all", "all"): [True, True, True, True, True],
+        ("anomaly_type", "logical"): [True, True, False, True, False],
+        ("anomaly_type", "structural"): [True, True, True, False, False],
+        ("defect_kind", "gone"): [True, True, False, True, False],
+        ("defect_kind", "spot"): [True, True, True, False, False],
+        ("defect_kind", "unknown"): [True, True, False, False, True],
+    }

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.tuning import colour_fit
+
+from uniad_ray.config.loading import load_config
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError
+from uniad_ray.scoring.fitting.clip_setup import find_clip
+
+
+def refused(config: FitConfig, namer: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        find_clip(config.with_origin("here"), namer=namer)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def changed(name: str, **options: Any) -> FitConfig:
+    """The tiny fit with other options of a perceiver, or one more that is like `objects`."""
+    config = colour_fit("file:clip")
+    base = config.perceivers.get(name, config.perceivers["objects"])
+    component = base.model_copy(update={"config": {**base.config, **options}})
+    return config.model_copy(update={"perceivers": {**config.perceivers, name: component}})
+
+
+def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() -> None:
+    found = find_clip(changed("looks", padding=0.3))
+    assert (found.name, found.padding, found.cropped) == ("objects", 0.3, "finder/segments")
+    assert find_clip(colour_fit("file:clip")).padding == 0.1
+    assert find_clip(changed("spare", classes=[])).name == "objects"
+    assert find_clip(changed("spare"), namer="spare").name == "spare"
+    assert find_clip(changed("objects", tuning={}, segments="other/segments")).cropped == "other/segments"
+
+
+def test_the_paper_profile_tunes_on_the_labels_of_grounding_dino() -> None:
+    config = load_config("paper", ["perceivers.named_objects.config.classes=[screw, washer]"])
+    found = find_clip(config)
+    assert (found.name, found.cropped, found.namer.tuning.images) == ("named_objects", "grounded_sam/segments", 200)
+
+
+def test_what_is_no_list_of_classes_is_refused() -> None:
+    assert "no perceiver names objects by CLIP" in refused(load_config("embedded"))
+    assert "name them in perceivers.named_objects.config.classes" in refused(load_config("paper"))
+    assert "with one class there is nothing to learn" in refused(changed("objects", classes=["red"]))
+    assert "two classes would have the same name: red, red" in refused(changed("objects", classes=["red", "red"]))
+    assert "'' is no name of a class" in refused(changed("objects", classes=["red", ""]))
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    assert "objects and spare name objects by CLIP; choose one with --namer" in refused(changed("spare"))
+    assert "no namer 'looks' that works by CLIP; there are objects" in refused(colour_fit("file:clip"), "looks")
+    assert "objects has the weights file:clip and its vectors those of file:other" in refused(
+        changed("looks", weights={"uri": "file:other"})
+    )
+    assert "needs vectors of a ClipObjectFeatures, not finder/vectors" in refused(
+        changed("objects", vectors="finder/vectors")
+    )
+    assert "here: perceivers.objects.config.tuning.epoch: unknown key; allowed: batch_size, blocks" in refused(
+        changed("objects", tuning={"epoch": 3})
+    )

@@ -1,0 +1,86 @@
+"""With the fused set no network runs twice on an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scene_images import GivenNormals, scene_images
+
+from uniad_ray.config.loading import load_config
+from uniad_ray.config.model import FitConfig
+from uniad_ray.perception.base import Perception, State
+from uniad_ray.perception.features.encoders import FeaturePyramid
+from uniad_ray.perception.features.student import Student, TeacherShapes, build_student
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.category import fit_category
+
+SIZE = 128
+NETWORKS = {"pyramid", "logical", "student"}
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Counts by network and by the pixels of the image, so that an edited image is another one."""
+    counted: Counter[tuple[str, str]] = Counter()
+
+    def counting(perceive: Any) -> Any:
+        def wrapped(self: Any, perception: Perception) -> Any:
+            counted.update((self.name, hashlib.sha256(image.tobytes()).hexdigest()) for image in perception.images)
+            return perceive(self, perception)
+
+        return wrapped
+
+    for owner in (FeaturePyramid, Student):
+        monkeypatch.setattr(owner, "perceive", counting(owner.perceive))
+    return counted
+
+
+def fused_config() -> FitConfig:
+    """The fused set of the embedded profile, of which one round is fitted and few images are edited."""
+    return load_config(
+        "embedded",
+        [
+            "expert_set=fused",
+            f"input_size={SIZE}",
+            "map_size=32",
+            "perceivers.student.config.initial=null",
+            "experts.structural_teacher.config.epochs=1",
+            "experts.structural_student.config.epochs=1",
+            "fusions.fused.gate.images=2",
+            "calibration={min_images: 4, holdout: 0.5}",
+        ],
+    )
+
+
+def untrained(student: Student, indices: Sequence[int]) -> State:  # noqa: ARG001
+    """A student as it is before its training, which is another stage: there it sees images again and again."""
+    shapes = TeacherShapes(levels=[(24, 32, 32), (40, 16, 16), (112, 8, 8)], logical=(120, 8, 8))
+    parameters = build_student(student.config, shapes).state_dict()
+    return State({name: array.numpy() for name, array in parameters.items()}, shapes.document())
+
+
+def test_no_network_of_the_fused_set_runs_twice_on_an_image(passes: Counter[tuple[str, str]], tmp_path: Path) -> None:
+    config = fused_config()
+    images = scene_images(12, SIZE)
+    fitted = fit_category(GivenNormals(images[:10]), config, train=untrained)  # type: ignore[arg-type]
+    gate = fitted.calibration.gate
+    assert gate is not None
+    assert {name for name, _ in passes} == NETWORKS
+    for network in NETWORKS:
+        assert sum(name == network for name, _ in passes) == 10 + sum(gate.edits.values())
+    assert set(passes.values()) == {1}
+
+    store = BundleStore(str(tmp_path))
+    lineage = {"perceivers": fitted.perceivers}
+    version = store.write("part", config, fitted.calibration, lineage, fitted.files).version
+    scorer = store.load("part", version).scorer(only=config.chosen_experts)
+    passes.clear()
+    scorer.score(["a" * 32, "b" * 32], images[10:])
+    assert {name for name, _ in passes} == NETWORKS
+    assert len(passes) == 2 * len(NETWORKS)
+    assert set(passes.values()) == {1}

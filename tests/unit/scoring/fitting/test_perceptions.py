@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.normal_images import DrawnNormals
+
+from uniad_ray.perception.base import Perception
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.perception.segments import Segments
+from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
+
+
+class Pieces:
+    """Finds as many segments as the row key says, named and with vectors; counts the images it saw."""
+
+    name = "pieces"
+    needs: frozenset[str] = frozenset()
+    provides = frozenset({"pieces/segments", "pieces/vectors"})
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def perceive(self, perception: Perception) -> dict[str, Any]:
+        self.seen += len(perception)
+        counts = [int(key) for key in perception.row_keys]
+        masks = [np.tri(count, 30, dtype=bool).reshape(count, 5, 6) for count in counts]
+        return {
+            "pieces/segments": [Segments.of(each).named([f"part-{n}" for n in range(len(each))]) for each in masks],
+            "pieces/vectors": [np.full((count, 4), count, dtype=np.float32) for count in counts],
+        }
+
+    def lineage(self) -> dict[str, Any]:
+        return {}
+
+
+class Counting:
+    """Says how many segments there are."""
+
+    name = "counting"
+    needs = frozenset({"pieces/segments"})
+    provides = frozenset({"counting/text"})
+
+    def perceive(self, perception: Perception) -> dict[str, Any]:
+        return {"counting/text": [f"{len(each)} segments" for each in perception.segments["pieces/segments"]]}
+
+    def lineage(self) -> dict[str, Any]:
+        return {}
+
+
+def test_segments_and_vectors_of_any_number_come_back_from_disk(tmp_path: Path) -> None:
+    pieces = Pieces()
+    pipeline = PerceptionPipeline([pieces, Counting()])
+    images = ImagePerceptions(DrawnNormals(3), pipeline, pieces.provides, batch_size=2, spill=tmp_path / "images")
+    counted = ExtendedPerceptions(images, pipeline, frozenset({"counting/text"}), tmp_path / "texts")
+    wanted = frozenset({"pieces/segments", "pieces/vectors", "counting/text"})
+
+    passes = [list(counted.perceive(range(3), wanted)) for _ in range(2)]
+
+    assert pieces.seen == 3
+    for found in passes:
+        assert [text for batch in found for text in batch.texts["counting/text"]] == [f"{n} segments" for n in range(3)]
+        segments = [each for batch in found for each in batch.segments["pieces/segments"]]
+        vectors = [each for batch in found for each in batch.vectors["pieces/vectors"]]
+        for count in range(3):
+            assert segments[count].names == tuple(f"part-{n}" for n in range(count))
+            expected = np.tri(count, 30, dtype=bool).reshape(count, 5, 6)[::-1]
+            np.testing.assert_array_equal(segments[count].masks(), expected)
+            np.testing.assert_array_equal(vectors[count], np.full((count, 4), count, dtype=np.float32))
+    assert [batch.names for batch in images.perceive(range(3), frozenset({"pieces/vectors"}))] == [
+        frozenset({"pieces/vectors"})
+    ] * 2

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uniad_ray.perception.segments import Segments
+from uniad_ray.scoring.fitting.synthetic_anomalies import EDITS, NormalView, edit_image, family_of
+
+SIZE = 64
+BACKGROUND = np.array([40, 60, 80], dtype=np.uint8)
+RED, GREEN = np.array([200, 10, 10], dtype=np.uint8), np.array([10, 200, 10], dtype=np.uint8)
+
+
+def square(top: int, left: int) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    mask[top : top + 12, left : left + 12] = True
+    return mask
+
+
+def view(*objects: tuple[np.ndarray, np.ndarray, str]) -> NormalView:
+    image = np.broadcast_to(BACKGROUND, (SIZE, SIZE, 3)).copy()
+    # A surface with grain, so that every edit of it shows.
+    image += np.random.default_rng(0).integers(0, 20, size=(SIZE, SIZE, 1), dtype=np.uint8)
+    for mask, colour, _ in objects:
+        image[mask] = colour
+    masks = np.array([mask for mask, _, _ in objects], dtype=bool).reshape(len(objects), SIZE, SIZE)
+    return NormalView(image, Segments.of(masks).named([name for _, _, name in objects]))
+
+
+TWO = view((square(6, 6), RED, "bolt"), (square(40, 40), GREEN, "nut"))
+OTHER = view((square(6, 40), RED, "bolt"), (square(40, 6), GREEN, "nut"))
+EMPTY = view()
+
+
+def pixels_of(image: np.ndarray, colour: np.ndarray) -> int:
+    return int((np.abs(image.astype(int) - colour).max(axis=2) < 40).sum())
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_changes_the_image_and_is_always_the_same(name: str) -> None:
+    edited = edit_image(name, "a" * 32, TWO, [OTHER], seed=0)
+    assert edited is not None
+    assert edited.shape == TWO.image.shape
+    assert edited.dtype == np.uint8
+    assert (edited != TWO.image).any()
+    np.testing.assert_array_equal(edited, edit_image(name, "a" * 32, TWO, [OTHER], seed=0))
+    others = [edit_image(name, "a" * 32, TWO, [OTHER], seed=seed) for seed in range(1, 8)]
+    assert any(other is None or (other != edited).any() for other in others)
+
+
+@pytest.mark.parametrize("name", [name for name in EDITS if family_of(name) == "objects"])
+def test_an_image_without_objects_has_no_object_edits(name: str) -> None:
+    assert edit_image(name, "a" * 32, EMPTY, [OTHER], seed=0) is None
+    assert edit_image(name, "a" * 32, NormalView(TWO.image, None), [OTHER], seed=0) is None
+
+
+@pytest.mark.parametrize("name", [name for name in EDITS if family_of(name) != "objects"])
+def test_blind_edits_need_no_segmentation(name: str) -> None:
+    blind = edit_image(name, "a" * 32, NormalView(TWO.image, None), [NormalView(OTHER.image, None)], seed=0)
+    seeing = edit_image(name, "a" * 32, TWO, [OTHER], seed=0)
+    assert blind is not None
+    assert seeing is not None
+    np.testing.assert_array_equal(blind, seeing)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
+    def counted(name: str) -> tuple[float, float]:
+        edited = edit_image(name, "a" * 32, TWO, [EMPTY], seed)
+        assert edited is not None
+        return tuple(round(pixels_of(edited, colour) / 144, 1) for colour in (RED, GREEN))  # type: ignore[return-value]
+
+    assert min(counted("erase")) == 0.0
+    assert max(counted("erase")) == 1.0
+    assert min(counted("move")) >= 0.6
+    assert sum(counted("duplicate")) >= 2.6
+    assert min(counted("exchange")) == 0.0
+    assert max(counted("exchange")) >= 1.6
+
+
+def test_an_object_is_replaced_by_one_of_its_class_from_another_image() -> None:
+    blue = np.array([10, 10, 200], dtype=np.uint8)
+    other = view((square(30, 10), blue, "bolt"))
+    edited = edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "bolt")), [EMPTY, other], seed=0)
+    assert edited is not None
+    assert pixels_of(edited, RED) == 0
+    assert pixels_of(edited, blue) / 144 >= 0.6
+    np.testing.assert_allclose(np.argwhere(edited[..., 2] > 150).mean(axis=0), [11.5, 11.5], atol=1.0)
+    assert edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "nut")), [EMPTY, other], seed=0) is None
+
+
+def test_where_an_object_is_erased_another_image_shows_the_background() -> None:
+    marked = view()
+    marked.image[...] = np.array([1, 2, 3], dtype=np.uint8)
+    one = view((square(20, 20), RED, "bolt"))
+    edited = edit_image("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut")), marked], seed=0)
+    assert edited is not None
+    assert edited[26, 26].tolist() == [1, 2, 3]
+    hidden = edit_image("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut"))], seed=0)
+    assert hidden is not None
+    assert np.abs(hidden[26, 26].astype(int) - BACKGROUND).max() < 30
+
+
+def test_objects_of_one_class_are_not_exchanged() -> None:
+    same = view((square(6, 6), RED, "bolt"), (square(40, 40), RED, "bolt"))
+    assert edit_image("exchange", "a" * 32, same, [EMPTY], seed=0) is None
+
+
+def test_an_object_that_fills_the_image_cannot_be_doubled_or_moved() -> None:
+    full = view((np.ones((SIZE, SIZE), dtype=bool), RED, "plate"))
+    for name in ("duplicate", "move"):
+        assert edit_image(name, "a" * 32, full, [OTHER], seed=0) is None
+
+
+def test_swapped_cells_keep_every_pixel() -> None:
+    edited = edit_image("swap_cells", "b" * 32, TWO, [OTHER], seed=3)
+    assert edited is not None
+    assert sorted(map(tuple, edited.reshape(-1, 3))) == sorted(map(tuple, TWO.image.reshape(-1, 3)))
+
+
+def test_surface_edits_change_a_small_part_and_invent_no_colour() -> None:
+    grey = NormalView(np.repeat(TWO.image[..., :1], 3, axis=2), None)
+    for name in ("cut_paste", "scratch", "stain", "warp"):
+        for seed in range(5):
+            edited = edit_image(name, "c" * 32, grey, [grey], seed)
+            if edited is not None:
+                assert (edited != grey.image).any(axis=2).mean() < 0.2
+                assert (edited.max(axis=2) == edited.min(axis=2)).all()

@@ -1,0 +1,78 @@
+"""What a gateway answers for what a replica says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uniad_ray.scoring.bundles.gallery import NearestNormal
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
+from uniad_ray.scoring.scorer import Verdict
+from uniad_ray.serving.http.schemas import MapForm, image_answer, map_document
+
+MAP = np.array([[0.0, 1.0, 2.0], [4.0, 8.0, 51.0]], np.float32)
+
+
+def found(score: float, anomaly_map: np.ndarray | None = None) -> OnlineVerdict:
+    return OnlineVerdict(
+        verdict=Verdict(score, 2.0, {"patch": 0.5, "text": 0.1}, {"patch": 6.0, "text": -1.0}, anomaly_map, ("why",)),
+        left_out={"objects": "no text within 2 seconds"},
+        nearest=(NearestNormal("good/1.png", 0.25, b"jpeg"),),
+        bundle_version="v1",
+        bundle_digest="d" * 64,
+        code_version="0.1.0",
+        image_sha256="a" * 64,
+    )
+
+
+@pytest.mark.parametrize(("score", "decision"), [(2.0, "normal"), (2.5, "anomalous")])
+def test_an_answer_holds_all_that_a_verdict_says(score: float, decision: str) -> None:
+    assert image_answer("a.png", found(score), "none").model_dump(mode="json") == {
+        "image": "a.png",
+        "status": "ok",
+        "decision": decision,
+        "score": score,
+        "threshold": 2.0,
+        "experts": [
+            {"expert": "patch", "raw": 0.5, "calibrated": 6.0},
+            {"expert": "text", "raw": 0.1, "calibrated": -1.0},
+        ],
+        "left_out": [{"expert": "objects", "reason": "no text within 2 seconds"}],
+        "reasons": ["why"],
+        "map": None,
+        "nearest": [{"image": "good/1.png", "distance": 0.25, "thumbnail": base64.b64encode(b"jpeg").decode()}],
+        "lineage": {
+            "bundle_version": "v1",
+            "bundle_digest": "d" * 64,
+            "code_version": "0.1.0",
+            "image_sha256": "a" * 64,
+        },
+        "error": None,
+    }
+
+
+def test_an_image_without_a_verdict_has_its_error_alone() -> None:
+    answer = image_answer("b", UnusableImage("truncated", "JPEG: ends early"), "png").model_dump(exclude_defaults=True)
+    assert answer == {"image": "b", "status": "error", "error": {"kind": "truncated", "detail": "JPEG: ends early"}}
+
+
+def pixels(form: MapForm) -> np.ndarray:
+    answer = image_answer("a", found(1.0, MAP), form).map
+    assert answer is not None
+    assert (answer.form, answer.height, answer.width, answer.low, answer.high) == (form, 2, 3, 0.0, 51.0)
+    data = base64.b64decode(answer.data)
+    if form == "png":
+        return np.asarray(Image.open(io.BytesIO(data)))
+    return np.frombuffer(zlib.decompress(data), "<f2").reshape(2, 3)
+
+
+def test_a_map_is_a_grey_picture_or_halves() -> None:
+    # 255 levels for 51 units: five a unit.
+    assert pixels("png").tolist() == [[0, 5, 10], [20, 40, 255]]
+    np.testing.assert_array_equal(pixels("float16"), MAP.astype(np.float16))
+    assert map_document(MAP, "none") is None

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bad_bundles import damage, publish_other_scores, unlike_the_fit
+from support.endpoint import write_bundle
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.scoring.bundles.bundle import BundleManifest
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.serving.replica.live_bundle import LiveCategory
+
+OTHER = "experts.patch.config.memory_size=50"
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BundleManifest, BundleManifest]:
+    """Two versions of a category, of which the first is published; to be copied."""
+    root = tmp_path_factory.mktemp("bundles")
+    first, second = write_bundle(root, "lids"), write_bundle(root, "lids", OTHER)
+    BundleStore(str(root)).publish("lids", first.version)
+    return root, first, second
+
+
+@pytest.fixture
+def root(fitted: tuple[Path, BundleManifest, BundleManifest], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fitted[0], tmp_path / "bundles"))
+
+
+def open_live(root: Path) -> LiveCategory:
+    return LiveCategory(
+        BundleStore(str(root)), "lids", device="cpu", lock=threading.Lock(), choose_captioner=lambda _: "no engine"
+    )
+
+
+def score(live: LiveCategory) -> float:
+    image = np.full((1, 64, 64, 3), 90, dtype=np.uint8)
+    (found,) = live.current.scorer.begin(["0"], image)
+    return float(found.verdict.score)  # type: ignore[union-attr]
+
+
+def test_a_newly_published_bundle_is_taken_up_and_so_is_an_older_one(
+    root: Path, fitted: tuple[Path, BundleManifest, BundleManifest]
+) -> None:
+    _, first, second = fitted
+    live = open_live(root)
+    old, score_of_old = live.current, score(live)
+    assert (live.version, live.status()["digest"]) == (first.version, first.digest)
+    assert not live.refresh()
+    assert live.current is old
+    BundleStore(str(root)).publish("lids", second.version)
+    assert live.refresh()
+    assert (live.version, live.status()["digest"]) == (second.version, second.digest)
+    assert score(live) != score_of_old
+    # Who still holds the old one goes on with it.
+    assert old.manifest.version == first.version
+    BundleStore(str(root)).publish("lids", first.version)
+    assert live.refresh()
+    assert score(live) == score_of_old
+
+
+def test_a_bad_bundle_is_refused_once_and_the_old_one_goes_on_until_there_is_a_good_one(
+    root: Path, fitted: tuple[Path, BundleManifest, BundleManifest], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, first, second = fitted
+    live = open_live(root)
+    before = score(live)
+    BundleStore(str(root)).publish("lids", second.version)
+    damage(root, second)
+    for _ in range(3):
+        assert not live.refresh()
+    refused = live.status()["refused"]
+    assert refused["version"] == second.version
+    assert "not what the manifest says" in refused["reason"]
+    assert [record.message.count("is refused") for record in caplog.records] == [1]
+    assert (live.version, score(live)) == (first.version, before)
+
+    other = publish_other_scores_of(root, first)
+    assert not live.refresh()
+    refused = live.status()["refused"]
+    assert refused["version"] == other.version
+    assert "gives the reference images" in refused["reason"]
+    assert (live.version, score(live)) == (first.version, before)
+
+    BundleStore(str(root)).publish("lids", first.version)
+    assert not live.refresh()
+    assert live.status()["refused"] is None
+
+
+def publish_other_scores_of(root: Path, good: BundleManifest) -> BundleManifest:
+    BundleStore(str(root)).publish("lids", good.version)
+    return publish_other_scores(root, "lids")
+
+
+def test_a_bundle_that_is_not_what_was_published_is_refused(
+    root: Path, fitted: tuple[Path, BundleManifest, BundleManifest]
+) -> None:
+    _, first, second = fitted
+    live = open_live(root)
+    pointer = Location.parse(root) / "lids/current.json"
+    pointer.write_json({"category": "lids", "version": second.version, "digest": "0" * 64})
+    assert not live.refresh()
+    assert "changed after it was published" in live.status()["refused"]["reason"]
+    assert live.version == first.version
+    with pytest.raises(BundleError, match="changed after it was published"):
+        open_live(root)
+
+
+def test_while_the_store_is_away_what_is_loaded_goes_on(
+    root: Path, fitted: tuple[Path, BundleManifest, BundleManifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first, second = fitted
+    live = open_live(root)
+    before = score(live)
+    BundleStore(str(root)).publish("lids", second.version)
+    with monkeypatch.context() as patch:
+
+        def away(*_: object) -> None:
+            raise StoreError("the store does not answer")
+
+        patch.setattr(BundleStore, "pointer", away)
+        assert not live.refresh()
+    assert live.status()["store_error"] == "the store does not answer"
+    with monkeypatch.context() as patch:
+        # It goes away between the pointer and the files.
+        patch.setattr(BundleStore, "load_published", away)
+        assert not live.refresh()
+    assert live.status()["store_error"] == "the store does not answer"
+    assert live.status()["refused"] is None
+    assert (live.version, score(live)) == (first.version, before)
+    assert live.refresh()
+    assert live.status()["store_error"] is None
+    assert live.version == second.version
+
+
+def test_a_category_that_is_gone_goes_on_and_cannot_be_opened(root: Path) -> None:
+    live = open_live(root)
+    root.rename(root.with_name("moved"))
+    assert not live.refresh()
+    assert "no published bundle any more" in live.status()["store_error"]
+    assert score(live) == score(live)
+    with pytest.raises(BundleError, match="no published bundle for category 'lids'"):
+        open_live(root)
+
+
+def test_the_check_scores_the_reference_images_again(root: Path) -> None:
+    live = open_live(root)
+    live.check()
+    unlike_the_fit(live)
+    with pytest.raises(BundleError, match="expert patch gives the reference images"):
+        live.check()

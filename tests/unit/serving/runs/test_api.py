@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.runs import ScoredImage
+from support.served_runs import STARTED, THRESHOLD, Key, endpoint_with_runs, run_images, write_served_run
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.reviews import MarkKind, read_marks
+from uniad_ray.serving.asgi import create_api
+from uniad_ray.serving.http.problems import MEDIA_TYPE
+from uniad_ray.serving.runs import browser as run_browser
+
+KEYS = {
+    "anna": Key("anna-key", ("runs", "review")),
+    "looker": Key("looker-key", ("runs",)),
+    "trays only": Key("trays-key", ("runs", "review"), ("trays",)),
+    "line": Key("line-key", ("score",)),
+    "blind": Key("blind-key", ("review",)),
+}
+LIDS = {image.name: image for image in run_images() if image.category == "lids"}
+
+
+class Served:
+    def __init__(self, run: Location, root: Path, keys: dict[str, Key] | None = None) -> None:
+        self.run = run
+        endpoint = endpoint_with_runs(root, {"night": run.uri, "gone": f"{root}/gone"}, keys=keys)
+        self.client = TestClient(create_api(endpoint), raise_server_exceptions=False)
+
+    def get(self, path: str, token: str = "", **query: Any) -> Any:
+        return self.client.get(f"/v1/runs{path}", params=query, headers=headers(token))
+
+    def rows(self, **query: Any) -> list[dict[str, Any]]:
+        response = self.get("/night/images", **{"category": "lids", **query})
+        assert response.status_code == 200, response.text
+        return list(response.json()["images"])
+
+    def mark(self, *marks: dict[str, Any], by: str = "") -> Any:
+        entries = [{"category": "lids", **mark} for mark in marks]
+        return self.client.post("/v1/runs/night/marks", json={"marks": entries}, headers=headers(by))
+
+
+def headers(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def problem(response: Any, kind: str) -> dict[str, Any]:
+    document = response.json()
+    assert document["type"] == f"/problems/{kind}", document
+    assert response.headers["content-type"] == MEDIA_TYPE
+    assert response.status_code == document["status"]
+    return dict(document)
+
+
+def key_of(number: int) -> str:
+    return LIDS[f"{number:03d}.png"].row_key
+
+
+def numbers(rows: list[dict[str, Any]]) -> list[str]:
+    return [Path(row["source_uri"]).stem for row in rows]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return Served(write_served_run(tmp_path, run_images()), tmp_path)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Served:
+    return Served(write_served_run(tmp_path, run_images()), tmp_path, KEYS)
+
+
+def test_runs_are_listed_with_what_is_in_them(served: Served) -> None:
+    document = served.get("").json()
+    assert document["may_review"] is True
+    gone, night = document["runs"]
+    assert gone["name"] == "gone"
+    assert gone["problem"].startswith("run 'gone' is unfinished, damaged or out of reach")
+    assert served.run.uri not in gone["problem"]
+    assert (night["created_at"], night["maps"], night["problem"]) == (STARTED, "all", None)
+    assert (night["images"], night["errors"], night["anomalous"]) == (10, 1, 6)
+    lids, trays = night["categories"]
+    assert (lids["category"], lids["images"], lids["errors"], lids["anomalous"]) == ("lids", 9, 1, 6)
+    assert (trays["category"], trays["images"], trays["bundle_version"]) == ("trays", 1, "v1")
+
+
+def test_a_row_says_all_that_is_known_of_an_image(served: Served) -> None:
+    (row,) = [row for row in served.rows() if row["row_key"] == key_of(3)]
+    assert row == {
+        "row_key": key_of(3),
+        "source_uri": "/source/lids/003.png",
+        "category": "lids",
+        "split": "test",
+        "label": "anomalous",
+        "defect_kind": "spot",
+        "status": "ok",
+        "error": None,
+        "score": 3.5,
+        "threshold": THRESHOLD,
+        "decision": "anomalous",
+        "decision_at_threshold": "anomalous",
+        "reasons": ["patch: reason 3"],
+        "experts": [
+            {"expert": "patch", "raw": 3.5, "calibrated": 3.5},
+            {"expert": "text_memory", "raw": 1.0, "calibrated": 1.0},
+        ],
+        "mark": None,
+    }
+    (broken,) = served.rows(status="error")
+    assert broken["error"] == {"kind": "truncated", "detail": "PNG: ends early"}
+    assert broken["score"] is broken["decision"] is broken["decision_at_threshold"] is None
+
+
+def test_pages_hold_every_image_once_and_say_how_many_there_are(served: Served) -> None:
+    seen = []
+    for offset in (0, 4, 8, 12):
+        page = served.get("/night/images", category="lids", limit=4, offset=offset).json()
+        assert (page["total"], page["offset"], page["threshold"]) == (9, offset, THRESHOLD)
+        seen += numbers(page["images"])
+    assert seen == ["007", "006", "005", "004", "003", "002", "001", "000", "broken"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"decision": "normal"}, ["001", "000"]),
+        ({"decision": "normal", "threshold": 3.0}, ["002", "001", "000"]),
+        ({"min_score": 2.5, "max_score": 4.5}, ["004", "003", "002"]),
+        ({"order": "lowest", "status": "ok", "limit": 2}, ["000", "001"]),
+        ({"order": "threshold", "threshold": 3.6, "limit": 3}, ["003", "004", "002"]),
+        ({"order": "archive", "limit": 1}, ["000"]),
+        ({"decision": "anomalous", "max_score": 2.0}, []),
+    ],
+)
+def test_filters_and_orders(served: Served, query: dict[str, Any], found: list[str]) -> None:
+    assert numbers(served.rows(**query)) == found
+
+
+def test_rows_have_the_decision_of_another_threshold_beside_their_own(served: Served) -> None:
+    (row,) = served.rows(threshold=4.0, min_score=3.5, max_score=3.5)
+    assert (row["decision"], row["decision_at_threshold"], row["threshold"]) == ("anomalous", "normal", THRESHOLD)
+
+
+def test_a_what_if_counts_changed_decisions_and_errors(served: Served) -> None:
+    stored = served.get("/night/threshold", category="lids").json()
+    assert (stored["threshold"], stored["stored_threshold"], stored["changed"]) == (THRESHOLD, THRESHOLD, 0)
+    assert (stored["lowest_score"], stored["highest_score"], stored["images"]) == (0.5, 7.5, 8)
+    assert stored["errors_before"] == stored["errors_after"] == {"false_alarms": 2, "misses": 1}
+    higher = served.get("/night/threshold", category="lids", threshold=5.0).json()
+    # 2.5, 3.5 and 4.5 become normal; of them 3.5 is anomalous, 4.5 normal and 2.5 not labelled.
+    assert (higher["changed"], higher["to_normal"], higher["to_anomalous"]) == (3, 3, 0)
+    assert (higher["anomalous_before"], higher["anomalous_after"]) == (6, 3)
+    assert (higher["labelled_normal"], higher["labelled_anomalous"]) == (3, 4)
+    assert higher["errors_before"] == {"false_alarms": 2, "misses": 1}
+    assert higher["errors_after"] == {"false_alarms": 1, "misses": 2}
+    served.mark({"row_key": key_of(2), "mark": "false_alarm"}, {"row_key": key_of(3), "mark": "false_alarm"})
+    marked = served.get("/night/threshold", category="lids", threshold=5.0).json()
+    assert (marked["labelled_normal"], marked["labelled_anomalous"]) == (5, 3)
+    assert marked["errors_before"] == {"false_alarms": 4, "misses": 1}
+    assert marked["errors_after"] == {"false_alarms": 1, "misses": 1}
+    assert served.get("/night/threshold", category="lids", threshold=-9).json()["to_anomalous"] == 2
+
+
+def test_without_labels_there_are_no_errors_to_count(served: Served, tmp_path: Path) -> None:
+    images = [ScoredImage("a.png", run_images()[0].image, 3.0, None, category="lids")]
+    served = Served(write_served_run(tmp_path / "other", images), tmp_path)
+    answer = served.get("/night/threshold", category="lids", threshold=5).json()
+    assert (answer["errors_before"], answer["errors_after"], answer["changed"]) == (None, None, 1)
+
+
+def test_pictures_are_encoded_anew_and_bounded(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(np.full((300, 900, 3), (200, 40, 40), np.uint8)).save(sink, "PNG")
+    wide = ScoredImage("wide.png", sink.getvalue(), 3.0, category="lids", size=(900, 300))
+    served = Served(write_served_run(tmp_path, [wide]), tmp_path)
+    for what, size in (("thumbnail", (256, 85)), ("image", (900, 300))):
+        response = served.get(f"/night/images/{wide.row_key}/{what}", category="lids")
+        assert response.headers["content-type"] == "image/jpeg"
+        assert response.headers["cache-control"] == "private, max-age=600"
+        with Image.open(io.BytesIO(response.content)) as picture:
+            assert (picture.format, picture.size) == ("JPEG", size)
+            assert np.allclose(np.asarray(picture.convert("RGB")), (200, 40, 40), atol=6)
+
+
+def test_a_map_is_that_of_the_run_and_its_absence_is_said(served: Served, tmp_path: Path) -> None:
+    answer = served.get(f"/night/images/{key_of(7)}/map", category="lids").json()
+    assert (answer["form"], answer["height"], answer["width"]) == ("png", 16, 16)
+    kept = np.asarray(LIDS["007.png"].anomaly_map, dtype=np.float32)
+    assert (answer["low"], answer["high"]) == (pytest.approx(kept.min()), pytest.approx(kept.max()))
+    with Image.open(io.BytesIO(base64.b64decode(answer["data"]))) as picture:
+        greys = np.asarray(picture, dtype=np.float32)
+    restored = answer["low"] + greys / 255 * (answer["high"] - answer["low"])
+    assert np.allclose(restored, kept, atol=0.02)
+    broken = LIDS["broken.png"].row_key
+    problem(served.get(f"/night/images/{broken}/map", category="lids"), "not-found")
+    none = Served(write_served_run(tmp_path / "none", run_images(), maps="none"), tmp_path)
+    document = problem(none.get(f"/night/images/{key_of(7)}/map", category="lids"), "not-found")
+    assert "--maps none" in document["detail"]
+
+
+def test_an_image_that_cannot_be_decoded_is_a_problem(served: Served) -> None:
+    broken = LIDS["broken.png"].row_key
+    for what in ("thumbnail", "image"):
+        problem(served.get(f"/night/images/{broken}/{what}", category="lids"), "unusable-image")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "kind"),
+    [
+        ("/other/images", {"category": "lids"}, "not-found"),
+        ("/night/images", {"category": "nuts"}, "not-found"),
+        ("/night/images/none/thumbnail", {"category": "lids"}, "not-found"),
+        ("/night/images/none/map", {"category": "lids"}, "not-found"),
+        (f"/night/images/{key_of(1)}/image", {"category": "trays"}, "not-found"),
+        ("/gone/threshold", {"category": "lids"}, "store-unavailable"),
+        ("/night/images", {}, "invalid-request"),
+        ("/night/images", {"category": "lids", "limit": 201}, "invalid-request"),
+        ("/night/images", {"category": "lids", "offset": -1}, "invalid-request"),
+        ("/night/images", {"category": "lids", "order": "random"}, "invalid-request"),
+        ("/night/threshold", {"category": "lids", "threshold": "nan"}, "invalid-request"),
+        ("/night/threshold", {"category": "lids", "threshold": "inf"}, "invalid-request"),
+    ],
+)
+def test_what_is_not_there_and_what_is_not_asked_well(
+    served: Served, path: str, query: dict[str, Any], kind: str
+) -> None:
+    problem(served.get(path, **query), kind)
+
+
+def test_where_the_archive_is_gone_scores_can_still_be_looked_at(served: Served) -> None:
+    served.rows()
+    Location.parse(f"{served.run.uri}/../archive").delete_tree()
+    assert len(served.rows()) == 9
+    document = problem(served.get(f"/night/images/{key_of(1)}/thumbnail", category="lids"), "store-unavailable")
+    assert "archive" in document["detail"]
+    assert str(served.run) not in document["detail"]
+
+
+def test_the_scores_of_a_run_are_read_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Any] = []
+    real = run_browser.RunReader.scores
+    monkeypatch.setattr(
+        run_browser.RunReader, "scores", lambda *args, **options: (reads.append(options), real(*args, **options))[1]
+    )
+    for threshold in (1, 2, 3):
+        served.get("/night/threshold", category="lids", threshold=threshold)
+        served.rows(threshold=threshold)
+    assert reads == [{"categories": ["lids"]}]
+
+
+def test_rights_and_categories_of_a_key_apply_to_everything(guarded: Served) -> None:
+    looks = [
+        "",
+        "/night/images",
+        "/night/threshold",
+        *(f"/night/images/{key_of(1)}/{what}" for what in ("thumbnail", "image", "map")),
+    ]
+    for path in looks:
+        problem(guarded.get(path, category="lids"), "not-authenticated")
+        for token in ("line-key", "blind-key"):
+            problem(guarded.get(path, token, category="lids"), "not-allowed")
+        assert guarded.get(path, "looker-key", category="lids").status_code == 200
+        if path:
+            # A category of others looks like one that is not there.
+            for category in ("lids", "nuts"):
+                problem(guarded.get(path, "trays-key", category=category), "not-allowed")
+    mark = {"row_key": key_of(3), "mark": "false_alarm"}
+    problem(guarded.mark(mark), "not-authenticated")
+    for token in ("looker-key", "line-key", "trays-key"):
+        problem(guarded.mark(mark, by=token), "not-allowed")
+    assert read_marks(guarded.run) == {}
+    assert guarded.mark(mark, by="anna-key").status_code == 200
+
+
+def test_a_key_sees_the_categories_that_it_is_good_for(guarded: Served) -> None:
+    document = guarded.get("", "trays-key").json()
+    # A run whose categories are not known is for keys alone that are good for all.
+    (night,) = document["runs"]
+    assert [entry["category"] for entry in night["categories"]] == ["trays"]
+    assert (night["images"], night["errors"]) == (1, 0)
+    assert document["may_review"] is True
+    assert guarded.get("", "looker-key").json()["may_review"] is False
+
+
+def test_a_mark_is_stored_with_what_the_reviewer_saw(guarded: Served) -> None:
+    stored = guarded.mark(
+        {"row_key": key_of(3), "mark": "false_alarm", "note": "a reflection"},
+        {"row_key": key_of(4), "mark": "miss", "threshold": 6.0},
+        by="anna-key",
+    ).json()["marks"]
+    assert [entry["row_key"] for entry in stored] == [key_of(3), key_of(4)]
+    marks = read_marks(guarded.run)
+    first, second = marks[key_of(3)], marks[key_of(4)]
+    assert (first.mark, first.score, first.threshold, first.note) == ("false_alarm", 3.5, THRESHOLD, "a reflection")
+    assert (second.mark, second.score, second.threshold, second.note) == ("miss", 4.5, 6.0, None)
+    assert {first.reviewer, second.reviewer} == {"anna"}
+    assert first.marked_at == stored[0]["marked_at"]
+    rows = guarded.get("/night/images", "anna-key", category="lids", mark="any").json()["images"]
+    assert [(row["row_key"], row["mark"]["mark"]) for row in rows] == [
+        (key_of(4), "miss"),
+        (key_of(3), "false_alarm"),
+    ]
+    guarded.mark({"row_key": key_of(3), "mark": "none"}, by="anna-key")
+    assert set(read_marks(guarded.run)) == {key_of(4)}
+
+
+@pytest.mark.parametrize(
+    ("marks", "says"),
+    [
+        ([{"row_key": key_of(3), "mark": "miss"}], "is called anomalous, so it is no miss"),
+        ([{"row_key": key_of(1), "mark": "false_alarm"}], "is called normal, so it is no false alarm"),
+        ([{"row_key": key_of(3), "mark": "false_alarm", "threshold": 3.5}], "at the threshold 3.5"),
+        ([{"row_key": "x", "mark": "miss"}], "no image 'x' in category 'lids'"),
+        ([{"row_key": LIDS["broken.png"].row_key, "mark": "confirmed"}], "could not be scored"),
+        ([{"row_key": key_of(1), "mark": "miss"}, {"row_key": key_of(1), "mark": "none"}], "named twice"),
+        ([{"row_key": key_of(1), "mark": "miss"}, {"row_key": "x", "mark": "miss"}], "marks.1.row_key"),
+        ([{"row_key": key_of(1), "mark": "wrong"}], "marks.0.mark"),
+        ([{"row_key": key_of(1), "mark": "miss", "reviewer": "somebody else"}], "marks.0.reviewer"),
+        ([{"row_key": key_of(1), "mark": "miss", "note": "x" * 2001}], "marks.0.note"),
+        ([], "marks"),
+    ],
+)
+def test_a_mark_that_does_not_fit_is_refused_with_all_that_come_with_it(
+    served: Served, marks: list[dict[str, Any]], says: str
+) -> None:
+    assert says in json.dumps(problem(served.mark(*marks), "invalid-request"))
+    assert read_marks(served.run) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind_of_body", "kind"),
+    [
+        (b'{"marks": []}', "text/plain", "unsupported-media-type"),
+        (b'{"marks": []}', "application/x-www-form-urlencoded", "unsupported-media-type"),
+        (b"{", "application/json", "invalid-request"),
+        (b"[" * 9000, "application/json", "invalid-request"),
+        (b"\xff\xfe", "application/json", "invalid-request"),
+        (b" " * (1 << 20) + b"{}", "application/json", "too-large"),
+    ],
+)
+def test_a_body_of_marks_is_json_and_bounded(served: Served, content: bytes, kind_of_body: str, kind: str) -> None:
+    response = served.client.post("/v1/runs/night/marks", content=content, headers={"content-type": kind_of_body})
+    problem(response, kind)
+
+
+def test_an_unknown_run_takes_no_marks(served: Served) -> None:
+    body = {"marks": [{"row_key": key_of(1), "category": "lids", "mark": "miss"}]}
+    problem(served.client.post("/v1/runs/other/marks", json=body), "not-found")
+    body["marks"][0]["category"] = "nuts"
+    problem(served.client.post("/v1/runs/night/marks", json=body), "not-found")
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A run that examples of one test share."""
+    root = tmp_path_factory.mktemp("lasting")
+    return Served(write_served_run(root, run_images()), root)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 8),
+            st.sampled_from(get_args(MarkKind)),
+            st.none() | st.sampled_from([-1.0, 0.5, 3.5, 4.0, 9.0]) | st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_marks_are_taken_exactly_where_they_say_something_of_the_decision(
+    lasting: Served, asked: list[tuple[int, MarkKind, float | None]]
+) -> None:
+    def fits(number: int, kind: MarkKind, threshold: float | None) -> bool:
+        # The last one was not scored; scores are 0.5, 1.5 and so on.
+        called = 0.5 + number > (THRESHOLD if threshold is None else threshold)
+        return number < 8 and (kind in ("none", "confirmed") or called == (kind == "false_alarm"))
+
+    rows = [key_of(number) if number < 8 else LIDS["broken.png"].row_key for number in range(9)]
+    before = read_marks(lasting.run)
+    response = lasting.mark(
+        *({"row_key": rows[number], "mark": kind, "threshold": threshold} for number, kind, threshold in asked)
+    )
+    is_right = all(fits(*entry) for entry in asked) and len({number for number, _, _ in asked}) == len(asked)
+    assert response.status_code == (200 if is_right else 422), response.text
+    wanted = {key: mark.mark for key, mark in before.items()}
+    if is_right:
+        wanted |= {rows[number]: kind for number, kind, _ in asked}
+    assert {key: mark.mark for key, mark in read_marks(lasting.run).items()} == {
+        key: kind for key, kind in wanted.items() if kind != "none"
+    }
+
+
+def test_where_marks_cannot_be_written_the_reviewer_is_told(served: Served) -> None:
+    (served.run / "marks").write_bytes(b"a file where the folder should be")
+    document = problem(served.mark({"row_key": key_of(3), "mark": "false_alarm"}), "store-unavailable")
+    assert "let the endpoint write there" in document["detail"]
+
+
+def test_reviewers_at_two_gateways_see_each_other_and_lose_nothing(served: Served, tmp_path: Path) -> None:
+    other = Served(served.run, tmp_path)
+    assert other.rows(mark="any") == []
+    with ThreadPoolExecutor(4) as pool:
+        done = list(
+            pool.map(
+                lambda number: (served, other)[number % 2].mark({"row_key": key_of(number), "mark": "confirmed"}),
+                range(8),
+            )
+        )
+    assert {response.status_code for response in done} == {200}
+    for gateway in (served, other):
+        assert len(gateway.rows(mark="confirmed")) == 8
+
+
+def test_runs_on_s3_are_looked_at_and_marked_alike(s3_prefix: str, tmp_path: Path) -> None:
+    served = Served(write_served_run(s3_prefix, run_images()), tmp_path)
+    assert numbers(served.rows(limit=2)) == ["007", "006"]
+    assert served.get(f"/night/images/{key_of(7)}/thumbnail", category="lids").status_code == 200
+    assert served.mark({"row_key": key_of(7), "mark": "false_alarm"}).status_code == 200
+    assert [row["mark"]["mark"] for row in served.rows(mark="any")] == ["false_alarm"]
+
+
+def test_every_operation_documents_its_errors(served: Served) -> None:
+    document = served.client.get("/openapi.json").json()
+    paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/runs")}
+    assert len(paths) == 7
+    for path, operations in paths.items():
+        for operation in operations.values():
+            documented = set(operation["responses"]) - {"200"}
+            assert {"401", "403", "405", "500", "503", "504"} <= documented, path
+            for status in documented:
+                assert set(operation["responses"][status]["content"]) == {MEDIA_TYPE}
+    pictures = paths["/v1/runs/{run}/images/{row_key}/thumbnail"]["get"]["responses"]["200"]["content"]
+    assert set(pictures) == {"image/jpeg"}

@@ -1,0 +1,230 @@
+"""Plans and files of sidecars, written by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from uniad_ray.archive.shards import encode_row_groups
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import SidecarError
+from uniad_ray.perception.base import Perception
+from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.sidecars.encoding import empty_row, encode_rows
+from uniad_ray.sidecars.plan import (
+    CategoryPlan,
+    SidecarFile,
+    SidecarManifest,
+    SidecarPlan,
+    adopt_sidecar_plan,
+    encode_files,
+    file_path,
+    stage_schema,
+)
+from uniad_ray.sidecars.reader import Sidecar, note_recomputed, open_sidecar
+
+ARCHIVE = "a" * 64
+FIELDS = {"features": {"net/one": "digest one", "net/two": "digest two"}, "descriptions": {"words/text": "digest text"}}
+NEEDED = {name: digest for members in FIELDS.values() for name, digest in members.items()}
+KEYS = {"nut/0-00000": ["k0", "k1", "k2"], "nut/0-00001": ["k3", "k4"]}
+CHUNKS = {key: chunk for chunk, keys in KEYS.items() for key in keys}
+DAMAGED = "k4"
+
+
+def plan(**changes: Any) -> SidecarPlan:
+    category = CategoryPlan(bundle=None, input_size=64, perceivers={}, fields=FIELDS)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {
+        "format_version": 1,
+        "code_version": "1.0",
+        "archive": "/a",
+        "archive_digest": ARCHIVE,
+        "bundle_root": None,
+        "config": None,
+        "categories": {"nut": category},
+        "chunks": 2,
+        "images": 5,
+    }
+    return SidecarPlan(**{**fields, **changes})
+
+
+def value(key: str, name: str) -> torch.Tensor:
+    return torch.full((2, 1, 1), float(key[1:]) + (0.5 if name == "net/two" else 0.0))
+
+
+def write_file(root: Location, stage: Any, chunk: str) -> SidecarFile:
+    """Two rows a row group; the damaged image is a row without fields."""
+
+    def table(keys: list[str]) -> Any:
+        rows = []
+        for key in keys:
+            batch = Perception([key], np.zeros((1, 2, 2, 3), dtype=np.uint8))
+            if stage == "features":
+                batch = batch.extended({name: value(key, name)[None] for name in FIELDS["features"]})
+            else:
+                batch = batch.extended({"words/text": [f"text of {key}"]})
+            (columns,) = [empty_row(stage)] if key == DAMAGED else encode_rows(stage, batch)
+            kind, status = ("truncated", "error") if key == DAMAGED else (None, "ok")
+            rows.append({"row_key": key, "status": status, "error_kind": kind, "error": kind, **columns})
+        schema = stage_schema(stage)
+        return schema.table({name: [row[name] for row in rows] for name in schema.arrow.names})
+
+    keys = KEYS[chunk]
+    data = encode_row_groups(stage_schema(stage), map(table, (keys[:2], keys[2:])) if keys[2:] else [table(keys)])
+    (root / file_path(stage, chunk)).write_bytes(data)
+    return SidecarFile(stage, chunk, "nut", len(keys), keys.count(DAMAGED), len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Location:
+    """A finished sidecar of five images in two chunks."""
+    found = Location.parse(tmp_path / "sidecar")
+    adopt_sidecar_plan(found, plan())
+    files = [write_file(found, stage, chunk) for stage in FIELDS for chunk in KEYS]
+    data, digest = encode_files(files)
+    (found / "files.parquet").write_bytes(data)
+    finished = SidecarManifest(plan=plan(), images=5, errors=1, bytes=1, files_sha256=digest)
+    (found / "manifest.json").write_json(finished.model_dump(mode="json"))
+    return found
+
+
+def opened(root: Location) -> Sidecar:
+    return open_sidecar(root.uri, ARCHIVE)
+
+
+def test_fields_come_back_in_the_order_asked_for_whatever_chunk_they_are_in(root: Location) -> None:
+    fields = opened(root).fields("nut", NEEDED, CHUNKS)
+    assert fields.names == {"net/one", "net/two", "words/text"}
+    assert fields.stale == frozenset()
+    keys = ["k3", "k0", "k2", "k1", "k3"]
+    found = fields.read(keys, frozenset({"net/two", "words/text"}))
+    assert set(found) == {"net/two", "words/text"}
+    assert torch.equal(found["net/two"], torch.stack([value(key, "net/two") for key in keys]))  # type: ignore[arg-type]
+    assert found["words/text"] == [f"text of {key}" for key in keys]
+
+
+def test_a_field_of_another_digest_is_not_given(root: Location) -> None:
+    needed = {"net/one": "digest one", "net/two": "digest of other weights", "more/out": "never stored"}
+    fields = opened(root).fields("nut", needed, CHUNKS)
+    assert fields.names == {"net/one"}
+    assert fields.stale == {"net/two"}
+
+
+def test_a_category_that_is_not_there_gives_nothing_and_is_named(
+    root: Location, caplog: pytest.LogCaptureFixture
+) -> None:
+    sidecar = opened(root)
+    assert sidecar.fields("bolt", NEEDED, CHUNKS).names == frozenset()
+    with caplog.at_level(logging.INFO, "uniad_ray"):
+        sidecar.note_missing(["nut"])
+        sidecar.note_missing(["bolt", "nut"])
+        note_recomputed("nut", [])
+        note_recomputed("nut", ["net/two", "net/one"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{root} holds nothing of bolt; it is computed",
+        "nut: net/one, net/two of the sidecar come of other weights, options or code, and are computed instead",
+    ]
+
+
+def test_only_the_files_of_the_stages_asked_for_are_read(root: Location) -> None:
+    (root / file_path("features", "nut/0-00000")).delete()
+    fields = opened(root).fields("nut", NEEDED, CHUNKS)
+    assert fields.read(["k0"], frozenset({"words/text"})) == {"words/text": ["text of k0"]}
+
+
+FEATURES = file_path("features", "nut/0-00000")
+
+
+def replace_bytes(root: Location) -> None:
+    data = (root / FEATURES).read_bytes()
+    (root / FEATURES).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda root: (root / FEATURES).delete(), "missing"),
+        (replace_bytes, "not what the list of files says"),
+    ],
+)
+def test_a_missing_or_changed_file_is_named_with_what_to_do(root: Location, harm: Any, message: str) -> None:
+    harm(root)
+    fields = opened(root).fields("nut", NEEDED, CHUNKS)
+    with pytest.raises(SidecarError, match=f"{message}; delete it and give the same `uniad-ray annotate`") as caught:
+        fields.read(["k0"], frozenset({"net/one"}))
+    assert str(caught.value).startswith(f"{root}/{FEATURES}: ")
+
+
+def test_rows_that_are_not_the_archives_are_refused(root: Location) -> None:
+    fields = opened(root).fields("nut", NEEDED, {**CHUNKS, "new": "nut/0-00000", "gone": "nut/0-00009"})
+    with pytest.raises(SidecarError, match="has no row new; delete it"):
+        fields.read(["new"], frozenset({"net/one"}))
+    with pytest.raises(SidecarError, match=r"0-00009\.parquet: not in the list of files"):
+        fields.read(["gone"], frozenset({"net/one"}))
+    with pytest.raises(SidecarError, match=r"row k4 could not be decoded then \(truncated\)"):
+        fields.read([DAMAGED], frozenset({"net/one"}))
+
+
+def test_another_archive_is_refused(root: Location) -> None:
+    message = "of an archive of digest aaaaaaaaaaaa, and this one has bbbbbbbbbbbb; annotate this archive, or leave"
+    with pytest.raises(SidecarError, match=message):
+        open_sidecar(root.uri, "b" * 64)
+
+
+def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_path: Path) -> None:
+    with pytest.raises(SidecarError, match="no sidecar there; make one with `uniad-ray annotate ARCHIVE --out"):
+        open_sidecar(str(tmp_path / "nothing"), ARCHIVE)
+    files = (root / "files.parquet").read_bytes()
+    (root / "files.parquet").write_bytes(files[:-4])
+    with pytest.raises(SidecarError, match=r"files\.parquet: missing or damaged; annotate again with another --out"):
+        opened(root)
+    (root / "files.parquet").write_bytes(encode_files([])[0])
+    with pytest.raises(SidecarError, match=r"files\.parquet: not what the manifest says"):
+        opened(root)
+    (root / "manifest.json").write_json({"images": 5})
+    with pytest.raises(SidecarError, match="damaged manifest of a sidecar"):
+        opened(root)
+    (root / "manifest.json").delete()
+    with pytest.raises(SidecarError, match="not finished; give the same `uniad-ray annotate` command again"):
+        opened(root)
+    (root / "plan.json").write_json({"images": 5})
+    with pytest.raises(SidecarError, match="damaged plan of a sidecar"):
+        opened(root)
+
+
+def test_a_manifest_with_another_number_of_rows_cannot_be() -> None:
+    with pytest.raises(ValueError, match="4 rows for 5 image rows"):
+        SidecarManifest(plan=plan(), images=4, errors=0, bytes=1, files_sha256="")
+
+
+def other_category(**changes: Any) -> dict[str, CategoryPlan]:
+    return {"nut": plan().categories["nut"].model_copy(update=changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"archive_digest": "b" * 64}, "an archive of digest aaaaaaaaaaaa, not bbbbbbbbbbbb"),
+        ({"code_version": "2.0"}, "uniad_ray 1.0, not 2.0"),
+        ({"categories": {**plan().categories, "bolt": plan().categories["nut"]}}, "the categories nut, not bolt, nut"),
+        (
+            {"categories": other_category(bundle=PlannedBundle(version="v", digest="d"))},
+            "another bundle, stage or option for nut",
+        ),
+        ({"categories": other_category(fields={})}, "another bundle, stage or option for nut"),
+        ({"categories": other_category(input_size=32)}, "another bundle, stage or option for nut"),
+    ],
+)
+def test_a_sidecar_that_was_started_with_another_plan_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    root = Location.parse(tmp_path)
+    adopt_sidecar_plan(root, plan())
+    adopt_sidecar_plan(root, plan(archive="s3://moved/archive"))
+    with pytest.raises(SidecarError, match=f"started with {said}; choose another --out, or bring it back"):
+        adopt_sidecar_plan(root, plan(**changes))

@@ -1,0 +1,95 @@
+"""Which fields the stages store, without running any network."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from support.profiles import small_config
+from support.steps import Learning, Step, Trained
+
+from uniad_ray.errors import SidecarError
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.sidecars.encoding import STAGES, Stage
+from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.stages import CategoryPipeline
+
+BUNDLE = PlannedBundle(version="v1", digest="d")
+
+
+def pipeline(needs: list[str], *steps: Step, learned: tuple[str, ...] = ()) -> CategoryPipeline:
+    """A category whose one expert has some needs, with what some perceivers learned."""
+    found = PerceptionPipeline(steps)
+    digests = field_digests(found, 64, dict.fromkeys(learned, "state"))
+    return CategoryPipeline(small_config(), {"expert": SimpleNamespace(needs=frozenset(needs))}, found, digests)  # type: ignore[dict-item]
+
+
+def names(category: CategoryPipeline, stages: list[Stage] | None = None) -> dict[Stage, list[str]]:
+    return {stage: sorted(fields) for stage, fields in category.plan(stages, BUNDLE).fields.items()}
+
+
+OBJECTS = (
+    Step("net/out"),
+    Step("unused/out"),
+    Learning("labels/out", "net/out"),
+    Learning("pieces/segments", "labels/out"),
+    Step("looks/vectors", "pieces/segments", "net/out"),
+    Step("words/text", "pieces/segments"),
+    Learning("embedding/out", "words/text"),
+)
+
+
+def test_what_experts_need_is_stored_and_the_segments_and_texts_behind_it() -> None:
+    category = pipeline(["looks/vectors", "embedding/out"], *OBJECTS, learned=("labels", "pieces", "embedding"))
+    assert names(category) == {
+        "features": ["net/out"],
+        "segments": ["looks/vectors", "pieces/segments"],
+        "descriptions": ["words/text"],
+    }
+    planned = category.plan(None, BUNDLE)
+    assert planned.fields["segments"]["pieces/segments"] == category.digests["pieces/segments"]
+    assert set(planned.perceivers) == {"net", "labels", "pieces", "looks", "words"}
+    assert planned.bundle == BUNDLE
+
+
+def test_a_label_map_that_an_expert_needs_is_stored() -> None:
+    assert names(pipeline(["labels/out"], *OBJECTS, learned=("labels", "pieces", "embedding")))["features"] == [
+        "labels/out",
+        "net/out",
+    ]
+
+
+def test_without_what_was_learned_the_rest_is_stored() -> None:
+    category = pipeline(["looks/vectors", "embedding/out"], *OBJECTS)
+    assert names(category) == {"features": ["net/out"]}
+    assert names(category, ["features"]) == {"features": ["net/out"]}
+    with pytest.raises(
+        SidecarError,
+        match=r"looks/vectors, pieces/segments: learned from normal images; fit first, then give --bundles",
+    ):
+        names(category, ["features", "segments"])
+
+
+def test_a_segmenter_that_learns_nothing_needs_no_bundle_though_names_do() -> None:
+    category = pipeline(["named/segments"], Step("sam/segments"), Learning("named/segments", "sam/segments"))
+    assert names(category, ["segments"]) == {"segments": ["sam/segments"]}
+
+
+def test_the_teachers_of_a_student_are_stored_for_its_training() -> None:
+    steps = (Step("net/out"), Trained("student/out"), Step("difference/out", "student/out", "net/out"))
+    assert names(pipeline(["difference/out"], *steps)) == {"features": ["net/out"]}
+    assert names(pipeline(["difference/out"], *steps, learned=("student",)))["features"] == [
+        "difference/out",
+        "net/out",
+    ]
+
+
+def test_stages_are_planned_in_their_own_order_whatever_the_order_given() -> None:
+    category = pipeline(["looks/vectors", "words/text"], *OBJECTS, learned=("labels", "pieces", "embedding"))
+    assert tuple(names(category, ["descriptions", "segments", "features"])) == STAGES
+    assert tuple(names(category, ["descriptions"])) == ("descriptions",)
+
+
+def test_a_stage_that_nobody_needs_is_left_out() -> None:
+    assert names(pipeline(["net/out"], Step("net/out")), ["features", "segments"]) == {"features": ["net/out"]}

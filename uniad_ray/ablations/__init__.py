@@ -1,0 +1,1 @@
+"""The ablation tables of both papers, filled in through the pipelines."""

@@ -1,0 +1,286 @@
+"""Fills in an ablation table of UniAD or TMUAD: fits and scores each variant once, then fuses row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uniad_ray.ablations.stage_costs import StageCosts, measure_stages
+from uniad_ray.ablations.table import Ablation, AblationRow, Paper, variant_config
+from uniad_ray.ablations.table_metrics import TYPES, ScoredVariant, TypeFigures, by_type, over_fits, row_figures
+from uniad_ray.ablations.tmuad import TmuadTableOptions, tmuad_ablation
+from uniad_ray.ablations.uniad import uniad_ablation
+from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
+from uniad_ray.archive.naming import safe_segment
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import encode_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.loading import load_config
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError, RunError
+from uniad_ray.evaluation.run import evaluate
+from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES
+from uniad_ray.pipelines.cluster.session import ray_session
+from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.score.job import score
+from uniad_ray.runs.plan import MANIFEST_NAME, ScoreOptions
+from uniad_ray.runs.reader import RunReader
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.fitting.normal_images import FITTED_SPLITS
+
+_logger = logging.getLogger(__name__)
+
+
+class AblationFigures(StrictModel):
+    """One row of the table, filled in.
+
+    Attributes:
+        row: Position in the table, from 0.
+        settings: What the row has and has not, by column.
+        variants: The fits that gave the evidence.
+        experts: Experts that were fused.
+        image: Image AUROC, mean over the fits.
+        deviation: Its standard deviation over the fits, where there are several.
+        pixel: Pixel AUROC, where the table has it.
+        milliseconds: By stage, median time of an image on one thread, where the table has it.
+    """
+
+    row: int
+    settings: dict[str, str]
+    variants: tuple[str, ...]
+    experts: tuple[str, ...]
+    image: TypeFigures
+    deviation: TypeFigures | None = None
+    pixel: TypeFigures | None = None
+    milliseconds: dict[str, float] | None = None
+
+
+class AblationReport(StrictModel):
+    """A filled table.
+
+    Attributes:
+        paper: Whose table it is.
+        table: Number in the paper.
+        title: What it shows.
+        archive: URI of the archive.
+        categories: Categories behind the figures.
+        rows: The rows.
+        path: Parquet file that holds them.
+        random_weights: Whether a network had random weights, so that the figures say nothing of quality.
+    """
+
+    paper: Paper
+    table: int
+    title: str
+    archive: str
+    categories: tuple[str, ...]
+    rows: tuple[AblationFigures, ...]
+    path: str
+    random_weights: bool
+
+
+def ablate(
+    archive: str,
+    work: str,
+    table: int,
+    *,
+    paper: Paper = "uniad",
+    profile: str = "embedded",
+    overrides: Sequence[str] = (),
+    backbones: Sequence[str] = ("resnet18",),
+    options: TmuadTableOptions | None = None,
+    categories: Sequence[str] | None = None,
+    device: str = "auto",
+    address: str | None = None,
+) -> AblationReport:
+    """Fits and scores what a table needs and is not there yet, fuses its rows, and writes `PAPER-table-N.parquet`.
+
+    Args:
+        archive: Root of an archive with labels.
+        work: Root of the bundles and runs of all variants; the same root again fits nothing twice.
+        table: Number of the table: 4 to 9 of UniAD, 5 to 11 of TMUAD.
+        paper: Whose table.
+        profile: Profile, or YAML file.
+        overrides: Overrides of the profile for every variant.
+        backbones: Other architectures of the student, for table 4 of UniAD.
+        options: What the tables of TMUAD leave open.
+        categories: Categories; default all.
+        device: `cpu`, `cuda` or `auto`.
+        address: Ray cluster to join; default is a Ray on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        ConfigError: There is no such table, the profile lacks a part of it, or it draws more images than there are.
+        RunError: A category could not be fitted.
+        UserError: As of `fit` and `score`.
+    """
+    source = Location.parse(archive)
+    manifest = read_manifest(source)  # a wrong path is said before anything starts
+    wanted = tuple(sorted(set(categories or manifest.categories)))
+    if paper == "uniad":
+        plan = uniad_ablation(table, tuple(backbones))
+    else:
+        plan = tmuad_ablation(table, load_config(profile, overrides), wanted, options)
+    configs = {name: variant_config(plan, name, profile, overrides) for name in plan.variants}
+    for config in configs.values():
+        _check_shots(manifest, wanted, config)
+    root = Location.parse(work)
+    runs = _Runs(source, manifest, root, wanted, device)
+    with ray_session(address):
+        scored = {}
+        for name, config in configs.items():
+            category = plan.variants[name].category
+            scored[name] = runs.variant(name, config, (category,) if category else wanted, plan.has_pixels)
+        pixels = [runs.pixels(row, scored[row.variants[0]]) if plan.has_pixels else None for row in plan.rows]
+        costs = {name: runs.costs(each) for name, each in scored.items()} if plan.has_costs else {}
+    rows = [
+        _figures(index, row, [scored[name] for name in row.variants], found, costs)
+        for index, (row, found) in enumerate(zip(plan.rows, pixels, strict=True))
+    ]
+    path = root / f"{paper}-table-{table}.parquet"
+    _write(path, rows, plan)
+    return AblationReport(
+        paper=paper,
+        table=table,
+        title=plan.title,
+        archive=source.uri,
+        categories=wanted,
+        rows=tuple(rows),
+        path=path.uri,
+        random_weights=any(each.reader.manifest.random_weights for each in scored.values()),
+    )
+
+
+def _check_shots(manifest: ArchiveManifest, categories: Sequence[str], config: FitConfig) -> None:
+    """Refuses a draw of more normal images than a category has.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    most = config.normal_images.most or 0
+    for category in categories:
+        labels = manifest.categories[category].labels if category in manifest.categories else {}
+        there = sum(labels.get(f"{split}/normal", 0) for split in FITTED_SPLITS) or labels.get("archive/normal", 0)
+        if there < most:
+            raise ConfigError(f"category {category!r} has {there} normal images, fewer than {most} to draw; --shots")
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Fits and scores what is not there yet."""
+
+    archive: Location
+    manifest: ArchiveManifest
+    work: Location
+    categories: Sequence[str]
+    device: str
+
+    def variant(self, name: str, config: FitConfig, categories: Sequence[str], with_maps: bool) -> ScoredVariant:
+        """Fits and scores one variant, or what is left of it; another configuration or archive goes elsewhere."""
+        identity = config.model_dump_json(by_alias=True) + self.manifest.digest
+        root = self.work / f"variants/{safe_segment(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        bundles = root / "bundles"
+        # Where a gate leaves experts out of the score, rows may want them.
+        experts = config.chosen_experts if config.chosen_fusion.gate is not None else None
+        options = ScoreOptions(maps="all" if with_maps else "none", experts=experts)
+        store = BundleStore(bundles)
+        missing = [category for category in categories if store.pointer(category) is None]
+        if missing:
+            _logger.info("fitting variant %s", root.name)
+            report = fit(
+                self.archive.uri,
+                bundles.uri,
+                config,
+                categories=missing,
+                device=self.device,
+                accept_unusual=True,
+                checkpoints=(self.work / "checkpoints").uri,
+            )
+            if report.failed:
+                reasons = "; ".join(f"{category}: {reason}" for category, reason in report.failed.items())
+                raise RunError(f"variant {root.name}: {reasons}")
+        return ScoredVariant(root, config, self._score(root, "run", categories, options))
+
+    def pixels(self, row: AblationRow, scored: ScoredVariant) -> TypeFigures:
+        """Pixel AUROC of the experts of one row, from a run of theirs."""
+        reader = scored.reader
+        if set(row.experts) != set(scored.config.chosen_experts):
+            options = ScoreOptions(experts=row.experts)
+            reader = self._score(scored.root, f"run-{'-'.join(row.experts)}", self.categories, options)
+        found: dict[str, list[float]] = {name: [] for name in TYPES}
+        for entry in evaluate(reader.location.uri, resamples=0).metrics:
+            of_type = entry.group == ANOMALY_TYPE and entry.name in TYPES and entry.category != MEAN_OF_CATEGORIES
+            if of_type and entry.metric == "pixel_auroc" and entry.expert is None and entry.value is not None:
+                found[entry.name].append(entry.value)
+        return by_type(found)
+
+    def costs(self, scored: ScoredVariant) -> StageCosts:
+        """Times of the stages, on the bundle of the first category of a variant."""
+        category = min(scored.reader.manifest.categories)
+        return measure_stages(self.archive, scored.reader.manifest.plan, category)
+
+    def _score(self, root: Location, name: str, categories: Sequence[str], options: ScoreOptions) -> RunReader:
+        run = root / name
+        if not (run / MANIFEST_NAME).exists():
+            labels = [self.manifest.categories[category].labels for category in categories]
+            is_tested = all(any(key.startswith("test/") for key in each) for each in labels)
+            splits = ("test",) if is_tested else None
+            work = list(chunks(self.manifest, categories=categories, splits=splits))
+            score(
+                self.archive.uri,
+                (root / "bundles").uri,
+                run.uri,
+                options=options.model_copy(update={"categories": tuple(categories), "splits": splits}),
+                # Another actor than one a chunk would load its networks for nothing.
+                workers=Workers(count=1 if len(work) == 1 else None, device=self.device),
+            )
+        return RunReader(run)
+
+
+def _figures(
+    index: int,
+    row: AblationRow,
+    scored: Sequence[ScoredVariant],
+    pixel: TypeFigures | None,
+    costs: Mapping[str, StageCosts],
+) -> AblationFigures:
+    found = [row_figures(row, each.config, each.judged()) for each in scored]
+    experts = (*row.experts, *row.plugged_in) or scored[0].config.chosen_experts
+    return AblationFigures(
+        row=index,
+        settings=dict(row.settings),
+        variants=row.variants,
+        experts=experts,
+        image=over_fits(found, np.mean),
+        deviation=over_fits(found, lambda values: np.std(values, ddof=1)) if len(found) > 1 else None,
+        pixel=pixel,
+        milliseconds=costs[row.variants[0]].of(experts) if costs else None,
+    )
+
+
+def _write(path: Location, rows: Sequence[AblationFigures], plan: Ablation) -> None:
+    schema = dataset_schema("ablation")
+    columns: dict[str, list[Any]] = {
+        "paper": [plan.paper] * len(rows),
+        "table": [plan.table] * len(rows),
+        "row": [row.row for row in rows],
+        "settings": [[{"name": name, "value": value} for name, value in row.settings.items()] for row in rows],
+        "variants": [list(row.variants) for row in rows],
+        "experts": [list(row.experts) for row in rows],
+        "milliseconds": [
+            row.milliseconds and [{"stage": stage, "value": value} for stage, value in row.milliseconds.items()]
+            for row in rows
+        ],
+    }
+    for prefix, kind in (("", "image"), ("deviation_", "deviation"), ("pixel_", "pixel")):
+        for name in TypeFigures.model_fields:
+            figures = [getattr(row, kind) for row in rows]
+            columns[prefix + name] = [each and getattr(each, name) for each in figures]
+    path.write_bytes(encode_table(schema, schema.table(columns)))

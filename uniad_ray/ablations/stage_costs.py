@@ -1,0 +1,67 @@
+"""What a bundle's stages take for an image, measured on test images in one Ray task of one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.plan import RunPlan
+
+MEASURED_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """Times of the stages of a bundle.
+
+    Attributes:
+        milliseconds: Median of an image by stage, `perceiver NAME` or `expert NAME`, in the order in which they run.
+        stages_of: By expert, the stages behind it, itself included.
+    """
+
+    milliseconds: Mapping[str, float]
+    stages_of: Mapping[str, Sequence[str]]
+
+    def of(self, experts: Iterable[str]) -> dict[str, float]:
+        """The stages behind some experts, each once."""
+        wanted = {stage for expert in experts for stage in self.stages_of[expert]}
+        return {stage: value for stage, value in self.milliseconds.items() if stage in wanted}
+
+
+def measure_stages(archive: Location, plan: RunPlan, category: str) -> StageCosts:
+    """Measures the experts of a run on the first images that it scored of a category, on the CPU.
+
+    Args:
+        archive: Root of the archive.
+        plan: Plan of the run, inside of a Ray session.
+        category: Category.
+    """
+    import ray
+
+    costs: StageCosts = ray.get(ray.remote(_measure).options(num_cpus=1).remote(archive.uri, plan, category))
+    return costs
+
+
+def _measure(archive: str, plan: RunPlan, category: str) -> StageCosts:
+    from uniad_ray.archive.images import ImageLimits, decode_image
+    from uniad_ray.archive.manifest import chunks, read_manifest
+    from uniad_ray.archive.shards import read_chunk
+    from uniad_ray.pipelines.cluster.devices import limit_threads
+    from uniad_ray.scoring.bundles.store import BundleStore
+
+    limit_threads(1)
+    source = Location.parse(archive)
+    bundle = BundleStore(plan.bundle_root).load(category, plan.bundles[category].version)
+    side = bundle.manifest.config.input_size
+    own = chunks(read_manifest(source), categories=[category], splits=plan.options.splits)
+    columns = ["row_key", "image"]
+    rows = (row for chunk in own for row in read_chunk(source, chunk, columns=columns).to_pylist())
+    images = (
+        (row["row_key"], decode_image(row["image"], (side, side), ImageLimits()))
+        for row in islice(rows, MEASURED_IMAGES)
+    )
+    times = bundle.scorer(only=plan.options.experts).time_stages(images)
+    milliseconds = {stage: 1000 * value for stage, value in times.medians.items()}
+    return StageCosts(milliseconds, times.stages_of)

@@ -1,0 +1,138 @@
+"""The figures of an ablation table: the evidence of fitted variants, fused as each row says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uniad_ray.ablations.table import AblationRow
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig, FusionConfig
+from uniad_ray.evaluation.labelled_images import Cohort, cohorts
+from uniad_ray.metrics.image import image_auroc
+from uniad_ray.metrics.metric import ANOMALY_TYPE
+from uniad_ray.runs.reader import RunReader
+from uniad_ray.scoring.bundles.bundle import Bundle
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.calibration import FloatArray
+from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
+from uniad_ray.scoring.calibration_scores import decode_calibration_scores
+from uniad_ray.scoring.fusion import Fusion
+
+TYPES = ("logical", "structural")
+
+
+class TypeFigures(StrictModel):
+    """A figure by type of anomaly.
+
+    Attributes:
+        logical: On logical anomalies, mean over the categories; None where there are none.
+        structural: The same on structural ones.
+        mean: Mean of the two, where both are there.
+    """
+
+    logical: float | None
+    structural: float | None
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class ScoredVariant:
+    """A variant that is fitted and scored.
+
+    Attributes:
+        root: Where its bundles and runs are.
+        config: Its configuration.
+        reader: Its run, with the evidence of all of its experts.
+    """
+
+    root: Location
+    config: FitConfig
+    reader: RunReader
+
+    def judged(self) -> list[tuple[Cohort, Bundle]]:
+        """By category its labelled images, and its bundle."""
+        plan = self.reader.manifest.plan
+        store = BundleStore(plan.bundle_root)
+        return [
+            (cohort, store.load(cohort.category, plan.bundles[cohort.category].version))
+            for cohort in cohorts(self.reader)
+        ]
+
+
+def row_figures(row: AblationRow, config: FitConfig, judged: Iterable[tuple[Cohort, Bundle]]) -> TypeFigures:
+    """Image AUROC of one row on one variant.
+
+    Args:
+        row: The row.
+        config: Configuration of the variant.
+        judged: By category the labelled images with the evidence of its experts, and the bundle that gave it.
+    """
+    values: dict[str, list[float]] = {name: [] for name in TYPES}
+    for cohort, bundle in judged:
+        for name, value in _auroc_by_type(cohort, _row_scores(row, config, cohort, bundle)).items():
+            values[name].append(value)
+    return by_type(values)
+
+
+def _row_scores(row: AblationRow, config: FitConfig, cohort: Cohort, bundle: Bundle) -> FloatArray:
+    """The fused scores of the images of a cohort."""
+    if row.fusion == "own" and config.chosen_fusion.rule == "maps":
+        return cohort.scores
+    held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
+    calibrations = bundle.manifest.calibration.experts
+    raw = {
+        name: values * calibrations[name].deviation + calibrations[name].mean for name, values in cohort.experts.items()
+    }
+    experts = row.experts
+    if row.fusion == "own":
+        experts, fusion = bundle.manifest.taking_part, bundle.manifest.fusion
+    else:
+        fusion = Fusion.fit(_rule(row, config), {name: held_out[name] for name in experts})
+
+    def fused(scores: Mapping[str, FloatArray]) -> FloatArray:
+        return fusion.fuse_scores({name: scores[name] for name in experts})
+
+    if not row.plugged_in:
+        return fused(raw)
+
+    def beside(scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {"detector": fused(scores), **{name: scores[name] for name in row.plugged_in}}
+
+    return Fusion.fit(FusionConfig(rule="excess"), beside(held_out)).fuse_scores(beside(raw))
+
+
+def _rule(row: AblationRow, config: FitConfig) -> FusionConfig:
+    if row.fusion == "equal":
+        return FusionConfig(groups=config.fusion.groups)
+    return config.fusion if row.fusion == "profile" else config.fusions["tmuad"]
+
+
+def _auroc_by_type(cohort: Cohort, scores: np.ndarray) -> dict[str, float]:
+    found = {}
+    for group in cohort.groups():
+        if group.group == ANOMALY_TYPE and group.name in TYPES:
+            value = image_auroc(cohort.anomalous[group.members], scores[group.members])
+            if value is not None:
+                found[group.name] = value
+    return found
+
+
+def by_type(values: Mapping[str, Sequence[float]]) -> TypeFigures:
+    """Means over categories."""
+    logical, structural = (float(np.mean(values[name])) if values[name] else None for name in TYPES)
+    both = None if logical is None or structural is None else (logical + structural) / 2
+    return TypeFigures(logical=logical, structural=structural, mean=both)
+
+
+def over_fits(found: Sequence[TypeFigures], summary: Callable[[list[float]], Any]) -> TypeFigures:
+    """A summary of each figure over several fits."""
+    values = {
+        name: [value for each in found if (value := getattr(each, name)) is not None]
+        for name in TypeFigures.model_fields
+    }
+    return TypeFigures(**{name: float(summary(each)) if each else None for name, each in values.items()})

@@ -1,0 +1,342 @@
+"""The tables V to XI of TMUAD as data: the fits that each needs, and the experts that each row fuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import Field
+
+from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Addition, Variant, marks
+from uniad_ray.ablations.uniad import EXPERTS as UNIAD
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError
+
+_TEXT, _OBJECT, _PATCH = "text_memory", "object", "patch"
+_MEMORIES = (_TEXT, _OBJECT, _PATCH)
+_AS_PRINTED = ("text_classes", _OBJECT, "patch_clusters")
+_CLUSTERS: Final = (25, 50, 100, 300, 500, 1000)
+_CORESETS: Final = (500, 2000)
+
+
+class TmuadTableOptions(StrictModel):
+    """What some of the tables leave open.
+
+    Attributes:
+        shots: Numbers of normal images in table 10.
+        draws: How often so many are drawn.
+        clip_for_all: URI of a CLIP that was tuned on the objects of all categories, for table 11.
+        clip_for_each: URI with `{category}` in it of one that was tuned on those of each category.
+    """
+
+    shots: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
+    draws: int = Field(default=3, ge=1, le=100)
+    clip_for_all: str | None = None
+    clip_for_each: str | None = Field(default=None, pattern=r".*\{category\}.*")
+
+
+def tmuad_ablation(
+    table: int, config: FitConfig, categories: Sequence[str], options: TmuadTableOptions | None = None
+) -> Ablation:
+    """One of the tables 5 to 11 of TMUAD; tables 8 and 9 compare the networks that the profile has.
+
+    Args:
+        table: Number of the table.
+        config: The profile.
+        categories: Categories that are looked at.
+        options: What some tables leave open.
+
+    Raises:
+        ConfigError: There is no such table, or the profile has not what it needs.
+    """
+    chosen = options or TmuadTableOptions()
+    has_clip = "clip" in config.perceivers
+    tables = {
+        5: lambda: _BANKS,
+        6: lambda: _MATCHING,
+        7: lambda: _PLUG_AND_PLAY,
+        8: lambda: _objects_of_networks(config) if has_clip else _objects_of_components(),
+        9: lambda: _encoders(_PAPER_ENCODERS if has_clip else _EMBEDDED_ENCODERS),
+        10: lambda: _few_shots(chosen),
+        11: lambda: _costs(config, categories, chosen),
+    }
+    if table not in tables:
+        raise ConfigError(f"--table {table}: there are the tables {', '.join(map(str, sorted(tables)))} of TMUAD")
+    return tables[table]()
+
+
+_BANK = "text, object, patch, fusion"
+_BANKS = Ablation(
+    "tmuad",
+    5,
+    "memory banks; fused as calibrated, or raw as printed (eq. 5)",
+    (
+        *(
+            AblationRow({**marks(_BANK, present), "fusion": "calibrated"}, experts, fusion="tmuad")
+            for present, experts in (
+                ("text", (_TEXT,)),
+                ("object", (_OBJECT,)),
+                ("patch", (_PATCH,)),
+                ("object, patch", (_OBJECT, _PATCH)),
+                ("text, object, patch", _MEMORIES),
+            )
+        ),
+        AblationRow({**marks(_BANK, "text, object, patch"), "fusion": "eq. 5"}, _AS_PRINTED, ("paper",), "own"),
+    ),
+    {WHOLE: Variant(expert_set="tmuad"), "paper": Variant(expert_set="tmuad-paper")},
+    has_pixels=True,
+)
+
+
+def _matched(name: str, title: str, **options: Any) -> tuple[AblationRow, Addition]:
+    settings = {"matching": title, "weighting": options.get("weighting", "")}
+    return AblationRow(settings, (name,)), Addition("experts", name, options, like=_TEXT)
+
+
+_MATCHED = (
+    _matched("text_whole", "whole text, 1 - Gestalt ratio", image_score="gestalt"),
+    _matched("text_relaxed", "class by class, categories alone", matching="relaxed", weighting="rarity"),
+    _matched("text_equal", "class by class", matching="strict", weighting="equal"),
+    _matched("text_rarity", "class by class", matching="strict", weighting="rarity"),
+)
+_MATCHING = Ablation(
+    "tmuad",
+    6,
+    "matching of descriptions; the text memory alone",
+    (
+        AblationRow({"matching": "whole text, cosine of embeddings", "weighting": ""}, ("text_embedded",)),
+        *(row for row, _ in _MATCHED),
+    ),
+    {
+        WHOLE: Variant(
+            additions=(
+                Addition(
+                    "perceivers",
+                    "object_text_embedding",
+                    {"text": "object_description/text"},
+                    like="text_embedding",
+                ),
+                Addition(
+                    "experts",
+                    "text_embedded",
+                    {"embedding": "object_text_embedding/embedding", "text": None, "neighbour_space": "text"},
+                    like="text",
+                ),
+                *(addition for _, addition in _MATCHED),
+            )
+        )
+    },
+)
+
+_PLUG_AND_PLAY = Ablation(
+    "tmuad",
+    7,
+    "the text memory plugged into other detectors",
+    (
+        AblationRow({"detector": "patch memory", "text memory": ""}, (_PATCH,)),
+        AblationRow({"detector": "patch memory", "text memory": "x"}, (_PATCH,), plugged_in=(_TEXT,)),
+        AblationRow({"detector": "UniAD", "text memory": ""}, UNIAD, fusion="profile"),
+        AblationRow({"detector": "UniAD", "text memory": "x"}, UNIAD, fusion="profile", plugged_in=(_TEXT,)),
+        AblationRow({"detector": "TMUAD", "text memory": "x"}, _MEMORIES, fusion="tmuad"),
+        AblationRow({"detector": "fused set", "text memory": "by its gate"}, (), fusion="own"),
+    ),
+    {WHOLE: Variant(expert_set="fused")},
+)
+
+
+def _object_memory(
+    number: int,
+    segmenter: str,
+    encoder: str,
+    segments: str,
+    features: Addition,
+    *others: Addition,
+) -> tuple[AblationRow, tuple[Addition, ...]]:
+    """A row of table 8, and the components behind it."""
+    name = f"object_{number}"
+    options = {"segments": segments, "vectors": f"{features.name}/vectors"}
+    additions = (*others, features, Addition("experts", name, options, like=_OBJECT))
+    return AblationRow({"segmenter": segmenter, "encoder": encoder}, (name,)), additions
+
+
+def _object_table(memories: Sequence[tuple[AblationRow, tuple[Addition, ...]]]) -> Ablation:
+    additions = {addition.name: addition for _, each in memories for addition in each}
+    return Ablation(
+        "tmuad",
+        8,
+        "segmenter and encoder of the object memory, alone",
+        tuple(row for row, _ in memories),
+        {WHOLE: Variant(additions=tuple(additions.values()))},
+    )
+
+
+def _objects_of_components() -> Ablation:
+    """Table 8 for segments that are pieces of components."""
+    one, two = ["parts"], ["parts", "teacher_components"]
+    segmenters: Mapping[str, Mapping[str, Any]] = {
+        "one scale": {"components": one, "necks": [0.0]},
+        "one scale, cut at necks": {"components": one, "necks": [0.0, 0.5]},
+        "two scales": {"components": two, "necks": [0.0]},
+        "two scales, cut at necks": {"components": two, "necks": [0.0, 0.5]},
+    }
+    encoders = {
+        "levels 2 and 3": ["pyramid/level2", "pyramid/level3"],
+        "level 2": ["pyramid/level2"],
+        "level 3": ["pyramid/level3"],
+        "logical network": ["logical/level3"],
+    }
+    memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
+    pairs = [(name, "levels 2 and 3") for name in segmenters]
+    pairs += [("one scale, cut at necks", name) for name in list(encoders)[1:]]
+    for number, (segmenter, encoder) in enumerate(pairs, start=1):
+        parts = Addition(
+            "perceivers",
+            f"segmenter_{list(segmenters).index(segmenter) + 1}",
+            segmenters[segmenter],
+            like="segmenter",
+        )
+        segments = f"{parts.name}/segments"
+        options = {"segments": segments, "fields": encoders[encoder]}
+        features = Addition("perceivers", f"features_{number}", options, like="object_features")
+        memories.append(_object_memory(number, segmenter, encoder, segments, features, parts))
+    return _object_table(memories)
+
+
+def _objects_of_networks(config: FitConfig) -> Ablation:
+    """Table 8 for segments of SAM; those of Grounded SAM where classes are given."""
+    segmenters = {"SAM": "sam/segments"}
+    if config.perceivers["grounded_sam"].config.get("classes"):
+        segmenters["Grounded SAM"] = "grounded_sam/segments"
+    memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
+    for segmenter, segments in segmenters.items():
+        number = len(memories) + 1
+        clip = Addition("perceivers", f"features_{number}", {"segments": segments}, like="object_features")
+        dinov2 = Addition(
+            "perceivers",
+            f"features_{number + 1}",
+            {"segments": segments, "fields": ["dinov2/block23"]},
+            class_path="uniad_ray.perception.objects.features:ObjectFeatures",
+        )
+        memories += [
+            _object_memory(number, segmenter, "CLIP", segments, clip),
+            _object_memory(number + 1, segmenter, "DINOv2, mean of patches", segments, dinov2),
+        ]
+    return _object_table(memories)
+
+
+_EMBEDDED_ENCODERS: Mapping[str, Sequence[str]] = {
+    "pyramid": ("pyramid/level2", "pyramid/level3"),
+    "logical network": ("logical/level3",),
+    "pyramid and logical network": ("pyramid/level2", "pyramid/level3", "logical/level3"),
+}
+_BLOCKS = (5, 11, 17, 23)
+_PAPER_ENCODERS: Mapping[str, Sequence[str]] = {
+    "DINOv2": tuple(f"dinov2/block{block}" for block in _BLOCKS),
+    "CLIP": tuple(f"clip/block{block}" for block in _BLOCKS),
+    "DINOv2 and CLIP": tuple(f"{network}/block{block}" for network in ("clip", "dinov2") for block in _BLOCKS),
+}
+
+
+def _encoders(fields: Mapping[str, Sequence[str]]) -> Ablation:
+    """Table 9: one patch memory an encoder."""
+    names = {encoder: f"patch_{number}" for number, encoder in enumerate(fields, start=1)}
+    return Ablation(
+        "tmuad",
+        9,
+        "encoders of the patch memory, alone",
+        tuple(AblationRow({"encoder": encoder}, (name,)) for encoder, name in names.items()),
+        {
+            WHOLE: Variant(
+                additions=tuple(
+                    Addition("experts", name, {"fields": list(fields[encoder])}, like=_PATCH)
+                    for encoder, name in names.items()
+                )
+            )
+        },
+    )
+
+
+def _few_shots(options: TmuadTableOptions) -> Ablation:
+    """Table 10: a fit for each number of images and each draw; draws of more images hold those of fewer."""
+    rows: list[AblationRow] = []
+    variants: dict[str, Variant] = {}
+    relaxed = "text_relaxed"
+    for shots in options.shots:
+        drawn = [f"{shots}-shot-draw-{draw}" for draw in range(options.draws)]
+        fused = [f"{name}-fused" for name in drawn]
+        for draw, (name, name_fused) in enumerate(zip(drawn, fused, strict=True)):
+            images = (f"normal_images.most={shots}", f"normal_images.draw={draw}")
+            addition = Addition("experts", relaxed, {"matching": "relaxed"}, like=_TEXT)
+            variants[name] = Variant(images, (addition,))
+            variants[name_fused] = Variant(images, expert_set="fused-teacher")
+        rows += [
+            AblationRow({"shots": str(shots), "experts": title}, experts, tuple(drawn), "tmuad")
+            for title, experts in (
+                ("text memory, strict", (_TEXT,)),
+                ("text memory, relaxed", (relaxed,)),
+                ("patch memory", (_PATCH,)),
+                ("TMUAD, strict", _MEMORIES),
+                ("TMUAD, relaxed", (relaxed, _OBJECT, _PATCH)),
+            )
+        ]
+        rows.append(AblationRow({"shots": str(shots), "experts": "fused, no student"}, (), tuple(fused), "own"))
+    return Ablation("tmuad", 10, "few shots: mean over draws", tuple(rows), variants)
+
+
+def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOptions) -> Ablation:
+    """Table 11 and figure 18: quality and time by the size of the patch memory's bank."""
+    banks = [("kmeans", size) for size in _CLUSTERS] + [("coreset", size) for size in _CORESETS]
+    additions = [
+        Addition("experts", f"patch_{selection}_{size}", {"selection": selection, "memory_size": size}, like=_PATCH)
+        for selection, size in banks
+    ]
+    tuned = _tuned_clips(categories, options)
+    no_clip = {"CLIP": ""} if tuned else {}
+    rows = [
+        AblationRow(
+            {"experts": title, "bank": selection, "vectors": str(size), **no_clip},
+            (*others, f"patch_{selection}_{size}"),
+            fusion="tmuad",
+        )
+        for title, others in (("patch memory", ()), ("TMUAD", (_TEXT, _OBJECT)))
+        for selection, size in banks
+    ]
+    variants = {WHOLE: Variant(additions=tuple(additions))}
+    for title, clips in tuned.items():
+        namer = config.perceivers.get("named_objects")
+        if namer is None or not namer.config.get("classes"):
+            raise ConfigError(
+                f"profile {config.name}: a tuned CLIP names objects out of a list of classes; give the list in "
+                "perceivers.named_objects.config.classes, as in the profile paper"
+            )
+        variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
+        settings = {"experts": "TMUAD", "bank": "as the profile", "vectors": "", "CLIP": title}
+        rows.append(AblationRow(settings, _MEMORIES, tuple(clips), "tmuad"))
+    return Ablation("tmuad", 11, "cost against the size of the bank", tuple(rows), variants, has_costs=True)
+
+
+def _tuned_clips(categories: Sequence[str], options: TmuadTableOptions) -> dict[str, dict[str, tuple[str, str | None]]]:
+    """URI and category of each tuned CLIP, by variant, by what it was tuned on."""
+    found: dict[str, dict[str, tuple[str, str | None]]] = {}
+    if options.clip_for_all is not None:
+        found["one for all categories"] = {"clip-for-all": (options.clip_for_all, None)}
+    if options.clip_for_each is not None:
+        uri = options.clip_for_each
+        found["one for each category"] = {
+            f"clip-for-{name}": (uri.replace("{category}", name), name) for name in categories
+        }
+    return found
+
+
+def _with_clip(uri: str, category: str | None) -> Variant:
+    """A fit whose objects are named by a tuned CLIP; the object memory keeps its own."""
+    segments = "named_objects/segments"
+    return Variant(
+        (
+            *(f"perceivers.{name}.config.weights={{uri: '{uri}'}}" for name in ("named_features", "named_objects")),
+            f"perceivers.object_description.config.segments={segments}",
+            f"experts.text_memory.config.segments={segments}",
+        ),
+        category=category,
+    )

@@ -1,0 +1,146 @@
+"""The ablation tables of UniAD as data: the fits that each needs, and the experts that each row fuses."""
+
+from __future__ import annotations
+
+from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Variant, marks
+from uniad_ray.errors import ConfigError
+
+_STRUCTURAL = ("structural_teacher", "structural_student")
+_LOGICAL = ("logical_teacher", "logical_student")
+_PAPER = (*_STRUCTURAL, *_LOGICAL, "text")
+EXPERTS = (*_PAPER, "relations", "discrepancy")
+"""Every expert that some table fuses."""
+_STUDENT = "perceivers.student.config"
+_LOSSES = f"{_STUDENT}.losses"
+_WHOLE = {WHOLE: Variant(experts=EXPERTS)}
+
+
+def uniad_ablation(table: int, backbones: tuple[str, ...]) -> Ablation:
+    """One of the tables 4 to 9 of UniAD.
+
+    Tables 4 to 6 train other students; tables 7 to 9 fuse the stored evidence of one fit in other ways.
+
+    Args:
+        table: Number of the table.
+        backbones: Other architectures of the student, for table 4.
+
+    Raises:
+        ConfigError: There is no such table.
+    """
+    tables = {4: _backbones(backbones), 5: _DISTILLED, 6: _TEACHERS, 7: _TEXTS, 8: _BRANCHES, 9: _FUSIONS}
+    if table not in tables:
+        raise ConfigError(f"--table {table}: there are the tables {', '.join(map(str, sorted(tables)))} of UniAD")
+    return tables[table]
+
+
+def _backbones(names: tuple[str, ...]) -> Ablation:
+    same, given, random = "as the teacher", "as the profile says", "random"
+    from_scratch = f"{_STUDENT}.initial=null"
+    return Ablation(
+        "uniad",
+        4,
+        "backbone of the student",
+        (
+            AblationRow({"backbone": same, "initial weights": given}, _PAPER),
+            AblationRow({"backbone": same, "initial weights": random}, _PAPER, ("from-scratch",)),
+            *(
+                AblationRow({"backbone": name, "initial weights": random}, _PAPER, (f"student-{name}",))
+                for name in names
+            ),
+        ),
+        {
+            **_WHOLE,
+            "from-scratch": Variant((from_scratch,)),
+            # Initial weights are those of one architecture.
+            **{f"student-{name}": Variant((f"{_STUDENT}.architecture={name}", from_scratch)) for name in names},
+        },
+    )
+
+
+_LEVELS = "low-level, high-level"
+_DISTILLED = Ablation(
+    "uniad",
+    5,
+    "features that the student learns of the structural teacher",
+    (
+        AblationRow(marks(_LEVELS, "low-level"), _PAPER, ("low-level",)),
+        AblationRow(marks(_LEVELS, "high-level"), _PAPER, ("high-level",)),
+        AblationRow(marks(_LEVELS, _LEVELS), _PAPER),
+    ),
+    {
+        "low-level": Variant((f"{_LOSSES}.high=0",)),
+        "high-level": Variant((f"{_LOSSES}.low=0",)),
+        **_WHOLE,
+    },
+)
+
+_TEACHER = "structural teacher, logical teacher"
+_TEACHERS = Ablation(
+    "uniad",
+    6,
+    "teachers",
+    (
+        AblationRow(marks(_TEACHER, "structural teacher"), _STRUCTURAL, ("structural-teacher",)),
+        AblationRow(marks(_TEACHER, "logical teacher"), (*_LOGICAL, "text"), ("logical-teacher",)),
+        AblationRow(marks(_TEACHER, _TEACHER), _PAPER),
+    ),
+    {
+        "structural-teacher": Variant((f"{_LOSSES}.logical=0",)),
+        "logical-teacher": Variant((f"{_LOSSES}.low=0", f"{_LOSSES}.high=0")),
+        **_WHOLE,
+    },
+)
+
+_TEXTS = Ablation(
+    "uniad",
+    7,
+    "text score",
+    (
+        AblationRow({"text": "without"}, (*_STRUCTURAL, *_LOGICAL)),
+        AblationRow({"text": "logical branch only"}, (*_LOGICAL, "text")),
+        AblationRow({"text": "both branches"}, _PAPER),
+    ),
+    _WHOLE,
+)
+
+_PART = "structural, logical, text, relations, discrepancy, weights"
+_BRANCHES = Ablation(
+    "uniad",
+    8,
+    "branches; relations, discrepancy and the profile's weights are ours",
+    (
+        AblationRow(marks(_PART, "structural"), _STRUCTURAL),
+        AblationRow(marks(_PART, "logical"), _LOGICAL),
+        AblationRow(marks(_PART, "logical, text"), (*_LOGICAL, "text")),
+        AblationRow(marks(_PART, "structural, logical"), (*_STRUCTURAL, *_LOGICAL)),
+        AblationRow(marks(_PART, "structural, logical, text"), _PAPER),
+        AblationRow(marks(_PART, "discrepancy"), ("discrepancy",)),
+        AblationRow(marks(_PART, "relations"), ("relations",)),
+        AblationRow(marks(_PART, "structural, relations"), (*_STRUCTURAL, "relations")),
+        AblationRow(marks(_PART, "structural, logical, relations"), (*_STRUCTURAL, *_LOGICAL, "relations")),
+        AblationRow(marks(_PART, "structural, logical, text, relations"), (*_PAPER, "relations")),
+        AblationRow(marks(_PART, _PART.removesuffix(", weights")), EXPERTS),
+        AblationRow(marks(_PART, _PART), EXPERTS, fusion="profile"),
+    ),
+    _WHOLE,
+)
+
+_SCORE = "structural_teacher, logical_teacher, structural_student, logical_student"
+_FUSIONS = Ablation(
+    "uniad",
+    9,
+    "scores of teachers and student",
+    tuple(
+        AblationRow(marks(_SCORE, ", ".join(names)), names)
+        for names in (
+            ("structural_teacher",),
+            ("logical_teacher",),
+            ("structural_student",),
+            ("logical_student",),
+            ("structural_teacher", "logical_teacher"),
+            ("structural_student", "logical_student"),
+            (*_STRUCTURAL, *_LOGICAL),
+        )
+    ),
+    _WHOLE,
+)

@@ -1,0 +1,1 @@
+"""A run against its labels: labelled images, image, pixel and paired metrics."""

@@ -1,0 +1,163 @@
+"""The figures of a cohort with their bootstrap resamples, from which intervals, means and differences follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from uniad_ray.evaluation.labelled_images import Cohort, Group
+from uniad_ray.evaluation.pixel_metrics import PixelFigures
+from uniad_ray.metrics import catalogue
+from uniad_ray.metrics.bootstrap import percentile_interval, resampled_figures
+from uniad_ray.metrics.image import confusion
+from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES, Metric
+from uniad_ray.runs.reader import RunReader
+
+MetricKey = tuple[str, str, str, str | None, str, float | None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure without interval, and its value in each bootstrap resample.
+
+    Two runs on the same images draw the same resamples, so that the figures of one pair up with those of the other.
+
+    Attributes:
+        metric: The figure.
+        resampled: float64, shape (resamples,), NaN where undefined; None where there are no resamples.
+    """
+
+    metric: Metric
+    resampled: npt.NDArray[np.float64] | None = None
+
+    @property
+    def key(self) -> MetricKey:
+        """What figure of which images it is."""
+        entry = self.metric
+        return (entry.category, entry.group, entry.name, entry.expert, entry.metric, entry.limit)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share between 0 and 1, so that means and differences say something."""
+        entry = catalogue.find(self.metric.metric, self.metric.limit)
+        return entry is not None and entry.unit == "share"
+
+    def with_interval(self, confidence: float) -> Metric:
+        """The figure with its percentile interval, where it has resamples."""
+        interval = None if self.resampled is None else percentile_interval(self.resampled, confidence)
+        if interval is None or self.metric.value is None:
+            return self.metric
+        return self.metric.model_copy(update={"low": interval.low, "high": interval.high})
+
+
+def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: list[str]) -> Iterator[Figure]:
+    """Image and pixel figures of all groups of a cohort; what is left out, and why, is added to the notes."""
+    if not len(cohort):
+        return
+    pixels = PixelFigures(reader, cohort)
+    groups = list(cohort.groups())
+    types = [group for group in groups if group.group == ANOMALY_TYPE]
+    of_types: list[Figure] = []
+    for group in groups:
+        figures = list(_image_figures(cohort, group, resamples))
+        for name, limit, value, resampled in pixels.figures(group, resamples):
+            base = _base(cohort, group) | pixels.counts(group)
+            note = "no image of the group has a map and a usable mask" if value is None else None
+            figures.append(Figure(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
+        yield from figures
+        if group.group == ANOMALY_TYPE:
+            of_types += figures
+        if len(types) > 1 and group is types[-1]:
+            yield from _means(of_types, {"name": MEAN_OF_TYPES}, "anomaly types")
+    notes += pixels.notes
+
+
+def mean_figures(figures: Sequence[Figure]) -> Iterator[Figure]:
+    """Means over categories, group by group; none where there is one category only."""
+    if len({figure.metric.category for figure in figures}) > 1:
+        yield from _means(figures, {"category": MEAN_OF_CATEGORIES}, "categories")
+
+
+def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> Iterator[Figure]:
+    """Means of all shares that differ in one field alone.
+
+    Args:
+        figures: The figures.
+        merged: Name of that field, and what it is in the mean.
+        of_what: What is averaged over, in words.
+    """
+    gathered: dict[MetricKey, list[Figure]] = {}
+    for figure in figures:
+        if figure.is_share:
+            key = Figure(figure.metric.model_copy(update=merged)).key
+            gathered.setdefault(key, []).append(figure)
+    for members in gathered.values():
+        known = [figure for figure in members if figure.metric.value is not None]
+        samples = [figure.resampled for figure in known if figure.resampled is not None]
+        mean = members[0].metric.model_copy(
+            update={
+                **merged,
+                "value": float(np.mean([figure.metric.value for figure in known])) if known else None,
+                "normal_images": _count(known, "normal_images", shared="name" in merged),
+                "anomalous_images": _count(known, "anomalous_images", shared=False),
+                "note": None if len(known) == len(members) else f"mean over {len(known)} of {len(members)} {of_what}",
+            }
+        )
+        yield Figure(mean, np.mean(samples, axis=0) if samples and len(samples) == len(known) else None)
+
+
+def _count(figures: Sequence[Figure], field: str, *, shared: bool) -> int:
+    """Images behind a mean; all groups of a category share its normal images."""
+    counts = [int(getattr(figure.metric, field)) for figure in figures]
+    return max(counts, default=0) if shared else sum(counts)
+
+
+def _image_figures(cohort: Cohort, group: Group, resamples: int) -> Iterator[Figure]:
+    """Figures of the fused score, of the run's decisions, and of each expert's score."""
+    labels, scores = cohort.anomalous[group.members], cohort.scores[group.members]
+    experts = {name: values[group.members] for name, values in cohort.experts.items()}
+    threshold = cohort.threshold
+    base, counted = _base(cohort, group), confusion(labels, scores, threshold)
+    entries = [entry for entry in catalogue.CATALOGUE if entry.of_scores or entry.of_decisions]
+    with_intervals = [entry for entry in entries if entry.resampled]
+    vectors = [scores, *experts.values()]
+    formulas = [entry.resampled for entry in with_intervals if entry.resampled]
+    resampled = (
+        resampled_figures(labels, vectors, [threshold] * len(vectors), formulas, resamples=resamples)
+        if resamples
+        else None
+    )
+
+    def samples(entry: catalogue.CatalogueEntry, vector: int) -> npt.NDArray[np.float64] | None:
+        if resampled is None or entry not in with_intervals:
+            return None
+        drawn: npt.NDArray[np.float64] = resampled[vector, :, with_intervals.index(entry)]
+        return drawn
+
+    for entry in entries:
+        if entry.of_decisions is not None:
+            value = entry.of_decisions(counted)
+        elif entry.of_scores is not None:
+            value = entry.of_scores(labels, scores)
+        yield Figure(Metric(**base, metric=entry.key, limit=entry.limit, value=value), samples(entry, 0))
+    for index, (expert, own) in enumerate(experts.items(), start=1):
+        for entry in entries:
+            if entry.of_experts and entry.of_scores is not None:
+                value = entry.of_scores(labels, own)
+                metric = Metric(**base, expert=expert, metric=entry.key, limit=entry.limit, value=value)
+                yield Figure(metric, samples(entry, index))
+
+
+def _base(cohort: Cohort, group: Group) -> dict[str, Any]:
+    anomalous = int(np.count_nonzero(cohort.anomalous[group.members]))
+    return {
+        "category": cohort.category,
+        "group": group.group,
+        "name": group.name,
+        "normal_images": int(np.count_nonzero(group.members)) - anomalous,
+        "anomalous_images": anomalous,
+    }

@@ -1,0 +1,78 @@
+"""The figures of one run against those of another, on the images that both have scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from uniad_ray.evaluation.labelled_images import Cohort
+from uniad_ray.evaluation.metrics import Figure, cohort_figures, mean_figures
+from uniad_ray.metrics.bootstrap import percentile_interval
+from uniad_ray.metrics.difference import Difference
+from uniad_ray.runs.reader import RunReader
+
+
+def run_differences(
+    baseline: tuple[RunReader, Sequence[Cohort]],
+    other: tuple[RunReader, Sequence[Cohort]],
+    resamples: int,
+    confidence: float,
+    notes: list[str],
+) -> Iterator[Difference]:
+    """Differences of all figures, category by category, then of their means.
+
+    Both runs are evaluated on the same images in the same order, so they draw the same bootstrap resamples, and the
+    interval is that of the paired differences.
+
+    Args:
+        baseline: The run to compare with, and its cohorts.
+        other: The run that is compared, and its cohorts.
+        resamples: Bootstrap samples; 0 for no intervals.
+        confidence: Confidence of the intervals.
+        notes: Gets what is left out, and why.
+    """
+    after = {cohort.category: cohort for cohort in other[1]}
+    averaged: tuple[list[Figure], list[Figure]] = ([], [])
+    for cohort in baseline[1]:
+        if cohort.category not in after:
+            notes.append(f"{other[0].location}: has no images of category {cohort.category}")
+            continue
+        pair = cohort.shared(after[cohort.category])
+        if not len(pair[0]):
+            continue
+        before, now = (
+            list(cohort_figures(reader, aligned, resamples, notes))
+            for reader, aligned in zip((baseline[0], other[0]), pair, strict=True)
+        )
+        yield from _pair(other[0].location.uri, before, now, confidence)
+        for kept, own in zip(averaged, (before, now), strict=True):
+            kept += [figure for figure in own if figure.metric.group != "defect_kind"]
+    before, now = (list(mean_figures(kept)) for kept in averaged)
+    yield from _pair(other[0].location.uri, before, now, confidence)
+
+
+def _pair(run: str, before: Sequence[Figure], after: Sequence[Figure], confidence: float) -> Iterator[Difference]:
+    known = {figure.key: figure for figure in before}
+    for figure in after:
+        entry = figure.metric
+        if figure.key in known and entry.expert is None and figure.is_share:
+            baseline = known[figure.key]
+            difference = low = high = None
+            if baseline.metric.value is not None and entry.value is not None:
+                difference = entry.value - baseline.metric.value
+                if figure.resampled is not None and baseline.resampled is not None:
+                    low, high = percentile_interval(figure.resampled - baseline.resampled, confidence) or (None, None)
+            yield Difference(
+                run=run,
+                category=entry.category,
+                group=entry.group,
+                name=entry.name,
+                metric=entry.metric,
+                limit=entry.limit,
+                baseline=baseline.metric.value,
+                value=entry.value,
+                difference=difference,
+                low=low,
+                high=high,
+                normal_images=entry.normal_images,
+                anomalous_images=entry.anomalous_images,
+            )

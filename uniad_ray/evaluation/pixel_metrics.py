@@ -1,0 +1,182 @@
+"""Figures over pixels of one category: its kept maps against its ground-truth masks, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from uniad_ray.archive.images import ImageLimits, decode_mask
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.errors import ArchiveError, ImageError, StoreError
+from uniad_ray.evaluation.labelled_images import Cohort, Group
+from uniad_ray.metrics import catalogue
+from uniad_ray.metrics.metric import ALL
+from uniad_ray.metrics.pixel import PixelMetrics
+from uniad_ray.metrics.saturation import DefectKind, find_defects, read_defect_kinds
+from uniad_ray.metrics.wording import count
+from uniad_ray.progress import Progress
+from uniad_ray.runs.reader import RunReader, SourceRow
+
+Part = tuple[str | None, str | None]
+"""Anomaly type and defect kind of some of the images."""
+
+NORMAL: Part = (None, None)
+
+
+class PixelFigures:
+    """Pixel figures of the groups of one cohort.
+
+    Attributes:
+        notes: What was left out and why, and what was assumed.
+    """
+
+    def __init__(self, reader: RunReader, cohort: Cohort) -> None:
+        """Reads maps and masks of the whole cohort, one chunk at a time."""
+        self.notes: list[str] = []
+        self._cohort = cohort
+        self._parts: dict[Part, PixelMetrics] = {}
+        self._counted: Counter[Part] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._unknown_values: set[int] = set()
+        self._read(reader)
+
+    def figures(
+        self, group: Group, resamples: int
+    ) -> Iterator[tuple[str, float | None, float | None, npt.NDArray[np.float64] | None]]:
+        """The catalogue's pixel metrics of one group; none where the category has no maps or no masks.
+
+        Yields:
+            Name, limit, value and value in each resample.
+        """
+        if all(part == NORMAL for part in self._parts):
+            return
+        joined = PixelMetrics()
+        for part in self._parts_of(group):
+            joined.merge(self._parts[part])
+        entries = [(entry, entry.of_pixels) for entry in catalogue.CATALOGUE if entry.of_pixels is not None]
+        curves = [curve for _, curve in entries]
+        values = [joined.area(curve) for curve in curves]
+        resampled = (
+            joined.resampled(curves, resamples=resamples).T
+            if resamples and values[0] is not None
+            else [None] * len(values)
+        )
+        for (entry, _), value, samples in zip(entries, values, resampled, strict=True):
+            yield entry.key, entry.limit, value, samples
+
+    def counts(self, group: Group) -> dict[str, int]:
+        """Images behind the figures of a group."""
+        anomalous = sum(self._counted[part] for part in self._parts_of(group) if part != NORMAL)
+        return {"normal_images": self._counted[NORMAL], "anomalous_images": anomalous}
+
+    def _parts_of(self, group: Group) -> list[Part]:
+        return [
+            part
+            for part in sorted(self._parts, key=str)
+            if part == NORMAL or group.group == ALL or group.name == part[group.group == "defect_kind"]
+        ]
+
+    def _read(self, reader: RunReader) -> None:
+        category = self._cohort.category
+        kept = reader.manifest.plan.options.maps
+        if kept != "all":
+            self.notes.append(f"{category}: the run keeps maps: {kept}; pixel figures need --maps all")
+            return
+        try:
+            manifest = read_manifest(reader.archive)
+            if manifest.digest != reader.manifest.plan.archive_digest:
+                self.notes.append(f"{category}: the archive has grown since the run; the run's images are evaluated")
+            summary = manifest.categories.get(category)
+            self._count_chunks(reader, self._defect_kinds(summary.defects_config if summary else None))
+        except (ArchiveError, StoreError) as error:
+            self._parts.clear()
+            self.notes.append(f"{category}: no pixel figures, since the archive cannot be read: {error}")
+            return
+        self._note_what_was_left_out()
+
+    def _defect_kinds(self, config: Sequence[object] | None) -> dict[int, DefectKind] | None:
+        if config is None:
+            return None
+        try:
+            return read_defect_kinds(config)
+        except ArchiveError as error:
+            self.notes.append(
+                f"{self._cohort.category}: {error}; until then each connected component of a mask saturates at its "
+                "whole area"
+            )
+            return None
+
+    def _count_chunks(self, reader: RunReader, kinds: dict[int, DefectKind] | None) -> None:
+        index = {key: position for position, key in enumerate(self._cohort.row_keys.to_pylist())}
+        with Progress(f"evaluating the pixels of {self._cohort.category}", len(index)) as progress:
+            for chunk in reader.chunks:
+                if chunk.category != self._cohort.category:
+                    continue
+                keys = [
+                    key for key in reader.chunk_scores(chunk, ["row_key"]).column("row_key").to_pylist() if key in index
+                ]
+                maps = reader.chunk_maps(chunk) if keys else {}
+                if maps:
+                    for key, row in reader.source_rows(chunk, with_images=False):
+                        if key in index and key in maps:
+                            self._count(index[key], maps[key], row, kinds)
+                progress.advance(len(keys))
+
+    def _count(
+        self, position: int, anomaly_map: np.ndarray, row: SourceRow, kinds: dict[int, DefectKind] | None
+    ) -> None:
+        part = NORMAL
+        masks: list[np.ndarray] = []
+        if self._cohort.anomalous[position]:
+            part = (self._cohort.anomaly_types[position], self._cohort.defect_kinds[position])
+            found = self._decode(row)
+            if found is None:
+                return
+            masks = found
+        joined = np.zeros((row.height, row.width), dtype=bool)
+        for mask in masks:
+            joined |= mask > 0
+        defects = None
+        if kinds is not None:
+            defects, unknown = find_defects(masks, kinds)
+            self._unknown_values |= unknown
+        self._parts.setdefault(part, PixelMetrics()).update(anomaly_map, joined, defects)
+        self._counted[part] += 1
+
+    def _decode(self, row: SourceRow) -> list[np.ndarray] | None:
+        """The masks of an anomalous image; None, and counted, where there is none that can be used."""
+        masks = []
+        for file in row.masks:
+            try:
+                mask = decode_mask(file.data, ImageLimits())
+            except ImageError:
+                self._left_out["a mask that cannot be read"] += 1
+                return None
+            if mask.shape != (row.height, row.width):
+                self._left_out["a mask of another size than the image"] += 1
+                return None
+            masks.append(mask)
+        if not any(mask.any() for mask in masks):
+            self._left_out["no mask" if not masks else "an empty mask"] += 1
+            return None
+        return masks
+
+    def _note_what_was_left_out(self) -> None:
+        category = self._cohort.category
+        anomalous = int(self._cohort.anomalous.sum())
+        if anomalous and self._left_out.total() == anomalous == self._left_out["no mask"]:
+            self.notes.append(f"{category}: no ground-truth masks, so no pixel figures")
+            return
+        self.notes += [
+            f"{category}: {count(number, 'anomalous image')} with {what}, left out of the pixel figures"
+            for what, number in sorted(self._left_out.items())
+        ]
+        if self._unknown_values:
+            values = ", ".join(str(value) for value in sorted(self._unknown_values))
+            self.notes.append(
+                f"{category}: masks hold grey values that defects_config.json does not name ({values}); such defects "
+                "saturate at their whole area"
+            )

@@ -1,0 +1,1 @@
+"""The component memory: size, colour and pieces of the components of an image (UniAD)."""

@@ -1,0 +1,1 @@
+"""The patch memory (TMUAD, PatchCore)."""

@@ -1,0 +1,1 @@
+"""The relations expert: counts, places and pairings of parts."""

@@ -1,0 +1,65 @@
+"""Instances: the named segments of an image with their places, colours and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from uniad_ray.experts.components.features import cielab_colour
+from uniad_ray.perception.grids import evenly_spaced
+from uniad_ray.perception.segments import Segments
+
+NO_KIND: Final = "a piece of no known part"
+"""Kind of the instances with omitted names."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The n instances of one image, or of several images in a row.
+
+    Attributes:
+        kinds: Kind of each instance: its name, or `NO_KIND`.
+        centres: float32, shape (n, 2): row and column of the mean pixel, each in 0..1.
+        boxes: float32, shape (n, 4): top, left, bottom and right, each in 0..1.
+        colours: float32, shape (n, 3): mean brightness in 0..100, and mean a and b of CIELAB.
+        vectors: One array per field, float32, shape (n, C).
+    """
+
+    kinds: tuple[str, ...]
+    centres: np.ndarray
+    boxes: np.ndarray
+    colours: np.ndarray
+    vectors: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        """Number of instances n."""
+        return len(self.kinds)
+
+
+def describe_instances(
+    segments: Segments, vectors: Sequence[np.ndarray], image: np.ndarray, left_out: Collection[str]
+) -> Instances:
+    """Describes the segments of one image.
+
+    Args:
+        segments: The n segments, with names.
+        vectors: One array per field, float32, shape (n, C).
+        image: uint8, shape (H, W, 3), RGB.
+        left_out: Names that do not count as kinds.
+    """
+    rows, columns = segments.size
+    row, column = (np.indices(segments.size) + 0.5) / np.array([rows, columns])[:, None, None]
+    colours = evenly_spaced(image, rows, columns)
+    a, b = cielab_colour(colours)
+    pixels = np.stack([row, column, colours.mean(axis=2) / 2.55, a, b], axis=2)
+    means = np.array([pixels[mask].mean(axis=0) for mask in segments.masks()], dtype=np.float32).reshape(-1, 5)
+    return Instances(
+        kinds=tuple(NO_KIND if name in left_out else name for name in segments.names),
+        centres=means[:, :2],
+        boxes=segments.boxes,
+        colours=means[:, 2:],
+        vectors=vectors,
+    )

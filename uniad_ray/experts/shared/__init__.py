@@ -1,0 +1,1 @@
+"""What several experts use: memory banks, nearest neighbours, patch features, anomaly maps."""

@@ -1,0 +1,1 @@
+"""The text experts: text memory (TMUAD) and text similarity (UniAD)."""

@@ -1,0 +1,131 @@
+"""Captions that were written before, out of Parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import field_validator
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import CaptionError, StoreError
+from uniad_ray.perception.captions.base import MAX_CHARACTERS
+
+_COLUMNS: Final = ("row_key", "prompt", "text")
+_READING: Final = threading.Lock()
+
+
+class CaptionTableConfig(StrictModel):
+    """Captions written before.
+
+    Attributes:
+        kind: Captions that were written before.
+        source: A Parquet file, or a folder of them, local or `s3://`, with the columns `row_key`, `prompt` and `text`.
+    """
+
+    kind: Literal["table"]
+    source: str
+
+    @field_validator("source")
+    @classmethod
+    def _known_scheme(cls, source: str) -> str:
+        try:
+            Location.parse(source)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        return source
+
+
+class CaptionTable:
+    """Gives the text that stands for a row and a prompt; read when it is first needed, once a process."""
+
+    def __init__(self, name: str, config: CaptionTableConfig) -> None:
+        """Reads nothing yet.
+
+        Args:
+            name: The perceiver, for messages.
+            config: Where the table is.
+        """
+        self._name = name
+        self._source = Location.parse(config.source)
+
+    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
+        """The texts of the given rows; see `Captioner`.
+
+        Raises:
+            CaptionError: A row has none for this prompt, or the table is damaged.
+            StoreError: It is not there or cannot be read.
+        """
+        texts = self._read().texts
+        missing = [key for key in row_keys if (key, prompt) not in texts]
+        if missing:
+            asked = prompt.partition("\n")[0]
+            raise CaptionError(
+                f"{self._name}: {self._source} has no caption for image {missing[0]} and the prompt {asked!r:.80}; "
+                "caption the archive again"
+            )
+        return [texts[key, prompt] for key in row_keys]
+
+    def lineage(self) -> dict[str, Any]:
+        """Where the table is, and its digest.
+
+        Raises:
+            CaptionError: The table is damaged.
+            StoreError: It is not there or cannot be read.
+        """
+        return {"kind": "table", "source": self._source.uri, "sha256": self._read().sha256}
+
+    def _read(self) -> _Table:
+        # Two perceivers with one table would else read it twice, in two threads.
+        with _READING:
+            return _read_table(self._source)
+
+
+class _Table(NamedTuple):
+    """SHA-256 of the sorted lines `<sha256>  <path>` of the files, and text by row key and prompt."""
+
+    sha256: str
+    texts: dict[tuple[str, str], str]
+
+
+@lru_cache(maxsize=4)
+def _read_table(source: Location) -> _Table:
+    files = [(source.name, source)]
+    if not source.exists():
+        files = [(info.relative, info.location) for info in source.list(suffix=".parquet")]
+    if not files:
+        raise CaptionError(f"{source} is no Parquet file and holds none; write the captions there or change source")
+    texts: dict[tuple[str, str], str] = {}
+    lines = []
+    for path, location in files:
+        data = location.read_bytes()
+        lines.append(f"{hashlib.sha256(data).hexdigest()}  {path}\n")
+        for row_key, prompt, text in _rows(location, data):
+            if texts.setdefault((row_key, prompt), text) != text:
+                raise CaptionError(f"{location}: image {row_key} has two captions for one prompt; keep one of them")
+    return _Table(hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(), texts)
+
+
+def _rows(location: Location, data: bytes) -> list[tuple[str, str, str]]:
+    """Row key, prompt and text of each row of a file."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        if missing := [name for name in _COLUMNS if name not in table.column_names]:
+            raise CaptionError(
+                f"{location} has no column {', '.join(missing)}; a caption table has row_key, prompt, text"
+            )
+        columns = [table.column(name).cast(pa.string()) for name in _COLUMNS]
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise CaptionError(f"{location} is no table of texts ({reason}); write it again") from error
+    if any(column.null_count for column in columns):
+        raise CaptionError(f"{location} has rows without row_key, prompt or text; write them, or leave the rows out")
+    row_keys, prompts, texts = (column.to_pylist() for column in columns)
+    return [(key, prompt, text[:MAX_CHARACTERS]) for key, prompt, text in zip(row_keys, prompts, texts, strict=True)]

@@ -1,0 +1,1 @@
+"""Networks that turn images into feature maps: teachers, ViT encoders, the student."""

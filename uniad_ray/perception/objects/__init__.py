@@ -1,0 +1,1 @@
+"""Names, crops and features of segmented objects."""

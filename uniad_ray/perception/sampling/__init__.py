@@ -1,0 +1,1 @@
+"""Samples of vectors and images that depend on neither order nor batching."""

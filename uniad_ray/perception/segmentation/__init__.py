@@ -1,0 +1,1 @@
+"""Segmentation of images: k-means components, parts, SAM, Grounded SAM."""

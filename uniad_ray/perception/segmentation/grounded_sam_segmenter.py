@@ -1,0 +1,113 @@
+"""Segments of the objects that a list of classes names: a box by Grounding DINO and SAM's mask in it (Grounded SAM)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.base import Perception
+from uniad_ray.perception.segmentation.grounding_dino import GroundingDino, load_grounding_dino
+from uniad_ray.perception.segmentation.sam_encoder import load_sam
+from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
+from uniad_ray.perception.text.descriptions import check_class_names
+from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
+from uniad_ray.perception.weights.pretrained_networks import lineage_with, loading
+
+
+class GroundedSamSegmenterConfig(StrictModel):
+    """Options of the segmenter.
+
+    Attributes:
+        embedding: Field with SAM's image embedding.
+        sam_weights: SAM's folder, the same as that of the embedding.
+        weights: Grounding DINO's folder.
+        classes: What to look for; in any case, without full stops.
+        least_score: Boxes are kept of which Grounding DINO is surer than this.
+        box_overlap: Of boxes with more than this intersection over union, the surest is kept.
+        boxes_per_batch: Boxes that are decoded together; each takes 4 MiB.
+        side: Side of the masks, pixels.
+        most_segments: The most segments of an image; the surest are kept.
+    """
+
+    embedding: str
+    sam_weights: ModelFolderSource
+    weights: ModelFolderSource
+    classes: tuple[str, ...] = ()
+    least_score: float = Field(default=0.3, ge=0.0, lt=1.0)
+    box_overlap: float = Field(default=0.7, ge=0.0, le=1.0)
+    boxes_per_batch: int = Field(default=64, ge=1, le=1024)
+    side: int = Field(default=256, ge=16, le=1024)
+    most_segments: int = Field(default=MOST_SEGMENTS, ge=1, le=MOST_SEGMENTS)
+
+    @field_validator("classes")
+    @classmethod
+    def _usable_and_distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        check_class_names([name.strip().lower() for name in classes])
+        if dotted := [name for name in classes if "." in name]:
+            raise ValueError(f"{dotted[0]!r} has a full stop, which ends a class for Grounding DINO; leave it out")
+        return classes
+
+
+class GroundedSamSegmenter:
+    """Objects of the given classes, with their names (TMUAD, algorithm 1).
+
+    Provides `{name}/segments`: the segments, masks of `side` pixels; confidence is the score of the box.
+    """
+
+    config_model: ClassVar[type[GroundedSamSegmenterConfig]] = GroundedSamSegmenterConfig
+
+    def __init__(self, name: str, config: GroundedSamSegmenterConfig, device: str) -> None:
+        """Loads Grounding DINO and SAM, or shares them where this process has them already.
+
+        Raises:
+            ConfigError: There are no classes, or more than Grounding DINO reads, or transformers is not installed.
+            WeightsError: A folder is missing or holds another kind of network.
+        """
+        if not config.classes:
+            raise ConfigError(
+                f"{name}: there is nothing to look for; name the classes in perceivers.{name}.config.classes"
+            )
+        self.name = name
+        self.config = config
+        self.needs = frozenset({config.embedding})
+        self.provides = self.fields_of(name, config)
+        place = torch.device(device)
+        self._weights = resolve_folder(config.weights)
+        with loading(name, type(self).__name__, config.weights.uri):
+            network, processor = load_grounding_dino(self._weights, place)
+        self._sam_weights = resolve_folder(config.sam_weights)
+        with loading(name, type(self).__name__, config.sam_weights.uri):
+            self._sam = load_sam(self._sam_weights, place)
+        self._detector = GroundingDino(network, processor, config.classes, place)
+
+    @classmethod
+    def fields_of(cls, name: str, config: GroundedSamSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
+        """The names of the provided fields, without loading weights."""
+        return frozenset({f"{name}/segments"})
+
+    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+        """Segments every image by itself."""
+        images = zip(perception.images, perception.fields[self.config.embedding], strict=True)
+        return {f"{self.name}/segments": [self._segments(image, embedding[None]) for image, embedding in images]}
+
+    def lineage(self) -> dict[str, Any]:
+        """Both weights with their digests, and all that changes the segments."""
+        sam = {"uri": self._sam_weights.uri, "sha256": self._sam_weights.sha256}
+        return {**lineage_with(self.config, self._weights), "sam_weights": sam}
+
+    def _segments(self, image: np.ndarray, embedding: torch.Tensor) -> Segments:
+        side, size = self.config.side, (image.shape[0], image.shape[1])
+        found = self._detector.detect(
+            image, self.config.least_score, self.config.box_overlap, self.config.most_segments
+        )
+        masks = np.zeros((len(found.boxes), side, side), dtype=bool)
+        for start in range(0, len(masks), self.config.boxes_per_batch):
+            rows = slice(start, start + self.config.boxes_per_batch)
+            masks[rows] = (self._sam.masks_in(found.boxes[rows], embedding, size, side) > 0).cpu().numpy()
+        names = [self.config.classes[number] for number in found.classes.tolist()]
+        return Segments.of(masks, found.scores.numpy(), names)

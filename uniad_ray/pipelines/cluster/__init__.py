@@ -1,0 +1,1 @@
+"""What every job on Ray shares: the session, worker sizing, devices, decoding."""

@@ -1,0 +1,1 @@
+"""Fits of categories in parallel on Ray."""

@@ -1,0 +1,117 @@
+"""Which students a fit has to train, on which images, and where the trained ones are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import FitError, UserError
+from uniad_ray.pipelines.cluster.session import unwrap
+from uniad_ray.pipelines.cluster.sizing import Cluster
+from uniad_ray.pipelines.train.job import TrainingJob
+
+if TYPE_CHECKING:
+    from uniad_ray.perception.base import State, TrainedPerceiver
+    from uniad_ray.scoring.fitting.perceptions import NormalImage
+
+
+def plan_training(
+    archive: str, categories: Sequence[str], config: FitConfig, cluster: Cluster
+) -> tuple[list[TrainingJob], dict[str, str]]:
+    """Finds the students behind the chosen experts, and the images of every training for each category's fit.
+
+    Args:
+        archive: Root of the archive.
+        categories: Categories to fit.
+        config: The fit configuration.
+        cluster: What there is to work with.
+
+    Returns:
+        The jobs, none where no expert needs a student; and the reason by category of those that cannot be fitted.
+
+    Raises:
+        UserError: The configuration or the weights are not as they should be.
+    """
+    import ray
+
+    names = ray.remote(_student_names).options(num_cpus=cluster.cpu_share).remote(config)
+    try:
+        students = ray.get(names)
+    except Exception as error:
+        cause = unwrap(error)
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise
+    if not students:
+        return [], {}
+    task = ray.remote(_trainings).options(num_cpus=cluster.cpu_share, max_retries=2)
+    planned = {category: task.remote(archive, category, config) for category in categories}
+    jobs: list[TrainingJob] = []
+    failed: dict[str, str] = {}
+    for category, reference in planned.items():
+        try:
+            trainings = ray.get(reference)
+        except Exception as error:  # the other categories go on, whatever happened to this one
+            cause = unwrap(error)
+            if not isinstance(cause, FitError):
+                raise
+            failed[category] = str(cause)
+            continue
+        jobs += [
+            TrainingJob(job_key(category, name, row_keys), category, name, row_keys)
+            for name in students
+            for row_keys in trainings
+        ]
+    return jobs, failed
+
+
+def job_key(category: str, student: str, row_keys: Sequence[str]) -> str:
+    """Names the training of a student on a set of images, whatever their order."""
+    digest = hashlib.sha256("\n".join(sorted(row_keys)).encode()).hexdigest()[:16]
+    return f"{category}/{student}/{digest}"
+
+
+def find_trained(
+    category: str, rows: Sequence[NormalImage], states: Mapping[str, str]
+) -> Callable[[TrainedPerceiver, Sequence[int]], State]:
+    """Gives a fit the students that were trained for it.
+
+    Args:
+        category: Category.
+        rows: Its normal images.
+        states: URI of the trained student by job key.
+    """
+    from uniad_ray.training.distillation import read_student
+
+    def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
+        key = job_key(category, perceiver.name, [rows[index].row_key for index in indices])
+        if key not in states:
+            raise FitError(f"category {category!r} changed while it was fitted; fit it again")
+        return read_student(Location.parse(states[key]))
+
+    return train
+
+
+def _student_names(config: FitConfig) -> list[str]:
+    """One Ray task: names of the perceivers that have to be trained."""
+    from uniad_ray.perception.base import TrainedPerceiver
+    from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+
+    experts: Mapping[str, Any] = build_experts(config)
+    pipeline = build_pipeline(config, needs_of(experts), device="cpu")
+    return [perceiver.name for perceiver in pipeline.perceivers if isinstance(perceiver, TrainedPerceiver)]
+
+
+def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
+    """One Ray task: row keys of every training for a category's fit."""
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+    from uniad_ray.scoring.fitting.splits import split_normals
+
+    source = Location.parse(archive)
+    normals = ArchiveNormals(source, read_manifest(source), category, config.input_size, config.normal_images)
+    split = split_normals(normals.rows, config.calibration)
+    return [tuple(normals.rows[index].row_key for index in indices) for indices in split.trainings]

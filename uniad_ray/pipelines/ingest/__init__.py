@@ -1,0 +1,1 @@
+"""Ingest on Ray Data: source images to Parquet shards."""

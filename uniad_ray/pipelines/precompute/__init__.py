@@ -1,0 +1,1 @@
+"""Precomputed features, segments and descriptions, stored as a sidecar by Ray Data."""

@@ -1,0 +1,281 @@
+"""Annotates an archive with Ray Data: stage after stage over the chunks, and a manifest when every row is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.compute as pc
+
+from uniad_ray import __version__
+from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
+from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import SidecarError
+from uniad_ray.pipelines.cluster.decoding import decoded_chunks
+from uniad_ray.pipelines.cluster.session import ray_session, unwrap
+from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
+from uniad_ray.pipelines.precompute.worker import StageAnnotator
+from uniad_ray.progress import Progress
+from uniad_ray.runs.plan import PlannedBundle, published_bundles
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.sidecars.encoding import STAGES, Stage
+from uniad_ray.sidecars.plan import (
+    FILES_NAME,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    CategoryPlan,
+    SidecarFile,
+    SidecarManifest,
+    SidecarPlan,
+    adopt_sidecar_plan,
+    encode_files,
+    file_path,
+    read_sidecar,
+    stage_schema,
+)
+from uniad_ray.sidecars.stages import CategoryPipeline
+
+_READ_THREADS = 16
+
+
+class AnnotateReport(StrictModel):
+    """What an annotation made.
+
+    Attributes:
+        sidecar: Root of the sidecar.
+        images: Image rows.
+        errors: Images that cannot be decoded.
+        bytes: Size of all files.
+        fields: Names of the stored fields by category and stage.
+        skipped_files: Files that an earlier attempt had finished.
+    """
+
+    sidecar: str
+    images: int
+    errors: int
+    bytes: int
+    fields: dict[str, dict[Stage, tuple[str, ...]]]
+    skipped_files: int
+
+
+def annotate(
+    archive: str,
+    out: str,
+    config: FitConfig,
+    *,
+    bundles: str | None = None,
+    stages: Sequence[Stage] | None = None,
+    categories: Sequence[str] | None = None,
+    workers: Mapping[Stage, Workers] | None = None,
+    address: str | None = None,
+) -> AnnotateReport:
+    """Computes what the experts of a configuration need, and stores it beside the archive, row by row.
+
+    Killed at any moment and run again it computes what is missing, and its files are those of an annotation that was
+    never killed.
+
+    Args:
+        archive: Root of the archive.
+        out: Root of the sidecar; made if it is not there.
+        config: The fit configuration whose perceivers run, as far as they learn nothing.
+        bundles: Root of bundles; the published ones take the place of `config`, with what they learned.
+        stages: Stages to store; default those that have something to store.
+        categories: Categories to annotate; default all of the archive.
+        workers: How each stage uses the cluster; none of it changes a row.
+        address: Ray cluster to join; default is a Ray on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read, or a category is not in it.
+        BundleError: A category has no published bundle, or one is damaged.
+        SidecarError: A stage cannot be stored, the sidecar was started with another plan, or rows are missing.
+        ConfigError: A component's options are wrong.
+    """
+    source, sidecar = Location.parse(archive), Location.parse(out)
+    manifest = read_manifest(source)
+    wanted = choose_categories(source, manifest, categories)
+    work = list(chunks(manifest, categories=wanted))
+    if not work:
+        raise SidecarError(f"{source}: no images to annotate; `uniad-ray inspect` shows what is there")
+    store = None if bundles is None else BundleStore(bundles)
+    published = {} if store is None else published_bundles(store, wanted, source)
+    with ray_session(address) as cluster:
+        plan = SidecarPlan(
+            format_version=FORMAT_VERSION,
+            code_version=__version__,
+            archive=source.uri,
+            archive_digest=manifest.digest,
+            bundle_root=None if store is None else store.root.uri,
+            config=config if store is None else None,
+            categories=_plan_categories(wanted, published, store, config, stages, cluster),
+            chunks=len(work),
+            images=sum(chunk.rows for chunk in work),
+        )
+        _check_stages(plan, stages)
+        adopt_sidecar_plan(sidecar, plan)
+        due = [(stage, chunk) for chunk in work for stage in plan.categories[chunk.category].fields]
+        present = {info.relative for info in sidecar.list(suffix=".parquet")}
+        pending = [(stage, chunk) for stage, chunk in due if file_path(stage, chunk.name) not in present]
+        if pending or not (sidecar / MANIFEST_NAME).exists():
+            written = _annotate_pending(plan, sidecar, pending, workers or {}, cluster) if pending else {}
+            _finish(sidecar, plan, due, written)
+    finished = read_sidecar(sidecar)
+    return AnnotateReport(
+        sidecar=sidecar.uri,
+        images=finished.images,
+        errors=finished.errors,
+        bytes=finished.bytes,
+        fields={
+            category: {stage: tuple(sorted(fields)) for stage, fields in planned.fields.items()}
+            for category, planned in plan.categories.items()
+        },
+        skipped_files=len(due) - len(pending),
+    )
+
+
+def _plan_categories(
+    categories: Sequence[str],
+    published: Mapping[str, PlannedBundle],
+    store: BundleStore | None,
+    config: FitConfig,
+    stages: Sequence[Stage] | None,
+    cluster: Cluster,
+) -> dict[str, CategoryPlan]:
+    """Plans each category in a Ray task, which loads its networks; one task for all where there are no bundles."""
+    import ray
+
+    task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
+    references = {
+        category: task.remote(category, published.get(category), store, config, stages)
+        for category in (categories if published else categories[:1])
+    }
+    try:
+        plans = dict(zip(references, ray.get(list(references.values())), strict=True))
+    except Exception as error:
+        raise unwrap(error) from error
+    return {category: CategoryPlan.model_validate(plans.get(category, plans[categories[0]])) for category in categories}
+
+
+def _plan_category(
+    category: str,
+    published: PlannedBundle | None,
+    store: BundleStore | None,
+    config: FitConfig,
+    stages: Sequence[Stage] | None,
+) -> dict[str, Any]:
+    """One Ray task: loads what perceives the images of a category, and chooses what is stored."""
+    if published is None or store is None:
+        found = CategoryPipeline.unfitted(config, device="cpu")
+    else:
+        found = CategoryPipeline.restored(store, category, published, device="cpu")
+    return found.plan(stages, published).model_dump(mode="json")
+
+
+def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
+    stored = {stage for planned in plan.categories.values() for stage in planned.fields}
+    if unused := sorted(set(stages or ()) - stored):
+        raise SidecarError(
+            f"the experts use no {' and no '.join(unused)}; leave that out of --stages, or choose another expert_set"
+        )
+    if not stored:
+        raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
+
+
+def _annotate_pending(
+    plan: SidecarPlan,
+    sidecar: Location,
+    pending: Sequence[tuple[Stage, Chunk]],
+    workers: Mapping[Stage, Workers],
+    cluster: Cluster,
+) -> dict[str, SidecarFile]:
+    """Writes the pending files, and lists those that it knows to be written, by path."""
+    work = list(dict.fromkeys(chunk for _, chunk in pending))
+    stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
+    pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
+    dataset = _dataset(plan, sidecar, work, pools, cluster)
+    written: dict[str, SidecarFile] = {}
+    with Progress("annotating", plan.images) as progress:
+        progress.advance(plan.images - sum(chunk.rows for chunk in work))
+        try:
+            for row in dataset.iter_rows():
+                files = [SidecarFile(**document) for document in json.loads(row["files"])]
+                written |= {file_path(file.stage, file.chunk): file for file in files}
+                progress.advance(int(row["row_count"]))
+        except Exception as error:
+            raise unwrap(error) from error
+    return written
+
+
+def _dataset(
+    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, WorkerPlan], cluster: Cluster
+) -> Any:
+    import ray
+
+    input_sizes = {category: planned.input_size for category, planned in plan.categories.items()}
+    actors = sum(pool.count for pool in pools.values())
+    dataset = decoded_chunks(plan.archive, work, input_sizes, actors, cluster)
+    document = plan.model_dump(mode="json", by_alias=True)
+    for stage, pool in pools.items():
+        dataset = dataset.map_batches(
+            StageAnnotator,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=pool.count),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            fn_constructor_args=(stage, document, sidecar.uri),
+            fn_constructor_kwargs={
+                "is_last": stage == list(pools)[-1],
+                "device": pool.device,
+                "threads": pool.threads,
+            },
+        )
+    return dataset
+
+
+def _finish(
+    sidecar: Location, plan: SidecarPlan, due: Sequence[tuple[Stage, Chunk]], written: Mapping[str, SidecarFile]
+) -> None:
+    """Checks that rows in are rows out, lists all files, and writes the manifest."""
+
+    def find(entry: tuple[Stage, Chunk]) -> SidecarFile:
+        path = file_path(entry[0], entry[1].name)
+        return written.get(path) or _read_file(sidecar / path, *entry)
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        files = list(pool.map(find, due))
+    for file, (_, chunk) in zip(files, due, strict=True):
+        if file.rows != chunk.rows:
+            location = sidecar / file_path(file.stage, file.chunk)
+            raise SidecarError(
+                f"{location}: {file.rows} rows for {chunk.rows} images; delete it and give the same command again"
+            )
+    data, digest = encode_files(files)
+    (sidecar / FILES_NAME).write_bytes(data)
+    finished = SidecarManifest(
+        plan=plan,
+        images=plan.images,
+        errors=sum({file.chunk: file.errors for file in files}.values()),
+        bytes=sum(file.bytes for file in files),
+        files_sha256=digest,
+    )
+    (sidecar / MANIFEST_NAME).write_json(finished.model_dump(mode="json", by_alias=True))
+
+
+def _read_file(location: Location, stage: Stage, chunk: Chunk) -> SidecarFile:
+    """Counts and digest of a file that an earlier attempt wrote."""
+    data = location.read_bytes()
+    status = read_table(stage_schema(stage), location, columns=["status"]).column("status")
+    return SidecarFile(
+        stage=stage,
+        chunk=chunk.name,
+        category=chunk.category,
+        rows=len(status),
+        errors=pc.sum(pc.equal(status, "error")).as_py() or 0,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )

@@ -1,0 +1,123 @@
+"""The work of one stage on one decoded chunk of a sidecar: perceive it, commit it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from uniad_ray.archive.shards import encode_row_groups
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.pipelines.cluster.decoding import DecodedChunk, read_decoded
+from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+from uniad_ray.pipelines.score.worker import MAX_LOADED_BUNDLES
+from uniad_ray.sidecars.encoding import STAGES, Stage, empty_row, encode_rows
+from uniad_ray.sidecars.plan import SidecarFile, SidecarPlan, file_path, stage_schema
+from uniad_ray.sidecars.reader import SidecarFields
+from uniad_ray.sidecars.stages import CategoryPipeline, load_pipeline
+
+
+class StageAnnotator:
+    """An actor's callable: computes the fields of one stage for decoded chunks, and commits them.
+
+    What earlier stages have stored of a chunk is read from their files.
+    """
+
+    def __init__(
+        self, stage: Stage, plan: dict[str, Any], out: str, *, is_last: bool, device: str, threads: int
+    ) -> None:
+        """Prepares the process; perceivers are loaded when the first chunk of their category comes.
+
+        Args:
+            stage: The stage.
+            plan: A SidecarPlan as JSON.
+            out: Root of the sidecar.
+            is_last: Whether no other stage follows, which needs the images.
+            device: `cpu`, `cuda` or `auto`.
+            threads: Threads of this process on the CPU.
+        """
+        limit_threads(threads)
+        self._stage = stage
+        self._plan = SidecarPlan.model_validate(plan)
+        self._out = Location.parse(out)
+        self._is_last = is_last
+        self._device = choose_device(device)
+        self._pipelines: OrderedDict[str, CategoryPipeline] = OrderedDict()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Annotates one decoded chunk, unless an earlier attempt has.
+
+        Args:
+            batch: One row of what `decode_chunk`, or the stage before, returns, as arrays of length one.
+
+        Returns:
+            The row with `files`, JSON of what all stages up to this one have written; without images after the last.
+        """
+        decoded = read_decoded(batch)
+        files = json.loads(str(batch["files"][0])) if "files" in batch else []
+        location = self._out / file_path(self._stage, decoded.chunk.name)
+        if self._stage in self._plan.categories[decoded.chunk.category].fields and not location.exists():
+            data = encode_row_groups(stage_schema(self._stage), self._tables(decoded))
+            location.write_bytes(data)
+            file = SidecarFile(
+                stage=self._stage,
+                chunk=decoded.chunk.name,
+                category=decoded.chunk.category,
+                rows=decoded.rows.num_rows,
+                errors=len(decoded.errors),
+                bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+            files.append(asdict(file))
+        row = {"row_count": [decoded.rows.num_rows]} if self._is_last else dict(batch)
+        return {**row, "files": [json.dumps(files)]}
+
+    def _tables(self, decoded: DecodedChunk) -> Iterator[pa.Table]:
+        """The rows of a chunk in batches of the configured size."""
+        perceiver = self._pipeline(decoded.chunk.category)
+        fields = self._plan.categories[decoded.chunk.category].fields
+        before = {stage: fields[stage] for stage in STAGES[: STAGES.index(self._stage)] if stage in fields}
+        keys = decoded.row_keys
+        chunks = dict.fromkeys(keys, decoded.chunk.name)
+        stored = SidecarFields(self._out, before, perceiver.digests, chunks, files=None)
+        images = dict(zip(decoded.good, decoded.images, strict=False))
+        schema = stage_schema(self._stage)
+        step = perceiver.config.batch_size
+        for start in range(0, len(keys), step):
+            positions = range(start, min(start + step, len(keys)))
+            good = [position for position in positions if position in images]
+            encoded = {}
+            if good:
+                pixels = np.stack([images[position] for position in good])
+                perception = perceiver.pipeline.perceive(
+                    [keys[position] for position in good], pixels, frozenset(fields[self._stage]), stored
+                )
+                encoded = dict(zip(good, encode_rows(self._stage, perception), strict=True))
+            rows = [
+                {"row_key": keys[position], **_status(decoded.errors.get(position))}
+                | encoded.get(position, empty_row(self._stage))
+                for position in positions
+            ]
+            yield schema.table({name: [row[name] for row in rows] for name in schema.arrow.names})
+
+    def _pipeline(self, category: str) -> CategoryPipeline:
+        bundle = self._plan.categories[category].bundle
+        # Without bundles all categories are perceived in the same way.
+        key = category if bundle else ""
+        if key not in self._pipelines:
+            self._pipelines[key] = load_pipeline(self._plan, category, self._device)
+        self._pipelines.move_to_end(key)
+        if len(self._pipelines) > MAX_LOADED_BUNDLES:
+            self._pipelines.popitem(last=False)
+        return self._pipelines[key]
+
+
+def _status(error: tuple[str, str] | None) -> dict[str, str | None]:
+    kind, text = error or (None, None)
+    return {"status": "error" if error else "ok", "error_kind": kind, "error": text}

@@ -1,0 +1,1 @@
+"""Scoring runs on Ray Data."""

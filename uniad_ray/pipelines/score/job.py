@@ -1,0 +1,287 @@
+"""Scores an archive with Ray Data: chunks in, committed chunks out, a manifest when every row is accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from uniad_ray.archive.manifest import Chunk, read_manifest
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import encode_table, read_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import RunError
+from uniad_ray.pipelines.cluster.decoding import decoded_chunks
+from uniad_ray.pipelines.cluster.session import ray_session, unwrap
+from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
+from uniad_ray.pipelines.score.worker import ChunkScorer
+from uniad_ray.progress import Progress
+from uniad_ray.runs.maps import StoredMap, highest, read_maps, write_maps
+from uniad_ray.runs.plan import (
+    CHUNKS_NAME,
+    MANIFEST_NAME,
+    CategoryCounts,
+    RunChunk,
+    RunManifest,
+    RunPlan,
+    ScoreOptions,
+    adopt_plan,
+    make_plan,
+    map_candidates_path,
+    read_run,
+    scores_path,
+    top_maps_path,
+)
+from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
+
+_logger = logging.getLogger(__name__)
+_READ_THREADS = 16
+
+
+class ScoreReport(StrictModel):
+    """What a run found.
+
+    Attributes:
+        run: Root of the run.
+        run_id: Digest of its plan.
+        images: Score rows.
+        errors: Rows with status error.
+        anomalous: Rows with decision anomalous.
+        categories: The same by category.
+        skipped_chunks: Chunks that an earlier attempt had finished.
+        seconds: Time of this attempt.
+    """
+
+    run: str
+    run_id: str
+    images: int
+    errors: int
+    anomalous: int
+    categories: dict[str, CategoryCounts]
+    skipped_chunks: int
+    seconds: StageSeconds
+
+
+def score(
+    archive: str,
+    bundles: str,
+    out: str,
+    *,
+    options: ScoreOptions | None = None,
+    sidecar: str | None = None,
+    workers: Workers | None = None,
+    address: str | None = None,
+) -> ScoreReport:
+    """Scores every image row of an archive with the published bundles.
+
+    Killed at any moment and run again it scores what is missing, and its rows are those of a run that was never killed.
+
+    Args:
+        archive: Root of the archive.
+        bundles: Root of the bundles.
+        out: Root of the run; made if it is not there.
+        options: What decides the content of the run.
+        sidecar: Root of a sidecar of the archive; what it holds as the bundles need it is not computed again, which
+            changes no score.
+        workers: How the cluster is used.
+        address: Ray cluster to join; default is a Ray on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        BundleError: A category has no published bundle, or one is damaged.
+        RunError: The run was started with another plan, or rows are missing at its end.
+        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
+    """
+    source, run = Location.parse(archive), Location.parse(out)
+    store = BundleStore(bundles)
+    plan, work = make_plan(source, read_manifest(source), store, options or ScoreOptions())
+    if sidecar is not None:
+        sidecar = Location.parse(sidecar).uri
+        open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
+    adopt_plan(run, plan)
+    if (run / MANIFEST_NAME).exists():
+        return _report(run, read_run(run), len(work), StageSeconds())
+    present = {info.relative.removesuffix(".parquet") for info in (run / "scores").list(suffix=".parquet")}
+    pending = [chunk for chunk in work if chunk.name not in present]
+    finished = _read_finished(run, [chunk for chunk in work if chunk.name in present])
+    seconds = StageSeconds()
+    if pending:
+        scored, seconds = _score_pending(plan, run, pending, finished, sidecar, workers or Workers(), address)
+        finished += scored
+    manifest = _finish(run, plan, work, finished)
+    return _report(run, manifest, len(work) - len(pending), seconds)
+
+
+def _score_pending(
+    plan: RunPlan,
+    run: Location,
+    pending: list[Chunk],
+    finished: list[RunChunk],
+    sidecar: str | None,
+    workers: Workers,
+    address: str | None,
+) -> tuple[list[RunChunk], StageSeconds]:
+    store = BundleStore(plan.bundle_root)
+    input_sizes = {
+        category: store.manifest(category, bundle.version).config.input_size
+        for category, bundle in plan.bundles.items()
+    }
+    results: list[RunChunk] = []
+    recomputed: dict[str, set[str]] = {}
+    spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
+    with ray_session(address) as cluster:
+        chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
+        dataset = _dataset(plan, run, pending, input_sizes, sidecar, chosen, cluster)
+        started_at, started = datetime.now(UTC), time.perf_counter()
+        with Progress("scoring", plan.images) as progress:
+            progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
+            try:
+                for row in dataset.iter_rows():
+                    results.append(RunChunk(**{name: row[name] for name in RunChunk.__dataclass_fields__}))
+                    progress.advance(int(row["rows"]), int(row["errors"]))
+                    recomputed.setdefault(row["category"], set()).update(json.loads(row["recomputed"]))
+                    for stage in spent:
+                        spent[stage] += float(row[f"{stage}_seconds"])
+            except Exception as error:
+                raise unwrap(error) from error
+    for category, fields in sorted(recomputed.items()):
+        note_recomputed(category, fields)
+    seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
+    attempt = Attempt(
+        started_at=started_at.isoformat(),
+        images=sum(result.rows for result in results),
+        chunks=len(results),
+        workers=chosen.count,
+        threads=chosen.threads,
+        device=chosen.device,
+        seconds=seconds,
+    )
+    write_attempt(run, attempt)
+    return results, seconds
+
+
+def _dataset(
+    plan: RunPlan,
+    run: Location,
+    pending: list[Chunk],
+    input_sizes: dict[str, int],
+    sidecar: str | None,
+    workers: WorkerPlan,
+    cluster: Cluster,
+) -> Any:
+    import ray
+
+    dataset = decoded_chunks(plan.archive, pending, input_sizes, workers.count, cluster)
+    return dataset.map_batches(
+        ChunkScorer,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers.count),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+        fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
+        fn_constructor_kwargs={"sidecar": sidecar, "device": workers.device, "threads": workers.threads},
+    )
+
+
+def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
+    """Counts and digests of chunks that an earlier attempt wrote."""
+
+    def read(chunk: Chunk) -> RunChunk:
+        location = run / scores_path(chunk.name)
+        table = read_table(dataset_schema("score"), location)
+        errors = pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0
+        anomalous = pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0
+        digest = hashlib.sha256(location.read_bytes()).hexdigest()
+        return RunChunk(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        return list(pool.map(read, done))
+
+
+def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunChunk]) -> RunManifest:
+    """Checks that rows in are rows out, keeps the highest maps, and writes the manifest."""
+    by_name = {result.chunk: result for result in results}
+    wrong = [chunk.name for chunk in work if chunk.name not in by_name or by_name[chunk.name].rows != chunk.rows]
+    if wrong:
+        raise RunError(
+            f"{run}: {len(wrong)} chunks have no scores or another number of rows than the archive, first {wrong[0]}; "
+            "delete their files under scores/ and give the same command again"
+        )
+    ordered = [by_name[chunk.name] for chunk in work]
+    if plan.options.maps == "top":
+        _keep_top_maps(run, plan, ordered)
+    schema = dataset_schema("run_chunk")
+    names = RunChunk.__dataclass_fields__
+    data = encode_table(schema, schema.table({name: [getattr(item, name) for item in ordered] for name in names}))
+    (run / CHUNKS_NAME).write_bytes(data)
+    store = BundleStore(plan.bundle_root)
+    weights = {
+        category: store.manifest(category, bundle.version).lineage["perceivers"]
+        for category, bundle in plan.bundles.items()
+    }
+    manifest = RunManifest(
+        run_id=plan.run_id,
+        plan=plan,
+        images=sum(item.rows for item in ordered),
+        errors=sum(item.errors for item in ordered),
+        anomalous=sum(item.anomalous for item in ordered),
+        categories=_count_by_category(ordered),
+        chunks_sha256=hashlib.sha256(data).hexdigest(),
+        weights=weights,
+        random_weights=any(
+            not record["weights"]["trained"]
+            for networks in weights.values()
+            for record in networks.values()
+            if "weights" in record
+        ),
+    )
+    (run / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))
+    (run / "_map_candidates").delete_tree()
+    return manifest
+
+
+def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
+    for category in plan.bundles:
+        best: list[StoredMap] = []
+        for result in results:
+            if result.category == category:
+                candidates = read_maps(run / map_candidates_path(result.chunk))
+                best = highest([*best, *candidates], plan.options.top_maps)
+        if best:
+            name = next(result.chunk for result in results if result.category == category).split("/")[0]
+            write_maps(run / top_maps_path(name), best)
+
+
+def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]:
+    totals: dict[str, list[int]] = {}
+    for result in results:
+        total = totals.setdefault(result.category, [0, 0, 0])
+        for index, value in enumerate((result.rows, result.errors, result.anomalous)):
+            total[index] += value
+    return {
+        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous)
+        for name, (images, errors, anomalous) in sorted(totals.items())
+    }
+
+
+def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+    return ScoreReport(
+        run=run.uri,
+        run_id=manifest.run_id,
+        images=manifest.images,
+        errors=manifest.errors,
+        anomalous=manifest.anomalous,
+        categories=manifest.categories,
+        skipped_chunks=skipped,
+        seconds=seconds,
+    )

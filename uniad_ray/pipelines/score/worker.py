@@ -1,0 +1,172 @@
+"""The work on one decoded chunk of a run: score it, commit it. No state beyond the loaded bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from uniad_ray.archive.manifest import Chunk
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import encode_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import BundleError
+from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
+from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+from uniad_ray.runs.maps import StoredMap, highest, write_maps
+from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path, scores_path
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.scorer import Scorer, Verdict
+from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.reader import open_sidecar
+
+MAX_LOADED_BUNDLES = 4
+"""Bundles an actor keeps; archives are sorted by category, so an actor seldom needs another soon."""
+
+
+class ChunkScorer:
+    """An actor's callable: scores decoded chunks and commits them."""
+
+    def __init__(self, plan: dict[str, Any], out: str, *, sidecar: str | None, device: str, threads: int) -> None:
+        """Prepares the process; bundles are loaded when their first chunk comes.
+
+        Args:
+            plan: A RunPlan as JSON.
+            out: Root of the run.
+            sidecar: Root of a sidecar of the archive, or None.
+            device: `cpu`, `cuda` or `auto`.
+            threads: Threads of this process on the CPU.
+        """
+        limit_threads(threads)
+        self._plan = RunPlan.model_validate(plan)
+        self._run_id = self._plan.run_id
+        self._out = Location.parse(out)
+        self._device = choose_device(device)
+        self._scorers: OrderedDict[str, Scorer] = OrderedDict()
+        self._sidecar = None if sidecar is None else open_sidecar(sidecar, self._plan.archive_digest)
+        self._digests: dict[str, dict[str, str]] = {}
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Scores one decoded chunk; the scores are written last, so that their presence means the chunk is whole.
+
+        Args:
+            batch: One row of what `decode_chunk` returns, as arrays of length one.
+
+        Returns:
+            One row: counts, the digest of the scores, the fields that the sidecar holds in another form (JSON), and
+            seconds spent.
+        """
+        started = time.perf_counter()
+        decoded = read_decoded(batch)
+        chunk, keys, errors = decoded.chunk, decoded.row_keys, dict(decoded.errors)
+        scorer = self._scorer(chunk.category)
+        stored = None
+        if self._sidecar is not None:
+            chunks = dict.fromkeys(keys, chunk.name)
+            stored = self._sidecar.fields(chunk.category, self._digests[chunk.category], chunks)
+        by_position: dict[int, Verdict] = {}
+        if decoded.good:
+            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored)
+            for position, outcome in zip(decoded.good, outcomes, strict=True):
+                if isinstance(outcome, Verdict):
+                    by_position[position] = outcome
+                else:
+                    errors[position] = (outcome.kind, str(outcome))
+        scored = time.perf_counter()
+        self._write_maps(chunk, keys, by_position)
+        table = self._score_table(chunk, decoded.rows, by_position, errors, scorer.threshold)
+        data = encode_table(dataset_schema("score"), table)
+        (self._out / scores_path(chunk.name)).write_bytes(data)
+        return {
+            "chunk": [chunk.name],
+            "category": [chunk.category],
+            "rows": [len(keys)],
+            "errors": [len(errors)],
+            "anomalous": [sum(verdict.is_anomalous for verdict in by_position.values())],
+            "sha256": [hashlib.sha256(data).hexdigest()],
+            "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],
+            "decode_seconds": [float(batch["decode_seconds"][0])],
+            "score_seconds": [scored - started],
+            "write_seconds": [time.perf_counter() - scored],
+        }
+
+    def _scorer(self, category: str) -> Scorer:
+        if category in self._scorers:
+            self._scorers.move_to_end(category)
+            return self._scorers[category]
+        planned = self._plan.bundles[category]
+        bundle = BundleStore(self._plan.bundle_root).load(category, planned.version)
+        if bundle.manifest.digest != planned.digest:
+            raise BundleError(
+                f"bundle {category} {planned.version} is not the one of the run's plan; fit or publish it again"
+            )
+        scorer = bundle.scorer(
+            device=self._device,
+            false_positive_rate=self._plan.options.false_positive_rate,
+            only=self._plan.options.experts,
+        )
+        bundle.check_reference(scorer)
+        self._digests[category] = field_digests(scorer.pipeline, scorer.config.input_size, bundle.state_digests)
+        self._scorers[category] = scorer
+        if len(self._scorers) > MAX_LOADED_BUNDLES:
+            self._scorers.popitem(last=False)
+        return scorer
+
+    def _score_table(
+        self,
+        chunk: Chunk,
+        rows: pa.Table,
+        verdicts: dict[int, Verdict],
+        errors: dict[int, tuple[str, str]],
+        threshold: float,
+    ) -> pa.Table:
+        count = rows.num_rows
+        bundle = self._plan.bundles[chunk.category]
+        found = [verdicts.get(position) for position in range(count)]
+        failed = [errors.get(position) for position in range(count)]
+        columns = {name: rows.column(name).to_pylist() for name in COPIED_COLUMNS}
+        return dataset_schema("score").table(
+            {
+                **columns,
+                "shard": [chunk.shard] * count,
+                "row_group": [chunk.row_group] * count,
+                "row": list(range(count)),
+                "status": ["error" if error else "ok" for error in failed],
+                "error_kind": [error[0] if error else None for error in failed],
+                "error": [error[1] if error else None for error in failed],
+                "experts": [_expert_scores(verdict) for verdict in found],
+                "score": [verdict.score if verdict else None for verdict in found],
+                "threshold": [threshold] * count,
+                "decision": [verdict.decision if verdict else None for verdict in found],
+                "reasons": [list(verdict.reasons) if verdict else [] for verdict in found],
+                "run_id": [self._run_id] * count,
+                "bundle_version": [bundle.version] * count,
+                "bundle_digest": [bundle.digest] * count,
+            }
+        )
+
+    def _write_maps(self, chunk: Chunk, keys: list[str], verdicts: dict[int, Verdict]) -> None:
+        options = self._plan.options
+        kept = [
+            StoredMap(keys[position], chunk.category, verdict.score, verdict.anomaly_map)
+            for position, verdict in verdicts.items()
+            if verdict.anomaly_map is not None
+        ]
+        if options.maps == "none" or not kept:
+            return
+        path = maps_path(chunk.name)
+        if options.maps == "top":
+            kept = highest(kept, options.top_maps)
+            path = map_candidates_path(chunk.name)
+        write_maps(self._out / path, kept)
+
+
+def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:
+    if verdict is None:
+        return []
+    return [{"expert": name, "raw": raw, "calibrated": verdict.calibrated[name]} for name, raw in verdict.raw.items()]

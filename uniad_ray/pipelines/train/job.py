@@ -1,0 +1,140 @@
+"""Trains students on Ray Train: several side by side, or one by all workers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import FitError
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_group
+from uniad_ray.pipelines.train.worker import Trained, run_trainings
+
+if TYPE_CHECKING:
+    from uniad_ray.training.group import WorkerGroup
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One student to train.
+
+    Attributes:
+        key: Name of the job, another one for each.
+        category: Category in the archive.
+        student: Name of the student among the configuration's perceivers.
+        row_keys: Row keys of the normal images to train on.
+    """
+
+    key: str
+    category: str
+    student: str
+    row_keys: tuple[str, ...]
+
+
+def train_students(
+    archive: str,
+    config: FitConfig,
+    jobs: Sequence[TrainingJob],
+    root: Location,
+    *,
+    sidecar: str | None = None,
+    cluster: Cluster,
+    workers: Workers | None = None,
+) -> Trained:
+    """Trains all jobs on one group of workers.
+
+    With no fewer jobs than workers, each worker trains its own, one after the other; with fewer, all workers train each
+    job together and exchange gradients. A worker that dies restarts the group, and every job goes on from its last
+    checkpoint; so it does where the driver is killed and the same call is made again.
+
+    Args:
+        archive: Root of the archive.
+        config: The fit configuration.
+        jobs: The students to train.
+        root: Where each training has a folder, named by the digest of all that decides its result.
+        sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
+        cluster: What there is to work with.
+        workers: Processes that train; see `plan_group`.
+
+    Returns:
+        Where the trained students are (see `uniad_ray.training.distillation.read_student`), and what failed.
+
+    Raises:
+        RunError: The workers do not fit the cluster, or died again and again.
+        ConfigError: A batch cannot be shared by the workers.
+        UserError: The archive, the configuration or the weights are not as they should be.
+    """
+    if not jobs:
+        return Trained()
+    crew = plan_group(len(jobs), workers or Workers(), cluster)
+    sharing = crew.count if len(jobs) < crew.count else 1
+    images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
+    train = partial(_train, _Trainings(archive, config, {job.key: job for job in jobs}, root, sidecar))
+    return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))
+
+
+def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
+    """Images that pass through a student until its training ends, and a check of the options before workers start."""
+    from uniad_ray.training.distillation import student_config
+    from uniad_ray.training.group import check_batch_size
+
+    training = student_config(_student(config, student)).training
+    check_batch_size(training.batch_size, sharing)
+    return training.iterations * training.batch_size
+
+
+@dataclass(frozen=True)
+class _Trainings:
+    """What every worker is told, see `train_students`; the jobs by key."""
+
+    archive: str
+    config: FitConfig
+    jobs: Mapping[str, TrainingJob]
+    root: Location
+    sidecar: str | None
+
+
+def _train(
+    trainings: _Trainings, key: str, group: WorkerGroup, device: str, advance: Callable[[int], None]
+) -> tuple[int, Location]:
+    """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
+    from uniad_ray.scoring.factory import build_pipeline
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+    from uniad_ray.sidecars.reader import fields_of_normals
+    from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
+
+    job, config, sidecar = trainings.jobs[key], trainings.config, trainings.sidecar
+    source = Location.parse(trainings.archive)
+    manifest = read_manifest(source)
+    normals = ArchiveNormals(source, manifest, job.category, config.input_size, config.normal_images)
+    wanted = set(job.row_keys)
+    indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
+    if len(indices) != len(job.row_keys):
+        raise FitError(f"{source}: category {job.category!r} changed while it was fitted; fit it again")
+    student = _student(config, job.student)
+    needs = [(name, f"the training of {job.student}") for name in sorted(student.training_needs)]
+    teachers = build_pipeline(config, needs, device=device)
+    options = student_config(student)
+    batch = options.training.batch_size
+
+    stored = None
+    if sidecar is not None and not normals.has_copies:
+        stored = fields_of_normals(sidecar, manifest.digest, job.category, normals.rows, teachers, config.input_size)
+
+    with normals.naming_images():
+        training = Distillation(options, teachers, normals, indices, group=group, device=device, stored=stored)
+        folder = trainings.root / training.digest
+        training.run(folder, on_step=lambda step: advance(step * batch))
+    return training.iterations * batch, folder / STATE_NAME
+
+
+def _student(config: FitConfig, name: str) -> Any:
+    """The untrained student among the perceivers."""
+    from uniad_ray.scoring.factory import build_pipeline
+
+    pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu")
+    return next(perceiver for perceiver in pipeline.perceivers if perceiver.name == name)

@@ -1,0 +1,175 @@
+"""Compares runs on the same archive: figures with paired intervals, and the images whose decision differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import RunError
+from uniad_ray.evaluation.labelled_images import cohorts, mark_notes
+from uniad_ray.evaluation.paired_metrics import run_differences
+from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
+from uniad_ray.metrics.difference import Difference
+from uniad_ray.report.comparison.model import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges
+from uniad_ray.runs.reader import RunReader
+from uniad_ray.runs.reviewed_labels import NO_MARKS, marks_of
+from uniad_ray.runs.reviews import Mark
+from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
+
+LISTED_CHANGES = 1000
+"""Changed images that a report lists; the counts say how many there are."""
+
+_COLUMNS = (*COLUMNS, "category", "source_uri", "split", "defect_kind")
+
+
+def compare(
+    runs: Sequence[str],
+    *,
+    out: str | None = None,
+    with_marks: bool = True,
+    resamples: int = RESAMPLES,
+    confidence: float = LEVEL,
+) -> ComparisonReport:
+    """Compares runs with the first of them, over the images that both have scored.
+
+    Reviewers' marks give images their labels as in `evaluate`. The runs are on the same archive, and what an image is
+    does not depend on the run: the marks of all runs count for all, of several on an image the latest, so that every
+    run is held against the same labels.
+
+    Args:
+        runs: Roots of at least two finished runs on the same archive.
+        out: HTML file to write; None writes none.
+        with_marks: Whether reviewers' marks give images their labels.
+        resamples: Bootstrap samples of the paired confidence intervals; 0 for none.
+        confidence: Their confidence, between 0 and 1.
+
+    Raises:
+        RunError: Fewer than two runs, one is not finished, or they are not on the same archive.
+    """
+    readers = [RunReader(run) for run in runs]
+    baseline = _check(readers)
+    differences: list[Difference] = []
+    changes: list[DecisionChanges] = []
+    changed: list[ChangedImage] = []
+    notes: list[str] = []
+    marks = marks_of(readers) if with_marks else NO_MARKS
+    first_images, first_cohorts = _scored(baseline, marks, notes), cohorts(baseline, marks)
+    notes += mark_notes(first_cohorts)
+    if not any(len(cohort) for cohort in first_cohorts):
+        notes.append("no image has a label, so there are decisions to compare but no figures")
+    for reader in readers[1:]:
+        images = _scored(reader, marks, notes)
+        differences += run_differences(
+            (baseline, first_cohorts), (reader, cohorts(reader, marks)), resamples, confidence, notes
+        )
+        counts, listed = _changes(reader.location.uri, first_images, images, notes)
+        changes.append(counts)
+        changed += listed
+    report = ComparisonReport(
+        archive=baseline.archive.uri,
+        archive_digest=baseline.manifest.plan.archive_digest,
+        runs=tuple(_facts(reader) for reader in readers),
+        differences=tuple(differences),
+        changes=tuple(changes),
+        changed_images=tuple(changed),
+        notes=tuple(dict.fromkeys(notes)),
+        confidence=confidence,
+        resamples=resamples,
+        path=Location.parse(out).uri if out else None,
+    )
+    if out:
+        from uniad_ray.report.comparison.page import write_comparison_page
+
+        write_comparison_page(report, readers, Location.parse(out))
+    return report
+
+
+def _check(readers: Sequence[RunReader]) -> RunReader:
+    if len(readers) < 2:
+        raise RunError("one run alone cannot be compared; name two or more")
+    baseline, *others = readers
+    named = [reader.location.uri for reader in readers]
+    if len(set(named)) < len(named):
+        raise RunError("a run is named twice; name different runs")
+    for reader in others:
+        first, second = baseline.manifest.plan.archive_digest, reader.manifest.plan.archive_digest
+        if first != second:
+            raise RunError(
+                f"{reader.location}: scored another archive (digest {second[:12]}) than {baseline.location} "
+                f"({first[:12]}); compare runs on the same archive"
+            )
+    return baseline
+
+
+def _facts(reader: RunReader) -> ComparedRun:
+    manifest = reader.manifest
+    return ComparedRun(
+        run=reader.location.uri,
+        run_id=manifest.run_id,
+        code_version=manifest.plan.code_version,
+        bundles={category: bundle.version for category, bundle in manifest.plan.bundles.items()},
+        images=manifest.images,
+        called_anomalous=manifest.anomalous,
+        errors=manifest.errors,
+    )
+
+
+def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> dict[str, ScoredImages]:
+    """The images with a score, by category."""
+    every = by_category(reader.scores(_COLUMNS))
+    scored = {images.category: images.reviewed(marks).with_score() for images in every}
+    errors = sum(map(len, every)) - sum(map(len, scored.values()))
+    if errors:
+        notes.append(f"{reader.location}: {errors} images could not be scored")
+    return scored
+
+
+def _changes(
+    run: str, first: Mapping[str, ScoredImages], second: Mapping[str, ScoredImages], notes: list[str]
+) -> tuple[DecisionChanges, list[ChangedImage]]:
+    """Counts the decisions that differ, and lists those furthest from the thresholds."""
+    both = 0
+    changed: list[ChangedImage] = []
+    for category in first.keys() & second.keys():
+        before, after = first[category].shared(second[category])
+        both += len(before)
+        differs = before.called != after.called
+        changed += _changed_images(run, before.take(differs), after.take(differs))
+    only = max(sum(map(len, first.values())), sum(map(len, second.values()))) - both
+    if only:
+        notes.append(f"{run}: {only} images were scored in one of the runs only and are left out")
+    changed.sort(key=lambda image: (-_shift(image), image.row_key))
+    mended = [image.is_mended for image in changed if image.is_mended is not None]
+    counts = DecisionChanges(
+        run=run,
+        images=both,
+        changed=len(changed),
+        to_anomalous=sum(image.decision == "anomalous" for image in changed),
+        to_normal=sum(image.decision == "normal" for image in changed),
+        labelled=len(mended),
+        mended=sum(mended),
+        broken=len(mended) - sum(mended),
+    )
+    return counts, changed[:LISTED_CHANGES]
+
+
+def _changed_images(run: str, before: ScoredImages, after: ScoredImages) -> Iterator[ChangedImage]:
+    """The same images in the same order, with the decision of both runs."""
+    rows = after.details.select(["row_key", "source_uri", "split", "defect_kind"]).to_pylist()
+    for index, (row, label) in enumerate(zip(rows, after.labels, strict=True)):
+        yield ChangedImage(
+            run=run,
+            category=after.category,
+            label=label,
+            baseline_score=before.scores[index],
+            baseline_threshold=before.threshold,
+            score=after.scores[index],
+            threshold=after.threshold,
+            decision="anomalous" if after.called[index] else "normal",
+            **row,
+        )
+
+
+def _shift(image: ChangedImage) -> float:
+    """How far the score has moved against the threshold."""
+    return abs((image.score - image.threshold) - (image.baseline_score - image.baseline_threshold))

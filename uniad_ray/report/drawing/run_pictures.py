@@ -1,0 +1,42 @@
+"""Draws images of a run for reports; what cannot be read is said in its place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from uniad_ray.errors import ArchiveError, StoreError
+from uniad_ray.report.drawing.pictures import Picture, draw_picture, missing_picture
+from uniad_ray.report.model import MapScale
+from uniad_ray.runs.reader import RunReader
+
+_logger = logging.getLogger(__name__)
+
+
+def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale: MapScale) -> dict[str, Picture]:
+    """Draws some rows of a category with their maps and masks.
+
+    Args:
+        reader: The run.
+        category: The category.
+        row_keys: Which rows; all of them are in memory at once.
+        scale: Colours of the maps.
+
+    Returns:
+        Layers by row key, for every key asked for.
+    """
+    maps = reader.maps(category, row_keys)
+    try:
+        sources = reader.images(category, row_keys)
+    except (ArchiveError, StoreError) as error:
+        _logger.warning("pictures cannot be shown: %s", error)
+        return dict.fromkeys(row_keys, missing_picture(f"The archive cannot be read: {error}"))
+    drawn: dict[str, Picture] = {}
+    for key in row_keys:
+        source = sources.get(key)
+        if source is None or source.image is None:
+            drawn[key] = missing_picture("The archive does not hold the picture any more.")
+            continue
+        masks = [mask.data for mask in source.masks]
+        drawn[key] = draw_picture(source.image, (source.height, source.width), masks, maps.get(key), scale)
+    return drawn

@@ -1,0 +1,1 @@
+"""A scoring run at rest: plan, scores, maps, timings and reviews."""

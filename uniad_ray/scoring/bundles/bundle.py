@@ -1,0 +1,329 @@
+"""The stored form of a fitted category: safetensors, Parquet, JSON and a manifest with digests. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import BundleError, ConfigError, ObjectNotFoundError, ObjectTooLargeError
+from uniad_ray.perception.base import State
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.bundles.reference_images import Reference, ReferenceScores
+from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_threshold
+from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
+from uniad_ray.scoring.calibration_scores import decode_calibration_scores
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fitting.expert_selection import GateRecord, gated
+from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.scorer import Scorer
+
+FORMAT_VERSION = 2
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
+
+
+class FileDigest(StrictModel):
+    """One file of a bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class CalibrationRecord(StrictModel):
+    """How a bundle was calibrated.
+
+    Attributes:
+        method: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
+        fit_images: Normal images the stored experts were fitted on.
+        held_out_images: Held-out scores behind mean, deviation and threshold.
+        experts: Mean and deviation by expert.
+        terms: Mean and deviation by group of experts, or expert of no group.
+        threshold: The chosen threshold.
+        gate: Which experts take part in the fused score and why, where the fusion has a gate.
+    """
+
+    method: str
+    fit_images: int
+    held_out_images: int
+    experts: dict[str, ExpertCalibration]
+    terms: dict[str, ExpertCalibration]
+    threshold: Threshold
+    gate: GateRecord | None = None
+
+
+class BundleManifest(StrictModel):
+    """What a bundle is and where it comes from; its sha256 is the bundle's digest.
+
+    Attributes:
+        format_version: Version of the bundle's layout.
+        category: Category it scores.
+        version: Name of this version; sorts by time.
+        created_at: UTC, ISO 8601.
+        code_version: Version of uniad_ray that fitted it.
+        content_digest: sha256 over the configuration and the files; equal for two fits with the same result.
+        config: The whole fit configuration.
+        calibration: Calibration and threshold.
+        lineage: Archive digest, image counts, and weights with their digests.
+        files: Digests by file name.
+    """
+
+    format_version: int
+    category: str
+    version: str
+    created_at: str
+    code_version: str
+    content_digest: str
+    config: FitConfig
+    calibration: CalibrationRecord
+    lineage: dict[str, Any]
+    files: dict[str, FileDigest]
+
+    @property
+    def name(self) -> str:
+        """What messages call the bundle."""
+        return f"bundle {self.category} {self.version}"
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        """The experts that the fused score is made of, in order: all, but for those that a gate left out."""
+        gate = self.calibration.gate
+        return tuple(name for name in self.config.chosen_experts if gate is None or gate.weights[name])
+
+    @property
+    def fusion(self) -> Fusion:
+        """The fusion of those experts, as fitted."""
+        experts = {name: self.calibration.experts[name] for name in self.taking_part}
+        return Fusion(gated(self.config.chosen_fusion, self.calibration.gate), experts, self.calibration.terms)
+
+    def encode(self) -> bytes:
+        """The manifest's bytes as stored."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the stored manifest."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the manifest and the checked bytes of its files."""
+
+    manifest: BundleManifest
+    files: Mapping[str, bytes]
+
+    def scorer(
+        self,
+        *,
+        device: str = "cpu",
+        false_positive_rate: float | None = None,
+        only: Collection[str] | None = None,
+    ) -> Scorer:
+        """Builds the scorer.
+
+        Args:
+            device: Torch device of networks and experts.
+            false_positive_rate: Chooses another threshold than the bundle's from its held-out scores.
+            only: Experts that take part; None takes those of the bundle. Others are calibrated together, and given a
+                threshold of their own, from the held-out scores.
+
+        Raises:
+            BundleError: The stored state does not fit this version of the code, or `only` names an expert that the
+                bundle does not have.
+            WeightsError: A network's weights cannot be found, or are not those of the fit.
+        """
+        config = self.manifest.config
+        chosen = self._chosen(only)
+        try:
+            experts = build_experts(config, states=self._states("experts", chosen), only=chosen)
+        except (ConfigError, KeyError, ValueError) as error:
+            raise self._does_not_fit(error) from error
+        pipeline = self.pipeline(needs_of(experts), device=device)
+        fusion, threshold = self.fusion(only, false_positive_rate)
+        return Scorer(config, pipeline, experts, fusion, threshold.value)
+
+    def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
+        """Builds the perceivers behind some fields, with what they learned.
+
+        Args:
+            fields: Each field that is needed, and who needs it, for messages.
+            device: Torch device.
+
+        Raises:
+            BundleError: The stored state does not fit this version of the code.
+            WeightsError: A network's weights cannot be found, or are not those of the fit.
+        """
+        try:
+            pipeline = build_pipeline(self.manifest.config, fields, device=device, check_unused=False)
+            pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
+        except (ConfigError, KeyError, ValueError) as error:
+            raise self._does_not_fit(error) from error
+        self._check_weights(pipeline.lineage(pipeline.provides))
+        return pipeline
+
+    @property
+    def state_digests(self) -> dict[str, str]:
+        """Digests of what each perceiver learned, by its name."""
+        found: dict[str, str] = {}
+        for name, file in sorted(self.manifest.files.items()):
+            folder, _, rest = name.partition("/")
+            if folder == "perceivers":
+                perceiver = rest.rpartition(".")[0]
+                found[perceiver] = f"{found.get(perceiver, '')}{file.sha256}"
+        return found
+
+    def fusion(
+        self, only: Collection[str] | None = None, false_positive_rate: float | None = None
+    ) -> tuple[Fusion, Threshold]:
+        """Fusion and threshold of the bundle's experts, or of some.
+
+        Args:
+            only: Experts that take part; None takes those of the bundle.
+            false_positive_rate: Of the threshold; None takes that of the fit.
+
+        Raises:
+            BundleError: The bundle has no expert of that name, or its scores follow from the maps of all.
+        """
+        manifest = self.manifest
+        config = manifest.config
+        chosen = self._chosen(only)
+        rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
+        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
+        if chosen == list(manifest.taking_part):
+            is_stored = false_positive_rate is None
+            threshold = manifest.calibration.threshold if is_stored else choose_threshold(held_out.fused, rate)
+            return manifest.fusion, threshold
+        rule = config.chosen_fusion
+        if rule.rule == "maps":
+            raise BundleError(
+                f"{self.manifest.name}: its scores follow from the maps of all experts; score with all of them"
+            )
+        if manifest.calibration.gate is not None:
+            # Who names an expert wants it, even one that the gate left out.
+            weights = {name: manifest.calibration.gate.weights[name] or 1.0 for name in chosen}
+            rule = rule.model_copy(update={"weights": weights})
+        raw = {name: held_out.raw[name] for name in chosen}
+        fusion = Fusion.fit(rule, raw)
+        return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
+
+    def _chosen(self, only: Collection[str] | None) -> list[str]:
+        known = self.manifest.config.chosen_experts
+        unknown = sorted(set(only or ()) - set(known))
+        if unknown:
+            raise BundleError(f"{self.manifest.name}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
+        return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
+
+    @property
+    def reference(self) -> Reference:
+        """The reference images with the scores of the fit."""
+        return Reference(
+            where=self.manifest.name,
+            images=load_safetensors(self.files["reference.safetensors"])["images"],
+            scores=ReferenceScores.model_validate_json(self.files["reference.json"]),
+            deviations={name: entry.deviation for name, entry in self.manifest.calibration.experts.items()},
+        )
+
+    def check_reference(self, scorer: Scorer) -> None:
+        """Scores the reference images and compares with what the fit computed, see `Reference.check`."""
+        self.reference.check(scorer)
+
+    def _does_not_fit(self, error: Exception) -> BundleError:
+        return BundleError(f"{self.manifest.name}: does not fit this version of uniad_ray: {error}; fit it again")
+
+    def _states(self, folder: str, names: Sequence[str]) -> dict[str, State]:
+        states = {}
+        for name in names:
+            try:
+                arrays = load_safetensors(self.files[f"{folder}/{name}.safetensors"])
+            except SafetensorError as error:
+                raise BundleError(f"{self.manifest.name}: {folder}/{name}.safetensors is damaged: {error}") from error
+            states[name] = State(arrays=arrays, document=json.loads(self.files[f"{folder}/{name}.json"]))
+        return states
+
+    def _check_weights(self, found: Mapping[str, Any]) -> None:
+        fitted = self.manifest.lineage["perceivers"]
+        for name, record in found.items():
+            if "weights" not in record:
+                continue
+            expected, weights = fitted[name]["weights"]["sha256"], record["weights"]
+            if weights["sha256"] != expected:
+                raise BundleError(
+                    f"{self.manifest.name}: network {name} was fitted with weights of sha256 {expected}, but "
+                    f"{weights['uri']} here has {weights['sha256']}; install those of the fit, or fit again"
+                )
+
+
+def encode_state(folder: Literal["experts", "perceivers"], name: str, state: State) -> dict[str, bytes]:
+    """Files of the state of one expert or perceiver."""
+    arrays = {key: np.ascontiguousarray(value) for key, value in sorted(state.arrays.items())}
+    document = json.dumps(dict(state.document), sort_keys=True, indent=1) + "\n"
+    return {f"{folder}/{name}.safetensors": save_safetensors(arrays), f"{folder}/{name}.json": document.encode()}
+
+
+def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:
+    """sha256 over configuration and files; two fits with the same result have the same."""
+    digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode())
+    for name in sorted(files):
+        digest.update(f"\n{name} {hashlib.sha256(files[name]).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def read_bundle_manifest(folder: Location) -> BundleManifest:
+    """Reads the manifest of one bundle version.
+
+    Raises:
+        BundleError: There is none, it is damaged, or it is of another format version.
+    """
+    location = folder / MANIFEST_NAME
+    try:
+        document = json.loads(location.read_bytes(max_bytes=MAX_MANIFEST_BYTES))
+    except ObjectNotFoundError as error:
+        raise BundleError(f"{folder}: no bundle there; `uniad-ray bundles ROOT` lists what is") from error
+    except ValueError as error:
+        raise BundleError(f"{location}: not valid JSON; publish another version") from error
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{location}: bundle format {found}; this version of uniad_ray reads {FORMAT_VERSION}; fit again"
+        )
+    try:
+        manifest = BundleManifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{location}: {key}: {first['msg']}; publish another version") from error
+    return manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
+
+
+def read_bundle(folder: Location) -> Bundle:
+    """Reads a whole bundle and checks the digest of every file.
+
+    Raises:
+        BundleError: A file is missing, of another size or of another digest.
+    """
+    manifest = read_bundle_manifest(folder)
+    files = {}
+    for name, expected in manifest.files.items():
+        try:
+            data = (folder / name).read_bytes(max_bytes=expected.bytes)
+        except ObjectNotFoundError as error:
+            raise BundleError(f"{folder / name}: missing; publish another version or fit again") from error
+        except ObjectTooLargeError:
+            data = b""
+        if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise BundleError(f"{folder / name}: not what the manifest says; publish another version or fit again")
+        files[name] = data
+    return Bundle(manifest, files)

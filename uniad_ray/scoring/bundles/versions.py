@@ -1,0 +1,91 @@
+"""Lists the bundles of a root and moves the pointer of a category."""
+
+from __future__ import annotations
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import BundleError
+from uniad_ray.scoring.bundles.store import BundleStore, Pointer
+
+
+class BundleVersion(StrictModel):
+    """One stored version.
+
+    Attributes:
+        category: Category it scores.
+        version: Name of the version.
+        published: Whether the category's pointer names it.
+        created_at: UTC, ISO 8601.
+        code_version: Version of uniad_ray that fitted it.
+        profile: Name of its profile.
+        experts: Its experts.
+        fit_images: Normal images in the fit.
+        calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
+        threshold: Threshold on the calibrated scale.
+        digest: sha256 of its manifest.
+        bytes: Size of its files.
+    """
+
+    category: str
+    version: str
+    published: bool
+    created_at: str
+    code_version: str
+    profile: str
+    experts: tuple[str, ...]
+    fit_images: int
+    calibration: str
+    threshold: float
+    digest: str
+    bytes: int
+
+
+class BundleList(StrictModel):
+    """All versions below a root."""
+
+    root: str
+    bundles: tuple[BundleVersion, ...]
+
+
+def list_bundles(root: str) -> BundleList:
+    """Lists every version of every category, sorted by category and time.
+
+    Raises:
+        BundleError: There are none, or a manifest is damaged.
+    """
+    store = BundleStore(root)
+    manifests = store.versions()
+    if not manifests:
+        raise BundleError(
+            f"{Location.parse(root)}: no bundles there; make one with `uniad-ray fit ARCHIVE --bundles {root}`"
+        )
+    pointers = {name: store.pointer(name) for name in {manifest.category for manifest in manifests}}
+    return BundleList(
+        root=store.root.uri,
+        bundles=tuple(
+            BundleVersion(
+                category=manifest.category,
+                version=manifest.version,
+                published=(pointer := pointers[manifest.category]) is not None and pointer.version == manifest.version,
+                created_at=manifest.created_at,
+                code_version=manifest.code_version,
+                profile=manifest.config.name,
+                experts=manifest.config.chosen_experts,
+                fit_images=manifest.calibration.fit_images,
+                calibration=manifest.calibration.method,
+                threshold=manifest.calibration.threshold.value,
+                digest=manifest.digest,
+                bytes=sum(entry.bytes for entry in manifest.files.values()),
+            )
+            for manifest in manifests
+        ),
+    )
+
+
+def publish_bundle(root: str, category: str, version: str) -> Pointer:
+    """Makes a version, newer or older, the one that scores its category.
+
+    Raises:
+        BundleError: There is no such version, or it is damaged; the pointer stays where it was.
+    """
+    return BundleStore(root).publish(category, version)

@@ -1,0 +1,308 @@
+"""Fits one category: experts on normal images, calibration on normal images they have not seen."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as save_safetensors
+
+from uniad_ray.config.model import FitConfig, GateConfig
+from uniad_ray.errors import FitError
+from uniad_ray.experts.base import Expert
+from uniad_ray.perception.base import LearnedPerceiver, Perception, State, StoredFields, TrainedPerceiver
+from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
+from uniad_ray.scoring.bundles.gallery import GallerySample
+from uniad_ray.scoring.bundles.reference_images import ReferenceScores
+from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
+from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
+from uniad_ray.scoring.calibration_scores import encode_calibration_scores
+from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+from uniad_ray.scoring.fitting.expert_selection import choose_experts, gated
+from uniad_ray.scoring.fitting.perceptions import (
+    ExtendedPerceptions,
+    ImagePerceptions,
+    NormalImages,
+    PerceptionSource,
+    stream,
+)
+from uniad_ray.scoring.fitting.splits import split_normals
+from uniad_ray.scoring.fitting.synthetic_anomalies import NormalView
+from uniad_ray.scoring.fitting.synthetic_scores import MOST_OTHERS, EditedScores, join_edits, normal_views, score_edits
+from uniad_ray.scoring.fitting.unusual_images import UnusualImages
+from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.training.distillation import train_student
+
+REFERENCE_IMAGES = 2
+"""Images stored in a bundle with their scores, so that whoever loads it can check that it scores as it did here."""
+
+Train = Callable[[TrainedPerceiver, Sequence[int]], State]
+"""Trains a perceiver on the normal images of the given indices."""
+
+FindStored = Callable[[PerceptionPipeline], StoredFields]
+"""Finds the stored fields that are those of a pipeline, of which nothing has been fitted yet."""
+
+
+@dataclass(frozen=True)
+class FittedCategory:
+    """The parts of a bundle, ready to be written.
+
+    Attributes:
+        config: The fit configuration.
+        calibration: Calibration and threshold.
+        perceivers: Lineage by perceiver.
+        files: The bundle's files by name.
+        unusual: What is unusual, by row key of the normal image; a bundle with any should be looked at first.
+    """
+
+    config: FitConfig
+    calibration: CalibrationRecord
+    perceivers: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    unusual: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Experts and perceivers fitted on one set of images."""
+
+    experts: Mapping[str, Expert]
+    pipeline: PerceptionPipeline
+    source: PerceptionSource
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(field for expert in self.experts.values() for field in expert.needs)
+
+
+def fit_category(
+    images: NormalImages,
+    config: FitConfig,
+    *,
+    device: str = "cpu",
+    train: Train | None = None,
+    on_perceived: Callable[[int], None] | None = None,
+    find_stored: FindStored | None = None,
+) -> FittedCategory:
+    """Fits perceivers, experts and calibration on the normal images of one category.
+
+    Every round of `split_normals` fits all anew, so that no held-out image has taught anything that judges it. What is
+    stored may then be fitted on all images.
+
+    Args:
+        images: Normal images.
+        config: The fit configuration.
+        device: Torch device.
+        train: Trains, or finds trained, a student; default trains it in this process.
+        on_perceived: Called with the number of images of each batch that passed the networks.
+        find_stored: Finds fields that need not be computed.
+
+    Raises:
+        FitError: Too few distinct normal images, or an expert cannot learn from them.
+        ConfigError: A component's options are wrong.
+        WeightsError: A network's weights cannot be found.
+    """
+    experts = build_experts(config)
+    pipeline = build_pipeline(config, _asked(config, experts), device=device)
+    split = split_normals(images.rows, config.calibration)
+    unusual = UnusualImages()
+    gallery = GallerySample(
+        {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
+        {field for expert in experts.values() for field in expert.needs},
+    )
+
+    def perceived(perception: Perception) -> None:
+        unusual.add(perception)
+        gallery.add(perception)
+        if on_perceived is not None:
+            on_perceived(len(perception))
+
+    with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
+        gate = config.chosen_fusion.gate
+        is_read_once = split.is_final_a_round and len(experts) + len(pipeline.dependent) == 1 and gate is None
+        source = ImagePerceptions(
+            images,
+            pipeline,
+            _fixed_fields(config, experts, pipeline),
+            batch_size=config.batch_size,
+            spill=None if is_read_once else Path(folder) / "images",
+            on_perceived=perceived,
+            stored=None if find_stored is None else find_stored(pipeline),
+        )
+        fitter = _Fitter(config, device, train or _training_here(images, config, device), source)
+        row_keys: list[str] = []
+        held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
+        fused: list[FloatArray] = []
+        edited: list[EditedScores] = []
+        to_edit = _evenly([index for fold in split.folds for index in fold.calibrate], gate.images if gate else 0)
+        for index, fold in enumerate(split.folds):
+            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
+            for perception in fitted.source.perceive(fold.calibrate, fitted.wanted):
+                row_keys += perception.row_keys
+                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
+                for name, item in evidence.items():
+                    held_out[name].append(np.asarray(item.scores, dtype=np.float64))
+                if config.chosen_fusion.rule == "maps":
+                    fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
+            if gate is not None:
+                edited.append(_score_edits(fitted, fold, to_edit, gate, config))
+        if not split.is_final_a_round:
+            fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
+        files = _state_files(fitted)
+        files.update(_reference_files(fitted, split.final))
+        lineage = _lineage(fitted.pipeline, config, device)
+    if unusual.all_plain():
+        raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
+    raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
+    decision = choose_experts(config.chosen_fusion, gate, raw, join_edits(edited)) if gate is not None else None
+    fusion = Fusion.fit(gated(config.chosen_fusion, decision), raw)
+    scores = np.concatenate(fused) if fused else fusion.fuse_scores(raw)
+    record = CalibrationRecord(
+        method=split.method,
+        fit_images=sum(images.rows[index].copy_of is None for index in split.final),
+        held_out_images=len(row_keys),
+        experts=fusion.experts,
+        terms=fusion.terms,
+        threshold=choose_threshold(scores, config.calibration.false_positive_rate),
+        gate=decision,
+    )
+    image_ids = {row.row_key: row.image_id for row in images.rows}
+    copies = {row.row_key for row in images.rows if row.copy_of is not None}
+    calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
+    files[CALIBRATION_SCORES] = encode_calibration_scores(
+        row_keys, [image_ids[key] for key in row_keys], raw, calibrated, scores
+    )
+    taking_part = [experts[name] for name in experts if decision is None or decision.weights[name]]
+    files.update(gallery.files({field for expert in taking_part for field in expert.needs}))
+    return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies))
+
+
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits everything anew on one set of images, on top of what needs no fitting."""
+
+    config: FitConfig
+    device: str
+    train: Train
+    source: PerceptionSource
+    trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
+
+    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
+        """Fits on some images, with students that were trained on others where they are given."""
+        experts = build_experts(self.config)
+        pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
+        wanted = _needs(self.config, experts, pipeline)
+        source = self.source
+        for perceiver in pipeline.dependent:
+            kept = folder / perceiver.name
+            if isinstance(perceiver, LearnedPerceiver):
+                perceiver.fit(stream(source, indices, perceiver.needs))
+            elif isinstance(perceiver, TrainedPerceiver):
+                key = (perceiver.name, tuple(indices if training is None else training))
+                perceiver.restore(self._trained(perceiver, key))
+                # The same student of another round has seen the images already.
+                kept = folder.parent / f"{perceiver.name}-{list(self.trained).index(key)}"
+            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, kept)
+        for expert in experts.values():
+            expert.fit(stream(source, indices, expert.needs))
+        return _Round(experts, pipeline, source)
+
+    def _trained(self, perceiver: TrainedPerceiver, key: tuple[str, tuple[int, ...]]) -> State:
+        if key not in self.trained:
+            self.trained[key] = self.train(perceiver, key[1])
+        return self.trained[key]
+
+
+def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
+    """Each field that experts or the gate want, and who."""
+    gate = config.chosen_fusion.gate
+    return needs_of(experts) + ([(gate.segments, "the gate")] if gate is not None and gate.segments else [])
+
+
+def _fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that need no fitting and that somebody wants."""
+    learned = frozenset(field for perceiver in pipeline.dependent for field in perceiver.provides)
+    return _needs(config, experts, pipeline) - learned
+
+
+def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that experts or the gate want, or perceivers that depend on what was learned."""
+    asked = frozenset(field for field, _ in _asked(config, experts))
+    return asked.union(*(perceiver.needs for perceiver in pipeline.dependent))
+
+
+def _score_edits(
+    fitted: _Round, fold: Fold, to_edit: Collection[int], gate: GateConfig, config: FitConfig
+) -> EditedScores:
+    """Scores edits of the held-out images of one round."""
+    fields = frozenset([gate.segments] if gate.segments else [])
+
+    def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
+        return list(normal_views(fitted.source.perceive(indices, fields), gate.segments))
+
+    others = [view for _, view in views(_evenly(fold.fit, MOST_OTHERS))]
+    edited = views([index for index in fold.calibrate if index in to_edit])
+    return score_edits(edited, others, fitted.pipeline, fitted.experts, batch_size=config.batch_size, seed=config.seed)
+
+
+def _evenly(indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of the indices, evenly spaced."""
+    positions = np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)
+    return [indices[position] for position in positions]
+
+
+def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
+    """Lineage of all that perceives, and of what it was trained against."""
+    needs = [
+        need
+        for perceiver in pipeline.perceivers
+        if isinstance(perceiver, TrainedPerceiver)
+        for need in _training_needs(perceiver)
+    ]
+    teachers = build_pipeline(config, needs, device=device)
+    return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
+
+
+def _training_here(images: NormalImages, config: FitConfig, device: str) -> Train:
+    def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
+        teachers = build_pipeline(config, _training_needs(perceiver), device=device)
+        return train_student(perceiver, teachers, images, indices, device=device)
+
+    return train
+
+
+def _training_needs(perceiver: TrainedPerceiver) -> list[tuple[str, str]]:
+    return [(field, f"the training of {perceiver.name}") for field in sorted(perceiver.training_needs)]
+
+
+def _state_files(fitted: _Round) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for name, expert in fitted.experts.items():
+        files.update(encode_state("experts", name, expert.state()))
+    for name, state in fitted.pipeline.states().items():
+        files.update(encode_state("perceivers", name, state))
+    return files
+
+
+def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]:
+    """Scores a few images with the final experts; images the experts have not seen tell more, so they come first."""
+    rows = fitted.source.rows
+    seen = set(indices)
+    order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
+    perceptions = list(fitted.source.perceive(order, fitted.wanted))
+    if not perceptions:
+        raise FitError("the reference images cannot be decoded; mend the training images and ingest them again")
+    images = np.concatenate([perception.images for perception in perceptions])
+    raw = {
+        name: tuple(float(value) for perception in perceptions for value in expert.score(perception).scores)
+        for name, expert in fitted.experts.items()
+    }
+    scores = ReferenceScores(row_keys=tuple(key for perception in perceptions for key in perception.row_keys), raw=raw)
+    document = json.dumps(scores.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+    return {"reference.safetensors": save_safetensors({"images": images}), "reference.json": document.encode()}

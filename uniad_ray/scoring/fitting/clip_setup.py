@@ -1,0 +1,99 @@
+"""Which CLIP of a configuration names objects, out of which classes, and how its crops are cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from uniad_ray.config.loading import import_class, validate
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.objects.clip_features import ClipObjectFeatures, ClipObjectFeaturesConfig
+from uniad_ray.perception.objects.clip_namer import ClipNamer, ClipNamerConfig
+
+ModelT = TypeVar("ModelT", ClipNamerConfig, ClipObjectFeaturesConfig)
+
+
+@dataclass(frozen=True)
+class ClipSetup:
+    """A namer and what it depends on.
+
+    Attributes:
+        name: Name of the namer among the perceivers.
+        namer: Its options.
+        padding: Margin of the crops that it sees, as a share of the longer side of an object's box.
+    """
+
+    name: str
+    namer: ClipNamerConfig
+    padding: float
+
+    @property
+    def cropped(self) -> str:
+        """Field with the segments that are cropped for tuning."""
+        return self.namer.tuning.labels or self.namer.segments
+
+
+def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
+    """Finds the namer, checks its options, and that its vectors come of the same CLIP.
+
+    Args:
+        config: The fit configuration.
+        namer: Its name; default the only `ClipNamer` with classes.
+
+    Raises:
+        ConfigError: There is no such namer, it has no classes, there are several, or an option is wrong.
+    """
+    namers = {
+        name: _options(config, name, ClipNamerConfig)
+        for name in config.perceivers
+        if issubclass(_class(config, name), ClipNamer)
+    }
+    if not namers:
+        raise ConfigError(
+            f"{config.origin}: no perceiver names objects by CLIP; make one a uniad_ray.perception.objects.clip_namer:ClipNamer"
+        )
+    with_classes = [name for name in sorted(namers) if namers[name].classes]
+    if namer is None and len(with_classes) > 1:
+        raise ConfigError(
+            f"{config.origin}: {' and '.join(with_classes)} name objects by CLIP; choose one with --namer"
+        )
+    chosen = namer or (with_classes or sorted(namers))[0]
+    if chosen not in namers:
+        raise ConfigError(
+            f"{config.origin}: no namer {chosen!r} that works by CLIP; there are {', '.join(sorted(namers))}"
+        )
+    options = namers[chosen]
+    if not options.classes:
+        raise ConfigError(
+            f"{config.origin}: {chosen} has no list of classes; name them in perceivers.{chosen}.config.classes"
+        )
+    if len(options.classes) < 2:
+        raise ConfigError(
+            f"{config.origin}: perceivers.{chosen}.config.classes names {options.classes[0]!r} alone; with one class "
+            "there is nothing to learn"
+        )
+    return ClipSetup(chosen, options, _padding(config, options, chosen))
+
+
+def _padding(config: FitConfig, options: ClipNamerConfig, namer: str) -> float:
+    """The padding of the vectors, which must be those of the same weights."""
+    for name in config.perceivers:
+        if issubclass(_class(config, name), ClipObjectFeatures):
+            found = _options(config, name, ClipObjectFeaturesConfig)
+            if options.vectors in ClipObjectFeatures.fields_of(name, found):
+                if found.weights != options.weights:
+                    raise ConfigError(
+                        f"{config.origin}: {namer} has the weights {options.weights.uri} and its vectors those of "
+                        f"{found.weights.uri}; name the same for both"
+                    )
+                return found.padding
+    raise ConfigError(f"{config.origin}: {namer} needs vectors of a ClipObjectFeatures, not {options.vectors}")
+
+
+def _class(config: FitConfig, name: str) -> type:
+    return import_class(config.perceivers[name].class_path, where=f"{config.origin}: perceivers.{name}.class")
+
+
+def _options(config: FitConfig, name: str, model: type[ModelT]) -> ModelT:
+    return validate(model, config.perceivers[name].config, where=config.origin, prefix=f"perceivers.{name}.config")

@@ -1,0 +1,149 @@
+"""The normal images of one category in an archive, read chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+
+from uniad_ray.archive.images import ImageLimits, decode_image
+from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
+from uniad_ray.archive.shards import read_chunk
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import NormalImagesConfig
+from uniad_ray.errors import FitError, ImageError
+from uniad_ray.scoring.fitting.altered_copies import altered, copies_of
+from uniad_ray.scoring.fitting.perceptions import NormalImage
+
+FITTED_SPLITS = ("train", "validation")
+_ROW_KEY = re.compile(r"\b[0-9a-f]{32}\b")
+
+
+class ArchiveNormals:
+    """Normal images of one category: those of its train and validation splits, or of `archive` where it has none.
+
+    Attributes:
+        rows: The images in the archive's order; where they are few, altered copies of them follow.
+        skipped: Reason by source URI of images that could not be decoded when they were read.
+    """
+
+    def __init__(
+        self,
+        archive: Location,
+        manifest: ArchiveManifest,
+        category: str,
+        input_size: int,
+        choice: NormalImagesConfig | None = None,
+    ) -> None:
+        """Reads keys and labels; no pixels yet.
+
+        Args:
+            archive: The archive.
+            manifest: Its manifest.
+            category: Category.
+            input_size: Side of the square that images are resized to, pixels.
+            choice: Which images are taken and whether they are copied; default takes all as they are.
+
+        Raises:
+            FitError: The category has no normal images.
+        """
+        self._archive = archive
+        self._input_size = input_size
+        self._limits = ImageLimits()
+        self.skipped: dict[str, str] = {}
+        found = self._list(manifest, category, FITTED_SPLITS) or self._list(manifest, category, ("archive",))
+        if not found:
+            raise FitError(
+                f"{archive}: category {category!r} has no normal images to fit on; ingest some under train/good, "
+                "or a plain folder with --label normal"
+            )
+        places = {row: (chunk, position) for row, chunk, position in found}
+        images = list(places)
+        copies: list[NormalImage] = []
+        if choice is not None:
+            images = _drawn(images, choice)
+            copies = copies_of(images, choice.copies_of_each(len({row.image_id for row in images})))
+        originals = {row.row_key: row for row in images}
+        self.rows: Sequence[NormalImage] = [*images, *copies]
+        self._places = [places[originals[row.copy_of or row.row_key]] for row in self.rows]
+        self._cached: tuple[Chunk, pa.Table] | None = None
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether there are altered copies, of which no sidecar knows."""
+        return any(row.copy_of is not None for row in self.rows)
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decodes images; one that cannot be decoded is left out and noted in `skipped`."""
+        for index in indices:
+            chunk, position = self._places[index]
+            table = self._table(chunk)
+            try:
+                image = decode_image(
+                    table.column("image")[position].as_py(), (self._input_size, self._input_size), self._limits
+                )
+            except ImageError as error:
+                self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
+            else:
+                row = self.rows[index]
+                yield index, image if row.copy_of is None else altered(image, row.row_key)
+
+    def by_source_uri(self, notes: Mapping[str, str]) -> dict[str, str]:
+        """Turns notes by row key into notes by source URI, for people."""
+        wanted = [index for index, row in enumerate(self.rows) if row.row_key in notes]
+        found = {}
+        for index in wanted:
+            chunk, position = self._places[index]
+            found[self._table(chunk).column("source_uri")[position].as_py()] = notes[self.rows[index].row_key]
+        return dict(sorted(found.items()))
+
+    @contextmanager
+    def naming_images(self) -> Iterator[None]:
+        """Puts source URIs where a `FitError` that leaves the block speaks of row keys.
+
+        Raises:
+            FitError: The one that was raised, with names for people.
+        """
+        try:
+            yield
+        except FitError as error:
+            names = {
+                key: uri for uri, key in self.by_source_uri({key: key for key in _ROW_KEY.findall(str(error))}).items()
+            }
+            if not names:
+                raise
+            raise FitError(_ROW_KEY.sub(lambda key: names.get(key[0], key[0]), str(error))) from error
+
+    def _list(
+        self, manifest: ArchiveManifest, category: str, splits: Sequence[str]
+    ) -> list[tuple[NormalImage, Chunk, int]]:
+        found = []
+        for chunk in chunks(manifest, categories=[category], splits=splits):
+            names = ["row_key", "image_id", "source_uri", "label"]
+            table = read_chunk(self._archive, chunk, columns=names)
+            columns = [table.column(name).to_pylist() for name in names]
+            found += [
+                (NormalImage(key, image_id, chunk.split, chunk.name, source_uri=uri), chunk, position)
+                for position, (key, image_id, uri, label) in enumerate(zip(*columns, strict=True))
+                if label == "normal"
+            ]
+        return found
+
+    def _table(self, chunk: Chunk) -> pa.Table:
+        if self._cached is None or self._cached[0] != chunk:
+            self._cached = (chunk, read_chunk(self._archive, chunk, columns=["image", "source_uri"]))
+        return self._cached[1]
+
+
+def _drawn(rows: Sequence[NormalImage], choice: NormalImagesConfig) -> list[NormalImage]:
+    """At most so many different images, by hash; a larger draw of the same number holds the smaller one."""
+    if choice.most is None:
+        return list(rows)
+    different = {row.image_id: row for row in reversed(rows)}
+    order = sorted(different.values(), key=lambda row: hashlib.sha256(f"{choice.draw} {row.row_key}".encode()).digest())
+    chosen = {row.row_key for row in order[: choice.most]}
+    return [row for row in rows if row.row_key in chosen]

@@ -1,0 +1,1 @@
+"""The HTTP interface: operations, schemas, images of requests, problem documents."""

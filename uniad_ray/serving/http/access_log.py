@@ -1,0 +1,92 @@
+"""A line a request in the log, with neither images nor keys, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from uniad_ray.serving.http.problems import MEDIA_TYPE, ProblemError
+
+_logger = logging.getLogger(__name__)
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+}
+
+
+class RequestLog:
+    """Middleware: gives each request an id, its answer the security headers, and the log a line."""
+
+    def __init__(self, app: ASGIApp, *, adds_id: bool = True) -> None:
+        """Wraps an application.
+
+        Args:
+            app: The application.
+            adds_id: Whether answers get the id as a header here; Ray Serve's proxy adds it by itself.
+        """
+        self._app = app
+        self._adds_id = adds_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                if self._adds_id:
+                    headers["X-Request-Id"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            _logger.exception("request %s failed", request_id)
+            if status:
+                raise
+            problem = ProblemError("internal-error", "the logs have the reason by request id")
+            document = problem.document(scope["path"], request_id).model_dump(mode="json")
+            await JSONResponse(document, problem.status, media_type=MEDIA_TYPE)(scope, receive, send_with_headers)
+        finally:
+            line = {
+                "request_id": request_id,
+                "key": state.get("key"),
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+            }
+            _logger.info("%s", json.dumps(line))
+
+
+def request_id_of(request: Request) -> str:
+    """The id of a request; empty outside of `RequestLog`."""
+    return str(getattr(request.state, "request_id", ""))

@@ -1,0 +1,93 @@
+"""What bundles there are, read from the store now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.bundles.versions import BundleVersion, list_bundles
+from uniad_ray.serving.http.problems import ProblemError
+
+_logger = logging.getLogger(__name__)
+
+
+class Catalogue:
+    """Categories and versions of a bundle store; while the store is away, those of the last look."""
+
+    def __init__(self, bundles: str, *, refresh_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Names the store; nothing is read yet.
+
+        Args:
+            bundles: Root of the bundles.
+            refresh_seconds: How long a look counts.
+            clock: Seconds that never go back.
+        """
+        self._root = bundles
+        self._store = BundleStore(bundles)
+        self._refresh_seconds = refresh_seconds
+        self._clock = clock
+        self._categories: list[str] | None = None
+        self._looked_at = 0.0
+        self._one_look = asyncio.Lock()
+        self._look_behind: asyncio.Task[list[str]] | None = None
+
+    async def categories(self) -> list[str]:
+        """Categories with a published bundle, sorted; those of the last look, after which another may be taken.
+
+        Raises:
+            ProblemError: `store-unavailable`, where the store has never been read.
+        """
+        if self._categories is None:
+            return await self._look()
+        if self._is_due() and (self._look_behind is None or self._look_behind.done()):
+            # Nobody waits for it: a store that is away takes long to say so.
+            self._look_behind = asyncio.create_task(self._look())
+        return self._categories
+
+    async def require(self, category: str) -> None:
+        """Refuses a category that has no published bundle.
+
+        Raises:
+            ProblemError: `unknown-category` or `store-unavailable`.
+        """
+        if category not in await self.categories() and category not in await self._look():
+            raise ProblemError(
+                "unknown-category",
+                f"no category {category[:100]!r} is published; GET /v1/categories lists those that are",
+            )
+
+    async def versions(self) -> tuple[BundleVersion, ...]:
+        """All versions of all categories.
+
+        Raises:
+            ProblemError: `store-unavailable`.
+        """
+        try:
+            return (await asyncio.to_thread(list_bundles, self._root)).bundles
+        except (StoreError, BundleError) as error:
+            raise ProblemError("store-unavailable", "the bundles cannot be listed now", retry_after=5) from error
+
+    async def _look(self) -> list[str]:
+        """Reads the store, if that is due."""
+        async with self._one_look:
+            if self._categories is None or self._is_due():
+                try:
+                    found = await asyncio.to_thread(self._store.categories)
+                except (StoreError, BundleError) as error:
+                    if self._categories is None:
+                        raise ProblemError(
+                            "store-unavailable", "the store of bundles cannot be read now", retry_after=5
+                        ) from error
+                    _logger.warning("the categories stay as they were: %s", error)
+                    found = self._categories
+                # A folder that is not mounted looks like an empty one.
+                self._categories = found or self._categories or []
+                self._looked_at = self._clock()
+            return self._categories
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._looked_at >= self._refresh_seconds

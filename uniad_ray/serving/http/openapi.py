@@ -1,0 +1,55 @@
+"""What the OpenAPI document says beyond the signatures: bodies, examples and the kinds of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from uniad_ray.serving.http.images import BODY_TYPES, ScoreRequest
+from uniad_ray.serving.http.problems import MEDIA_TYPE, ProblemDocument, title_of
+from uniad_ray.serving.http.schemas import json_schema_examples
+
+SCORE_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in BODY_TYPES},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                    }
+                },
+                "additionalProperties": False,
+            }
+        },
+        "application/json": {
+            "schema": ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
+            "example": {"images": [{"name": "0001.png", "base64": "iVBORw0KGgo="}]},
+        },
+    },
+}
+SCORE_EXAMPLE: Final = {"content": {"application/json": {"example": json_schema_examples()}}}
+
+
+def problems(kinds: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an operation, by status.
+
+    Args:
+        kinds: Kinds of `problems.TYPES`.
+    """
+    by_status: dict[int, list[tuple[str, str]]] = {}
+    for kind in kinds:
+        status, title = title_of(kind)
+        by_status.setdefault(status, []).append((kind, title))
+    return {
+        status: {
+            "description": "; ".join(f"{title} (`{kind}`)" for kind, title in entries),
+            "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+        }
+        for status, entries in sorted(by_status.items())
+    }

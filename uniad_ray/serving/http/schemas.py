@@ -1,0 +1,248 @@
+"""What the endpoint answers, as models that the OpenAPI document describes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from uniad_ray.runs.maps import encode_map
+from uniad_ray.scoring.bundles.versions import BundleVersion
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
+
+MapForm = Literal["none", "png", "float16"]
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ExpertScore(Answer):
+    """What one expert says of an image."""
+
+    expert: str = Field(examples=["relations"])
+    raw: float = Field(description="On the expert's own scale.", examples=[0.62])
+    calibrated: float = Field(description="In deviations of held-out normal images.", examples=[11.8])
+
+
+class LeftOutExpert(Answer):
+    """An expert of the bundle that did not take part this time."""
+
+    expert: str = Field(examples=["text_similarity"])
+    reason: str = Field(examples=["no text within 2 seconds"])
+
+
+class AnomalyMap(Answer):
+    """The map of an image on the calibrated scale; its corners are those of the image.
+
+    `png`: 8 bits of grey, where 0 is `low` and 255 is `high`. `float16`: zlib-compressed little-endian float16, row by
+    row.
+    """
+
+    form: Literal["png", "float16"]
+    height: int = Field(examples=[256])
+    width: int = Field(examples=[256])
+    low: float = Field(description="Value of the lowest pixel.", examples=[0.1])
+    high: float = Field(description="Value of the highest pixel.", examples=[23.5])
+    data: str = Field(description="Base64.")
+
+
+class NearestNormalImage(Answer):
+    """A normal image of the fit that is like the scored one."""
+
+    image: str = Field(description="Where it was ingested from.", examples=["train/good/0007.png"])
+    distance: float = Field(description="To be compared within one category only.", examples=[0.12])
+    thumbnail: str = Field(description="Base64 of a JPEG, square as the networks see the image.")
+
+
+class Lineage(Answer):
+    """Where a verdict comes from."""
+
+    bundle_version: str = Field(examples=["20261127-101112-0a1b2c3d"])
+    bundle_digest: str = Field(description="sha256 of the bundle's manifest.")
+    code_version: str = Field(description="Version of uniad_ray that answers.", examples=["0.1.0"])
+    image_sha256: str = Field(description="Of the bytes that were scored.")
+
+
+class ImageProblem(Answer):
+    """Why an image has no verdict."""
+
+    kind: str = Field(examples=["truncated"])
+    detail: str = Field(examples=["JPEG: ends early or is damaged"])
+
+
+class ImageAnswer(Answer):
+    """The verdict of one image, or why there is none.
+
+    A score is anomalous if it is above the threshold; both are in deviations of held-out normal images.
+    """
+
+    image: str = Field(description="File name, URI or position in the request.", examples=["0001.png"])
+    status: Literal["ok", "error"]
+    decision: Literal["normal", "anomalous"] | None = None
+    score: float | None = Field(default=None, examples=[10.2])
+    threshold: float | None = Field(default=None, examples=[2.0])
+    experts: list[ExpertScore] = Field(default_factory=list)
+    left_out: list[LeftOutExpert] = Field(default_factory=list)
+    reasons: list[str] = Field(default_factory=list, examples=[["1 of part-5 expected, 0 found"]])
+    map: AnomalyMap | None = None
+    nearest: list[NearestNormalImage] = Field(default_factory=list)
+    lineage: Lineage | None = None
+    error: ImageProblem | None = None
+
+
+class ScoreAnswer(Answer):
+    """The verdicts of a request, in the order of its images."""
+
+    request_id: str
+    category: str = Field(examples=["trays"])
+    images: list[ImageAnswer]
+
+
+class CategorySummary(Answer):
+    """A category that can be scored."""
+
+    category: str = Field(examples=["trays"])
+
+
+class CategoryList(Answer):
+    """All categories that the key is good for."""
+
+    categories: list[CategorySummary]
+
+
+class RefusedBundle(Answer):
+    """A published bundle that could not be taken up."""
+
+    version: str
+    reason: str
+
+
+class LoadedVersion(Answer):
+    """What a replica has in memory of a category."""
+
+    category: str
+    version: str
+    digest: str
+    load_seconds: float
+    experts: list[str] = Field(description="Those that the verdict is made of.", examples=[["patch"]])
+    no_texts: str | None = Field(
+        default=None, description="Why experts that need texts are left out; null where they are not."
+    )
+    refused: RefusedBundle | None = None
+    store_error: str | None = None
+
+
+class BundleVersions(Answer):
+    """All stored versions, and what the replica that was asked has loaded."""
+
+    bundles: list[BundleVersion]
+    loaded: list[LoadedVersion]
+
+
+class ReadyAnswer(Answer):
+    """That the endpoint can score."""
+
+    status: Literal["ready"] = "ready"
+    checked: list[str] = Field(description="Categories whose reference images have the scores of the fit.")
+
+
+class HealthAnswer(Answer):
+    """That the process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+def image_answer(name: str, found: OnlineVerdict | UnusableImage, form: MapForm) -> ImageAnswer:
+    """The answer for one image.
+
+    Args:
+        name: What the request calls the image.
+        found: What a replica says of it.
+        form: Form of the map, where the verdict has one.
+    """
+    if isinstance(found, UnusableImage):
+        return ImageAnswer(image=name, status="error", error=ImageProblem(kind=found.kind, detail=found.detail))
+    verdict = found.verdict
+    return ImageAnswer(
+        image=name,
+        status="ok",
+        decision="anomalous" if verdict.is_anomalous else "normal",
+        score=verdict.score,
+        threshold=verdict.threshold,
+        experts=[
+            ExpertScore(expert=expert, raw=raw, calibrated=verdict.calibrated[expert])
+            for expert, raw in verdict.raw.items()
+        ],
+        left_out=[LeftOutExpert(expert=expert, reason=reason) for expert, reason in found.left_out.items()],
+        reasons=list(verdict.reasons),
+        nearest=[
+            NearestNormalImage(
+                image=entry.source_uri,
+                distance=entry.distance,
+                thumbnail=base64.b64encode(entry.thumbnail).decode("ascii"),
+            )
+            for entry in found.nearest
+        ],
+        map=None if verdict.anomaly_map is None else map_document(verdict.anomaly_map, form),
+        lineage=Lineage(
+            bundle_version=found.bundle_version,
+            bundle_digest=found.bundle_digest,
+            code_version=found.code_version,
+            image_sha256=found.image_sha256,
+        ),
+    )
+
+
+def map_document(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:
+    """A map in the form that was asked for, or None.
+
+    Args:
+        anomaly_map: float32, shape (height, width).
+        form: `none`, `png` or `float16`.
+    """
+    if form == "none":
+        return None
+    low, high = float(anomaly_map.min()), float(anomaly_map.max())
+    data = _grey_png(anomaly_map, low, high) if form == "png" else zlib.compress(encode_map(anomaly_map), 1)
+    height, width = anomaly_map.shape
+    return AnomalyMap(
+        form=form, height=height, width=width, low=low, high=high, data=base64.b64encode(data).decode("ascii")
+    )
+
+
+def _grey_png(anomaly_map: np.ndarray, low: float, high: float) -> bytes:
+    from PIL import Image
+
+    scaled = (anomaly_map - low) * (255.0 / max(high - low, 1e-12))
+    sink = io.BytesIO()
+    Image.fromarray(np.rint(scaled).astype(np.uint8)).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
+def json_schema_examples() -> dict[str, Any]:
+    """An answer for the OpenAPI document."""
+    lineage = Lineage(
+        bundle_version="20261127-101112-0a1b2c3d",
+        bundle_digest="5e8f" * 16,
+        code_version="0.1.0",
+        image_sha256="c0ff" * 16,
+    )
+    image = ImageAnswer(
+        image="0001.png",
+        status="ok",
+        decision="anomalous",
+        score=10.2,
+        threshold=2.0,
+        experts=[ExpertScore(expert="relations", raw=0.62, calibrated=11.8)],
+        reasons=["1 of part-5 expected, 0 found"],
+        lineage=lineage,
+    )
+    answer = ScoreAnswer(request_id="0192f7c1e4b07d0ab3a51f0c7f7a8c11", category="trays", images=[image])
+    return answer.model_dump(mode="json")

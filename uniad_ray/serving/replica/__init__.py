@@ -1,0 +1,1 @@
+"""The scoring replicas: loaded bundles, batches, captions."""

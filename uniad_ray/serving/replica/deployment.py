@@ -1,0 +1,84 @@
+"""What Serve runs in a scoring process: the scorer, its bundles by recency, and their upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from uniad_ray.archive.stores.s3_client import limit_attempts
+from uniad_ray.pipelines.cluster.devices import choose_device
+from uniad_ray.pipelines.cluster.session import usable_cpus
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
+from uniad_ray.serving.replica.scorer import LoadedCategory, ReplicaScorer
+from uniad_ray.serving.replica.vllm import engine_application
+from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
+
+
+class ScorerReplica:
+    """Scores single images for gateways; see `scorer_application` for Serve's options."""
+
+    async def __init__(self, settings: dict[str, Any], threads: int, engine: DeploymentHandle | None) -> None:  # type: ignore[misc] # Serve awaits it
+        """Loads and checks the bundles that are to be there at the start.
+
+        Args:
+            settings: A ServeSettings as JSON types.
+            threads: Threads of the process on the CPU.
+            engine: The deployment that writes texts, if there is one.
+        """
+        limit_attempts(STORE_ATTEMPTS)
+        self._settings = ServeSettings.model_validate(settings)
+        self._scorer = ReplicaScorer(
+            self._settings,
+            device=choose_device(self._settings.replicas.device),
+            threads=threads,
+            deployed=engine,
+        )
+        by_recency = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
+
+        async def load(category: str) -> LoadedCategory:
+            return await self._scorer.load(category)
+
+        self._keep = by_recency(load)
+        await self._scorer.start(self._loaded)
+        self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
+
+    async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
+        """Scores one image, see `ReplicaScorer.score`."""
+        return await self._scorer.score(await self._loaded(category), data, with_map=with_map, nearest=nearest)
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images, see `ReplicaScorer.check`."""
+        return await self._scorer.check()
+
+    async def status(self) -> list[dict[str, Any]]:
+        """What there is to say of each loaded category."""
+        return self._scorer.status()
+
+    def check_health(self) -> None:
+        """Reads the result of the last check of the reference images; Serve replaces a replica that fails it."""
+        self._scorer.check_health()
+
+    async def _loaded(self, category: str) -> LoadedCategory:
+        # Serve makes room before it loads: a bundle that cannot be loaded would cost a good one its place.
+        loaded = await self._scorer.load(category)
+        await self._keep(category)
+        return loaded
+
+
+def scorer_application(settings: ServeSettings) -> Application:
+    """The deployment of the scoring replicas, bound to its settings."""
+    replicas = settings.replicas
+    threads = replicas.threads or max(1, usable_cpus() // replicas.most)
+    uses_gpu = replicas.device == "cuda"
+    deployment = serve.deployment(
+        ScorerReplica,
+        name="Scorer",
+        ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0, "runtime_env": {"env_vars": OF_REPLICAS}},
+        **settings.scorer_options(),
+    )
+    engine = engine_application(settings.engine) if settings.engine.kind == "deployment" else None
+    return deployment.bind(settings.model_dump(mode="json"), threads, engine)

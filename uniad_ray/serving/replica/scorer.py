@@ -1,0 +1,287 @@
+"""A replica: networks and bundles in one process, batches across requests, bundles that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from uniad_ray import __version__
+from uniad_ray.archive.images import decode_image
+from uniad_ray.errors import BundleError, ImageError, StoreError, UniadRayError, UserError
+from uniad_ray.pipelines.cluster.devices import limit_threads
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.online_scorer import FirstVerdict
+from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
+from uniad_ray.serving.replica.batcher import Batcher
+from uniad_ray.serving.replica.captioners import choose_captioner
+from uniad_ray.serving.replica.captions import Completed, TextsWithinDeadline
+from uniad_ray.serving.replica.live_bundle import DecodedImage, LiveCategory, LoadedBundle
+from uniad_ray.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+_logger = logging.getLogger(__name__)
+_DECODERS = 2
+_CHECKED_FOR_SECONDS = 5.0
+"""How long a check of the reference images counts, so that nobody can keep a replica busy by asking for it."""
+
+Outcome = FirstVerdict | ImageError
+
+
+@dataclass(eq=False)
+class LoadedCategory:
+    """A category of a replica, for as long as it is among those last asked for.
+
+    Attributes:
+        live: Its bundle, kept up to date.
+        score: Scores one image together with others that come at the same time.
+    """
+
+    live: LiveCategory
+    score: Batcher[DecodedImage, Outcome]
+
+
+class ReplicaScorer:
+    """Scores images of any category, one a call.
+
+    Runs without Serve, which holds what `load` returns. Categories that nobody holds any more are forgotten.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        device: str,
+        threads: int = 1,
+        deployed: DeploymentHandle | None = None,
+    ) -> None:
+        """Prepares the process; bundles are loaded by `load`.
+
+        Args:
+            settings: What the operator decided.
+            device: `cpu` or `cuda`.
+            threads: Threads that networks and neighbour search may take on the CPU.
+            deployed: The deployment that writes texts, if there is one.
+        """
+        self.settings = settings
+        self._store = BundleStore(settings.bundles)
+        self._device = device
+        self._networks = threading.Lock()
+        self._parallel = threads if device == "cpu" else 1
+        self._parts = ThreadPoolExecutor(self._parallel, "part", limit_threads, (1,))
+        # Threads of a network wait for each other at each of its layers, and so for whoever brings the next image: one
+        # core is left to them.
+        self._scoring = ThreadPoolExecutor(1, "scoring", limit_threads, (max(1, threads - 1),))
+        self._decoding = ThreadPoolExecutor(_DECODERS, "decoding")
+        self._loading = ThreadPoolExecutor(1, "loading", limit_threads, (threads,))
+        self._texts = TextsWithinDeadline(settings.engine, computing=self._scoring)
+        self._deployed = deployed
+        self._held: WeakValueDictionary[str, LoadedCategory] = WeakValueDictionary()
+        self._one_load = asyncio.Lock()
+        self._failed: dict[str, tuple[float, UniadRayError]] = {}
+        self._check_error: str | None = None
+        self._checked_at = -_CHECKED_FOR_SECONDS
+
+    def categories(self) -> list[str]:
+        """Categories with a published bundle."""
+        return self._store.categories()
+
+    def at_start(self) -> tuple[str, ...]:
+        """Categories whose bundles are loaded before a replica takes requests."""
+        replicas = self.settings.replicas
+        if replicas.loaded_at_start is not None:
+            return replicas.loaded_at_start
+        return tuple(self.categories()[: replicas.categories])
+
+    async def start(self, hold: Callable[[str], Awaitable[object]]) -> None:
+        """Loads the categories that are to be there at the start, as far as they can be used.
+
+        Args:
+            hold: Loads a category and keeps it.
+
+        Raises:
+            UserError: None of them can be used, or the store cannot be read.
+        """
+        failed: UserError | None = None
+        for category in self.at_start():
+            try:
+                await hold(category)
+            except StoreError:
+                raise
+            except UserError as error:
+                # A replica that is replaced after a bad bundle was published is still good for all others.
+                _logger.warning("category %s is not served: %s", category, error)
+                failed = error
+        if failed is not None and not self._held:
+            raise failed
+
+    async def load(self, category: str) -> LoadedCategory:
+        """Loads and checks a category's bundle, unless somebody holds it already.
+
+        A failure counts for `refresh_seconds`, so that requests for a damaged bundle do not keep others from loading.
+
+        Raises:
+            BundleError: There is none, or it cannot be used.
+            StoreError: The store cannot be read.
+        """
+        held = self._held.get(category)
+        if held is not None:
+            return held
+        async with self._one_load:
+            held = self._held.get(category)
+            if held is not None:
+                return held
+            failed_at, failure = self._failed.get(category, (0.0, None))
+            if failure is not None and time.monotonic() - failed_at < self.settings.refresh_seconds:
+                raise failure.with_traceback(None)
+            try:
+                loaded = await self._load(category)
+            except UniadRayError as error:
+                self._failed[category] = (time.monotonic(), error)
+                raise
+            self._failed.pop(category, None)
+            self._held[category] = loaded
+            return loaded
+
+    async def score(
+        self, category: LoadedCategory, data: bytes, *, with_map: bool, nearest: int
+    ) -> OnlineVerdict | UnusableImage:
+        """Scores one image.
+
+        Args:
+            category: Its category.
+            data: The encoded file.
+            with_map: Whether the verdict has its map.
+            nearest: How many of the nearest normal images come with it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + self.settings.engine.deadline_seconds
+        loaded = category.live.current
+        scorer, manifest = loaded.scorer, loaded.manifest
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            decoded = await loop.run_in_executor(self._decoding, self._decode, loaded, sha256, data)
+            first = await category.score(decoded)
+        except ImageError as error:
+            first = error
+        if isinstance(first, ImageError):
+            return UnusableImage(first.kind, str(first))
+        completed: Completed = await self._texts.complete(scorer, first, deadline, loaded.no_texts)
+        verdict, reason = completed.verdict, completed.reason
+        if isinstance(verdict, ImageError):
+            return UnusableImage(verdict.kind, str(verdict))
+        return OnlineVerdict(
+            verdict=verdict if with_map else replace(verdict, anomaly_map=None),
+            left_out={} if reason is None else dict.fromkeys(scorer.awaiting, reason),
+            nearest=tuple(scorer.nearest(first.descriptor, nearest)) if nearest else (),
+            bundle_version=manifest.version,
+            bundle_digest=manifest.digest,
+            code_version=__version__,
+            image_sha256=sha256,
+        )
+
+    async def refresh_for_ever(self) -> None:
+        """Takes up newly published bundles, every `refresh_seconds`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.settings.refresh_seconds)
+            for live in self._lives():
+                try:
+                    await loop.run_in_executor(self._loading, live.refresh)
+                except Exception:
+                    _logger.exception("category %s cannot be refreshed; its bundle goes on", live.category)
+
+    async def check(self) -> dict[str, Any]:
+        """Scores the reference images of all loaded bundles, unless that was done a moment ago.
+
+        Returns:
+            `checked`: categories; `error`: what is wrong, or None.
+        """
+        loop = asyncio.get_running_loop()
+        if time.monotonic() - self._checked_at >= _CHECKED_FOR_SECONDS:
+            self._checked_at = time.monotonic()
+            self._check_error = await loop.run_in_executor(self._scoring, self._check_all)
+        return {"checked": [live.category for live in self._lives()], "error": self._check_error}
+
+    def status(self) -> list[dict[str, Any]]:
+        """What there is to say of each loaded category."""
+        return [live.status() for live in self._lives()]
+
+    def check_health(self) -> None:
+        """Reads the result of the last check; scores nothing.
+
+        Raises:
+            BundleError: A bundle no longer gives the scores of its fit, so that the replica is to be replaced.
+        """
+        if self._check_error is not None:
+            raise BundleError(self._check_error)
+
+    async def _load(self, category: str) -> LoadedCategory:
+        loop = asyncio.get_running_loop()
+        live = await loop.run_in_executor(
+            self._loading,
+            lambda: LiveCategory(
+                self._store,
+                category,
+                device=self._device,
+                lock=self._networks,
+                choose_captioner=lambda perceiver: choose_captioner(
+                    perceiver, self.settings.engine, self._deployed, loop
+                ),
+            ),
+        )
+
+        async def score_together(images: list[DecodedImage]) -> list[Outcome]:
+            return await loop.run_in_executor(self._scoring, self._score_batch, images)
+
+        batch = self.settings.batch
+        return LoadedCategory(live, Batcher(score_together, most=batch.images, wait_seconds=batch.wait_seconds))
+
+    def _lives(self) -> list[LiveCategory]:
+        return [held.live for _, held in sorted(self._held.items())]
+
+    def _check_all(self) -> str | None:
+        try:
+            for live in self._lives():
+                live.check()
+        except UniadRayError as error:
+            return str(error)
+        return None
+
+    def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
+        size = loaded.scorer.full.config.input_size
+        pixels = decode_image(data, (size, size), self.settings.limits.of_an_image)
+        return DecodedImage(loaded, row_key, pixels)
+
+    def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
+        """Scores images that came together; while a bundle changes they may be for the old one and the new one."""
+        outcomes: dict[int, Outcome] = {}
+        for loaded in {id(image.loaded): image.loaded for image in images}.values():
+            rows = [row for row, image in enumerate(images) if image.loaded is loaded]
+            pixels = np.stack([images[row].pixels for row in rows])
+            with self._networks:
+                found = self._begin(loaded, [images[row].row_key for row in rows], pixels)
+            outcomes.update(zip(rows, found, strict=True))
+        return [outcomes[row] for row in range(len(images))]
+
+    def _begin(self, loaded: LoadedBundle, row_keys: list[str], pixels: np.ndarray) -> list[FirstVerdict]:
+        """Scores a batch: one image with several threads, several images in parts of a thread each."""
+        count = min(self._parallel, len(row_keys))
+        if count == 1:
+            return loaded.scorer.begin(row_keys, pixels)
+        parts = np.array_split(np.arange(len(row_keys)), count)
+        found = self._parts.map(
+            lambda part: loaded.scorer.begin([row_keys[row] for row in part], pixels[part[0] : part[-1] + 1]), parts
+        )
+        return [first for part in found for first in part]

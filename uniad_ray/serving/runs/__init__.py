@@ -1,0 +1,1 @@
+"""The operations on finished runs: browse, preview thresholds, review."""

@@ -1,0 +1,42 @@
+"""Archived images as a browser can show them: decoded and encoded anew, so that nothing of the file itself is sent."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+from PIL import Image
+
+from uniad_ray.archive.images import decode_image
+from uniad_ray.report.drawing.pictures import fitted_size
+from uniad_ray.runs.reader import SourceRow
+
+THUMBNAIL_SIDE: Final = 256
+IMAGE_SIDE: Final = 2048
+_THUMBNAIL_QUALITY: Final = 82
+_IMAGE_QUALITY: Final = 92
+
+
+def thumbnail(source: SourceRow) -> bytes:
+    """A JPEG with no side above 256 pixels.
+
+    Raises:
+        ImageError: The image cannot be decoded.
+    """
+    return _encode(source, THUMBNAIL_SIDE, _THUMBNAIL_QUALITY)
+
+
+def large_picture(source: SourceRow) -> bytes:
+    """A JPEG with no side above 2048 pixels.
+
+    Raises:
+        ImageError: The image cannot be decoded.
+    """
+    return _encode(source, IMAGE_SIDE, _IMAGE_QUALITY)
+
+
+def _encode(source: SourceRow, side: int, quality: int) -> bytes:
+    size = fitted_size((source.height, source.width), side)
+    sink = io.BytesIO()
+    Image.fromarray(decode_image(source.image or b"", size)).save(sink, "JPEG", quality=quality)
+    return sink.getvalue()

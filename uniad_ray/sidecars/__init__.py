@@ -1,0 +1,1 @@
+"""A sidecar at rest: plan, stages, encoding, fingerprints and reader."""

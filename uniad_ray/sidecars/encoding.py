@@ -1,0 +1,179 @@
+"""Fields of single images as rows of Parquet files, without loss: tensors, segments with their vectors, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from uniad_ray.errors import ConfigError
+from uniad_ray.perception.base import Perception
+from uniad_ray.perception.segments import Segments
+from uniad_ray.perception.text.descriptions import Description
+
+if TYPE_CHECKING:
+    import torch
+
+Stage = Literal["features", "segments", "descriptions"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+"""Kinds of fields, in the order in which they are computed."""
+
+Value: TypeAlias = "torch.Tensor | Segments | np.ndarray | str"
+"""What a field holds of one image."""
+
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
+_BOX: Final = ("top", "left", "bottom", "right")
+
+
+def check_stage(name: str) -> Stage:
+    """Gives back the name of a stage.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    for stage in STAGES:
+        if stage == name:
+            return stage
+    raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+
+
+def stage_of(name: str) -> Stage:
+    """The stage of a field, by the last part of its name: `segments`, `vectors`, `text`, or any other for tensors."""
+    match name.rpartition("/")[2]:
+        case "text":
+            return "descriptions"
+        case "segments" | "vectors":
+            return "segments"
+        case _:
+            return "features"
+
+
+def encode_rows(stage: Stage, perception: Perception) -> list[dict[str, list[dict[str, Any]]]]:
+    """The fields of a batch as columns of the stage's schema, such as `feature_sidecar`, one dictionary an image.
+
+    Raises:
+        ConfigError: The name of a field does not say what the field holds.
+    """
+    columns = _COLUMNS[stage]
+    held = {name for attribute, _, _ in columns.values() for name in getattr(perception, attribute)}
+    if wrong := sorted(perception.names - held):
+        raise ConfigError(
+            f"the field {wrong[0]!r} does not hold {stage}, as its name says; call segments NAME/segments, their "
+            "vectors NAME/vectors, texts NAME/text, and nothing else so"
+        )
+    return [
+        {
+            column: [
+                {"field": name, **encode(values[position])} for name, values in getattr(perception, attribute).items()
+            ]
+            for column, (attribute, encode, _) in columns.items()
+        }
+        for position in range(len(perception))
+    ]
+
+
+def decode_row(stage: Stage, row: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Value]:
+    """The fields of one image by name; the inverse of `encode_rows`.
+
+    Raises:
+        ValueError: A field has a dtype that no perception has, or its parts do not fit each other.
+    """
+    return {
+        entry["field"]: decode(entry) for column, (_, _, decode) in _COLUMNS[stage].items() for entry in row[column]
+    }
+
+
+def empty_row(stage: Stage) -> dict[str, list[Any]]:
+    """The columns of an image without fields."""
+    return {column: [] for column in _COLUMNS[stage]}
+
+
+def _encode_array(values: np.ndarray) -> dict[str, Any]:
+    name = values.dtype.name
+    return {"dtype": name, "shape": list(values.shape), "data": values.astype(_DTYPES[name]).tobytes()}
+
+
+def _decode_array(entry: Mapping[str, Any]) -> np.ndarray:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"field {entry['field']!r} has the dtype {entry['dtype']!r}")
+    # A copy, since what lies in the row's bytes can neither be written to nor is it aligned.
+    values: np.ndarray = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+    return values
+
+
+def _encode_tensor(values: torch.Tensor) -> dict[str, Any]:
+    return _encode_array(values.cpu().numpy())
+
+
+def _decode_tensor(entry: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(_decode_array(entry))
+
+
+def _encode_segments(segments: Segments) -> dict[str, Any]:
+    height, width = segments.size
+    names = segments.names or (None,) * len(segments)
+    return {
+        "height": height,
+        "width": width,
+        "segments": [
+            {
+                "id": int(segments.ids[row]),
+                "name": names[row],
+                "confidence": float(segments.confidences[row]),
+                "area": float(segments.areas[row]),
+                **{side: float(place) for side, place in zip(_BOX, segments.boxes[row], strict=True)},
+                "mask": segments.packed[row].tobytes(),
+            }
+            for row in range(len(segments))
+        ],
+    }
+
+
+def _decode_segments(entry: Mapping[str, Any]) -> Segments:
+    found, size = entry["segments"], (entry["height"], entry["width"])
+    names = [each["name"] for each in found]
+    packed = np.frombuffer(b"".join(each["mask"] for each in found), np.uint8)
+    arrays: dict[str, np.ndarray] = {
+        "packed": packed.reshape(len(found), -(-size[0] * size[1] // 8)).copy(),
+        "boxes": np.array([[each[side] for side in _BOX] for each in found], np.float32).reshape(len(found), 4),
+        "areas": np.array([each["area"] for each in found], np.float32),
+        "confidences": np.array([each["confidence"] for each in found], np.float32),
+        "ids": np.array([each["id"] for each in found], np.int64),
+    }
+    return Segments.restored(arrays, size, () if None in names else names)
+
+
+def _encode_text(text: str) -> dict[str, Any]:
+    try:
+        classes = [
+            {
+                "name": one.name,
+                "count": one.count,
+                "positions": [list(position) for position in one.positions],
+                "size": one.size,
+            }
+            for one in Description.parse(text).classes
+        ]
+    except ValueError:
+        return {"text": text, "classes": None}
+    return {"text": text, "classes": classes}
+
+
+def _decode_text(entry: Mapping[str, Any]) -> str:
+    return str(entry["text"])
+
+
+_Column = tuple[str, Callable[[Any], dict[str, Any]], Callable[[Mapping[str, Any]], Value]]
+
+_COLUMNS: Final[dict[Stage, dict[str, _Column]]] = {
+    "features": {"fields": ("fields", _encode_tensor, _decode_tensor)},
+    "segments": {
+        "segmentations": ("segments", _encode_segments, _decode_segments),
+        "vectors": ("vectors", _encode_array, _decode_array),
+    },
+    "descriptions": {"descriptions": ("texts", _encode_text, _decode_text)},
+}
+"""By stage and column: the attribute of a perception, and how one image's value is encoded and decoded."""

@@ -1,0 +1,189 @@
+"""The plan of a sidecar, written before its first file, and the manifest, written after the last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError, model_validator
+
+from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
+from uniad_ray.archive.shards import encode_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import ObjectExistsError, SidecarError
+from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.sidecars.encoding import Stage
+
+PLAN_NAME = "plan.json"
+FILES_NAME = "files.parquet"
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+class CategoryPlan(StrictModel):
+    """What is annotated of one category.
+
+    Attributes:
+        bundle: The bundle that what was learned comes from, or None where nothing learned is used.
+        input_size: Side of the images, pixels.
+        perceivers: Lineage by perceiver, with the digests of weights.
+        fields: Digest of each field (see `field_digests`) by stage and field.
+    """
+
+    bundle: PlannedBundle | None
+    input_size: int
+    perceivers: dict[str, Any]
+    fields: dict[Stage, dict[str, str]]
+
+
+class SidecarPlan(StrictModel):
+    """Everything a sidecar's rows follow from.
+
+    Attributes:
+        format_version: Version of the sidecar's layout.
+        code_version: Version of uniad_ray.
+        archive: URI of the archive.
+        archive_digest: Digest of its content.
+        bundle_root: URI of the bundles, or None where nothing learned is used.
+        config: Configuration of the perceivers; None with bundles, which have their own.
+        categories: What is annotated, by category.
+        chunks: Number of chunks.
+        images: Number of image rows.
+    """
+
+    format_version: int
+    code_version: str
+    archive: str
+    archive_digest: str
+    bundle_root: str | None
+    config: FitConfig | None
+    categories: dict[str, CategoryPlan]
+    chunks: int
+    images: int
+
+
+@dataclass(frozen=True)
+class SidecarFile:
+    """One file of a sidecar; the fields are the columns of schema `sidecar_file`."""
+
+    stage: Stage
+    chunk: str
+    category: str
+    rows: int
+    errors: int
+    bytes: int
+    sha256: str
+
+
+class SidecarManifest(StrictModel):
+    """A finished sidecar; one without it is not visible to readers.
+
+    Attributes:
+        plan: The plan.
+        images: Image rows, each with a row in every stage of its category.
+        errors: Images that cannot be decoded.
+        bytes: Size of all files.
+        files_sha256: Digest of `files.parquet`, which lists every file with its digest.
+    """
+
+    plan: SidecarPlan
+    images: int
+    errors: int
+    bytes: int
+    files_sha256: str
+
+    @model_validator(mode="after")
+    def _rows_in_are_rows_out(self) -> SidecarManifest:
+        if self.images != self.plan.images:
+            raise ValueError(f"{self.images} rows for {self.plan.images} image rows")
+        return self
+
+
+def adopt_sidecar_plan(sidecar: Location, plan: SidecarPlan) -> None:
+    """Writes the plan of a new sidecar, or checks it against the one that is there.
+
+    Raises:
+        SidecarError: The sidecar was started with another archive, other bundles, options, stages or code.
+    """
+    try:
+        (sidecar / PLAN_NAME).write_json(plan.model_dump(mode="json", by_alias=True), if_absent=True)
+    except ObjectExistsError:
+        differences = _differences(_read_plan(sidecar), plan)
+        if differences:
+            raise SidecarError(
+                f"{sidecar}: started with {' and '.join(differences)}; choose another --out, or bring it back"
+            ) from None
+
+
+def read_sidecar(sidecar: Location) -> SidecarManifest:
+    """Reads the manifest of a finished sidecar.
+
+    Raises:
+        SidecarError: There is no sidecar, it is not finished, its manifest is damaged, or something else is there.
+    """
+    location = sidecar / MANIFEST_NAME
+    if not location.exists():
+        _read_plan(sidecar)
+        raise SidecarError(
+            f"{sidecar}: the sidecar is not finished; give the same `uniad-ray annotate` command again to finish it"
+        )
+    try:
+        return SidecarManifest.model_validate(location.read_json())
+    except ValidationError as error:
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar")
+            or f"{location}: damaged manifest of a sidecar; annotate again with another --out"
+        ) from error
+
+
+def encode_files(files: Sequence[SidecarFile]) -> tuple[bytes, str]:
+    """The list of a sidecar's files as Parquet, and its sha256."""
+    schema = dataset_schema("sidecar_file")
+    names = SidecarFile.__dataclass_fields__
+    data = encode_table(schema, schema.table({name: [getattr(file, name) for file in files] for name in names}))
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def file_path(stage: Stage, chunk: str) -> str:
+    """Where the rows of a chunk lie within a sidecar."""
+    return f"{stage}/{chunk}.parquet"
+
+
+def stage_schema(stage: Stage) -> DatasetSchema:
+    """The schema of a stage's files."""
+    return dataset_schema(f"{stage.removesuffix('s')}_sidecar")
+
+
+def _read_plan(sidecar: Location) -> SidecarPlan:
+    location = sidecar / PLAN_NAME
+    if not location.exists():
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar")
+            or f"{sidecar}: no sidecar there; make one with `uniad-ray annotate ARCHIVE --out {sidecar}`"
+        )
+    try:
+        return SidecarPlan.model_validate(location.read_json())
+    except ValidationError as error:
+        raise SidecarError(
+            other_kind(sidecar, "a sidecar") or f"{location}: damaged plan of a sidecar; choose another --out"
+        ) from error
+
+
+def _differences(old: SidecarPlan, new: SidecarPlan) -> list[str]:
+    """Says in words what the rows follow from and differs; where archive and bundles lie does not matter."""
+    found = []
+    if old.archive_digest != new.archive_digest:
+        found.append(f"an archive of digest {old.archive_digest[:12]}, not {new.archive_digest[:12]}")
+    if old.code_version != new.code_version:
+        found.append(f"uniad_ray {old.code_version}, not {new.code_version}")
+    if sorted(old.categories) != sorted(new.categories):
+        found.append(f"the categories {', '.join(sorted(old.categories))}, not {', '.join(sorted(new.categories))}")
+    changed = [name for name in sorted(old.categories) if old.categories[name] != new.categories.get(name)]
+    if not found and (changed or old.config != new.config):
+        found.append(f"another bundle, stage or option{' for ' if changed else ''}{', '.join(changed)}")
+    return found

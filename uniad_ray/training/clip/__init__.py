@@ -1,0 +1,1 @@
+"""Tuning of CLIP on labelled crops of objects."""
