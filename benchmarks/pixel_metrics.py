@@ -130,7 +130,7 @@ def stream(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "values": values,
         "median_seconds_a_map": statistics.median(seconds),
-        "seconds_of_the_figures": computed - start,
+        "seconds_of_the_metrics": computed - start,
         "seconds_of_the_resamples": time.perf_counter() - computed,
         "peak_mib": peak_mib() - before,
         "peak_mib_of_the_process": peak_mib(),

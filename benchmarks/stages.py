@@ -30,7 +30,7 @@ from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.config.loading import load_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.experts.text.gestalt import GestaltIndex, gestalt_ratio
-from uniad_ray.perception.base import LearnedPerceiver
+from uniad_ray.perception.base import LearnedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.text.descriptions import CELLS, ClassDescription, Description
 from uniad_ray.pipelines.cluster.devices import limit_threads
@@ -47,8 +47,8 @@ from uniad_ray.training.distillation import train_student
 
 SETS = ("patch", "uniad", "tmuad", "fused")
 """Expert sets; the first two existed before TMUAD."""
-NETWORKS = tuple(f"perceiver {name}" for name in ("pyramid", "logical", "student"))
-SEGMENTATION = ("perceiver parts", "perceiver segmenter")
+NETWORKS = tuple(f"extractor {name}" for name in ("pyramid", "logical", "student"))
+SEGMENTATION = ("extractor parts", "extractor segmenter")
 """The segmenter, and the components that it takes its pieces from."""
 
 
@@ -109,24 +109,24 @@ def fit(
     experts = build_experts(config)
     pipeline = build_pipeline(config, needs_of(experts), device="cpu")
     dependent = pipeline.dependent
-    learned = frozenset(name for perceiver in dependent for name in perceiver.provides)
+    learned = frozenset(name for extractor in dependent for name in extractor.provides)
     wanted = frozenset(name for each in (*experts.values(), *dependent) for name in each.needs)
     source: PerceptionSource = ImagePerceptions(
         drawn, pipeline, wanted - learned, batch_size=config.batch_size, spill=folder / "images"
     )
     with _Stage(stages, "networks"):
-        for _ in source.perceive(indices, frozenset()):
+        for _ in source.extract(indices, frozenset()):
             pass
-    for perceiver in dependent:
-        with _Stage(stages, f"perceiver {perceiver.name}"):
-            if isinstance(perceiver, LearnedPerceiver):
-                perceiver.fit(stream(source, indices, perceiver.needs))
-            elif hasattr(perceiver, "training_needs"):
-                needs = [(name, "the training") for name in sorted(perceiver.training_needs)]
+    for extractor in dependent:
+        with _Stage(stages, f"extractor {extractor.name}"):
+            if isinstance(extractor, LearnedExtractor):
+                extractor.fit(stream(source, indices, extractor.needs))
+            elif hasattr(extractor, "training_needs"):
+                needs = [(name, "the training") for name in sorted(extractor.training_needs)]
                 teachers = build_pipeline(config, needs, device="cpu")
-                perceiver.restore(train_student(perceiver, teachers, drawn, indices))
-            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
-            for _ in source.perceive(indices, perceiver.provides & wanted):
+                extractor.restore(train_student(extractor, teachers, drawn, indices))
+            source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, folder / extractor.name)
+            for _ in source.extract(indices, extractor.provides & wanted):
                 pass
     for name, expert in experts.items():
         with _Stage(stages, f"expert {name}"):

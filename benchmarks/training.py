@@ -81,17 +81,17 @@ def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
     from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.cluster.session import ray_session
     from uniad_ray.pipelines.train.job import TrainingJob, train_students
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
     students, workers, threads = LAYOUTS[layout]
-    training = "perceivers.student.config.training"
+    training = "extractors.student.config.training"
     options = {"iterations": iterations, "checkpoint_every": STEPS_A_FILE, "held_out": 0, "keep": "last"}
     config = load_config("embedded", [f"{training}.{name}={value}" for name, value in options.items()])
     source = Location.parse(archive)
     manifest = read_manifest(source)
     jobs = []
     for name in CATEGORIES[:students]:
-        rows = ArchiveNormals(source, manifest, name, config.input_size).rows
+        rows = ArchiveNormalImages(source, manifest, name, config.input_size).rows
         jobs.append(TrainingJob(name, name, "student", tuple(row.row_key for row in rows)))
     with ray_session() as cluster:
         trained = train_students(

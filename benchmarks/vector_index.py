@@ -81,7 +81,7 @@ def patches(split: Split, group: Group, indices: Iterable[int], count: int) -> n
     def stream() -> Iterator[Perception]:
         for index in indices:
             image = render(draw_scene(scenes, split, group, index), rules, config.input_size).image
-            yield pipeline.perceive([f"{split}/{group}/{index}"], image[None], expert.needs)
+            yield pipeline.extract([f"{split}/{group}/{index}"], image[None], expert.needs)
 
     return expert.sample(stream).candidates.vectors().astype(np.float16)
 

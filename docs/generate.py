@@ -199,9 +199,9 @@ def _components() -> dict[tuple[str, str], list[str]]:
     """Profiles and names that use each extractor or expert class, by kind and class."""
     configs = {profile: load_config(profile) for profile in profile_names()}
     found: dict[tuple[str, str], list[str]] = {}
-    for kind in ("perceiver", "expert"):
+    for kind in ("extractor", "expert"):
         for profile, config in configs.items():
-            for name, component in (config.perceivers if kind == "perceiver" else config.experts).items():
+            for name, component in (config.extractors if kind == "extractor" else config.experts).items():
                 found.setdefault((kind, component.class_path), []).append(f"`{name}` of profile `{profile}`")
     return found
 
@@ -224,7 +224,7 @@ def _summary(described: type) -> str:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Configuration models in an annotation such as `dict[str, Model]` or `One | Other`."""
+    """Configuration models in a precomputation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in _models_in(inner)]

@@ -1,4 +1,4 @@
-"""Runs `uniad-ray annotate` as the entry point of a Ray job: `ray job submit -- python jobs/precompute.py ARGUMENTS`."""
+"""Runs `uniad-ray precompute` as the entry point of a Ray job: `ray job submit -- python jobs/precompute.py ARGUMENTS`."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import sys
 from uniad_ray.cli import main
 
 if __name__ == "__main__":
-    main(["annotate", *sys.argv[1:]])
+    main(["precompute", *sys.argv[1:]])

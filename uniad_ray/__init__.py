@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from uniad_ray.config.base import StrictModel
     from uniad_ray.experts.base import Evidence, Expert
     from uniad_ray.model import Model, Verdict, load_model
-    from uniad_ray.perception.base import Perceiver as Extractor
+    from uniad_ray.perception.base import Extractor as Extractor
     from uniad_ray.perception.base import Perception, State
-    from uniad_ray.verbs import annotate as precompute
     from uniad_ray.verbs import compare, evaluate, fit, ingest, report, score
+    from uniad_ray.verbs import precompute as precompute
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ __all__ = [
 _LAZY = {
     "Evidence": ("uniad_ray.experts.base", "Evidence"),
     "Expert": ("uniad_ray.experts.base", "Expert"),
-    "Extractor": ("uniad_ray.perception.base", "Perceiver"),
+    "Extractor": ("uniad_ray.perception.base", "Extractor"),
     "Model": ("uniad_ray.model", "Model"),
     "Perception": ("uniad_ray.perception.base", "Perception"),
     "State": ("uniad_ray.perception.base", "State"),
@@ -53,7 +53,7 @@ _LAZY = {
     "fit": ("uniad_ray.verbs", "fit"),
     "ingest": ("uniad_ray.verbs", "ingest"),
     "load_model": ("uniad_ray.model", "load_model"),
-    "precompute": ("uniad_ray.verbs", "annotate"),
+    "precompute": ("uniad_ray.verbs", "precompute"),
     "report": ("uniad_ray.verbs", "report"),
     "score": ("uniad_ray.verbs", "score"),
 }

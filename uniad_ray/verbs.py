@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uniad_ray.evaluation.run import EvaluationReport
     from uniad_ray.pipelines.fit.job import FitReport
     from uniad_ray.pipelines.ingest.job import IngestReport
-    from uniad_ray.pipelines.precompute.job import AnnotateReport
+    from uniad_ray.pipelines.precompute.job import PrecomputeReport
     from uniad_ray.pipelines.score.job import ScoreReport
     from uniad_ray.report.build import Format, ReportResult
     from uniad_ray.report.comparison.model import ComparisonReport
@@ -73,7 +73,7 @@ def ingest(
     )
 
 
-def annotate(
+def precompute(
     archive: str,
     *,
     out: str,
@@ -86,7 +86,7 @@ def annotate(
     threads: int | Mapping[Stage, int] | None = None,
     device: Device | Mapping[Stage, Device] = "auto",
     address: str | None = None,
-) -> AnnotateReport:
+) -> PrecomputeReport:
     """Computes features, segments and descriptions of an archive once, for any number of fits and runs.
 
     `fit` and `score` read them with `sidecar=out` and give the same results as without. After a crash, the same call
@@ -97,7 +97,7 @@ def annotate(
         out: Root of the sidecar; created if missing.
         stages: Some of `features`, `segments` and `descriptions`; default all that can be computed.
         bundles: Root of published bundles. Their configuration and what they learned replace `profile` and `overrides`.
-        categories: Categories to annotate; default all.
+        categories: Categories to precompute; default all.
         profile: A profile's name, or a YAML file; default `embedded`.
         overrides: Assignments such as `calibration.holdout=0.3`.
         workers: Actors of every stage, or by stage; default chooses by the cluster.
@@ -117,7 +117,7 @@ def annotate(
     """
     from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.cluster.sizing import Workers
-    from uniad_ray.pipelines.precompute.job import annotate as run
+    from uniad_ray.pipelines.precompute.job import precompute as run
     from uniad_ray.sidecars.encoding import STAGES, check_stage
 
     if bundles is not None and (overrides or profile is not None):

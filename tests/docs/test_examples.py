@@ -19,7 +19,7 @@ import pytest
 from support.doc_pages import ROOT, check
 from support.fitted import CATEGORY
 from support.ray_head import running_head
-from support.scene_images import GivenNormals, scene_images
+from support.scene_images import GivenNormalImages, scene_images
 from support.trees import mvtec_tree
 
 from uniad_ray.config.loading import load_config
@@ -103,9 +103,9 @@ def test_own_expert_is_fitted_stored_and_restored(own_expert: Any, tmp_path: Pat
     assert f"experts.colour.class={own_expert.__name__}:MeanColour" in given
     config = load_config("embedded", [*SMALL, *given])
     normal = scene_images(10, 64)
-    fitted = fit_category(GivenNormals(normal), config)
+    fitted = fit_category(GivenNormalImages(normal), config)
     store = BundleStore(str(tmp_path))
-    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load(CATEGORY, manifest.version)
     scorer = bundle.scorer()
     bundle.check_reference(scorer)

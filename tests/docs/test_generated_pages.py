@@ -93,10 +93,10 @@ def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -
 def test_every_key_of_a_profile_is_explained(profile: Path) -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     document = yaml.safe_load(profile.read_text("utf-8"))
-    keys = set(keys_of(document, frozenset({"perceivers", "experts", "fusions"})))
+    keys = set(keys_of(document, frozenset({"extractors", "experts", "fusions"})))
     assert {"calibration.holdout", "experts.<name>.class", "expert_sets"} <= keys
     assert [key for key in sorted(keys) if f"\n| `{key}` |" not in page] == []
-    for component in (*document["perceivers"].values(), *document["experts"].values()):
+    for component in (*document["extractors"].values(), *document["experts"].values()):
         section = page.partition(f"### `{component['class']}`\n")[2].partition("\n### ")[0]
         inner = [key for name in component["config"] for key in keys_of({name: component["config"][name]}, frozenset())]
         assert [key for key in inner if f"\n| `{key}` |" not in section] == []
@@ -235,8 +235,8 @@ def test_words_that_no_program_takes_are_caught(code: str, expected: bool) -> No
 def test_the_licences_of_all_networks_and_packages_are_told() -> None:
     page = (DOCS / "weights.md").read_text("utf-8").lower()
     configs = [load_config(name) for name in profile_names()]
-    perceivers = [perceiver.config for config in configs for perceiver in config.perceivers.values()]
-    networks = {config["architecture"] for config in perceivers if "architecture" in config}
+    extractors = [extractor.config for config in configs for extractor in config.extractors.values()]
+    networks = {config["architecture"] for config in extractors if "architecture" in config}
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
     packages = {re.split(r"[^\w.-]", dependency)[0].lower() for dependency in dependencies}
     assert len(networks) == 6

@@ -45,7 +45,7 @@ def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> No
 def all_bytes(root: Path) -> dict[str, bytes]:
     """Everything below a root but the records of attempts, which alone know a clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
-    return {name: data for name, data in every.items() if not name.startswith("attempts/")}
+    return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
 
 @pytest.fixture(scope="module")

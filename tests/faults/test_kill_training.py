@@ -20,7 +20,7 @@ from support.trees import mvtec_tree
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.perception.base import State
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 from uniad_ray.training.step_log import read_step_log
 
@@ -47,7 +47,7 @@ def undisturbed(archive: str) -> State:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     source = Location.parse(archive)
-    images = ArchiveNormals(source, read_manifest(source), "bottle", 64)
+    images = ArchiveNormalImages(source, read_manifest(source), "bottle", 64)
     training = Distillation(tiny_student(LONG_TRAINING), tiny_teachers(), images, range(len(images.rows)))
     state = training.run()
     torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uniad_ray.ablations.ablate import ablate
-from uniad_ray.ablations.table_metrics import TypeFigures
+from uniad_ray.ablations.table_metrics import TypeMetrics
 from uniad_ray.ablations.tmuad import TmuadTableOptions
 from uniad_ray.archive.scenes import SceneConfig
 from uniad_ray.archive.scenes.writing import write_scenes
@@ -23,9 +23,9 @@ from uniad_ray.scoring.bundles.store import BundleStore
 SMALL = [
     "input_size=128",
     "map_size=32",
-    "perceivers.student.config.training.iterations=4",
-    "perceivers.student.config.training.batch_size=4",
-    "perceivers.student.config.training.checkpoint_every=2",
+    "extractors.student.config.training.iterations=4",
+    "extractors.student.config.training.batch_size=4",
+    "extractors.student.config.training.checkpoint_every=2",
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",
     "calibration.min_images=10",
@@ -49,7 +49,7 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     table = pq.read_table(report.path).to_pylist()
     assert [entry["experts"] for entry in table] == [list(row.experts) for row in report.rows]
     for row, entry in zip(report.rows, table, strict=True):
-        assert row.image == TypeFigures(**{name: entry[name] for name in TypeFigures.model_fields})
+        assert row.image == TypeMetrics(**{name: entry[name] for name in TypeMetrics.model_fields})
         assert row.image.mean == pytest.approx((row.image.logical + row.image.structural) / 2)  # type: ignore[operator]
         assert (row.deviation, entry["deviation_mean"], row.pixel, row.milliseconds) == (None, None, None, None)
 
@@ -68,10 +68,10 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     # The bundle says what the student learned from, and its training is kept where it can go on.
     manifest_of = BundleStore(str(variant / "bundles")).versions("trays")[0]
     assert {"pyramid", "logical", "student", "teacher_components", "student_components"} <= set(
-        manifest_of.lineage["perceivers"]
+        manifest_of.lineage["extractors"]
     )
     assert RunReader(str(variant / "run")).manifest.weights["trays"]["student"]["training"]["iterations"] == 4
-    assert json.dumps(manifest_of.lineage["perceivers"]["student"])
+    assert json.dumps(manifest_of.lineage["extractors"]["student"])
     assert any((tmp_path / "work/checkpoints").rglob("*.parquet"))
 
 
@@ -113,7 +113,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
     for row in costs.rows:
         assert row.milliseconds is not None
         assert all(value > 0 for value in row.milliseconds.values())
-        assert ("perceiver segmenter" in row.milliseconds) == (row.settings["experts"] == "TMUAD")
+        assert ("extractor segmenter" in row.milliseconds) == (row.settings["experts"] == "TMUAD")
         assert f"expert {row.experts[-1]}" in row.milliseconds
     stored = pq.read_table(costs.path).to_pylist()
     assert [{entry["stage"]: entry["value"] for entry in row["milliseconds"]} for row in stored] == [

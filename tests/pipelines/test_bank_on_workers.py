@@ -17,7 +17,7 @@ from uniad_ray.experts.patch.memory import PatchMemory, PatchSample
 from uniad_ray.perception.base import State
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, stream
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -32,9 +32,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
     return str(root / "archive")
 
 
-def normals(archive: str) -> ArchiveNormals:
+def normal_images(archive: str) -> ArchiveNormalImages:
     source = Location.parse(archive)
-    return ArchiveNormals(source, read_manifest(source), "bottle", CONFIG.input_size)
+    return ArchiveNormalImages(source, read_manifest(source), "bottle", CONFIG.input_size)
 
 
 def patch_memory() -> PatchMemory:
@@ -43,10 +43,10 @@ def patch_memory() -> PatchMemory:
     return expert
 
 
-def perceive_and_sample(archive: str, indices: Sequence[int]) -> PatchSample:
+def extract_and_sample(archive: str, indices: Sequence[int]) -> PatchSample:
     expert = patch_memory()
     pipeline = build_pipeline(CONFIG, needs_of({"patch": expert}), device="cpu")
-    source = ImagePerceptions(normals(archive), pipeline, expert.needs, batch_size=CONFIG.batch_size, spill=None)
+    source = ImagePerceptions(normal_images(archive), pipeline, expert.needs, batch_size=CONFIG.batch_size, spill=None)
     return expert.sample(stream(source, indices, expert.needs))
 
 
@@ -58,16 +58,16 @@ def content(state: State) -> dict[str, Any]:
 def test_a_bank_built_by_several_workers_is_that_of_one(archive: str, workers: int) -> None:
     import ray
 
-    rows = normals(archive).rows
+    rows = normal_images(archive).rows
     chunks = sorted({row.chunk for row in rows})
     parts = [[index for index, row in enumerate(rows) if row.chunk in chunks[part::workers]] for part in range(workers)]
     one, several = patch_memory(), patch_memory()
-    one.fit_samples([perceive_and_sample(archive, range(len(rows)))])
+    one.fit_samples([extract_and_sample(archive, range(len(rows)))])
 
     # Workers cannot import the modules of tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        task = ray.remote(perceive_and_sample)
+        task = ray.remote(extract_and_sample)
         pending = [task.remote(archive, part) for part in parts]
         several.fit_samples(ray.get(reference) for reference in reversed(pending))
     finally:

@@ -25,7 +25,7 @@ from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.score.job import ScoreReport, score
 from uniad_ray.runs.maps import decode_map
 from uniad_ray.runs.plan import ScoreOptions, read_run
-from uniad_ray.runs.timings import read_attempts
+from uniad_ray.runs.timings import read_timings
 from uniad_ray.scoring.bundles.versions import list_bundles, publish_bundle
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -65,7 +65,7 @@ def run_rows(run: str) -> list[dict[str, Any]]:
 def run_bytes(run: str) -> dict[str, bytes]:
     """Everything in a run but the records of attempts, which alone know a clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(run).list()}
-    return {name: data for name, data in every.items() if not name.startswith("attempts/")}
+    return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
 
 def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path, whole: tuple[str, ScoreReport]) -> None:
@@ -159,7 +159,7 @@ def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path, wh
     (broken / "maps" / names[1]).delete()
     report = score(archive, bundles, str(factory / "broken"))
     assert report.skipped_chunks == len(names[::2])
-    first, second = read_attempts(broken)
+    first, second = read_timings(broken)
     assert (first.chunks, second.chunks) == (len(names), len(names[1::2]))
     assert min(second.seconds.decode, second.seconds.score, second.seconds.write, second.seconds.wall) > 0
     assert run_bytes(str(factory / "broken")) == run_bytes(whole[0])
@@ -171,7 +171,7 @@ def test_a_finished_run_given_again_does_nothing(factory: Path, whole: tuple[str
     before = run_bytes(run)
     again = score(archive, bundles, run)
     assert again.skipped_chunks > 0
-    assert len(read_attempts(Location.parse(run))) == 1
+    assert len(read_timings(Location.parse(run))) == 1
     assert (again.images, again.errors, again.run_id) == (first.images, first.errors, first.run_id)
     assert run_bytes(run) == before
 

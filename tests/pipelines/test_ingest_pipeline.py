@@ -15,7 +15,7 @@ from uniad_ray.archive.shards import ShardLimits
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 from uniad_ray.pipelines.ingest.job import ingest
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 SMALL = ShardLimits(rows=4, row_group_rows=2)
@@ -145,5 +145,5 @@ def test_nothing_but_normal_images_is_fitted_on(
 ) -> None:
     ingest(str(draw_tree(tmp_path / "tree")), str(tmp_path / "archive"), category=category)
     archive = Location.parse(tmp_path / "archive")
-    normals = ArchiveNormals(archive, read_manifest(archive), category, input_size=32)
-    assert {row.row_key for row in normals.rows} == {row_key(category, path) for path in fitted}
+    normal_images = ArchiveNormalImages(archive, read_manifest(archive), category, input_size=32)
+    assert {row.row_key for row in normal_images.rows} == {row_key(category, path) for path in fitted}

@@ -1,4 +1,4 @@
-"""What is annotated is what fit and score would compute, to the last bit, and is not computed again."""
+"""What is precomputed is what fit and score would compute, to the last bit, and is not computed again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from uniad_ray.perception.text.descriptions import Description
 from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.fit.job import FittedBundle, fit
 from uniad_ray.pipelines.ingest.job import ingest
-from uniad_ray.pipelines.precompute.job import AnnotateReport, annotate
+from uniad_ray.pipelines.precompute.job import PrecomputeReport, precompute
 from uniad_ray.pipelines.score.job import score
 from uniad_ray.scoring.fitting.category import REFERENCE_IMAGES
 
@@ -34,24 +34,24 @@ TRAIN, TEST = 12, 6
 
 
 class Factory(NamedTuple):
-    """A category of trays with a damaged image, annotated and fitted."""
+    """A category of trays with a damaged image, precomputed and fitted."""
 
     archive: str
     config: FitConfig
     passes: Passes
-    features: AnnotateReport
+    features: PrecomputeReport
     without: FittedBundle
     passes_without: int
     fitted: FittedBundle
     passes_with: int
     bundles: str
-    sidecar: AnnotateReport
+    sidecar: PrecomputeReport
 
 
 def stored(root: str) -> dict[str, bytes]:
     """All files but the records of attempts, which alone know a clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
-    return {name: data for name, data in every.items() if not name.startswith("attempts/")}
+    return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
 
 def rows(sidecar: str, stage: str, chunk: str) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def rows(sidecar: str, stage: str, chunk: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Factory:  # noqa: ARG001
-    root = tmp_path_factory.mktemp("annotated")
+    root = tmp_path_factory.mktemp("precomputed")
     counts = {"train": TRAIN, "test_good": 3, "logical": 2, "structural": 1}
     write_scenes(str(root / "source"), SceneConfig(image_size=128, **counts))
     write(root / "source/trays/test/good/999.png", png(1)[:300])
@@ -71,18 +71,18 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     config = small_config(
         "input_size=128",
         "expert_set=tmuad",
-        "perceivers.parts.config.candidates=2000",
+        "extractors.parts.config.candidates=2000",
         "calibration.folds=2",
         *passes.overrides,
     )
-    features = annotate(archive, str(root / "features"), config)
+    features = precompute(archive, str(root / "features"), config)
     passes.take()
     (without,) = fit(archive, str(root / "without"), config).fitted
     passes_without = passes.take()
     (fitted,) = fit(archive, str(root / "bundles"), config, sidecar=features.sidecar).fitted
     passes_with = passes.take()
     bundles = str(root / "bundles")
-    sidecar = annotate(archive, str(root / "sidecar"), config, bundles=bundles)
+    sidecar = precompute(archive, str(root / "sidecar"), config, bundles=bundles)
     assert passes.take() == TRAIN + TEST
     return Factory(archive, config, passes, features, without, passes_without, fitted, passes_with, bundles, sidecar)
 
@@ -148,12 +148,12 @@ def test_a_broken_off_annotation_goes_on_and_ends_with_the_same_bytes(factory: F
     gone = [name for name in sorted(before) if name.startswith(("segments/", "descriptions/"))][::2]
     for name in (*gone, "manifest.json", "files.parquet"):
         (sidecar / name).delete()
-    report = annotate(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles)
+    report = precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles)
     assert report.skipped_files == len(before) - 3 - len(gone)
     assert stored(sidecar.uri) == before
     # What was missing follows from the features, which were still there.
     assert factory.passes.take() == 0
-    assert annotate(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles).skipped_files > 0
+    assert precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles).skipped_files > 0
     assert stored(sidecar.uri) == before
 
 
@@ -176,7 +176,7 @@ def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
     write(tmp_path / "source/train/good/0.png", png(0))
     write(tmp_path / "source/train/good/1.png", png(1))
     ingest(str(tmp_path / "source"), str(tmp_path / "archive"), category="trays")
-    message = "of an archive of digest .*; annotate this archive, or leave --sidecar out"
+    message = "of an archive of digest .*; precompute this archive, or leave --sidecar out"
     with pytest.raises(SidecarError, match=message):
         score(str(tmp_path / "archive"), factory.bundles, str(tmp_path / "run"), sidecar=factory.sidecar.sidecar)
     with pytest.raises(SidecarError, match=message):
@@ -191,5 +191,5 @@ def test_the_manifest_lists_every_file_with_its_lineage(factory: Factory) -> Non
     assert {f"{row['stage']}/{row['chunk']}.parquet" for row in listed} == {name for name in every if "/" in name}
     planned = manifest["plan"]["categories"]["trays"]
     assert planned["bundle"]["version"] == factory.fitted.version
-    assert planned["perceivers"]["pyramid"]["weights"]["sha256"]
-    assert {"parts", "segmenter", "objects", "object_description"} <= set(planned["perceivers"])
+    assert planned["extractors"]["pyramid"]["weights"]["sha256"]
+    assert {"parts", "segmenter", "objects", "object_description"} <= set(planned["extractors"])

@@ -18,7 +18,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
 from uniad_ray.report.build import Format, ReportResult, report
-from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
@@ -181,7 +181,7 @@ def test_a_bundle_that_is_gone_is_said_so_and_one_that_is_there_is_described(tmp
         threshold=Threshold(value=0.5, false_positive_rate=0.1, method="gaussian_tail", images=3),
     )
     weights = {"uri": "random:0", "sha256": "e" * 64, "trained": False}
-    origin = {"archive": {"uri": "/reference", "digest": "f" * 64}, "perceivers": {"pyramid": {"weights": weights}}}
+    origin = {"archive": {"uri": "/reference", "digest": "f" * 64}, "extractors": {"pyramid": {"weights": weights}}}
     store = BundleStore(str(tmp_path / "bundles"))
     written = store.write("part", small_config(), calibration, origin, {})
     planned = {"version": written.version, "digest": written.digest}
@@ -203,7 +203,7 @@ def test_a_bundle_that_is_gone_is_said_so_and_one_that_is_there_is_described(tmp
 def test_attempts_are_told_with_their_stages(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     seconds = StageSeconds(decode=1.0, score=8.0, write=0.5, wall=10.0)
-    attempt = Attempt(
+    timing = Timing(
         started_at="2026-11-21T10:00:00+00:00",
         images=13,
         chunks=5,
@@ -212,8 +212,8 @@ def test_attempts_are_told_with_their_stages(tmp_path: Path) -> None:
         device="cpu",
         seconds=seconds,
     )
-    write_attempt(run, attempt)
-    (told,) = json.loads(write(run, "json")[1])["attempts"]
+    write_timing(run, timing)
+    (told,) = json.loads(write(run, "json")[1])["timings"]
     assert (told["images"], told["score"], told["wall"]) == (13, 8.0, 10.0)
     assert b"2026-11-21 10:00:00" in write(run, "html")[1]
 

@@ -22,7 +22,7 @@ from uniad_ray.pipelines.cluster.session import ray_session
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.train.job import TrainingJob, train_students
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
 
 CATEGORIES = ("bottle", "nut")
@@ -48,25 +48,25 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def normals(archive: str, category: str) -> ArchiveNormals:
+def normal_images(archive: str, category: str) -> ArchiveNormalImages:
     source = Location.parse(archive)
-    return ArchiveNormals(source, read_manifest(source), category, 64)
+    return ArchiveNormalImages(source, read_manifest(source), category, 64)
 
 
 def job(archive: str, category: str, student: str = "student") -> TrainingJob:
-    keys = tuple(row.row_key for row in normals(archive, category).rows)
+    keys = tuple(row.row_key for row in normal_images(archive, category).rows)
     return TrainingJob(f"{category}/{student}", category, student, keys)
 
 
 def fit_with_students(**students: dict[str, Any]) -> FitConfig:
     """The tiny fit with more students, each with changes of its own."""
     config = tiny_fit()
-    more = {name: tiny_fit(**changes).perceivers["student"] for name, changes in students.items()}
-    return config.model_copy(update={"perceivers": {**config.perceivers, **more}})
+    more = {name: tiny_fit(**changes).extractors["student"] for name, changes in students.items()}
+    return config.model_copy(update={"extractors": {**config.extractors, **more}})
 
 
 def trained_here(archive: str, category: str) -> State:
-    images = normals(archive, category)
+    images = normal_images(archive, category)
     return Distillation(tiny_student(), tiny_teachers(), images, range(len(images.rows))).run()
 
 
@@ -103,13 +103,13 @@ def test_options_are_checked_before_workers_start(archive: str, tmp_path: Path) 
     config = tiny_fit()
     wrong = config.model_copy(
         update={
-            "perceivers": {
-                **config.perceivers,
-                "student": config.perceivers["student"].model_copy(update={"config": {"levels": [1]}}),
+            "extractors": {
+                **config.extractors,
+                "student": config.extractors["student"].model_copy(update={"config": {"levels": [1]}}),
             }
         }
     ).with_origin("here")
-    with ray_session() as cluster, pytest.raises(ConfigError, match=r"here: perceivers\.student\.config"):
+    with ray_session() as cluster, pytest.raises(ConfigError, match=r"here: extractors\.student\.config"):
         train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster)
 
 
@@ -130,7 +130,7 @@ def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(arch
 
 
 def test_errors_of_a_fit_name_images_by_their_source(archive: str) -> None:
-    images = normals(archive, "nut")
+    images = normal_images(archive, "nut")
     second = images.rows[1].row_key
     uri = images.by_source_uri({second: ""}).popitem()[0]
     assert uri.endswith(".png")

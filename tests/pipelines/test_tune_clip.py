@@ -61,7 +61,7 @@ def colour_names(config: FitConfig, seed: int) -> list[tuple[str, str]]:
     """The true colour of each object of an image, and the name that CLIP gives it."""
     pipeline = build_pipeline(config, [("objects/segments", "the test")], device="cpu")
     wanted = frozenset({"objects/segments", "finder/segments"})
-    perception = pipeline.perceive(["0" * 32], coloured_tray(seed)[None], wanted)
+    perception = pipeline.extract(["0" * 32], coloured_tray(seed)[None], wanted)
     true, given = (perception.segments[f"{name}/segments"][0].names for name in ("finder", "objects"))
     return list(zip(true, given, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.endpoint import Answer, Load, endpoint, png, wait_for, write_bundle
+from support.endpoint import Load, ResponseModel, endpoint, png, wait_for, write_bundle
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_a_second_replica_comes_under_load(serve_port: int, tmp_path: Path) -> N
 
     with endpoint(serve_port, settings) as client:
 
-        def send(number: int) -> tuple[int, Answer]:
+        def send(number: int) -> tuple[int, ResponseModel]:
             return number, client.score("part", image)
 
         assert running() == 1

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from support.endpoint import Answer, Client, Load, agrees, endpoint, png, verdicts, wait_for, write_bundle
+from support.endpoint import Client, Load, ResponseModel, agrees, endpoint, png, verdicts, wait_for, write_bundle
 from support.s3_server import S3Server
 
 from uniad_ray.archive.stores.location import Location
@@ -129,7 +129,7 @@ def test_a_new_bundle_is_taken_up_under_load_without_a_failed_request(served: Se
     images = {number: png(number) for number in range(8)}
     old = served.versions["part"]
 
-    def send(number: int) -> tuple[int, Answer]:
+    def send(number: int) -> tuple[int, ResponseModel]:
         chosen = number % len(images)
         return chosen, served.client.score("part", images[chosen])
 

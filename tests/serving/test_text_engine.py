@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from support.asking_replica import AskingReplica
 
 from uniad_ray.serving.replica.deployment import scorer_application
-from uniad_ray.serving.replica.vllm import TextEngine
+from uniad_ray.serving.replica.vllm import VllmDeployment
 from uniad_ray.serving.settings import OF_REPLICAS, ServeSettings
 
 IMAGES = np.full((3, 6, 4, 3), 10, dtype=np.uint8) * np.arange(1, 4, dtype=np.uint8)[:, None, None, None]
@@ -26,7 +26,7 @@ IMAGES = np.full((3, 6, 4, 3), 10, dtype=np.uint8) * np.arange(1, 4, dtype=np.ui
 def handle(serve_port: int) -> Iterator[DeploymentHandle]:  # noqa: ARG001 - Serve must run
     folder = Path(next(iter(support.__path__))) / "stub_packages"
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    engine = serve.deployment(TextEngine).options(
+    engine = serve.deployment(VllmDeployment).options(
         ray_actor_options={"num_cpus": 0.5, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
     )
     asking = serve.deployment(AskingReplica).options(
@@ -57,7 +57,7 @@ def test_images_are_captioned_together_by_replicas(handle: DeploymentHandle, tmp
 
 
 def test_the_application_has_an_engine_only_if_it_is_to_be_deployed() -> None:
-    for kind, wanted in (("none", []), ("endpoint", []), ("deployment", ["TextEngine"])):
+    for kind, wanted in (("none", []), ("endpoint", []), ("deployment", ["VllmDeployment"])):
         app = scorer_application(ServeSettings.model_validate({"bundles": "b", "engine": {"kind": kind}}))
         bound = [argument for argument in app._bound_deployment.init_args if isinstance(argument, serve.Application)]
         assert [entry._bound_deployment.name for entry in bound] == wanted

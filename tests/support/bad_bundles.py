@@ -8,7 +8,7 @@ from pathlib import Path
 
 from uniad_ray.scoring.bundles.bundle import Bundle, BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.serving.replica.live_bundle import LiveCategory
+from uniad_ray.serving.replica.live_bundle import LiveBundle
 
 
 def publish_other_scores(root: str | Path, category: str) -> BundleManifest:
@@ -27,7 +27,7 @@ def publish_other_scores(root: str | Path, category: str) -> BundleManifest:
     return manifest
 
 
-def unlike_the_fit(live: LiveCategory) -> None:
+def unlike_the_fit(live: LiveBundle) -> None:
     """Makes the reference images of a loaded bundle fail, as networks do that a library changed."""
     current = live.current
     scores = current.reference.scores

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from support.chat_server import Asked
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.config.model import FitConfig
@@ -27,8 +27,8 @@ def captioned_config(url: str, *overrides: str) -> FitConfig:
         "config": {"captioner": {"kind": "server", "url": url, "model": "fake"}},
     }
     return small_config(
-        f"perceivers.caption={caption}",
-        "perceivers.text_embedding.config.text=caption/text",
+        f"extractors.caption={caption}",
+        "extractors.text_embedding.config.text=caption/text",
         "experts.text.config={neighbour_space: text, text: caption/text}",
         "expert_sets.captioned=[patch, text]",
         "expert_set=captioned",
@@ -38,9 +38,9 @@ def captioned_config(url: str, *overrides: str) -> FitConfig:
 
 def write_captioned(root: Path, url: str, *overrides: str, category: str = "part") -> BundleStore:
     """Fits a category and publishes its bundle below a root."""
-    fitted = fit_category(DrawnNormals(12), captioned_config(url, *overrides))
+    fitted = fit_category(DrawnNormalImages(12), captioned_config(url, *overrides))
     store = BundleStore(str(root))
-    lineage = {"perceivers": fitted.perceivers}
+    lineage = {"extractors": fitted.extractors}
     manifest = store.write(category, fitted.config, fitted.calibration, lineage, fitted.files)
     store.publish(category, manifest.version)
     return store
@@ -48,6 +48,6 @@ def write_captioned(root: Path, url: str, *overrides: str, category: str = "part
 
 def images(count: int = 3) -> np.ndarray:
     """uint8, shape (count, 64, 64, 3): normal ones, of which the last is much brighter."""
-    found = np.stack([DrawnNormals(count).image(index) for index in range(count)])
+    found = np.stack([DrawnNormalImages(count).image(index) for index in range(count)])
     found[-1] = np.clip(found[-1].astype(int) + 90, 0, 255)
     return found

@@ -1,4 +1,4 @@
-"""Made-up perceptions with any fields, by what their names say: for tests that run over all experts or perceivers."""
+"""Made-up perceptions with any fields, by what their names say: for tests that run over all experts or extractors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniad_ray.perception.text.descriptions import describe_segments
 
 SIDE = 64
 CLUSTERS = 4
-NORMALS = tuple(f"normal-{number:02d}" for number in range(16))
+NORMAL_IMAGES = tuple(f"normal-{number:02d}" for number in range(16))
 OTHERS = ("test-a", "test-b", "test-c", "test-d", "test-e")
 
 _SHAPES = {"level1": (4, 16, 16), "level2": (6, 8, 8), "level3": (8, 4, 4), "embedding": (CLIP_WIDTH, 1, 1)}
@@ -23,7 +23,7 @@ _OTHER_SHAPE = (8, 8, 8)
 _SIZES = {"block": (20, 20), "bar": (8, 28), "pin": (6, 8)}
 
 
-def perceive(keys: Sequence[str], names: Collection[str]) -> Perception:
+def extract(keys: Sequence[str], names: Collection[str]) -> Perception:
     """A batch with some fields; what an image holds follows from its key alone."""
     labels = [_labels(key) for key in keys]
     ground = np.array([[40, 40, 40], [200, 60, 50], [60, 70, 210], [90, 200, 80]], dtype=np.uint8)
@@ -34,7 +34,7 @@ def perceive(keys: Sequence[str], names: Collection[str]) -> Perception:
 
 def stream_of(keys: Sequence[str], names: Collection[str], batch: int = 5) -> PerceptionStream:
     """A stream over some images."""
-    return lambda: (perceive(keys[start : start + batch], names) for start in range(0, len(keys), batch))
+    return lambda: (extract(keys[start : start + batch], names) for start in range(0, len(keys), batch))
 
 
 def _own(key: str, purpose: str) -> np.random.Generator:

@@ -27,10 +27,10 @@ class CountedPyramid(FeaturePyramid):
     config_model: ClassVar[type[CountedPyramidConfig]] = CountedPyramidConfig
     config: CountedPyramidConfig
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         with Path(self.config.log).open("a") as log:
             log.write("." * len(perception))
-        return super().perceive(perception)
+        return super().extract(perception)
 
 
 class Passes:
@@ -43,8 +43,8 @@ class Passes:
     def overrides(self) -> list[str]:
         """Puts the counted network in the place of the embedded profile's."""
         return [
-            "perceivers.pyramid.class=support.counted:CountedPyramid",
-            f"perceivers.pyramid.config.log={self.log}",
+            "extractors.pyramid.class=support.counted:CountedPyramid",
+            f"extractors.pyramid.config.log={self.log}",
         ]
 
     def take(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from support.distilling import tiny_student, tiny_teachers
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.process_group import process_group, stop_after
 
 from uniad_ray.archive.stores.location import Location
@@ -19,7 +19,7 @@ def main() -> None:
     """Trains."""
     rank, world, rendezvous, folder, *stop = sys.argv[1:]
     with process_group(rank, world, rendezvous) as group:
-        training = Distillation(tiny_student(), tiny_teachers(), DrawnNormals(15), range(15), group=group)
+        training = Distillation(tiny_student(), tiny_teachers(), DrawnNormalImages(15), range(15), group=group)
         training.run(Location.parse(folder), on_step=stop_after(stop))
 
 

@@ -49,7 +49,7 @@ def tiny_fit(**student: Any) -> FitConfig:
             "name": "tiny",
             "input_size": 64,
             "map_size": 16,
-            "perceivers": {
+            "extractors": {
                 "pyramid": pyramid("test_resnet", "random:1", [1, 2]),
                 "logical": pyramid("test_efficientnet", "random:2", [3]),
                 "student": {"class": "uniad_ray.perception.features.student:Student", "config": options},

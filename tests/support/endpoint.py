@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.scoring.bundles.bundle import BundleManifest
@@ -91,9 +91,9 @@ class Client:
 
 def write_bundle(root: Path | str, category: str, *overrides: str, publish: bool = True) -> BundleManifest:
     """Fits a category on eight images of 64 pixels and writes its bundle."""
-    fitted = fit_category(DrawnNormals(8), small_config(*overrides))
+    fitted = fit_category(DrawnNormalImages(8), small_config(*overrides))
     store = BundleStore(str(root))
-    lineage = {"perceivers": fitted.perceivers}
+    lineage = {"extractors": fitted.extractors}
     manifest = store.write(category, fitted.config, fitted.calibration, lineage, fitted.files)
     if publish:
         store.publish(category, manifest.version)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 from support.profiles import small_config
-from support.scene_images import GivenNormals, scene_images
+from support.scene_images import GivenNormalImages, scene_images
 
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
@@ -17,9 +17,9 @@ CATEGORY = "trays"
 def write_fitted(folder: Path) -> None:
     """Writes `bundles/` with one published bundle, `good.png`, `damaged.png`, and copies of both in `photos/`."""
     config = small_config("calibration.folds=2", "experts.patch.config.memory_size=100")
-    fitted = fit_category(GivenNormals(scene_images(12, 64)), config)
+    fitted = fit_category(GivenNormalImages(scene_images(12, 64)), config)
     store = BundleStore(str(folder / "bundles"))
-    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     store.publish(CATEGORY, manifest.version)
     (folder / "photos").mkdir()
     good = scene_images(13, 96)[12]

@@ -52,7 +52,7 @@ class WithoutFieldsOf:
 
     config_model = NoOptions
     lineage = _Remembering.lineage
-    perceive = _Remembering.perceive
+    extract = _Remembering.extract
 
     def __init__(self, name: str, config: NoOptions, device: str) -> None:  # noqa: ARG002
         self.name, self.needs, self.provides = name, frozenset[str](), frozenset({f"{name}/count"})

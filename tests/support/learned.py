@@ -1,4 +1,4 @@
-"""Perceivers and an expert that learn and remember from which images, to watch how a fit uses them."""
+"""Extractors and an expert that learn and remember from which images, to watch how a fit uses them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Remembering:
     def fields_of(cls, name: str, config: NoOptions) -> frozenset[str]:  # noqa: ARG003
         return frozenset({f"{name}/count"})
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
-        assert self.seen, f"{self.name} perceives before it has learned"
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
+        assert self.seen, f"{self.name} extracts before it has learned"
         return {f"{self.name}/count": torch.full((len(perception), 1, 1, 1), float(len(self.seen)))}
 
     def state(self) -> State:
@@ -62,7 +62,7 @@ class Trained(_Remembering):
 
 
 class Words:
-    """Says in words what the learned perceiver counts."""
+    """Says in words what the learned extractor counts."""
 
     config_model = NoOptions
 
@@ -75,7 +75,7 @@ class Words:
     def fields_of(cls, name: str, config: NoOptions) -> frozenset[str]:  # noqa: ARG003
         return frozenset({f"{name}/text"})
 
-    def perceive(self, perception: Perception) -> dict[str, Sequence[str]]:
+    def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
         counts = perception.fields["learned/count"].flatten().tolist()
         return {f"{self.name}/text": [f"learned from {count:.0f} images" for count in counts]}
 

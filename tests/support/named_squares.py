@@ -40,7 +40,7 @@ class NamedSquares:
     def fields_of(cls, name: str, config: NamedSquaresConfig) -> frozenset[str]:  # noqa: ARG003
         return frozenset({f"{name}/segments"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         return {f"{self.name}/segments": [squares(self.config.names) for _ in perception.row_keys]}
 
     def lineage(self) -> dict[str, Any]:

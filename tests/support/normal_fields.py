@@ -9,7 +9,7 @@ import torch
 
 from uniad_ray.perception.base import Perception
 
-NORMALS = [f"normal-{number:02d}" for number in range(24)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(24)]
 DAMAGED_CELL = (3, 5)
 
 
@@ -23,7 +23,7 @@ def fields_of(key: str, shapes: Mapping[str, tuple[int, int, int]], noise: float
     }
 
 
-def perceive(
+def extract(
     keys: Sequence[str],
     shapes: Mapping[str, tuple[int, int, int]],
     *,
@@ -42,4 +42,4 @@ def stream_of(
     keys: Sequence[str], shapes: Mapping[str, tuple[int, int, int]], batch: int = 5
 ) -> Callable[[], Iterator[Perception]]:
     """A stream over normal images."""
-    return lambda: (perceive(keys[start : start + batch], shapes) for start in range(0, len(keys), batch))
+    return lambda: (extract(keys[start : start + batch], shapes) for start in range(0, len(keys), batch))

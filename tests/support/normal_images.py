@@ -9,7 +9,7 @@ import numpy as np
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 
-class DrawnNormals:
+class DrawnNormalImages:
     """Noisy grey images, drawn on demand."""
 
     def __init__(

@@ -10,7 +10,6 @@ from uniad_ray.metrics.metric import Metric
 from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
 from uniad_ray.report.drawing.pictures import map_scale
 from uniad_ray.report.model import (
-    AttemptTimes,
     CategoryDetail,
     CategoryResult,
     ExpertChoice,
@@ -19,6 +18,7 @@ from uniad_ray.report.model import (
     Network,
     Report,
     RunFacts,
+    TimingRow,
 )
 from uniad_ray.report.selection import gallery
 from uniad_ray.runs.scored_images import ScoredImages, by_category
@@ -122,10 +122,10 @@ def lineage() -> Lineage:
 
 
 def with_choices(report: Report) -> Report:
-    """The same report, of categories whose experts a gate chose."""
+    """The same report, of categories whose experts an expert selection chose."""
     choices = (
-        ExpertChoice(expert="patch", weight=1.0, reason="always takes part", edit_auroc={"surface": 0.912}),
-        ExpertChoice(expert="student", weight=0.0, reason="would add too little", edit_auroc={"surface": 0.345}),
+        ExpertChoice(expert="patch", weight=1.0, reason="always takes part", synthetic_auroc={"surface": 0.912}),
+        ExpertChoice(expert="student", weight=0.0, reason="would add too little", synthetic_auroc={"surface": 0.345}),
     )
     chosen = lineage().model_copy(update={"choices": choices})
     categories = tuple(entry.model_copy(update={"lineage": chosen}) for entry in report.categories)
@@ -160,7 +160,7 @@ def make_report(
     per_section: int = 4,
     random_weights: bool = False,
     detailed: int = 12,
-    attempts: tuple[AttemptTimes, ...] = (),
+    timings: tuple[TimingRow, ...] = (),
 ) -> Report:
     """A report on these rows, by category."""
     scored = {category: rows_of(table) for category, table in tables.items()}
@@ -200,7 +200,7 @@ def make_report(
         ),
         error_kinds={error.kind: 1 for error in errors},
         errors=errors,
-        attempts=attempts,
+        timings=timings,
     )
 
 

@@ -34,7 +34,7 @@ def archive_rows(images: Sequence[np.ndarray], *, split: str = "train") -> list[
     return rows
 
 
-class GivenNormals:
+class GivenNormalImages:
     """Normal images that are there already."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:

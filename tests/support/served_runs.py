@@ -13,7 +13,7 @@ from support.scoring_backend import FakeBackend
 from support.trees import mask_png, png
 
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
 from uniad_ray.serving.auth.keys import hash_key
 from uniad_ray.serving.http.api import Endpoint
 from uniad_ray.serving.settings import ServeSettings
@@ -60,9 +60,9 @@ def write_served_run(root: str | Path, images: list[ScoredImage], **options: Any
     archive = write_archive(f"{root}/archive", images)
     run = write_run(f"{root}/night", archive, images, threshold=THRESHOLD, **options)
     seconds = StageSeconds(decode=1.0, score=1.0, write=1.0, wall=2.0)
-    write_attempt(
+    write_timing(
         run,
-        Attempt(started_at=STARTED, images=len(images), chunks=1, workers=1, threads=1, device="cpu", seconds=seconds),
+        Timing(started_at=STARTED, images=len(images), chunks=1, workers=1, threads=1, device="cpu", seconds=seconds),
     )
     return run
 

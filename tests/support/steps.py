@@ -1,4 +1,4 @@
-"""Perceivers that never run: only their names, needs and lineage matter."""
+"""Extractors that never run: only their names, needs and lineage matter."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from uniad_ray.perception.base import Perception, State
 
 
 class Step:
-    """A perceiver of which only names and lineage matter."""
+    """An extractor of which only names and lineage matter."""
 
     def __init__(self, field: str, *needs: str, **lineage: Any) -> None:
-        """Provides one field, which begins with the name of the perceiver."""
+        """Provides one field, which begins with the name of the extractor."""
         self.name = field.partition("/")[0]
         self.needs = frozenset(needs)
         self.provides = frozenset({field})
         self._lineage = lineage
 
-    def perceive(self, perception: Perception) -> dict[str, Any]:
+    def extract(self, perception: Perception) -> dict[str, Any]:
         raise AssertionError(f"{self.name} runs on {len(perception)} images")
 
     def lineage(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.pipelines.cluster.session import ray_session
 from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.train.job import TrainingJob, train_students
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     manifest = read_manifest(source)
     jobs = [
         TrainingJob(
-            name, name, "student", tuple(row.row_key for row in ArchiveNormals(source, manifest, name, 64).rows)
+            name, name, "student", tuple(row.row_key for row in ArchiveNormalImages(source, manifest, name, 64).rows)
         )
         for name in sorted(manifest.categories)
     ]

@@ -108,7 +108,7 @@ class ColourSegmenter:
     def fields_of(cls, name: str, config: ColourSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
         return frozenset({f"{name}/segments"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         found = []
         for image in perception.images:
             masks = [(image.argmax(axis=2) == channel) & (image.max(axis=2) > 100) for channel in range(3)]
@@ -124,7 +124,7 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
     """A fit whose objects are named by a CLIP, at 64 pixels; its text memory alone takes part."""
     options = tiny_tuning(**{"labels": "finder/segments", **(tuning or {})}).model_dump(mode="json", exclude_none=True)
     weights = {"uri": clip}
-    perceivers = {
+    extractors = {
         "finder": ("support.tuning:ColourSegmenter", {"named": named}),
         "looks": (
             "uniad_ray.perception.objects.clip_features:ClipObjectFeatures",
@@ -151,7 +151,7 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
             "input_size": 64,
             "map_size": 16,
             "batch_size": 4,
-            "perceivers": {name: {"class": path, "config": config} for name, (path, config) in perceivers.items()},
+            "extractors": {name: {"class": path, "config": config} for name, (path, config) in extractors.items()},
             "experts": {"text": {"class": "uniad_ray.experts.text.memory:TextMemory", "config": memory}},
             "expert_sets": {"text": ["text"]},
             "expert_set": "text",

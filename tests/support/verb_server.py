@@ -21,7 +21,7 @@ from uniad_ray.cli import main
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session
 
-FEW_STEPS = ("--set", "perceivers.student.config.training.iterations=20")
+FEW_STEPS = ("--set", "extractors.student.config.training.iterations=20")
 FEW_IMAGES = {"--train": 50, "--test-good": 6, "--logical": 6, "--structural": 6}
 """With fewer normal images a fit would cross-fit, which trains more students."""
 

@@ -11,7 +11,7 @@ import pytest
 JOBS = Path(__file__).parents[2] / "jobs"
 ARGUMENTS = {
     "ingest": ["none", "archive"],
-    "annotate": ["none", "--out", "sidecar"],
+    "precompute": ["none", "--out", "sidecar"],
     "tune-clip": ["none", "--out", "clip"],
     "fit": ["none", "--bundles", "bundles"],
     "score": ["none", "--bundles", "bundles", "--out", "run"],

@@ -18,7 +18,7 @@ from uniad_ray.cli import cli
 from uniad_ray.errors import ConfigError
 from uniad_ray.pipelines.score.job import Workers
 
-NAMES = ["ingest", "annotate", "fit", "score", "evaluate", "report", "compare"]
+NAMES = ["ingest", "precompute", "fit", "score", "evaluate", "report", "compare"]
 REPORTING = {"as_json", "quiet"}
 
 
@@ -107,7 +107,7 @@ def test_every_parameter_and_result_is_described(name: str) -> None:
 def test_options_reach_the_function_as_typed_values(monkeypatch: pytest.MonkeyPatch) -> None:
     given = from_command_line(
         monkeypatch,
-        "annotate",
+        "precompute",
         ["a", "--out=s", "--stages=features, segments", "--workers=2", "--workers=segments=4", "--device=features=cpu"],
     )
     assert given["stages"] == ("features", "segments")
@@ -122,8 +122,8 @@ def test_options_reach_the_function_as_typed_values(monkeypatch: pytest.MonkeyPa
 def test_workers_are_given_for_all_stages_or_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     places, given = recorded(
         monkeypatch,
-        "uniad_ray.pipelines.precompute.job.annotate",
-        lambda: verbs.annotate(
+        "uniad_ray.pipelines.precompute.job.precompute",
+        lambda: verbs.precompute(
             "archive", out="sidecar", workers=2, threads={"segments": 3}, device={"features": "cpu"}
         ),
     )
@@ -137,15 +137,15 @@ def test_workers_are_given_for_all_stages_or_by_stage(monkeypatch: pytest.Monkey
 
 def test_an_unknown_stage_is_refused() -> None:
     with pytest.raises(ConfigError, match="no stage 'masks'; there are features, segments, descriptions"):
-        verbs.annotate("archive", out="sidecar", stages=["masks"])  # type: ignore[list-item]
+        verbs.precompute("archive", out="sidecar", stages=["masks"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="no stage 'masks'"):
-        verbs.annotate("archive", out="sidecar", workers={"masks": 1})  # type: ignore[dict-item]
+        verbs.precompute("archive", out="sidecar", workers={"masks": 1})  # type: ignore[dict-item]
 
 
 def test_bundles_come_without_a_profile() -> None:
     for options in ({"profile": "embedded"}, {"overrides": ["seed=1"]}):
         with pytest.raises(ConfigError, match="leave --profile and --set out, or --bundles"):
-            verbs.annotate("archive", out="sidecar", bundles="bundles", **options)  # type: ignore[arg-type]
+            verbs.precompute("archive", out="sidecar", bundles="bundles", **options)  # type: ignore[arg-type]
 
 
 def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch,
     )
     assert places[:2] == ("archive", "bundles")
     assert places[2].seed == 7
-    assert places[2].perceivers["objects"].config["names"] == {"part-1": "bolt"}
+    assert places[2].extractors["objects"].config["names"] == {"part-1": "bolt"}
     assert given["where"] == f"profile embedded with --set with {names}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from uniad_ray.ablations.stage_costs import StageCosts, measure_stages
 from uniad_ray.ablations.table import Ablation, AblationRow, Paper, variant_config
-from uniad_ray.ablations.table_metrics import TYPES, ScoredVariant, TypeFigures, by_type, over_fits, row_figures
+from uniad_ray.ablations.table_metrics import TYPES, ScoredVariant, TypeMetrics, by_type, over_fits, row_metrics
 from uniad_ray.ablations.tmuad import TmuadTableOptions, tmuad_ablation
 from uniad_ray.ablations.uniad import uniad_ablation
 from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
@@ -38,7 +38,7 @@ from uniad_ray.scoring.fitting.normal_images import FITTED_SPLITS
 _logger = logging.getLogger(__name__)
 
 
-class AblationFigures(StrictModel):
+class AblationMetrics(StrictModel):
     """One row of the table, filled in.
 
     Attributes:
@@ -56,9 +56,9 @@ class AblationFigures(StrictModel):
     settings: dict[str, str]
     variants: tuple[str, ...]
     experts: tuple[str, ...]
-    image: TypeFigures
-    deviation: TypeFigures | None = None
-    pixel: TypeFigures | None = None
+    image: TypeMetrics
+    deviation: TypeMetrics | None = None
+    pixel: TypeMetrics | None = None
     milliseconds: dict[str, float] | None = None
 
 
@@ -81,7 +81,7 @@ class AblationReport(StrictModel):
     title: str
     archive: str
     categories: tuple[str, ...]
-    rows: tuple[AblationFigures, ...]
+    rows: tuple[AblationMetrics, ...]
     path: str
     random_weights: bool
 
@@ -187,8 +187,8 @@ class _Runs:
         identity = config.model_dump_json(by_alias=True) + self.manifest.digest
         root = self.work / f"variants/{safe_segment(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         bundles = root / "bundles"
-        # Where a gate leaves experts out of the score, rows may want them.
-        experts = config.chosen_experts if config.chosen_fusion.gate is not None else None
+        # Where an expert selection leaves experts out of the score, rows may want them.
+        experts = config.chosen_experts if config.chosen_fusion.selection is not None else None
         options = ScoreOptions(maps="all" if with_maps else "none", experts=experts)
         store = BundleStore(bundles)
         missing = [category for category in categories if store.pointer(category) is None]
@@ -208,7 +208,7 @@ class _Runs:
                 raise RunError(f"variant {root.name}: {reasons}")
         return ScoredVariant(root, config, self._score(root, "run", categories, options))
 
-    def pixels(self, row: AblationRow, scored: ScoredVariant) -> TypeFigures:
+    def pixels(self, row: AblationRow, scored: ScoredVariant) -> TypeMetrics:
         """Pixel AUROC of the experts of one row, from a run of theirs."""
         reader = scored.reader
         if set(row.experts) != set(scored.config.chosen_experts):
@@ -248,12 +248,12 @@ def _figures(
     index: int,
     row: AblationRow,
     scored: Sequence[ScoredVariant],
-    pixel: TypeFigures | None,
+    pixel: TypeMetrics | None,
     costs: Mapping[str, StageCosts],
-) -> AblationFigures:
-    found = [row_figures(row, each.config, each.judged()) for each in scored]
+) -> AblationMetrics:
+    found = [row_metrics(row, each.config, each.judged()) for each in scored]
     experts = (*row.experts, *row.plugged_in) or scored[0].config.chosen_experts
-    return AblationFigures(
+    return AblationMetrics(
         row=index,
         settings=dict(row.settings),
         variants=row.variants,
@@ -265,7 +265,7 @@ def _figures(
     )
 
 
-def _write(path: Location, rows: Sequence[AblationFigures], plan: Ablation) -> None:
+def _write(path: Location, rows: Sequence[AblationMetrics], plan: Ablation) -> None:
     schema = dataset_schema("ablation")
     columns: dict[str, list[Any]] = {
         "paper": [plan.paper] * len(rows),
@@ -280,7 +280,7 @@ def _write(path: Location, rows: Sequence[AblationFigures], plan: Ablation) -> N
         ],
     }
     for prefix, kind in (("", "image"), ("deviation_", "deviation"), ("pixel_", "pixel")):
-        for name in TypeFigures.model_fields:
+        for name in TypeMetrics.model_fields:
             figures = [getattr(row, kind) for row in rows]
             columns[prefix + name] = [each and getattr(each, name) for each in figures]
     path.write_bytes(encode_table(schema, schema.table(columns)))

@@ -17,7 +17,7 @@ class StageCosts:
     """Times of the stages of a bundle.
 
     Attributes:
-        milliseconds: Median of an image by stage, `perceiver NAME` or `expert NAME`, in the order in which they run.
+        milliseconds: Median of an image by stage, `extractor NAME` or `expert NAME`, in the order in which they run.
         stages_of: By expert, the stages behind it, itself included.
     """
 

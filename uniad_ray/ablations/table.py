@@ -50,7 +50,7 @@ class Addition:
         class_path: Its class, where it is like none.
     """
 
-    section: Literal["perceivers", "experts"]
+    section: Literal["extractors", "experts"]
     name: str
     options: Mapping[str, Any]
     like: str | None = None

@@ -12,7 +12,7 @@ from uniad_ray.ablations.table import AblationRow
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig, FusionConfig
-from uniad_ray.evaluation.labelled_images import Cohort, cohorts
+from uniad_ray.evaluation.labelled_images import LabelledImages, labelled_images
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.metrics.metric import ANOMALY_TYPE
 from uniad_ray.runs.reader import RunReader
@@ -26,7 +26,7 @@ from uniad_ray.scoring.fusion import Fusion
 TYPES = ("logical", "structural")
 
 
-class TypeFigures(StrictModel):
+class TypeMetrics(StrictModel):
     """A figure by type of anomaly.
 
     Attributes:
@@ -54,17 +54,17 @@ class ScoredVariant:
     config: FitConfig
     reader: RunReader
 
-    def judged(self) -> list[tuple[Cohort, Bundle]]:
+    def judged(self) -> list[tuple[LabelledImages, Bundle]]:
         """By category its labelled images, and its bundle."""
         plan = self.reader.manifest.plan
         store = BundleStore(plan.bundle_root)
         return [
-            (cohort, store.load(cohort.category, plan.bundles[cohort.category].version))
-            for cohort in cohorts(self.reader)
+            (labelled, store.load(labelled.category, plan.bundles[labelled.category].version))
+            for labelled in labelled_images(self.reader)
         ]
 
 
-def row_figures(row: AblationRow, config: FitConfig, judged: Iterable[tuple[Cohort, Bundle]]) -> TypeFigures:
+def row_metrics(row: AblationRow, config: FitConfig, judged: Iterable[tuple[LabelledImages, Bundle]]) -> TypeMetrics:
     """Image AUROC of one row on one variant.
 
     Args:
@@ -73,20 +73,21 @@ def row_figures(row: AblationRow, config: FitConfig, judged: Iterable[tuple[Coho
         judged: By category the labelled images with the evidence of its experts, and the bundle that gave it.
     """
     values: dict[str, list[float]] = {name: [] for name in TYPES}
-    for cohort, bundle in judged:
-        for name, value in _auroc_by_type(cohort, _row_scores(row, config, cohort, bundle)).items():
+    for labelled, bundle in judged:
+        for name, value in _auroc_by_type(labelled, _row_scores(row, config, labelled, bundle)).items():
             values[name].append(value)
     return by_type(values)
 
 
-def _row_scores(row: AblationRow, config: FitConfig, cohort: Cohort, bundle: Bundle) -> FloatArray:
-    """The fused scores of the images of a cohort."""
+def _row_scores(row: AblationRow, config: FitConfig, labelled: LabelledImages, bundle: Bundle) -> FloatArray:
+    """The fused scores of the images of a category's labelled images."""
     if row.fusion == "own" and config.chosen_fusion.rule == "maps":
-        return cohort.scores
+        return labelled.scores
     held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
     calibrations = bundle.manifest.calibration.experts
     raw = {
-        name: values * calibrations[name].deviation + calibrations[name].mean for name, values in cohort.experts.items()
+        name: values * calibrations[name].deviation + calibrations[name].mean
+        for name, values in labelled.experts.items()
     }
     experts = row.experts
     if row.fusion == "own":
@@ -112,27 +113,27 @@ def _rule(row: AblationRow, config: FitConfig) -> FusionConfig:
     return config.fusion if row.fusion == "profile" else config.fusions["tmuad"]
 
 
-def _auroc_by_type(cohort: Cohort, scores: np.ndarray) -> dict[str, float]:
+def _auroc_by_type(labelled: LabelledImages, scores: np.ndarray) -> dict[str, float]:
     found = {}
-    for group in cohort.groups():
+    for group in labelled.groups():
         if group.group == ANOMALY_TYPE and group.name in TYPES:
-            value = image_auroc(cohort.anomalous[group.members], scores[group.members])
+            value = image_auroc(labelled.anomalous[group.members], scores[group.members])
             if value is not None:
                 found[group.name] = value
     return found
 
 
-def by_type(values: Mapping[str, Sequence[float]]) -> TypeFigures:
+def by_type(values: Mapping[str, Sequence[float]]) -> TypeMetrics:
     """Means over categories."""
     logical, structural = (float(np.mean(values[name])) if values[name] else None for name in TYPES)
     both = None if logical is None or structural is None else (logical + structural) / 2
-    return TypeFigures(logical=logical, structural=structural, mean=both)
+    return TypeMetrics(logical=logical, structural=structural, mean=both)
 
 
-def over_fits(found: Sequence[TypeFigures], summary: Callable[[list[float]], Any]) -> TypeFigures:
+def over_fits(found: Sequence[TypeMetrics], summary: Callable[[list[float]], Any]) -> TypeMetrics:
     """A summary of each figure over several fits."""
     values = {
         name: [value for each in found if (value := getattr(each, name)) is not None]
-        for name in TypeFigures.model_fields
+        for name in TypeMetrics.model_fields
     }
-    return TypeFigures(**{name: float(summary(each)) if each else None for name, each in values.items()})
+    return TypeMetrics(**{name: float(summary(each)) if each else None for name, each in values.items()})

@@ -51,7 +51,7 @@ def tmuad_ablation(
         ConfigError: There is no such table, or the profile has not what it needs.
     """
     chosen = options or TmuadTableOptions()
-    has_clip = "clip" in config.perceivers
+    has_clip = "clip" in config.extractors
     tables = {
         5: lambda: _BANKS,
         6: lambda: _MATCHING,
@@ -112,7 +112,7 @@ _MATCHING = Ablation(
         WHOLE: Variant(
             additions=(
                 Addition(
-                    "perceivers",
+                    "extractors",
                     "object_text_embedding",
                     {"text": "object_description/text"},
                     like="text_embedding",
@@ -191,14 +191,14 @@ def _objects_of_components() -> Ablation:
     pairs += [("one scale, cut at necks", name) for name in list(encoders)[1:]]
     for number, (segmenter, encoder) in enumerate(pairs, start=1):
         parts = Addition(
-            "perceivers",
+            "extractors",
             f"segmenter_{list(segmenters).index(segmenter) + 1}",
             segmenters[segmenter],
             like="segmenter",
         )
         segments = f"{parts.name}/segments"
         options = {"segments": segments, "fields": encoders[encoder]}
-        features = Addition("perceivers", f"features_{number}", options, like="object_features")
+        features = Addition("extractors", f"features_{number}", options, like="object_features")
         memories.append(_object_memory(number, segmenter, encoder, segments, features, parts))
     return _object_table(memories)
 
@@ -206,14 +206,14 @@ def _objects_of_components() -> Ablation:
 def _objects_of_networks(config: FitConfig) -> Ablation:
     """Table 8 for segments of SAM; those of Grounded SAM where classes are given."""
     segmenters = {"SAM": "sam/segments"}
-    if config.perceivers["grounded_sam"].config.get("classes"):
+    if config.extractors["grounded_sam"].config.get("classes"):
         segmenters["Grounded SAM"] = "grounded_sam/segments"
     memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
     for segmenter, segments in segmenters.items():
         number = len(memories) + 1
-        clip = Addition("perceivers", f"features_{number}", {"segments": segments}, like="object_features")
+        clip = Addition("extractors", f"features_{number}", {"segments": segments}, like="object_features")
         dinov2 = Addition(
-            "perceivers",
+            "extractors",
             f"features_{number + 1}",
             {"segments": segments, "fields": ["dinov2/block23"]},
             class_path="uniad_ray.perception.objects.features:ObjectFeatures",
@@ -304,11 +304,11 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
     ]
     variants = {WHOLE: Variant(additions=tuple(additions))}
     for title, clips in tuned.items():
-        namer = config.perceivers.get("named_objects")
+        namer = config.extractors.get("named_objects")
         if namer is None or not namer.config.get("classes"):
             raise ConfigError(
                 f"profile {config.name}: a tuned CLIP names objects out of a list of classes; give the list in "
-                "perceivers.named_objects.config.classes, as in the profile paper"
+                "extractors.named_objects.config.classes, as in the profile paper"
             )
         variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
         settings = {"experts": "TMUAD", "bank": "as the profile", "vectors": "", "CLIP": title}
@@ -334,8 +334,8 @@ def _with_clip(uri: str, category: str | None) -> Variant:
     segments = "named_objects/segments"
     return Variant(
         (
-            *(f"perceivers.{name}.config.weights={{uri: '{uri}'}}" for name in ("named_features", "named_objects")),
-            f"perceivers.object_description.config.segments={segments}",
+            *(f"extractors.{name}.config.weights={{uri: '{uri}'}}" for name in ("named_features", "named_objects")),
+            f"extractors.object_description.config.segments={segments}",
             f"experts.text_memory.config.segments={segments}",
         ),
         category=category,

@@ -10,7 +10,7 @@ _LOGICAL = ("logical_teacher", "logical_student")
 _PAPER = (*_STRUCTURAL, *_LOGICAL, "text")
 EXPERTS = (*_PAPER, "relations", "discrepancy")
 """Every expert that some table fuses."""
-_STUDENT = "perceivers.student.config"
+_STUDENT = "extractors.student.config"
 _LOSSES = f"{_STUDENT}.losses"
 _WHOLE = {WHOLE: Variant(experts=EXPERTS)}
 

@@ -27,7 +27,7 @@ _LISTED: Final = 10_000
 _ADVICE: Final[dict[Kind, str]] = {
     "an archive": "give the ARCHIVE of `uniad-ray ingest`",
     "a run": "give the --out of `uniad-ray score`",
-    "a sidecar": "give the --out of `uniad-ray annotate`",
+    "a sidecar": "give the --out of `uniad-ray precompute`",
     "a root of bundles": "give the --bundles of `uniad-ray fit`",
 }
 

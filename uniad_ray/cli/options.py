@@ -55,7 +55,7 @@ marks_option = click.option(
 )
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 sidecar_option = click.option(
-    "--sidecar", metavar="SIDECAR", help="Read what `uniad-ray annotate` stored for ARCHIVE instead of computing it."
+    "--sidecar", metavar="SIDECAR", help="Read what `uniad-ray precompute` stored for ARCHIVE instead of computing it."
 )
 bundles_option = click.option("--bundles", required=True, metavar="ROOT", help="Root of the bundles.")
 

@@ -222,7 +222,7 @@ def _is_kind(model: type[BaseModel], kind: str) -> bool:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation such as `dict[str, Model]` or `One | Other`."""
+    """The models in a precomputation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]

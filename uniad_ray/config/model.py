@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from uniad_ray.config.base import StrictModel
 
 
-class ComponentConfig(StrictModel):
+class ClassConfig(StrictModel):
     """An extractor or an expert: its class, and the configuration that the class defines."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=False)
@@ -79,7 +79,7 @@ class CalibrationConfig(StrictModel):
     )
 
 
-class GateConfig(StrictModel):
+class ExpertSelectionConfig(StrictModel):
     """Expert selection: chooses the experts of a category on synthetic anomalies of held-out normal images."""
 
     base: tuple[str, ...] = Field(min_length=1, description="Experts that are always selected, each with weight 1.")
@@ -126,14 +126,16 @@ class FusionConfig(StrictModel):
         default_factory=dict, description="Weight of each group, and of each expert without a group; default 1."
     )
 
-    gate: GateConfig | None = Field(
+    selection: ExpertSelectionConfig | None = Field(
         default=None, description="Selects experts and their weights for each category; `weights` must then be empty."
     )
 
     @model_validator(mode="after")
-    def _gate_chooses_weights(self) -> Self:
-        if self.gate is not None and (self.weights or self.groups or self.rule == "maps"):
-            raise ValueError("a gate chooses the weights: remove weights and groups, and use another rule than maps")
+    def _selection_sets_weights(self) -> Self:
+        if self.selection is not None and (self.weights or self.groups or self.rule == "maps"):
+            raise ValueError(
+                "an expert selection chooses the weights: remove weights and groups, and use another rule than maps"
+            )
         return self
 
     @model_validator(mode="after")
@@ -155,8 +157,8 @@ class FitConfig(StrictModel):
     map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
     seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
-    perceivers: dict[str, ComponentConfig] = Field(description="Networks by name; only the needed ones are loaded.")
-    experts: dict[str, ComponentConfig] = Field(description="Experts by name.")
+    extractors: dict[str, ClassConfig] = Field(description="Networks by name; only the needed ones are loaded.")
+    experts: dict[str, ClassConfig] = Field(description="Experts by name.")
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named sets of experts.")
     expert_set: str = Field(description="Name of the expert set to use.")
     normal_images: NormalImagesConfig = NormalImagesConfig()
@@ -214,8 +216,10 @@ class FitConfig(StrictModel):
             raise ValueError(
                 f"{key}.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
             )
-        gate = fusion.gate
-        if gate is not None and sorted((*gate.base, *gate.surface, *gate.arrangement)) != sorted(experts):
+        selection = fusion.selection
+        if selection is not None and sorted((*selection.base, *selection.surface, *selection.arrangement)) != sorted(
+            experts
+        ):
             raise ValueError(f"{key}.gate must name each of {known} once, in base, surface or arrangement")
 
     @property

@@ -28,7 +28,7 @@ class Group:
     Attributes:
         group: `all`, `anomaly_type` or `defect_kind`.
         name: `all`, or the anomaly type or defect kind.
-        members: bool, shape (N,), over the cohort: its normal images and these anomalous ones.
+        members: bool, shape (N,), over the labelled images: its normal images and these anomalous ones.
     """
 
     group: str
@@ -37,7 +37,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Cohort(ScoredImages):
+class LabelledImages(ScoredImages):
     """The labelled and scored images of one category, of the split that counts.
 
     Attributes:
@@ -69,7 +69,7 @@ class Cohort(ScoredImages):
                 yield Group(group, name, ~self.anomalous | (column == name))
 
 
-def cohorts(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[Cohort]:
+def labelled_images(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[LabelledImages]:
     """Reads the labelled images of a run, by category in alphabetical order.
 
     The test split counts where a category has one, since the experts have seen the training images. A mark gives an
@@ -80,15 +80,15 @@ def cohorts(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[Coh
         reader: The run.
         marks: Reviewers' marks by row key.
     """
-    return [_cohort(images.reviewed(marks), marks) for images in by_category(reader.scores(_COLUMNS))]
+    return [_labelled(images.reviewed(marks), marks) for images in by_category(reader.scores(_COLUMNS))]
 
 
-def mark_notes(found: Iterable[Cohort]) -> Iterator[str]:
+def mark_notes(found: Iterable[LabelledImages]) -> Iterator[str]:
     """What a reader of figures must know of the marks behind them."""
     used, unused = Counter[str](), 0
-    for cohort in found:
-        used += cohort.marked
-        unused += cohort.unused_marks
+    for labelled in found:
+        used += labelled.marked
+        unused += labelled.unused_marks
     if total := used.total():
         misses = used["miss"]
         parts = [
@@ -102,14 +102,14 @@ def mark_notes(found: Iterable[Cohort]) -> Iterator[str]:
         yield f"{count(unused, 'mark')} on images outside the evaluated splits, not used"
 
 
-def _cohort(images: ScoredImages, marks: Mapping[str, Mark]) -> Cohort:
+def _labelled(images: ScoredImages, marks: Mapping[str, Mark]) -> LabelledImages:
     split = next((name for name in ("test", "archive") if images.equals("split", name).any()), None)
     of_split = images.take(images.equals("split", split or ""))
     labelled = of_split.take(~of_split.unlabelled)
     scored = labelled.with_score()
     marked: Counter[str] = Counter(marks[key].mark for key in scored.positions(marks))
     of_category = sum(mark.category == images.category for mark in marks.values())
-    return Cohort(
+    return LabelledImages(
         category=scored.category,
         threshold=scored.threshold,
         scores=scored.scores,

@@ -1,4 +1,4 @@
-"""The figures of a cohort with their bootstrap resamples, from which intervals, means and differences follow."""
+"""The figures of a category's labelled images with their bootstrap resamples, from which intervals, means and differences follow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uniad_ray.evaluation.labelled_images import Cohort, Group
-from uniad_ray.evaluation.pixel_metrics import PixelFigures
+from uniad_ray.evaluation.labelled_images import Group, LabelledImages
+from uniad_ray.evaluation.pixel_metrics import CategoryPixelMetrics
 from uniad_ray.metrics import catalogue
-from uniad_ray.metrics.bootstrap import percentile_interval, resampled_figures
+from uniad_ray.metrics.bootstrap import percentile_interval, resampled_metrics
 from uniad_ray.metrics.image import confusion
 from uniad_ray.metrics.metric import ANOMALY_TYPE, MEAN_OF_CATEGORIES, MEAN_OF_TYPES, Metric
 from uniad_ray.runs.reader import RunReader
@@ -21,7 +21,7 @@ MetricKey = tuple[str, str, str, str | None, str, float | None]
 
 
 @dataclass(frozen=True)
-class Figure:
+class ResampledMetric:
     """One figure without interval, and its value in each bootstrap resample.
 
     Two runs on the same images draw the same resamples, so that the figures of one pair up with those of the other.
@@ -54,20 +54,22 @@ class Figure:
         return self.metric.model_copy(update={"low": interval.low, "high": interval.high})
 
 
-def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: list[str]) -> Iterator[Figure]:
-    """Image and pixel figures of all groups of a cohort; what is left out, and why, is added to the notes."""
-    if not len(cohort):
+def labelled_metrics(
+    reader: RunReader, labelled: LabelledImages, resamples: int, notes: list[str]
+) -> Iterator[ResampledMetric]:
+    """Image and pixel figures of all groups of a category's labelled images; what is left out, and why, is added to the notes."""
+    if not len(labelled):
         return
-    pixels = PixelFigures(reader, cohort)
-    groups = list(cohort.groups())
+    pixels = CategoryPixelMetrics(reader, labelled)
+    groups = list(labelled.groups())
     types = [group for group in groups if group.group == ANOMALY_TYPE]
-    of_types: list[Figure] = []
+    of_types: list[ResampledMetric] = []
     for group in groups:
-        figures = list(_image_figures(cohort, group, resamples))
+        figures = list(_image_metrics(labelled, group, resamples))
         for name, limit, value, resampled in pixels.figures(group, resamples):
-            base = _base(cohort, group) | pixels.counts(group)
+            base = _base(labelled, group) | pixels.counts(group)
             note = "no image of the group has a map and a usable mask" if value is None else None
-            figures.append(Figure(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
+            figures.append(ResampledMetric(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
         yield from figures
         if group.group == ANOMALY_TYPE:
             of_types += figures
@@ -76,13 +78,13 @@ def cohort_figures(reader: RunReader, cohort: Cohort, resamples: int, notes: lis
     notes += pixels.notes
 
 
-def mean_figures(figures: Sequence[Figure]) -> Iterator[Figure]:
+def mean_metrics(figures: Sequence[ResampledMetric]) -> Iterator[ResampledMetric]:
     """Means over categories, group by group; none where there is one category only."""
     if len({figure.metric.category for figure in figures}) > 1:
         yield from _means(figures, {"category": MEAN_OF_CATEGORIES}, "categories")
 
 
-def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> Iterator[Figure]:
+def _means(figures: Sequence[ResampledMetric], merged: dict[str, str], of_what: str) -> Iterator[ResampledMetric]:
     """Means of all shares that differ in one field alone.
 
     Args:
@@ -90,10 +92,10 @@ def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> I
         merged: Name of that field, and what it is in the mean.
         of_what: What is averaged over, in words.
     """
-    gathered: dict[MetricKey, list[Figure]] = {}
+    gathered: dict[MetricKey, list[ResampledMetric]] = {}
     for figure in figures:
         if figure.is_share:
-            key = Figure(figure.metric.model_copy(update=merged)).key
+            key = ResampledMetric(figure.metric.model_copy(update=merged)).key
             gathered.setdefault(key, []).append(figure)
     for members in gathered.values():
         known = [figure for figure in members if figure.metric.value is not None]
@@ -107,27 +109,27 @@ def _means(figures: Sequence[Figure], merged: dict[str, str], of_what: str) -> I
                 "note": None if len(known) == len(members) else f"mean over {len(known)} of {len(members)} {of_what}",
             }
         )
-        yield Figure(mean, np.mean(samples, axis=0) if samples and len(samples) == len(known) else None)
+        yield ResampledMetric(mean, np.mean(samples, axis=0) if samples and len(samples) == len(known) else None)
 
 
-def _count(figures: Sequence[Figure], field: str, *, shared: bool) -> int:
+def _count(figures: Sequence[ResampledMetric], field: str, *, shared: bool) -> int:
     """Images behind a mean; all groups of a category share its normal images."""
     counts = [int(getattr(figure.metric, field)) for figure in figures]
     return max(counts, default=0) if shared else sum(counts)
 
 
-def _image_figures(cohort: Cohort, group: Group, resamples: int) -> Iterator[Figure]:
+def _image_metrics(labelled: LabelledImages, group: Group, resamples: int) -> Iterator[ResampledMetric]:
     """Figures of the fused score, of the run's decisions, and of each expert's score."""
-    labels, scores = cohort.anomalous[group.members], cohort.scores[group.members]
-    experts = {name: values[group.members] for name, values in cohort.experts.items()}
-    threshold = cohort.threshold
-    base, counted = _base(cohort, group), confusion(labels, scores, threshold)
+    labels, scores = labelled.anomalous[group.members], labelled.scores[group.members]
+    experts = {name: values[group.members] for name, values in labelled.experts.items()}
+    threshold = labelled.threshold
+    base, counted = _base(labelled, group), confusion(labels, scores, threshold)
     entries = [entry for entry in catalogue.CATALOGUE if entry.of_scores or entry.of_decisions]
     with_intervals = [entry for entry in entries if entry.resampled]
     vectors = [scores, *experts.values()]
     formulas = [entry.resampled for entry in with_intervals if entry.resampled]
     resampled = (
-        resampled_figures(labels, vectors, [threshold] * len(vectors), formulas, resamples=resamples)
+        resampled_metrics(labels, vectors, [threshold] * len(vectors), formulas, resamples=resamples)
         if resamples
         else None
     )
@@ -143,19 +145,19 @@ def _image_figures(cohort: Cohort, group: Group, resamples: int) -> Iterator[Fig
             value = entry.of_decisions(counted)
         elif entry.of_scores is not None:
             value = entry.of_scores(labels, scores)
-        yield Figure(Metric(**base, metric=entry.key, limit=entry.limit, value=value), samples(entry, 0))
+        yield ResampledMetric(Metric(**base, metric=entry.key, limit=entry.limit, value=value), samples(entry, 0))
     for index, (expert, own) in enumerate(experts.items(), start=1):
         for entry in entries:
             if entry.of_experts and entry.of_scores is not None:
                 value = entry.of_scores(labels, own)
                 metric = Metric(**base, expert=expert, metric=entry.key, limit=entry.limit, value=value)
-                yield Figure(metric, samples(entry, index))
+                yield ResampledMetric(metric, samples(entry, index))
 
 
-def _base(cohort: Cohort, group: Group) -> dict[str, Any]:
-    anomalous = int(np.count_nonzero(cohort.anomalous[group.members]))
+def _base(labelled: LabelledImages, group: Group) -> dict[str, Any]:
+    anomalous = int(np.count_nonzero(labelled.anomalous[group.members]))
     return {
-        "category": cohort.category,
+        "category": labelled.category,
         "group": group.group,
         "name": group.name,
         "normal_images": int(np.count_nonzero(group.members)) - anomalous,

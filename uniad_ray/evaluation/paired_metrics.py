@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from uniad_ray.evaluation.labelled_images import Cohort
-from uniad_ray.evaluation.metrics import Figure, cohort_figures, mean_figures
+from uniad_ray.evaluation.labelled_images import LabelledImages
+from uniad_ray.evaluation.metrics import ResampledMetric, labelled_metrics, mean_metrics
 from uniad_ray.metrics.bootstrap import percentile_interval
 from uniad_ray.metrics.difference import Difference
 from uniad_ray.runs.reader import RunReader
 
 
 def run_differences(
-    baseline: tuple[RunReader, Sequence[Cohort]],
-    other: tuple[RunReader, Sequence[Cohort]],
+    baseline: tuple[RunReader, Sequence[LabelledImages]],
+    other: tuple[RunReader, Sequence[LabelledImages]],
     resamples: int,
     confidence: float,
     notes: list[str],
@@ -24,33 +24,35 @@ def run_differences(
     interval is that of the paired differences.
 
     Args:
-        baseline: The run to compare with, and its cohorts.
-        other: The run that is compared, and its cohorts.
+        baseline: The run to compare with, and its labelled images.
+        other: The run that is compared, and its labelled images.
         resamples: Bootstrap samples; 0 for no intervals.
         confidence: Confidence of the intervals.
         notes: Gets what is left out, and why.
     """
-    after = {cohort.category: cohort for cohort in other[1]}
-    averaged: tuple[list[Figure], list[Figure]] = ([], [])
-    for cohort in baseline[1]:
-        if cohort.category not in after:
-            notes.append(f"{other[0].location}: has no images of category {cohort.category}")
+    after = {labelled.category: labelled for labelled in other[1]}
+    averaged: tuple[list[ResampledMetric], list[ResampledMetric]] = ([], [])
+    for labelled in baseline[1]:
+        if labelled.category not in after:
+            notes.append(f"{other[0].location}: has no images of category {labelled.category}")
             continue
-        pair = cohort.shared(after[cohort.category])
+        pair = labelled.shared(after[labelled.category])
         if not len(pair[0]):
             continue
         before, now = (
-            list(cohort_figures(reader, aligned, resamples, notes))
+            list(labelled_metrics(reader, aligned, resamples, notes))
             for reader, aligned in zip((baseline[0], other[0]), pair, strict=True)
         )
         yield from _pair(other[0].location.uri, before, now, confidence)
         for kept, own in zip(averaged, (before, now), strict=True):
             kept += [figure for figure in own if figure.metric.group != "defect_kind"]
-    before, now = (list(mean_figures(kept)) for kept in averaged)
+    before, now = (list(mean_metrics(kept)) for kept in averaged)
     yield from _pair(other[0].location.uri, before, now, confidence)
 
 
-def _pair(run: str, before: Sequence[Figure], after: Sequence[Figure], confidence: float) -> Iterator[Difference]:
+def _pair(
+    run: str, before: Sequence[ResampledMetric], after: Sequence[ResampledMetric], confidence: float
+) -> Iterator[Difference]:
     known = {figure.key: figure for figure in before}
     for figure in after:
         entry = figure.metric

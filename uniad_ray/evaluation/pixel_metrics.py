@@ -11,7 +11,7 @@ import numpy.typing as npt
 from uniad_ray.archive.images import ImageLimits, decode_mask
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.errors import ArchiveError, ImageError, StoreError
-from uniad_ray.evaluation.labelled_images import Cohort, Group
+from uniad_ray.evaluation.labelled_images import Group, LabelledImages
 from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.metric import ALL
 from uniad_ray.metrics.pixel import PixelMetrics
@@ -26,17 +26,17 @@ Part = tuple[str | None, str | None]
 NORMAL: Part = (None, None)
 
 
-class PixelFigures:
-    """Pixel figures of the groups of one cohort.
+class CategoryPixelMetrics:
+    """Pixel figures of the groups of a category's labelled images.
 
     Attributes:
         notes: What was left out and why, and what was assumed.
     """
 
-    def __init__(self, reader: RunReader, cohort: Cohort) -> None:
-        """Reads maps and masks of the whole cohort, one chunk at a time."""
+    def __init__(self, reader: RunReader, labelled: LabelledImages) -> None:
+        """Reads maps and masks of the whole labelled images, one chunk at a time."""
         self.notes: list[str] = []
-        self._cohort = cohort
+        self._labelled = labelled
         self._parts: dict[Part, PixelMetrics] = {}
         self._counted: Counter[Part] = Counter()
         self._left_out: Counter[str] = Counter()
@@ -80,7 +80,7 @@ class PixelFigures:
         ]
 
     def _read(self, reader: RunReader) -> None:
-        category = self._cohort.category
+        category = self._labelled.category
         kept = reader.manifest.plan.options.maps
         if kept != "all":
             self.notes.append(f"{category}: the run keeps maps: {kept}; pixel figures need --maps all")
@@ -104,16 +104,16 @@ class PixelFigures:
             return read_defect_kinds(config)
         except ArchiveError as error:
             self.notes.append(
-                f"{self._cohort.category}: {error}; until then each connected component of a mask saturates at its "
+                f"{self._labelled.category}: {error}; until then each connected component of a mask saturates at its "
                 "whole area"
             )
             return None
 
     def _count_chunks(self, reader: RunReader, kinds: dict[int, DefectKind] | None) -> None:
-        index = {key: position for position, key in enumerate(self._cohort.row_keys.to_pylist())}
-        with Progress(f"evaluating the pixels of {self._cohort.category}", len(index)) as progress:
+        index = {key: position for position, key in enumerate(self._labelled.row_keys.to_pylist())}
+        with Progress(f"evaluating the pixels of {self._labelled.category}", len(index)) as progress:
             for chunk in reader.chunks:
-                if chunk.category != self._cohort.category:
+                if chunk.category != self._labelled.category:
                     continue
                 keys = [
                     key for key in reader.chunk_scores(chunk, ["row_key"]).column("row_key").to_pylist() if key in index
@@ -130,8 +130,8 @@ class PixelFigures:
     ) -> None:
         part = NORMAL
         masks: list[np.ndarray] = []
-        if self._cohort.anomalous[position]:
-            part = (self._cohort.anomaly_types[position], self._cohort.defect_kinds[position])
+        if self._labelled.anomalous[position]:
+            part = (self._labelled.anomaly_types[position], self._labelled.defect_kinds[position])
             found = self._decode(row)
             if found is None:
                 return
@@ -165,8 +165,8 @@ class PixelFigures:
         return masks
 
     def _note_what_was_left_out(self) -> None:
-        category = self._cohort.category
-        anomalous = int(self._cohort.anomalous.sum())
+        category = self._labelled.category
+        anomalous = int(self._labelled.anomalous.sum())
         if anomalous and self._left_out.total() == anomalous == self._left_out["no mask"]:
             self.notes.append(f"{category}: no ground-truth masks, so no pixel figures")
             return

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.config.base import StrictModel
-from uniad_ray.evaluation.labelled_images import Cohort, cohorts, mark_notes
-from uniad_ray.evaluation.metrics import Figure, cohort_figures, mean_figures
+from uniad_ray.evaluation.labelled_images import LabelledImages, labelled_images, mark_notes
+from uniad_ray.evaluation.metrics import ResampledMetric, labelled_metrics, mean_metrics
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.metrics.wording import count
@@ -84,18 +84,18 @@ def evaluate_run(
         resamples: Bootstrap samples of the confidence intervals; 0 for none.
         confidence: Their confidence, between 0 and 1.
     """
-    found = cohorts(reader, marks)
+    found = labelled_images(reader, marks)
     metrics: list[Metric] = []
-    averaged: list[Figure] = []
+    averaged: list[ResampledMetric] = []
     notes: list[str] = []
-    for cohort in found:
-        notes += _notes(cohort)
-        figures = list(cohort_figures(reader, cohort, resamples, notes))
+    for labelled in found:
+        notes += _notes(labelled)
+        figures = list(labelled_metrics(reader, labelled, resamples, notes))
         metrics += [figure.with_interval(confidence) for figure in figures]
         averaged += [figure for figure in figures if figure.metric.group != "defect_kind"]
-    metrics += [figure.with_interval(confidence) for figure in mean_figures(averaged)]
-    unlabelled = sum(cohort.unlabelled_images for cohort in found)
-    errors = sum(cohort.error_images for cohort in found)
+    metrics += [figure.with_interval(confidence) for figure in mean_metrics(averaged)]
+    unlabelled = sum(labelled.unlabelled_images for labelled in found)
+    errors = sum(labelled.error_images for labelled in found)
     notes += mark_notes(found)
     notes += _notes_of_all(found, unlabelled, errors)
     schema = dataset_schema("metric")
@@ -104,30 +104,30 @@ def evaluate_run(
     return EvaluationReport(
         run=reader.location.uri,
         run_id=reader.manifest.run_id,
-        splits={cohort.category: cohort.split for cohort in found if cohort.split is not None},
+        splits={labelled.category: labelled.split for labelled in found if labelled.split is not None},
         metrics=tuple(metrics),
         notes=tuple(notes),
         unlabelled_images=unlabelled,
         error_images=errors,
-        marked_images=sum(cohort.marked.total() for cohort in found),
+        marked_images=sum(labelled.marked.total() for labelled in found),
         random_weights=reader.manifest.random_weights,
         confidence=confidence,
         resamples=resamples,
     )
 
 
-def _notes(cohort: Cohort) -> Iterator[str]:
-    if cohort.split is None:
-        yield f"{cohort.category}: the run has no test images of it, only such as a fit may have seen; it is left out"
-    elif len(cohort) and (cohort.anomalous.all() or not cohort.anomalous.any()):
-        there, missing = ("anomalous", "normal") if cohort.anomalous.all() else ("normal", "anomalous")
-        yield f"{cohort.category}: only {there} images; most figures need {missing} ones as well"
+def _notes(labelled: LabelledImages) -> Iterator[str]:
+    if labelled.split is None:
+        yield f"{labelled.category}: the run has no test images of it, only such as a fit may have seen; it is left out"
+    elif len(labelled) and (labelled.anomalous.all() or not labelled.anomalous.any()):
+        there, missing = ("anomalous", "normal") if labelled.anomalous.all() else ("normal", "anomalous")
+        yield f"{labelled.category}: only {there} images; most figures need {missing} ones as well"
 
 
-def _notes_of_all(found: Sequence[Cohort], unlabelled: int, errors: int) -> Iterator[str]:
+def _notes_of_all(found: Sequence[LabelledImages], unlabelled: int, errors: int) -> Iterator[str]:
     if errors:
         yield f"{count(errors, 'labelled image')} could not be scored, left out of all figures"
-    if not any(len(cohort) for cohort in found):
+    if not any(len(labelled) for labelled in found):
         yield "no image has a label, so there are no figures; label images at ingest to have them"
     elif unlabelled:
         yield f"{count(unlabelled, 'image')} without a label, left out of all figures"

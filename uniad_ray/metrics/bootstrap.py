@@ -32,7 +32,7 @@ class Resamples(NamedTuple):
     """R resamples of images with D distinct scores, as counts; scores are in descending order.
 
     Attributes:
-        normals: Normal images of each resample.
+        normal images: Normal images of each resample.
         anomalies: Anomalous images of each resample.
         tied: int64, shape (R, D): normal images with each score.
         gained: int64, shape (R, D): anomalous images with each score.
@@ -42,7 +42,7 @@ class Resamples(NamedTuple):
         found_called: int64, shape (R,): anomalous images above the fixed threshold.
     """
 
-    normals: int
+    normal_images: int
     anomalies: int
     tied: np.ndarray
     gained: np.ndarray
@@ -58,8 +58,8 @@ Formula: TypeAlias = Callable[[Resamples], np.ndarray]
 
 def resampled_auroc(drawn: Resamples) -> np.ndarray:
     """Area under the ROC curve of each resample; NaN with one class only."""
-    won = np.sum(drawn.gained * (drawn.normals - drawn.false + drawn.tied / 2), axis=1)
-    return np.asarray(won / np.float64(drawn.normals * drawn.anomalies))
+    won = np.sum(drawn.gained * (drawn.normal_images - drawn.false + drawn.tied / 2), axis=1)
+    return np.asarray(won / np.float64(drawn.normal_images * drawn.anomalies))
 
 
 def resampled_average_precision(drawn: Resamples) -> np.ndarray:
@@ -81,7 +81,7 @@ def resampled_recall(drawn: Resamples) -> np.ndarray:
 
 def resampled_false_positive_rate(drawn: Resamples) -> np.ndarray:
     """False-positive rate at the threshold in each resample; NaN without normal images."""
-    return np.asarray(drawn.false_called / np.float64(drawn.normals))
+    return np.asarray(drawn.false_called / np.float64(drawn.normal_images))
 
 
 def resampled_precision(drawn: Resamples) -> np.ndarray:
@@ -90,10 +90,10 @@ def resampled_precision(drawn: Resamples) -> np.ndarray:
 
 
 def _of_both_classes(drawn: Resamples, values: np.ndarray) -> np.ndarray:
-    return values if drawn.normals and drawn.anomalies else np.full(len(values), np.nan)
+    return values if drawn.normal_images and drawn.anomalies else np.full(len(values), np.nan)
 
 
-def resampled_figures(
+def resampled_metrics(
     labels: np.ndarray,
     scores: Sequence[np.ndarray],
     thresholds: Sequence[float],
@@ -213,7 +213,7 @@ class _Ranked:
         false, found = np.cumsum(tied, axis=1), np.cumsum(gained, axis=1)
         at_threshold = slice(self._called - 1, self._called) if self._called else slice(0, 0)
         return Resamples(
-            normals=normal.shape[1],
+            normal_images=normal.shape[1],
             anomalies=anomalous.shape[1],
             tied=tied,
             gained=gained,

@@ -1,4 +1,4 @@
-"""The contract between networks and experts: perceivers turn images into named fields."""
+"""The contract between networks and experts: extractors turn images into named fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Perception:
         row_keys: The N row keys of the archive, in order. Experts that sample take their randomness from these, so that
             the result depends on the images alone and not on their order or on the number of workers.
         images: uint8, shape (N, H, W, 3), RGB, at the input size of the profile.
-        fields: Tensors by field name, such as `pyramid/level2`; shape (N, C, h, w), on the perceiving device; float32,
+        fields: Tensors by field name, such as `pyramid/level2`; shape (N, C, h, w), on the extracting device; float32,
             but for maps of labels, which are uint8.
         texts: N texts by field name, such as `description/text`.
         segments: The `Segments` of each image by field name, such as `parts/segments`.
@@ -95,7 +95,7 @@ PerceptionStream = Callable[[], Iterable[Perception]]
 """Starts a fresh pass over the normal perceptions each time it is called."""
 
 Fields: TypeAlias = "Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]"
-"""What a perceiver gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
+"""What an extractor gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
 
 
 class StoredFields(Protocol):
@@ -115,14 +115,14 @@ class StoredFields(Protocol):
             names: Some of `names`, at least one.
 
         Returns:
-            What a perceiver gives for a batch of these images, tensors on the CPU.
+            What an extractor gives for a batch of these images, tensors on the CPU.
         """
         ...
 
 
 @dataclass(frozen=True)
 class State:
-    """What a perceiver or an expert learned, in a form that needs no pickle.
+    """What an extractor or an expert learned, in a form that needs no pickle.
 
     Attributes:
         arrays: Named arrays; stored as safetensors.
@@ -134,10 +134,10 @@ class State:
 
 
 @runtime_checkable
-class Perceiver(Protocol):
+class Extractor(Protocol):
     """One network, or one step computed from other fields.
 
-    What its class must have for a configuration to name it: see `PerceiverClass`.
+    What its class must have for a configuration to name it: see `ExtractorClass`.
 
     Attributes:
         name: Its name in the configuration.
@@ -149,7 +149,7 @@ class Perceiver(Protocol):
     needs: frozenset[str]
     provides: frozenset[str]
 
-    def perceive(self, perception: Perception) -> Fields:
+    def extract(self, perception: Perception) -> Fields:
         """Computes the provided fields of one batch; an image's fields do not depend on the rest of its batch.
 
         Args:
@@ -168,10 +168,10 @@ class Perceiver(Protocol):
         ...
 
 
-class PerceiverClass(Protocol):
-    """The class of a perceiver, as the loader uses it.
+class ExtractorClass(Protocol):
+    """The class of an extractor, as the loader uses it.
 
-    mypy checks a class against it where a file says `_: PerceiverClass = MyPerceiver`.
+    mypy checks a class against it where a file says `_: ExtractorClass = MyExtractor`.
     """
 
     @property
@@ -179,7 +179,7 @@ class PerceiverClass(Protocol):
         """The model of its options; a class variable. A field `seed` is set from the top level."""
         ...
 
-    def __call__(self, name: str, config: Any, device: str, /) -> Perceiver:
+    def __call__(self, name: str, config: Any, device: str, /) -> Extractor:
         """The constructor, with options of `config_model` and a torch device; loads the network."""
         ...
 
@@ -189,12 +189,12 @@ class PerceiverClass(Protocol):
 
 
 @runtime_checkable
-class AskingPerceiver(Perceiver, Protocol):
-    """A perceiver that may ask a vision-language model, which takes seconds and may be away.
+class AskingExtractor(Extractor, Protocol):
+    """An extractor that may ask a vision-language model, which takes seconds and may be away.
 
     Attributes:
         config: Its options, of which `captioner` says what it asks.
-        captioner: What it asks; None where it asks nothing. May be replaced before it perceives.
+        captioner: What it asks; None where it asks nothing. May be replaced before it extracts.
     """
 
     config: Any
@@ -202,8 +202,8 @@ class AskingPerceiver(Perceiver, Protocol):
 
 
 @runtime_checkable
-class StatefulPerceiver(Perceiver, Protocol):
-    """A perceiver that perceives with what was learned from normal images; its state is part of the bundle."""
+class StatefulExtractor(Extractor, Protocol):
+    """An extractor that extracts with what was learned from normal images; its state is part of the bundle."""
 
     def state(self) -> State:
         """What was learned."""
@@ -215,15 +215,15 @@ class StatefulPerceiver(Perceiver, Protocol):
 
 
 @runtime_checkable
-class TrainedPerceiver(StatefulPerceiver, Protocol):
-    """A perceiver that a layer above trains against the fields of others, which it does not need to perceive."""
+class TrainedExtractor(StatefulExtractor, Protocol):
+    """An extractor that a layer above trains against the fields of others, which it does not need to extract."""
 
     training_needs: frozenset[str]
 
 
 @runtime_checkable
-class LearnedPerceiver(StatefulPerceiver, Protocol):
-    """A perceiver that learns by itself from a stream of perceptions."""
+class LearnedExtractor(StatefulExtractor, Protocol):
+    """An extractor that learns by itself from a stream of perceptions."""
 
     def fit(self, stream: PerceptionStream) -> None:
         """Learns from normal images in bounded memory.

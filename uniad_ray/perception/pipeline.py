@@ -1,4 +1,4 @@
-"""Perceivers in the order of their needs: each runs at most once a batch, and only if somebody wants its fields."""
+"""Extractors in the order of their needs: each runs at most once a batch, and only if somebody wants its fields."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import AskingPerceiver, Perceiver, Perception, State, StatefulPerceiver, StoredFields
+from uniad_ray.perception.base import AskingExtractor, Extractor, Perception, State, StatefulExtractor, StoredFields
 
 
 class PerceptionPipeline:
-    """A fixed set of perceivers, checked once, run for any subset of their fields.
+    """A fixed set of extractors, checked once, run for any subset of their fields.
 
     Attributes:
-        perceivers: In an order in which each comes after those it needs; as given, where the needs leave the choice.
+        extractors: In an order in which each comes after those it needs; as given, where the needs leave the choice.
         provides: All fields that can be wanted.
     """
 
-    def __init__(self, perceivers: Sequence[Perceiver]) -> None:
-        """Orders the perceivers.
+    def __init__(self, extractors: Sequence[Extractor]) -> None:
+        """Orders the extractors.
 
         Raises:
-            ConfigError: Two perceivers share a name or a field, a needed field is provided by none, or the needs form a
+            ConfigError: Two extractors share a name or a field, a needed field is provided by none, or the needs form a
                 cycle.
         """
-        self._provider = _providers(perceivers)
-        self.perceivers = _ordered(perceivers, self._provider)
+        self._provider = _providers(extractors)
+        self.extractors = _ordered(extractors, self._provider)
         self.provides = frozenset(self._provider)
 
     @property
-    def stateful(self) -> tuple[StatefulPerceiver, ...]:
-        """The perceivers that have to be fitted, trained or restored before they perceive, in order."""
-        return tuple(perceiver for perceiver in self.perceivers if isinstance(perceiver, StatefulPerceiver))
+    def stateful(self) -> tuple[StatefulExtractor, ...]:
+        """The extractors that have to be fitted, trained or restored before they extract, in order."""
+        return tuple(extractor for extractor in self.extractors if isinstance(extractor, StatefulExtractor))
 
     @property
-    def dependent(self) -> tuple[Perceiver, ...]:
-        """The stateful perceivers and those that need a field of one, directly or not, in order."""
+    def dependent(self) -> tuple[Extractor, ...]:
+        """The stateful extractors and those that need a field of one, directly or not, in order."""
         return self._downstream(self.stateful)
 
     @property
-    def asking(self) -> tuple[AskingPerceiver, ...]:
-        """The perceivers that ask a vision-language model, in order."""
+    def asking(self) -> tuple[AskingExtractor, ...]:
+        """The extractors that ask a vision-language model, in order."""
         return tuple(
-            perceiver
-            for perceiver in self.perceivers
-            if isinstance(perceiver, AskingPerceiver) and perceiver.captioner is not None
+            extractor
+            for extractor in self.extractors
+            if isinstance(extractor, AskingExtractor) and extractor.captioner is not None
         )
 
     @property
-    def awaiting_texts(self) -> tuple[Perceiver, ...]:
-        """The perceivers that ask and those that need a field of one, directly or not, in order."""
+    def awaiting_texts(self) -> tuple[Extractor, ...]:
+        """The extractors that ask and those that need a field of one, directly or not, in order."""
         return self._downstream(self.asking)
 
-    def perceivers_for(self, wanted: frozenset[str], given: frozenset[str] = frozenset()) -> tuple[Perceiver, ...]:
-        """The perceivers that have to run for some fields where others are there already, in order.
+    def extractors_for(self, wanted: frozenset[str], given: frozenset[str] = frozenset()) -> tuple[Extractor, ...]:
+        """The extractors that have to run for some fields where others are there already, in order.
 
         Raises:
             ConfigError: A wanted field is provided by none.
@@ -64,13 +64,13 @@ class PerceptionPipeline:
         chosen: set[str] = set()
         open_fields = set(wanted - given)
         while open_fields:
-            perceiver = self._provider[open_fields.pop()]
-            if perceiver.name not in chosen:
-                chosen.add(perceiver.name)
-                open_fields |= perceiver.needs - given
-        return tuple(perceiver for perceiver in self.perceivers if perceiver.name in chosen)
+            extractor = self._provider[open_fields.pop()]
+            if extractor.name not in chosen:
+                chosen.add(extractor.name)
+                open_fields |= extractor.needs - given
+        return tuple(extractor for extractor in self.extractors if extractor.name in chosen)
 
-    def perceive(
+    def extract(
         self,
         row_keys: Sequence[str],
         images: np.ndarray,
@@ -98,8 +98,8 @@ class PerceptionPipeline:
             raise ValueError(f"{len(row_keys)} row keys were given for {len(images)} images")
         perception = Perception(row_keys, images)
         if stored is not None:
-            running = self.perceivers_for(wanted, stored.names)
-            read = wanted.union(*(perceiver.needs for perceiver in running)) & stored.names
+            running = self.extractors_for(wanted, stored.names)
+            read = wanted.union(*(extractor.needs for extractor in running)) & stored.names
             perception = perception.extended(stored.read(row_keys, read)) if read else perception
         return self.extend(perception, wanted)
 
@@ -113,78 +113,78 @@ class PerceptionPipeline:
             ConfigError: A wanted field is neither there nor provided.
         """
         known = perception
-        for perceiver in self.perceivers_for(wanted, perception.names):
-            produced = perceiver.perceive(known.restricted(perceiver.needs))
-            if produced.keys() != perceiver.provides:
+        for extractor in self.extractors_for(wanted, perception.names):
+            produced = extractor.extract(known.restricted(extractor.needs))
+            if produced.keys() != extractor.provides:
                 raise ValueError(
-                    f"{perceiver.name} returned the fields {sorted(produced)} and promised {sorted(perceiver.provides)}"
+                    f"{extractor.name} returned the fields {sorted(produced)} and promised {sorted(extractor.provides)}"
                 )
             known = known.extended(produced)
         return known.restricted(wanted)
 
-    def _downstream(self, sources: Sequence[Perceiver]) -> tuple[Perceiver, ...]:
-        found: list[Perceiver] = []
+    def _downstream(self, sources: Sequence[Extractor]) -> tuple[Extractor, ...]:
+        found: list[Extractor] = []
         fields: set[str] = set()
-        for perceiver in self.perceivers:
-            if perceiver in sources or perceiver.needs & fields:
-                found.append(perceiver)
-                fields |= perceiver.provides
+        for extractor in self.extractors:
+            if extractor in sources or extractor.needs & fields:
+                found.append(extractor)
+                fields |= extractor.provides
         return tuple(found)
 
     def states(self) -> dict[str, State]:
-        """What the stateful perceivers learned, by name."""
-        return {perceiver.name: perceiver.state() for perceiver in self.stateful}
+        """What the stateful extractors learned, by name."""
+        return {extractor.name: extractor.state() for extractor in self.stateful}
 
     def restore(self, states: Mapping[str, State]) -> None:
-        """Takes over what the stateful perceivers of an equal pipeline learned.
+        """Takes over what the stateful extractors of an equal pipeline learned.
 
         Raises:
             KeyError: A state is missing.
         """
-        for perceiver in self.stateful:
-            perceiver.restore(states[perceiver.name])
+        for extractor in self.stateful:
+            extractor.restore(states[extractor.name])
 
     def lineage(self, wanted: frozenset[str]) -> dict[str, Any]:
-        """The lineage of each perceiver behind the wanted fields, by its name."""
-        return {perceiver.name: perceiver.lineage() for perceiver in self.perceivers_for(wanted)}
+        """The lineage of each extractor behind the wanted fields, by its name."""
+        return {extractor.name: extractor.lineage() for extractor in self.extractors_for(wanted)}
 
 
-def _providers(perceivers: Sequence[Perceiver]) -> dict[str, Perceiver]:
-    """The one perceiver of each field."""
-    provider: dict[str, Perceiver] = {}
+def _providers(extractors: Sequence[Extractor]) -> dict[str, Extractor]:
+    """The one extractor of each field."""
+    provider: dict[str, Extractor] = {}
     names: set[str] = set()
-    for perceiver in perceivers:
-        if perceiver.name in names:
-            raise ConfigError(f"two perceivers are called {perceiver.name!r}; give each its own name")
-        names.add(perceiver.name)
-        for name in sorted(perceiver.provides):
+    for extractor in extractors:
+        if extractor.name in names:
+            raise ConfigError(f"two extractors are called {extractor.name!r}; give each its own name")
+        names.add(extractor.name)
+        for name in sorted(extractor.provides):
             if name in provider:
                 raise ConfigError(
-                    f"the field {name!r} is provided by both {provider[name].name!r} and {perceiver.name!r}; remove one"
+                    f"the field {name!r} is provided by both {provider[name].name!r} and {extractor.name!r}; remove one"
                 )
-            provider[name] = perceiver
+            provider[name] = extractor
     return provider
 
 
-def _ordered(perceivers: Sequence[Perceiver], provider: dict[str, Perceiver]) -> tuple[Perceiver, ...]:
-    for perceiver in perceivers:
-        _check_provided(perceiver.needs, provider, f"the needs of the perceiver {perceiver.name!r}")
-    ordered: list[Perceiver] = []
+def _ordered(extractors: Sequence[Extractor], provider: dict[str, Extractor]) -> tuple[Extractor, ...]:
+    for extractor in extractors:
+        _check_provided(extractor.needs, provider, f"the needs of the extractor {extractor.name!r}")
+    ordered: list[Extractor] = []
     available: set[str] = set()
-    waiting = list(perceivers)
+    waiting = list(extractors)
     while waiting:
-        ready = next((perceiver for perceiver in waiting if perceiver.needs <= available), None)
+        ready = next((extractor for extractor in waiting if extractor.needs <= available), None)
         if ready is None:
-            names = ", ".join(sorted(perceiver.name for perceiver in waiting))
-            raise ConfigError(f"the perceivers {names} wait for each other's fields; break the cycle of their needs")
+            names = ", ".join(sorted(extractor.name for extractor in waiting))
+            raise ConfigError(f"the extractors {names} wait for each other's fields; break the cycle of their needs")
         waiting.remove(ready)
         ordered.append(ready)
         available |= ready.provides
     return tuple(ordered)
 
 
-def _check_provided(names: Iterable[str], provider: dict[str, Perceiver], whose: str) -> None:
+def _check_provided(names: Iterable[str], provider: dict[str, Extractor], whose: str) -> None:
     missing = sorted(set(names) - provider.keys())
     if missing:
         provided = ", ".join(sorted(provider)) or "none"
-        raise ConfigError(f"{whose} include {', '.join(missing)}, which no perceiver provides; provided are {provided}")
+        raise ConfigError(f"{whose} include {', '.join(missing)}, which no extractor provides; provided are {provided}")

@@ -21,7 +21,6 @@ from uniad_ray.report.drawing.pictures import Picture, map_scale
 from uniad_ray.report.drawing.run_pictures import draw_rows
 from uniad_ray.report.markdown import render_markdown
 from uniad_ray.report.model import (
-    AttemptTimes,
     CategoryDetail,
     CategoryResult,
     ExpertChoice,
@@ -30,6 +29,7 @@ from uniad_ray.report.model import (
     Network,
     Report,
     RunFacts,
+    TimingRow,
 )
 from uniad_ray.report.selection import GALLERY_COLUMNS, detailed_categories, gallery, images_per_section
 from uniad_ray.runs.plan import RunManifest, RunPlan
@@ -39,7 +39,7 @@ from uniad_ray.runs.reviews import Mark
 from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.fitting.expert_selection import GateRecord
+from uniad_ray.scoring.fitting.expert_selection import ExpertSelection
 
 Format = Literal["html", "json", "parquet", "markdown"]
 _FILE_NAMES: dict[Format, str] = {
@@ -171,12 +171,12 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
         ),
         error_kinds=_error_kinds(rows),
         errors=_listed_errors(rows),
-        attempts=tuple(
-            AttemptTimes(
-                **attempt.model_dump(exclude={"chunks", "seconds"}),
-                **attempt.seconds.model_dump(),
+        timings=tuple(
+            TimingRow(
+                **timing.model_dump(exclude={"chunks", "seconds"}),
+                **timing.seconds.model_dump(),
             )
-            for attempt in reader.attempts()
+            for timing in reader.timings()
         ),
     )
 
@@ -258,7 +258,7 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
         profile=config.name,
         fusion_rule=config.chosen_fusion.rule,
         expert_weights=_expert_weights(manifest.plan, category, bundle),
-        choices=_choices(calibration.gate),
+        choices=_choices(calibration.selection),
         archive=origin["archive"]["uri"],
         archive_digest=origin["archive"]["digest"],
         fit_images=calibration.fit_images,
@@ -273,19 +273,19 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
                 sha256=record["weights"]["sha256"],
                 trained=record["weights"]["trained"],
             )
-            for name, record in sorted(origin["perceivers"].items())
+            for name, record in sorted(origin["extractors"].items())
             if "weights" in record
         ),
     ), None
 
 
-def _choices(gate: GateRecord | None) -> tuple[ExpertChoice, ...]:
+def _choices(selection: ExpertSelection | None) -> tuple[ExpertChoice, ...]:
     """Those that take part come first."""
-    if gate is None:
+    if selection is None:
         return ()
-    ordered = sorted(gate.experts.items(), key=lambda entry: -entry[1].weight)
+    ordered = sorted(selection.experts.items(), key=lambda entry: -entry[1].weight)
     return tuple(
-        ExpertChoice(expert=name, weight=found.weight, reason=gate.reason(name), edit_auroc=found.auroc)
+        ExpertChoice(expert=name, weight=found.weight, reason=selection.reason(name), synthetic_auroc=found.auroc)
         for name, found in ordered
     )
 

@@ -83,7 +83,7 @@ def _data_uri(data: bytes, media_type: str) -> str:
 
 
 def _networks(report: Report) -> list[tuple[Network, int]]:
-    """Every network with the number of categories that it perceives for, the most used first."""
+    """Every network with the number of categories that it extracts for, the most used first."""
     used = Counter(
         network for entry in report.categories if entry.lineage is not None for network in entry.lineage.networks
     )

@@ -13,7 +13,7 @@ _GROUPS = (ALL, ANOMALY_TYPE, "defect_kind")
 
 
 @dataclass(frozen=True)
-class FigureRow:
+class MetricRow:
     """The metrics of one category and group; `cells` has one entry per column, None if there is no such metric."""
 
     category: str
@@ -25,26 +25,26 @@ class FigureRow:
 
 
 @dataclass(frozen=True)
-class FigureTable:
+class MetricTable:
     """Columns with at least one value, and the rows."""
 
     columns: tuple[CatalogueEntry, ...]
-    rows: tuple[FigureRow, ...]
+    rows: tuple[MetricRow, ...]
 
 
-def summary_table(metrics: Iterable[Metric]) -> FigureTable:
+def summary_table(metrics: Iterable[Metric]) -> MetricTable:
     """The mean over categories, where there are several, then one row a category, all its anomalous images together."""
     table = _table(entry for entry in metrics if entry.group == ALL)
-    return FigureTable(table.columns, tuple(sorted(table.rows, key=lambda row: row.category != MEAN_OF_CATEGORIES)))
+    return MetricTable(table.columns, tuple(sorted(table.rows, key=lambda row: row.category != MEAN_OF_CATEGORIES)))
 
 
-def group_table(metrics: Iterable[Metric], category: str) -> FigureTable:
+def group_table(metrics: Iterable[Metric], category: str) -> MetricTable:
     """One row a group of one category: all, then anomaly types, then defect kinds."""
     own = [entry for entry in metrics if entry.category == category]
     return _table(sorted(own, key=lambda entry: _GROUPS.index(entry.group)))
 
 
-def _table(metrics: Iterable[Metric]) -> FigureTable:
+def _table(metrics: Iterable[Metric]) -> MetricTable:
     known = [(column, (column.key, column.limit)) for column in catalogue.columns("report")]
     shown = {key for _, key in known}
     fused = [entry for entry in metrics if entry.expert is None and (entry.metric, entry.limit) in shown]
@@ -53,10 +53,10 @@ def _table(metrics: Iterable[Metric]) -> FigureTable:
     rows: dict[tuple[str, str, str], dict[tuple[str, float | None], Metric]] = {}
     for entry in fused:
         rows.setdefault((entry.category, entry.group, entry.name), {})[entry.metric, entry.limit] = entry
-    return FigureTable(
+    return MetricTable(
         tuple(column for column, _ in columns),
         tuple(
-            FigureRow(
+            MetricRow(
                 category=category,
                 group=group,
                 name=name,

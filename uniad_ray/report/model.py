@@ -68,7 +68,7 @@ class ExpertChoice(StrictModel):
     expert: str
     weight: float
     reason: str
-    edit_auroc: dict[str, float]
+    synthetic_auroc: dict[str, float]
 
 
 class Lineage(StrictModel):
@@ -88,7 +88,7 @@ class Lineage(StrictModel):
         calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         false_positive_rate: Share of normal images that the bundle's own threshold may call anomalous.
         threshold_method: `empirical` or `gaussian_tail`; of the bundle's own threshold.
-        networks: Networks it perceives with.
+        networks: Networks it extracts with.
     """
 
     created_at: str
@@ -281,7 +281,7 @@ class ImageErrorRow(StrictModel):
     text: str
 
 
-class AttemptTimes(StrictModel):
+class TimingRow(StrictModel):
     """What one attempt at the run took.
 
     Attributes:
@@ -334,7 +334,7 @@ class Report(StrictModel):
     details: tuple[CategoryDetail, ...]
     error_kinds: dict[str, int]
     errors: tuple[ImageErrorRow, ...]
-    attempts: tuple[AttemptTimes, ...]
+    timings: tuple[TimingRow, ...]
 
     @property
     def is_labelled(self) -> bool:

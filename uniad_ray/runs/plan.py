@@ -115,7 +115,7 @@ class RunManifest(StrictModel):
         anomalous: Rows with decision anomalous.
         categories: The same by category.
         chunks_sha256: Digest of `chunks.parquet`, which lists every chunk with its digest.
-        weights: Weights by category and perceiver, with their digests.
+        weights: Weights by category and extractor, with their digests.
         random_weights: Whether any network had random weights; such scores mean nothing.
     """
 

@@ -28,7 +28,7 @@ from uniad_ray.runs.plan import (
     scores_path,
     top_maps_path,
 )
-from uniad_ray.runs.timings import Attempt, read_attempts
+from uniad_ray.runs.timings import Timing, read_timings
 
 _READ_THREADS = 16
 _PLACE_COLUMNS = ("row_key", "shard", "row_group", "split", "category")
@@ -153,9 +153,9 @@ class RunReader:
             masks = tuple(MaskFile(mask["source_uri"], mask["mask"]) for mask in row["masks"])
             yield row["row_key"], SourceRow(row.get("image"), masks, row["width"], row["height"])
 
-    def attempts(self) -> list[Attempt]:
+    def timings(self) -> list[Timing]:
         """What the attempts that came to their end spent on each stage, oldest first."""
-        return read_attempts(self.location)
+        return read_timings(self.location)
 
     def _archive_chunk(self, chunk: RunChunk) -> Chunk:
         place = self.chunk_scores(chunk, _PLACE_COLUMNS).slice(0, 1).to_pylist()[0]

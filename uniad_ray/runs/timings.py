@@ -10,7 +10,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
 
-ATTEMPTS_FOLDER = "attempts"
+TIMINGS_FOLDER = "timings"
 
 
 class StageSeconds(StrictModel):
@@ -22,7 +22,7 @@ class StageSeconds(StrictModel):
     wall: float = 0.0
 
 
-class Attempt(StrictModel):
+class Timing(StrictModel):
     """One attempt at a run that scored to its end; one that was killed leaves no record.
 
     Attributes:
@@ -44,25 +44,25 @@ class Attempt(StrictModel):
     seconds: StageSeconds
 
 
-def write_attempt(run: Location, attempt: Attempt) -> None:
+def write_timing(run: Location, timing: Timing) -> None:
     """Records an attempt beside the scores."""
-    started = datetime.fromisoformat(attempt.started_at).astimezone(UTC)
+    started = datetime.fromisoformat(timing.started_at).astimezone(UTC)
     name = f"{started:%Y%m%dT%H%M%S.%fZ}.json"
-    (run / ATTEMPTS_FOLDER / name).write_json(attempt.model_dump(mode="json"))
+    (run / TIMINGS_FOLDER / name).write_json(timing.model_dump(mode="json"))
 
 
-def read_attempts(run: Location) -> list[Attempt]:
+def read_timings(run: Location) -> list[Timing]:
     """Attempts that came to their end, oldest first.
 
     Raises:
         RunError: A record is damaged.
     """
-    attempts = []
-    for info in (run / ATTEMPTS_FOLDER).list(suffix=".json"):
+    timings = []
+    for info in (run / TIMINGS_FOLDER).list(suffix=".json"):
         try:
-            attempts.append(Attempt.model_validate(info.location.read_json()))
+            timings.append(Timing.model_validate(info.location.read_json()))
         except ValidationError as error:
             raise RunError(
                 f"{info.location}: damaged record of an attempt; delete it, no score depends on it"
             ) from error
-    return attempts
+    return timings

@@ -1,1 +1,1 @@
-"""The scorer: perceive, let the experts judge, calibrate, fuse; and the bundle that stores it."""
+"""The scorer: extract, let the experts judge, calibrate, fuse; and the bundle that stores it."""

@@ -1,4 +1,4 @@
-"""Builds the perceivers and experts that a configuration names."""
+"""Builds the extractors and experts that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import import_class, validate
-from uniad_ray.config.model import ComponentConfig, FitConfig
+from uniad_ray.config.model import ClassConfig, FitConfig
 from uniad_ray.errors import ConfigError
 from uniad_ray.experts.base import Expert, ExpertClass
-from uniad_ray.perception.base import Perceiver, PerceiverClass, State
+from uniad_ray.perception.base import Extractor, ExtractorClass, State
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
@@ -51,44 +51,44 @@ def build_pipeline(
         config: The fit configuration.
         fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
         device: Torch device.
-        check_unused: Whether the options of perceivers that nobody needs are checked as well, which takes seconds.
+        check_unused: Whether the options of extractors that nobody needs are checked as well, which takes seconds.
 
     Raises:
         ConfigError: A class cannot be imported, its options are wrong, or nothing provides a field that is needed.
         WeightsError: Weights cannot be found or have another digest.
     """
-    prepared: dict[str, tuple[PerceiverClass, StrictModel]] = {}
+    prepared: dict[str, tuple[ExtractorClass, StrictModel]] = {}
     provider_of: dict[str, str] = {}
 
     def prepare(name: str) -> None:
         if name not in prepared:
-            component = config.perceivers[name]
+            component = config.extractors[name]
             shared = {"seed": config.seed}
-            found, options = _class_and_options(component, f"perceivers.{name}", config.origin, shared, _PERCEIVER)
+            found, options = _class_and_options(component, f"extractors.{name}", config.origin, shared, _EXTRACTOR)
             prepared[name] = (found, options)
             provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
 
-    for name in config.perceivers if check_unused else ():
+    for name in config.extractors if check_unused else ():
         prepare(name)
     pending = list(fields)
-    chosen: dict[str, Perceiver] = {}
+    chosen: dict[str, Extractor] = {}
     while pending:
         field, asker = pending.pop()
-        # Most fields begin with the name of their perceiver, so that the others need not be looked at.
-        for name in sorted(config.perceivers, key=lambda name: not field.startswith(f"{name}/")):
+        # Most fields begin with the name of their extractor, so that the others need not be looked at.
+        for name in sorted(config.extractors, key=lambda name: not field.startswith(f"{name}/")):
             if field not in provider_of:
                 prepare(name)
         if field not in provider_of:
             raise ConfigError(
-                f"{config.origin}: {asker} needs {field!r}, which no perceiver provides; "
+                f"{config.origin}: {asker} needs {field!r}, which no extractor provides; "
                 f"there are {', '.join(sorted(provider_of))}"
             )
         provider = provider_of[field]
         if provider not in chosen:
             found, options = prepared[provider]
             chosen[provider] = found(provider, options, device)
-            pending += [(need, f"perceiver {provider}") for need in sorted(chosen[provider].needs)]
-    return PerceptionPipeline([chosen[name] for name in config.perceivers if name in chosen])
+            pending += [(need, f"extractor {provider}") for need in sorted(chosen[provider].needs)]
+    return PerceptionPipeline([chosen[name] for name in config.extractors if name in chosen])
 
 
 def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
     return [(field, f"expert {expert.name}") for expert in experts.values() for field in sorted(expert.needs)]
 
 
-ClassT = TypeVar("ClassT", ExpertClass, PerceiverClass)
+ClassT = TypeVar("ClassT", ExpertClass, ExtractorClass)
 
 
 class _Kind(NamedTuple, Generic[ClassT]):
@@ -109,11 +109,11 @@ class _Kind(NamedTuple, Generic[ClassT]):
 
 
 _EXPERT: _Kind[ExpertClass] = _Kind("expert", ExpertClass, Expert, ("name", "config"))
-_PERCEIVER: _Kind[PerceiverClass] = _Kind("perceiver", PerceiverClass, Perceiver, ("name", "config", "device"))
+_EXTRACTOR: _Kind[ExtractorClass] = _Kind("extractor", ExtractorClass, Extractor, ("name", "config", "device"))
 
 
 def _class_and_options(
-    component: ComponentConfig, key: str, where: str, shared: Mapping[str, Any], kind: _Kind[ClassT]
+    component: ClassConfig, key: str, where: str, shared: Mapping[str, Any], kind: _Kind[ClassT]
 ) -> tuple[ClassT, StrictModel]:
     """Imports a component's class and validates its options, with those that are set once for all."""
     found = _checked(import_class(component.class_path, where=f"{where}: {key}.class"), kind, f"{where}: {key}.class")

@@ -16,7 +16,7 @@ from uniad_ray.scoring.scorer import Scorer, Verdict
 
 
 @dataclass(frozen=True)
-class AwaitedTexts:
+class CaptionCompleter:
     """What is kept of an image whose texts are still to be written.
 
     Attributes:
@@ -39,7 +39,7 @@ class FirstVerdict:
     """
 
     verdict: Verdict | ImageError | None
-    awaited: AwaitedTexts | None
+    awaited: CaptionCompleter | None
     descriptor: np.ndarray | None
 
 
@@ -67,10 +67,10 @@ class OnlineScorer:
         names = () if first is None else first.expert_names
         self.awaiting = tuple(name for name in full.expert_names if name not in names)
         self._gallery = gallery
-        late = frozenset(field for perceiver in full.pipeline.awaiting_texts for field in perceiver.provides)
-        needs = [perceiver.needs for perceiver in full.pipeline.awaiting_texts]
+        late = frozenset(field for extractor in full.pipeline.awaiting_texts for field in extractor.provides)
+        needs = [extractor.needs for extractor in full.pipeline.awaiting_texts]
         self._first_fields = full.wanted.union(*needs) - late
-        self._texts = frozenset(field for perceiver in full.pipeline.asking for field in perceiver.provides)
+        self._texts = frozenset(field for extractor in full.pipeline.asking for field in extractor.provides)
 
     def begin(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
         """Scores images with the experts that need no texts, in batches of the configured size, in order.
@@ -85,7 +85,7 @@ class OnlineScorer:
             found += self._begin_batch(row_keys[start : start + step], images[start : start + step])
         return found
 
-    def ask(self, awaited: AwaitedTexts) -> Perception:
+    def ask(self, awaited: CaptionCompleter) -> Perception:
         """Has the texts of one image written; runs no expert. May be called by several threads.
 
         Raises:
@@ -94,7 +94,7 @@ class OnlineScorer:
         perception = awaited.perception
         return self.full.pipeline.extend(perception, perception.names | self._texts)
 
-    def finish(self, awaited: AwaitedTexts, perception: Perception) -> Verdict | ImageError:
+    def finish(self, awaited: CaptionCompleter, perception: Perception) -> Verdict | ImageError:
         """The verdict of all experts.
 
         Args:
@@ -109,7 +109,7 @@ class OnlineScorer:
         return [] if self._gallery is None or descriptor is None else self._gallery.nearest(descriptor, most)
 
     def _begin_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
-        perception = self.full.pipeline.perceive(row_keys, images, self._first_fields)
+        perception = self.full.pipeline.extract(row_keys, images, self._first_fields)
         evidence: dict[str, Evidence] = {}
         verdicts: list[Verdict | ImageError | None] = [None] * len(row_keys)
         if self.first is not None:
@@ -120,7 +120,7 @@ class OnlineScorer:
                 verdict=verdict,
                 awaited=None
                 if not self.awaiting
-                else AwaitedTexts(perception.row(row), {name: item.row(row) for name, item in evidence.items()}),
+                else CaptionCompleter(perception.row(row), {name: item.row(row) for name, item in evidence.items()}),
                 descriptor=self._descriptor(perception, row),
             )
             for row, verdict in enumerate(verdicts)
@@ -145,7 +145,7 @@ def build_online_scorer(bundle: Bundle, *, device: str = "cpu") -> OnlineScorer:
         WeightsError: A network's weights cannot be found, or are not those of the fit.
     """
     full = bundle.scorer(device=device)
-    late = {field for perceiver in full.pipeline.awaiting_texts for field in perceiver.provides}
+    late = {field for extractor in full.pipeline.awaiting_texts for field in extractor.provides}
     names = [name for name in full.expert_names if not full.needs_of(name) & late]
     first: Scorer | None = full
     if len(names) < len(full.expert_names):

@@ -1,4 +1,4 @@
-"""The one scorer: perceive, let the experts judge, calibrate, fuse. Night run, endpoint and plain loop all call it."""
+"""The one scorer: extract, let the experts judge, calibrate, fuse. Night run, endpoint and plain loop all call it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Scorer:
     Attributes:
         config: Configuration of the fit.
         threshold: An image is anomalous if its score is above this.
-        pipeline: The networks, and what else perceives.
+        pipeline: The networks, and what else extracts.
         wanted: Names of the fields that the experts need.
     """
 
@@ -104,10 +104,10 @@ class Scorer:
             images: uint8, shape (N, input_size, input_size, 3), RGB.
             stored: Fields of `pipeline` that need not be computed.
         """
-        return self.judge(self.pipeline.perceive(row_keys, images, self.wanted, stored))
+        return self.judge(self.pipeline.extract(row_keys, images, self.wanted, stored))
 
     def judge(self, perception: Perception, known: Mapping[str, Evidence] | None = None) -> dict[str, Evidence]:
-        """Every expert's evidence of one batch that has been perceived.
+        """Every expert's evidence of one batch that has been extracted.
 
         Args:
             perception: At least the fields in `wanted` of the experts that are not known.
@@ -129,7 +129,7 @@ class Scorer:
         return [self._verdict(evidence, fused, index) for index in range(count)]
 
     def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
-        """Takes the time of every perceiver and expert, see `stage_times.time_stages`."""
+        """Takes the time of every extractor and expert, see `stage_times.time_stages`."""
         return time_stages(self.pipeline, self._experts, images)
 
     def score(

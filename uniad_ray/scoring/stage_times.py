@@ -1,4 +1,4 @@
-"""What each stage of scoring one image takes: every perceiver and every expert by itself."""
+"""What each stage of scoring one image takes: every extractor and every expert by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StageTimes:
     """Times of the stages over several images.
 
     Attributes:
-        seconds: By stage, `perceiver NAME` or `expert NAME`, seconds of each image.
+        seconds: By stage, `extractor NAME` or `expert NAME`, seconds of each image.
         stages_of: By expert, the stages behind it, itself included.
     """
 
@@ -41,7 +41,7 @@ def time_stages(
     """Scores images one at a time and takes the time of each stage.
 
     Args:
-        pipeline: Fitted perceivers.
+        pipeline: Fitted extractors.
         experts: Fitted experts by name.
         images: Row key and image, uint8, shape (H, W, 3); more than two, since the first two are not counted.
     """
@@ -51,7 +51,7 @@ def time_stages(
             if number >= WARM_UP_IMAGES:
                 seconds.setdefault(stage, []).append(value)
     stages_of = {
-        name: [*(f"perceiver {each.name}" for each in pipeline.perceivers_for(expert.needs)), f"expert {name}"]
+        name: [*(f"extractor {each.name}" for each in pipeline.extractors_for(expert.needs)), f"expert {name}"]
         for name, expert in experts.items()
     }
     return StageTimes(seconds, stages_of)
@@ -61,10 +61,10 @@ def _stages(
     pipeline: PerceptionPipeline, experts: Mapping[str, Expert], perception: Perception
 ) -> Iterator[tuple[str, float]]:
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
-    for perceiver in pipeline.perceivers_for(wanted):
+    for extractor in pipeline.extractors_for(wanted):
         started = time.perf_counter()
-        perception = pipeline.extend(perception, perception.names | perceiver.provides)
-        yield f"perceiver {perceiver.name}", time.perf_counter() - started
+        perception = pipeline.extend(perception, perception.names | extractor.provides)
+        yield f"extractor {extractor.name}", time.perf_counter() - started
     for name, expert in experts.items():
         started = time.perf_counter()
         expert.score(perception)

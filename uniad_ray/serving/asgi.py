@@ -35,15 +35,15 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
     api.include_router(score_operations(endpoint))
     api.include_router(run_operations(endpoint.settings, endpoint.identify))
     api.include_router(page_operations())
-    api.add_exception_handler(ProblemError, _answer_problem)
+    api.add_exception_handler(ProblemError, _problem_response)
     api.add_exception_handler(AccessDeniedError, _answer_denied)
-    api.add_exception_handler(RequestValidationError, _answer_invalid)
-    api.add_exception_handler(HTTPException, _answer_http)
+    api.add_exception_handler(RequestValidationError, _invalid_response)
+    api.add_exception_handler(HTTPException, _http_response)
     api.add_middleware(RequestLog, adds_id=adds_request_id)
     return api
 
 
-async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
+async def _problem_response(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)  # noqa: S101 - what FastAPI promises
     headers: dict[str, str] = {}
     if error.retry_after is not None:
@@ -56,22 +56,22 @@ async def _answer_problem(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_denied(request: Request, error: Exception) -> JSONResponse:
     kind = "not-authenticated" if isinstance(error, NotAuthenticatedError) else "not-allowed"
-    return await _answer_problem(request, ProblemError(kind, str(error)))
+    return await _problem_response(request, ProblemError(kind, str(error)))
 
 
-async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid_response(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     errors: list[dict[str, Any]] = [
         {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]} for entry in error.errors()
     ]
     problem = ProblemError("invalid-request", "the request is not as the API describes it", errors=errors)
-    return await _answer_problem(request, problem)
+    return await _problem_response(request, problem)
 
 
-async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+async def _http_response(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid-request")
-    response = await _answer_problem(
+    response = await _problem_response(
         request, ProblemError(kind, f"{request.method} {request.url.path}: {error.detail}")
     )
     response.headers.update(error.headers or {})

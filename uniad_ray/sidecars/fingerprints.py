@@ -7,44 +7,44 @@ import json
 from collections.abc import Mapping
 
 from uniad_ray import __version__
-from uniad_ray.perception.base import StatefulPerceiver
+from uniad_ray.perception.base import StatefulExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
-def field_digests(pipeline: PerceptionPipeline, input_size: int, states: Mapping[str, str]) -> dict[str, str]:
+def feature_fingerprints(pipeline: PerceptionPipeline, input_size: int, states: Mapping[str, str]) -> dict[str, str]:
     """Digests of the fields that a pipeline can compute with what is known to be learned.
 
     Args:
-        pipeline: The perceivers.
+        pipeline: The extractors.
         input_size: Side of the images, pixels.
-        states: Digest of what a stateful perceiver learned, by its name; fields that need another are left out.
+        states: Digest of what a stateful extractor learned, by its name; fields that need another are left out.
 
     Returns:
-        By field, sha256 over the code's version, the image size, and name, class, lineage and state of every perceiver
+        By field, sha256 over the code's version, the image size, and name, class, lineage and state of every extractor
         behind the field. The device is not among them.
     """
     records = {
-        perceiver.name: {
-            "class": f"{type(perceiver).__module__}:{type(perceiver).__qualname__}",
-            "lineage": perceiver.lineage(),
-            "state": states.get(perceiver.name),
+        extractor.name: {
+            "class": f"{type(extractor).__module__}:{type(extractor).__qualname__}",
+            "lineage": extractor.lineage(),
+            "state": states.get(extractor.name),
         }
-        for perceiver in pipeline.perceivers
+        for extractor in pipeline.extractors
     }
     unknown = {
-        perceiver.name
-        for perceiver in pipeline.perceivers
-        if isinstance(perceiver, StatefulPerceiver) and perceiver.name not in states
+        extractor.name
+        for extractor in pipeline.extractors
+        if isinstance(extractor, StatefulExtractor) and extractor.name not in states
     }
     digests = {}
     for name in sorted(pipeline.provides):
-        behind = [perceiver.name for perceiver in pipeline.perceivers_for(frozenset({name}))]
+        behind = [extractor.name for extractor in pipeline.extractors_for(frozenset({name}))]
         if unknown.isdisjoint(behind):
             document = {
                 "code_version": __version__,
                 "field": name,
                 "input_size": input_size,
-                "perceivers": {perceiver: records[perceiver] for perceiver in behind},
+                "extractors": {extractor: records[extractor] for extractor in behind},
             }
             digests[name] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return digests

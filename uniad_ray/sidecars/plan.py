@@ -26,18 +26,18 @@ FORMAT_VERSION = 1
 
 
 class CategoryPlan(StrictModel):
-    """What is annotated of one category.
+    """What is precomputed of one category.
 
     Attributes:
         bundle: The bundle that what was learned comes from, or None where nothing learned is used.
         input_size: Side of the images, pixels.
-        perceivers: Lineage by perceiver, with the digests of weights.
-        fields: Digest of each field (see `field_digests`) by stage and field.
+        extractors: Lineage by extractor, with the digests of weights.
+        fields: Digest of each field (see `feature_fingerprints`) by stage and field.
     """
 
     bundle: PlannedBundle | None
     input_size: int
-    perceivers: dict[str, Any]
+    extractors: dict[str, Any]
     fields: dict[Stage, dict[str, str]]
 
 
@@ -50,8 +50,8 @@ class SidecarPlan(StrictModel):
         archive: URI of the archive.
         archive_digest: Digest of its content.
         bundle_root: URI of the bundles, or None where nothing learned is used.
-        config: Configuration of the perceivers; None with bundles, which have their own.
-        categories: What is annotated, by category.
+        config: Configuration of the extractors; None with bundles, which have their own.
+        categories: What is precomputed, by category.
         chunks: Number of chunks.
         images: Number of image rows.
     """
@@ -130,14 +130,14 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
     if not location.exists():
         _read_plan(sidecar)
         raise SidecarError(
-            f"{sidecar}: the sidecar is not finished; give the same `uniad-ray annotate` command again to finish it"
+            f"{sidecar}: the sidecar is not finished; give the same `uniad-ray precompute` command again to finish it"
         )
     try:
         return SidecarManifest.model_validate(location.read_json())
     except ValidationError as error:
         raise SidecarError(
             other_kind(sidecar, "a sidecar")
-            or f"{location}: damaged manifest of a sidecar; annotate again with another --out"
+            or f"{location}: damaged manifest of a sidecar; precompute again with another --out"
         ) from error
 
 
@@ -164,7 +164,7 @@ def _read_plan(sidecar: Location) -> SidecarPlan:
     if not location.exists():
         raise SidecarError(
             other_kind(sidecar, "a sidecar")
-            or f"{sidecar}: no sidecar there; make one with `uniad-ray annotate ARCHIVE --out {sidecar}`"
+            or f"{sidecar}: no sidecar there; make one with `uniad-ray precompute ARCHIVE --out {sidecar}`"
         )
     try:
         return SidecarPlan.model_validate(location.read_json())

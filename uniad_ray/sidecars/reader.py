@@ -19,7 +19,7 @@ from uniad_ray.perception.base import Fields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 from uniad_ray.sidecars.encoding import Stage, Value, decode_row
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.plan import (
     FILES_NAME,
     SidecarFile,
@@ -46,7 +46,7 @@ class Sidecar:
 
         Args:
             category: Category.
-            digests: Digests of the fields that are needed; see `field_digests`.
+            digests: Digests of the fields that are needed; see `feature_fingerprints`.
             chunks: Name of the chunk of each image, by row key.
         """
         planned = self._plan.categories.get(category)
@@ -74,20 +74,20 @@ def open_sidecar(sidecar: str, archive_digest: str) -> Sidecar:
     if manifest.plan.archive_digest != archive_digest:
         raise SidecarError(
             f"{root}: of an archive of digest {manifest.plan.archive_digest[:12]}, and this one has "
-            f"{archive_digest[:12]}; annotate this archive, or leave --sidecar out"
+            f"{archive_digest[:12]}; precompute this archive, or leave --sidecar out"
         )
     location = root / FILES_NAME
     try:
         sha256 = hashlib.sha256(location.read_bytes()).hexdigest()
         rows = read_table(dataset_schema("sidecar_file"), location).to_pylist()
     except (ArchiveError, ObjectNotFoundError) as error:
-        raise SidecarError(f"{location}: missing or damaged; annotate again with another --out") from error
+        raise SidecarError(f"{location}: missing or damaged; precompute again with another --out") from error
     if sha256 != manifest.files_sha256:
-        raise SidecarError(f"{location}: not what the manifest says; annotate again with another --out")
+        raise SidecarError(f"{location}: not what the manifest says; precompute again with another --out")
     return Sidecar(root, manifest.plan, (SidecarFile(**row) for row in rows))
 
 
-def fields_of_normals(
+def fields_of_normal_images(
     sidecar: str,
     archive_digest: str,
     category: str,
@@ -101,7 +101,9 @@ def fields_of_normals(
         SidecarError: As `open_sidecar`.
     """
     chunks = {row.row_key: row.chunk for row in rows}
-    return open_sidecar(sidecar, archive_digest).fields(category, field_digests(pipeline, input_size, {}), chunks)
+    return open_sidecar(sidecar, archive_digest).fields(
+        category, feature_fingerprints(pipeline, input_size, {}), chunks
+    )
 
 
 def note_recomputed(category: str, names: Iterable[str]) -> None:
@@ -224,4 +226,4 @@ class _OpenFile:
 
 
 def _damaged(location: Location, reason: str) -> SidecarError:
-    return SidecarError(f"{location}: {reason}; delete it and give the same `uniad-ray annotate` command again")
+    return SidecarError(f"{location}: {reason}; delete it and give the same `uniad-ray precompute` command again")

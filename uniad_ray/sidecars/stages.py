@@ -1,4 +1,4 @@
-"""Which fields each stage of a sidecar stores, and the perceivers that give them."""
+"""Which fields each stage of a sidecar stores, and the extractors that give them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, SidecarError
 from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import TrainedPerceiver
+from uniad_ray.perception.base import TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.runs.plan import PlannedBundle
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.sidecars.encoding import STAGES, Stage, stage_of
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.plan import CategoryPlan, SidecarPlan
 
 
 @dataclass(frozen=True)
 class CategoryPipeline:
-    """What perceives the images of one category.
+    """What extracts the images of one category.
 
     Attributes:
         config: The fit configuration.
         experts: The experts that take part, not fitted; only their needs matter.
-        pipeline: The perceivers behind them; those that learn are restored from a bundle, or left unfitted.
-        digests: Digests of the fields that it can perceive.
+        pipeline: The extractors behind them; those that learn are restored from a bundle, or left unfitted.
+        digests: Digests of the fields that it can extract.
     """
 
     config: FitConfig
@@ -36,7 +36,7 @@ class CategoryPipeline:
 
     @classmethod
     def unfitted(cls, config: FitConfig, *, device: str) -> CategoryPipeline:
-        """The perceivers of a configuration.
+        """The extractors of a configuration.
 
         Raises:
             ConfigError: A component's options are wrong.
@@ -44,11 +44,11 @@ class CategoryPipeline:
         """
         experts = build_experts(config)
         pipeline = build_pipeline(config, needs_of(experts), device=device)
-        return cls(config, experts, pipeline, field_digests(pipeline, config.input_size, {}))
+        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.input_size, {}))
 
     @classmethod
     def restored(cls, store: BundleStore, category: str, planned: PlannedBundle, *, device: str) -> CategoryPipeline:
-        """The perceivers of a bundle.
+        """The extractors of a bundle.
 
         Raises:
             BundleError: The bundle is missing, damaged, or not the planned one.
@@ -60,17 +60,17 @@ class CategoryPipeline:
         config = bundle.manifest.config
         experts = build_experts(config, only=bundle.manifest.taking_part)
         pipeline = bundle.pipeline(needs_of(experts), device=device)
-        return cls(config, experts, pipeline, field_digests(pipeline, config.input_size, bundle.state_digests))
+        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.input_size, bundle.state_digests))
 
     def plan(self, stages: Sequence[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
         """Chooses the fields to store.
 
         Args:
-            stages: Stages to store; None takes those that can be perceived.
+            stages: Stages to store; None takes those that can be extracted.
             bundle: Where what is learned comes from.
 
         Raises:
-            SidecarError: A stage that was asked for has fields, but none that can be perceived without a bundle.
+            SidecarError: A stage that was asked for has fields, but none that can be extracted without a bundle.
         """
         fields: dict[Stage, dict[str, str]] = {}
         for stage in (stage for stage in STAGES if stages is None or stage in stages):
@@ -87,7 +87,7 @@ class CategoryPipeline:
         return CategoryPlan(
             bundle=bundle,
             input_size=self.config.input_size,
-            perceivers=self.pipeline.lineage(stored),
+            extractors=self.pipeline.lineage(stored),
             fields=fields,
         )
 
@@ -98,19 +98,19 @@ class CategoryPipeline:
         """
         pipeline = self.pipeline
         of_experts = frozenset(need for expert in self.experts.values() for need in expert.needs)
-        learned = frozenset(name for perceiver in pipeline.dependent for name in perceiver.provides)
+        learned = frozenset(name for extractor in pipeline.dependent for name in extractor.provides)
         of_fit = frozenset(
             need
-            for perceiver in pipeline.dependent
-            for need in perceiver.needs
-            | (perceiver.training_needs & pipeline.provides if isinstance(perceiver, TrainedPerceiver) else set())
+            for extractor in pipeline.dependent
+            for need in extractor.needs
+            | (extractor.training_needs & pipeline.provides if isinstance(extractor, TrainedExtractor) else set())
         )
-        needed = of_experts.union(*(perceiver.needs for perceiver in pipeline.perceivers))
+        needed = of_experts.union(*(extractor.needs for extractor in pipeline.extractors))
 
         def is_candidate(name: str) -> bool:
             if stage_of(name) != "features":
                 return True
-            behind = pipeline.perceivers_for(frozenset({name}))
+            behind = pipeline.extractors_for(frozenset({name}))
             needs_tensors_alone = all(stage_of(need) == "features" for one in behind for need in one.needs)
             return needs_tensors_alone and name in of_experts | (of_fit - learned)
 
@@ -118,7 +118,7 @@ class CategoryPipeline:
 
 
 def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipeline:
-    """What perceives the images of a category that a plan names.
+    """What extracts the images of a category that a plan names.
 
     Raises:
         UserError: As `CategoryPipeline.unfitted` and `CategoryPipeline.restored`.

@@ -15,7 +15,7 @@ from torch import nn
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
-from uniad_ray.perception.base import State, StoredFields, TrainedPerceiver
+from uniad_ray.perception.base import State, StoredFields, TrainedExtractor
 from uniad_ray.perception.features.network import TORCH_DTYPE, check_precision, normalised_pixels
 from uniad_ray.perception.features.student import (
     DistilledFeatures,
@@ -45,7 +45,7 @@ _NAMED_IMAGES = 16
 
 
 def train_student(
-    student: TrainedPerceiver,
+    student: TrainedExtractor,
     teachers: PerceptionPipeline,
     images: ReadableImages,
     indices: Sequence[int],
@@ -69,7 +69,7 @@ def train_student(
     return Distillation(student_config(student), teachers, images, indices, device=device).run()
 
 
-def student_config(student: TrainedPerceiver) -> StudentConfig:
+def student_config(student: TrainedExtractor) -> StudentConfig:
     """The configuration of a student.
 
     Raises:

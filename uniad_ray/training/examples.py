@@ -115,7 +115,7 @@ class Examples:
         self._damaged.update(set(indices) - {index for index, _ in decoded})
         if not decoded:
             return {}
-        perception = self._teachers.perceive(
+        perception = self._teachers.extract(
             [self.rows[index].row_key for index, _ in decoded],
             np.stack([image for _, image in decoded]),
             frozenset({*self._levels, self._logical}),

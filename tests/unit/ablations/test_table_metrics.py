@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.ablations.table import AblationRow, RowFusion
-from uniad_ray.ablations.table_metrics import TypeFigures, by_type, over_fits, row_figures
-from uniad_ray.evaluation.labelled_images import Cohort
+from uniad_ray.ablations.table_metrics import TypeMetrics, by_type, over_fits, row_metrics
+from uniad_ray.evaluation.labelled_images import LabelledImages
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.bundles.bundle import Bundle
 from uniad_ray.scoring.bundles.store import BundleStore
@@ -28,7 +28,7 @@ MEMORY = "{class: 'uniad_ray.experts.patch.memory:PatchMemory', config: {distanc
 @dataclass(frozen=True)
 class Case:
     bundle: Bundle
-    cohort: Cohort
+    labelled: LabelledImages
 
     @property
     def held_out(self) -> Mapping[str, np.ndarray]:
@@ -36,7 +36,7 @@ class Case:
 
     def raw(self, name: str) -> np.ndarray:
         calibration = self.bundle.manifest.calibration.experts[name]
-        return self.cohort.experts[name] * calibration.deviation + calibration.mean
+        return self.labelled.experts[name] * calibration.deviation + calibration.mean
 
 
 def details(kinds: np.ndarray, experts: Mapping[str, np.ndarray]) -> pa.Table:
@@ -56,11 +56,11 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         "fusion={groups: {both: [patch, second]}, weights: {both: 2.0, third: 0.5}}",
         "fusions={tmuad: {rule: excess, weights: {third: 3.0}}}",
     )
-    fitted = fit_category(DrawnNormals(12), config)
+    fitted = fit_category(DrawnNormalImages(12), config)
     store = BundleStore(str(tmp_path_factory.mktemp("bundles")))
-    version = store.write("part", config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files).version
+    version = store.write("part", config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files).version
     kinds = np.array([None, "logical", "structural"], dtype=object)[np.arange(60) % 3]
-    cohort = Cohort(
+    labelled = LabelledImages(
         category="part",
         split="test",
         threshold=0.0,
@@ -71,7 +71,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         unlabelled_images=0,
         error_images=0,
     )
-    return Case(store.load("part", version), cohort)
+    return Case(store.load("part", version), labelled)
 
 
 def z(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -85,15 +85,15 @@ def excess(values: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 def expected(case: Case, scores: np.ndarray) -> list[float | None]:
     return [
-        image_auroc(case.cohort.anomalous[keep], scores[keep])
+        image_auroc(case.labelled.anomalous[keep], scores[keep])
         for kind in ("logical", "structural")
-        for keep in [np.array([each in (None, kind) for each in case.cohort.anomaly_types])]
+        for keep in [np.array([each in (None, kind) for each in case.labelled.anomaly_types])]
     ]
 
 
 def found(case: Case, fusion: RowFusion, *plugged_in: str, experts: tuple[str, ...] = NAMES) -> list[float | None]:
     row = AblationRow({}, experts, fusion=fusion, plugged_in=plugged_in)
-    figures = row_figures(row, case.bundle.manifest.config, [(case.cohort, case.bundle)])
+    figures = row_metrics(row, case.bundle.manifest.config, [(case.labelled, case.bundle)])
     return [figures.logical, figures.structural]
 
 
@@ -121,10 +121,10 @@ def test_an_expert_is_plugged_into_the_fused_score_of_the_others(case: Case) -> 
 
 
 def test_figures_are_means_over_categories_and_what_is_missing_has_no_mean() -> None:
-    assert by_type({"logical": [0.5, 0.7], "structural": [0.9]}) == TypeFigures(logical=0.6, structural=0.9, mean=0.75)
-    assert by_type({"logical": [], "structural": [0.9]}) == TypeFigures(logical=None, structural=0.9, mean=None)
+    assert by_type({"logical": [0.5, 0.7], "structural": [0.9]}) == TypeMetrics(logical=0.6, structural=0.9, mean=0.75)
+    assert by_type({"logical": [], "structural": [0.9]}) == TypeMetrics(logical=None, structural=0.9, mean=None)
 
 
 def test_fits_are_summed_up_figure_by_figure() -> None:
-    fits = [TypeFigures(logical=value, structural=0.5, mean=None) for value in (0.2, 0.4, 0.9)]
-    assert over_fits(fits, np.median) == TypeFigures(logical=0.4, structural=0.5, mean=None)
+    fits = [TypeMetrics(logical=value, structural=0.5, mean=None) for value in (0.2, 0.4, 0.9)]
+    assert over_fits(fits, np.median) == TypeMetrics(logical=0.4, structural=0.5, mean=None)

@@ -15,7 +15,7 @@ from uniad_ray.errors import ConfigError
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
 TABLES = range(5, 12)
-CLIP = [f"perceivers.{name}.config.classes=[bolt, nut]" for name in ("named_objects", "grounded_sam")]
+CLIP = [f"extractors.{name}.config.classes=[bolt, nut]" for name in ("named_objects", "grounded_sam")]
 
 
 def table(number: int, profile: str = "embedded", *overrides: str, **options: object) -> Ablation:
@@ -46,7 +46,7 @@ def test_every_variant_can_be_built_of_the_embedded_profile_and_only_table_seven
     for config in configs(table(number)).values():
         experts = build_experts(config)
         pipeline = build_pipeline(config, needs_of(experts), device="cpu")
-        assert ("student" in {perceiver.name for perceiver in pipeline.perceivers}) == (number == 7)
+        assert ("student" in {extractor.name for extractor in pipeline.extractors}) == (number == 7)
 
 
 @pytest.mark.parametrize(("number", "fits"), [(5, 2), (6, 1), (7, 1), (8, 1), (9, 1), (10, 2 * 2 * 2), (11, 1)])
@@ -82,7 +82,7 @@ def test_each_matching_of_texts_is_the_profile_s_memory_with_other_options() -> 
         "text_equal": {"matching": "strict", "weighting": "equal"},
         "text_rarity": {"matching": "strict", "weighting": "rarity"},
     }
-    assert config.perceivers["object_text_embedding"].config["text"] == "object_description/text"
+    assert config.extractors["object_text_embedding"].config["text"] == "object_description/text"
 
 
 def test_the_text_memory_plugs_into_each_detector() -> None:
@@ -97,8 +97,8 @@ def test_segmenter_and_encoder_of_each_object_memory_are_its_own() -> None:
     (config,) = configs(table(8)).values()
     for row in table(8).rows:
         memory = config.experts[row.experts[0]].config
-        features = config.perceivers[memory["vectors"].removesuffix("/vectors")].config
-        segmenter = config.perceivers[memory["segments"].removesuffix("/segments")].config
+        features = config.extractors[memory["vectors"].removesuffix("/vectors")].config
+        segmenter = config.extractors[memory["segments"].removesuffix("/segments")].config
         assert features["segments"] == memory["segments"]
         assert (len(segmenter["components"]) == 2) == row.settings["segmenter"].startswith("two")
         assert (0.5 in segmenter["necks"]) == row.settings["segmenter"].endswith("cut at necks")
@@ -160,11 +160,11 @@ def test_a_tuned_clip_gives_a_row_and_names_objects_only() -> None:
     assert [plan.variants[name].category for name in rows["one for each category"]] == ["lid", "tray"]
     config = configs(plan, "paper", *CLIP)["clip-for-lid"]
     for name in ("named_objects", "named_features"):
-        assert config.perceivers[name].config["weights"] == {"uri": "file:lid/clip"}
+        assert config.extractors[name].config["weights"] == {"uri": "file:lid/clip"}
     assert config.experts["text_memory"].config["segments"] == "named_objects/segments"
-    assert config.perceivers["object_description"].config["segments"] == "named_objects/segments"
-    own = load_config("paper").perceivers["object_features"]
-    assert config.perceivers["object_features"] == own
+    assert config.extractors["object_description"].config["segments"] == "named_objects/segments"
+    own = load_config("paper").extractors["object_features"]
+    assert config.extractors["object_features"] == own
     assert config.experts["object"].config["vectors"] == "object_features/vectors"
 
 
@@ -173,14 +173,14 @@ def test_what_a_table_cannot_do_is_a_clear_line() -> None:
         table(4)
     with pytest.raises(ConfigError, match="a tuned CLIP names objects out of a list of classes"):
         table(11, clip_for_all="file:one")
-    with pytest.raises(ConfigError, match=r"profile paper: .* in perceivers\.named_objects\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"profile paper: .* in extractors\.named_objects\.config\.classes"):
         table(11, "paper", clip_for_all="file:one")
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")
     without = ["experts={patch: {class: 'a:B'}}", "expert_sets={patch: [patch]}", "fusion={}", "fusions={}"]
     without.append("expert_set=patch")
-    with pytest.raises(ConfigError, match=r"the table needs perceivers.nothing"):
-        Addition("perceivers", "new", {}, like="nothing").override(load_config("embedded"))
+    with pytest.raises(ConfigError, match=r"the table needs extractors.nothing"):
+        Addition("extractors", "new", {}, like="nothing").override(load_config("embedded"))
     with pytest.raises(ConfigError, match="table 5 needs the expert set tmuad"):
         variant_config(table(5), WHOLE, "embedded", without)
     bare = Ablation("tmuad", 5, "", table(5).rows)

@@ -31,7 +31,7 @@ def test_every_variant_is_a_valid_configuration_of_the_profile(table: int) -> No
         config = variant_config(plan, variant, "embedded", ["input_size=64"])
         assert config.input_size == 64
         assert config.chosen_experts == plan.experts_of(variant)
-        StudentConfig.model_validate(config.perceivers["student"].config)
+        StudentConfig.model_validate(config.extractors["student"].config)
 
 
 def test_tables_seven_to_nine_share_one_fit() -> None:
@@ -43,7 +43,7 @@ def test_tables_seven_to_nine_share_one_fit() -> None:
 def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
     def losses(table: int, variant: str) -> LossWeights:
         config = variant_config(uniad_ablation(table, ()), variant, "embedded", [])
-        return StudentConfig.model_validate(config.perceivers["student"].config).losses
+        return StudentConfig.model_validate(config.extractors["student"].config).losses
 
     assert losses(5, "low-level") == LossWeights(high=0)
     assert losses(5, "high-level") == LossWeights(low=0)
@@ -61,7 +61,7 @@ def test_table_four_trains_the_backbones_that_are_asked_for() -> None:
 def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
     plan = uniad_ablation(4, ("resnet18",))
     config = variant_config(plan, plan.rows[row].variants[0], "embedded", [])
-    student = StudentConfig.model_validate(config.perceivers["student"].config)
+    student = StudentConfig.model_validate(config.extractors["student"].config)
     shapes = TeacherShapes(levels=[(24, 8, 8), (40, 4, 4), (112, 2, 2)], logical=(120, 2, 2))
 
     network = build_student(student, shapes)

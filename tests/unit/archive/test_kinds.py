@@ -96,7 +96,7 @@ WRITERS: dict[str, tuple[Callable[[Location], None], str]] = {
 READERS: dict[str, tuple[Callable[[Location], object], type[UserError], str]] = {
     "an archive": (read_manifest, ArchiveError, "give the ARCHIVE of `uniad-ray ingest`"),
     "a run": (read_run, RunError, "give the --out of `uniad-ray score`"),
-    "a sidecar": (read_sidecar, SidecarError, "give the --out of `uniad-ray annotate`"),
+    "a sidecar": (read_sidecar, SidecarError, "give the --out of `uniad-ray precompute`"),
 }
 BUNDLES: dict[str, Callable[[Location], object]] = {
     "pointer": lambda place: BundleStore(place).pointer("bolt"),

@@ -75,7 +75,7 @@ def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], 
 
 def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def wrong(*options: str) -> str:
-        return fails(capsys, "annotate", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *options).strip()
+        return fails(capsys, "precompute", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *options).strip()
 
     assert wrong("--stages", "features,masks") == "error: no stage 'masks'; there are features, segments, descriptions"
     assert wrong("--workers", "0") == "error: --workers 0: write a number from 1, or STAGE=NUMBER"

@@ -13,7 +13,7 @@ from uniad_ray.cli import cli, verbs
 
 PROMISED = [
     "ablate",
-    "annotate",
+    "precompute",
     "bundles",
     "compare",
     "evaluate",

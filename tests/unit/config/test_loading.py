@@ -12,7 +12,7 @@ from uniad_ray.errors import ConfigError
 
 MINIMAL = {
     "name": "mine",
-    "perceivers": {"net": {"class": "a.b:C", "config": {"x": 1}}},
+    "extractors": {"net": {"class": "a.b:C", "config": {"x": 1}}},
     "experts": {"patch": {"class": "a.b:D"}},
     "expert_sets": {"patch": ["patch"]},
     "expert_set": "patch",
@@ -36,25 +36,25 @@ def test_overrides_reach_any_depth(tmp_path: Path) -> None:
         profile,
         [
             "calibration.holdout=0.5",
-            "perceivers.net.config.levels=[1, 2]",
+            "extractors.net.config.levels=[1, 2]",
             "experts.patch.config.new.deep=true",
             "seed=7",
         ],
     )
     assert config.calibration.holdout == 0.5
-    assert config.perceivers["net"].config == {"x": 1, "levels": [1, 2]}
+    assert config.extractors["net"].config == {"x": 1, "levels": [1, 2]}
     assert config.experts["patch"].config == {"new": {"deep": True}}
     assert config.seed == 7
 
 
 def test_config_knows_its_origin(tmp_path: Path) -> None:
     profile = write(tmp_path / "p.yaml")
-    from_files = {"names.yaml": "perceivers.objects.config.names={part-1: bolt}"}
+    from_files = {"names.yaml": "extractors.objects.config.names={part-1: bolt}"}
     assert load_config("embedded").origin == "profile embedded"
     assert load_config("embedded", ["seed=1"]).origin == "profile embedded with --set"
     named = load_config("embedded", ["seed=1"], from_files=from_files)
     assert named.origin == "profile embedded with --set with names.yaml"
-    assert named.perceivers["objects"].config["names"] == {"part-1": "bolt"}
+    assert named.extractors["objects"].config["names"] == {"part-1": "bolt"}
     assert load_config(profile).origin == profile
     assert FitConfig.model_validate(MINIMAL).origin == "the configuration"
 
@@ -83,8 +83,8 @@ def test_origin_survives_copies_but_is_no_part_of_the_config(tmp_path: Path) -> 
         ("expert_sets.patch=[other]", r"expert_sets.patch names \['other'\]; experts has patch"),
         ("expert_sets.patch=[]", "expert_sets.patch is empty"),
         ("fusion.weights.other=1", r"fusion.weights names \['other'\]"),
-        ("perceivers.net.clas=a:B", "perceivers.net.clas: unknown key; allowed: class, config"),
-        ("perceivers.net.class=nonsense", "perceivers.net.class: string should match pattern"),
+        ("extractors.net.clas=a:B", "extractors.net.clas: unknown key; allowed: class, config"),
+        ("extractors.net.class=nonsense", "extractors.net.class: string should match pattern"),
         ("calibration", "write it as key.of.option=value"),
         ("=3", "write it as key.of.option=value"),
         ("name.deep=3", "name has no keys below it"),
@@ -130,7 +130,7 @@ def test_classes_are_imported_by_name() -> None:
     [
         ("fusions.other={}", r"fusions names \['other'\]"),
         ("fusions.patch.gate={base: [object]}", "must name each of patch once, in base, surface or arrangement"),
-        ("fusions.patch={weights: {patch: 2}, gate: {base: [patch]}}", "a gate chooses the weights"),
+        ("fusions.patch={weights: {patch: 2}, selection: {base: [patch]}}", "an expert selection chooses the weights"),
         ("fusions.patch.rule=product", "fusions.patch.rule"),
         ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 from safetensors.numpy import load
-from support.contract_fields import NORMALS, OTHERS, perceive, stream_of
+from support.contract_fields import NORMAL_IMAGES, OTHERS, extract, stream_of
 
 from uniad_ray.config.loading import load_config, profile_names
 from uniad_ray.config.model import FitConfig
@@ -51,7 +51,7 @@ def fresh(profile: str, name: str) -> Expert:
     return build_experts(config_of(profile, name))[name]
 
 
-def fit(profile: str, name: str, keys: tuple[str, ...] = NORMALS, batch: int = 5) -> Expert:
+def fit(profile: str, name: str, keys: tuple[str, ...] = NORMAL_IMAGES, batch: int = 5) -> Expert:
     expert = fresh(profile, name)
     expert.fit(stream_of(keys, expert.needs, batch))
     return expert
@@ -63,7 +63,7 @@ def fitted(profile: str, name: str) -> Expert:
 
 
 def score(expert: Expert, keys: tuple[str, ...] = OTHERS) -> Evidence:
-    return expert.score(perceive(keys, expert.needs))
+    return expert.score(extract(keys, expert.needs))
 
 
 def content(state: State) -> tuple[dict[str, tuple[str, tuple[int, ...], bytes]], str]:
@@ -157,15 +157,15 @@ def test_state_survives_its_files_and_scores_the_same(profile: str, name: str) -
 
 @every_expert
 def test_fit_does_not_depend_on_order_and_batches(profile: str, name: str) -> None:
-    shuffled = tuple(np.random.default_rng(0).permutation(NORMALS).tolist())
-    assert shuffled != NORMALS
+    shuffled = tuple(np.random.default_rng(0).permutation(NORMAL_IMAGES).tolist())
+    assert shuffled != NORMAL_IMAGES
     assert content(fit(profile, name, shuffled, batch=3).state()) == content(fitted(profile, name).state())
 
 
 @every_expert
 def test_only_declared_fields_are_read(profile: str, name: str) -> None:
     expert = fitted(profile, name)
-    perception = perceive(OTHERS, {*expert.needs, "other/level2", "other/text", "other/segments"})
+    perception = extract(OTHERS, {*expert.needs, "other/level2", "other/text", "other/segments"})
     assert_same(expert.score(perception), expert.score(perception.restricted(expert.needs)))
 
 

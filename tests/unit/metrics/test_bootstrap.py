@@ -10,7 +10,7 @@ from uniad_ray.metrics.bootstrap import (
     Interval,
     draw_counts,
     percentile_interval,
-    resampled_figures,
+    resampled_metrics,
     stratified_draws,
 )
 from uniad_ray.metrics.catalogue import CATALOGUE
@@ -27,25 +27,25 @@ def intervals_of(figures: np.ndarray, level: float) -> dict[str, Interval | None
 def image_intervals(
     labels: np.ndarray, scores: np.ndarray, threshold: float, *, level: float = LEVEL, **drawn: int
 ) -> dict[str, Interval | None]:
-    (figures,) = resampled_figures(labels, [scores], [threshold], list(FORMULAS.values()), **drawn)
+    (figures,) = resampled_metrics(labels, [scores], [threshold], list(FORMULAS.values()), **drawn)
     return intervals_of(figures, level)
 
 
 def paired_intervals(
     labels: np.ndarray, scores: tuple[np.ndarray, np.ndarray], thresholds: tuple[float, float], **drawn: int
 ) -> dict[str, Interval | None]:
-    first, second = resampled_figures(labels, scores, thresholds, list(FORMULAS.values()), **drawn)
+    first, second = resampled_metrics(labels, scores, thresholds, list(FORMULAS.values()), **drawn)
     return intervals_of(second - first, LEVEL)
 
 
-def drawn_images(normals: int, anomalies: int, *, distinct: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drawn_images(normal_images: int, anomalies: int, *, distinct: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Labels in random order, and scores with few distinct values."""
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(normals + anomalies) < anomalies)
+    labels = rng.permutation(np.arange(normal_images + anomalies) < anomalies)
     return labels, np.round(rng.normal(size=labels.size) * distinct / 6 + labels) * 0.1
 
 
-def direct_figures(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[float]:
+def direct_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[float]:
     counted = confusion(labels, scores, threshold)
     best = f1_max(labels, scores)
     values = {
@@ -75,13 +75,15 @@ def percentiles(values: np.ndarray) -> list[Interval]:
     return [Interval(*np.nanquantile(column, (0.025, 0.975))) for column in values.T]
 
 
-@pytest.mark.parametrize(("normals", "anomalies", "distinct"), [(30, 20, 6), (40, 3, 1000), (1, 1, 3), (5, 60, 4)])
-def test_intervals_match_metrics_of_resampled_images(normals: int, anomalies: int, distinct: int) -> None:
-    labels, scores = drawn_images(normals, anomalies, distinct=distinct)
+@pytest.mark.parametrize(
+    ("normal_images", "anomalies", "distinct"), [(30, 20, 6), (40, 3, 1000), (1, 1, 3), (5, 60, 4)]
+)
+def test_intervals_match_metrics_of_resampled_images(normal_images: int, anomalies: int, distinct: int) -> None:
+    labels, scores = drawn_images(normal_images, anomalies, distinct=distinct)
     threshold = float(np.median(scores))
     intervals = image_intervals(labels, scores, threshold, resamples=60, seed=5)
     chosen = resampled_images(labels, 60, 5)
-    expected = percentiles(np.array([direct_figures(labels[rows], scores[rows], threshold) for rows in chosen]))
+    expected = percentiles(np.array([direct_metrics(labels[rows], scores[rows], threshold) for rows in chosen]))
     assert list(intervals) == list(FORMULAS)
     for interval, direct in zip(intervals.values(), expected, strict=True):
         assert interval == pytest.approx(direct, abs=1e-12)
@@ -94,8 +96,8 @@ def test_paired_intervals_match_resampled_differences() -> None:
     chosen = resampled_images(labels, 60, 5)
     differences = [
         np.subtract(
-            direct_figures(labels[rows], second[rows], 0.2),
-            direct_figures(labels[rows], first[rows], 0.1),
+            direct_metrics(labels[rows], second[rows], 0.2),
+            direct_metrics(labels[rows], first[rows], 0.1),
         )
         for rows in chosen
     ]

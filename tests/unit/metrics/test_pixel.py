@@ -221,7 +221,7 @@ class TestSpro:
         assert metrics_of(images).spro(limit) == pytest.approx(expected, abs=1e-12)
 
 
-def every_figure(metrics: PixelMetrics) -> list[float | None]:
+def every_metric(metrics: PixelMetrics) -> list[float | None]:
     return [metrics.auroc(), *(figure(limit) for figure in (metrics.aupro, metrics.spro) for limit in LIMITS)]
 
 
@@ -230,20 +230,20 @@ class TestManyImages:
         images = drawn(8)
         whole, parts = metrics_of(images), [metrics_of(images[:3]), metrics_of(images[3:])]
         parts[0].merge(parts[1])
-        assert every_figure(parts[0]) == pytest.approx(every_figure(whole), abs=1e-12)
+        assert every_metric(parts[0]) == pytest.approx(every_metric(whole), abs=1e-12)
         assert intervals_of(parts[0]) == intervals_of(whole)
 
     def test_merging_does_not_change_the_other(self) -> None:
         images = drawn(8)
-        group, normals = metrics_of(images[1::2]), metrics_of(images[0::2])
-        group.merge(normals)
+        group, normal_images = metrics_of(images[1::2]), metrics_of(images[0::2])
+        group.merge(normal_images)
         group.update(*images[1])
-        assert every_figure(normals) == [None] * len(every_figure(normals))
-        assert len(normals._images) == 4
+        assert every_metric(normal_images) == [None] * len(every_metric(normal_images))
+        assert len(normal_images._images) == 4
 
     def test_order_of_images_has_no_effect(self) -> None:
         images = drawn(8)
-        assert every_figure(metrics_of(images[::-1])) == pytest.approx(every_figure(metrics_of(images)), abs=1e-12)
+        assert every_metric(metrics_of(images[::-1])) == pytest.approx(every_metric(metrics_of(images)), abs=1e-12)
 
     def test_images_of_several_sizes_count_pixel_by_pixel(self) -> None:
         metrics = PixelMetrics()
@@ -262,9 +262,9 @@ class TestManyImages:
 @pytest.mark.parametrize("mask", ["..", "##"])
 def test_metrics_need_both_classes_of_pixels(mask: str) -> None:
     for metrics in (PixelMetrics(), PixelMetrics()):
-        assert every_figure(metrics) == [None] * len(every_figure(metrics))
+        assert every_metric(metrics) == [None] * len(every_metric(metrics))
         metrics.update(row(0, 1), places(mask))
-        assert every_figure(metrics) == [None] * len(every_figure(metrics))
+        assert every_metric(metrics) == [None] * len(every_metric(metrics))
         assert intervals_of(metrics) == [None] * (2 + len(SPRO_LIMITS))
 
 
@@ -353,10 +353,10 @@ class TestRefusals:
     @pytest.mark.parametrize("values", [np.array([[np.nan]], np.float16), np.zeros((1, 1), np.uint8)])
     def test_bad_maps_leave_no_counts(self, values: np.ndarray) -> None:
         metrics = metrics_of(drawn(4))
-        before = every_figure(metrics)
+        before = every_metric(metrics)
         with pytest.raises(ValueError, match="the map must be"):
             metrics.update(values, np.ones((1, 1), bool))
-        assert every_figure(metrics) == before
+        assert every_metric(metrics) == before
         assert len(metrics._images) == 4
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every perceiver keeps to, run over each perceiver that a shipped profile names, with tiny random networks."""
+"""What every extractor keeps to, run over each extractor that a shipped profile names, with tiny random networks."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
-from support.contract_fields import NORMALS, OTHERS, perceive, stream_of
+from support.contract_fields import NORMAL_IMAGES, OTHERS, extract, stream_of
 from support.tiny_networks import save_clip, save_grounding_dino, save_sam
 
 from uniad_ray.config.loading import import_class, load_config, profile_names, validate
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Fields, LearnedPerceiver, Perceiver, State, StatefulPerceiver
+from uniad_ray.perception.base import Extractor, Fields, LearnedExtractor, State, StatefulExtractor
 from uniad_ray.perception.features.student import Student, TeacherShapes, build_student
 from uniad_ray.perception.segments import Segments
 from uniad_ray.scoring.bundles.bundle import encode_state
 
 Name = tuple[str, str]
-Build = Callable[[Name], Perceiver]
+Build = Callable[[Name], Extractor]
 
 PROFILES = {profile: load_config(profile) for profile in profile_names()}
-EVERY: list[Name] = [(profile, name) for profile, config in PROFILES.items() for name in config.perceivers]
+EVERY: list[Name] = [(profile, name) for profile, config in PROFILES.items() for name in config.extractors]
 LEFT_OUT = {("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_caption_server.py"}
 KEYS = OTHERS[:3]
 COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
@@ -72,17 +72,17 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """Options by class that make its network tiny and random; weights are named by a folder of `FOLDERS`."""
 
-every_perceiver = pytest.mark.parametrize("entry", COVERED, ids=["-".join(entry) for entry in COVERED])
+every_extractor = pytest.mark.parametrize("entry", COVERED, ids=["-".join(entry) for entry in COVERED])
 
 
 def class_of(entry: Name) -> Any:
     profile, name = entry
-    return import_class(PROFILES[profile].perceivers[name].class_path, where=profile)
+    return import_class(PROFILES[profile].extractors[name].class_path, where=profile)
 
 
 @pytest.fixture(scope="module")
 def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Name], dict[str, Any]]:
-    """The options of a perceiver in its profile, but for its network."""
+    """The options of an extractor in its profile, but for its network."""
     folders: dict[str, Path] = {}
 
     def weights(folder: str) -> dict[str, str]:
@@ -96,18 +96,18 @@ def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Name], dic
         profile, name = entry
         tiny = TINY.get(class_of(entry).__name__, {})
         named = {key: weights(value) for key, value in tiny.items() if isinstance(value, str) and value in FOLDERS}
-        return {**PROFILES[profile].perceivers[name].config, **tiny, **named}
+        return {**PROFILES[profile].extractors[name].config, **tiny, **named}
 
     return options
 
 
 @pytest.fixture(scope="module")
 def fresh(options_of: Callable[[Name], dict[str, Any]]) -> Build:
-    """Builds a perceiver that has learned nothing."""
+    """Builds an extractor that has learned nothing."""
 
-    def build(entry: Name) -> Perceiver:
+    def build(entry: Name) -> Extractor:
         found = class_of(entry)
-        built: Perceiver = found(entry[1], found.config_model.model_validate(options_of(entry)), "cpu")
+        built: Extractor = found(entry[1], found.config_model.model_validate(options_of(entry)), "cpu")
         return built
 
     return build
@@ -115,10 +115,10 @@ def fresh(options_of: Callable[[Name], dict[str, Any]]) -> Build:
 
 @pytest.fixture(scope="module")
 def fitted(fresh: Build) -> Build:
-    """Gives a perceiver that can perceive, one for all tests."""
-    built: dict[Name, Perceiver] = {}
+    """Gives an extractor that can extract, one for all tests."""
+    built: dict[Name, Extractor] = {}
 
-    def get(entry: Name) -> Perceiver:
+    def get(entry: Name) -> Extractor:
         if entry not in built:
             built[entry] = fit(fresh(entry))
         return built[entry]
@@ -126,20 +126,20 @@ def fitted(fresh: Build) -> Build:
     return get
 
 
-def fit(perceiver: Perceiver, keys: tuple[str, ...] = NORMALS, batch: int = 5) -> Perceiver:
+def fit(extractor: Extractor, keys: tuple[str, ...] = NORMAL_IMAGES, batch: int = 5) -> Extractor:
     """Lets it learn; a student, which a layer above trains, gets random parameters."""
-    if isinstance(perceiver, LearnedPerceiver):
-        perceiver.fit(stream_of(keys, perceiver.needs, batch))
-    if isinstance(perceiver, Student):
+    if isinstance(extractor, LearnedExtractor):
+        extractor.fit(stream_of(keys, extractor.needs, batch))
+    if isinstance(extractor, Student):
         shapes = TeacherShapes(levels=((8, 8, 8), (8, 4, 4)), logical=(8, 8, 8))
         torch.manual_seed(0)
-        arrays = {name: value.numpy() for name, value in build_student(perceiver.config, shapes).state_dict().items()}
-        perceiver.restore(State(arrays=arrays, document=shapes.document()))
-    return perceiver
+        arrays = {name: value.numpy() for name, value in build_student(extractor.config, shapes).state_dict().items()}
+        extractor.restore(State(arrays=arrays, document=shapes.document()))
+    return extractor
 
 
-def fields_of(perceiver: Perceiver, keys: tuple[str, ...] = KEYS) -> Fields:
-    return perceiver.perceive(perceive(keys, perceiver.needs))
+def fields_of(extractor: Extractor, keys: tuple[str, ...] = KEYS) -> Fields:
+    return extractor.extract(extract(keys, extractor.needs))
 
 
 def row(fields: Fields, index: int) -> dict[str, object]:
@@ -164,33 +164,33 @@ def strings(value: object) -> Iterator[str]:
         yield from (text for entry in value for text in strings(entry))
 
 
-def test_perceivers_are_left_out_for_a_reason() -> None:
+def test_extractors_are_left_out_for_a_reason() -> None:
     assert set(LEFT_OUT) <= set(EVERY)
     assert all(LEFT_OUT.values())
     assert set(TINY) <= {class_of(entry).__name__ for entry in COVERED}
     assert len(COVERED) > 25
 
 
-@every_perceiver
+@every_extractor
 def test_name_needs_and_provides_follow_from_the_configuration(
     entry: Name, fresh: Build, options_of: Callable[[Name], dict[str, Any]]
 ) -> None:
-    perceiver = fresh(entry)
-    assert isinstance(perceiver, Perceiver)
-    assert perceiver.name == entry[1]
+    extractor = fresh(entry)
+    assert isinstance(extractor, Extractor)
+    assert extractor.name == entry[1]
     options = class_of(entry).config_model.model_validate(options_of(entry))
-    assert perceiver.provides
-    assert perceiver.provides == class_of(entry).fields_of(entry[1], options)
-    assert all(field.startswith(f"{entry[1]}/") for field in perceiver.provides)
+    assert extractor.provides
+    assert extractor.provides == class_of(entry).fields_of(entry[1], options)
+    assert all(field.startswith(f"{entry[1]}/") for field in extractor.provides)
     said = set(strings(options.model_dump()))
-    assert {need for need in perceiver.needs if need not in said and need.rpartition("/")[0] not in said} == set()
+    assert {need for need in extractor.needs if need not in said and need.rpartition("/")[0] not in said} == set()
 
 
-@every_perceiver
+@every_extractor
 def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> None:
-    perceiver = fitted(entry)
-    fields = fields_of(perceiver)
-    assert fields.keys() == perceiver.provides
+    extractor = fitted(entry)
+    fields = fields_of(extractor)
+    assert fields.keys() == extractor.provides
     for values in fields.values():
         assert len(values) == len(KEYS)
         if isinstance(values, torch.Tensor):
@@ -205,29 +205,29 @@ def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> No
             assert {type(value) for value in values} <= {str, Segments}
 
 
-@every_perceiver
+@every_extractor
 def test_fields_of_an_image_do_not_depend_on_its_batch(entry: Name, fitted: Build) -> None:
-    perceiver = fitted(entry)
-    together = fields_of(perceiver)
+    extractor = fitted(entry)
+    together = fields_of(extractor)
     for index, key in enumerate(KEYS):
-        assert row(fields_of(perceiver, (key,)), 0) == row(together, index)
+        assert row(fields_of(extractor, (key,)), 0) == row(together, index)
 
 
-@every_perceiver
-def test_perceiving_twice_gives_the_same_bytes(entry: Name, fitted: Build) -> None:
-    perceiver = fitted(entry)
-    first, second = fields_of(perceiver), fields_of(perceiver)
+@every_extractor
+def test_extracting_twice_gives_the_same_bytes(entry: Name, fitted: Build) -> None:
+    extractor = fitted(entry)
+    first, second = fields_of(extractor), fields_of(extractor)
     assert [row(first, index) for index in range(len(KEYS))] == [row(second, index) for index in range(len(KEYS))]
 
 
-@every_perceiver
+@every_extractor
 def test_only_declared_fields_are_read(entry: Name, fitted: Build) -> None:
-    perceiver = fitted(entry)
-    more = perceive(KEYS, {*perceiver.needs, "other/level2", "other/text", "other/segments"})
-    assert row(perceiver.perceive(more), 0) == row(fields_of(perceiver), 0)
+    extractor = fitted(entry)
+    more = extract(KEYS, {*extractor.needs, "other/level2", "other/text", "other/segments"})
+    assert row(extractor.extract(more), 0) == row(fields_of(extractor), 0)
 
 
-@every_perceiver
+@every_extractor
 def test_lineage_is_json(entry: Name, fitted: Build) -> None:
     lineage = fitted(entry).lineage()
     assert json.loads(json.dumps(lineage)) == lineage
@@ -235,19 +235,19 @@ def test_lineage_is_json(entry: Name, fitted: Build) -> None:
         assert {"uri", "sha256"} <= lineage["weights"].keys()
 
 
-@every_perceiver
-def test_state_survives_its_files_and_perceives_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
-    perceiver = fitted(entry)
-    if not isinstance(perceiver, StatefulPerceiver):
-        assert not hasattr(perceiver, "fit")
+@every_extractor
+def test_state_survives_its_files_and_extracts_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
+    extractor = fitted(entry)
+    if not isinstance(extractor, StatefulExtractor):
+        assert not hasattr(extractor, "fit")
         return
-    files = encode_state("perceivers", entry[1], perceiver.state())
-    stored = State(load(files[f"perceivers/{entry[1]}.safetensors"]), json.loads(files[f"perceivers/{entry[1]}.json"]))
+    files = encode_state("extractors", entry[1], extractor.state())
+    stored = State(load(files[f"extractors/{entry[1]}.safetensors"]), json.loads(files[f"extractors/{entry[1]}.json"]))
     restored = fresh(entry)
-    assert isinstance(restored, StatefulPerceiver)
+    assert isinstance(restored, StatefulExtractor)
     restored.restore(stored)
-    assert row(fields_of(restored), 0) == row(fields_of(perceiver), 0)
-    assert encode_state("perceivers", entry[1], restored.state()) == files
+    assert row(fields_of(restored), 0) == row(fields_of(extractor), 0)
+    assert encode_state("extractors", entry[1], restored.state()) == files
 
 
 LEARNED = [entry for entry in COVERED if hasattr(class_of(entry), "fit")]
@@ -255,14 +255,14 @@ LEARNED = [entry for entry in COVERED if hasattr(class_of(entry), "fit")]
 
 @pytest.mark.parametrize("entry", LEARNED, ids=["-".join(entry) for entry in LEARNED])
 def test_fit_does_not_depend_on_order_and_batches(entry: Name, fresh: Build, fitted: Build) -> None:
-    shuffled = tuple(np.random.default_rng(0).permutation(NORMALS).tolist())
+    shuffled = tuple(np.random.default_rng(0).permutation(NORMAL_IMAGES).tolist())
     expected, found = fitted(entry), fit(fresh(entry), shuffled, batch=3)
-    assert isinstance(expected, StatefulPerceiver)
-    assert isinstance(found, StatefulPerceiver)
-    assert encode_state("perceivers", "x", found.state()) == encode_state("perceivers", "x", expected.state())
+    assert isinstance(expected, StatefulExtractor)
+    assert isinstance(found, StatefulExtractor)
+    assert encode_state("extractors", "x", found.state()) == encode_state("extractors", "x", expected.state())
 
 
-@every_perceiver
+@every_extractor
 def test_unknown_option_is_refused_in_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(class_of(entry).config_model, {**options_of(entry), "no_such_option": 1}, where="here")
@@ -270,7 +270,7 @@ def test_unknown_option_is_refused_in_one_line(entry: Name, options_of: Callable
     assert "\n" not in str(caught.value)
 
 
-def test_perceivers_import_no_ray() -> None:
-    paths = {PROFILES[profile].perceivers[name].class_path.partition(":")[0] for profile, name in EVERY}
+def test_extractors_import_no_ray() -> None:
+    paths = {PROFILES[profile].extractors[name].class_path.partition(":")[0] for profile, name in EVERY}
     code = f"import sys\nfor path in {sorted(paths)!r}:\n    __import__(path)\nsys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
@@ -24,7 +24,7 @@ class Summing:
         self.passes = 0
         self.shown: list[Perception] = []
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         self.passes += 1
         self.shown.append(perception)
         total = sum((perception.fields[name] for name in self.needs), torch.ones(len(perception), 1, 1, 1))
@@ -44,13 +44,13 @@ def chain() -> list[Summing]:
     ]
 
 
-def test_the_test_double_is_a_perceiver() -> None:
-    assert isinstance(Summing("a", {"a/x"}), Perceiver)
+def test_the_test_double_is_a_extractor() -> None:
+    assert isinstance(Summing("a", {"a/x"}), Extractor)
 
 
-def test_each_needed_perceiver_runs_once_and_no_other() -> None:
+def test_each_needed_extractor_runs_once_and_no_other() -> None:
     deep, middle, alone, wide = chain()
-    perception = PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x", "wide/2"}))
+    perception = PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x", "wide/2"}))
     assert (deep.passes, middle.passes, alone.passes, wide.passes) == (1, 1, 0, 1)
     assert perception.fields.keys() == {"deep/x", "wide/2"}
     # wide 1; middle 1 + 1; deep 1 + 1 + 1 + 2.
@@ -59,31 +59,31 @@ def test_each_needed_perceiver_runs_once_and_no_other() -> None:
     assert tuple(perception.row_keys) == KEYS
 
 
-def test_a_perceiver_sees_only_what_it_needs() -> None:
+def test_a_extractor_sees_only_what_it_needs() -> None:
     deep, middle, alone, wide = chain()
-    PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x", "alone/x"}))
+    PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x", "alone/x"}))
     assert middle.shown[0].fields.keys() == {"wide/1"}
     assert deep.shown[0].fields.keys() == {"wide/1", "wide/2", "middle/x"}
     assert all(tuple(shown.row_keys) == KEYS for shown in deep.shown)
 
 
 def test_nothing_wanted_runs_nothing() -> None:
-    perceivers = chain()
-    perception = PerceptionPipeline(perceivers).perceive(KEYS, IMAGES, frozenset())
+    extractors = chain()
+    perception = PerceptionPipeline(extractors).extract(KEYS, IMAGES, frozenset())
     assert perception.fields == {}
-    assert sum(perceiver.passes for perceiver in perceivers) == 0
+    assert sum(extractor.passes for extractor in extractors) == 0
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_every_order_of_declaration_works(order: tuple[int, ...]) -> None:
     declared = [chain()[i] for i in order]
-    ordered = [perceiver.name for perceiver in PerceptionPipeline(declared).perceivers]
+    ordered = [extractor.name for extractor in PerceptionPipeline(declared).extractors]
     assert ordered.index("wide") < ordered.index("middle") < ordered.index("deep")
 
 
 def test_the_given_order_is_kept_where_free() -> None:
     free = [Summing(name, {f"{name}/x"}) for name in ("c", "a", "b")]
-    assert [perceiver.name for perceiver in PerceptionPipeline(free).perceivers] == ["c", "a", "b"]
+    assert [extractor.name for extractor in PerceptionPipeline(free).extractors] == ["c", "a", "b"]
 
 
 def test_cycle() -> None:
@@ -97,7 +97,7 @@ def test_need_of_itself() -> None:
 
 
 def test_duplicate_name() -> None:
-    with pytest.raises(ConfigError, match="two perceivers are called 'a'"):
+    with pytest.raises(ConfigError, match="two extractors are called 'a'"):
         PerceptionPipeline([Summing("a", {"a/x"}), Summing("a", {"a/y"})])
 
 
@@ -107,37 +107,37 @@ def test_duplicate_field() -> None:
 
 
 def test_missing_need() -> None:
-    with pytest.raises(ConfigError, match=r"needs of the perceiver 'a' include b/x, .* provided are a/x"):
+    with pytest.raises(ConfigError, match=r"needs of the extractor 'a' include b/x, .* provided are a/x"):
         PerceptionPipeline([Summing("a", {"a/x"}, {"b/x"})])
 
 
 def test_unknown_wanted_field() -> None:
     pipeline = PerceptionPipeline([Summing("a", {"a/x"})])
     with pytest.raises(ConfigError, match="wanted fields include a/y"):
-        pipeline.perceive(KEYS, IMAGES, frozenset({"a/x", "a/y"}))
+        pipeline.extract(KEYS, IMAGES, frozenset({"a/x", "a/y"}))
 
 
 def test_a_broken_promise_is_an_error() -> None:
     class Forgetful(Summing):
-        def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
-            fields = super().perceive(perception)
+        def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
+            fields = super().extract(perception)
             fields.pop("a/y")
             return fields
 
     pipeline = PerceptionPipeline([Forgetful("a", {"a/x", "a/y"})])
     with pytest.raises(ValueError, match="promised"):
-        pipeline.perceive(KEYS, IMAGES, frozenset({"a/x"}))
+        pipeline.extract(KEYS, IMAGES, frozenset({"a/x"}))
 
 
 @pytest.mark.parametrize("images", [IMAGES[0], IMAGES.astype(np.float32), IMAGES[..., :1], IMAGES[:0]])
 def test_images_of_another_kind(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
-        PerceptionPipeline([]).perceive(KEYS, images, frozenset())
+        PerceptionPipeline([]).extract(KEYS, images, frozenset())
 
 
 def test_number_of_keys() -> None:
     with pytest.raises(ValueError, match="1 row keys were given for 2 images"):
-        PerceptionPipeline([]).perceive(("a",), IMAGES, frozenset())
+        PerceptionPipeline([]).extract(("a",), IMAGES, frozenset())
 
 
 def test_lineage_of_the_wanted_fields() -> None:
@@ -160,7 +160,7 @@ class Kept:
 def test_what_is_stored_is_read_and_only_the_rest_runs() -> None:
     deep, middle, alone, wide = chain()
     stored = Kept("middle/x", "wide/1", "wide/2", "alone/x")
-    perception = PerceptionPipeline([deep, middle, alone, wide]).perceive(KEYS, IMAGES, frozenset({"deep/x"}), stored)
+    perception = PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x"}), stored)
     assert (deep.passes, middle.passes, wide.passes) == (1, 0, 0)
     assert perception.fields["deep/x"].flatten().tolist() == [31.0, 31.0]
     assert perception.names == {"deep/x"}
@@ -171,7 +171,7 @@ def test_nothing_is_read_that_nobody_needs() -> None:
     deep, middle, alone, wide = chain()
     stored = Kept("wide/1", "wide/2", "middle/x", "deep/x")
     pipeline = PerceptionPipeline([deep, middle, alone, wide])
-    assert pipeline.perceive(KEYS, IMAGES, frozenset({"deep/x"}), stored).fields["deep/x"].flatten()[0] == 10.0
-    assert pipeline.perceive(KEYS, IMAGES, frozenset({"alone/x"}), stored).names == {"alone/x"}
+    assert pipeline.extract(KEYS, IMAGES, frozenset({"deep/x"}), stored).fields["deep/x"].flatten()[0] == 10.0
+    assert pipeline.extract(KEYS, IMAGES, frozenset({"alone/x"}), stored).names == {"alone/x"}
     assert stored.asked == [(KEYS, frozenset({"deep/x"}))]
     assert (deep.passes, middle.passes, alone.passes, wide.passes) == (0, 0, 1, 0)

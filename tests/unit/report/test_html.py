@@ -17,7 +17,7 @@ from support.trees import mask_png, png
 
 from uniad_ray.report.drawing.pictures import Picture, draw_picture, missing_picture
 from uniad_ray.report.html import render_html
-from uniad_ray.report.model import AttemptTimes, ImageErrorRow, Report
+from uniad_ray.report.model import ImageErrorRow, Report, TimingRow
 from uniad_ray.report.selection import MAX_CARDS, MAX_DETAILED, images_per_section
 from uniad_ray.report.wording import visible
 
@@ -78,7 +78,7 @@ def whole_report() -> Report:
         figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
         figure("threshold_at_f1_max", 0.45),
     )
-    attempt = AttemptTimes(
+    timing = TimingRow(
         started_at="2026-11-21T10:00:00.123+00:00",
         images=100,
         workers=2,
@@ -90,7 +90,7 @@ def whole_report() -> Report:
         wall=10.0,
     )
     error = ImageErrorRow(category="part", source_uri="s3://plant/broken.png", kind="truncated", text="ends early")
-    return with_choices(make_report({"part": labelled_table()}, metrics=metrics, errors=(error,), attempts=(attempt,)))
+    return with_choices(make_report({"part": labelled_table()}, metrics=metrics, errors=(error,), timings=(timing,)))
 
 
 def page_of(report: Report, pictures: dict[str, Picture] | None = None) -> Page:

@@ -7,9 +7,9 @@ import re
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 
 from uniad_ray.report.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
-from uniad_ray.report.model import AttemptTimes, ImageErrorRow
+from uniad_ray.report.model import ImageErrorRow, TimingRow
 
-ATTEMPT = AttemptTimes(
+ATTEMPT = TimingRow(
     started_at="2026-11-21T10:00:00+00:00",
     images=100,
     workers=2,
@@ -94,7 +94,7 @@ def test_every_table_is_there_and_rectangular() -> None:
         figure("image_auroc", 0.7, group="defect_kind", name="dent"),
     )
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
     text = render_markdown(with_choices(report))
     decisions, summary, groups, choices, failed, times, bundles = tables(text.decode())
     for table in (decisions, summary, groups, choices, failed, times, bundles):
@@ -143,7 +143,7 @@ def test_whole_page() -> None:
         figure("image_auroc", 0.7, group="defect_kind", name="dent"),
         figure("image_auroc", None, group="defect_kind", name="hole"),
     )
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, attempts=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
     assert render_markdown(with_choices(report)).decode() == PAGE
 
 

@@ -11,12 +11,12 @@ from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.schemas import schema_directory
 from uniad_ray.report.model import Report
 from uniad_ray.runs.plan import RunManifest, RunPlan
-from uniad_ray.runs.timings import Attempt
+from uniad_ray.runs.timings import Timing
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.sidecars.plan import SidecarManifest, SidecarPlan
 
 MODELS = {
-    "attempt": Attempt,
+    "timing": Timing,
     "archive_manifest": ArchiveManifest,
     "bundle_manifest": BundleManifest,
     "report": Report,

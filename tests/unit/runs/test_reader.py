@@ -8,7 +8,7 @@ from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
 from uniad_ray.errors import RunError, StoreError
-from uniad_ray.evaluation.labelled_images import cohorts
+from uniad_ray.evaluation.labelled_images import labelled_images
 from uniad_ray.runs.reader import RunReader
 
 
@@ -84,7 +84,7 @@ def test_a_run_that_is_not_whole_says_so(reader: RunReader) -> None:
 
 
 def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(reader: RunReader) -> None:
-    found = {cohort.category: cohort for cohort in cohorts(reader)}
+    found = {labelled.category: labelled for labelled in labelled_images(reader)}
     assert list(found) == ["other", "part", "third"]
     part = found["part"]
     assert (part.split, part.unlabelled_images, part.error_images) == ("test", 1, 1)
@@ -100,7 +100,7 @@ def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(
 
 
 def test_each_group_sets_its_anomalies_against_all_normal_images(reader: RunReader) -> None:
-    part = next(cohort for cohort in cohorts(reader) if cohort.category == "part")
+    part = next(labelled for labelled in labelled_images(reader) if labelled.category == "part")
     members = {(group.group, group.name): group.members.tolist() for group in part.groups()}
     assert members == {
         ("all", "all"): [True, True, True, True, True],

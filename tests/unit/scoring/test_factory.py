@@ -18,7 +18,7 @@ def test_every_profile_names_real_networks_that_provide_what_its_experts_need(pr
     """Planned without weights, since those of the papers come from a hub."""
     config = load_config(profile)
     provided: set[str] = set()
-    for name, component in config.perceivers.items():
+    for name, component in config.extractors.items():
         found = import_class(component.class_path, where=profile)
         options = validate(found.config_model, component.config, where=profile)
         provided |= found.fields_of(name, options)
@@ -28,20 +28,20 @@ def test_every_profile_names_real_networks_that_provide_what_its_experts_need(pr
 
 def test_a_network_that_nobody_needs_is_never_loaded() -> None:
     config = small_config(
-        "perceivers.other={class: 'uniad_ray.perception.features.encoders:FeaturePyramid', config: {architecture: resnet10t, "
+        "extractors.other={class: 'uniad_ray.perception.features.encoders:FeaturePyramid', config: {architecture: resnet10t, "
         "weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
     )
     pipeline = build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
 
 
-def test_perceivers_that_nobody_needs_are_checked_only_where_that_is_asked_for() -> None:
-    config = small_config("perceivers.student.config.levells=[1]").with_origin("test")
+def test_extractors_that_nobody_needs_are_checked_only_where_that_is_asked_for() -> None:
+    config = small_config("extractors.student.config.levells=[1]").with_origin("test")
     needs = needs_of(build_experts(config))
-    with pytest.raises(ConfigError, match=r"test: perceivers\.student\.config\.levells: unknown key"):
+    with pytest.raises(ConfigError, match=r"test: extractors\.student\.config\.levells: unknown key"):
         build_pipeline(config, needs, device="cpu")
     pipeline = build_pipeline(config, needs, device="cpu", check_unused=False)
-    assert [perceiver.name for perceiver in pipeline.perceivers] == ["pyramid"]
+    assert [extractor.name for extractor in pipeline.extractors] == ["pyramid"]
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_perceivers_that_nobody_needs_are_checked_only_where_that_is_asked_for()
         ("experts.patch.class=uniad_ray.experts.patch.memory:Nothing", "test: experts.patch.class: class .* cannot be"),
         (
             "experts.patch.config.fields=[pyramid/level9]",
-            "expert patch needs 'pyramid/level9', which no perceiver provides",
+            "expert patch needs 'pyramid/level9', which no extractor provides",
         ),
-        ("perceivers.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has the levels 0..4, not 9"),
-        ("perceivers.pyramid.config.weights.uri=ftp:x", "test: perceivers.pyramid.config.weights.uri: "),
-        ("perceivers.pyramid.config.architecture=nonet", "nonet"),
+        ("extractors.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has the levels 0..4, not 9"),
+        ("extractors.pyramid.config.weights.uri=ftp:x", "test: extractors.pyramid.config.weights.uri: "),
+        ("extractors.pyramid.config.architecture=nonet", "nonet"),
     ],
 )
 def test_wrong_options_name_file_key_and_what_is_allowed(override: str, message: str) -> None:
@@ -104,14 +104,14 @@ def test_size_and_seed_are_set_once_for_all_experts() -> None:
             "score, a constructor that takes name, config (see uniad_ray.experts.base.ExpertClass)",
         ),
         (
-            "perceivers.pyramid.class=support.incomplete:WithoutFieldsOf",
-            "test: perceivers.pyramid.class: support.incomplete:WithoutFieldsOf is no perceiver; it lacks fields_of "
+            "extractors.pyramid.class=support.incomplete:WithoutFieldsOf",
+            "test: extractors.pyramid.class: support.incomplete:WithoutFieldsOf is no extractor; it lacks fields_of "
             "(see uniad_ray.perception.base.PerceiverClass)",
         ),
         (
-            "perceivers.pyramid.class=uniad_ray.experts.patch.memory:PatchMemory",
-            "test: perceivers.pyramid.class: uniad_ray.experts.patch.memory:PatchMemory is no perceiver; it lacks "
-            "fields_of, perceive, lineage, a constructor that takes name, config, device (see "
+            "extractors.pyramid.class=uniad_ray.experts.patch.memory:PatchMemory",
+            "test: extractors.pyramid.class: uniad_ray.experts.patch.memory:PatchMemory is no extractor; it lacks "
+            "fields_of, extract, lineage, a constructor that takes name, config, device (see "
             "uniad_ray.perception.base.PerceiverClass)",
         ),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.captioned import brightness_text, images, write_captioned
 from support.chat_server import ChatServer, chat_server
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.errors import CaptionError
@@ -49,9 +49,9 @@ def same(first: Verdict, second: Verdict) -> bool:
 
 
 def test_without_experts_that_need_texts_the_first_verdict_is_that_of_the_scorer(tmp_path: Path) -> None:
-    fitted = fit_category(DrawnNormals(8), small_config())
+    fitted = fit_category(DrawnNormalImages(8), small_config())
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
     online = build_online_scorer(bundle)
     assert online.awaiting == ()
@@ -87,10 +87,10 @@ def test_no_network_runs_twice(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) 
     (first, *_) = online.begin(KEYS, images())
     assert first.awaited is not None
     ran: list[str] = []
-    for perceiver in online.full.pipeline.perceivers:
-        perceive = perceiver.perceive
+    for extractor in online.full.pipeline.extractors:
+        extract = extractor.extract
         monkeypatch.setattr(
-            perceiver, "perceive", lambda batch, n=perceiver.name, p=perceive: (ran.append(n), p(batch))[1]
+            extractor, "extract", lambda batch, n=extractor.name, p=extract: (ran.append(n), p(batch))[1]
         )
     online.finish(first.awaited, online.ask(first.awaited))
     assert ran == ["caption", "text_embedding"]
@@ -132,7 +132,7 @@ def test_where_the_others_say_nothing_alone_there_is_no_first_verdict(
 
 def test_the_nearest_normal_images_are_found(bundle: Bundle) -> None:
     online = build_online_scorer(bundle)
-    (first,) = online.begin(["x"], DrawnNormals(12).image(4)[None])
+    (first,) = online.begin(["x"], DrawnNormalImages(12).image(4)[None])
     nearest = online.nearest(first.descriptor, 3)
     assert len(nearest) == 3
     assert nearest[0].distance == min(entry.distance for entry in nearest) < 0.01

@@ -18,7 +18,7 @@ from uniad_ray.scoring.scorer import Scorer, Verdict
 
 
 class MeanBrightness:
-    """A perceiver that counts how often it runs."""
+    """An extractor that counts how often it runs."""
 
     name = "mean"
     needs: frozenset[str] = frozenset()
@@ -27,7 +27,7 @@ class MeanBrightness:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         self.batches.append(len(perception))
         values = perception.images.reshape(len(perception), -1).mean(axis=1)
         return {"mean/value": torch.from_numpy(values.astype(np.float32)).reshape(-1, 1, 1, 1)}
@@ -49,17 +49,17 @@ class Brightness:
 
 
 @pytest.fixture
-def perceiver() -> MeanBrightness:
+def extractor() -> MeanBrightness:
     return MeanBrightness()
 
 
 @pytest.fixture
-def scorer(perceiver: MeanBrightness) -> Scorer:
+def scorer(extractor: MeanBrightness) -> Scorer:
     calibrations = {"one": ExpertCalibration(mean=100, deviation=10), "two": ExpertCalibration(mean=0, deviation=1)}
     experts: dict[str, Any] = {"one": Brightness(), "two": Brightness()}
     config = small_config("fusion.weights={}")
     fusion = Fusion(config.fusion, calibrations, calibrations)
-    return Scorer(config, PerceptionPipeline([perceiver]), experts, fusion, threshold=121.0)
+    return Scorer(config, PerceptionPipeline([extractor]), experts, fusion, threshold=121.0)
 
 
 def grey(*values: int) -> np.ndarray:
@@ -83,10 +83,10 @@ def test_a_verdict_by_hand(scorer: Scorer) -> None:
 
 
 def test_an_image_passes_the_network_once_for_all_experts_and_batches_keep_their_size(
-    scorer: Scorer, perceiver: MeanBrightness
+    scorer: Scorer, extractor: MeanBrightness
 ) -> None:
     scorer.score([str(i) for i in range(10)], grey(*range(100, 110)))
-    assert perceiver.batches == [4, 4, 2]
+    assert extractor.batches == [4, 4, 2]
 
 
 def test_a_score_that_is_not_finite_is_an_error_and_never_normal(scorer: Scorer) -> None:

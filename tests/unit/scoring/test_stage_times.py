@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.scoring import stage_times
@@ -20,20 +20,20 @@ def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need
     )
     experts = build_experts(config)
     pipeline = build_pipeline(config, needs_of(experts), device="cpu")
-    normals = DrawnNormals(3)
-    source = ImagePerceptions(normals, pipeline, pipeline.provides, batch_size=4, spill=None)
+    normal_images = DrawnNormalImages(3)
+    source = ImagePerceptions(normal_images, pipeline, pipeline.provides, batch_size=4, spill=None)
     for expert in experts.values():
         expert.fit(stream(source, range(3), expert.needs))
     # A clock that moves by one at every look: each stage takes one tick.
     ticks = iter(range(10_000))
     monkeypatch.setattr(stage_times.time, "perf_counter", lambda: float(next(ticks)))
 
-    times = time_stages(pipeline, experts, ((f"{index:032d}", normals.image(index)) for index in range(5)))
+    times = time_stages(pipeline, experts, ((f"{index:032d}", normal_images.image(index)) for index in range(5)))
 
-    assert list(times.seconds) == ["perceiver pyramid", "perceiver logical", "expert patch", "expert deep"]
+    assert list(times.seconds) == ["extractor pyramid", "extractor logical", "expert patch", "expert deep"]
     assert all(list(values) == [1.0] * (5 - WARM_UP_IMAGES) for values in times.seconds.values())
     assert times.medians == dict.fromkeys(times.seconds, 1.0)
     assert times.stages_of == {
-        "patch": ["perceiver pyramid", "expert patch"],
-        "deep": ["perceiver logical", "expert deep"],
+        "patch": ["extractor pyramid", "expert patch"],
+        "deep": ["extractor logical", "expert deep"],
     }

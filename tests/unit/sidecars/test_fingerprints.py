@@ -5,11 +5,11 @@ from support.steps import Learning, OtherStep, Step
 
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.sidecars import fingerprints as module
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 
 
 def digests(*steps: Step, input_size: int = 64, states: dict[str, str] | None = None) -> dict[str, str]:
-    return field_digests(PerceptionPipeline(steps), input_size, states or {})
+    return feature_fingerprints(PerceptionPipeline(steps), input_size, states or {})
 
 
 def test_a_digest_changes_with_all_that_is_behind_the_field_and_with_nothing_else() -> None:

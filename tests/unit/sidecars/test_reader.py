@@ -38,7 +38,7 @@ DAMAGED = "k4"
 
 
 def plan(**changes: Any) -> SidecarPlan:
-    category = CategoryPlan(bundle=None, input_size=64, perceivers={}, fields=FIELDS)  # type: ignore[arg-type]
+    category = CategoryPlan(bundle=None, input_size=64, extractors={}, fields=FIELDS)  # type: ignore[arg-type]
     fields: dict[str, Any] = {
         "format_version": 1,
         "code_version": "1.0",
@@ -155,7 +155,7 @@ def replace_bytes(root: Location) -> None:
 def test_a_missing_or_changed_file_is_named_with_what_to_do(root: Location, harm: Any, message: str) -> None:
     harm(root)
     fields = opened(root).fields("nut", NEEDED, CHUNKS)
-    with pytest.raises(SidecarError, match=f"{message}; delete it and give the same `uniad-ray annotate`") as caught:
+    with pytest.raises(SidecarError, match=f"{message}; delete it and give the same `uniad-ray precompute`") as caught:
         fields.read(["k0"], frozenset({"net/one"}))
     assert str(caught.value).startswith(f"{root}/{FEATURES}: ")
 
@@ -171,17 +171,17 @@ def test_rows_that_are_not_the_archives_are_refused(root: Location) -> None:
 
 
 def test_another_archive_is_refused(root: Location) -> None:
-    message = "of an archive of digest aaaaaaaaaaaa, and this one has bbbbbbbbbbbb; annotate this archive, or leave"
+    message = "of an archive of digest aaaaaaaaaaaa, and this one has bbbbbbbbbbbb; precompute this archive, or leave"
     with pytest.raises(SidecarError, match=message):
         open_sidecar(root.uri, "b" * 64)
 
 
 def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_path: Path) -> None:
-    with pytest.raises(SidecarError, match="no sidecar there; make one with `uniad-ray annotate ARCHIVE --out"):
+    with pytest.raises(SidecarError, match="no sidecar there; make one with `uniad-ray precompute ARCHIVE --out"):
         open_sidecar(str(tmp_path / "nothing"), ARCHIVE)
     files = (root / "files.parquet").read_bytes()
     (root / "files.parquet").write_bytes(files[:-4])
-    with pytest.raises(SidecarError, match=r"files\.parquet: missing or damaged; annotate again with another --out"):
+    with pytest.raises(SidecarError, match=r"files\.parquet: missing or damaged; precompute again with another --out"):
         opened(root)
     (root / "files.parquet").write_bytes(encode_files([])[0])
     with pytest.raises(SidecarError, match=r"files\.parquet: not what the manifest says"):
@@ -190,7 +190,7 @@ def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_p
     with pytest.raises(SidecarError, match="damaged manifest of a sidecar"):
         opened(root)
     (root / "manifest.json").delete()
-    with pytest.raises(SidecarError, match="not finished; give the same `uniad-ray annotate` command again"):
+    with pytest.raises(SidecarError, match="not finished; give the same `uniad-ray precompute` command again"):
         opened(root)
     (root / "plan.json").write_json({"images": 5})
     with pytest.raises(SidecarError, match="damaged plan of a sidecar"):

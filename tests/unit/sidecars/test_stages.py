@@ -12,16 +12,16 @@ from uniad_ray.errors import SidecarError
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.runs.plan import PlannedBundle
 from uniad_ray.sidecars.encoding import STAGES, Stage
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.stages import CategoryPipeline
 
 BUNDLE = PlannedBundle(version="v1", digest="d")
 
 
 def pipeline(needs: list[str], *steps: Step, learned: tuple[str, ...] = ()) -> CategoryPipeline:
-    """A category whose one expert has some needs, with what some perceivers learned."""
+    """A category whose one expert has some needs, with what some extractors learned."""
     found = PerceptionPipeline(steps)
-    digests = field_digests(found, 64, dict.fromkeys(learned, "state"))
+    digests = feature_fingerprints(found, 64, dict.fromkeys(learned, "state"))
     return CategoryPipeline(small_config(), {"expert": SimpleNamespace(needs=frozenset(needs))}, found, digests)  # type: ignore[dict-item]
 
 
@@ -49,7 +49,7 @@ def test_what_experts_need_is_stored_and_the_segments_and_texts_behind_it() -> N
     }
     planned = category.plan(None, BUNDLE)
     assert planned.fields["segments"]["pieces/segments"] == category.digests["pieces/segments"]
-    assert set(planned.perceivers) == {"net", "labels", "pieces", "looks", "words"}
+    assert set(planned.extractors) == {"net", "labels", "pieces", "looks", "words"}
     assert planned.bundle == BUNDLE
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
 from support.learned import NoOptions, Trained
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
@@ -41,7 +41,7 @@ def undisturbed(whole: Location) -> State:
     return read_student(whole / STATE_NAME)
 
 
-class Chunked(DrawnNormals):
+class Chunked(DrawnNormalImages):
     """Synthetic images in chunks of four."""
 
     def __init__(self, count: int = COUNT, **options: Any) -> None:
@@ -89,8 +89,8 @@ def loss_of(state: State, config: StudentConfig, images: Chunked, indices: Seque
     total = 0.0
     for index, image in images.read(indices):
         perception = Perception([str(index)], image[None])
-        teacher = tiny_teachers().perceive([str(index)], image[None], student.training_needs).fields
-        ours = student.perceive(perception)
+        teacher = tiny_teachers().extract([str(index)], image[None], student.training_needs).fields
+        ours = student.extract(perception)
         levels = [("pyramid/level1", "student/level1"), ("pyramid/level2", "student/level2")]
         pairs = [(teacher[a], ours[b]) for a, b in [*levels, ("logical/level3", "student/logical")]]
         total += sum(float((a - b).square().mean()) for a, b in pairs)
@@ -279,7 +279,7 @@ def test_training_without_checkpoints_gives_the_same_student(undisturbed: State)
     assert_same(state, undisturbed)
 
 
-def test_other_trained_perceivers_are_refused() -> None:
+def test_other_trained_extractors_are_refused() -> None:
     other = Trained("trained", NoOptions(), "cpu")
     with pytest.raises(ConfigError, match="extractor trained: a Trained cannot be distilled"):
         distillation.student_config(other)

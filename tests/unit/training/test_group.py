@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.distilling import tiny_student, tiny_teachers
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student
@@ -64,7 +64,7 @@ def test_loss_is_the_mean_over_workers(whole: Path) -> None:
     config = tiny_student()
     losses = []
     for rank in range(2):
-        part = Distillation(config, tiny_teachers(), DrawnNormals(15), range(15), group=WorkerGroup(rank, 2))
+        part = Distillation(config, tiny_teachers(), DrawnNormalImages(15), range(15), group=WorkerGroup(rank, 2))
         part._network.train()
         with torch.no_grad():
             found = part._losses(part._network, part._batch(0))

@@ -1,4 +1,4 @@
-"""`uniad-ray annotate`: computes ahead what fits and runs need."""
+"""`uniad-ray precompute`: computes ahead what fits and runs need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uniad_ray.cli.tables import mib, table
 from uniad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.precompute.job import AnnotateReport
+    from uniad_ray.pipelines.precompute.job import PrecomputeReport
     from uniad_ray.sidecars.encoding import Stage
 
 ValueT = TypeVar("ValueT")
@@ -104,16 +104,16 @@ def _by_stage(
 )
 @address_option
 @reporting
-def annotate(as_json: bool, **options: Any) -> None:
+def precompute(as_json: bool, **options: Any) -> None:
     """Compute features, segments and descriptions of ARCHIVE once, for any number of fits and runs.
 
     `fit` and `score` with --sidecar SIDECAR read them and give the same results as without. After a crash, the same
     command resumes.
     """
-    print_report(verbs.annotate(**options), as_json, as_text)
+    print_report(verbs.precompute(**options), as_json, as_text)
 
 
-def as_text(report: AnnotateReport) -> str:
+def as_text(report: PrecomputeReport) -> str:
     """What was stored."""
     rows = [
         (category, stage, ", ".join(names))

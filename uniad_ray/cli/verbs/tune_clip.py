@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--crops", metavar="FOLDER", help="Crops that you have sorted, CLASS/image.png; they replace ARCHIVE.")
 @click.option("--each", is_flag=True, help="Tune one CLIP per category instead of one for all.")
-@click.option("--namer", metavar="NAME", help="Perceiver whose CLIP is tuned.  [default: the only one with classes]")
+@click.option("--namer", metavar="NAME", help="Extractor whose CLIP is tuned.  [default: the only one with classes]")
 @category_option
 @profile_option
 @overrides_option

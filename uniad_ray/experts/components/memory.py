@@ -107,7 +107,7 @@ class ComponentMemory:
         self._precision = shrunk_precision(bank.standardised(bank.features))
         self._occupancy = (occupied / images).astype(np.float32)
 
-    def nearest_normals(self, features: np.ndarray) -> np.ndarray:
+    def nearest_normal_images(self, features: np.ndarray) -> np.ndarray:
         """Row indices of the normal images nearest to component features.
 
         Args:
@@ -145,7 +145,7 @@ class ComponentMemory:
         for row in range(len(perception)):
             labels = self._label_map(perception, row)
             features = component_features(labels, perception.images[row], len(self._occupancy), self._config.features)
-            nearest = self.nearest_normals(features[None])[0]
+            nearest = self.nearest_normal_images(features[None])[0]
             share = self._share_of_distance(features, nearest)
             finite = bool(torch.isfinite(perception.fields[self._similarity][row]).all())
             scores[row] = share.sum() if finite else np.nan

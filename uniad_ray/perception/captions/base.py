@@ -33,6 +33,6 @@ class Captioner(Protocol):
     def lineage(self) -> dict[str, Any]:
         """All that changes the texts but the prompt, as JSON types.
 
-        A network of this process is given as `weights`, as perceivers do.
+        A network of this process is given as `weights`, as extractors do.
         """
         ...

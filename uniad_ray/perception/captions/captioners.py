@@ -27,7 +27,7 @@ def build_captioner(name: str, config: CaptionerConfig) -> Captioner:
     """Prepares what a configuration names; nothing is asked, and no model is started, before there are images.
 
     Args:
-        name: The perceiver, for messages.
+        name: The extractor, for messages.
         config: What writes the captions.
 
     Raises:
@@ -43,7 +43,7 @@ def build_captioner(name: str, config: CaptionerConfig) -> Captioner:
 
 
 def captioner_lineage(captioner: Captioner) -> dict[str, Any]:
-    """What a captioner adds to the lineage of its perceiver; the weights stand where those of perceivers do."""
+    """What a captioner adds to the lineage of its extractor; the weights stand where those of extractors do."""
     document = captioner.lineage()
     weights = {"weights": document.pop("weights")} if "weights" in document else {}
     return {"captioner": document, **weights}
@@ -70,7 +70,7 @@ class CaptionDescriber:
         """Prepares the captioner.
 
         Args:
-            name: Name of the perceiver.
+            name: Name of the extractor.
             config: Its options.
             device: Unused: vLLM chooses by itself.
 
@@ -88,7 +88,7 @@ class CaptionDescriber:
         """The names of the provided fields, without loading anything."""
         return frozenset({f"{name}/text"})
 
-    def perceive(self, perception: Perception) -> dict[str, Sequence[str]]:
+    def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
         """Asks the captioner for one text an image."""
         texts = self.captioner.captions(perception.row_keys, perception.images, self.config.prompt)
         return {f"{self.name}/text": texts}

@@ -64,7 +64,7 @@ class CaptionEngine:
         """Finds the model's folder; the engine is not started, since who plans has no use for one.
 
         Args:
-            name: The perceiver, for messages.
+            name: The extractor, for messages.
             config: The model and how it is run.
 
         Raises:

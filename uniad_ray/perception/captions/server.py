@@ -96,7 +96,7 @@ class CaptionServer:
         """Prepares the connection; nothing is sent before there are images.
 
         Args:
-            name: The perceiver, for messages.
+            name: The extractor, for messages.
             config: The server.
         """
         self._name = name

@@ -50,7 +50,7 @@ class CaptionTable:
         """Reads nothing yet.
 
         Args:
-            name: The perceiver, for messages.
+            name: The extractor, for messages.
             config: Where the table is.
         """
         self._name = name
@@ -83,7 +83,7 @@ class CaptionTable:
         return {"kind": "table", "source": self._source.uri, "sha256": self._read().sha256}
 
     def _read(self) -> _Table:
-        # Two perceivers with one table would else read it twice, in two threads.
+        # Two extractors with one table would else read it twice, in two threads.
         with _READING:
             return _read_table(self._source)
 

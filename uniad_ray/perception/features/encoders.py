@@ -1,4 +1,4 @@
-"""Frozen timm networks as perceivers: feature levels of a CNN and token grids of a vision transformer."""
+"""Frozen timm networks as extractors: feature levels of a CNN and token grids of a vision transformer."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class FeaturePyramid:
             raise ConfigError(f"{name}: {config.architecture} has the levels 0..{levels - 1}, not {config.levels[-1]}")
         return frozenset(f"{name}/level{level}" for level in config.levels)
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Computes the levels of one batch; see the class for shapes."""
         return in_parts(self._compute, perception.images, self._device)
 
@@ -172,7 +172,7 @@ class TokenEncoder:
         grids = frozenset(f"{name}/block{block}" for block in config.blocks)
         return grids | {f"{name}/class"} if outline.has_class_token else grids
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Computes the token grids of one batch; see the class for shapes."""
         return in_parts(self._compute, perception.images, self._device)
 
@@ -205,7 +205,7 @@ _LOADING = threading.Lock()
 def _shared_network(
     architecture: str, key_mapping: KeyMapping, weights: ResolvedWeights, device: torch.device, precision: Precision
 ) -> Any:
-    """One network a process for the same arguments; nothing changes it, so any number of perceivers can share it."""
+    """One network a process for the same arguments; nothing changes it, so any number of extractors can share it."""
     # The lock keeps two threads from loading the same network, and from disturbing each other's random seed.
     with _LOADING:
         return _load_network(architecture, key_mapping, weights, device, precision)

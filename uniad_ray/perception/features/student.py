@@ -251,7 +251,7 @@ def build_student(config: StudentConfig, shapes: TeacherShapes) -> StudentNetwor
 
 
 class Student:
-    """The trained student as a perceiver; a layer above trains it.
+    """The trained student as an extractor; a layer above trains it.
 
     Provides `{name}/{part}` for each field `{teacher}/{part}` of the structural teacher, and `{name}/logical` for that
     of the logical teacher: float32, of the same shapes.
@@ -260,7 +260,7 @@ class Student:
     config_model: ClassVar[type[StudentConfig]] = StudentConfig
 
     def __init__(self, name: str, config: StudentConfig, device: str) -> None:
-        """Prepares; it can perceive once its state is restored.
+        """Prepares; it can extract once its state is restored.
 
         Raises:
             ConfigError: Unknown architecture or level.
@@ -284,13 +284,13 @@ class Student:
         _check_levels(name, config)
         return frozenset({*_level_names(name, config), f"{name}/logical"})
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Computes both branches for one batch; see the class for shapes."""
         return in_parts(self._compute, perception.images, self._device)
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
         if self._network is None:
-            raise ValueError(f"{self.name} was asked to perceive before it was trained")
+            raise ValueError(f"{self.name} was asked to extract before it was trained")
         pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device)
         features = self._network(pixels.contiguous(memory_format=torch.channels_last))
         names = [*_level_names(self.name, self.config), f"{self.name}/logical"]

@@ -65,7 +65,7 @@ class ClipObjectFeatures:
         """The names of the provided fields, without loading weights."""
         return frozenset({f"{name}/vectors"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[np.ndarray]]:
+    def extract(self, perception: Perception) -> dict[str, list[np.ndarray]]:
         """Encodes the crops of every image by itself."""
         images = zip(perception.images, perception.segments[self.config.segments], strict=True)
         return {f"{self.name}/vectors": [self._vectors(image, segments) for image, segments in images]}

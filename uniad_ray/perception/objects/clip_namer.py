@@ -76,7 +76,7 @@ class ClipNamer:
         """
         if not config.classes:
             raise ConfigError(
-                f"{name}: there is nothing to choose from; name the classes in perceivers.{name}.config.classes"
+                f"{name}: there is nothing to choose from; name the classes in extractors.{name}.config.classes"
             )
         self.name = name
         self.config = config
@@ -91,7 +91,7 @@ class ClipNamer:
         """The names of the provided fields, without loading weights."""
         return frozenset({f"{name}/segments"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Names the segments of every image by itself.
 
         Raises:

@@ -48,7 +48,7 @@ class ObjectFeatures:
         """The names of the provided fields."""
         return frozenset({f"{name}/vectors"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[np.ndarray]]:
+    def extract(self, perception: Perception) -> dict[str, list[np.ndarray]]:
         """Averages over every segment of every image by itself."""
         vectors = []
         for row, segments in enumerate(perception.segments[self.config.segments]):

@@ -27,7 +27,7 @@ OTHER: Final = "other"
 
 _MOST_OBJECTS: Final = 2000
 _DISCOVERED: Final = re.compile(r"part-[1-9]\d*")
-_NAMES_KEY: Final = "perceivers.objects.config.names"
+_NAMES_KEY: Final = "extractors.objects.config.names"
 """Where the profiles keep the names."""
 
 
@@ -123,7 +123,7 @@ class PartNamer:
         kept = images[: max(2, int(np.count_nonzero(numbers <= _MOST_OBJECTS)))]
         self._bank = _KindBank.fit(kept)
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Names the segments of every image by itself.
 
         Raises:

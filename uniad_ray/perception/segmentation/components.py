@@ -117,7 +117,7 @@ class Components:
             clusters, self._agreement = self.config.clusters, {}
         self._centres = torch.from_numpy(cluster_centres(candidates, clusters, self.config.restarts, self.config.seed))
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Labels every pixel of every image, one image at a time; see the class for shapes.
 
         Raises:

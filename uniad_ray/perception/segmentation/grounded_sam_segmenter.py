@@ -70,7 +70,7 @@ class GroundedSamSegmenter:
         """
         if not config.classes:
             raise ConfigError(
-                f"{name}: there is nothing to look for; name the classes in perceivers.{name}.config.classes"
+                f"{name}: there is nothing to look for; name the classes in extractors.{name}.config.classes"
             )
         self.name = name
         self.config = config
@@ -90,7 +90,7 @@ class GroundedSamSegmenter:
         """The names of the provided fields, without loading weights."""
         return frozenset({f"{name}/segments"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Segments every image by itself."""
         images = zip(perception.images, perception.fields[self.config.embedding], strict=True)
         return {f"{self.name}/segments": [self._segments(image, embedding[None]) for image, embedding in images]}

@@ -28,7 +28,7 @@ class PartSegmenterConfig(StrictModel):
     """Options of the segmenter.
 
     Attributes:
-        components: Names of the components perceivers whose labels are taken, one a scale.
+        components: Names of the components extractors whose labels are taken, one a scale.
         joined_labels: The foreground of a scale is a set of up to so many labels, or fewer where there are more than
             300 such sets.
         necks: A piece is cut where it is narrower than one of these shares of its greatest width; 0 cuts nothing.
@@ -115,7 +115,7 @@ class PartSegmenter:
         best.sort(key=lambda number: -regularity[number])
         self._choices = tuple(candidates[number] for number in best if number == best[0] or regularity[number] > 0)
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Segments every image by itself.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The Segment Anything Model: its image encoder as a perceiver, and its mask decoder for segmenters (TMUAD, III-B)."""
+"""The Segment Anything Model: its image encoder as an extractor, and its mask decoder for segmenters (TMUAD, III-B)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SamEncoder:
         """The names of the provided fields, without loading weights."""
         return frozenset({f"{name}/embedding"})
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Encodes one image at a time; see the class for shapes."""
         return {f"{self.name}/embedding": torch.cat([self._sam.embedding(image) for image in perception.images])}
 

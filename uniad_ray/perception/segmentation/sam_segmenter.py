@@ -78,7 +78,7 @@ class SamSegmenter:
         """The names of the provided fields, without loading weights."""
         return frozenset({f"{name}/segments"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[Segments]]:
+    def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Segments every image by itself."""
         size = perception.images.shape[1:3]
         embeddings = perception.fields[self.config.embedding]

@@ -51,7 +51,7 @@ class ComponentDescriberConfig(StrictModel):
     """Options of the description.
 
     Attributes:
-        components: Name of the perceiver whose label maps are described.
+        components: Name of the extractor whose label maps are described.
         softness: How near to a border between two words both of them are said: with 1, at 3 % of the image's side, 8 %
             of a size, 3 % of the range of brightness and 5 degrees of hue; 0 always says one.
         smallest_piece: Share of the image below which a piece is not counted. Up to twice that its count is said to be
@@ -101,7 +101,7 @@ class ComponentDescriber:
         """The names of the provided fields."""
         return frozenset({f"{name}/text"})
 
-    def perceive(self, perception: Perception) -> dict[str, Sequence[str]]:
+    def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
         """Describes every image by itself."""
         clusters = perception.fields[self._similarity].shape[1]
         label_maps = perception.fields[self._labels][:, 0].cpu().numpy()

@@ -85,7 +85,7 @@ class _PretrainedEncoder(ABC):
         """The vectors of n texts, at least one: float32, shape (n, D), of length 1."""
         return np.stack([self._encode(text) for text in texts])
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Encodes one text an image; see the class for shapes."""
         vectors = torch.from_numpy(self.encode(perception.texts[self.config.text]))
         return {f"{self.name}/embedding": vectors[:, :, None, None].to(self._device)}

@@ -56,7 +56,7 @@ class ObjectDescriber:
         """A describer; it learns nothing.
 
         Args:
-            name: Name of the perceiver.
+            name: Name of the extractor.
             config: Its options.
             device: Unused.
 
@@ -75,7 +75,7 @@ class ObjectDescriber:
         """The names of the provided fields."""
         return frozenset({f"{name}/text"})
 
-    def perceive(self, perception: Perception) -> dict[str, list[str]]:
+    def extract(self, perception: Perception) -> dict[str, list[str]]:
         """Describes every image by itself."""
         described = [self._described(segments) for segments in perception.segments[self.config.segments]]
         positions = self._positions(perception, described)

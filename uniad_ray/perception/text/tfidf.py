@@ -100,7 +100,7 @@ class TfidfEncoder:
         idf_of_new_term = 1.0 + np.log(1 + len(texts))
         self._keep(self._vectorizer.get_feature_names_out().tolist(), np.append(self._vectorizer.idf_, idf_of_new_term))
 
-    def perceive(self, perception: Perception) -> dict[str, torch.Tensor]:
+    def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
         """Encodes one text an image; see the class for shapes.
 
         Raises:

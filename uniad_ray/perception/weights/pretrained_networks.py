@@ -77,7 +77,7 @@ def loading(name: str, kind: str, uri: str) -> Iterator[None]:
     """Lets one thread at a time load, so that none loads what another is loading, and says in one line what failed.
 
     Args:
-        name: The perceiver.
+        name: The extractor.
         kind: Its class.
         uri: Where its weights come from.
 
@@ -98,7 +98,7 @@ def loading(name: str, kind: str, uri: str) -> Iterator[None]:
 
 
 def lineage_with(config: StrictModel, weights: ResolvedWeights) -> dict[str, Any]:
-    """The lineage of a perceiver with a pretrained network: all its options, and the weights with their digest."""
+    """The lineage of an extractor with a pretrained network: all its options, and the weights with their digest."""
     found = {"uri": weights.uri, "sha256": weights.sha256, "trained": True}
     return {**config.model_dump(mode="json"), "weights": found}
 

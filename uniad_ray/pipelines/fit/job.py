@@ -118,7 +118,7 @@ def fit(
 
         sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
-    totals = {name: _images_to_perceive(manifest.categories[name].labels, config.normal_images) for name in wanted}
+    totals = {name: _images_to_extract(manifest.categories[name].labels, config.normal_images) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
         jobs, failed = plan_training(source.uri, wanted, config, cluster)
@@ -178,12 +178,12 @@ class _FitTask:
     students: Mapping[str, str]
 
 
-_NORMALS = ("train/normal", "validation/normal")
+_NORMAL_IMAGES = ("train/normal", "validation/normal")
 
 
-def _images_to_perceive(labels: Mapping[str, int], choice: NormalImagesConfig) -> int:
+def _images_to_extract(labels: Mapping[str, int], choice: NormalImagesConfig) -> int:
     """Normal images of a category that are taken, with their altered copies, if they are all different."""
-    there = sum(count for key, count in labels.items() if key in _NORMALS)
+    there = sum(count for key, count in labels.items() if key in _NORMAL_IMAGES)
     taken = min(there, choice.most or there)
     return taken and taken * (1 + choice.copies_of_each(taken))
 
@@ -219,7 +219,7 @@ def _fit_in_parallel(
 
 
 class _Counter:
-    """Counts perceived images of all tasks, for the progress line."""
+    """Counts extracted images of all tasks, for the progress line."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -237,42 +237,42 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     from uniad_ray.pipelines.fit.students import find_trained
     from uniad_ray.scoring.bundles.store import BundleStore
     from uniad_ray.scoring.fitting.category import fit_category
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
-    from uniad_ray.sidecars.reader import fields_of_normals
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.sidecars.reader import fields_of_normal_images
 
     limit_threads(threads)
     chosen = choose_device(task.device)
     config = task.config
     source = Location.parse(task.archive)
     manifest = read_manifest(source)
-    normals = ArchiveNormals(source, manifest, category, config.input_size, config.normal_images)
+    normal_images = ArchiveNormalImages(source, manifest, category, config.input_size, config.normal_images)
     recomputed: set[str] = set()
 
     def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
-        found = fields_of_normals(
-            str(task.sidecar), manifest.digest, category, normals.rows, pipeline, config.input_size
+        found = fields_of_normal_images(
+            str(task.sidecar), manifest.digest, category, normal_images.rows, pipeline, config.input_size
         )
         recomputed.update(found.stale)
         return found
 
-    with normals.naming_images():
+    with normal_images.naming_images():
         fitted = fit_category(
-            normals,
+            normal_images,
             config,
             device=chosen,
-            train=find_trained(category, normals.rows, task.students),
-            on_perceived=lambda images: counter.add.remote(images),
-            find_stored=None if task.sidecar is None or normals.has_copies else find_stored,
+            train=find_trained(category, normal_images.rows, task.students),
+            on_extracted=lambda images: counter.add.remote(images),
+            find_stored=None if task.sidecar is None or normal_images.has_copies else find_stored,
         )
-    images = sum(row.copy_of is None for row in normals.rows)
+    images = sum(row.copy_of is None for row in normal_images.rows)
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},
         "normal_images": images,
-        "altered_copies": len(normals.rows) - images,
-        "skipped": dict(sorted(normals.skipped.items())),
-        "perceivers": dict(fitted.perceivers),
+        "altered_copies": len(normal_images.rows) - images,
+        "skipped": dict(sorted(normal_images.skipped.items())),
+        "extractors": dict(fitted.extractors),
     }
-    unusual = normals.by_source_uri(fitted.unusual)
+    unusual = normal_images.by_source_uri(fitted.unusual)
     store = BundleStore(task.bundles)
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
@@ -288,7 +288,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         fit_images=written.calibration.fit_images,
         held_out_images=written.calibration.held_out_images,
         threshold=written.calibration.threshold.value,
-        skipped=normals.skipped,
+        skipped=normal_images.skipped,
         unusual=unusual,
         published=is_published,
         recomputed=tuple(sorted(recomputed)),

@@ -15,7 +15,7 @@ from uniad_ray.pipelines.cluster.sizing import Cluster
 from uniad_ray.pipelines.train.job import TrainingJob
 
 if TYPE_CHECKING:
-    from uniad_ray.perception.base import State, TrainedPerceiver
+    from uniad_ray.perception.base import State, TrainedExtractor
     from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 
@@ -77,7 +77,7 @@ def job_key(category: str, student: str, row_keys: Sequence[str]) -> str:
 
 def find_trained(
     category: str, rows: Sequence[NormalImage], states: Mapping[str, str]
-) -> Callable[[TrainedPerceiver, Sequence[int]], State]:
+) -> Callable[[TrainedExtractor, Sequence[int]], State]:
     """Gives a fit the students that were trained for it.
 
     Args:
@@ -87,8 +87,8 @@ def find_trained(
     """
     from uniad_ray.training.distillation import read_student
 
-    def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
-        key = job_key(category, perceiver.name, [rows[index].row_key for index in indices])
+    def train(extractor: TrainedExtractor, indices: Sequence[int]) -> State:
+        key = job_key(category, extractor.name, [rows[index].row_key for index in indices])
         if key not in states:
             raise FitError(f"category {category!r} changed while it was fitted; fit it again")
         return read_student(Location.parse(states[key]))
@@ -97,21 +97,23 @@ def find_trained(
 
 
 def _student_names(config: FitConfig) -> list[str]:
-    """One Ray task: names of the perceivers that have to be trained."""
-    from uniad_ray.perception.base import TrainedPerceiver
+    """One Ray task: names of the extractors that have to be trained."""
+    from uniad_ray.perception.base import TrainedExtractor
     from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
     experts: Mapping[str, Any] = build_experts(config)
     pipeline = build_pipeline(config, needs_of(experts), device="cpu")
-    return [perceiver.name for perceiver in pipeline.perceivers if isinstance(perceiver, TrainedPerceiver)]
+    return [extractor.name for extractor in pipeline.extractors if isinstance(extractor, TrainedExtractor)]
 
 
 def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
     """One Ray task: row keys of every training for a category's fit."""
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
-    from uniad_ray.scoring.fitting.splits import split_normals
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.scoring.fitting.splits import split_normal_images
 
     source = Location.parse(archive)
-    normals = ArchiveNormals(source, read_manifest(source), category, config.input_size, config.normal_images)
-    split = split_normals(normals.rows, config.calibration)
-    return [tuple(normals.rows[index].row_key for index in indices) for indices in split.trainings]
+    normal_images = ArchiveNormalImages(
+        source, read_manifest(source), category, config.input_size, config.normal_images
+    )
+    split = split_normal_images(normal_images.rows, config.calibration)
+    return [tuple(normal_images.rows[index].row_key for index in indices) for indices in split.trainings]

@@ -1,4 +1,4 @@
-"""Annotates an archive with Ray Data: stage after stage over the chunks, and a manifest when every row is there."""
+"""Precomputes an archive with Ray Data: stage after stage over the chunks, and a manifest when every row is there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uniad_ray.errors import SidecarError
 from uniad_ray.pipelines.cluster.decoding import decoded_chunks
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
-from uniad_ray.pipelines.precompute.worker import StageAnnotator
+from uniad_ray.pipelines.precompute.worker import StageWorker
 from uniad_ray.progress import Progress
 from uniad_ray.runs.plan import PlannedBundle, published_bundles
 from uniad_ray.scoring.bundles.store import BundleStore
@@ -44,8 +44,8 @@ from uniad_ray.sidecars.stages import CategoryPipeline
 _READ_THREADS = 16
 
 
-class AnnotateReport(StrictModel):
-    """What an annotation made.
+class PrecomputeReport(StrictModel):
+    """What a precomputation made.
 
     Attributes:
         sidecar: Root of the sidecar.
@@ -64,7 +64,7 @@ class AnnotateReport(StrictModel):
     skipped_files: int
 
 
-def annotate(
+def precompute(
     archive: str,
     out: str,
     config: FitConfig,
@@ -74,19 +74,19 @@ def annotate(
     categories: Sequence[str] | None = None,
     workers: Mapping[Stage, Workers] | None = None,
     address: str | None = None,
-) -> AnnotateReport:
+) -> PrecomputeReport:
     """Computes what the experts of a configuration need, and stores it beside the archive, row by row.
 
-    Killed at any moment and run again it computes what is missing, and its files are those of an annotation that was
+    Killed at any moment and run again it computes what is missing, and its files are those of a precomputation that was
     never killed.
 
     Args:
         archive: Root of the archive.
         out: Root of the sidecar; made if it is not there.
-        config: The fit configuration whose perceivers run, as far as they learn nothing.
+        config: The fit configuration whose extractors run, as far as they learn nothing.
         bundles: Root of bundles; the published ones take the place of `config`, with what they learned.
         stages: Stages to store; default those that have something to store.
-        categories: Categories to annotate; default all of the archive.
+        categories: Categories to precompute; default all of the archive.
         workers: How each stage uses the cluster; none of it changes a row.
         address: Ray cluster to join; default is a Ray on this machine.
 
@@ -101,7 +101,7 @@ def annotate(
     wanted = choose_categories(source, manifest, categories)
     work = list(chunks(manifest, categories=wanted))
     if not work:
-        raise SidecarError(f"{source}: no images to annotate; `uniad-ray inspect` shows what is there")
+        raise SidecarError(f"{source}: no images to precompute; `uniad-ray inspect` shows what is there")
     store = None if bundles is None else BundleStore(bundles)
     published = {} if store is None else published_bundles(store, wanted, source)
     with ray_session(address) as cluster:
@@ -122,10 +122,10 @@ def annotate(
         present = {info.relative for info in sidecar.list(suffix=".parquet")}
         pending = [(stage, chunk) for stage, chunk in due if file_path(stage, chunk.name) not in present]
         if pending or not (sidecar / MANIFEST_NAME).exists():
-            written = _annotate_pending(plan, sidecar, pending, workers or {}, cluster) if pending else {}
+            written = _precompute_pending(plan, sidecar, pending, workers or {}, cluster) if pending else {}
             _finish(sidecar, plan, due, written)
     finished = read_sidecar(sidecar)
-    return AnnotateReport(
+    return PrecomputeReport(
         sidecar=sidecar.uri,
         images=finished.images,
         errors=finished.errors,
@@ -168,7 +168,7 @@ def _plan_category(
     config: FitConfig,
     stages: Sequence[Stage] | None,
 ) -> dict[str, Any]:
-    """One Ray task: loads what perceives the images of a category, and chooses what is stored."""
+    """One Ray task: loads what extracts the images of a category, and chooses what is stored."""
     if published is None or store is None:
         found = CategoryPipeline.unfitted(config, device="cpu")
     else:
@@ -186,7 +186,7 @@ def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
         raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
 
 
-def _annotate_pending(
+def _precompute_pending(
     plan: SidecarPlan,
     sidecar: Location,
     pending: Sequence[tuple[Stage, Chunk]],
@@ -222,7 +222,7 @@ def _dataset(
     document = plan.model_dump(mode="json", by_alias=True)
     for stage, pool in pools.items():
         dataset = dataset.map_batches(
-            StageAnnotator,
+            StageWorker,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=pool.count),
             num_cpus=pool.cpus,

@@ -1,4 +1,4 @@
-"""The work of one stage on one decoded chunk of a sidecar: perceive it, commit it."""
+"""The work of one stage on one decoded chunk of a sidecar: extract it, commit it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from uniad_ray.sidecars.reader import SidecarFields
 from uniad_ray.sidecars.stages import CategoryPipeline, load_pipeline
 
 
-class StageAnnotator:
+class StageWorker:
     """An actor's callable: computes the fields of one stage for decoded chunks, and commits them.
 
     What earlier stages have stored of a chunk is read from their files.
@@ -32,7 +32,7 @@ class StageAnnotator:
     def __init__(
         self, stage: Stage, plan: dict[str, Any], out: str, *, is_last: bool, device: str, threads: int
     ) -> None:
-        """Prepares the process; perceivers are loaded when the first chunk of their category comes.
+        """Prepares the process; extractors are loaded when the first chunk of their category comes.
 
         Args:
             stage: The stage.
@@ -51,7 +51,7 @@ class StageAnnotator:
         self._pipelines: OrderedDict[str, CategoryPipeline] = OrderedDict()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Annotates one decoded chunk, unless an earlier attempt has.
+        """Precomputes one decoded chunk, unless an earlier attempt has.
 
         Args:
             batch: One row of what `decode_chunk`, or the stage before, returns, as arrays of length one.
@@ -80,22 +80,22 @@ class StageAnnotator:
 
     def _tables(self, decoded: DecodedChunk) -> Iterator[pa.Table]:
         """The rows of a chunk in batches of the configured size."""
-        perceiver = self._pipeline(decoded.chunk.category)
+        extractor = self._pipeline(decoded.chunk.category)
         fields = self._plan.categories[decoded.chunk.category].fields
         before = {stage: fields[stage] for stage in STAGES[: STAGES.index(self._stage)] if stage in fields}
         keys = decoded.row_keys
         chunks = dict.fromkeys(keys, decoded.chunk.name)
-        stored = SidecarFields(self._out, before, perceiver.digests, chunks, files=None)
+        stored = SidecarFields(self._out, before, extractor.digests, chunks, files=None)
         images = dict(zip(decoded.good, decoded.images, strict=False))
         schema = stage_schema(self._stage)
-        step = perceiver.config.batch_size
+        step = extractor.config.batch_size
         for start in range(0, len(keys), step):
             positions = range(start, min(start + step, len(keys)))
             good = [position for position in positions if position in images]
             encoded = {}
             if good:
                 pixels = np.stack([images[position] for position in good])
-                perception = perceiver.pipeline.perceive(
+                perception = extractor.pipeline.extract(
                     [keys[position] for position in good], pixels, frozenset(fields[self._stage]), stored
                 )
                 encoded = dict(zip(good, encode_rows(self._stage, perception), strict=True))
@@ -108,7 +108,7 @@ class StageAnnotator:
 
     def _pipeline(self, category: str) -> CategoryPipeline:
         bundle = self._plan.categories[category].bundle
-        # Without bundles all categories are perceived in the same way.
+        # Without bundles all categories are extracted in the same way.
         key = category if bundle else ""
         if key not in self._pipelines:
             self._pipelines[key] = load_pipeline(self._plan, category, self._device)

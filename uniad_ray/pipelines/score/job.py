@@ -40,7 +40,7 @@ from uniad_ray.runs.plan import (
     scores_path,
     top_maps_path,
 )
-from uniad_ray.runs.timings import Attempt, StageSeconds, write_attempt
+from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -157,7 +157,7 @@ def _score_pending(
     for category, fields in sorted(recomputed.items()):
         note_recomputed(category, fields)
     seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
-    attempt = Attempt(
+    timing = Timing(
         started_at=started_at.isoformat(),
         images=sum(result.rows for result in results),
         chunks=len(results),
@@ -166,7 +166,7 @@ def _score_pending(
         device=chosen.device,
         seconds=seconds,
     )
-    write_attempt(run, attempt)
+    write_timing(run, timing)
     return results, seconds
 
 
@@ -226,7 +226,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
     (run / CHUNKS_NAME).write_bytes(data)
     store = BundleStore(plan.bundle_root)
     weights = {
-        category: store.manifest(category, bundle.version).lineage["perceivers"]
+        category: store.manifest(category, bundle.version).lineage["extractors"]
         for category, bundle in plan.bundles.items()
     }
     manifest = RunManifest(

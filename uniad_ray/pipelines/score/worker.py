@@ -22,7 +22,7 @@ from uniad_ray.runs.maps import StoredMap, highest, write_maps
 from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path, scores_path
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.scorer import Scorer, Verdict
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.reader import open_sidecar
 
 MAX_LOADED_BUNDLES = 4
@@ -111,7 +111,7 @@ class ChunkScorer:
             only=self._plan.options.experts,
         )
         bundle.check_reference(scorer)
-        self._digests[category] = field_digests(scorer.pipeline, scorer.config.input_size, bundle.state_digests)
+        self._digests[category] = feature_fingerprints(scorer.pipeline, scorer.config.input_size, bundle.state_digests)
         self._scorers[category] = scorer
         if len(self._scorers) > MAX_LOADED_BUNDLES:
             self._scorers.popitem(last=False)

@@ -25,7 +25,7 @@ class TrainingJob:
     Attributes:
         key: Name of the job, another one for each.
         category: Category in the archive.
-        student: Name of the student among the configuration's perceivers.
+        student: Name of the student among the configuration's extractors.
         row_keys: Row keys of the normal images to train on.
     """
 
@@ -70,11 +70,11 @@ def train_students(
     """
     if not jobs:
         return Trained()
-    crew = plan_group(len(jobs), workers or Workers(), cluster)
-    sharing = crew.count if len(jobs) < crew.count else 1
+    plan = plan_group(len(jobs), workers or Workers(), cluster)
+    sharing = plan.count if len(jobs) < plan.count else 1
     images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
     train = partial(_train, _Trainings(archive, config, {job.key: job for job in jobs}, root, sidecar))
-    return run_trainings([job.key for job in jobs], train, crew, sum(images[job.student] for job in jobs))
+    return run_trainings([job.key for job in jobs], train, plan, sum(images[job.student] for job in jobs))
 
 
 def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
@@ -103,16 +103,16 @@ def _train(
 ) -> tuple[int, Location]:
     """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
     from uniad_ray.scoring.factory import build_pipeline
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
-    from uniad_ray.sidecars.reader import fields_of_normals
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.sidecars.reader import fields_of_normal_images
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
     job, config, sidecar = trainings.jobs[key], trainings.config, trainings.sidecar
     source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
-    normals = ArchiveNormals(source, manifest, job.category, config.input_size, config.normal_images)
+    normal_images = ArchiveNormalImages(source, manifest, job.category, config.input_size, config.normal_images)
     wanted = set(job.row_keys)
-    indices = [index for index, row in enumerate(normals.rows) if row.row_key in wanted]
+    indices = [index for index, row in enumerate(normal_images.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
         raise FitError(f"{source}: category {job.category!r} changed while it was fitted; fit it again")
     student = _student(config, job.student)
@@ -122,19 +122,21 @@ def _train(
     batch = options.training.batch_size
 
     stored = None
-    if sidecar is not None and not normals.has_copies:
-        stored = fields_of_normals(sidecar, manifest.digest, job.category, normals.rows, teachers, config.input_size)
+    if sidecar is not None and not normal_images.has_copies:
+        stored = fields_of_normal_images(
+            sidecar, manifest.digest, job.category, normal_images.rows, teachers, config.input_size
+        )
 
-    with normals.naming_images():
-        training = Distillation(options, teachers, normals, indices, group=group, device=device, stored=stored)
+    with normal_images.naming_images():
+        training = Distillation(options, teachers, normal_images, indices, group=group, device=device, stored=stored)
         folder = trainings.root / training.digest
         training.run(folder, on_step=lambda step: advance(step * batch))
     return training.iterations * batch, folder / STATE_NAME
 
 
 def _student(config: FitConfig, name: str) -> Any:
-    """The untrained student among the perceivers."""
+    """The untrained student among the extractors."""
     from uniad_ray.scoring.factory import build_pipeline
 
     pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu")
-    return next(perceiver for perceiver in pipeline.perceivers if perceiver.name == name)
+    return next(extractor for extractor in pipeline.extractors if extractor.name == name)

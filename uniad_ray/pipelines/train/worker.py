@@ -42,7 +42,7 @@ class Trained:
 
 
 def run_trainings(
-    keys: Sequence[str], train: TrainOne, crew: WorkerPlan, images: int, task: str = "training"
+    keys: Sequence[str], train: TrainOne, plan: WorkerPlan, images: int, task: str = "training"
 ) -> Trained:
     """Trains all jobs on one group of workers.
 
@@ -53,7 +53,7 @@ def run_trainings(
     Args:
         keys: A name for each job.
         train: Trains one of them; it is sent to the workers.
-        crew: The workers.
+        worker plan: The workers.
         images: Images of all trainings together, for the progress line.
         task: What is done, for the progress line.
 
@@ -64,7 +64,7 @@ def run_trainings(
     import ray
 
     board = ray.remote(_Board).options(num_cpus=0).remote()
-    work = _Work(tuple(keys), train, crew, board)
+    work = _Work(tuple(keys), train, plan, board)
     with Progress(task, images) as progress:
         error = _run_workers(work, progress)
     outcome = ray.get(board.outcome.remote())
@@ -79,7 +79,7 @@ class _Work:
 
     keys: tuple[str, ...]
     train: TrainOne
-    crew: WorkerPlan
+    plan: WorkerPlan
     board: Any
 
 
@@ -116,7 +116,7 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
 
     # A worker in a folder of Ray's would not find weights that are named by a relative path.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    crew = task.crew
+    plan = task.plan
     failures: list[Exception] = []
 
     def work() -> None:
@@ -128,7 +128,7 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
         trainer = TorchTrainer(
             work,
             scaling_config=ScalingConfig(
-                num_workers=crew.count, use_gpu=crew.gpus > 0, resources_per_worker={"CPU": crew.cpus}
+                num_workers=plan.count, use_gpu=plan.gpus > 0, resources_per_worker={"CPU": plan.cpus}
             ),
             run_config=RunConfig(
                 name="training", storage_path=folder, failure_config=FailureConfig(max_failures=_MAX_FAILURES)
@@ -173,8 +173,8 @@ def _work(task: _Work) -> None:
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.training.group import WorkerGroup
 
-    limit_threads(task.crew.threads)
-    device = choose_device(task.crew.device)
+    limit_threads(task.plan.threads)
+    device = choose_device(task.plan.device)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     together = len(task.keys) < world

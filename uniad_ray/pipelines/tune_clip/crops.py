@@ -167,7 +167,7 @@ def _plan(source: CropSource) -> dict[str, Any]:
         found |= {
             "archive": read_manifest(Location.parse(source.archive)).digest,
             "input_size": source.config.input_size,
-            "perceivers": pipeline.lineage(pipeline.provides),
+            "extractors": pipeline.lineage(pipeline.provides),
         }
     else:
         paths = sorted(path for path in Path(str(source.folder)).glob("*/*") if path.is_file())
@@ -181,9 +181,9 @@ def _plan(source: CropSource) -> dict[str, Any]:
 def _make(source: CropSource, category: str, place: Location, threads: int) -> None:
     """One Ray task: the crops of one category."""
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.object_labels import label_objects, labelling_pipeline
-    from uniad_ray.sidecars.reader import fields_of_normals
+    from uniad_ray.sidecars.reader import fields_of_normal_images
     from uniad_ray.training.clip.crop_classifier import CropClassifier
     from uniad_ray.training.clip.labelled_crops import LabelledCrops, read_crop_folder
 
@@ -199,13 +199,15 @@ def _make(source: CropSource, category: str, place: Location, threads: int) -> N
         return
     archive = Location.parse(source.archive)
     manifest = read_manifest(archive)
-    normals = ArchiveNormals(archive, manifest, category, config.input_size)
+    normal_images = ArchiveNormalImages(archive, manifest, category, config.input_size)
     pipeline = labelling_pipeline(config, setup, device=device)
     stored = None
     if source.sidecar is not None:
-        stored = fields_of_normals(source.sidecar, manifest.digest, category, normals.rows, pipeline, config.input_size)
-    with normals.naming_images():
-        _store(label_objects(normals, category, config, setup, pipeline, classifier, stored=stored), place)
+        stored = fields_of_normal_images(
+            source.sidecar, manifest.digest, category, normal_images.rows, pipeline, config.input_size
+        )
+    with normal_images.naming_images():
+        _store(label_objects(normal_images, category, config, setup, pipeline, classifier, stored=stored), place)
 
 
 def _store(crops: LabelledCrops, place: Location) -> None:

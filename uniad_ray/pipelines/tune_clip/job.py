@@ -79,7 +79,7 @@ class TuneReport(StrictModel):
     """What a tuning made.
 
     Attributes:
-        namer: Perceiver whose CLIP was tuned.
+        namer: Extractor whose CLIP was tuned.
         labels: Where the labels came from: a field, a folder, or `CLIP itself`, of which accuracy is no more than
             agreement with the CLIP before.
         tuned: The tuned CLIPs.
@@ -118,7 +118,7 @@ def tune_clip(
         config: The fit configuration; its namer says how to tune (`tuning`).
         crops: Folder of sorted crops, `CLASS/image.png`, in place of an archive.
         each: One CLIP for each category, each tuned on that category alone.
-        namer: Perceiver whose CLIP is tuned; default the only `ClipNamer` with classes.
+        namer: Extractor whose CLIP is tuned; default the only `ClipNamer` with classes.
         categories: Categories to take crops of; default all of the archive.
         sidecar: Root of a sidecar of the archive; what it holds of the segments is not computed again.
         device: `cpu`, `cuda` or `auto`.
@@ -128,7 +128,7 @@ def tune_clip(
 
     Raises:
         ArchiveError: The archive cannot be read, or a category is not in it.
-        ConfigError: No perceiver names objects by CLIP, or an option is wrong.
+        ConfigError: No extractor names objects by CLIP, or an option is wrong.
         FitError: There are too few crops or classes.
         RunError: Something else is in the folder, or the workers do not fit the cluster.
         WeightsError: A network's weights cannot be found.
@@ -164,8 +164,8 @@ def tune_clip(
         due = [name for name in groups if not _is_made(folders[name], plans[name])]
         failed: dict[str, str] = {}
         if due:
-            crew = plan_group(len(due), Workers(workers, device=device), cluster)
-            check_batch_size(setup.namer.tuning.batch_size, crew.count if len(due) < crew.count else 1)
+            plan = plan_group(len(due), Workers(workers, device=device), cluster)
+            check_batch_size(setup.namer.tuning.batch_size, plan.count if len(due) < plan.count else 1)
             kept = root / digest
             files, unmade = make_crops(source, [name for group in due for name in groups[group]], kept, cluster)
             failed |= unmade if each else {}
@@ -174,7 +174,7 @@ def tune_clip(
                 for group in due
                 if group not in failed
             }
-            failed |= _tune(source, parts, kept, folders, plans, crew)
+            failed |= _tune(source, parts, kept, folders, plans, plan)
     if failed and not each:
         raise FitError(failed[""])
     return TuneReport(
@@ -218,13 +218,13 @@ def _tune(
     kept: Location,
     folders: Mapping[str, Path],
     plans: Mapping[str, Mapping[str, Any]],
-    crew: WorkerPlan,
+    plan: WorkerPlan,
 ) -> dict[str, str]:
     """Tunes on the crops, and writes what came of it; gives the reason of what failed."""
     if not parts:
         return {}
     total = sum(file.crops for files in parts.values() for file in files) * source.setup.namer.tuning.epochs
-    trained = run_trainings(list(parts), partial(_train, source, parts, kept), crew, total, "tuning")
+    trained = run_trainings(list(parts), partial(_train, source, parts, kept), plan, total, "tuning")
     for name, state in trained.states.items():
         _write(source, folders[name], state, plans[name], parts[name])
     return trained.failed

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
-from uniad_ray.evaluation.labelled_images import cohorts, mark_notes
+from uniad_ray.evaluation.labelled_images import labelled_images, mark_notes
 from uniad_ray.evaluation.paired_metrics import run_differences
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.difference import Difference
@@ -53,14 +53,14 @@ def compare(
     changed: list[ChangedImage] = []
     notes: list[str] = []
     marks = marks_of(readers) if with_marks else NO_MARKS
-    first_images, first_cohorts = _scored(baseline, marks, notes), cohorts(baseline, marks)
-    notes += mark_notes(first_cohorts)
-    if not any(len(cohort) for cohort in first_cohorts):
+    first_images, first_labelled = _scored(baseline, marks, notes), labelled_images(baseline, marks)
+    notes += mark_notes(first_labelled)
+    if not any(len(labelled) for labelled in first_labelled):
         notes.append("no image has a label, so there are decisions to compare but no figures")
     for reader in readers[1:]:
         images = _scored(reader, marks, notes)
         differences += run_differences(
-            (baseline, first_cohorts), (reader, cohorts(reader, marks)), resamples, confidence, notes
+            (baseline, first_labelled), (reader, labelled_images(reader, marks)), resamples, confidence, notes
         )
         counts, listed = _changes(reader.location.uri, first_images, images, notes)
         changes.append(counts)

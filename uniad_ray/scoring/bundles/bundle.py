@@ -25,7 +25,7 @@ from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_t
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import decode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.expert_selection import GateRecord, gated
+from uniad_ray.scoring.fitting.expert_selection import ExpertSelection, with_selected_weights
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
 
@@ -51,7 +51,7 @@ class CalibrationRecord(StrictModel):
         experts: Mean and deviation by expert.
         terms: Mean and deviation by group of experts, or expert of no group.
         threshold: The chosen threshold.
-        gate: Which experts take part in the fused score and why, where the fusion has a gate.
+        gate: Which experts take part in the fused score and why, where the fusion has an expert selection.
     """
 
     method: str
@@ -60,7 +60,7 @@ class CalibrationRecord(StrictModel):
     experts: dict[str, ExpertCalibration]
     terms: dict[str, ExpertCalibration]
     threshold: Threshold
-    gate: GateRecord | None = None
+    selection: ExpertSelection | None = None
 
 
 class BundleManifest(StrictModel):
@@ -97,15 +97,19 @@ class BundleManifest(StrictModel):
 
     @property
     def taking_part(self) -> tuple[str, ...]:
-        """The experts that the fused score is made of, in order: all, but for those that a gate left out."""
-        gate = self.calibration.gate
-        return tuple(name for name in self.config.chosen_experts if gate is None or gate.weights[name])
+        """The experts that the fused score is made of, in order: all, but for those that an expert selection left out."""
+        selection = self.calibration.selection
+        return tuple(name for name in self.config.chosen_experts if selection is None or selection.weights[name])
 
     @property
     def fusion(self) -> Fusion:
         """The fusion of those experts, as fitted."""
         experts = {name: self.calibration.experts[name] for name in self.taking_part}
-        return Fusion(gated(self.config.chosen_fusion, self.calibration.gate), experts, self.calibration.terms)
+        return Fusion(
+            with_selected_weights(self.config.chosen_fusion, self.calibration.selection),
+            experts,
+            self.calibration.terms,
+        )
 
     def encode(self) -> bytes:
         """The manifest's bytes as stored."""
@@ -156,7 +160,7 @@ class Bundle:
         return Scorer(config, pipeline, experts, fusion, threshold.value)
 
     def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
-        """Builds the perceivers behind some fields, with what they learned.
+        """Builds the extractors behind some fields, with what they learned.
 
         Args:
             fields: Each field that is needed, and who needs it, for messages.
@@ -168,7 +172,7 @@ class Bundle:
         """
         try:
             pipeline = build_pipeline(self.manifest.config, fields, device=device, check_unused=False)
-            pipeline.restore(self._states("perceivers", [perceiver.name for perceiver in pipeline.stateful]))
+            pipeline.restore(self._states("extractors", [extractor.name for extractor in pipeline.stateful]))
         except (ConfigError, KeyError, ValueError) as error:
             raise self._does_not_fit(error) from error
         self._check_weights(pipeline.lineage(pipeline.provides))
@@ -176,13 +180,13 @@ class Bundle:
 
     @property
     def state_digests(self) -> dict[str, str]:
-        """Digests of what each perceiver learned, by its name."""
+        """Digests of what each extractor learned, by its name."""
         found: dict[str, str] = {}
         for name, file in sorted(self.manifest.files.items()):
             folder, _, rest = name.partition("/")
-            if folder == "perceivers":
-                perceiver = rest.rpartition(".")[0]
-                found[perceiver] = f"{found.get(perceiver, '')}{file.sha256}"
+            if folder == "extractors":
+                extractor = rest.rpartition(".")[0]
+                found[extractor] = f"{found.get(extractor, '')}{file.sha256}"
         return found
 
     def fusion(
@@ -211,9 +215,9 @@ class Bundle:
             raise BundleError(
                 f"{self.manifest.name}: its scores follow from the maps of all experts; score with all of them"
             )
-        if manifest.calibration.gate is not None:
-            # Who names an expert wants it, even one that the gate left out.
-            weights = {name: manifest.calibration.gate.weights[name] or 1.0 for name in chosen}
+        if manifest.calibration.selection is not None:
+            # Who names an expert wants it, even one that the expert selection left out.
+            weights = {name: manifest.calibration.selection.weights[name] or 1.0 for name in chosen}
             rule = rule.model_copy(update={"weights": weights})
         raw = {name: held_out.raw[name] for name in chosen}
         fusion = Fusion.fit(rule, raw)
@@ -254,7 +258,7 @@ class Bundle:
         return states
 
     def _check_weights(self, found: Mapping[str, Any]) -> None:
-        fitted = self.manifest.lineage["perceivers"]
+        fitted = self.manifest.lineage["extractors"]
         for name, record in found.items():
             if "weights" not in record:
                 continue
@@ -266,8 +270,8 @@ class Bundle:
                 )
 
 
-def encode_state(folder: Literal["experts", "perceivers"], name: str, state: State) -> dict[str, bytes]:
-    """Files of the state of one expert or perceiver."""
+def encode_state(folder: Literal["experts", "extractors"], name: str, state: State) -> dict[str, bytes]:
+    """Files of the state of one expert or extractor."""
     arrays = {key: np.ascontiguousarray(value) for key, value in sorted(state.arrays.items())}
     document = json.dumps(dict(state.document), sort_keys=True, indent=1) + "\n"
     return {f"{folder}/{name}.safetensors": save_safetensors(arrays), f"{folder}/{name}.json": document.encode()}

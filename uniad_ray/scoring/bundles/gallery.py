@@ -55,7 +55,7 @@ class _Member(NamedTuple):
 
 
 class GallerySample:
-    """Collects a sample of normal images while they are perceived; depends on neither order nor batching."""
+    """Collects a sample of normal images while they are extracted; depends on neither order nor batching."""
 
     def __init__(self, source_uris: Mapping[str, str], fields: Collection[str], capacity: int = MOST_IMAGES) -> None:
         """Starts empty.
@@ -86,7 +86,7 @@ class GallerySample:
         """The gallery as files of a bundle; none where there are no images.
 
         Args:
-            fields: Fields that are perceived when an image is scored; compared is the one with the most channels, or
+            fields: Fields that are extracted when an image is scored; compared is the one with the most channels, or
                 where none was collected the pixels.
         """
         members = self._sample.items()

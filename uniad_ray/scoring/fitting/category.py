@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from uniad_ray.config.model import FitConfig, GateConfig
+from uniad_ray.config.model import ExpertSelectionConfig, FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import LearnedPerceiver, Perception, State, StoredFields, TrainedPerceiver
+from uniad_ray.perception.base import LearnedExtractor, Perception, State, StoredFields, TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
@@ -24,7 +24,7 @@ from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.expert_selection import choose_experts, gated
+from uniad_ray.scoring.fitting.expert_selection import choose_experts, with_selected_weights
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,
@@ -32,9 +32,15 @@ from uniad_ray.scoring.fitting.perceptions import (
     PerceptionSource,
     stream,
 )
-from uniad_ray.scoring.fitting.splits import split_normals
+from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fitting.synthetic_anomalies import NormalView
-from uniad_ray.scoring.fitting.synthetic_scores import MOST_OTHERS, EditedScores, join_edits, normal_views, score_edits
+from uniad_ray.scoring.fitting.synthetic_scores import (
+    MOST_OTHERS,
+    SyntheticScores,
+    join_synthetic_scores,
+    normal_views,
+    score_synthetic_anomalies,
+)
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.training.distillation import train_student
@@ -42,8 +48,8 @@ from uniad_ray.training.distillation import train_student
 REFERENCE_IMAGES = 2
 """Images stored in a bundle with their scores, so that whoever loads it can check that it scores as it did here."""
 
-Train = Callable[[TrainedPerceiver, Sequence[int]], State]
-"""Trains a perceiver on the normal images of the given indices."""
+Train = Callable[[TrainedExtractor, Sequence[int]], State]
+"""Trains an extractor on the normal images of the given indices."""
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Finds the stored fields that are those of a pipeline, of which nothing has been fitted yet."""
@@ -56,21 +62,21 @@ class FittedCategory:
     Attributes:
         config: The fit configuration.
         calibration: Calibration and threshold.
-        perceivers: Lineage by perceiver.
+        extractors: Lineage by extractor.
         files: The bundle's files by name.
         unusual: What is unusual, by row key of the normal image; a bundle with any should be looked at first.
     """
 
     config: FitConfig
     calibration: CalibrationRecord
-    perceivers: Mapping[str, Any]
+    extractors: Mapping[str, Any]
     files: Mapping[str, bytes]
     unusual: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Round:
-    """Experts and perceivers fitted on one set of images."""
+    """Experts and extractors fitted on one set of images."""
 
     experts: Mapping[str, Expert]
     pipeline: PerceptionPipeline
@@ -87,12 +93,12 @@ def fit_category(
     *,
     device: str = "cpu",
     train: Train | None = None,
-    on_perceived: Callable[[int], None] | None = None,
+    on_extracted: Callable[[int], None] | None = None,
     find_stored: FindStored | None = None,
 ) -> FittedCategory:
-    """Fits perceivers, experts and calibration on the normal images of one category.
+    """Fits extractors, experts and calibration on the normal images of one category.
 
-    Every round of `split_normals` fits all anew, so that no held-out image has taught anything that judges it. What is
+    Every round of `split_normal_images` fits all anew, so that no held-out image has taught anything that judges it. What is
     stored may then be fitted on all images.
 
     Args:
@@ -110,48 +116,50 @@ def fit_category(
     """
     experts = build_experts(config)
     pipeline = build_pipeline(config, _asked(config, experts), device=device)
-    split = split_normals(images.rows, config.calibration)
+    split = split_normal_images(images.rows, config.calibration)
     unusual = UnusualImages()
     gallery = GallerySample(
         {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
         {field for expert in experts.values() for field in expert.needs},
     )
 
-    def perceived(perception: Perception) -> None:
+    def extracted(perception: Perception) -> None:
         unusual.add(perception)
         gallery.add(perception)
-        if on_perceived is not None:
-            on_perceived(len(perception))
+        if on_extracted is not None:
+            on_extracted(len(perception))
 
     with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
-        gate = config.chosen_fusion.gate
-        is_read_once = split.is_final_a_round and len(experts) + len(pipeline.dependent) == 1 and gate is None
+        selection = config.chosen_fusion.selection
+        is_read_once = split.is_final_a_round and len(experts) + len(pipeline.dependent) == 1 and selection is None
         source = ImagePerceptions(
             images,
             pipeline,
             _fixed_fields(config, experts, pipeline),
             batch_size=config.batch_size,
             spill=None if is_read_once else Path(folder) / "images",
-            on_perceived=perceived,
+            on_extracted=extracted,
             stored=None if find_stored is None else find_stored(pipeline),
         )
         fitter = _Fitter(config, device, train or _training_here(images, config, device), source)
         row_keys: list[str] = []
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
         fused: list[FloatArray] = []
-        edited: list[EditedScores] = []
-        to_edit = _evenly([index for fold in split.folds for index in fold.calibrate], gate.images if gate else 0)
+        synthetic: list[SyntheticScores] = []
+        to_alter = _evenly(
+            [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
+        )
         for index, fold in enumerate(split.folds):
             fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
-            for perception in fitted.source.perceive(fold.calibrate, fitted.wanted):
+            for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
                 row_keys += perception.row_keys
                 evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
                 for name, item in evidence.items():
                     held_out[name].append(np.asarray(item.scores, dtype=np.float64))
                 if config.chosen_fusion.rule == "maps":
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
-            if gate is not None:
-                edited.append(_score_edits(fitted, fold, to_edit, gate, config))
+            if selection is not None:
+                synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config))
         if not split.is_final_a_round:
             fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
         files = _state_files(fitted)
@@ -160,8 +168,12 @@ def fit_category(
     if unusual.all_plain():
         raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
-    decision = choose_experts(config.chosen_fusion, gate, raw, join_edits(edited)) if gate is not None else None
-    fusion = Fusion.fit(gated(config.chosen_fusion, decision), raw)
+    decision = (
+        choose_experts(config.chosen_fusion, selection, raw, join_synthetic_scores(synthetic))
+        if selection is not None
+        else None
+    )
+    fusion = Fusion.fit(with_selected_weights(config.chosen_fusion, decision), raw)
     scores = np.concatenate(fused) if fused else fusion.fuse_scores(raw)
     record = CalibrationRecord(
         method=split.method,
@@ -170,7 +182,7 @@ def fit_category(
         experts=fusion.experts,
         terms=fusion.terms,
         threshold=choose_threshold(scores, config.calibration.false_positive_rate),
-        gate=decision,
+        selection=decision,
     )
     image_ids = {row.row_key: row.image_id for row in images.rows}
     copies = {row.row_key for row in images.rows if row.copy_of is not None}
@@ -199,56 +211,60 @@ class _Fitter:
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
         source = self.source
-        for perceiver in pipeline.dependent:
-            kept = folder / perceiver.name
-            if isinstance(perceiver, LearnedPerceiver):
-                perceiver.fit(stream(source, indices, perceiver.needs))
-            elif isinstance(perceiver, TrainedPerceiver):
-                key = (perceiver.name, tuple(indices if training is None else training))
-                perceiver.restore(self._trained(perceiver, key))
+        for extractor in pipeline.dependent:
+            kept = folder / extractor.name
+            if isinstance(extractor, LearnedExtractor):
+                extractor.fit(stream(source, indices, extractor.needs))
+            elif isinstance(extractor, TrainedExtractor):
+                key = (extractor.name, tuple(indices if training is None else training))
+                extractor.restore(self._trained(extractor, key))
                 # The same student of another round has seen the images already.
-                kept = folder.parent / f"{perceiver.name}-{list(self.trained).index(key)}"
-            source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, kept)
+                kept = folder.parent / f"{extractor.name}-{list(self.trained).index(key)}"
+            source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, kept)
         for expert in experts.values():
             expert.fit(stream(source, indices, expert.needs))
         return _Round(experts, pipeline, source)
 
-    def _trained(self, perceiver: TrainedPerceiver, key: tuple[str, tuple[int, ...]]) -> State:
+    def _trained(self, extractor: TrainedExtractor, key: tuple[str, tuple[int, ...]]) -> State:
         if key not in self.trained:
-            self.trained[key] = self.train(perceiver, key[1])
+            self.trained[key] = self.train(extractor, key[1])
         return self.trained[key]
 
 
 def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
-    """Each field that experts or the gate want, and who."""
-    gate = config.chosen_fusion.gate
-    return needs_of(experts) + ([(gate.segments, "the gate")] if gate is not None and gate.segments else [])
+    """Each field that experts or the expert selection want, and who."""
+    selection = config.chosen_fusion.selection
+    return needs_of(experts) + (
+        [(selection.segments, "the expert selection")] if selection is not None and selection.segments else []
+    )
 
 
 def _fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
     """Fields that need no fitting and that somebody wants."""
-    learned = frozenset(field for perceiver in pipeline.dependent for field in perceiver.provides)
+    learned = frozenset(field for extractor in pipeline.dependent for field in extractor.provides)
     return _needs(config, experts, pipeline) - learned
 
 
 def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields that experts or the gate want, or perceivers that depend on what was learned."""
+    """Fields that experts or the expert selection want, or extractors that depend on what was learned."""
     asked = frozenset(field for field, _ in _asked(config, experts))
-    return asked.union(*(perceiver.needs for perceiver in pipeline.dependent))
+    return asked.union(*(extractor.needs for extractor in pipeline.dependent))
 
 
-def _score_edits(
-    fitted: _Round, fold: Fold, to_edit: Collection[int], gate: GateConfig, config: FitConfig
-) -> EditedScores:
+def _score_synthetic_anomalies(
+    fitted: _Round, fold: Fold, to_alter: Collection[int], selection: ExpertSelectionConfig, config: FitConfig
+) -> SyntheticScores:
     """Scores edits of the held-out images of one round."""
-    fields = frozenset([gate.segments] if gate.segments else [])
+    fields = frozenset([selection.segments] if selection.segments else [])
 
     def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
-        return list(normal_views(fitted.source.perceive(indices, fields), gate.segments))
+        return list(normal_views(fitted.source.extract(indices, fields), selection.segments))
 
     others = [view for _, view in views(_evenly(fold.fit, MOST_OTHERS))]
-    edited = views([index for index in fold.calibrate if index in to_edit])
-    return score_edits(edited, others, fitted.pipeline, fitted.experts, batch_size=config.batch_size, seed=config.seed)
+    synthetic = views([index for index in fold.calibrate if index in to_alter])
+    return score_synthetic_anomalies(
+        synthetic, others, fitted.pipeline, fitted.experts, batch_size=config.batch_size, seed=config.seed
+    )
 
 
 def _evenly(indices: Sequence[int], most: int) -> list[int]:
@@ -258,27 +274,27 @@ def _evenly(indices: Sequence[int], most: int) -> list[int]:
 
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
-    """Lineage of all that perceives, and of what it was trained against."""
+    """Lineage of all that extracts, and of what it was trained against."""
     needs = [
         need
-        for perceiver in pipeline.perceivers
-        if isinstance(perceiver, TrainedPerceiver)
-        for need in _training_needs(perceiver)
+        for extractor in pipeline.extractors
+        if isinstance(extractor, TrainedExtractor)
+        for need in _training_needs(extractor)
     ]
     teachers = build_pipeline(config, needs, device=device)
     return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
 
 
 def _training_here(images: NormalImages, config: FitConfig, device: str) -> Train:
-    def train(perceiver: TrainedPerceiver, indices: Sequence[int]) -> State:
-        teachers = build_pipeline(config, _training_needs(perceiver), device=device)
-        return train_student(perceiver, teachers, images, indices, device=device)
+    def train(extractor: TrainedExtractor, indices: Sequence[int]) -> State:
+        teachers = build_pipeline(config, _training_needs(extractor), device=device)
+        return train_student(extractor, teachers, images, indices, device=device)
 
     return train
 
 
-def _training_needs(perceiver: TrainedPerceiver) -> list[tuple[str, str]]:
-    return [(field, f"the training of {perceiver.name}") for field in sorted(perceiver.training_needs)]
+def _training_needs(extractor: TrainedExtractor) -> list[tuple[str, str]]:
+    return [(field, f"the training of {extractor.name}") for field in sorted(extractor.training_needs)]
 
 
 def _state_files(fitted: _Round) -> dict[str, bytes]:
@@ -286,7 +302,7 @@ def _state_files(fitted: _Round) -> dict[str, bytes]:
     for name, expert in fitted.experts.items():
         files.update(encode_state("experts", name, expert.state()))
     for name, state in fitted.pipeline.states().items():
-        files.update(encode_state("perceivers", name, state))
+        files.update(encode_state("extractors", name, state))
     return files
 
 
@@ -295,7 +311,7 @@ def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]
     rows = fitted.source.rows
     seen = set(indices)
     order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
-    perceptions = list(fitted.source.perceive(order, fitted.wanted))
+    perceptions = list(fitted.source.extract(order, fitted.wanted))
     if not perceptions:
         raise FitError("the reference images cannot be decoded; mend the training images and ingest them again")
     images = np.concatenate([perception.images for perception in perceptions])

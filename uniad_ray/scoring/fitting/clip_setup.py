@@ -19,7 +19,7 @@ class ClipSetup:
     """A namer and what it depends on.
 
     Attributes:
-        name: Name of the namer among the perceivers.
+        name: Name of the namer among the extractors.
         namer: Its options.
         padding: Margin of the crops that it sees, as a share of the longer side of an object's box.
     """
@@ -46,12 +46,12 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
     """
     namers = {
         name: _options(config, name, ClipNamerConfig)
-        for name in config.perceivers
+        for name in config.extractors
         if issubclass(_class(config, name), ClipNamer)
     }
     if not namers:
         raise ConfigError(
-            f"{config.origin}: no perceiver names objects by CLIP; make one a uniad_ray.perception.objects.clip_namer:ClipNamer"
+            f"{config.origin}: no extractor names objects by CLIP; make one a uniad_ray.perception.objects.clip_namer:ClipNamer"
         )
     with_classes = [name for name in sorted(namers) if namers[name].classes]
     if namer is None and len(with_classes) > 1:
@@ -66,11 +66,11 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
     options = namers[chosen]
     if not options.classes:
         raise ConfigError(
-            f"{config.origin}: {chosen} has no list of classes; name them in perceivers.{chosen}.config.classes"
+            f"{config.origin}: {chosen} has no list of classes; name them in extractors.{chosen}.config.classes"
         )
     if len(options.classes) < 2:
         raise ConfigError(
-            f"{config.origin}: perceivers.{chosen}.config.classes names {options.classes[0]!r} alone; with one class "
+            f"{config.origin}: extractors.{chosen}.config.classes names {options.classes[0]!r} alone; with one class "
             "there is nothing to learn"
         )
     return ClipSetup(chosen, options, _padding(config, options, chosen))
@@ -78,7 +78,7 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
 
 def _padding(config: FitConfig, options: ClipNamerConfig, namer: str) -> float:
     """The padding of the vectors, which must be those of the same weights."""
-    for name in config.perceivers:
+    for name in config.extractors:
         if issubclass(_class(config, name), ClipObjectFeatures):
             found = _options(config, name, ClipObjectFeaturesConfig)
             if options.vectors in ClipObjectFeatures.fields_of(name, found):
@@ -92,8 +92,8 @@ def _padding(config: FitConfig, options: ClipNamerConfig, namer: str) -> float:
 
 
 def _class(config: FitConfig, name: str) -> type:
-    return import_class(config.perceivers[name].class_path, where=f"{config.origin}: perceivers.{name}.class")
+    return import_class(config.extractors[name].class_path, where=f"{config.origin}: extractors.{name}.class")
 
 
 def _options(config: FitConfig, name: str, model: type[ModelT]) -> ModelT:
-    return validate(model, config.perceivers[name].config, where=config.origin, prefix=f"perceivers.{name}.config")
+    return validate(model, config.extractors[name].config, where=config.origin, prefix=f"extractors.{name}.config")

@@ -12,19 +12,19 @@ from typing import Final
 import numpy as np
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.model import FusionConfig, GateConfig
+from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.synthetic_anomalies import family_of
-from uniad_ray.scoring.fitting.synthetic_scores import EditedScores
+from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
 
 _LEAST_LACK: Final = 0.025
 """An AUROC that lacks less than that is not known any better, with a few dozens of images."""
 
 
-class GatedExpert(StrictModel):
-    """What the gate decided of one expert.
+class CandidateExpert(StrictModel):
+    """What the expert selection decided of one expert.
 
     Attributes:
         weight: Weight in the fused score; 0 where the expert takes no part.
@@ -40,7 +40,7 @@ class GatedExpert(StrictModel):
     asked: float | None
 
 
-class GateRecord(StrictModel):
+class ExpertSelection(StrictModel):
     """How the experts of a category were chosen.
 
     Attributes:
@@ -52,12 +52,12 @@ class GateRecord(StrictModel):
         experts: The decision by expert.
     """
 
-    edits: dict[str, int]
+    synthetic_anomalies: dict[str, int]
     normal_images: int
     least_gain: float
     base_auroc: dict[str, float]
     fused_auroc: dict[str, float]
-    experts: dict[str, GatedExpert]
+    experts: dict[str, CandidateExpert]
 
     @property
     def weights(self) -> dict[str, float]:
@@ -74,8 +74,8 @@ class GateRecord(StrictModel):
 
 
 def choose_experts(
-    config: FusionConfig, gate: GateConfig, normal: Mapping[str, FloatArray], edited: EditedScores
-) -> GateRecord:
+    config: FusionConfig, selection: ExpertSelectionConfig, normal: Mapping[str, FloatArray], synthetic: SyntheticScores
+) -> ExpertSelection:
     """Chooses experts and weights.
 
     The expert that is best alone comes first, and each takes part if it adds enough to those before it. Experts of
@@ -104,40 +104,41 @@ def choose_experts(
         def fused(raw: Mapping[str, FloatArray]) -> FloatArray:
             return fusion.fuse_scores({name: raw[name] for name in chosen})
 
-        return _aurocs(fused(normal), {edit: fused(raw) for edit, raw in edited.items()})
+        return _aurocs(fused(normal), {kind: fused(raw) for kind, raw in synthetic.items()})
 
-    base = dict.fromkeys(gate.base, 1.0)
+    base = dict.fromkeys(selection.base, 1.0)
     alone = {
-        name: _aurocs(scores, {edit: raw[name] for edit, raw in edited.items()}) for name, scores in normal.items()
+        name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
     }
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
     surface: dict[str, float] = dict(base)
     arrangement: dict[str, float] = {}
     for together, others, candidates, families in (
-        (surface, {}, gate.surface, ("surface",)),
-        (arrangement, base, gate.arrangement, ("objects", "layout")),
+        (surface, {}, selection.surface, ("surface",)),
+        (arrangement, base, selection.arrangement, ("objects", "layout")),
     ):
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
             reached = _mean(aurocs(_voices(others, together)), families)
             trials = {
-                weight: _mean(aurocs(_voices(others, {**together, name: weight})), families) for weight in gate.weights
+                weight: _mean(aurocs(_voices(others, {**together, name: weight})), families)
+                for weight in selection.weights
             }
             # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
             best = max(trials, key=lambda weight: (trials[weight], weight))
             gains[name] = trials[best] - reached
-            asked[name] = gate.least_gain * max(1.0 - reached, _LEAST_LACK)
+            asked[name] = selection.least_gain * max(1.0 - reached, _LEAST_LACK)
             if gains[name] >= asked[name]:
                 together[name] = best
     chosen = _voices(surface, arrangement)
-    return GateRecord(
-        edits={edit: len(next(iter(raw.values()))) for edit, raw in edited.items()},
+    return ExpertSelection(
+        synthetic_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in synthetic.items()},
         normal_images=len(next(iter(normal.values()))),
-        least_gain=gate.least_gain,
+        least_gain=selection.least_gain,
         base_auroc=aurocs(base),
         fused_auroc=aurocs(chosen),
         experts={
-            name: GatedExpert(
+            name: CandidateExpert(
                 weight=chosen.get(name, 0.0),
                 auroc=alone[name],
                 gain=gains.get(name),
@@ -148,8 +149,8 @@ def choose_experts(
     )
 
 
-def gated(config: FusionConfig, record: GateRecord | None) -> FusionConfig:
-    """The fusion with the weights that a gate chose, if there was one."""
+def with_selected_weights(config: FusionConfig, record: ExpertSelection | None) -> FusionConfig:
+    """The fusion with the weights that an expert selection chose, if there was one."""
     return config if record is None else config.model_copy(update={"weights": record.weights})
 
 
@@ -164,14 +165,14 @@ def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:
     return float(np.mean(values)) if values else 0.5
 
 
-def _aurocs(normal: FloatArray, edited: Mapping[str, FloatArray]) -> dict[str, float]:
+def _aurocs(normal: FloatArray, synthetic: Mapping[str, FloatArray]) -> dict[str, float]:
     """Mean over the edits of each family; an edit whose score is not finite counts as found."""
     found: dict[str, list[float]] = {}
-    for edit, scores in edited.items():
+    for kind, scores in synthetic.items():
         is_known = np.isfinite(scores)
         highest = scores[is_known].max(initial=normal.max())
         both = np.concatenate([normal, np.where(is_known, scores, highest + 1.0)])
         value = image_auroc(np.repeat([0, 1], [len(normal), len(scores)]), both)
         if value is not None:
-            found.setdefault(family_of(edit), []).append(value)
+            found.setdefault(family_of(kind), []).append(value)
     return {family: float(np.mean(values)) for family, values in found.items()}

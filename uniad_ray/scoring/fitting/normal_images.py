@@ -23,7 +23,7 @@ FITTED_SPLITS = ("train", "validation")
 _ROW_KEY = re.compile(r"\b[0-9a-f]{32}\b")
 
 
-class ArchiveNormals:
+class ArchiveNormalImages:
     """Normal images of one category: those of its train and validation splits, or of `archive` where it has none.
 
     Attributes:

@@ -13,7 +13,7 @@ import torch
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import LearnedPerceiver, StoredFields
+from uniad_ray.perception.base import LearnedExtractor, StoredFields
 from uniad_ray.perception.objects.crops import object_crops
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
@@ -43,10 +43,10 @@ def labelling_pipeline(config: FitConfig, setup: ClipSetup, *, device: str) -> P
         WeightsError: A network's weights cannot be found.
     """
     pipeline = build_pipeline(config, [(setup.cropped, f"the tuning of {setup.name}")], device=device)
-    for perceiver in pipeline.stateful:
-        if not isinstance(perceiver, LearnedPerceiver):
+    for extractor in pipeline.stateful:
+        if not isinstance(extractor, LearnedExtractor):
             raise ConfigError(
-                f"{config.origin}: {setup.cropped} needs {perceiver.name}, which has to be trained first; "
+                f"{config.origin}: {setup.cropped} needs {extractor.name}, which has to be trained first; "
                 "take other segments"
             )
     return pipeline
@@ -86,7 +86,7 @@ def label_objects(
     with tempfile.TemporaryDirectory(prefix="uniad-ray-tune-") as folder:
         indices = chosen_images(images.rows, tuning.images, config.seed)
         source = _fitted(images, indices, config, setup, pipeline, stored, Path(folder))
-        for perception in source.perceive(indices, frozenset({setup.cropped})):
+        for perception in source.extract(indices, frozenset({setup.cropped})):
             if setup.cropped not in perception.segments:
                 raise ConfigError(f"tuning.labels: {setup.cropped} is no field of segments")
             for row_key, image, segments in zip(
@@ -123,8 +123,8 @@ def _fitted(
     folder: Path,
 ) -> PerceptionSource:
     """Perceptions of the images, with segmenters that learn fitted on them."""
-    wanted = frozenset({setup.cropped}).union(*(perceiver.needs for perceiver in pipeline.dependent))
-    learned = frozenset(name for perceiver in pipeline.dependent for name in perceiver.provides)
+    wanted = frozenset({setup.cropped}).union(*(extractor.needs for extractor in pipeline.dependent))
+    learned = frozenset(name for extractor in pipeline.dependent for name in extractor.provides)
     source: PerceptionSource = ImagePerceptions(
         images,
         pipeline,
@@ -133,10 +133,10 @@ def _fitted(
         spill=folder / "images" if pipeline.dependent else None,
         stored=stored,
     )
-    for perceiver in pipeline.dependent:
-        if isinstance(perceiver, LearnedPerceiver):
-            perceiver.fit(stream(source, indices, perceiver.needs))
-        source = ExtendedPerceptions(source, pipeline, perceiver.provides & wanted, folder / perceiver.name)
+    for extractor in pipeline.dependent:
+        if isinstance(extractor, LearnedExtractor):
+            extractor.fit(stream(source, indices, extractor.needs))
+        source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, folder / extractor.name)
     return source
 
 

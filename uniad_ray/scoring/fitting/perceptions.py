@@ -65,7 +65,7 @@ class PerceptionSource(Protocol):
     rows: Sequence[NormalImage]
     batch_size: int
 
-    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+    def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
         """One pass over the given images, in order and in batches, with the wanted fields.
 
         Images that cannot be decoded are left out.
@@ -75,11 +75,11 @@ class PerceptionSource(Protocol):
 
 def stream(source: PerceptionSource, indices: Sequence[int], wanted: frozenset[str]) -> PerceptionStream:
     """A stream over the given images that can be started again and again."""
-    return lambda: source.perceive(indices, wanted)
+    return lambda: source.extract(indices, wanted)
 
 
 class ImagePerceptions:
-    """Perceives normal images with what needs no fitting; with a spill folder none passes the networks twice."""
+    """Extracts normal images with what needs no fitting; with a spill folder none passes the networks twice."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class ImagePerceptions:
         *,
         batch_size: int,
         spill: Path | None,
-        on_perceived: Callable[[Perception], None] | None = None,
+        on_extracted: Callable[[Perception], None] | None = None,
         stored: StoredFields | None = None,
     ) -> None:
         """Prepares; nothing is read yet.
@@ -109,12 +109,12 @@ class ImagePerceptions:
         self._pipeline = pipeline
         self._fields = fields
         self._shelf = None if spill is None else _Shelf(spill)
-        self._on_perceived = on_perceived
+        self._on_extracted = on_extracted
         self._stored = stored
         self._damaged: set[int] = set()
         self._seen: set[int] = set()
 
-    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+    def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
         """See `PerceptionSource`."""
         for start in range(0, len(indices), self.batch_size):
             batch = [index for index in indices[start : start + self.batch_size] if index not in self._damaged]
@@ -139,16 +139,16 @@ class ImagePerceptions:
         if not decoded:
             return None
         keys = [self._key(index) for index, _ in decoded]
-        perception = self._pipeline.perceive(keys, np.stack([image for _, image in decoded]), fields, self._stored)
+        perception = self._pipeline.extract(keys, np.stack([image for _, image in decoded]), fields, self._stored)
         fresh = {index for index, _ in decoded} - self._seen
-        if self._on_perceived is not None and len(fresh) == len(decoded):
-            self._on_perceived(perception)
+        if self._on_extracted is not None and len(fresh) == len(decoded):
+            self._on_extracted(perception)
         self._seen |= fresh
         return perception
 
 
 class ExtendedPerceptions:
-    """Adds the fields of one more perceiver to those of another source, and keeps them on disk."""
+    """Adds the fields of one more extractor to those of another source, and keeps them on disk."""
 
     def __init__(
         self, source: PerceptionSource, pipeline: PerceptionPipeline, fields: frozenset[str], spill: Path
@@ -157,8 +157,8 @@ class ExtendedPerceptions:
 
         Args:
             source: Where images and the fields needed come from.
-            pipeline: The pipeline whose perceiver provides the fields; it must be able to perceive by now.
-            fields: The fields to add, all of one perceiver.
+            pipeline: The pipeline whose extractor provides the fields; it must be able to extract by now.
+            fields: The fields to add, all of one extractor.
             spill: Folder for them; what it holds already is not computed again.
         """
         self.rows = source.rows
@@ -168,20 +168,20 @@ class ExtendedPerceptions:
         self._fields = fields
         self._shelf = _Shelf(spill)
         self._needs = frozenset(
-            need for perceiver in pipeline.perceivers if perceiver.provides & fields for need in perceiver.needs
+            need for extractor in pipeline.extractors if extractor.provides & fields for need in extractor.needs
         )
 
-    def perceive(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
+    def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
         """See `PerceptionSource`."""
         added = wanted & self._fields
         below = wanted - self._fields
         if not added:
-            yield from self._source.perceive(indices, wanted)
+            yield from self._source.extract(indices, wanted)
             return
         for start in range(0, len(indices), self.batch_size):
             batch = indices[start : start + self.batch_size]
             is_stored = all(self.rows[index].row_key in self._shelf for index in batch)
-            for perception in self._source.perceive(batch, below if is_stored else below | self._needs):
+            for perception in self._source.extract(batch, below if is_stored else below | self._needs):
                 if not is_stored:
                     self._shelf.put(self._pipeline.extend(perception, self._fields), with_images=False)
                 own = self._shelf.get(perception.row_keys, added)

@@ -43,7 +43,7 @@ class FitSplit:
         return len(self.folds) == 1 and tuple(self.final) == self.folds[0].fit
 
 
-def split_normals(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
+def split_normal_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
     """Decides for the normal images of one category.
 
     With `min_images` or more, a share is held out by hash and the experts are fitted on the rest; with fewer than

@@ -32,16 +32,18 @@ class NormalView(NamedTuple):
     segments: Segments | None
 
 
-class _Edit(NamedTuple):
+class _SyntheticAnomaly(NamedTuple):
     family: Family
     apply: Callable[[NormalView, Sequence[NormalView], np.random.Generator], np.ndarray | None]
 
 
-def edit_image(name: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int) -> np.ndarray | None:
+def make_synthetic_anomaly(
+    name: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int
+) -> np.ndarray | None:
     """Edits one image; the same image is always edited in the same way.
 
     Args:
-        name: One of `EDITS`.
+        name: One of `SYNTHETIC_ANOMALIES`.
         row_key: Key of the image, from which chance follows.
         view: The image.
         others: Other normal images, at least one, from which some edits take pixels.
@@ -51,10 +53,10 @@ def edit_image(name: str, row_key: str, view: NormalView, others: Sequence[Norma
         uint8, of the shape of the image; or None where it cannot be edited so, such as one without objects.
     """
     digest = hashlib.blake2b(f"{seed}:{name}:{row_key}".encode(), digest_size=8).digest()
-    edited = _EDITS[name].apply(view, others, np.random.default_rng(int.from_bytes(digest, "little")))
-    if edited is None or np.array_equal(edited, view.image):
+    synthetic = _SYNTHETIC_ANOMALIES[name].apply(view, others, np.random.default_rng(int.from_bytes(digest, "little")))
+    if synthetic is None or np.array_equal(synthetic, view.image):
         return None
-    return edited
+    return synthetic
 
 
 def _masks(view: NormalView) -> np.ndarray:
@@ -180,24 +182,24 @@ def _cells(image: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, sl
 
 def _copy_cell(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
     first, second = _cells(view.image, rng)
-    edited = view.image.copy()
-    edited[first] = view.image[second]
-    return edited
+    synthetic = view.image.copy()
+    synthetic[first] = view.image[second]
+    return synthetic
 
 
 def _swap_cells(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
     first, second = _cells(view.image, rng)
-    edited = view.image.copy()
-    edited[first], edited[second] = view.image[second], view.image[first]
-    return edited
+    synthetic = view.image.copy()
+    synthetic[first], synthetic[second] = view.image[second], view.image[first]
+    return synthetic
 
 
 def _foreign_cell(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:
     """A cell of another image in the place of a different one."""
     first, second = _cells(view.image, rng)
-    edited = view.image.copy()
-    edited[first] = others[int(rng.integers(len(others)))].image[second]
-    return edited
+    synthetic = view.image.copy()
+    synthetic[first] = others[int(rng.integers(len(others)))].image[second]
+    return synthetic
 
 
 def _window(image: np.ndarray, rng: np.random.Generator, least: float, most: float) -> tuple[int, int, int, int]:
@@ -214,9 +216,9 @@ def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Ge
         int(rng.integers(side - length + 1)) for side, length in zip(image.shape[:2], (height, width), strict=True)
     )
     piece = image[down : down + height, across : across + width].astype(np.float32)
-    edited = image.copy()
-    edited[top : top + height, left : left + width] = np.clip(piece * rng.uniform(0.8, 1.2), 0, 255)
-    return edited
+    synthetic = image.copy()
+    synthetic[top : top + height, left : left + width] = np.clip(piece * rng.uniform(0.8, 1.2), 0, 255)
+    return synthetic
 
 
 def _strokes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -271,25 +273,25 @@ def _warp(view: NormalView, others: Sequence[NormalView], rng: np.random.Generat
     return np.asarray(np.stack(channels, axis=-1), dtype=np.uint8)
 
 
-_EDITS: Final[Mapping[str, _Edit]] = {
-    "erase": _Edit("objects", _erase),
-    "duplicate": _Edit("objects", _duplicate),
-    "move": _Edit("objects", _move),
-    "exchange": _Edit("objects", _exchange),
-    "foreign_object": _Edit("objects", _foreign_object),
-    "copy_cell": _Edit("layout", _copy_cell),
-    "swap_cells": _Edit("layout", _swap_cells),
-    "foreign_cell": _Edit("layout", _foreign_cell),
-    "cut_paste": _Edit("surface", _cut_paste),
-    "scratch": _Edit("surface", _scratch),
-    "stain": _Edit("surface", _stain),
-    "warp": _Edit("surface", _warp),
+_SYNTHETIC_ANOMALIES: Final[Mapping[str, _SyntheticAnomaly]] = {
+    "erase": _SyntheticAnomaly("objects", _erase),
+    "duplicate": _SyntheticAnomaly("objects", _duplicate),
+    "move": _SyntheticAnomaly("objects", _move),
+    "exchange": _SyntheticAnomaly("objects", _exchange),
+    "foreign_object": _SyntheticAnomaly("objects", _foreign_object),
+    "copy_cell": _SyntheticAnomaly("layout", _copy_cell),
+    "swap_cells": _SyntheticAnomaly("layout", _swap_cells),
+    "foreign_cell": _SyntheticAnomaly("layout", _foreign_cell),
+    "cut_paste": _SyntheticAnomaly("surface", _cut_paste),
+    "scratch": _SyntheticAnomaly("surface", _scratch),
+    "stain": _SyntheticAnomaly("surface", _stain),
+    "warp": _SyntheticAnomaly("surface", _warp),
 }
 
-EDITS: Final[Sequence[str]] = tuple(_EDITS)
+SYNTHETIC_ANOMALIES: Final[Sequence[str]] = tuple(_SYNTHETIC_ANOMALIES)
 """Names of the edits."""
 
 
 def family_of(name: str) -> Family:
     """The family of an edit."""
-    return _EDITS[name].family
+    return _SYNTHETIC_ANOMALIES[name].family

@@ -11,12 +11,12 @@ from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.synthetic_anomalies import EDITS, NormalView, edit_image
+from uniad_ray.scoring.fitting.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, make_synthetic_anomaly
 
 MOST_OTHERS: Final = 32
 """Other normal images that pixels are taken from."""
 
-EditedScores = Mapping[str, Mapping[str, FloatArray]]
+SyntheticScores = Mapping[str, Mapping[str, FloatArray]]
 """Raw scores by edit and by expert, each of shape (edited images,)."""
 
 
@@ -32,7 +32,7 @@ def normal_views(perceptions: Iterable[Perception], segments: str | None) -> Ite
         yield from zip(perception.row_keys, map(NormalView, perception.images, found), strict=True)
 
 
-def score_edits(
+def score_synthetic_anomalies(
     views: Sequence[tuple[str, NormalView]],
     others: Sequence[NormalView],
     pipeline: PerceptionPipeline,
@@ -40,13 +40,13 @@ def score_edits(
     *,
     batch_size: int,
     seed: int,
-) -> EditedScores:
+) -> SyntheticScores:
     """Edits images in every way, and scores the result.
 
     Args:
         views: Row key and view of each image.
         others: Other normal images, at least one, from which some edits take pixels.
-        pipeline: The perceivers.
+        pipeline: The extractors.
         experts: Fitted experts by name.
         batch_size: Images that pass the networks together.
         seed: Another seed gives other edits.
@@ -56,26 +56,28 @@ def score_edits(
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     scores: dict[str, dict[str, FloatArray]] = {}
-    for edit in EDITS:
-        edited = [
-            (key, image) for key, view in views if (image := edit_image(edit, key, view, others, seed)) is not None
+    for kind in SYNTHETIC_ANOMALIES:
+        synthetic = [
+            (key, image)
+            for key, view in views
+            if (image := make_synthetic_anomaly(kind, key, view, others, seed)) is not None
         ]
         parts: dict[str, list[FloatArray]] = {name: [] for name in experts}
-        for start in range(0, len(edited), batch_size):
-            keys, images = zip(*edited[start : start + batch_size], strict=True)
-            perception = pipeline.perceive(keys, np.stack(images), wanted)
+        for start in range(0, len(synthetic), batch_size):
+            keys, images = zip(*synthetic[start : start + batch_size], strict=True)
+            perception = pipeline.extract(keys, np.stack(images), wanted)
             for name, expert in experts.items():
                 parts[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
-        if edited:
-            scores[edit] = {name: np.concatenate(values) for name, values in parts.items()}
+        if synthetic:
+            scores[kind] = {name: np.concatenate(values) for name, values in parts.items()}
     return scores
 
 
-def join_edits(rounds: Sequence[EditedScores]) -> EditedScores:
+def join_synthetic_scores(rounds: Sequence[SyntheticScores]) -> SyntheticScores:
     """The scores of several rounds as those of one."""
     joined: dict[str, dict[str, FloatArray]] = {}
-    for edit in EDITS:
-        found = [scores[edit] for scores in rounds if edit in scores]
+    for kind in SYNTHETIC_ANOMALIES:
+        found = [scores[kind] for scores in rounds if kind in scores]
         if found:
-            joined[edit] = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+            joined[kind] = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     return joined

@@ -22,12 +22,12 @@ from uniad_ray.serving.http.schemas import (
     BundleVersions,
     CategoryList,
     CategorySummary,
-    HealthAnswer,
-    ImageAnswer,
+    HealthResponse,
+    ImageResponse,
     MapForm,
-    ReadyAnswer,
-    ScoreAnswer,
-    image_answer,
+    ReadyResponse,
+    ScoreResponse,
+    image_response,
 )
 from uniad_ray.serving.settings import ServeSettings
 
@@ -90,7 +90,9 @@ class Endpoint:
         request.state.key = key.name
         return key
 
-    async def score(self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int) -> ScoreAnswer:
+    async def score(
+        self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int
+    ) -> ScoreResponse:
         """Scores the images of a request.
 
         Raises:
@@ -118,7 +120,7 @@ class Endpoint:
 
     async def _score_request(
         self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int
-    ) -> ScoreAnswer:
+    ) -> ScoreResponse:
         try:
             async with asyncio.timeout(self.settings.limits.seconds):
                 try:
@@ -141,11 +143,11 @@ class Endpoint:
         if all(answer.status == "error" for answer in answers):
             errors = [{"where": answer.image, **answer.error.model_dump()} for answer in answers if answer.error]
             raise ProblemError("unusable-image", errors[0]["detail"], errors=errors)
-        return ScoreAnswer(request_id=request.state.request_id, category=category, images=answers)
+        return ScoreResponse(request_id=request.state.request_id, category=category, images=answers)
 
     async def _score_all(
         self, category: str, images: list[SentImage], form: MapForm, nearest: int
-    ) -> list[ImageAnswer]:
+    ) -> list[ImageResponse]:
         most = 4 * self.settings.replicas.queued_images
         if self._inside + len(images) > max(most, self.settings.limits.images):
             raise ProblemError("overloaded", "too many images are inside already; try again", retry_after=1)
@@ -159,18 +161,18 @@ class Endpoint:
             self._inside -= len(images)
         return [task.result() for task in tasks]
 
-    async def _score_one(self, category: str, image: SentImage, form: MapForm, nearest: int) -> ImageAnswer:
+    async def _score_one(self, category: str, image: SentImage, form: MapForm, nearest: int) -> ImageResponse:
         data = image.data
         if isinstance(data, Location):
             try:
                 data = await asyncio.to_thread(read_reference, data, self.settings.limits.image_bytes)
             except ImageError as error:
-                return image_answer(image.name, UnusableImage(error.kind, str(error)), form)
+                return image_response(image.name, UnusableImage(error.kind, str(error)), form)
         found = await self.backend.score(category, data, with_map=form != "none", nearest=nearest)
         if form == "none":
-            return image_answer(image.name, found, form)
+            return image_response(image.name, found, form)
         # A map takes milliseconds to compress, too long for the event loop.
-        return await asyncio.to_thread(image_answer, image.name, found, form)
+        return await asyncio.to_thread(image_response, image.name, found, form)
 
 
 def score_operations(endpoint: Endpoint) -> APIRouter:
@@ -182,7 +184,7 @@ def score_operations(endpoint: Endpoint) -> APIRouter:
         "/v1/categories/{category}/score",
         summary="Score images of a category",
         openapi_extra={"requestBody": SCORE_BODY},
-        response_model=ScoreAnswer,
+        response_model=ScoreResponse,
         responses={
             200: SCORE_EXAMPLE,
             **problems(
@@ -228,17 +230,17 @@ def score_operations(endpoint: Endpoint) -> APIRouter:
         )
 
     @router.get("/healthz", summary="Whether the process answers", responses=problems(_ALWAYS))
-    async def healthz() -> HealthAnswer:
-        return HealthAnswer()
+    async def healthz() -> HealthResponse:
+        return HealthResponse()
 
     @router.get(
         "/readyz", summary="Whether images can be scored", responses=problems((*_ALWAYS, "not-ready", "overloaded"))
     )
-    async def readyz() -> ReadyAnswer:
+    async def readyz() -> ReadyResponse:
         found = await endpoint.backend.check()
         if found["error"] is not None:
             raise ProblemError("not-ready", found["error"], retry_after=10)
-        return ReadyAnswer(checked=found["checked"])
+        return ReadyResponse(checked=found["checked"])
 
     return router
 

@@ -17,13 +17,13 @@ from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 MapForm = Literal["none", "png", "float16"]
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """Base of all answers."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ExpertScore(Answer):
+class ExpertScore(ResponseModel):
     """What one expert says of an image."""
 
     expert: str = Field(examples=["relations"])
@@ -31,14 +31,14 @@ class ExpertScore(Answer):
     calibrated: float = Field(description="In deviations of held-out normal images.", examples=[11.8])
 
 
-class LeftOutExpert(Answer):
+class LeftOutExpert(ResponseModel):
     """An expert of the bundle that did not take part this time."""
 
     expert: str = Field(examples=["text_similarity"])
     reason: str = Field(examples=["no text within 2 seconds"])
 
 
-class AnomalyMap(Answer):
+class AnomalyMap(ResponseModel):
     """The map of an image on the calibrated scale; its corners are those of the image.
 
     `png`: 8 bits of grey, where 0 is `low` and 255 is `high`. `float16`: zlib-compressed little-endian float16, row by
@@ -53,7 +53,7 @@ class AnomalyMap(Answer):
     data: str = Field(description="Base64.")
 
 
-class NearestNormalImage(Answer):
+class NearestNormalImage(ResponseModel):
     """A normal image of the fit that is like the scored one."""
 
     image: str = Field(description="Where it was ingested from.", examples=["train/good/0007.png"])
@@ -61,7 +61,7 @@ class NearestNormalImage(Answer):
     thumbnail: str = Field(description="Base64 of a JPEG, square as the networks see the image.")
 
 
-class Lineage(Answer):
+class Lineage(ResponseModel):
     """Where a verdict comes from."""
 
     bundle_version: str = Field(examples=["20261127-101112-0a1b2c3d"])
@@ -70,14 +70,14 @@ class Lineage(Answer):
     image_sha256: str = Field(description="Of the bytes that were scored.")
 
 
-class ImageProblem(Answer):
+class ImageProblem(ResponseModel):
     """Why an image has no verdict."""
 
     kind: str = Field(examples=["truncated"])
     detail: str = Field(examples=["JPEG: ends early or is damaged"])
 
 
-class ImageAnswer(Answer):
+class ImageResponse(ResponseModel):
     """The verdict of one image, or why there is none.
 
     A score is anomalous if it is above the threshold; both are in deviations of held-out normal images.
@@ -97,34 +97,34 @@ class ImageAnswer(Answer):
     error: ImageProblem | None = None
 
 
-class ScoreAnswer(Answer):
+class ScoreResponse(ResponseModel):
     """The verdicts of a request, in the order of its images."""
 
     request_id: str
     category: str = Field(examples=["trays"])
-    images: list[ImageAnswer]
+    images: list[ImageResponse]
 
 
-class CategorySummary(Answer):
+class CategorySummary(ResponseModel):
     """A category that can be scored."""
 
     category: str = Field(examples=["trays"])
 
 
-class CategoryList(Answer):
+class CategoryList(ResponseModel):
     """All categories that the key is good for."""
 
     categories: list[CategorySummary]
 
 
-class RefusedBundle(Answer):
+class RefusedBundle(ResponseModel):
     """A published bundle that could not be taken up."""
 
     version: str
     reason: str
 
 
-class LoadedVersion(Answer):
+class LoadedVersion(ResponseModel):
     """What a replica has in memory of a category."""
 
     category: str
@@ -139,27 +139,27 @@ class LoadedVersion(Answer):
     store_error: str | None = None
 
 
-class BundleVersions(Answer):
+class BundleVersions(ResponseModel):
     """All stored versions, and what the replica that was asked has loaded."""
 
     bundles: list[BundleVersion]
     loaded: list[LoadedVersion]
 
 
-class ReadyAnswer(Answer):
+class ReadyResponse(ResponseModel):
     """That the endpoint can score."""
 
     status: Literal["ready"] = "ready"
     checked: list[str] = Field(description="Categories whose reference images have the scores of the fit.")
 
 
-class HealthAnswer(Answer):
+class HealthResponse(ResponseModel):
     """That the process answers."""
 
     status: Literal["ok"] = "ok"
 
 
-def image_answer(name: str, found: OnlineVerdict | UnusableImage, form: MapForm) -> ImageAnswer:
+def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapForm) -> ImageResponse:
     """The answer for one image.
 
     Args:
@@ -168,9 +168,9 @@ def image_answer(name: str, found: OnlineVerdict | UnusableImage, form: MapForm)
         form: Form of the map, where the verdict has one.
     """
     if isinstance(found, UnusableImage):
-        return ImageAnswer(image=name, status="error", error=ImageProblem(kind=found.kind, detail=found.detail))
+        return ImageResponse(image=name, status="error", error=ImageProblem(kind=found.kind, detail=found.detail))
     verdict = found.verdict
-    return ImageAnswer(
+    return ImageResponse(
         image=name,
         status="ok",
         decision="anomalous" if verdict.is_anomalous else "normal",
@@ -234,7 +234,7 @@ def json_schema_examples() -> dict[str, Any]:
         code_version="0.1.0",
         image_sha256="c0ff" * 16,
     )
-    image = ImageAnswer(
+    image = ImageResponse(
         image="0001.png",
         status="ok",
         decision="anomalous",
@@ -244,5 +244,5 @@ def json_schema_examples() -> dict[str, Any]:
         reasons=["1 of part-5 expected, 0 found"],
         lineage=lineage,
     )
-    answer = ScoreAnswer(request_id="0192f7c1e4b07d0ab3a51f0c7f7a8c11", category="trays", images=[image])
+    answer = ScoreResponse(request_id="0192f7c1e4b07d0ab3a51f0c7f7a8c11", category="trays", images=[image])
     return answer.model_dump(mode="json")

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import CaptionError
-from uniad_ray.perception.base import AskingPerceiver
+from uniad_ray.perception.base import AskingExtractor
 from uniad_ray.perception.captions.base import Captioner
 from uniad_ray.perception.captions.engine import CaptionEngineConfig
 from uniad_ray.perception.captions.server import CaptionServer, CaptionServerConfig
@@ -34,7 +34,7 @@ class DeployedCaptioner:
         """Prepares; nothing is asked yet.
 
         Args:
-            name: The perceiver, for messages.
+            name: The extractor, for messages.
             config: The model of the bundle.
             handle: The deployment.
             loop: Where the handle may be called.
@@ -69,20 +69,20 @@ class DeployedCaptioner:
 
 
 def choose_captioner(
-    perceiver: AskingPerceiver,
+    extractor: AskingExtractor,
     engine: EngineSettings,
     deployed: DeploymentHandle | None,
     loop: asyncio.AbstractEventLoop,
 ) -> Captioner | str:
-    """What a perceiver asks here, or why there is nothing to ask.
+    """What an extractor asks here, or why there is nothing to ask.
 
     Args:
-        perceiver: Of a bundle.
+        extractor: Of a bundle.
         engine: What the operator decided.
         deployed: The deployment with vLLM, if there is one.
         loop: Where it may be called.
     """
-    fitted = perceiver.config.captioner
+    fitted = extractor.config.captioner
     if engine.kind == "none":
         return "no engine is configured"
     if engine.kind == "deployment":
@@ -90,7 +90,7 @@ def choose_captioner(
             return f"the bundle's texts are of kind {fitted.kind}, which is no model that can be deployed"
         if deployed is None:
             return "no engine is deployed"
-        return DeployedCaptioner(perceiver.name, fitted, deployed, loop, engine.deadline_seconds)
+        return DeployedCaptioner(extractor.name, fitted, deployed, loop, engine.deadline_seconds)
     model = engine.model or getattr(fitted, "model", None)
     url = engine.url or getattr(fitted, "url", None)
     if url is None or model is None:
@@ -100,4 +100,4 @@ def choose_captioner(
     )
     # Who waits for a verdict is served better by one without texts than by a repetition.
     changes = {"url": url, "model": model, "retries": 0, "timeout": engine.deadline_seconds}
-    return CaptionServer(perceiver.name, kept.model_copy(update=changes))
+    return CaptionServer(extractor.name, kept.model_copy(update=changes))

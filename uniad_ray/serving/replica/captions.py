@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uniad_ray.errors import ImageError, UniadRayError
-from uniad_ray.scoring.online_scorer import AwaitedTexts, FirstVerdict, OnlineScorer
+from uniad_ray.scoring.online_scorer import CaptionCompleter, FirstVerdict, OnlineScorer
 from uniad_ray.scoring.scorer import Verdict
 from uniad_ray.serving.settings import EngineSettings
 
@@ -92,7 +92,7 @@ class TextsWithinDeadline:
         """Lets the threads end."""
         self._asking.shutdown(wait=False, cancel_futures=True)
 
-    async def _judge_with_texts(self, scorer: OnlineScorer, awaited: AwaitedTexts) -> Verdict | ImageError:
+    async def _judge_with_texts(self, scorer: OnlineScorer, awaited: CaptionCompleter) -> Verdict | ImageError:
         loop = asyncio.get_running_loop()
         perception = await loop.run_in_executor(self._asking, scorer.ask, awaited)
         return await loop.run_in_executor(self._computing, scorer.finish, awaited, perception)

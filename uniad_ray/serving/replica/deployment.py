@@ -18,7 +18,7 @@ from uniad_ray.serving.replica.vllm import engine_application
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 
 
-class ScorerReplica:
+class ScorerDeployment:
     """Scores single images for gateways; see `scorer_application` for Serve's options."""
 
     async def __init__(self, settings: dict[str, Any], threads: int, engine: DeploymentHandle | None) -> None:  # type: ignore[misc] # Serve awaits it
@@ -75,7 +75,7 @@ def scorer_application(settings: ServeSettings) -> Application:
     threads = replicas.threads or max(1, usable_cpus() // replicas.most)
     uses_gpu = replicas.device == "cuda"
     deployment = serve.deployment(
-        ScorerReplica,
+        ScorerDeployment,
         name="Scorer",
         ray_actor_options={"num_cpus": 1, "num_gpus": 1 if uses_gpu else 0, "runtime_env": {"env_vars": OF_REPLICAS}},
         **settings.scorer_options(),

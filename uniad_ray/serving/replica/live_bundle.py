@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.errors import BundleError, StoreError, UniadRayError
-from uniad_ray.perception.base import AskingPerceiver
+from uniad_ray.perception.base import AskingExtractor
 from uniad_ray.perception.captions.base import Captioner
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.reference_images import Reference
@@ -22,8 +22,8 @@ from uniad_ray.scoring.online_scorer import OnlineScorer, build_online_scorer
 _logger = logging.getLogger(__name__)
 
 
-ChooseCaptioner = Callable[[AskingPerceiver], Captioner | str]
-"""What a perceiver asks for texts, or why there is nothing to ask."""
+ChooseCaptioner = Callable[[AskingExtractor], Captioner | str]
+"""What an extractor asks for texts, or why there is nothing to ask."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LoadedBundle:
             self.reference.check(self.scorer.first)
 
 
-class LiveCategory:
+class LiveBundle:
     """What a replica knows of a category; `current` may be read by any thread while another refreshes."""
 
     def __init__(
@@ -179,12 +179,12 @@ class LiveCategory:
         return replace(loaded, seconds=self._clock() - started)
 
     def _prepare_texts(self, scorer: OnlineScorer) -> str | None:
-        """Has perceivers ask what answers in time; the reason where there is nothing to ask."""
-        for perceiver in scorer.full.pipeline.asking:
-            chosen = self._choose_captioner(perceiver)
+        """Has extractors ask what answers in time; the reason where there is nothing to ask."""
+        for extractor in scorer.full.pipeline.asking:
+            chosen = self._choose_captioner(extractor)
             if isinstance(chosen, str):
                 return chosen
-            perceiver.captioner = chosen
+            extractor.captioner = chosen
         return None
 
     def _note_store_error(self, text: str) -> None:

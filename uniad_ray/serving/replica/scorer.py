@@ -25,7 +25,7 @@ from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.replica.batcher import Batcher
 from uniad_ray.serving.replica.captioners import choose_captioner
 from uniad_ray.serving.replica.captions import Completed, TextsWithinDeadline
-from uniad_ray.serving.replica.live_bundle import DecodedImage, LiveCategory, LoadedBundle
+from uniad_ray.serving.replica.live_bundle import DecodedImage, LiveBundle, LoadedBundle
 from uniad_ray.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LoadedCategory:
         score: Scores one image together with others that come at the same time.
     """
 
-    live: LiveCategory
+    live: LiveBundle
     score: Batcher[DecodedImage, Outcome]
 
 
@@ -231,13 +231,13 @@ class ReplicaScorer:
         loop = asyncio.get_running_loop()
         live = await loop.run_in_executor(
             self._loading,
-            lambda: LiveCategory(
+            lambda: LiveBundle(
                 self._store,
                 category,
                 device=self._device,
                 lock=self._networks,
-                choose_captioner=lambda perceiver: choose_captioner(
-                    perceiver, self.settings.engine, self._deployed, loop
+                choose_captioner=lambda extractor: choose_captioner(
+                    extractor, self.settings.engine, self._deployed, loop
                 ),
             ),
         )
@@ -248,7 +248,7 @@ class ReplicaScorer:
         batch = self.settings.batch
         return LoadedCategory(live, Batcher(score_together, most=batch.images, wait_seconds=batch.wait_seconds))
 
-    def _lives(self) -> list[LiveCategory]:
+    def _lives(self) -> list[LiveBundle]:
         return [held.live for _, held in sorted(self._held.items())]
 
     def _check_all(self) -> str | None:

@@ -20,7 +20,7 @@ _IMAGES = 8
 Question = tuple[str, np.ndarray, str]
 
 
-class TextEngine:
+class VllmDeployment:
     """Writes texts of single images; those that come together are computed together.
 
     The model is started when it is first asked for. Replicas are for one model: another one takes its place in memory.
@@ -66,8 +66,8 @@ def caption_all(questions: list[Question]) -> list[str]:
 def engine_application(engine: EngineSettings) -> Application:
     """The deployment of vLLM."""
     deployment = serve.deployment(
-        TextEngine,
-        name="TextEngine",
+        VllmDeployment,
+        name="VllmDeployment",
         num_replicas=engine.replicas,
         max_ongoing_requests=4 * _IMAGES,
         max_queued_requests=4 * _IMAGES,

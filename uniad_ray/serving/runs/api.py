@@ -20,15 +20,15 @@ from uniad_ray.serving.runs.browser import RunBrowser
 from uniad_ray.serving.runs.category_scores import Decision, MarkFilter, Order, RowFilter, Status
 from uniad_ray.serving.runs.review import store_marks
 from uniad_ray.serving.runs.schemas import (
-    MarkAnswer,
     MarkRequest,
+    MarkResponse,
     RunImagePage,
     RunList,
     StoredMark,
-    ThresholdAnswer,
+    ThresholdResponse,
     mark_schema,
 )
-from uniad_ray.serving.runs.views import image_page, list_runs, map_answer, threshold_answer
+from uniad_ray.serving.runs.views import image_page, list_runs, map_response, threshold_response
 from uniad_ray.serving.settings import ServeSettings
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -130,9 +130,9 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         return await work.run(image_page, browser, run, category, asked, offset, limit)
 
     @router.get("/{run}/threshold", summary="What another threshold would change", responses=problems(_KINDS))
-    async def what_if(key: Key, run: RunName, category: CategoryName, threshold: Number = None) -> ThresholdAnswer:
+    async def what_if(key: Key, run: RunName, category: CategoryName, threshold: Number = None) -> ThresholdResponse:
         key.require("runs", category)
-        return await work.run(threshold_answer, browser, run, category, threshold)
+        return await work.run(threshold_response, browser, run, category, threshold)
 
     @router.get(
         "/{run}/images/{row_key}/thumbnail",
@@ -159,7 +159,7 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
     @router.get("/{run}/images/{row_key}/map", summary="The kept anomaly map of an image", responses=problems(_KINDS))
     async def anomaly_map(key: Key, run: RunName, row_key: RowKey, category: CategoryName) -> AnomalyMap:
         key.require("runs", category)
-        return await work.run(map_answer, browser, run, category, row_key)
+        return await work.run(map_response, browser, run, category, row_key)
 
     @router.post(
         "/{run}/marks",
@@ -167,13 +167,13 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         openapi_extra={"requestBody": _MARKS_BODY},
         responses=problems((*_KINDS, "timed-out", "too-large", "unsupported-media-type")),
     )
-    async def mark(request: Request, key: Key, run: RunName) -> MarkAnswer:
+    async def mark(request: Request, key: Key, run: RunName) -> MarkResponse:
         key.require("review")
         asked = await _read_marks(request, settings.limits.seconds)
         for category in {entry.category for entry in asked.marks}:
             key.require("review", category)
         stored = await work.run(store_marks, browser, run, asked.marks, key.name)
-        return MarkAnswer(marks=[StoredMark(**asdict(entry)) for entry in stored])
+        return MarkResponse(marks=[StoredMark(**asdict(entry)) for entry in stored])
 
     return router
 

@@ -235,10 +235,10 @@ def _bytes_of(sources: Mapping[str, SourceRow]) -> int:
 
 def _created_at(reader: RunReader) -> str | None:
     try:
-        attempts = reader.attempts()
+        timings = reader.timings()
     except RunError:
         return None
-    return attempts[-1].started_at if attempts else None
+    return timings[-1].started_at if timings else None
 
 
 @contextmanager

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from uniad_ray.runs.reviews import MarkKind
-from uniad_ray.serving.http.schemas import Answer, ExpertScore, ImageProblem
+from uniad_ray.serving.http.schemas import ExpertScore, ImageProblem, ResponseModel
 from uniad_ray.serving.runs.category_scores import Decision
 
 MAX_MARKS = 1000
 MAX_NOTE = 2000
 
 
-class RunCategory(Answer):
+class RunCategory(ResponseModel):
     """What a run found in one category."""
 
     category: str = Field(examples=["trays"])
@@ -25,7 +25,7 @@ class RunCategory(Answer):
     bundle_digest: str = Field(description="sha256 of the bundle's manifest.")
 
 
-class RunSummary(Answer):
+class RunSummary(ResponseModel):
     """A finished run, or why it cannot be read."""
 
     name: str = Field(examples=["run"])
@@ -42,14 +42,14 @@ class RunSummary(Answer):
     problem: str | None = Field(default=None, description="Why the run cannot be read.")
 
 
-class RunList(Answer):
+class RunList(ResponseModel):
     """The runs that the endpoint shows."""
 
     runs: list[RunSummary]
     may_review: bool = Field(description="Whether the key may set marks.")
 
 
-class RunMark(Answer):
+class RunMark(ResponseModel):
     """What a reviewer says of an image."""
 
     mark: MarkKind
@@ -60,7 +60,7 @@ class RunMark(Answer):
     note: str | None = None
 
 
-class RunImage(Answer):
+class RunImage(ResponseModel):
     """One scored image of a run."""
 
     row_key: str = Field(examples=["3ea2e3f5cc0558bb7f8925d88dee8476"])
@@ -80,7 +80,7 @@ class RunImage(Answer):
     mark: RunMark | None
 
 
-class RunImagePage(Answer):
+class RunImagePage(ResponseModel):
     """A page of the images that the filters take."""
 
     run: str
@@ -92,14 +92,14 @@ class RunImagePage(Answer):
     images: list[RunImage]
 
 
-class ThresholdErrors(Answer):
+class ThresholdErrors(ResponseModel):
     """Wrong decisions among the images whose label is known, by mark where there is one."""
 
     false_alarms: int
     misses: int
 
 
-class ThresholdAnswer(Answer):
+class ThresholdResponse(ResponseModel):
     """What another threshold changes in the decisions of a run; nothing is stored."""
 
     category: str
@@ -153,7 +153,7 @@ class StoredMark(RunMark):
     category: str
 
 
-class MarkAnswer(Answer):
+class MarkResponse(ResponseModel):
     """The marks that were stored, in the order of the request."""
 
     marks: list[StoredMark]

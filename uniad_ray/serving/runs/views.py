@@ -17,8 +17,8 @@ from uniad_ray.serving.runs.schemas import (
     RunList,
     RunMark,
     RunSummary,
-    ThresholdAnswer,
     ThresholdErrors,
+    ThresholdResponse,
 )
 
 
@@ -61,7 +61,7 @@ def image_page(browser: RunBrowser, run: str, category: str, asked: RowFilter, o
     )
 
 
-def threshold_answer(browser: RunBrowser, run: str, category: str, threshold: float | None) -> ThresholdAnswer:
+def threshold_response(browser: RunBrowser, run: str, category: str, threshold: float | None) -> ThresholdResponse:
     """What another threshold would change.
 
     Raises:
@@ -73,7 +73,7 @@ def threshold_answer(browser: RunBrowser, run: str, category: str, threshold: fl
     change = scores.what_if(asked, browser.marks(opened))
     shift = change.anomalous_after - change.anomalous_before
     lowest, highest = scores.range or (None, None)
-    return ThresholdAnswer(
+    return ThresholdResponse(
         category=category,
         stored_threshold=images.threshold,
         threshold=asked,
@@ -92,7 +92,7 @@ def threshold_answer(browser: RunBrowser, run: str, category: str, threshold: fl
     )
 
 
-def map_answer(browser: RunBrowser, run: str, category: str, row_key: str) -> AnomalyMap:
+def map_response(browser: RunBrowser, run: str, category: str, row_key: str) -> AnomalyMap:
     """The kept map of an image, in the form that scoring answers with.
 
     Raises:

@@ -18,7 +18,7 @@ from uniad_ray.experts.components.features import ComponentFeatureConfig, compon
 from uniad_ray.experts.components.memory import ComponentMemory, ComponentMemoryConfig, shrunk_precision
 from uniad_ray.perception.base import Perception, State
 
-NORMALS = [f"normal-{number:02d}" for number in range(20)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(20)]
 COLOURS = np.array([[90, 90, 90], [200, 40, 40], [40, 40, 200]], dtype=np.uint8)
 SIDE, MAP, CLUSTERS = 64, 16, 4
 
@@ -37,7 +37,7 @@ def labels_of(key: str, damage: str = "") -> np.ndarray:
     return labels
 
 
-def perceive(keys: Sequence[str], damage: str = "", side: int = SIDE) -> Perception:
+def extract(keys: Sequence[str], damage: str = "", side: int = SIDE) -> Perception:
     labels = np.stack([labels_of(key, damage)[:side, :side] for key in keys])
     images = COLOURS[labels]
     if damage == "recoloured bar":
@@ -50,14 +50,14 @@ def perceive(keys: Sequence[str], damage: str = "", side: int = SIDE) -> Percept
 
 
 def stream_of(keys: Sequence[str], batch: int = 6) -> Callable[[], Iterator[Perception]]:
-    return lambda: (perceive(keys[start : start + batch]) for start in range(0, len(keys), batch))
+    return lambda: (extract(keys[start : start + batch]) for start in range(0, len(keys), batch))
 
 
 def config_of(**options: Any) -> ComponentMemoryConfig:
     return ComponentMemoryConfig.model_validate({"components": "parts", "map_size": MAP, **options})
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 6, **options: Any) -> ComponentMemory:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 6, **options: Any) -> ComponentMemory:
     expert = ComponentMemory("logical_teacher", config_of(**options))
     expert.fit(stream_of(keys, batch))
     return expert
@@ -69,14 +69,14 @@ def expert() -> ComponentMemory:
 
 
 def features_of(keys: Sequence[str], damage: str = "") -> np.ndarray:
-    batch = perceive(keys, damage)
+    batch = extract(keys, damage)
     labels = batch.fields["parts/labels"][:, 0].numpy()
     pairs = zip(labels, batch.images, strict=True)
     return np.stack([component_features(one, image, CLUSTERS, ComponentFeatureConfig()) for one, image in pairs])
 
 
 def test_fulfils_the_expert_interface(expert: ComponentMemory) -> None:
-    evidence = expert.score(perceive(["a", "b"]))
+    evidence = expert.score(extract(["a", "b"]))
 
     assert isinstance(expert, Expert)
     assert expert.needs == {"parts/labels", "parts/similarity"}
@@ -89,27 +89,27 @@ def test_fulfils_the_expert_interface(expert: ComponentMemory) -> None:
 
 
 def test_nearest_is_the_mean_distance_to_neighbours() -> None:
-    normals, query = features_of(NORMALS), features_of(["q"], "short bar")[0]
-    scale = np.maximum(normals.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
-    slow = sorted(float(np.linalg.norm((query - normal) / scale)) for normal in normals)
+    normal_images, query = features_of(NORMAL_IMAGES), features_of(["q"], "short bar")[0]
+    scale = np.maximum(normal_images.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
+    slow = sorted(float(np.linalg.norm((query - normal) / scale)) for normal in normal_images)
 
     expert = fitted(distance="nearest", neighbours=3)
 
-    assert expert.score(perceive(["q"], "short bar")).scores[0] == pytest.approx(np.mean(slow[:3]), rel=1e-5)
-    (nearest,) = expert.nearest_normals(query[None])
-    assert float(np.linalg.norm((query - normals[nearest[0]]) / scale)) == pytest.approx(slow[0])
+    assert expert.score(extract(["q"], "short bar")).scores[0] == pytest.approx(np.mean(slow[:3]), rel=1e-5)
+    (nearest,) = expert.nearest_normal_images(query[None])
+    assert float(np.linalg.norm((query - normal_images[nearest[0]]) / scale)) == pytest.approx(slow[0])
 
 
 def test_mahalanobis_uses_the_shrunk_covariance() -> None:
-    normals, query = features_of(NORMALS), features_of(["q"], "short bar")[0]
-    scale = np.maximum(normals.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
-    covariance = LedoitWolf().fit(normals / scale).covariance_
+    normal_images, query = features_of(NORMAL_IMAGES), features_of(["q"], "short bar")[0]
+    scale = np.maximum(normal_images.std(axis=0), ComponentFeatureConfig().smallest_changes(CLUSTERS))
+    covariance = LedoitWolf().fit(normal_images / scale).covariance_
     for feature in range(len(covariance)):
         covariance[feature, feature] = max(covariance[feature, feature], 1.0)
-    difference = (query - normals.mean(axis=0)) / scale
+    difference = (query - normal_images.mean(axis=0)) / scale
     slow = float(np.sqrt(difference @ np.linalg.solve(covariance, difference)))
 
-    scores = fitted(distance="mahalanobis").score(perceive(["q"], "short bar")).scores
+    scores = fitted(distance="mahalanobis").score(extract(["q"], "short bar")).scores
 
     assert scores[0] == pytest.approx(slow, rel=1e-5)
 
@@ -144,9 +144,9 @@ def test_constant_features_keep_precision_finite() -> None:
 )
 def test_finds_and_explains_damage(distance: str, standardise: str, damage: str, reason: str) -> None:
     expert = fitted(distance=distance, standardise=standardise)
-    normal = expert.score(perceive([f"fresh-{number}" for number in range(8)]))
+    normal = expert.score(extract([f"fresh-{number}" for number in range(8)]))
 
-    evidence = expert.score(perceive(["x"], damage))
+    evidence = expert.score(extract(["x"], damage))
 
     assert evidence.scores[0] > 1.5 * normal.scores.max()
     assert any(reason in sentence for sentence in evidence.reasons[0])
@@ -156,7 +156,7 @@ def test_finds_and_explains_damage(distance: str, standardise: str, damage: str,
 
 @pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
 def test_map_is_highest_on_the_deviating_component(distance: str) -> None:
-    evidence = fitted(distance=distance).score(perceive(["x"], "recoloured bar"))
+    evidence = fitted(distance=distance).score(extract(["x"], "recoloured bar"))
 
     assert evidence.maps is not None
     assert evidence.maps[0].max() == pytest.approx(evidence.scores[0])
@@ -165,16 +165,16 @@ def test_map_is_highest_on_the_deviating_component(distance: str) -> None:
 
 
 def test_missing_component_is_painted_at_its_usual_place(expert: ComponentMemory) -> None:
-    evidence = expert.score(perceive(["x"], "missing bar"))
+    evidence = expert.score(extract(["x"], "missing bar"))
 
     assert evidence.maps is not None
-    always_bar = np.all([labels_of(key)[2::4, 2::4] == 2 for key in NORMALS], axis=0)
+    always_bar = np.all([labels_of(key)[2::4, 2::4] == 2 for key in NORMAL_IMAGES], axis=0)
     np.testing.assert_allclose(evidence.maps[0][always_bar], evidence.scores[0], rtol=1e-5)
     assert evidence.maps[0][:10].max() < 0.5 * evidence.scores[0]
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 20))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 20))
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) -> None:
     one, other = fitted().state(), fitted(keys, batch).state()
 
@@ -184,9 +184,9 @@ def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) ->
 
 def test_score_does_not_depend_on_the_batch(expert: ComponentMemory) -> None:
     keys = [f"test-{number}" for number in range(7)]
-    alone = [expert.score(perceive([key], "short bar")) for key in keys]
+    alone = [expert.score(extract([key], "short bar")) for key in keys]
 
-    together = expert.score(perceive(keys, "short bar"))
+    together = expert.score(extract(keys, "short bar"))
 
     assert together.maps is not None
     for index, single in enumerate(alone):
@@ -205,7 +205,7 @@ def test_scores_survive_a_round_trip(distance: str) -> None:
         "logical_teacher", config_of(distance=distance), State(load(save(dict(state.arrays))), state.document)
     )
 
-    batch = perceive(["a", "b"], "third square")
+    batch = extract(["a", "b"], "third square")
     before, after = expert.score(batch), restored.score(batch)
     assert np.array_equal(before.scores, after.scores)
     assert before.maps is not None
@@ -215,7 +215,7 @@ def test_scores_survive_a_round_trip(distance: str) -> None:
 
 
 def test_bank_image_is_nearest_to_itself() -> None:
-    assert fitted(distance="nearest", neighbours=1).score(perceive(NORMALS[:3])).scores.tolist() == [0.0, 0.0, 0.0]
+    assert fitted(distance="nearest", neighbours=1).score(extract(NORMAL_IMAGES[:3])).scores.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_bank_is_bounded_by_memory_size() -> None:
@@ -226,25 +226,25 @@ def test_bank_is_bounded_by_memory_size() -> None:
 
 
 def test_two_images_are_enough_and_one_is_not() -> None:
-    assert np.isfinite(fitted(NORMALS[:2]).score(perceive(["a"])).scores).all()
-    for keys in ([], NORMALS[:1]):
+    assert np.isfinite(fitted(NORMAL_IMAGES[:2]).score(extract(["a"])).scores).all()
+    for keys in ([], NORMAL_IMAGES[:1]):
         with pytest.raises(FitError, match=r"logical_teacher: .* at least 2 are needed"):
             fitted(keys)
 
 
 @pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
 def test_fit_on_copies_still_finds_another_image(distance: str) -> None:
-    same = perceive(["same"])
+    same = extract(["same"])
     expert = ComponentMemory("logical_teacher", config_of(distance=distance))
     expert.fit(lambda: [Perception([f"copy-{number}"], same.images, same.fields) for number in range(4)])
 
     assert expert.score(same).scores[0] == pytest.approx(0.0, abs=1e-6)
-    assert expert.score(perceive(["same"], "missing square")).scores[0] > 3.0
+    assert expert.score(extract(["same"], "missing square")).scores[0] > 3.0
 
 
 @pytest.mark.parametrize("label", [0, 3])
 def test_black_image_scores_high_and_finite(expert: ComponentMemory, label: int) -> None:
-    black = perceive(["black"])
+    black = extract(["black"])
     fields = {**black.fields, "parts/labels": torch.full_like(black.fields["parts/labels"], label)}
 
     evidence = expert.score(Perception(black.row_keys, np.zeros_like(black.images), fields))
@@ -256,27 +256,27 @@ def test_black_image_scores_high_and_finite(expert: ComponentMemory, label: int)
 
 
 def test_non_finite_image_scores_nan_alone(expert: ComponentMemory) -> None:
-    batch = perceive(["a", "b"])
+    batch = extract(["a", "b"])
     batch.fields["parts/similarity"][0, 0, 0, 0] = float("nan")
 
     scores = expert.score(batch).scores
 
     assert np.isnan(scores[0])
-    assert scores[1] == expert.score(perceive(["b"])).scores[0]
+    assert scores[1] == expert.score(extract(["b"])).scores[0]
 
 
 def test_image_size_must_match_the_fit(expert: ComponentMemory) -> None:
     with pytest.raises(BundleError, match="fitted on fields of shape"):
-        expert.score(perceive(["small"], side=32))
+        expert.score(extract(["small"], side=32))
     with pytest.raises(FitError, match=r"small.*same input size"):
-        ComponentMemory("e", config_of()).fit(lambda: [perceive(["a"]), perceive(["small"], side=32)])
+        ComponentMemory("e", config_of()).fit(lambda: [extract(["a"]), extract(["small"], side=32)])
 
 
 def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = ComponentMemory("logical_teacher", config_of())
 
     with pytest.raises(FitError, match="not fitted"):
-        expert.score(perceive(["a"]))
+        expert.score(extract(["a"]))
     with pytest.raises(FitError, match="not fitted"):
         expert.state()
 

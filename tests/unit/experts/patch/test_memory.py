@@ -19,7 +19,7 @@ from uniad_ray.experts.shared.patch_features import as_vectors, patch_features
 from uniad_ray.perception.base import Perception, State
 
 LEVELS = ("pyramid/level2", "pyramid/level3")
-NORMALS = [f"normal-{number:02d}" for number in range(24)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(24)]
 DAMAGE = 25.0
 
 
@@ -34,7 +34,7 @@ def features(key: str) -> dict[str, torch.Tensor]:
     }
 
 
-def perceive(keys: Sequence[str], damaged: Sequence[int] = ()) -> Perception:
+def extract(keys: Sequence[str], damaged: Sequence[int] = ()) -> Perception:
     """A batch; images at the positions `damaged` get one unusual cell at row 3, column 5 of level 2."""
     each = [features(key) for key in keys]
     for position in damaged:
@@ -45,10 +45,10 @@ def perceive(keys: Sequence[str], damaged: Sequence[int] = ()) -> Perception:
 
 def stream_of(keys: Sequence[str], batch: int) -> Iterator[Perception]:
     for start in range(0, len(keys), batch):
-        yield perceive(keys[start : start + batch])
+        yield extract(keys[start : start + batch])
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 5, **options: Any) -> PatchMemory:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 5, **options: Any) -> PatchMemory:
     settings = {"memory_size": 200, "candidates": 900, "map_size": 16, **options}
     expert = PatchMemory("patch_memory", PatchMemoryConfig.model_validate(settings))
     expert.fit(lambda: stream_of(keys, batch))
@@ -61,7 +61,7 @@ def expert() -> PatchMemory:
 
 
 def test_fulfils_the_expert_interface(expert: PatchMemory) -> None:
-    evidence = expert.score(perceive(["a", "b", "c"]))
+    evidence = expert.score(extract(["a", "b", "c"]))
 
     assert isinstance(expert, Expert)
     assert expert.needs == set(LEVELS)
@@ -78,7 +78,7 @@ def test_fulfils_the_expert_interface(expert: PatchMemory) -> None:
 def test_finds_the_damaged_image_and_place(selection: str, distance: str) -> None:
     expert = fitted(selection=selection, distance=distance)
 
-    evidence = expert.score(perceive(["u", "v", "w"], damaged=[1]))
+    evidence = expert.score(extract(["u", "v", "w"], damaged=[1]))
 
     assert evidence.maps is not None
     assert evidence.scores[1] > 2 * max(evidence.scores[0], evidence.scores[2])
@@ -91,15 +91,15 @@ def test_finds_the_damaged_image_and_place(selection: str, distance: str) -> Non
 def test_score_equals_a_plain_reference() -> None:
     options: dict[str, Any] = {"selection": "all", "candidates": 10**6, "storage": "float32", "smoothing": 1.0}
     bank = np.concatenate(
-        [as_vectors(patch_features(stack(key), LEVELS)[0]).numpy().astype(np.float64) for key in NORMALS]
+        [as_vectors(patch_features(stack(key), LEVELS)[0]).numpy().astype(np.float64) for key in NORMAL_IMAGES]
     )
     queries = as_vectors(patch_features(stack("q"), LEVELS)[0]).numpy().astype(np.float64)
     nearest = np.array([min(np.linalg.norm(query - one) for one in bank) for query in queries])
     smooth = anomaly_maps(nearest.reshape(1, 8, 8).astype(np.float32), 16, 1.0)
 
-    raw = fitted(**options, score_smoothed=False).score(perceive(["q"]))
-    smoothed = fitted(**options, score_smoothed=True).score(perceive(["q"]))
-    top = fitted(**options, score_smoothed=False, image_score="top_mean", top_fraction=0.1).score(perceive(["q"]))
+    raw = fitted(**options, score_smoothed=False).score(extract(["q"]))
+    smoothed = fitted(**options, score_smoothed=True).score(extract(["q"]))
+    top = fitted(**options, score_smoothed=False, image_score="top_mean", top_fraction=0.1).score(extract(["q"]))
 
     assert raw.scores[0] == pytest.approx(nearest.max(), rel=1e-5)
     assert smoothed.scores[0] == pytest.approx(smooth.max(), rel=1e-5)
@@ -111,7 +111,7 @@ def test_score_equals_a_plain_reference() -> None:
 def test_neighbours_are_averaged() -> None:
     options: dict[str, Any] = {"selection": "all", "candidates": 10**6, "score_smoothed": False, "smoothing": 0.0}
 
-    nearest, three = (fitted(**options, neighbours=count).score(perceive(["q"])) for count in (1, 3))
+    nearest, three = (fitted(**options, neighbours=count).score(extract(["q"])) for count in (1, 3))
 
     assert three.scores[0] > nearest.scores[0] * 1.001
 
@@ -129,13 +129,13 @@ def stack(key: str) -> dict[str, torch.Tensor]:
 def test_bank_image_scores_zero() -> None:
     expert = fitted(selection="all", candidates=10**6, storage="float32", smoothing=0.0)
 
-    assert expert.score(perceive(NORMALS[:2])).scores == pytest.approx([0.0, 0.0], abs=2e-3)
+    assert expert.score(extract(NORMAL_IMAGES[:2])).scores == pytest.approx([0.0, 0.0], abs=2e-3)
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from(["coreset", "kmeans"]))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 24), st.sampled_from(["coreset", "kmeans"]))
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, selection: str) -> None:
-    one = fitted(NORMALS, 5, selection=selection)
+    one = fitted(NORMAL_IMAGES, 5, selection=selection)
     other = fitted(keys, batch, selection=selection)
 
     assert one.state().arrays["bank"].tobytes() == other.state().arrays["bank"].tobytes()
@@ -145,8 +145,8 @@ def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, se
 @given(st.lists(st.integers(0, 6), min_size=24, max_size=24), st.sampled_from(["coreset", "kmeans"]))
 def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str) -> None:
     options: dict[str, Any] = {"selection": selection, "index": {"kind": "pq"}}
-    whole, merged = fitted(**options), fitted(keys=NORMALS[:1], **options)
-    parts = [[key for key, part in zip(NORMALS, part_of, strict=True) if part == number] for number in range(7)]
+    whole, merged = fitted(**options), fitted(keys=NORMAL_IMAGES[:1], **options)
+    parts = [[key for key, part in zip(NORMAL_IMAGES, part_of, strict=True) if part == number] for number in range(7)]
 
     merged.fit_samples(merged.sample(lambda part=part: stream_of(part, 2)) for part in parts)
 
@@ -159,16 +159,16 @@ def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str)
 
 def test_parts_must_have_equal_shapes() -> None:
     expert = PatchMemory("patch_memory", PatchMemoryConfig())
-    wide = perceive(["wide"])
+    wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
     with pytest.raises(FitError, match="same input size"):
-        expert.fit_samples([expert.sample(lambda: [perceive(["a"])]), expert.sample(lambda: [wide])])
+        expert.fit_samples([expert.sample(lambda: [extract(["a"])]), expert.sample(lambda: [wide])])
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_product_codes_give_the_scores_of_the_flat_index(distance: str) -> None:
-    batch = perceive(["a", "b", "c"], damaged=[1])
+    batch = extract(["a", "b", "c"], damaged=[1])
 
     flat, quantised = (
         fitted(selection="all", distance=distance, index={"kind": kind}).score(batch) for kind in ("flat", "pq")
@@ -184,14 +184,14 @@ def test_product_codes_round_trip_through_safetensors() -> None:
     arrays = load(save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()}))
     restored = PatchMemory.from_state("patch_memory", expert._config, State(arrays, state.document))
 
-    batch = perceive(["a", "b"], damaged=[1])
+    batch = extract(["a", "b"], damaged=[1])
     assert np.array_equal(restored.score(batch).scores, expert.score(batch).scores)
 
 
 ENCODERS = {"cnn/level2": (6, 8, 8), "cnn/level3": (10, 4, 4), "vit/block5": (12, 7, 7), "vit/block11": (12, 7, 7)}
 
 
-def perceive_encoders(keys: Sequence[str], odd: str | None = None) -> Perception:
+def extract_encoders(keys: Sequence[str], odd: str | None = None) -> Perception:
     """CNN levels, and transformer tokens that are 100 times as large; `odd` is changed at its centre."""
     fields = {}
     for name, (channels, height, width) in ENCODERS.items():
@@ -209,7 +209,7 @@ def perceive_encoders(keys: Sequence[str], odd: str | None = None) -> Perception
 def fitted_on_encoders(**options: Any) -> PatchMemory:
     settings = {"fields": tuple(ENCODERS), "neighbourhood": 1, "map_size": 8, "smoothing": 0.0, **options}
     expert = PatchMemory("patch_memory", PatchMemoryConfig.model_validate(settings))
-    expert.fit(lambda: [perceive_encoders(NORMALS)])
+    expert.fit(lambda: [extract_encoders(NORMAL_IMAGES)])
     return expert
 
 
@@ -218,7 +218,7 @@ def fitted_on_encoders(**options: Any) -> PatchMemory:
 def test_every_encoder_contributes(odd: str, index: str) -> None:
     expert = fitted_on_encoders(normalise_fields=True, distance="cosine", index={"kind": index})
 
-    evidence = expert.score(perceive_encoders(["odd", "even"], odd))
+    evidence = expert.score(extract_encoders(["odd", "even"], odd))
 
     assert expert.state().arrays["bank"].shape[1] == 40
     assert evidence.maps is not None
@@ -234,7 +234,7 @@ def test_cosine_is_the_mean_over_encoders() -> None:
     expert = fitted_on_encoders(
         fields=names, normalise_fields=True, distance="cosine", selection="all", storage="float32", map_size=7
     )
-    bank, query = perceive_encoders(NORMALS).fields, perceive_encoders(["q"]).fields
+    bank, query = extract_encoders(NORMAL_IMAGES).fields, extract_encoders(["q"]).fields
     unit = {
         name: [
             torch.nn.functional.normalize(each[name], dim=1).permute(0, 2, 3, 1).reshape(-1, 12)
@@ -245,14 +245,14 @@ def test_cosine_is_the_mean_over_encoders() -> None:
     cosines = sum(unit[name][1] @ unit[name][0].T for name in names) / len(names)
     expected = (1 - cosines.max(dim=1).values).reshape(7, 7)
 
-    evidence = expert.score(perceive_encoders(["q"]))
+    evidence = expert.score(extract_encoders(["q"]))
 
     assert evidence.maps is not None
     np.testing.assert_allclose(evidence.maps[0], expected, atol=1e-5)
 
 
 def test_size_mismatch_names_both_shapes() -> None:
-    query = perceive_encoders(["q"])
+    query = extract_encoders(["q"])
     query.fields["vit/block5"] = torch.zeros(1, 12, 14, 14)  # type: ignore[index]
 
     with pytest.raises(
@@ -270,12 +270,12 @@ def test_another_seed_gives_another_bank(expert: PatchMemory) -> None:
 def test_score_does_not_depend_on_the_batch(batch: int) -> None:
     expert = fitted()
     keys = [f"test-{number}" for number in range(11)]
-    alone = [expert.score(perceive([key], damaged=[0] if key == "test-3" else [])) for key in keys]
+    alone = [expert.score(extract([key], damaged=[0] if key == "test-3" else [])) for key in keys]
 
     for start in range(0, 11, batch):
         group = keys[start : start + batch]
         damaged = [group.index("test-3")] if "test-3" in group else []
-        together = expert.score(perceive(group, damaged))
+        together = expert.score(extract(group, damaged))
         for offset, single in enumerate(alone[start : start + batch]):
             assert together.scores[offset] == single.scores[0]
             assert together.maps is not None
@@ -284,7 +284,7 @@ def test_score_does_not_depend_on_the_batch(batch: int) -> None:
 
 
 def test_memory_layout_of_fields_has_no_effect(expert: PatchMemory) -> None:
-    plain = perceive(["a", "b"])
+    plain = extract(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
     strided = Perception(row_keys=plain.row_keys, images=plain.images, fields=fields)
 
@@ -301,7 +301,7 @@ def test_scores_survive_a_round_trip(storage: str, distance: str) -> None:
     restored = PatchMemory.from_state("patch_memory", expert._config, State(arrays, state.document))
 
     assert arrays["bank"].dtype == np.dtype(storage)
-    batch = perceive(["a", "b"], damaged=[1])
+    batch = extract(["a", "b"], damaged=[1])
     before, after = expert.score(batch), restored.score(batch)
     assert before.maps is not None
     assert after.maps is not None
@@ -310,7 +310,7 @@ def test_scores_survive_a_round_trip(storage: str, distance: str) -> None:
 
 
 def test_half_precision_barely_changes_scores() -> None:
-    batch = perceive([f"t{number}" for number in range(8)])
+    batch = extract([f"t{number}" for number in range(8)])
 
     half, full = fitted(storage="float16").score(batch), fitted(storage="float32").score(batch)
 
@@ -329,7 +329,7 @@ def test_no_images_cannot_be_fitted() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_non_finite_features_name_the_image(bad: float) -> None:
-    perception = perceive(["good", "spoilt"])
+    perception = extract(["good", "spoilt"])
     perception.fields[LEVELS[1]][1, 0, 2, 2] = bad
 
     with pytest.raises(FitError, match=r"spoilt.*not finite"):
@@ -337,7 +337,7 @@ def test_non_finite_features_name_the_image(bad: float) -> None:
 
 
 def test_features_beyond_half_precision_are_refused() -> None:
-    perception = perceive(["bright"])
+    perception = extract(["bright"])
     perception.fields[LEVELS[0]][:] = 1e6
 
     with pytest.raises(FitError, match=r"bright.*float32"):
@@ -346,15 +346,15 @@ def test_features_beyond_half_precision_are_refused() -> None:
 
 
 def test_change_of_shape_in_the_stream_is_an_error() -> None:
-    wide = perceive(["wide"])
+    wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
     with pytest.raises(FitError, match=r"wide.*same input size"):
-        PatchMemory("patch_memory", PatchMemoryConfig()).fit(lambda: [perceive(["a"]), wide])
+        PatchMemory("patch_memory", PatchMemoryConfig()).fit(lambda: [extract(["a"]), wide])
 
 
 def test_shape_must_match_the_fit(expert: PatchMemory) -> None:
-    wide = perceive(["wide"])
+    wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
     with pytest.raises(BundleError, match="fitted on fields of shape"):
@@ -372,26 +372,26 @@ def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = PatchMemory("patch_memory", PatchMemoryConfig())
 
     with pytest.raises(FitError, match="not fitted"):
-        expert.score(perceive(["a"]))
+        expert.score(extract(["a"]))
     with pytest.raises(FitError, match="not fitted"):
         expert.state()
 
 
 def test_non_finite_image_scores_nan_alone(expert: PatchMemory) -> None:
-    perception = perceive(["a", "b"])
+    perception = extract(["a", "b"])
     perception.fields[LEVELS[1]][0, 0, 0, 0] = float("nan")
 
     scores = expert.score(perception).scores
 
     assert np.isnan(scores[0])
-    assert scores[1] == expert.score(perceive(["b"])).scores[0]
+    assert scores[1] == expert.score(extract(["b"])).scores[0]
 
 
 def test_smaller_grid_has_fewer_patches() -> None:
     expert = fitted(grid=4, selection="all", candidates=10**6)
 
-    assert len(expert.state().arrays["bank"]) == len(NORMALS) * 16
-    assert expert.score(perceive(["a"])).scores.shape == (1,)
+    assert len(expert.state().arrays["bank"]) == len(NORMAL_IMAGES) * 16
+    assert expert.score(extract(["a"])).scores.shape == (1,)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from uniad_ray.perception.segments import Segments
 SIDE, CELL = 96, 32
 SEGMENTS, VECTORS = "objects/segments", "look/vectors"
 FIELDS = {"segments": SEGMENTS, "vectors": [VECTORS]}
-NORMALS = [f"normal-{number:02d}" for number in range(40)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(40)]
 # All kinds have different areas, so the segments are in the order of the kinds.
 SIZES = {"block": (18, 18), "bar": (7, 24), "screw": (8, 8), "pin": (10, 6), "other": (5, 5)}
 RED, BLUE = (200, 40, 40), (40, 40, 200)
@@ -45,7 +45,7 @@ def tray(key: str) -> list[Piece]:
     return [Piece(kind, cell, pins if kind == "pin" else shared) for kind, cell in zip(kinds, places, strict=True)]
 
 
-def perceive(trays: Mapping[str, Sequence[Piece]]) -> Perception:
+def extract(trays: Mapping[str, Sequence[Piece]]) -> Perception:
     """Draws trays on a dark background; segments are the parts, and vectors separate the kinds."""
     images = np.full((len(trays), SIDE, SIDE, 3), 30, dtype=np.uint8)
     segments, vectors = [], []
@@ -67,14 +67,14 @@ def perceive(trays: Mapping[str, Sequence[Piece]]) -> Perception:
 
 def stream_of(keys: Sequence[str], batch: int = 7) -> Iterator[Perception]:
     for start in range(0, len(keys), batch):
-        yield perceive({key: tray(key) for key in keys[start : start + batch]})
+        yield extract({key: tray(key) for key in keys[start : start + batch]})
 
 
 def new(**options: Any) -> Relations:
     return Relations("relations", RelationsConfig.model_validate({**FIELDS, "map_size": 48, **options}))
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 7, **options: Any) -> Relations:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 7, **options: Any) -> Relations:
     expert = new(**options)
     expert.fit(lambda: stream_of(keys, batch))
     return expert
@@ -117,7 +117,7 @@ def edited(kind: str) -> Mapping[str, Sequence[Piece]]:
 
 
 def test_fulfils_the_expert_interface(expert: Relations) -> None:
-    evidence = expert.score(perceive({key: tray(key) for key in "abc"}))
+    evidence = expert.score(extract({key: tray(key) for key in "abc"}))
 
     assert isinstance(expert, Expert)
     assert expert.needs == {SEGMENTS, VECTORS}
@@ -139,12 +139,12 @@ def test_kinds_are_segment_names(expert: Relations) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "extra", "foreign", "wrong pair", "left right", "swapped"])
 def test_broken_rule_is_found(expert: Relations, usual_score: float, kind: str) -> None:
-    assert float(expert.score(perceive(edited(kind))).scores[0]) > usual_score
+    assert float(expert.score(extract(edited(kind))).scores[0]) > usual_score
 
 
 def test_reasons_name_the_broken_rule(expert: Relations) -> None:
     kinds = ("missing", "extra", "foreign", "wrong pair")
-    said = {kind: expert.score(perceive(edited(kind))).reasons[0] for kind in kinds}
+    said = {kind: expert.score(extract(edited(kind))).reasons[0] for kind in kinds}
 
     assert "2 of pin expected, 1 found" in said["missing"]
     assert "1 of block expected, 2 found" in said["extra"]
@@ -158,8 +158,8 @@ def test_omitted_names_compare_only_the_look() -> None:
         return [*tray(key), *(Piece("other", (0, 0), BLUE) for _ in range(count))]
 
     expert = new()
-    expert.fit(lambda: [perceive({key: with_scraps(key, number % 3) for number, key in enumerate(NORMALS)})])
-    perception = perceive({"usual": with_scraps("usual", 1), "odd": with_scraps("odd", 1)})
+    expert.fit(lambda: [extract({key: with_scraps(key, number % 3) for number, key in enumerate(NORMAL_IMAGES)})])
+    perception = extract({"usual": with_scraps("usual", 1), "odd": with_scraps("odd", 1)})
     perception.vectors[VECTORS][1][-1] = 99.0
 
     evidence = expert.score(perception)
@@ -175,7 +175,7 @@ def test_omitted_names_compare_only_the_look() -> None:
 
 def test_map_shows_extra_and_missing_parts() -> None:
     expert = fitted(smoothing=0.0)
-    extra, missing = (expert.score(perceive(edited(kind))) for kind in ("extra", "missing"))
+    extra, missing = (expert.score(extract(edited(kind))) for kind in ("extra", "missing"))
 
     assert extra.maps is not None
     assert missing.maps is not None
@@ -193,7 +193,7 @@ def test_map_shows_extra_and_missing_parts() -> None:
 
 
 @settings(max_examples=3, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 40))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 40))
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) -> None:
     one, other = fitted(images=15).state(), fitted(keys, batch, images=15).state()
 
@@ -205,10 +205,10 @@ def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int) ->
 
 def test_score_does_not_depend_on_the_batch(expert: Relations) -> None:
     keys = [f"test-{number}" for number in range(6)]
-    together = expert.score(perceive({key: tray(key) for key in keys}))
+    together = expert.score(extract({key: tray(key) for key in keys}))
 
     for position, key in enumerate(keys):
-        alone = expert.score(perceive({key: tray(key)}))
+        alone = expert.score(extract({key: tray(key)}))
         assert alone.scores[0] == together.scores[position]
         assert alone.maps is not None
         assert together.maps is not None
@@ -221,7 +221,7 @@ def test_scores_survive_a_round_trip(expert: Relations) -> None:
 
     restored = Relations.from_state("relations", expert._config, State(load(save(dict(state.arrays))), state.document))
 
-    before, after = (one.score(perceive(edited("swapped"))) for one in (expert, restored))
+    before, after = (one.score(extract(edited("swapped"))) for one in (expert, restored))
     assert before.maps is not None
     assert after.maps is not None
     assert np.array_equal(after.scores, before.scores)
@@ -232,7 +232,7 @@ def test_scores_survive_a_round_trip(expert: Relations) -> None:
 def test_occupancy_is_relative_to_the_most_frequent_place() -> None:
     top, low, corner = Piece("block", (0, 0), RED), Piece("block", (1, 0), RED), Piece("bar", (2, 2), BLUE)
     expert = new(map_size=24)
-    expert.fit(lambda: [perceive({"a": [top], "b": [top], "c": [low], "d": [top, low, corner]})])
+    expert.fit(lambda: [extract({"a": [top], "b": [top], "c": [low], "d": [top, low, corner]})])
 
     bar, block = expert.state().arrays["occupancy"]
 
@@ -255,19 +255,19 @@ def test_only_the_largest_segments_are_compared(monkeypatch: pytest.MonkeyPatch)
 
 def test_images_without_parts_have_equal_finite_scores() -> None:
     expert = new(map_size=8)
-    nothing: Mapping[str, Sequence[Piece]] = {key: [] for key in NORMALS[:10]}
-    expert.fit(lambda: [perceive(nothing)])
+    nothing: Mapping[str, Sequence[Piece]] = {key: [] for key in NORMAL_IMAGES[:10]}
+    expert.fit(lambda: [extract(nothing)])
 
-    scores = expert.score(perceive({"a": [], "b": []})).scores
+    scores = expert.score(extract({"a": [], "b": []})).scores
 
     assert np.isfinite(scores).all()
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
 def test_empty_and_filled_images_are_scored(expert: Relations) -> None:
-    filled = perceive({"flat": [Piece("block", (0, 0), RED)]})
+    filled = extract({"flat": [Piece("block", (0, 0), RED)]})
     filled.segments[SEGMENTS][0] = Segments.of(np.ones((1, SIDE, SIDE), dtype=bool)).named(["block"])  # type: ignore[index]
-    for perception in (perceive({"flat": []}), filled):
+    for perception in (extract({"flat": []}), filled):
         perception.images[:] = 0
 
         assert np.isfinite(expert.score(perception).scores).all()
@@ -280,7 +280,7 @@ def test_fewer_than_two_images_cannot_be_fitted(keys: list[str]) -> None:
 
 
 def test_segments_need_names() -> None:
-    perception = perceive({key: tray(key) for key in NORMALS[:4]})
+    perception = extract({key: tray(key) for key in NORMAL_IMAGES[:4]})
     unnamed = [replace(segments, names=()) for segments in perception.segments[SEGMENTS]]
 
     with pytest.raises(FitError, match="objects/segments has segments without names; use the field of a namer"):
@@ -288,7 +288,7 @@ def test_segments_need_names() -> None:
 
 
 def test_non_finite_vectors_name_the_image() -> None:
-    perception = perceive({"good": tray("good"), "spoilt": tray("spoilt")})
+    perception = extract({"good": tray("good"), "spoilt": tray("spoilt")})
     perception.vectors[VECTORS][1][2, 0] = float("nan")
 
     with pytest.raises(FitError, match=r"spoilt.*not finite"):
@@ -296,17 +296,17 @@ def test_non_finite_vectors_name_the_image() -> None:
 
 
 def test_non_finite_image_scores_nan_alone(expert: Relations) -> None:
-    perception = perceive({"a": tray("a"), "b": tray("b")})
+    perception = extract({"a": tray("a"), "b": tray("b")})
     perception.vectors[VECTORS][0][0, 0] = float("inf")
 
     scores = expert.score(perception).scores
 
     assert np.isnan(scores[0])
-    assert scores[1] == expert.score(perceive({"b": tray("b")})).scores[0]
+    assert scores[1] == expert.score(extract({"b": tray("b")})).scores[0]
 
 
 def test_vector_length_must_match_the_fit(expert: Relations) -> None:
-    perception = perceive({"a": tray("a")})
+    perception = extract({"a": tray("a")})
     long = replace(perception, vectors={VECTORS: [np.zeros((4, 3), dtype=np.float32)]})
 
     with pytest.raises(BundleError, match=r"fitted on vectors of length \[2\] but the image has \[3\]"):
@@ -317,7 +317,7 @@ def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = new()
 
     with pytest.raises(FitError, match="not fitted"):
-        expert.score(perceive({"a": tray("a")}))
+        expert.score(extract({"a": tray("a")}))
     with pytest.raises(FitError, match="not fitted"):
         expert.state()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from support.normal_fields import perceive
+from support.normal_fields import extract
 
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.shared.field_checks import FieldShapes, require_finite
@@ -15,7 +15,7 @@ WIDE = {"a": (2, 4, 6), "b": (3, 2, 2)}
 
 def observed() -> FieldShapes:
     shapes = FieldShapes("some_expert", ["a", "b"])
-    shapes.observe(perceive(["first", "second"], SQUARE))
+    shapes.observe(extract(["first", "second"], SQUARE))
     return shapes
 
 
@@ -24,46 +24,46 @@ def test_shapes_are_learned_without_the_number_of_images() -> None:
 
     assert shapes["a"] == (2, 4, 4)
     assert shapes["b"] == (3, 2, 2)
-    shapes.observe(perceive(["third"], SQUARE))
-    shapes.check(perceive(["x", "y", "z"], SQUARE))
+    shapes.observe(extract(["third"], SQUARE))
+    shapes.check(extract(["x", "y", "z"], SQUARE))
 
 
 def test_change_of_shape_in_the_fit_names_the_image() -> None:
     with pytest.raises(FitError, match=r"some_expert: a has shape \(2, 4, 6\) for image wide.*same input size"):
-        observed().observe(perceive(["wide"], WIDE))
+        observed().observe(extract(["wide"], WIDE))
 
 
 def test_parts_of_a_fit_must_have_equal_shapes() -> None:
     other = FieldShapes("some_expert", ["a", "b"])
-    other.observe(perceive(["wide"], WIDE))
+    other.observe(extract(["wide"], WIDE))
     both = FieldShapes("some_expert", ["a", "b"])
 
     both.merge(observed())
     both.merge(observed())
 
-    both.check(perceive(["x"], SQUARE))
+    both.check(extract(["x"], SQUARE))
     with pytest.raises(FitError, match=r"a has shape \(2, 4, 6\) but \(2, 4, 4\) before; give all"):
         both.merge(other)
 
 
 def test_shape_must_match_the_fit() -> None:
     with pytest.raises(BundleError, match=r"some_expert: fitted on fields of shape .* fit again"):
-        observed().check(perceive(["wide"], WIDE))
+        observed().check(extract(["wide"], WIDE))
 
 
 def test_other_fields_are_ignored() -> None:
     shapes = FieldShapes("some_expert", ["b"])
-    shapes.observe(perceive(["first"], SQUARE))
+    shapes.observe(extract(["first"], SQUARE))
 
-    shapes.check(perceive(["wide"], WIDE))
+    shapes.check(extract(["wide"], WIDE))
 
 
 def test_shapes_round_trip_through_json() -> None:
     restored = FieldShapes.from_document("some_expert", json.loads(json.dumps(observed().document())))
 
-    restored.check(perceive(["x"], SQUARE))
+    restored.check(extract(["x"], SQUARE))
     with pytest.raises(BundleError, match="fit again"):
-        restored.check(perceive(["wide"], WIDE))
+        restored.check(extract(["wide"], WIDE))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

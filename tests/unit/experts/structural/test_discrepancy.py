@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.numpy import load, save
-from support.normal_fields import DAMAGED_CELL, NORMALS, perceive, stream_of
+from support.normal_fields import DAMAGED_CELL, NORMAL_IMAGES, extract, stream_of
 
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Expert
@@ -29,7 +29,7 @@ def unfitted(**options: Any) -> Discrepancy:
     return Discrepancy("discrepancy", DiscrepancyConfig.model_validate(config))
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 5, **options: Any) -> Discrepancy:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 5, **options: Any) -> Discrepancy:
     expert = unfitted(**options)
     expert.fit(stream_of(keys, SHAPES, batch))
     return expert
@@ -64,7 +64,7 @@ def distances_slowly(perception: Perception, image: int, distance: str) -> list[
 
 @pytest.mark.parametrize("distance", ["cosine", "squared"])
 def test_distance_is_computed_per_cell(distance: Any) -> None:
-    perception = perceive(["a", "b"], SHAPES)
+    perception = extract(["a", "b"], SHAPES)
 
     found = feature_distance(perception.fields[TEACHER[1]], perception.fields[STUDENT[1]], distance)
 
@@ -86,15 +86,15 @@ def test_equal_fields_have_no_distance() -> None:
 @pytest.mark.parametrize("distance", ["cosine", "squared"])
 def test_score_equals_a_plain_reference(normalisation: str, combination: str, distance: str) -> None:
     expert = fitted(normalisation=normalisation, combination=combination, distance=distance)
-    normal = [distances_slowly(perceive([key], SHAPES), 0, distance) for key in NORMALS]
-    query = perceive(["q"], SHAPES)
+    normal = [distances_slowly(extract([key], SHAPES), 0, distance) for key in NORMAL_IMAGES]
+    query = extract(["q"], SHAPES)
     maps = []
     for level, grid in enumerate(distances_slowly(query, 0, distance)):
-        of_normals = np.stack([one[level] for one in normal])
+        of_normal_images = np.stack([one[level] for one in normal])
         if normalisation == "level":
-            grid = (grid - of_normals.mean()) / of_normals.std()
+            grid = (grid - of_normal_images.mean()) / of_normal_images.std()
         elif normalisation == "cell":
-            grid = (grid - of_normals.mean(axis=0)) / of_normals.std(axis=0)
+            grid = (grid - of_normal_images.mean(axis=0)) / of_normal_images.std(axis=0)
         maps.append(anomaly_maps(grid[None].astype(np.float32), 16, 0.0)[0])
     combined = maps[0] * maps[1] if combination == "product" else (maps[0] + maps[1]) / 2
     expected = anomaly_maps(combined[None], 16, 1.0)
@@ -110,7 +110,7 @@ def test_score_equals_a_plain_reference(normalisation: str, combination: str, di
 def test_finds_the_damaged_image_and_place(normalisation: str, combination: str) -> None:
     expert = fitted(normalisation=normalisation, combination=combination, distance="squared")
 
-    evidence = expert.score(perceive(["u", "v", "w"], SHAPES, damaged=["v"]))
+    evidence = expert.score(extract(["u", "v", "w"], SHAPES, damaged=["v"]))
 
     assert evidence.maps is not None
     assert evidence.scores[1] > 2 * max(evidence.scores[0], evidence.scores[2])
@@ -121,7 +121,7 @@ def test_finds_the_damaged_image_and_place(normalisation: str, combination: str)
 
 
 def test_fulfils_the_expert_interface(expert: Discrepancy) -> None:
-    evidence = expert.score(perceive(["a", "b", "c"], SHAPES))
+    evidence = expert.score(extract(["a", "b", "c"], SHAPES))
 
     assert isinstance(expert, Expert)
     assert expert.needs == set(SHAPES)
@@ -134,11 +134,13 @@ def test_fulfils_the_expert_interface(expert: Discrepancy) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from([1000, 7]), st.sampled_from(["level", "cell"]))
+@given(
+    st.permutations(NORMAL_IMAGES), st.integers(1, 24), st.sampled_from([1000, 7]), st.sampled_from(["level", "cell"])
+)
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, most: int, normalisation: str) -> None:
     one, other = (
         fitted(order, size, max_images=most, normalisation=normalisation)
-        for order, size in ((NORMALS, 5), (keys, batch))
+        for order, size in ((NORMAL_IMAGES, 5), (keys, batch))
     )
 
     for name, array in one.state().arrays.items():
@@ -167,10 +169,10 @@ def test_state_holds_mean_and_deviation(expert: Discrepancy) -> None:
 @given(st.integers(1, 11))
 def test_score_does_not_depend_on_the_batch(expert: Discrepancy, batch: int) -> None:
     keys = [f"test-{number}" for number in range(11)]
-    alone = [expert.score(perceive([key], SHAPES)) for key in keys]
+    alone = [expert.score(extract([key], SHAPES)) for key in keys]
 
     for start in range(0, 11, batch):
-        together = expert.score(perceive(keys[start : start + batch], SHAPES))
+        together = expert.score(extract(keys[start : start + batch], SHAPES))
         assert together.maps is not None
         for offset, single in enumerate(alone[start : start + batch]):
             assert single.maps is not None
@@ -187,7 +189,7 @@ def test_scores_survive_a_round_trip(normalisation: str) -> None:
         "discrepancy", expert._config, State(load(save(dict(state.arrays))), state.document)
     )
 
-    batch = perceive(["a", "b"], SHAPES, damaged=["b"])
+    batch = extract(["a", "b"], SHAPES, damaged=["b"])
     before, after = expert.score(batch), restored.score(batch)
     assert before.maps is not None
     assert after.maps is not None
@@ -196,13 +198,13 @@ def test_scores_survive_a_round_trip(normalisation: str) -> None:
 
 
 def test_constant_cells_give_finite_scores() -> None:
-    same = perceive(NORMALS[:3], SHAPES)
+    same = extract(NORMAL_IMAGES[:3], SHAPES)
     for teacher, student in zip(TEACHER, STUDENT, strict=True):
         same.fields[student].copy_(same.fields[teacher])
     expert = unfitted(normalisation="cell")
     expert.fit(lambda: [same])
 
-    assert bool(np.isfinite(expert.score(perceive(["a"], SHAPES)).scores).all())
+    assert bool(np.isfinite(expert.score(extract(["a"], SHAPES)).scores).all())
 
 
 def test_no_images_cannot_be_fitted() -> None:
@@ -211,7 +213,7 @@ def test_no_images_cannot_be_fitted() -> None:
 
 
 def test_non_finite_features_name_the_image() -> None:
-    perception = perceive(["good", "spoilt"], SHAPES)
+    perception = extract(["good", "spoilt"], SHAPES)
     perception.fields[STUDENT[0]][1, 0, 2, 2] = float("nan")
 
     with pytest.raises(FitError, match=r"discrepancy: image spoilt.*not finite"):
@@ -219,13 +221,13 @@ def test_non_finite_features_name_the_image() -> None:
 
 
 def test_non_finite_image_scores_nan_alone(expert: Discrepancy) -> None:
-    perception = perceive(["a", "b"], SHAPES)
+    perception = extract(["a", "b"], SHAPES)
     perception.fields[STUDENT[1]][0, 0, 0, 0] = float("inf")
 
     scores = expert.score(perception).scores
 
     assert np.isnan(scores[0])
-    assert scores[1] == expert.score(perceive(["b"], SHAPES)).scores[0]
+    assert scores[1] == expert.score(extract(["b"], SHAPES)).scores[0]
 
 
 def test_paired_fields_must_have_equal_shapes() -> None:
@@ -236,10 +238,10 @@ def test_paired_fields_must_have_equal_shapes() -> None:
 
 
 def test_shapes_must_not_change(expert: Discrepancy) -> None:
-    wide = perceive(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12), STUDENT[0]: (6, 8, 12)})
+    wide = extract(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12), STUDENT[0]: (6, 8, 12)})
 
     with pytest.raises(FitError, match=r"wide.*same input size"):
-        unfitted().fit(lambda: [perceive(["a"], SHAPES), wide])
+        unfitted().fit(lambda: [extract(["a"], SHAPES), wide])
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(wide)
 
@@ -253,7 +255,7 @@ def test_incomplete_state_is_an_error(expert: Discrepancy) -> None:
 
 def test_unfitted_expert_has_no_score_or_state() -> None:
     with pytest.raises(FitError, match="not fitted"):
-        unfitted().score(perceive(["a"], SHAPES))
+        unfitted().score(extract(["a"], SHAPES))
     with pytest.raises(FitError, match="not fitted"):
         unfitted().state()
 

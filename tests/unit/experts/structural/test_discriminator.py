@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.numpy import load, save
-from support.normal_fields import DAMAGED_CELL, NORMALS, perceive, stream_of
+from support.normal_fields import DAMAGED_CELL, NORMAL_IMAGES, extract, stream_of
 
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Expert
@@ -42,7 +42,10 @@ def unfitted(**options: Any) -> StructuralDiscriminator:
 
 
 def fitted(
-    keys: Sequence[str] = NORMALS, batch: int = 5, shapes: dict[str, tuple[int, int, int]] = SHAPES, **options: Any
+    keys: Sequence[str] = NORMAL_IMAGES,
+    batch: int = 5,
+    shapes: dict[str, tuple[int, int, int]] = SHAPES,
+    **options: Any,
 ) -> StructuralDiscriminator:
     expert = unfitted(**options)
     expert.fit(stream_of(keys, shapes, batch))
@@ -63,7 +66,7 @@ def _one_thread() -> Any:
 
 
 def test_fulfils_the_expert_interface(expert: StructuralDiscriminator) -> None:
-    evidence = expert.score(perceive(["a", "b", "c"], SHAPES))
+    evidence = expert.score(extract(["a", "b", "c"], SHAPES))
 
     assert isinstance(expert, Expert)
     assert expert.needs == set(TEACHER)
@@ -76,7 +79,7 @@ def test_fulfils_the_expert_interface(expert: StructuralDiscriminator) -> None:
 
 
 def test_finds_the_damaged_image_and_place(expert: StructuralDiscriminator) -> None:
-    evidence = expert.score(perceive(["u", "v", "w"], SHAPES, damaged=["v"]))
+    evidence = expert.score(extract(["u", "v", "w"], SHAPES, damaged=["v"]))
 
     assert evidence.maps is not None
     assert evidence.scores[1] > max(evidence.scores[0], evidence.scores[2]) + 1.0
@@ -88,7 +91,7 @@ def test_finds_the_damaged_image_and_place(expert: StructuralDiscriminator) -> N
 
 
 def test_map_is_the_negative_normality(expert: StructuralDiscriminator) -> None:
-    perception = perceive(["q"], SHAPES)
+    perception = extract(["q"], SHAPES)
     vectors = as_vectors(structural_features(perception.fields, TEACHER)[0])
     minus_normality = -NormalityFunction(expert.state().arrays)(vectors).numpy().reshape(1, 8, 8)
 
@@ -100,9 +103,11 @@ def test_map_is_the_negative_normality(expert: StructuralDiscriminator) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 24), st.sampled_from([100_000, 300]))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 24), st.sampled_from([100_000, 300]))
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, most: int) -> None:
-    one, other = (fitted(order, size, max_vectors=most, epochs=2) for order, size in ((NORMALS, 5), (keys, batch)))
+    one, other = (
+        fitted(order, size, max_vectors=most, epochs=2) for order, size in ((NORMAL_IMAGES, 5), (keys, batch))
+    )
 
     for name, array in one.state().arrays.items():
         assert array.tobytes() == other.state().arrays[name].tobytes()
@@ -112,10 +117,10 @@ def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, mo
 @given(st.integers(1, 11))
 def test_score_does_not_depend_on_the_batch(expert: StructuralDiscriminator, batch: int) -> None:
     keys = [f"test-{number}" for number in range(11)]
-    alone = [expert.score(perceive([key], SHAPES)) for key in keys]
+    alone = [expert.score(extract([key], SHAPES)) for key in keys]
 
     for start in range(0, 11, batch):
-        together = expert.score(perceive(keys[start : start + batch], SHAPES))
+        together = expert.score(extract(keys[start : start + batch], SHAPES))
         assert together.maps is not None
         for offset, single in enumerate(alone[start : start + batch]):
             assert single.maps is not None
@@ -132,7 +137,7 @@ def test_discriminator_can_be_trained_on_the_student() -> None:
     for name, array in student.state().arrays.items():
         assert array.tobytes() == teacher.state().arrays[name].tobytes()
         assert array.tobytes() != own.state().arrays[name].tobytes()
-    perception = perceive(["q"], BOTH)
+    perception = extract(["q"], BOTH)
     assert teacher.score(perception).scores[0] != student.score(perception).scores[0]
 
 
@@ -153,7 +158,7 @@ def test_scores_survive_a_round_trip(expert: StructuralDiscriminator) -> None:
         "structural_teacher", expert._config, State(load(save(dict(state.arrays))), state.document)
     )
 
-    batch = perceive(["a", "b"], SHAPES, damaged=["b"])
+    batch = extract(["a", "b"], SHAPES, damaged=["b"])
     before, after = expert.score(batch), restored.score(batch)
     assert before.maps is not None
     assert after.maps is not None
@@ -167,7 +172,7 @@ def test_no_images_cannot_be_fitted() -> None:
 
 
 def test_non_finite_features_name_the_image() -> None:
-    perception = perceive(["good", "spoilt"], SHAPES)
+    perception = extract(["good", "spoilt"], SHAPES)
     perception.fields[TEACHER[1]][1, 0, 2, 2] = float("inf")
 
     with pytest.raises(FitError, match=r"structural_teacher: image spoilt.*not finite"):
@@ -175,20 +180,20 @@ def test_non_finite_features_name_the_image() -> None:
 
 
 def test_non_finite_image_scores_nan_alone(expert: StructuralDiscriminator) -> None:
-    perception = perceive(["a", "b"], SHAPES)
+    perception = extract(["a", "b"], SHAPES)
     perception.fields[TEACHER[1]][0, 0, 0, 0] = float("nan")
 
     scores = expert.score(perception).scores
 
     assert np.isnan(scores[0])
-    assert scores[1] == expert.score(perceive(["b"], SHAPES)).scores[0]
+    assert scores[1] == expert.score(extract(["b"], SHAPES)).scores[0]
 
 
 def test_shapes_must_not_change(expert: StructuralDiscriminator) -> None:
-    wide = perceive(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12)})
+    wide = extract(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12)})
 
     with pytest.raises(FitError, match=r"wide.*same input size"):
-        unfitted().fit(lambda: [perceive(["a"], SHAPES), wide])
+        unfitted().fit(lambda: [extract(["a"], SHAPES), wide])
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(wide)
 
@@ -202,7 +207,7 @@ def test_incomplete_state_is_an_error(expert: StructuralDiscriminator) -> None:
 
 def test_unfitted_expert_has_no_score_or_state() -> None:
     with pytest.raises(FitError, match="not fitted"):
-        unfitted().score(perceive(["a"], SHAPES))
+        unfitted().score(extract(["a"], SHAPES))
     with pytest.raises(FitError, match="not fitted"):
         unfitted().state()
 

@@ -21,7 +21,7 @@ from uniad_ray.perception.base import Perception, State
 EMBEDDING, TEXT = "text_embedding/embedding", "description/text"
 LABELS, SIMILARITY = "teacher_components/labels", "teacher_components/similarity"
 SIDE, CLUSTERS, DIMENSION = 16, 3, 6
-NORMALS = [f"normal-{number:02d}" for number in range(20)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(20)]
 
 
 def image_of(key: str, odd: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
@@ -39,7 +39,7 @@ def image_of(key: str, odd: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray,
     return labels, picture, (vector / np.linalg.norm(vector)).astype(np.float32), text
 
 
-def perceive(keys: Sequence[str], odd: Sequence[str] = ()) -> Perception:
+def extract(keys: Sequence[str], odd: Sequence[str] = ()) -> Perception:
     labels, pictures, vectors, texts = zip(*(image_of(key, odd) for key in keys), strict=True)
     fields = {
         LABELS: torch.from_numpy(np.stack(labels))[:, None],
@@ -51,10 +51,10 @@ def perceive(keys: Sequence[str], odd: Sequence[str] = ()) -> Perception:
 
 def stream_of(keys: Sequence[str], batch: int) -> Iterator[Perception]:
     for start in range(0, len(keys), batch):
-        yield perceive(keys[start : start + batch])
+        yield extract(keys[start : start + batch])
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 6, **options: Any) -> TextSimilarity:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 6, **options: Any) -> TextSimilarity:
     expert = TextSimilarity("text", TextSimilarityConfig.model_validate(options))
     expert.fit(lambda: stream_of(keys, batch))
     return expert
@@ -71,7 +71,7 @@ def expert() -> TextSimilarity:
 
 
 def test_fulfils_the_expert_interface(expert: TextSimilarity) -> None:
-    evidence = expert.score(perceive(["a", "b", "c"]))
+    evidence = expert.score(extract(["a", "b", "c"]))
 
     assert isinstance(expert, Expert)
     assert expert.needs == {EMBEDDING, TEXT, LABELS, SIMILARITY}
@@ -93,28 +93,28 @@ def test_score_uses_neighbours_in_components(neighbours: int) -> None:
         return component_features(labels, picture, CLUSTERS, ComponentFeatureConfig())
 
     bank = ComponentBank.fit(
-        NORMALS,
-        np.stack([features_of(key) for key in NORMALS]),
+        NORMAL_IMAGES,
+        np.stack([features_of(key) for key in NORMAL_IMAGES]),
         smallest_scale=ComponentFeatureConfig().smallest_changes(CLUSTERS),
     )
     _, nearest = bank.nearest(features_of("q")[None], neighbours)
     cosines = [float(image_of("q")[2] @ image_of(bank.row_keys[index])[2]) for index in nearest[0]]
 
-    assert fitted(neighbours=neighbours).score(perceive(["q"])).scores[0] == pytest.approx(
+    assert fitted(neighbours=neighbours).score(extract(["q"])).scores[0] == pytest.approx(
         1 - np.mean(cosines), abs=1e-6
     )
 
 
 def test_score_uses_neighbours_in_texts() -> None:
-    cosines = np.sort([float(image_of("q")[2] @ image_of(key)[2]) for key in NORMALS])
+    cosines = np.sort([float(image_of("q")[2] @ image_of(key)[2]) for key in NORMAL_IMAGES])
 
-    score = fitted(neighbour_space="text", neighbours=3).score(perceive(["q"])).scores[0]
+    score = fitted(neighbour_space="text", neighbours=3).score(extract(["q"])).scores[0]
 
     assert score == pytest.approx(1 - cosines[-3:].mean(), abs=1e-6)
 
 
 def test_odd_text_scores_highest_with_a_reason(expert: TextSimilarity) -> None:
-    evidence = expert.score(perceive(["a", "b", "c"], odd=["b"]))
+    evidence = expert.score(extract(["a", "b", "c"], odd=["b"]))
 
     assert evidence.scores.argmax() == 1
     assert evidence.scores[1] > 1.5
@@ -139,24 +139,24 @@ def described(texts: dict[str, str], vectors: dict[str, tuple[float, float]]) ->
 
 
 def test_without_texts_there_are_no_reasons() -> None:
-    assert fitted(text=None).score(perceive(["a"], odd=["a"])).reasons == [[]]
+    assert fitted(text=None).score(extract(["a"], odd=["a"])).reasons == [[]]
 
 
 def test_neighbours_are_limited_to_the_memory() -> None:
-    keys = NORMALS[:3]
+    keys = NORMAL_IMAGES[:3]
     cosines = [float(image_of("q")[2] @ image_of(key)[2]) for key in keys]
 
-    assert fitted(keys).score(perceive(["q"])).scores[0] == pytest.approx(1 - np.mean(cosines), abs=1e-6)
+    assert fitted(keys).score(extract(["q"])).scores[0] == pytest.approx(1 - np.mean(cosines), abs=1e-6)
 
 
-@pytest.mark.parametrize("keys", [[], NORMALS[:1]])
+@pytest.mark.parametrize("keys", [[], NORMAL_IMAGES[:1]])
 def test_fit_needs_two_normal_images(keys: list[str]) -> None:
     with pytest.raises(FitError, match=rf"text: there are {len(keys)} normal images but at least 2"):
         fitted(keys)
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 20), st.sampled_from(["components", "text"]))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 20), st.sampled_from(["components", "text"]))
 def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, space: str) -> None:
     options = {"neighbour_space": space, "memory_size": 9}
 
@@ -171,10 +171,10 @@ def test_memory_is_bounded() -> None:
 def test_score_does_not_depend_on_the_batch(space: str) -> None:
     expert = fitted(neighbour_space=space)
     keys = [f"test-{number}" for number in range(7)]
-    together = expert.score(perceive(keys, odd=["test-3"]))
+    together = expert.score(extract(keys, odd=["test-3"]))
 
     for row, key in enumerate(keys):
-        alone = expert.score(perceive([key], odd=["test-3"]))
+        alone = expert.score(extract([key], odd=["test-3"]))
         assert alone.scores[0] == together.scores[row]
         assert alone.reasons[0] == together.reasons[row]
 
@@ -185,7 +185,7 @@ def test_scores_survive_a_round_trip(options: dict[str, Any]) -> None:
     arrays, document = stored(expert)
     restored = TextSimilarity.from_state("text", expert._config, State(load(arrays), document))
 
-    before, after = (one.score(perceive(["a", "b"], odd=["b"])) for one in (expert, restored))
+    before, after = (one.score(extract(["a", "b"], odd=["b"])) for one in (expert, restored))
 
     assert after.scores.tobytes() == before.scores.tobytes()
     assert after.reasons == before.reasons
@@ -208,13 +208,13 @@ def test_unfitted_expert_has_no_score_or_state() -> None:
     expert = TextSimilarity("text", TextSimilarityConfig())
 
     with pytest.raises(FitError, match="not fitted"):
-        expert.score(perceive(["a"]))
+        expert.score(extract(["a"]))
     with pytest.raises(FitError, match="not fitted"):
         expert.state()
 
 
 def test_vector_size_must_match_the_fit(expert: TextSimilarity) -> None:
-    batch = perceive(["a"])
+    batch = extract(["a"])
     other = Perception(batch.row_keys, batch.images, {**batch.fields, EMBEDDING: torch.ones(1, 9, 1, 1)}, batch.texts)
 
     with pytest.raises(BundleError, match="fitted on fields of shape"):
@@ -224,14 +224,14 @@ def test_vector_size_must_match_the_fit(expert: TextSimilarity) -> None:
 def test_non_finite_vector_is_refused_or_scores_nan(
     expert: TextSimilarity,
 ) -> None:
-    batch = perceive(["good", "spoilt"])
+    batch = extract(["good", "spoilt"])
     batch.fields[EMBEDDING][1, 2] = float("nan")
 
     with pytest.raises(FitError, match=r"spoilt.*not finite"):
         TextSimilarity("text", TextSimilarityConfig()).fit(lambda: [batch])
     scores = expert.score(batch).scores
     assert np.isnan(scores[1])
-    assert scores[0] == expert.score(perceive(["good"])).scores[0]
+    assert scores[0] == expert.score(extract(["good"])).scores[0]
 
 
 @pytest.mark.parametrize(

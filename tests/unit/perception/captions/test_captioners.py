@@ -14,11 +14,11 @@ from support.profiles import small_config
 
 from uniad_ray.config.loading import validate
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.captions.captioners import CAPTION_PROMPT, CaptionDescriber, CaptionDescriberConfig
 from uniad_ray.perception.captions.table import _read_table
 from uniad_ray.scoring.factory import build_pipeline
-from uniad_ray.sidecars.fingerprints import field_digests
+from uniad_ray.sidecars.fingerprints import feature_fingerprints
 
 KEY = "sk-not-to-be-seen"
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 8, 8, 3), dtype=np.uint8)
@@ -53,15 +53,15 @@ def test_the_prompt_is_that_of_the_paper() -> None:
 
 
 def test_captions_of_a_server_come_by_configuration_alone(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the perceivers of fits and runs."""
+    """From the lines of a profile, through what builds the extractors of fits and runs."""
     caption = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
         "config": {"captioner": server(fake.url)},
     }
-    config = small_config(f"perceivers.caption={caption}")
+    config = small_config(f"extractors.caption={caption}")
     pipeline = build_pipeline(config, [("caption/text", "expert text")], device="cpu", check_unused=False)
 
-    found = pipeline.perceive(["a", "b"], IMAGES, frozenset({"caption/text"}))
+    found = pipeline.extract(["a", "b"], IMAGES, frozenset({"caption/text"}))
     assert found.texts["caption/text"] == [f"sum {image.sum()}" for image in IMAGES]
     assert {asked.prompt for asked in fake.asked} == {CAPTION_PROMPT}
 
@@ -70,9 +70,9 @@ def test_captions_of_a_table_go_to_their_rows(tmp_path: Path) -> None:
     rows = [("a", CAPTION_PROMPT, "one pin"), ("b", CAPTION_PROMPT, "two pins"), ("c", CAPTION_PROMPT, "none")]
     found = describer(table(tmp_path / "captions.parquet", *rows))
 
-    assert isinstance(found, Perceiver)
+    assert isinstance(found, Extractor)
     assert found.provides == CaptionDescriber.fields_of("caption", found.config) == {"caption/text"}
-    assert found.perceive(Perception(["b", "a"], IMAGES)) == {"caption/text": ["two pins", "one pin"]}
+    assert found.extract(Perception(["b", "a"], IMAGES)) == {"caption/text": ["two pins", "one pin"]}
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_the_digest_of_a_field_follows_from_model_prompt_and_table_and_not_from_
             "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
             "config": {"captioner": captioner, **options},
         }
-        config = small_config(f"perceivers.caption={caption}")
+        config = small_config(f"extractors.caption={caption}")
         pipeline = build_pipeline(config, [("caption/text", "x")], device="cpu", check_unused=False)
         assert KEY not in f"{config.model_dump_json()} {pipeline.lineage(pipeline.provides)}"
-        return field_digests(pipeline, 64, {})["caption/text"]
+        return feature_fingerprints(pipeline, 64, {})["caption/text"]
 
     base = digest(server())
     assert digest(server(api_key_variable="VLM_KEY", concurrency=2)) == base

@@ -80,7 +80,7 @@ def test_the_model_is_asked_of_each_image_without_sampling(stub: type[StubLLM], 
         assert (picture["type"], text) == ("image_pil", {"type": "text", "text": "What is it?"})
 
 
-def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_perceivers(stub: type[StubLLM], folder: str) -> None:
+def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_extractors(stub: type[StubLLM], folder: str) -> None:
     first, second = (
         engine(folder, max_model_len=512, dtype="float32"),
         engine(folder, max_model_len=512, dtype="float32"),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from uniad_ray.errors import ConfigError, WeightsError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.features import encoders
 from uniad_ray.perception.features.encoders import (
     FeaturePyramid,
@@ -77,18 +77,18 @@ def reference_input(images: np.ndarray, mean: tuple[float, ...], std: tuple[floa
 
 
 class TestFeaturePyramid:
-    def test_is_a_perceiver_with_the_promised_fields(self) -> None:
+    def test_is_a_extractor_with_the_promised_fields(self) -> None:
         pyramid = FeaturePyramid("pyramid", pyramid_config(), "cpu")
-        assert isinstance(pyramid, Perceiver)
+        assert isinstance(pyramid, Extractor)
         assert pyramid.needs == frozenset()
-        fields = pyramid.perceive(batch(2))
+        fields = pyramid.extract(batch(2))
         assert fields.keys() == pyramid.provides == {"pyramid/level1", "pyramid/level2"}
         assert FeaturePyramid.fields_of("pyramid", pyramid_config()) == pyramid.provides
         assert FeaturePyramid.config_model is FeaturePyramidConfig
 
     def test_matches_the_features_only_network_of_timm(self) -> None:
         perception = batch(3)
-        fields = FeaturePyramid("p", pyramid_config(levels=(0, 1, 2, 3)), "cpu").perceive(perception)
+        fields = FeaturePyramid("p", pyramid_config(levels=(0, 1, 2, 3)), "cpu").extract(perception)
         state = seeded(RESNET, 1).state_dict()
         reference = timm.create_model(RESNET, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)).eval()
         reference.load_state_dict(state, strict=False)
@@ -103,7 +103,7 @@ class TestFeaturePyramid:
 
     def test_real_weights_of_the_lite_package_match_timm(self) -> None:
         perception = batch(2)
-        fields = FeaturePyramid("p", lite_config(), "cpu").perceive(perception)
+        fields = FeaturePyramid("p", lite_config(), "cpu").extract(perception)
         assert fields["p/level2"].shape == (2, 40, 8, 8)
         assert fields["p/level3"].shape == (2, 112, 4, 4)
         network = lite_network()
@@ -137,7 +137,7 @@ class TestFeaturePyramid:
             block.register_forward_hook(lambda *_, index=index: ran.append(index))
             for index, block in enumerate(pyramid._network.blocks)
         ]
-        pyramid.perceive(batch(1))
+        pyramid.extract(batch(1))
         for hook in hooks:
             hook.remove()
         assert ran == [0, 1]
@@ -154,8 +154,8 @@ class TestFeaturePyramid:
 class TestTokenEncoder:
     def test_fields_and_shapes(self) -> None:
         encoder = TokenEncoder("vit", token_config(), "cpu")
-        assert isinstance(encoder, Perceiver)
-        fields = encoder.perceive(batch(2))
+        assert isinstance(encoder, Extractor)
+        fields = encoder.extract(batch(2))
         width = encoder._network.embed_dim
         assert {name: tuple(field.shape) for name, field in fields.items()} == {
             "vit/block1": (2, width, 4, 4),
@@ -169,7 +169,7 @@ class TestTokenEncoder:
     def test_matches_the_blocks_run_by_hand(self, normalise: bool) -> None:
         perception = batch(2)
         config = token_config(normalise=normalise)
-        fields = TokenEncoder("v", config, "cpu").perceive(perception)
+        fields = TokenEncoder("v", config, "cpu").extract(perception)
         network = seeded(VIT, 1, dynamic_img_size=True)
         with torch.no_grad():
             tokens = network.patch_embed(reference_input(perception.images, config.mean, config.std))
@@ -190,7 +190,7 @@ class TestTokenEncoder:
 
     def test_images_are_resized_with_antialiasing(self) -> None:
         perception = batch(2, side=128)
-        fields = TokenEncoder("v", token_config(input_size=(64, 32)), "cpu").perceive(perception)
+        fields = TokenEncoder("v", token_config(input_size=(64, 32)), "cpu").extract(perception)
         assert fields["v/block1"].shape[2:] == (4, 2)
         config = token_config()
         pixels = functional.interpolate(
@@ -204,7 +204,7 @@ class TestTokenEncoder:
     def test_without_class_token(self) -> None:
         config = token_config(architecture="vit_medium_patch16_gap_240", blocks=(0,))
         encoder = TokenEncoder("v", config, "cpu")
-        fields = encoder.perceive(batch(1))
+        fields = encoder.extract(batch(1))
         assert fields.keys() == encoder.provides == {"v/block0"}
         assert fields["v/block0"].shape == (1, 512, 4, 4)
 
@@ -212,13 +212,13 @@ class TestTokenEncoder:
         config = token_config(
             architecture="vit_small_patch14_reg4_dinov2", blocks=(0,), input_size=(28, 42), normalise=False
         )
-        fields = TokenEncoder("v", config, "cpu").perceive(batch(1))
+        fields = TokenEncoder("v", config, "cpu").extract(batch(1))
         assert fields["v/block0"].shape == (1, 384, 2, 3)
         network = TokenEncoder("v", config, "cpu")._network
         assert network.num_prefix_tokens == 5
         tokens: list[torch.Tensor] = []
         hook = network.blocks[0].register_forward_hook(lambda _, __, output: tokens.append(output.clone()))
-        again = TokenEncoder("v", config, "cpu").perceive(batch(1))
+        again = TokenEncoder("v", config, "cpu").extract(batch(1))
         hook.remove()
         assert torch.equal(again["v/class"].flatten(), tokens[0][0, 0])
         assert torch.equal(again["v/block0"][0, :, 0, 0], tokens[0][0, 5])
@@ -230,7 +230,7 @@ class TestTokenEncoder:
             block.register_forward_hook(lambda *_, index=index: ran.append(index))
             for index, block in enumerate(encoder._network.blocks)
         ]
-        encoder.perceive(batch(1))
+        encoder.extract(batch(1))
         for hook in hooks:
             hook.remove()
         assert ran == [0, 1]
@@ -278,21 +278,21 @@ class TestBothKinds:
     @pytest.mark.parametrize("size", [1, 3, 17])
     def test_an_image_does_not_depend_on_its_batch(self, encoder: FeaturePyramid | TokenEncoder, size: int) -> None:
         whole = batch(17)
-        expected = encoder.perceive(whole)
+        expected = encoder.extract(whole)
         for start in range(0, 17, size):
             rows = slice(start, start + size)
-            part = encoder.perceive(Perception(whole.row_keys[rows], whole.images[rows]))
+            part = encoder.extract(Perception(whole.row_keys[rows], whole.images[rows]))
             for name, field in part.items():
                 assert torch.equal(field, expected[name][rows]), name
 
     def test_an_image_does_not_depend_on_the_threads(self, encoder: FeaturePyramid | TokenEncoder) -> None:
-        expected = encoder.perceive(batch(5))
+        expected = encoder.extract(batch(5))
         torch.set_num_threads(2)
-        for name, field in encoder.perceive(batch(5)).items():
+        for name, field in encoder.extract(batch(5)).items():
             assert torch.equal(field, expected[name]), name
 
     def test_fields_can_be_used_by_autograd(self, encoder: FeaturePyramid | TokenEncoder) -> None:
-        field = next(iter(encoder.perceive(batch(2)).values()))
+        field = next(iter(encoder.extract(batch(2)).values()))
         assert not field.is_inference()
         assert not field.requires_grad
         head = torch.nn.Conv2d(field.shape[1], 1, 1)
@@ -308,7 +308,7 @@ class TestBothKinds:
     ) -> None:
         perception = batch(2)
         perception.images.flags.writeable = False
-        encoder.perceive(perception)
+        encoder.extract(perception)
         assert [str(warning.message) for warning in recwarn] == []
 
     def test_lineage_names_the_weights(self, encoder: FeaturePyramid | TokenEncoder) -> None:
@@ -365,7 +365,7 @@ class TestLoading:
         outputs = []
         for seed in (1, 2):
             safetensors.torch.save_file(seeded(RESNET, seed).state_dict(), path)
-            outputs.append(FeaturePyramid("p", pyramid_config(f"file:{path}"), "cpu").perceive(batch(1))["p/level1"])
+            outputs.append(FeaturePyramid("p", pyramid_config(f"file:{path}"), "cpu").extract(batch(1))["p/level1"])
         assert not torch.equal(*outputs)
 
     @pytest.mark.usefixtures("loads")
@@ -373,7 +373,7 @@ class TestLoading:
         def features(seed: int) -> torch.Tensor:
             encoders._load_network.cache_clear()
             torch.rand(3)
-            return FeaturePyramid("p", pyramid_config(f"random:{seed}"), "cpu").perceive(batch(1))["p/level1"]
+            return FeaturePyramid("p", pyramid_config(f"random:{seed}"), "cpu").extract(batch(1))["p/level1"]
 
         before = torch.random.get_rng_state()
         FeaturePyramid("p", pyramid_config("random:9"), "cpu")

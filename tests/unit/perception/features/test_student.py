@@ -11,7 +11,7 @@ from support.distilling import tiny_student
 from torch.nn import functional
 
 from uniad_ray.errors import BundleError, ConfigError, WeightsError
-from uniad_ray.perception.base import LearnedPerceiver, Perception, State, TrainedPerceiver
+from uniad_ray.perception.base import LearnedExtractor, Perception, State, TrainedExtractor
 from uniad_ray.perception.features.network import build_network
 from uniad_ray.perception.features.student import (
     DistilledFeatures,
@@ -58,10 +58,10 @@ def student(config: StudentConfig | None = None, shapes: TeacherShapes = SHAPES)
     return found
 
 
-def test_is_trained_by_others_and_needs_only_images_to_perceive() -> None:
+def test_is_trained_by_others_and_needs_only_images_to_extract() -> None:
     untrained = Student("student", tiny_student(), "cpu")
-    assert isinstance(untrained, TrainedPerceiver)
-    assert not isinstance(untrained, LearnedPerceiver)
+    assert isinstance(untrained, TrainedExtractor)
+    assert not isinstance(untrained, LearnedExtractor)
     assert untrained.needs == frozenset()
     assert untrained.training_needs == {"pyramid/level1", "pyramid/level2", "logical/level3"}
     assert untrained.provides == {*LEVEL_FIELDS, "student/logical"}
@@ -69,7 +69,7 @@ def test_is_trained_by_others_and_needs_only_images_to_perceive() -> None:
 
 
 def test_fields_have_the_shapes_of_the_teachers() -> None:
-    fields = student().perceive(batch(3))
+    fields = student().extract(batch(3))
     assert fields.keys() == {*LEVEL_FIELDS, "student/logical"}
     assert fields["student/level1"].shape == (3, 24, 16, 16)
     assert fields["student/level2"].shape == (3, 40, 8, 8)
@@ -115,24 +115,24 @@ def test_the_logical_branch_resizes_joins_and_projects_the_levels() -> None:
 
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_vit"])
 def test_another_backbone_is_projected_to_the_teachers_shapes(architecture: str) -> None:
-    found = student(tiny_student(architecture=architecture)).perceive(batch(1))
+    found = student(tiny_student(architecture=architecture)).extract(batch(1))
     assert [found[name].shape[1:] for name in LEVEL_FIELDS] == [(24, 16, 16), (40, 8, 8)]
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    perceiver, images = student(), batch(7)
-    together = perceiver.perceive(images)
+    extractor, images = student(), batch(7)
+    together = extractor.extract(images)
     for index in range(7):
-        alone = perceiver.perceive(Perception(["k"], images.images[index : index + 1]))
+        alone = extractor.extract(Perception(["k"], images.images[index : index + 1]))
         for name, field in together.items():
             assert torch.equal(field[index : index + 1], alone[name]), name
 
 
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
-    perceiver, images = student(), batch(3)
-    alone = perceiver.perceive(images)
+    extractor, images = student(), batch(3)
+    alone = extractor.extract(images)
     torch.set_num_threads(2)
-    for name, field in perceiver.perceive(images).items():
+    for name, field in extractor.extract(images).items():
         assert torch.equal(field, alone[name]), name
 
 
@@ -140,15 +140,15 @@ def test_a_restored_student_says_exactly_the_same() -> None:
     first = student()
     second = Student("student", tiny_student(), "cpu")
     second.restore(first.state())
-    for name, field in first.perceive(batch(2)).items():
-        assert torch.equal(field, second.perceive(batch(2))[name]), name
+    for name, field in first.extract(batch(2)).items():
+        assert torch.equal(field, second.extract(batch(2))[name]), name
 
 
 def test_a_student_is_restored_without_its_initial_weights() -> None:
     initial = {"source": {"uri": "file:/not/there.safetensors"}, "modules": ["conv1"]}
     restored = Student("student", tiny_student(initial=initial), "cpu")
     restored.restore(student().state())
-    assert torch.equal(restored.perceive(batch(1))["student/logical"], student().perceive(batch(1))["student/logical"])
+    assert torch.equal(restored.extract(batch(1))["student/logical"], student().extract(batch(1))["student/logical"])
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_initial_weights_must_be_in_a_file() -> None:
 
 def test_a_student_before_its_training_says_so() -> None:
     untrained = Student("student", tiny_student(), "cpu")
-    with pytest.raises(ValueError, match="student was asked to perceive before it was trained"):
-        untrained.perceive(batch(1))
+    with pytest.raises(ValueError, match="student was asked to extract before it was trained"):
+        untrained.extract(batch(1))
     with pytest.raises(ValueError, match="no state before it was trained"):
         untrained.state()
 

@@ -9,7 +9,7 @@ import torch
 from support.tiny_networks import CLIP_WIDTH, save_clip
 
 from uniad_ray.errors import WeightsError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.objects.clip_features import ClipObjectFeatures, ClipObjectFeaturesConfig
 from uniad_ray.perception.objects.crops import object_crops
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
@@ -41,14 +41,14 @@ def squares(count: int) -> Segments:
 def vectors(found: ClipObjectFeatures, *segments: Segments) -> list[np.ndarray]:
     keys = [f"{number:032x}" for number in range(len(segments))]
     seen = Perception(keys, IMAGES[: len(segments)], segments={"o/segments": segments})
-    return found.perceive(seen)["look/vectors"]
+    return found.extract(seen)["look/vectors"]
 
 
 def test_keeps_the_contract(folder: Path) -> None:
     found = features(folder)
     first, second = vectors(found, squares(3), squares(1))
 
-    assert isinstance(found, Perceiver)
+    assert isinstance(found, Extractor)
     assert found.needs == {"o/segments"}
     assert found.provides == found.fields_of("look", found.config) == {"look/vectors"}
     assert (first.dtype, first.shape, second.shape) == (np.float32, (3, CLIP_WIDTH), (1, CLIP_WIDTH))
@@ -76,7 +76,7 @@ def test_what_is_not_the_object_does_not_matter(folder: Path) -> None:
     changed = np.where(squares(1).masks()[0][..., None], IMAGES[0], 255).astype(np.uint8)
     seen = Perception(["a"], changed[None], segments={"o/segments": [squares(1)]})
 
-    np.testing.assert_array_equal(features(folder).perceive(seen)["look/vectors"][0], before)
+    np.testing.assert_array_equal(features(folder).extract(seen)["look/vectors"][0], before)
 
 
 def test_an_image_is_encoded_alike_in_any_batch(folder: Path) -> None:

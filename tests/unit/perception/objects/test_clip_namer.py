@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from support.tiny_networks import CLIP_WIDTH, save_clip
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.objects.clip_namer import ClipNamer, ClipNamerConfig
 from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.text.encoders import ClipTextEncoder, PretrainedEncoderConfig
@@ -49,7 +49,7 @@ def perception(*vectors: np.ndarray) -> Perception:
 
 
 def names(found: ClipNamer, *vectors: np.ndarray) -> list[tuple[str, ...]]:
-    return [segments.names for segments in found.perceive(perception(*vectors))["objects/segments"]]
+    return [segments.names for segments in found.extract(perception(*vectors))["objects/segments"]]
 
 
 def text_vectors(folder: Path, *texts: str) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_a_segment_has_the_class_whose_text_is_the_most_like_it(folder: Path) ->
 
     found = namer(folder, prompt="a {}")
 
-    assert isinstance(found, Perceiver)
+    assert isinstance(found, Extractor)
     assert names(found, draws[:10], draws[10:]) == [tuple(expected[:10]), tuple(expected[10:])]
     assert len(set(expected)) == 3
 
@@ -113,7 +113,7 @@ def test_classes_names_and_prompt_must_be_usable(options: dict[str, Any], says: 
 
 
 def test_a_namer_without_classes_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"name the classes in perceivers.objects.config.classes"):
+    with pytest.raises(ConfigError, match=r"name the classes in extractors.objects.config.classes"):
         namer(folder, classes=[])
 
 

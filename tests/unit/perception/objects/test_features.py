@@ -48,7 +48,7 @@ def test_vectors_are_means_of_each_field_over_each_segment_of_unit_length_or_not
     large, small = mask(0, 0, 9, 7), mask(12, 3, 13, 4)
     batch = perception(np.stack([small, large]), mask(4, 4, 8, 8)[None])
 
-    found = features(unit_length=unit_length).perceive(batch)["look/vectors"]
+    found = features(unit_length=unit_length).extract(batch)["look/vectors"]
 
     assert [each.shape for each in found] == [(2, 5), (1, 5)]
     for row, piece in enumerate([large, small]):
@@ -59,7 +59,7 @@ def test_vectors_are_means_of_each_field_over_each_segment_of_unit_length_or_not
 
 
 def test_an_image_without_segments_has_no_vectors() -> None:
-    found = features().perceive(perception(np.zeros((0, 16, 16), dtype=bool)))["look/vectors"]
+    found = features().extract(perception(np.zeros((0, 16, 16), dtype=bool)))["look/vectors"]
 
     assert found[0].shape == (0, 5)
     assert found[0].dtype == np.float32
@@ -69,9 +69,7 @@ def test_memory_layout_of_a_field_does_not_matter() -> None:
     batch = perception(mask(0, 0, 9, 7)[None], mask(12, 3, 13, 4)[None])
     strided = {name: field.contiguous(memory_format=torch.channels_last) for name, field in batch.fields.items()}
 
-    plain_layout, other = (
-        features().perceive(each)["look/vectors"] for each in (batch, replace(batch, fields=strided))
-    )
+    plain_layout, other = (features().extract(each)["look/vectors"] for each in (batch, replace(batch, fields=strided)))
 
     for one, same in zip(plain_layout, other, strict=True):
         np.testing.assert_array_equal(one, same)

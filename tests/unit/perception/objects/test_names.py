@@ -55,7 +55,7 @@ def fitted(**changes: Any) -> PartNamer:
 
 
 def names(found: PartNamer, *kinds: tuple[int, int]) -> tuple[str, ...]:
-    return found.perceive(perception(list(kinds), first=99))["named/segments"][0].names
+    return found.extract(perception(list(kinds), first=99))["named/segments"][0].names
 
 
 def test_kinds_in_steady_numbers_have_names_the_largest_first_and_others_none() -> None:
@@ -130,7 +130,7 @@ def test_too_little_to_learn_from_is_refused() -> None:
     with pytest.raises(FitError, match=r"image 0{31}1 has vectors that are not finite"):
         namer().fit(lambda: [spoilt])
     with pytest.raises(FitError, match="not fitted"):
-        namer().perceive(perception([TRAY]))
+        namer().extract(perception([TRAY]))
 
 
 def test_a_state_of_something_else_is_refused() -> None:
@@ -155,6 +155,6 @@ def test_shapes_are_area_and_axes() -> None:
 def test_names_of_a_file_reach_the_namer_of_each_profile(tmp_path: Path, profile: str) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\n")
-    objects = load_config(profile, [names_override(str(file))]).perceivers["objects"]
+    objects = load_config(profile, [names_override(str(file))]).extractors["objects"]
     assert objects.class_path == f"{PartNamer.__module__}:{PartNamer.__name__}"
     assert PartNamerConfig.model_validate(objects.config).names == {"part-1": "tray", "part-2": "2"}

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from safetensors.numpy import load, save
 
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.perception.base import LearnedPerceiver, Perception, State
+from uniad_ray.perception.base import LearnedExtractor, Perception, State
 from uniad_ray.perception.segmentation.components import Components, ComponentsConfig
 
 FIELDS = ("net/level2", "net/level3")
-NORMALS = [f"normal-{number:02d}" for number in range(12)]
+NORMAL_IMAGES = [f"normal-{number:02d}" for number in range(12)]
 COLOURS = np.array([[90, 90, 90], [200, 40, 40], [40, 40, 200]], dtype=np.uint8)
 SIDE = 64
 
@@ -30,7 +30,7 @@ def true_labels(key: str) -> np.ndarray:
     return labels
 
 
-def perceive(keys: Sequence[str]) -> Perception:
+def extract(keys: Sequence[str]) -> Perception:
     """Images whose features are, but for noise, those of the component under each cell."""
     directions = np.random.default_rng(3).normal(size=(3, 10)).astype(np.float32)
     labels = np.stack([true_labels(key) for key in keys])
@@ -45,10 +45,10 @@ def perceive(keys: Sequence[str]) -> Perception:
 
 
 def stream_of(keys: Sequence[str], batch: int = 5) -> Callable[[], Iterator[Perception]]:
-    return lambda: (perceive(keys[start : start + batch]) for start in range(0, len(keys), batch))
+    return lambda: (extract(keys[start : start + batch]) for start in range(0, len(keys), batch))
 
 
-def fitted(keys: Sequence[str] = NORMALS, batch: int = 5, **options: Any) -> Components:
+def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 5, **options: Any) -> Components:
     config = ComponentsConfig.model_validate({"fields": FIELDS, "clusters": 3, "candidates": 500, **options})
     components = Components("parts", config, "cpu")
     components.fit(stream_of(keys, batch))
@@ -61,9 +61,9 @@ def components() -> Components:
 
 
 def test_keeps_the_contract(components: Components) -> None:
-    produced = components.perceive(perceive(["a", "b"]))
+    produced = components.extract(extract(["a", "b"]))
 
-    assert isinstance(components, LearnedPerceiver)
+    assert isinstance(components, LearnedExtractor)
     assert components.needs == set(FIELDS)
     assert produced.keys() == components.provides == {"parts/labels", "parts/similarity"}
     assert produced["parts/labels"].shape == (2, 1, SIDE, SIDE)
@@ -80,7 +80,7 @@ def test_finds_the_components_the_largest_first_and_refinement_sharpens_them() -
     truth = np.array([0, 2, 1])[truth]
 
     plain, refined = (
-        float((fitted(crf=crf).perceive(perceive(["a", "b"]))["parts/labels"][:, 0].numpy() == truth).mean())
+        float((fitted(crf=crf).extract(extract(["a", "b"]))["parts/labels"][:, 0].numpy() == truth).mean())
         for crf in (None, {})
     )
 
@@ -89,8 +89,8 @@ def test_finds_the_components_the_largest_first_and_refinement_sharpens_them() -
 
 
 def test_similarity_is_the_cosine_to_each_centre(components: Components) -> None:
-    image = perceive(["a"])
-    similarity = components.perceive(image)["parts/similarity"][0].numpy()
+    image = extract(["a"])
+    similarity = components.extract(image)["parts/similarity"][0].numpy()
     coarse = image.fields[FIELDS[1]][0]
     upsampled = torch.nn.functional.interpolate(coarse[None], (16, 16), mode="bilinear", align_corners=False)[0]
     features = torch.cat([image.fields[FIELDS[0]][0], upsampled]).numpy()
@@ -103,7 +103,7 @@ def test_similarity_is_the_cosine_to_each_centre(components: Components) -> None
 
 
 def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> None:
-    produced = fitted(crf=None).perceive(perceive(["a"]))
+    produced = fitted(crf=None).extract(extract(["a"]))
 
     similarity = torch.nn.functional.interpolate(
         produced["parts/similarity"], (SIDE, SIDE), mode="bilinear", align_corners=False
@@ -112,7 +112,7 @@ def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> Non
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.permutations(NORMALS), st.integers(1, 12))
+@given(st.permutations(NORMAL_IMAGES), st.integers(1, 12))
 def test_the_centres_are_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
     one, other = fitted(restarts=2), fitted(keys, batch, restarts=2)
 
@@ -123,11 +123,11 @@ def test_the_centres_are_the_same_in_any_order_and_batching(keys: list[str], bat
 def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> None:
     components = fitted(crf=crf)
     keys = [f"test-{number}" for number in range(7)]
-    alone = [components.perceive(perceive([key])) for key in keys]
+    alone = [components.extract(extract([key])) for key in keys]
 
     for batch in (2, 3, 7):
         for start in range(0, 7, batch):
-            together = components.perceive(perceive(keys[start : start + batch]))
+            together = components.extract(extract(keys[start : start + batch]))
             for offset, single in enumerate(alone[start : start + batch]):
                 for name in components.provides:
                     assert torch.equal(together[name][offset], single[name][0])
@@ -149,7 +149,7 @@ def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
         found = []
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            found.append(components.perceive(perception))
+            found.append(components.extract(perception))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
@@ -159,11 +159,11 @@ def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
 
 
 def test_memory_layout_of_the_fields_does_not_matter(components: Components) -> None:
-    plain = perceive(["a", "b"])
+    plain = extract(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
 
-    produced = components.perceive(plain)
-    strided = components.perceive(Perception(plain.row_keys, plain.images, fields))
+    produced = components.extract(plain)
+    strided = components.extract(Perception(plain.row_keys, plain.images, fields))
 
     assert all(torch.equal(produced[name], strided[name]) for name in produced)
 
@@ -175,7 +175,7 @@ def test_labels_survive_a_round_trip(clusters: Any) -> None:
     restored = Components("parts", components.config, "cpu")
     restored.restore(State(load(save(dict(state.arrays))), state.document))
 
-    before, after = components.perceive(perceive(["a"])), restored.perceive(perceive(["a"]))
+    before, after = components.extract(extract(["a"])), restored.extract(extract(["a"]))
 
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert restored.state().document == state.document
@@ -198,31 +198,31 @@ def test_candidates_bound_what_is_clustered() -> None:
 
 
 def test_black_images_and_images_of_one_colour_get_labels(components: Components) -> None:
-    plain = perceive(["a", "b"])
+    plain = extract(["a", "b"])
     images = np.zeros_like(plain.images)
     images[1] = 255
     blank = {name: torch.zeros_like(field) for name, field in plain.fields.items()}
 
     for fields in (plain.fields, blank):
-        produced = components.perceive(Perception(plain.row_keys, images, fields))
+        produced = components.extract(Perception(plain.row_keys, images, fields))
         assert produced["parts/labels"].max() < 3
         assert torch.isfinite(produced["parts/similarity"]).all()
 
 
 def test_features_that_are_not_finite_spoil_the_similarity_of_their_image_alone(components: Components) -> None:
-    batch = perceive(["spoilt", "b"])
+    batch = extract(["spoilt", "b"])
     batch.fields[FIELDS[0]][0, 0, 1, 1] = float("nan")
 
-    produced = components.perceive(batch)
+    produced = components.extract(batch)
 
     assert not torch.isfinite(produced["parts/similarity"][0]).all()
     assert produced["parts/labels"].max() < 3
-    alone = components.perceive(perceive(["b"]))
+    alone = components.extract(extract(["b"]))
     assert all(torch.equal(produced[name][1], alone[name][0]) for name in alone)
 
 
 def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
-    blank = perceive(["a"])
+    blank = extract(["a"])
     blank = Perception(blank.row_keys, blank.images, {name: field * 0.0 for name, field in blank.fields.items()})
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
@@ -233,7 +233,7 @@ def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
 
 
 def test_features_that_are_not_finite_name_the_image() -> None:
-    perception = perceive(["good", "spoilt"])
+    perception = extract(["good", "spoilt"])
     perception.fields[FIELDS[1]][1, 0, 2, 2] = float("nan")
 
     with pytest.raises(FitError, match=r"spoilt.*not finite"):
@@ -244,7 +244,7 @@ def test_before_fit_there_are_neither_labels_nor_state() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     with pytest.raises(FitError, match="not fitted"):
-        components.perceive(perceive(["a"]))
+        components.extract(extract(["a"]))
     with pytest.raises(FitError, match="not fitted"):
         components.state()
 

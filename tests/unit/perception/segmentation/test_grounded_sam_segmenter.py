@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from support.tiny_networks import SAM_SIDE, save_grounding_dino, save_sam
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.segmentation.grounded_sam_segmenter import GroundedSamSegmenter, GroundedSamSegmenterConfig
 from uniad_ray.perception.segmentation.grounding_dino import Detections, GroundingDino
 from uniad_ray.perception.segmentation.sam_encoder import SamEncoder, SamEncoderConfig
@@ -46,7 +46,7 @@ def perception(folders: tuple[Path, Path], images: np.ndarray = IMAGES) -> Perce
     weights = {"weights": {"uri": f"file:{folders[0]}"}}
     encoder = SamEncoder("sam_encoder", SamEncoderConfig.model_validate(weights), "cpu")
     seen = Perception([f"{number:032x}" for number in range(len(images))], images)
-    return seen.extended(encoder.perceive(seen))
+    return seen.extended(encoder.extract(seen))
 
 
 def detects(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], classes: list[int]) -> None:
@@ -58,9 +58,9 @@ def detects(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], classes: 
 
 def test_keeps_the_contract_and_names_every_segment(folders: tuple[Path, Path]) -> None:
     found = segmenter(folders)
-    segments = found.perceive(perception(folders))["grounded_sam/segments"]
+    segments = found.extract(perception(folders))["grounded_sam/segments"]
 
-    assert isinstance(found, Perceiver)
+    assert isinstance(found, Extractor)
     assert [each.size for each in segments] == [(40, 40)] * 2
     for each in segments:
         assert len(each.names) == len(each) > 0
@@ -72,8 +72,8 @@ def test_keeps_the_contract_and_names_every_segment(folders: tuple[Path, Path]) 
 
 def test_an_image_is_segmented_alike_in_any_batch(folders: tuple[Path, Path]) -> None:
     found = segmenter(folders, boxes_per_batch=7)
-    together = found.perceive(perception(folders))["grounded_sam/segments"][1]
-    (alone,) = found.perceive(perception(folders, IMAGES[1:]))["grounded_sam/segments"]
+    together = found.extract(perception(folders))["grounded_sam/segments"][1]
+    (alone,) = found.extract(perception(folders, IMAGES[1:]))["grounded_sam/segments"]
 
     assert alone.names == together.names
     for name, array in alone.arrays().items():
@@ -97,7 +97,7 @@ def test_masks_names_and_confidences_belong_to_their_boxes(
     upper = torch.nn.functional.interpolate(expected[0], (SAM_SIDE, SAM_SIDE), mode="bilinear")[..., :16, :]
     masks = torch.nn.functional.interpolate(upper, (40, 40), mode="bilinear")[:, 0] > 0
 
-    (segments,) = found.perceive(seen)["grounded_sam/segments"]
+    (segments,) = found.extract(seen)["grounded_sam/segments"]
 
     for name, confidence, mask in zip(["nut", "red pin"], [0.9, 0.5], masks, strict=True):
         place = segments.names.index(name)
@@ -111,7 +111,7 @@ def test_no_object_one_that_fills_the_image_and_very_many_are_segmented(
 ) -> None:
     detects(monkeypatch, [[0.0, 0.0, 1.0, 1.0]] * count, [1] * count)
 
-    (segments,) = segmenter(folders).perceive(perception(folders, IMAGES[:1]))["grounded_sam/segments"]
+    (segments,) = segmenter(folders).extract(perception(folders, IMAGES[:1]))["grounded_sam/segments"]
 
     assert len(segments) == count
     assert segments.names == ("bolt",) * len(segments)
@@ -133,5 +133,5 @@ def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, fold
 
 
 def test_without_classes_nothing_is_loaded(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"name the classes in perceivers\.grounded_sam\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"name the classes in extractors\.grounded_sam\.config\.classes"):
         segmenter(folders, classes=[], weights={"uri": "file:/no/such/folder"})

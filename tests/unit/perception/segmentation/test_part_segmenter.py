@@ -65,7 +65,7 @@ def fitted(**changes: Any) -> PartSegmenter:
 
 
 def segments_of(found: PartSegmenter, image: dict[Box, int]) -> Segments:
-    return found.perceive(perception(image))["objects/segments"][0]
+    return found.extract(perception(image))["objects/segments"][0]
 
 
 def test_the_foreground_is_what_comes_in_steady_numbers() -> None:
@@ -98,7 +98,7 @@ def test_another_scale_adds_what_the_first_has_not_covered() -> None:
     found = segmenter(components=["parts", "coarse"], joined_labels=1)
     fine: dict[Box, int] = {(4, 4, 14, 14): 1, (4, 30, 14, 40): 1}
     found.fit(lambda: [of_both([fine] * 10)])
-    (segments,) = found.perceive(of_both([fine]))["objects/segments"]
+    (segments,) = found.extract(of_both([fine]))["objects/segments"]
 
     assert len(found.state().document["choices"]) == 2
     assert len(segments) >= 2
@@ -137,7 +137,7 @@ def test_a_restored_segmenter_finds_the_same() -> None:
 
 def test_nothing_can_be_done_before_the_fit() -> None:
     with pytest.raises(FitError, match="not fitted"):
-        segmenter().perceive(perception({}))
+        segmenter().extract(perception({}))
     with pytest.raises(FitError, match="at least 2 normal images are needed, not 1"):
         segmenter().fit(lambda: [perception({})])
 
@@ -157,7 +157,7 @@ def test_segments_of_trays_are_the_parts_that_were_drawn() -> None:
     components = next(one for one in pipeline.stateful if one.name == "parts")
     fields = components.needs | components.provides
     scenes = [render(draw_scene(SceneConfig(seed=12), "train", "good", n), SceneRules(), 256) for n in range(30)]
-    networks = [pipeline.perceive([f"{n:032x}"], one.image[None], components.needs) for n, one in enumerate(scenes)]
+    networks = [pipeline.extract([f"{n:032x}"], one.image[None], components.needs) for n, one in enumerate(scenes)]
     components.fit(lambda: networks[:24])  # type: ignore[attr-defined]
     perceptions = [pipeline.extend(one, fields) for one in networks]
     found = PartSegmenter("objects", PartSegmenterConfig(components=("parts",)), "cpu")
@@ -166,6 +166,6 @@ def test_segments_of_trays_are_the_parts_that_were_drawn() -> None:
     best = []
     for scene, one in zip(scenes[24:], perceptions[24:], strict=True):
         truth = np.stack(scene.part_masks)[:, 1::2, 1::2]
-        best += overlaps(truth, found.perceive(one)["objects/segments"][0].masks()).max(axis=1).tolist()
+        best += overlaps(truth, found.extract(one)["objects/segments"][0].masks()).max(axis=1).tolist()
 
     assert np.mean(best) >= 0.7

@@ -9,7 +9,7 @@ import torch
 from support.tiny_networks import SAM_SIDE, save_sam
 
 from uniad_ray.errors import WeightsError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segmentation.sam_encoder import Sam, SamEncoder, SamEncoderConfig
 from uniad_ray.perception.segmentation.sam_segmenter import SamSegmenter, SamSegmenterConfig
@@ -44,9 +44,9 @@ def pipeline(folder: Path, **options: Any) -> PerceptionPipeline:
     return PerceptionPipeline([encoder, SamSegmenter("sam", SamSegmenterConfig.model_validate(options), "cpu")])
 
 
-def perceived(folder: Path, images: np.ndarray = IMAGES, **options: Any) -> list[Segments]:
+def extracted(folder: Path, images: np.ndarray = IMAGES, **options: Any) -> list[Segments]:
     keys = [f"{number:032x}" for number in range(len(images))]
-    found = pipeline(folder, **options).perceive(keys, images, frozenset({"sam/segments"}))
+    found = pipeline(folder, **options).extract(keys, images, frozenset({"sam/segments"}))
     return list(found.segments["sam/segments"])
 
 
@@ -63,21 +63,21 @@ def decodes(folder: Path, monkeypatch: pytest.MonkeyPatch, logit: float, predict
 
 
 def loaded(folder: Path) -> Sam:
-    encoder = pipeline(folder).perceivers[0]
+    encoder = pipeline(folder).extractors[0]
     assert isinstance(encoder, SamEncoder)
     return encoder._sam
 
 
 def test_encoder_and_segmenter_keep_the_contract(folder: Path) -> None:
-    encoder, segmenter = pipeline(folder).perceivers
-    embedding = encoder.perceive(Perception(["a", "b", "c"], IMAGES))["sam_encoder/embedding"]
+    encoder, segmenter = pipeline(folder).extractors
+    embedding = encoder.extract(Perception(["a", "b", "c"], IMAGES))["sam_encoder/embedding"]
 
-    assert isinstance(encoder, Perceiver)
-    assert isinstance(segmenter, Perceiver)
+    assert isinstance(encoder, Extractor)
+    assert isinstance(segmenter, Extractor)
     assert isinstance(embedding, torch.Tensor)
     assert (embedding.dtype, tuple(embedding.shape)) == (torch.float32, (3, 16, SAM_SIDE // 4, SAM_SIDE // 4))
-    for perceiver in (encoder, segmenter):
-        lineage = perceiver.lineage()["weights"]
+    for extractor in (encoder, segmenter):
+        lineage = extractor.lineage()["weights"]
         assert (lineage["uri"], len(lineage["sha256"]), lineage["trained"]) == (f"file:{folder}", 64, True)
 
 
@@ -92,7 +92,7 @@ def test_masks_are_those_of_the_library_s_own_mask_generation(
 
     options = {"predicted_iou": predicted_iou, "stability": stability, "box_overlap": box_overlap}
     generator = library_pipeline("mask-generation", model=str(folder), device="cpu")
-    for image, segments in zip(IMAGES, perceived(folder, smallest_area=0.0, **options), strict=True):
+    for image, segments in zip(IMAGES, extracted(folder, smallest_area=0.0, **options), strict=True):
         expected = generator(
             Image.fromarray(image),
             points_per_crop=4,
@@ -108,23 +108,23 @@ def test_masks_are_those_of_the_library_s_own_mask_generation(
 
 
 def test_an_image_is_segmented_alike_in_any_batch(folder: Path) -> None:
-    together = perceived(folder)
+    together = extracted(folder)
 
     for row in (2, 0):
-        (alone,) = perceived(folder, IMAGES[row : row + 1])
+        (alone,) = extracted(folder, IMAGES[row : row + 1])
         for name, array in alone.arrays().items():
             np.testing.assert_array_equal(array, together[row].arrays()[name])
 
 
 def test_the_image_encoder_runs_once_an_image_for_all_segmenters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    perceivers = pipeline(folder).perceivers
-    other = SamSegmenter("other", perceivers[1].config, "cpu")  # type: ignore[attr-defined]
-    network = perceivers[0]._sam.network  # type: ignore[attr-defined]
+    extractors = pipeline(folder).extractors
+    other = SamSegmenter("other", extractors[1].config, "cpu")  # type: ignore[attr-defined]
+    network = extractors[0]._sam.network  # type: ignore[attr-defined]
     calls = []
     encode = network.vision_encoder.forward
     monkeypatch.setattr(network.vision_encoder, "forward", lambda *a, **k: calls.append(1) or encode(*a, **k))
 
-    PerceptionPipeline([*perceivers, other]).perceive(
+    PerceptionPipeline([*extractors, other]).extract(
         ["a", "b", "c"], IMAGES, frozenset({"sam/segments", "other/segments"})
     )
 
@@ -137,7 +137,7 @@ def test_images_need_not_be_square(folder: Path) -> None:
         lambda _, __, inputs: points.append(inputs["input_points"]), with_kwargs=True
     )
     try:
-        (found,) = perceived(folder, IMAGES[:1, :20])
+        (found,) = extracted(folder, IMAGES[:1, :20])
     finally:
         hook.remove()
 
@@ -152,7 +152,7 @@ def test_an_image_in_which_nothing_is_sure_stable_or_there_has_no_segments(
 ) -> None:
     decodes(folder, monkeypatch, logit, predicted)
 
-    (found,) = perceived(folder, IMAGES[:1], predicted_iou=0.88, stability=0.95)
+    (found,) = extracted(folder, IMAGES[:1], predicted_iou=0.88, stability=0.95)
 
     assert (len(found), found.size) == (0, (40, 40))
 
@@ -162,26 +162,26 @@ def test_one_object_that_fills_the_image_is_one_segment_or_left_out(
 ) -> None:
     decodes(folder, monkeypatch, 9.0, 0.95)
 
-    (found,) = perceived(folder, IMAGES[:1], predicted_iou=0.88, stability=0.95, box_overlap=0.7)
+    (found,) = extracted(folder, IMAGES[:1], predicted_iou=0.88, stability=0.95, box_overlap=0.7)
 
     assert (len(found), found.areas.tolist()) == (1, [1.0])
     assert found.confidences.tolist() == pytest.approx([0.95])
-    assert [len(each) for each in perceived(folder, IMAGES[:1], largest_area=0.9)] == [0]
+    assert [len(each) for each in extracted(folder, IMAGES[:1], largest_area=0.9)] == [0]
 
 
 def test_of_too_many_objects_the_surest_are_kept(folder: Path) -> None:
     options = {"points_per_side": 16, "side": 16}
-    (many,) = perceived(folder, IMAGES[:1], **options)
-    (few,) = perceived(folder, IMAGES[:1], most_segments=5, **options)
+    (many,) = extracted(folder, IMAGES[:1], **options)
+    (few,) = extracted(folder, IMAGES[:1], most_segments=5, **options)
 
     assert MOST_SEGMENTS >= len(many) > 100
     assert sorted(few.confidences) == sorted(many.confidences)[-5:]
 
 
 def test_areas_outside_of_the_bounds_are_left_out(folder: Path) -> None:
-    (every,) = perceived(folder, IMAGES[:1])
+    (every,) = extracted(folder, IMAGES[:1])
     low, high = np.quantile(every.areas, [0.3, 0.7])
-    (found,) = perceived(folder, IMAGES[:1], smallest_area=float(low), largest_area=float(high))
+    (found,) = extracted(folder, IMAGES[:1], smallest_area=float(low), largest_area=float(high))
 
     assert found.areas.tolist() == [area for area in every.areas.tolist() if low <= area <= high]
     assert 0 < len(found) < len(every)

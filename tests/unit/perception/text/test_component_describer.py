@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.text import component_describer as describers
 from uniad_ray.perception.text.component_describer import (
     ComponentDescriber,
@@ -174,7 +174,7 @@ def test_relations_can_be_left_out() -> None:
     assert facts(LARGE, SMALL, relations=False) == facts(LARGE, SMALL)[:12]
 
 
-def perceive(count: int) -> Perception:
+def extract(count: int) -> Perception:
     rng = np.random.default_rng(3)
     labels, images = zip(*(scene((1, slice(8, 20 + 9 * n), slice(8, 40), RED)) for n in range(count)), strict=True)
     fields = {
@@ -186,18 +186,18 @@ def perceive(count: int) -> Perception:
 
 def test_each_image_of_a_batch_gets_the_text_it_gets_alone() -> None:
     describer = ComponentDescriber("description", ComponentDescriberConfig(components="parts"), "cpu")
-    batch = perceive(3)
+    batch = extract(3)
 
-    texts = describer.perceive(batch)["description/text"]
+    texts = describer.extract(batch)["description/text"]
 
-    assert isinstance(describer, Perceiver)
+    assert isinstance(describer, Extractor)
     assert describer.needs == {"parts/labels", "parts/similarity"}
     assert describer.provides == ComponentDescriber.fields_of("description", describer.config) == {"description/text"}
     assert len(set(texts)) == 3
     for row in range(3):
         fields = {name: field[row : row + 1] for name, field in batch.fields.items()}
         alone = Perception(batch.row_keys[row : row + 1], batch.images[row : row + 1], fields)
-        assert describer.perceive(alone)["description/text"] == texts[row : row + 1]
+        assert describer.extract(alone)["description/text"] == texts[row : row + 1]
     assert describer.lineage()["softness"] == 1.0
 
 

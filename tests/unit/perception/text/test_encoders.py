@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from support.tiny_networks import CLIP_POSITIONS, save_clip
 
 from uniad_ray.errors import ConfigError, WeightsError
-from uniad_ray.perception.base import Perceiver, Perception
+from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.text.encoders import ClipTextEncoder, PretrainedEncoderConfig, SentenceEncoder
 
 pytest.importorskip("sentence_transformers", reason="the pretrained text encoders are an extra")
@@ -75,13 +75,13 @@ def encoder_of(kind: Encoder, uri: str) -> SentenceEncoder | ClipTextEncoder:
 def vectors(encoder: SentenceEncoder | ClipTextEncoder, texts: Sequence[str]) -> torch.Tensor:
     images = np.zeros((len(texts), 4, 4, 3), dtype=np.uint8)
     keys = [f"image-{number}" for number in range(len(texts))]
-    return encoder.perceive(Perception(keys, images, texts={"description/text": texts}))["text_embedding/embedding"]
+    return encoder.extract(Perception(keys, images, texts={"description/text": texts}))["text_embedding/embedding"]
 
 
 def test_keeps_the_contract(encoder: SentenceEncoder | ClipTextEncoder) -> None:
     embedding = vectors(encoder, ["one red pin", "two pins", ""])
 
-    assert isinstance(encoder, Perceiver)
+    assert isinstance(encoder, Extractor)
     assert encoder.needs == {"description/text"}
     assert encoder.provides == encoder.fields_of("text_embedding", encoder.config) == {"text_embedding/embedding"}
     assert embedding.dtype == torch.float32

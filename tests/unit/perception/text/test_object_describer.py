@@ -33,7 +33,7 @@ def describer(**changes: object) -> ObjectDescriber:
 
 
 def described(names: list[str], **changes: object) -> str:
-    return describer(**changes).perceive(perception_of(names))["description/text"][0]
+    return describer(**changes).extract(perception_of(names))["description/text"][0]
 
 
 def test_objects_are_described_but_for_those_left_out() -> None:
@@ -73,7 +73,7 @@ def test_positions_are_those_that_the_model_says_and_those_of_the_grid_where_it_
 def test_images_are_asked_about_by_their_classes_and_those_without_objects_not_at_all(fake: ChatServer) -> None:
     fake.answer = lambda asked: "bolt: middle left"  # noqa: ARG005
     images = (["bolt", "other"], [], ["bolt"], ["nut", "bolt"], ["other"])
-    found = describer(**asking(fake)).perceive(perception_of(*images))["description/text"]
+    found = describer(**asking(fake)).extract(perception_of(*images))["description/text"]
 
     assert Counter(asked.prompt for asked in fake.asked) == {
         positions_prompt({"bolt"}): 2,
@@ -89,16 +89,16 @@ def test_images_are_asked_about_by_their_classes_and_those_without_objects_not_a
 
 
 def test_positions_by_a_model_come_by_configuration_alone(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the perceivers of fits and runs."""
+    """From the lines of a profile, through what builds the extractors of fits and runs."""
     options = {"segments": "squares/segments", **asking(fake)}
     config = small_config(
-        "perceivers.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",
-        f"perceivers.words={{class: 'uniad_ray.perception.text.object_describer:ObjectDescriber', config: {options}}}",
+        "extractors.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",
+        f"extractors.words={{class: 'uniad_ray.perception.text.object_describer:ObjectDescriber', config: {options}}}",
     )
     pipeline = build_pipeline(config, [("words/text", "expert x")], device="cpu", check_unused=False)
     pixels = np.random.default_rng(0).integers(0, 256, size=(2, 40, 40, 3), dtype=np.uint8)
 
-    found = pipeline.perceive(["a", "b"], pixels, frozenset({"words/text"}))
+    found = pipeline.extract(["a", "b"], pixels, frozenset({"words/text"}))
     assert found.texts["words/text"] == ["1 bolt: bottom right; 1.00 %\n1 nut: top left or top centre; 1.00 %"] * 2
     assert sorted(asked.image.sum() for asked in fake.asked) == sorted(image.sum() for image in pixels)
 
@@ -112,10 +112,10 @@ def test_positions_by_a_table_are_found_by_row_and_prompt(tmp_path: Path) -> Non
     pq.write_table(pa.table(rows), tmp_path / "answers.parquet")
     options = {"positions": "vlm", "captioner": {"kind": "table", "source": str(tmp_path / "answers.parquet")}}
 
-    found = describer(**options).perceive(perception_of(["bolt"], ["nut"]))["description/text"]
+    found = describer(**options).extract(perception_of(["bolt"], ["nut"]))["description/text"]
     assert found == ["1 bolt: bottom right; 1.00 %", "1 nut: middle centre; 1.00 %"]
     with pytest.raises(CaptionError, match=r"has no caption for image image-0 and the prompt 'The image shows: nut\.'"):
-        describer(**options).perceive(perception_of(["nut"]))
+        describer(**options).extract(perception_of(["nut"]))
 
 
 def test_positions_by_a_model_need_one() -> None:

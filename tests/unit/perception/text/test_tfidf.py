@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.perception.base import LearnedPerceiver, Perception, State
+from uniad_ray.perception.base import LearnedExtractor, Perception, State
 from uniad_ray.perception.text.tfidf import TfidfEncoder, TfidfEncoderConfig
 
 TEXTS = {
@@ -48,14 +48,14 @@ def fitted(keys: Sequence[str] = tuple(TEXTS), batch: int = 2, **options: Any) -
 
 
 def vectors(encoder: TfidfEncoder, *texts: str) -> np.ndarray:
-    return encoder.perceive(perception_of(texts))["text_embedding/embedding"].numpy()[:, :, 0, 0]
+    return encoder.extract(perception_of(texts))["text_embedding/embedding"].numpy()[:, :, 0, 0]
 
 
 def test_keeps_the_contract() -> None:
     encoder = fitted()
-    embedding = encoder.perceive(perception_of(list(TEXTS.values())))["text_embedding/embedding"]
+    embedding = encoder.extract(perception_of(list(TEXTS.values())))["text_embedding/embedding"]
 
-    assert isinstance(encoder, LearnedPerceiver)
+    assert isinstance(encoder, LearnedExtractor)
     assert encoder.needs == {"description/text"}
     assert encoder.provides == TfidfEncoder.fields_of("text_embedding", encoder.config) == {"text_embedding/embedding"}
     assert embedding.dtype == torch.float32
@@ -164,7 +164,7 @@ def test_before_fit_there_is_neither_vector_nor_state() -> None:
     encoder = TfidfEncoder("text_embedding", TfidfEncoderConfig(), "cpu")
 
     with pytest.raises(FitError, match="not fitted"):
-        encoder.perceive(perception_of(["a"]))
+        encoder.extract(perception_of(["a"]))
     with pytest.raises(FitError, match="not fitted"):
         encoder.state()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.archive.stores.location import Location
@@ -21,12 +21,12 @@ from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 @pytest.fixture(scope="module")
 def fitted() -> FittedCategory:
-    return fit_category(DrawnNormals(8), small_config())
+    return fit_category(DrawnNormalImages(8), small_config())
 
 
 def stored(root: Path | str, fitted: FittedCategory) -> tuple[BundleStore, str]:
     store = BundleStore(str(root))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     store.publish("part", manifest.version)
     return store, manifest.version
 
@@ -38,7 +38,7 @@ def test_a_bundle_comes_back_with_the_same_scores(store_root: str, fitted: Fitte
     assert bundle.manifest.config.origin == bundle.manifest.name == f"bundle part {version}"
     scorer = bundle.scorer()
     bundle.check_reference(scorer)
-    images = np.stack([DrawnNormals(3).image(index) for index in range(3)])
+    images = np.stack([DrawnNormalImages(3).image(index) for index in range(3)])
     first = scorer.score(["a", "b", "c"], images)
     second = store.load("part").scorer().score(["a", "b", "c"], images)
     assert [verdict.score for verdict in first] == [verdict.score for verdict in second]
@@ -98,8 +98,8 @@ def test_foreign_manifests_are_clear_errors(
 
 def test_publishing_moves_the_pointer_forwards_and_back(tmp_path: Path, fitted: FittedCategory) -> None:
     store, first = stored(tmp_path, fitted)
-    other = fit_category(DrawnNormals(8), small_config("experts.patch.config.memory_size=20"))
-    second = store.write("part", other.config, other.calibration, {"perceivers": other.perceivers}, other.files).version
+    other = fit_category(DrawnNormalImages(8), small_config("experts.patch.config.memory_size=20"))
+    second = store.write("part", other.config, other.calibration, {"extractors": other.extractors}, other.files).version
     assert store.load("part").manifest.version == first
     store.publish("part", second)
     assert store.load("part").manifest.version == second
@@ -118,7 +118,7 @@ def test_a_category_without_a_bundle_says_what_to_do(tmp_path: Path) -> None:
 def test_category_names_of_any_letters_keep_apart(tmp_path: Path, fitted: FittedCategory) -> None:
     store = BundleStore(str(tmp_path))
     for name in ("a b", "a/b", "..", "ü"):
-        manifest = store.write(name, fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+        manifest = store.write(name, fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
         store.publish(name, manifest.version)
     assert store.categories() == sorted(["a b", "a/b", "..", "ü"])
     assert all(store.load(name).manifest.category == name for name in ("a b", "a/b", "..", "ü"))
@@ -134,9 +134,9 @@ def test_another_rate_moves_the_threshold_without_a_fit(tmp_path: Path, fitted: 
 
 def test_weights_other_than_those_of_the_fit_are_refused(tmp_path: Path, fitted: FittedCategory) -> None:
     store = BundleStore(str(tmp_path))
-    perceivers = json.loads(json.dumps(fitted.perceivers))
-    perceivers["pyramid"]["weights"]["sha256"] = "0" * 64
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": perceivers}, fitted.files)
+    extractors = json.loads(json.dumps(fitted.extractors))
+    extractors["pyramid"]["weights"]["sha256"] = "0" * 64
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": extractors}, fitted.files)
     with pytest.raises(BundleError, match="network pyramid was fitted with weights of sha256 0000"):
         store.load("part", manifest.version).scorer()
 
@@ -146,7 +146,7 @@ def test_scores_that_differ_from_the_reference_are_refused(tmp_path: Path, fitte
     document["raw"]["patch"] = [value + 1 for value in document["raw"]["patch"]]
     files = {**fitted.files, "reference.json": json.dumps(document).encode()}
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, files)
     bundle = store.load("part", manifest.version)
     with pytest.raises(BundleError, match="expert patch gives the reference images"):
         bundle.check_reference(bundle.scorer())
@@ -157,18 +157,18 @@ def config(*overrides: str) -> FitConfig:
 
 
 def test_many_images_are_split_by_hash_and_few_are_cross_fitted() -> None:
-    many = fit_category(DrawnNormals(60), config()).calibration
+    many = fit_category(DrawnNormalImages(60), config()).calibration
     assert many.method == "holdout"
     assert many.fit_images == 60
     assert 0 < many.held_out_images < 30
-    very_many = fit_category(DrawnNormals(60), config("calibration.refit_below=60")).calibration
+    very_many = fit_category(DrawnNormalImages(60), config("calibration.refit_below=60")).calibration
     assert very_many.fit_images + very_many.held_out_images == 60
-    few = fit_category(DrawnNormals(12), config()).calibration
+    few = fit_category(DrawnNormalImages(12), config()).calibration
     assert (few.method, few.fit_images, few.held_out_images) == ("cross_fit", 12, 12)
 
 
 def test_a_validation_split_calibrates_where_it_is_large_enough() -> None:
-    images = DrawnNormals(30)
+    images = DrawnNormalImages(30)
     images.rows = [
         NormalImage(r.row_key, r.image_id, "validation" if i < 22 else "train") for i, r in enumerate(images.rows)
     ]
@@ -189,32 +189,32 @@ def test_the_threshold_is_that_of_the_held_out_scores(fitted: FittedCategory) ->
 
 def test_held_out_images_are_scored_by_experts_that_have_not_seen_them() -> None:
     """With all vectors kept, an image that the bank holds has distance zero everywhere."""
-    record = fit_category(DrawnNormals(6), small_config("experts.patch.config.selection=all")).calibration
+    record = fit_category(DrawnNormalImages(6), small_config("experts.patch.config.selection=all")).calibration
     assert record.experts["patch"].mean > 0.1
 
 
 def test_damaged_images_are_left_out_of_fit_and_calibration() -> None:
-    record = fit_category(DrawnNormals(12, damaged=frozenset({0, 5})), config()).calibration
+    record = fit_category(DrawnNormalImages(12, damaged=frozenset({0, 5})), config()).calibration
     assert record.held_out_images == 10
 
 
 def test_fits_that_cannot_be_are_clear_errors() -> None:
     with pytest.raises(FitError, match="1 distinct normal images of 1"):
-        fit_category(DrawnNormals(1), config())
+        fit_category(DrawnNormalImages(1), config())
     with pytest.raises(FitError):
-        fit_category(DrawnNormals(4, damaged=frozenset(range(4))), config())
+        fit_category(DrawnNormalImages(4, damaged=frozenset(range(4))), config())
 
 
 def test_the_same_images_give_the_same_files() -> None:
-    assert fit_category(DrawnNormals(6), config()).files == fit_category(DrawnNormals(6), config()).files
+    assert fit_category(DrawnNormalImages(6), config()).files == fit_category(DrawnNormalImages(6), config()).files
 
 
 def test_a_transformer_with_random_weights_can_be_fitted_and_says_that_it_is_random(tmp_path: Path) -> None:
     vit = (
-        "perceivers.vit={class: 'uniad_ray.perception.features.encoders:TokenEncoder', config: {architecture: "
+        "extractors.vit={class: 'uniad_ray.perception.features.encoders:TokenEncoder', config: {architecture: "
         "vit_tiny_patch16_224, weights: {uri: 'random:0'}, blocks: [2, 5], input_size: [64, 64]}}"
     )
-    fitted = fit_category(DrawnNormals(6), config(vit, "experts.patch.config.fields=[vit/block2, vit/block5]"))
-    assert not fitted.perceivers["vit"]["weights"]["trained"]
+    fitted = fit_category(DrawnNormalImages(6), config(vit, "experts.patch.config.fields=[vit/block2, vit/block5]"))
+    assert not fitted.extractors["vit"]["weights"]["trained"]
     bundle = stored(tmp_path, fitted)[0].load("part")
     bundle.check_reference(bundle.scorer())

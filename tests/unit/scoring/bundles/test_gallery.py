@@ -87,7 +87,7 @@ def test_copies_are_left_out_and_an_image_counts_once() -> None:
     assert sorted(entry.source_uri for entry in gallery.nearest(np.zeros(768), 9)) == ["good/0.png", "good/1.png"]
 
 
-def test_without_a_field_that_is_perceived_pixels_are_compared() -> None:
+def test_without_a_field_that_is_extracted_pixels_are_compared() -> None:
     sample = GallerySample(uris(6), {"net/deep"})
     sample.add(batch(0, 6))
     gallery = Gallery.from_files(sample.files(set()))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.learned import Trained
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.config.model import FitConfig
@@ -19,12 +19,12 @@ from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
-from uniad_ray.scoring.fitting.splits import split_normals
+from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fusion import excess
 
 WITNESS = [
     *(
-        f"perceivers.{name}={{class: 'support.learned:{name.title()}', config: {{}}}}"
+        f"extractors.{name}={{class: 'support.learned:{name.title()}', config: {{}}}}"
         for name in ("learned", "trained", "words")
     ),
     "experts.witness={class: 'support.learned:Witness', config: {}}",
@@ -40,65 +40,65 @@ def config_with_witness(*overrides: str) -> FitConfig:
 class Trainer:
     """Trains by writing down what it was given."""
 
-    def __init__(self, normals: DrawnNormals) -> None:
-        self.normals = normals
+    def __init__(self, normal_images: DrawnNormalImages) -> None:
+        self.normal_images = normal_images
         self.asked: list[tuple[int, ...]] = []
 
-    def __call__(self, perceiver: object, indices: Sequence[int]) -> State:
-        assert isinstance(perceiver, Trained)
+    def __call__(self, extractor: object, indices: Sequence[int]) -> State:
+        assert isinstance(extractor, Trained)
         self.asked.append(tuple(indices))
-        return State(document={"seen": [self.normals.rows[index].row_key for index in indices]})
+        return State(document={"seen": [self.normal_images.rows[index].row_key for index in indices]})
 
 
 @pytest.mark.parametrize("count", [8, 60])
 def test_nothing_that_judges_a_held_out_image_has_learned_from_it(count: int) -> None:
-    normals = DrawnNormals(count)
-    trainer = Trainer(normals)
-    fitted = fit_category(normals, config_with_witness(), train=trainer)
-    split = split_normals(normals.rows, fitted.config.calibration)
+    normal_images = DrawnNormalImages(count)
+    trainer = Trainer(normal_images)
+    fitted = fit_category(normal_images, config_with_witness(), train=trainer)
+    split = split_normal_images(normal_images.rows, fitted.config.calibration)
     assert trainer.asked == list(split.trainings)
     assert fitted.calibration.experts["witness"].mean == 0.0
     document = json.loads(fitted.files["experts/witness.json"])
-    expected = [normals.rows[index].row_key for index in split.final]
+    expected = [normal_images.rows[index].row_key for index in split.final]
     assert sorted(document["keys"]) == sorted(expected)
-    trained_on = [normals.rows[index].row_key for index in split.final_training]
+    trained_on = [normal_images.rows[index].row_key for index in split.final_training]
     assert document["counts"] == [len(expected), len(trained_on)]
     assert document["text"] == f"learned from {len(expected)} images"
     for name, seen in (("learned", expected), ("trained", trained_on)):
-        assert sorted(json.loads(fitted.files[f"perceivers/{name}.json"])["seen"]) == sorted(seen)
+        assert sorted(json.loads(fitted.files[f"extractors/{name}.json"])["seen"]) == sorted(seen)
 
 
 def test_no_image_passes_a_network_twice_however_many_rounds_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: Counter[str] = Counter()
-    perceive = FeaturePyramid.perceive
+    extract = FeaturePyramid.extract
 
     def counting(self: FeaturePyramid, perception: object) -> dict[str, torch.Tensor]:
         passed.update(perception.row_keys)  # type: ignore[attr-defined]
-        return perceive(self, perception)  # type: ignore[arg-type]
+        return extract(self, perception)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FeaturePyramid, "perceive", counting)
-    normals = DrawnNormals(8)
-    fit_category(normals, config_with_witness(), train=Trainer(normals))
+    monkeypatch.setattr(FeaturePyramid, "extract", counting)
+    normal_images = DrawnNormalImages(8)
+    fit_category(normal_images, config_with_witness(), train=Trainer(normal_images))
     assert set(passed.values()) == {1}
     assert len(passed) == 8
 
 
-def test_a_bundle_restores_what_perceivers_learned(tmp_path: Path) -> None:
-    normals = DrawnNormals(8)
-    fitted = fit_category(normals, config_with_witness(), train=Trainer(normals))
-    assert {"pyramid", "learned", "trained", "words"} == set(fitted.perceivers)
+def test_a_bundle_restores_what_extractors_learned(tmp_path: Path) -> None:
+    normal_images = DrawnNormalImages(8)
+    fitted = fit_category(normal_images, config_with_witness(), train=Trainer(normal_images))
+    assert {"pyramid", "learned", "trained", "words"} == set(fitted.extractors)
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
     scorer = bundle.scorer()
     bundle.check_reference(scorer)
-    keys = [normals.rows[0].row_key, "f" * 32]
-    evidence = scorer.evidence(keys, np.stack([normals.image(0), normals.image(99)]))
+    keys = [normal_images.rows[0].row_key, "f" * 32]
+    evidence = scorer.evidence(keys, np.stack([normal_images.image(0), normal_images.image(99)]))
     assert evidence["witness"].scores.tolist() == [1.0, 0.0]
 
 
 def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_path: Path) -> None:
-    normals = DrawnNormals(30)
+    normal_images = DrawnNormalImages(30)
     config = small_config(
         "experts.second={class: 'uniad_ray.experts.patch.memory:PatchMemory', config: {distance: cosine, "
         "memory_size: 50}}",
@@ -106,15 +106,15 @@ def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_p
         "expert_set=both",
         "fusion={groups: {all: [patch, second]}}",
     )
-    fitted = fit_category(normals, config)
+    fitted = fit_category(normal_images, config)
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
-    alone = fit_category(normals, small_config())
+    alone = fit_category(normal_images, small_config())
     scorer = bundle.scorer(only=["patch"])
     assert scorer.expert_names == ("patch",)
     assert scorer.threshold == pytest.approx(alone.calibration.threshold.value)
-    image = normals.image(77)[None]
+    image = normal_images.image(77)[None]
     verdict = scorer.score(["x"], image)[0]
     whole = bundle.scorer().score(["x"], image)[0]
     assert verdict.raw["patch"] == whole.raw["patch"]  # type: ignore[union-attr]
@@ -127,21 +127,23 @@ def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_p
 def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
     from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
-    normals = DrawnNormals(6)
+    normal_images = DrawnNormalImages(6)
     config = config_with_witness()
     pipeline = build_pipeline(config, needs_of(build_experts(config)), device="cpu")
-    images = ImagePerceptions(normals, pipeline, frozenset({"pyramid/level2"}), batch_size=4, spill=tmp_path / "images")
+    images = ImagePerceptions(
+        normal_images, pipeline, frozenset({"pyramid/level2"}), batch_size=4, spill=tmp_path / "images"
+    )
     pipeline.restore({name: State(document={"seen": ["a"]}) for name in ("learned", "trained")})
     counted = ExtendedPerceptions(images, pipeline, frozenset({"learned/count"}), tmp_path / "count")
     said = ExtendedPerceptions(counted, pipeline, frozenset({"words/text"}), tmp_path / "text")
     wanted = frozenset({"learned/count", "words/text"})
-    first = list(said.perceive(range(6), wanted))
+    first = list(said.extract(range(6), wanted))
     assert [len(perception) for perception in first] == [4, 2]
     assert all(set(perception.fields) == {"learned/count"} for perception in first)
-    reads = normals.reads
+    reads = normal_images.reads
     pipeline.restore({name: State() for name in ()} | {n: State(document={"seen": []}) for n in ("learned", "trained")})
-    again = list(said.perceive(range(6), wanted))
-    assert normals.reads == reads
+    again = list(said.extract(range(6), wanted))
+    assert normal_images.reads == reads
     for one, other in zip(first, again, strict=True):
         assert one.row_keys == other.row_keys
         assert one.texts == other.texts
@@ -149,7 +151,7 @@ def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.images, other.images)
 
 
-class PlainNormals(DrawnNormals):
+class PlainNormalImages(DrawnNormalImages):
     """Images of one colour, from some index on."""
 
     def __init__(self, count: int, first_plain: int) -> None:
@@ -163,8 +165,8 @@ class PlainNormals(DrawnNormals):
 
 def test_images_of_one_colour_are_refused_or_named() -> None:
     with pytest.raises(FitError, match="every normal image is of one colour"):
-        fit_category(PlainNormals(10, 0), small_config())
-    fitted = fit_category(PlainNormals(20, 19), small_config())
+        fit_category(PlainNormalImages(10, 0), small_config())
+    fitted = fit_category(PlainNormalImages(20, 19), small_config())
     assert fitted.unusual == {f"{19:032d}": "is of one colour throughout"}
 
 
@@ -176,50 +178,50 @@ SECOND = [
 
 
 def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
-    normals = DrawnNormals(30)
-    gate = "fusions.both={rule: excess, gate: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
-    fitted = fit_category(normals, small_config(*SECOND, gate))
-    record = fitted.calibration.gate
+    normal_images = DrawnNormalImages(30)
+    selection = "fusions.both={rule: excess, selection: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
+    fitted = fit_category(normal_images, small_config(*SECOND, selection))
+    record = fitted.calibration.selection
     assert record is not None
     assert record.weights == {"patch": 1.0, "second": 0.0}
-    assert 1 <= min(record.edits.values()) <= max(record.edits.values()) <= 3
+    assert 1 <= min(record.synthetic_anomalies.values()) <= max(record.synthetic_anomalies.values()) <= 3
     assert set(record.base_auroc) == {"layout", "surface"}
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
     scorer = bundle.scorer()
     assert scorer.expert_names == ("patch",)
     bundle.check_reference(scorer)
-    verdict = scorer.score(["x"], normals.image(77)[None])[0]
+    verdict = scorer.score(["x"], normal_images.image(77)[None])[0]
     assert verdict.score == pytest.approx(excess(np.array(verdict.calibrated["patch"])))  # type: ignore[union-attr]
-    left_out = bundle.scorer(only=["second"]).score(["x"], normals.image(77)[None])[0]
+    left_out = bundle.scorer(only=["second"]).score(["x"], normal_images.image(77)[None])[0]
     assert set(left_out.raw) == {"second"}  # type: ignore[union-attr]
     assert left_out.score == pytest.approx(excess(np.array(left_out.calibrated["second"])))  # type: ignore[union-attr]
-    assert fit_category(normals, small_config(*SECOND, gate)).calibration.gate == record
+    assert fit_category(normal_images, small_config(*SECOND, selection)).calibration.selection == record
 
 
 def test_edits_are_scored_by_experts_that_have_not_seen_the_image() -> None:
-    normals = DrawnNormals(8)
+    normal_images = DrawnNormalImages(8)
     config = config_with_witness(
-        "fusions.both={rule: excess, gate: {base: [patch], arrangement: [witness], images: 8}}"
+        "fusions.both={rule: excess, selection: {base: [patch], arrangement: [witness], images: 8}}"
     )
-    record = fit_category(normals, config, train=Trainer(normals)).calibration.gate
+    record = fit_category(normal_images, config, train=Trainer(normal_images)).calibration.selection
     assert record is not None
     assert record.normal_images == 8
-    assert record.edits["scratch"] == 8
+    assert record.synthetic_anomalies["scratch"] == 8
     # The witness says 1 of an image that it has learned from.
     assert record.experts["witness"].auroc == {"layout": 0.5, "surface": 0.5}
 
 
 def test_scores_of_raw_maps_have_a_threshold_of_their_own(tmp_path: Path) -> None:
-    normals = DrawnNormals(30)
-    fitted = fit_category(normals, small_config(*SECOND, "fusions.both={rule: maps, weights: {patch: 0.5}}"))
+    normal_images = DrawnNormalImages(30)
+    fitted = fit_category(normal_images, small_config(*SECOND, "fusions.both={rule: maps, weights: {patch: 0.5}}"))
     store = BundleStore(str(tmp_path))
-    manifest = store.write("part", fitted.config, fitted.calibration, {"perceivers": fitted.perceivers}, fitted.files)
+    manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
     scorer = bundle.scorer()
-    verdict = scorer.score(["x"], normals.image(77)[None])[0]
-    evidence = scorer.evidence(["x"], normals.image(77)[None])
+    verdict = scorer.score(["x"], normal_images.image(77)[None])[0]
+    evidence = scorer.evidence(["x"], normal_images.image(77)[None])
     by_hand = 0.5 * evidence["patch"].maps[0] + evidence["second"].maps[0]  # type: ignore[index]
     assert verdict.score == pytest.approx(by_hand.max(), rel=1e-6)  # type: ignore[union-attr]
     assert bundle.scorer(false_positive_rate=0.5).threshold < scorer.threshold

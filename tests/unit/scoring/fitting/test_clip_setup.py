@@ -19,11 +19,11 @@ def refused(config: FitConfig, namer: str | None = None) -> str:
 
 
 def changed(name: str, **options: Any) -> FitConfig:
-    """The tiny fit with other options of a perceiver, or one more that is like `objects`."""
+    """The tiny fit with other options of an extractor, or one more that is like `objects`."""
     config = colour_fit("file:clip")
-    base = config.perceivers.get(name, config.perceivers["objects"])
+    base = config.extractors.get(name, config.extractors["objects"])
     component = base.model_copy(update={"config": {**base.config, **options}})
-    return config.model_copy(update={"perceivers": {**config.perceivers, name: component}})
+    return config.model_copy(update={"extractors": {**config.extractors, name: component}})
 
 
 def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() -> None:
@@ -36,14 +36,14 @@ def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() 
 
 
 def test_the_paper_profile_tunes_on_the_labels_of_grounding_dino() -> None:
-    config = load_config("paper", ["perceivers.named_objects.config.classes=[screw, washer]"])
+    config = load_config("paper", ["extractors.named_objects.config.classes=[screw, washer]"])
     found = find_clip(config)
     assert (found.name, found.cropped, found.namer.tuning.images) == ("named_objects", "grounded_sam/segments", 200)
 
 
 def test_what_is_no_list_of_classes_is_refused() -> None:
-    assert "no perceiver names objects by CLIP" in refused(load_config("embedded"))
-    assert "name them in perceivers.named_objects.config.classes" in refused(load_config("paper"))
+    assert "no extractor names objects by CLIP" in refused(load_config("embedded"))
+    assert "name them in extractors.named_objects.config.classes" in refused(load_config("paper"))
     assert "with one class there is nothing to learn" in refused(changed("objects", classes=["red"]))
     assert "two classes would have the same name: red, red" in refused(changed("objects", classes=["red", "red"]))
     assert "'' is no name of a class" in refused(changed("objects", classes=["red", ""]))
@@ -58,6 +58,6 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert "needs vectors of a ClipObjectFeatures, not finder/vectors" in refused(
         changed("objects", vectors="finder/vectors")
     )
-    assert "here: perceivers.objects.config.tuning.epoch: unknown key; allowed: batch_size, blocks" in refused(
+    assert "here: extractors.objects.config.tuning.epoch: unknown key; allowed: batch_size, blocks" in refused(
         changed("objects", tuning={"epoch": 3})
     )

@@ -13,7 +13,7 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.config.loading import load_config
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
 SIZE = 128
 
@@ -26,7 +26,7 @@ def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
             "expert_set=fused",
             f"input_size={SIZE}",
             "map_size=32",
-            "perceivers.student.config.training={iterations: 2, batch_size: 2, checkpoint_every: 2}",
+            "extractors.student.config.training={iterations: 2, batch_size: 2, checkpoint_every: 2}",
             "experts.structural_teacher.config.epochs=1",
             "experts.structural_student.config.epochs=1",
             "fusions.fused.gate.images=2",
@@ -34,18 +34,18 @@ def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
         ],
     )
     archive = write_archive(tmp_path / "archive", archive_rows(scene_images(4, SIZE)))
-    normals = ArchiveNormals(archive, read_manifest(archive), "part", SIZE, config.normal_images)
-    fitted = fit_category(normals, config)
+    normal_images = ArchiveNormalImages(archive, read_manifest(archive), "part", SIZE, config.normal_images)
+    fitted = fit_category(normal_images, config)
 
     record = fitted.calibration
     assert record.method == ("altered_copies" if shots == 1 else "cross_fit")
     assert record.fit_images == shots
     assert record.held_out_images == (4 if shots == 1 else 2)
-    assert record.gate is not None
-    assert sum(record.gate.edits.values()) > 0
+    assert record.selection is not None
+    assert sum(record.selection.synthetic_anomalies.values()) > 0
     assert fitted.unusual == {}
     store = BundleStore(str(tmp_path / "bundles"))
-    version = store.write("part", config, record, {"perceivers": fitted.perceivers}, fitted.files).version
+    version = store.write("part", config, record, {"extractors": fitted.extractors}, fitted.files).version
     bundle = store.load("part", version)
     scorer = bundle.scorer()
     bundle.check_reference(scorer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scene_images import GivenNormals, scene_images
+from support.scene_images import GivenNormalImages, scene_images
 
 from uniad_ray.config.loading import load_config
 from uniad_ray.config.model import FitConfig
@@ -28,15 +28,15 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """Counts by network and by the pixels of the image, so that an edited image is another one."""
     counted: Counter[tuple[str, str]] = Counter()
 
-    def counting(perceive: Any) -> Any:
+    def counting(extract: Any) -> Any:
         def wrapped(self: Any, perception: Perception) -> Any:
             counted.update((self.name, hashlib.sha256(image.tobytes()).hexdigest()) for image in perception.images)
-            return perceive(self, perception)
+            return extract(self, perception)
 
         return wrapped
 
     for owner in (FeaturePyramid, Student):
-        monkeypatch.setattr(owner, "perceive", counting(owner.perceive))
+        monkeypatch.setattr(owner, "extract", counting(owner.extract))
     return counted
 
 
@@ -48,7 +48,7 @@ def fused_config() -> FitConfig:
             "expert_set=fused",
             f"input_size={SIZE}",
             "map_size=32",
-            "perceivers.student.config.initial=null",
+            "extractors.student.config.initial=null",
             "experts.structural_teacher.config.epochs=1",
             "experts.structural_student.config.epochs=1",
             "fusions.fused.gate.images=2",
@@ -67,16 +67,16 @@ def untrained(student: Student, indices: Sequence[int]) -> State:  # noqa: ARG00
 def test_no_network_of_the_fused_set_runs_twice_on_an_image(passes: Counter[tuple[str, str]], tmp_path: Path) -> None:
     config = fused_config()
     images = scene_images(12, SIZE)
-    fitted = fit_category(GivenNormals(images[:10]), config, train=untrained)  # type: ignore[arg-type]
-    gate = fitted.calibration.gate
-    assert gate is not None
+    fitted = fit_category(GivenNormalImages(images[:10]), config, train=untrained)  # type: ignore[arg-type]
+    selection = fitted.calibration.selection
+    assert selection is not None
     assert {name for name, _ in passes} == NETWORKS
     for network in NETWORKS:
-        assert sum(name == network for name, _ in passes) == 10 + sum(gate.edits.values())
+        assert sum(name == network for name, _ in passes) == 10 + sum(selection.synthetic_anomalies.values())
     assert set(passes.values()) == {1}
 
     store = BundleStore(str(tmp_path))
-    lineage = {"perceivers": fitted.perceivers}
+    lineage = {"extractors": fitted.extractors}
     version = store.write("part", config, fitted.calibration, lineage, fitted.files).version
     scorer = store.load("part", version).scorer(only=config.chosen_experts)
     passes.clear()

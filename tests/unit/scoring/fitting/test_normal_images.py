@@ -12,7 +12,7 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import NormalImagesConfig
 from uniad_ray.scoring.fitting.altered_copies import altered
-from uniad_ray.scoring.fitting.normal_images import ArchiveNormals
+from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
 SIZE = 64
 COUNT = 8
@@ -22,35 +22,35 @@ COUNT = 8
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Location:
     images = scene_images(COUNT, SIZE)
     # One image comes twice.
-    return write_archive(tmp_path_factory.mktemp("normals"), archive_rows([*images, images[0]]))
+    return write_archive(tmp_path_factory.mktemp("normal_images"), archive_rows([*images, images[0]]))
 
 
-def normals(archive: Location, **choice: int) -> ArchiveNormals:
-    return ArchiveNormals(archive, read_manifest(archive), "part", SIZE, NormalImagesConfig(**choice))
+def normal_images(archive: Location, **choice: int) -> ArchiveNormalImages:
+    return ArchiveNormalImages(archive, read_manifest(archive), "part", SIZE, NormalImagesConfig(**choice))
 
 
-def keys(found: ArchiveNormals) -> set[str]:
+def keys(found: ArchiveNormalImages) -> set[str]:
     return {row.row_key for row in found.rows if row.copy_of is None}
 
 
 def test_all_are_taken_unless_a_number_is_asked_for(archive: Location) -> None:
-    assert len(normals(archive).rows) == COUNT + 1
-    assert not normals(archive).has_copies
+    assert len(normal_images(archive).rows) == COUNT + 1
+    assert not normal_images(archive).has_copies
 
 
 def test_a_draw_is_of_different_images_and_a_larger_one_holds_it(archive: Location) -> None:
-    drawn = [normals(archive, most=most) for most in (1, 2, 4, COUNT, 100)]
+    drawn = [normal_images(archive, most=most) for most in (1, 2, 4, COUNT, 100)]
     assert [len(keys(each)) for each in drawn] == [1, 2, 4, COUNT, COUNT]
     for smaller, larger in itertools.pairwise(drawn):
         assert keys(smaller) <= keys(larger)
     for each in drawn:
         originals = [row for row in each.rows if row.copy_of is None]
         assert len({row.image_id for row in originals}) == len(originals)
-    assert len({frozenset(keys(normals(archive, most=3, draw=draw))) for draw in range(8)}) > 4
+    assert len({frozenset(keys(normal_images(archive, most=3, draw=draw))) for draw in range(8)}) > 4
 
 
 def test_few_images_are_followed_by_altered_copies_that_are_read_from_them(archive: Location) -> None:
-    found = normals(archive, most=2, fewest=3)
+    found = normal_images(archive, most=2, fewest=3)
     assert found.has_copies
     assert [row.copy_of is None for row in found.rows] == [True, True, *[False] * 4]
     images = dict(found.read(range(6)))
@@ -64,6 +64,6 @@ def test_few_images_are_followed_by_altered_copies_that_are_read_from_them(archi
 def test_a_damaged_image_has_no_copies_either(tmp_path: Path) -> None:
     (row,) = archive_rows(scene_images(1, SIZE))
     broken = type(row)(row.name, row.image[:200], None, split="train", size=row.size)
-    found = normals(write_archive(tmp_path, [broken]))
+    found = normal_images(write_archive(tmp_path, [broken]))
     assert list(found.read(range(len(found.rows)))) == []
     assert len(found.skipped) == 1

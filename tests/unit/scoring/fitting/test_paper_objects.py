@@ -22,28 +22,28 @@ TINY = [
     "expert_sets.tmuad=[text_memory, object]",
     "fusions.tmuad.weights={{object: 1.0}}",
     "expert_set=tmuad",
-    "perceivers.sam_encoder.config.weights.uri=file:{sam}",
-    "perceivers.sam.config.weights.uri=file:{sam}",
-    "perceivers.grounded_sam.config.sam_weights.uri=file:{sam}",
-    "perceivers.grounded_sam.config.weights.uri=file:{detector}",
-    "perceivers.object_features.config.weights.uri=file:{clip}",
+    "extractors.sam_encoder.config.weights.uri=file:{sam}",
+    "extractors.sam.config.weights.uri=file:{sam}",
+    "extractors.grounded_sam.config.sam_weights.uri=file:{sam}",
+    "extractors.grounded_sam.config.weights.uri=file:{detector}",
+    "extractors.object_features.config.weights.uri=file:{clip}",
     # Random parameters are neither sure nor stable.
-    "perceivers.sam.config.predicted_iou=0.01",
-    "perceivers.sam.config.stability=0.0",
-    "perceivers.sam.config.box_overlap=1.0",
-    "perceivers.sam.config.points_per_side=2",
+    "extractors.sam.config.predicted_iou=0.01",
+    "extractors.sam.config.stability=0.0",
+    "extractors.sam.config.box_overlap=1.0",
+    "extractors.sam.config.points_per_side=2",
 ]
 GROUNDED_SAM = [
-    "perceivers.grounded_sam.config.classes=[red pin, bolt]",
-    "perceivers.grounded_sam.config.least_score=0.0",
-    "perceivers.object_description.config.segments=grounded_sam/segments",
+    "extractors.grounded_sam.config.classes=[red pin, bolt]",
+    "extractors.grounded_sam.config.least_score=0.0",
+    "extractors.object_description.config.segments=grounded_sam/segments",
     "experts.text_memory.config.segments=grounded_sam/segments",
 ]
 CLIP_NAMES = [
-    "perceivers.objects.class=uniad_ray.perception.objects.clip_namer:ClipNamer",
-    "perceivers.objects.config.vectors=object_features/vectors",
-    "perceivers.objects.config.classes=[bolt, nut]",
-    "perceivers.objects.config.weights.uri=file:{clip}",
+    "extractors.objects.class=uniad_ray.perception.objects.clip_namer:ClipNamer",
+    "extractors.objects.config.vectors=object_features/vectors",
+    "extractors.objects.config.classes=[bolt, nut]",
+    "extractors.objects.config.weights.uri=file:{clip}",
 ]
 
 
@@ -66,14 +66,14 @@ def test_images_are_segmented_named_described_and_scored_and_no_network_sees_an_
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     keys = [f"{number:032x}" for number in range(3)]
     for namer in pipeline.stateful:
-        seen_by_namer = pipeline.perceive(keys, images, namer.needs)
+        seen_by_namer = pipeline.extract(keys, images, namer.needs)
         namer.fit(lambda seen=seen_by_namer: [seen])  # type: ignore[attr-defined]
     passes: list[str] = []
     for owner, method in ((Sam, "embedding"), (GroundingDino, "detect")):
         monkeypatch.setattr(owner, method, _counted(getattr(owner, method), passes, owner.__name__))
 
     wanted = frozenset().union(*(expert.needs for expert in experts.values()))
-    perception = pipeline.perceive(keys, images, wanted)
+    perception = pipeline.extract(keys, images, wanted)
 
     assert Counter(passes) == Counter({"Sam": 3, "GroundingDino": 3 if choice is GROUNDED_SAM else 0})
     for text in perception.texts["object_description/text"]:
@@ -83,7 +83,7 @@ def test_images_are_segmented_named_described_and_scored_and_no_network_sees_an_
         evidence = expert.score(perception)
         assert evidence.scores.shape == (3,)
         np.testing.assert_allclose(evidence.scores, 0.0, atol=1e-5)
-    strange = pipeline.perceive(["f" * 32], 255 - images[:1], wanted)
+    strange = pipeline.extract(["f" * 32], 255 - images[:1], wanted)
     assert experts["object"].score(strange).scores[0] > 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.normal_images import DrawnNormals
+from support.normal_images import DrawnNormalImages
 
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
@@ -22,7 +22,7 @@ class Pieces:
     def __init__(self) -> None:
         self.seen = 0
 
-    def perceive(self, perception: Perception) -> dict[str, Any]:
+    def extract(self, perception: Perception) -> dict[str, Any]:
         self.seen += len(perception)
         counts = [int(key) for key in perception.row_keys]
         masks = [np.tri(count, 30, dtype=bool).reshape(count, 5, 6) for count in counts]
@@ -42,7 +42,7 @@ class Counting:
     needs = frozenset({"pieces/segments"})
     provides = frozenset({"counting/text"})
 
-    def perceive(self, perception: Perception) -> dict[str, Any]:
+    def extract(self, perception: Perception) -> dict[str, Any]:
         return {"counting/text": [f"{len(each)} segments" for each in perception.segments["pieces/segments"]]}
 
     def lineage(self) -> dict[str, Any]:
@@ -52,11 +52,11 @@ class Counting:
 def test_segments_and_vectors_of_any_number_come_back_from_disk(tmp_path: Path) -> None:
     pieces = Pieces()
     pipeline = PerceptionPipeline([pieces, Counting()])
-    images = ImagePerceptions(DrawnNormals(3), pipeline, pieces.provides, batch_size=2, spill=tmp_path / "images")
+    images = ImagePerceptions(DrawnNormalImages(3), pipeline, pieces.provides, batch_size=2, spill=tmp_path / "images")
     counted = ExtendedPerceptions(images, pipeline, frozenset({"counting/text"}), tmp_path / "texts")
     wanted = frozenset({"pieces/segments", "pieces/vectors", "counting/text"})
 
-    passes = [list(counted.perceive(range(3), wanted)) for _ in range(2)]
+    passes = [list(counted.extract(range(3), wanted)) for _ in range(2)]
 
     assert pieces.seen == 3
     for found in passes:
@@ -68,6 +68,6 @@ def test_segments_and_vectors_of_any_number_come_back_from_disk(tmp_path: Path) 
             expected = np.tri(count, 30, dtype=bool).reshape(count, 5, 6)[::-1]
             np.testing.assert_array_equal(segments[count].masks(), expected)
             np.testing.assert_array_equal(vectors[count], np.full((count, 4), count, dtype=np.float32))
-    assert [batch.names for batch in images.perceive(range(3), frozenset({"pieces/vectors"}))] == [
+    assert [batch.names for batch in images.extract(range(3), frozenset({"pieces/vectors"}))] == [
         frozenset({"pieces/vectors"})
     ] * 2

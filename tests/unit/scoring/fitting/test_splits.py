@@ -6,7 +6,7 @@ from uniad_ray.config.model import CalibrationConfig
 from uniad_ray.errors import FitError
 from uniad_ray.scoring.fitting.altered_copies import copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage
-from uniad_ray.scoring.fitting.splits import split_normals
+from uniad_ray.scoring.fitting.splits import split_normal_images
 
 
 def rows(count: int, split: str = "train") -> list[NormalImage]:
@@ -15,7 +15,7 @@ def rows(count: int, split: str = "train") -> list[NormalImage]:
 
 def test_a_single_image_is_calibrated_on_copies_that_it_is_not_fitted_with() -> None:
     images = rows(1)
-    split = split_normals([*images, *copies_of(images, 6)], CalibrationConfig())
+    split = split_normal_images([*images, *copies_of(images, 6)], CalibrationConfig())
     assert split.method == "altered_copies"
     (fold,) = split.folds
     assert fold.fit == (0, 1, 2, 3) == split.final
@@ -26,9 +26,9 @@ def test_a_single_image_is_calibrated_on_copies_that_it_is_not_fitted_with() -> 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_copies_go_with_their_image_and_are_never_held_out(count: int) -> None:
     images = rows(count)
-    plain = split_normals(images, CalibrationConfig())
+    plain = split_normal_images(images, CalibrationConfig())
     every = [*images, *copies_of(images, 2)]
-    split = split_normals(every, CalibrationConfig())
+    split = split_normal_images(every, CalibrationConfig())
     assert split.method == plain.method == "cross_fit"
     for fold, expected in zip(split.folds, plain.folds, strict=True):
         assert fold.calibrate == expected.calibrate
@@ -41,33 +41,33 @@ def test_copies_go_with_their_image_and_are_never_held_out(count: int) -> None:
 
 def test_without_copies_nothing_is_different() -> None:
     for count in (10, 60):
-        split = split_normals(rows(count), CalibrationConfig())
+        split = split_normal_images(rows(count), CalibrationConfig())
         assert split.method == ("cross_fit" if count == 10 else "holdout")
         assert all({*fold.fit} & {*fold.calibrate} == set() for fold in split.folds)
     validation = [*rows(30), *(row for row in rows(60, "validation")[30:])]
-    assert split_normals(validation, CalibrationConfig()).method == "validation_split"
+    assert split_normal_images(validation, CalibrationConfig()).method == "validation_split"
 
 
 def test_after_a_hold_out_of_few_images_all_are_fitted_but_students_are_not_trained_again() -> None:
-    few = split_normals(rows(60), CalibrationConfig())
+    few = split_normal_images(rows(60), CalibrationConfig())
     assert (few.method, len(few.folds), few.is_final_a_round) == ("holdout", 1, False)
     assert tuple(few.final) == tuple(range(60))
     assert few.trainings == (few.final_training,) == (few.folds[0].fit,)
     for config in (CalibrationConfig(refit_below=60), CalibrationConfig(refit_below=0)):
-        many = split_normals(rows(60), config)
+        many = split_normal_images(rows(60), config)
         assert many.is_final_a_round
         assert tuple(many.final) == many.final_training == many.folds[0].fit
 
 
 def test_a_cross_fit_trains_a_student_a_part_and_one_on_all() -> None:
-    split = split_normals(rows(20), CalibrationConfig())
+    split = split_normal_images(rows(20), CalibrationConfig())
     assert not split.is_final_a_round
     assert split.trainings == (*(fold.fit for fold in split.folds), tuple(range(20)))
 
 
 def test_a_single_image_without_copies_and_one_image_again_and_again_are_refused() -> None:
     with pytest.raises(FitError, match="1 distinct normal images of 1"):
-        split_normals(rows(1), CalibrationConfig())
+        split_normal_images(rows(1), CalibrationConfig())
     same = [NormalImage(f"{number:032x}", "a" * 64, "train") for number in range(4)]
     with pytest.raises(FitError, match="1 distinct normal images of 4"):
-        split_normals([*same, *copies_of(same, 3)], CalibrationConfig())
+        split_normal_images([*same, *copies_of(same, 3)], CalibrationConfig())

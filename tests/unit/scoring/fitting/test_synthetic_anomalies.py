@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from uniad_ray.perception.segments import Segments
-from uniad_ray.scoring.fitting.synthetic_anomalies import EDITS, NormalView, edit_image, family_of
+from uniad_ray.scoring.fitting.synthetic_anomalies import (
+    SYNTHETIC_ANOMALIES,
+    NormalView,
+    family_of,
+    make_synthetic_anomaly,
+)
 
 SIZE = 64
 BACKGROUND = np.array([40, 60, 80], dtype=np.uint8)
@@ -36,28 +41,28 @@ def pixels_of(image: np.ndarray, colour: np.ndarray) -> int:
     return int((np.abs(image.astype(int) - colour).max(axis=2) < 40).sum())
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", SYNTHETIC_ANOMALIES)
 def test_an_edit_changes_the_image_and_is_always_the_same(name: str) -> None:
-    edited = edit_image(name, "a" * 32, TWO, [OTHER], seed=0)
-    assert edited is not None
-    assert edited.shape == TWO.image.shape
-    assert edited.dtype == np.uint8
-    assert (edited != TWO.image).any()
-    np.testing.assert_array_equal(edited, edit_image(name, "a" * 32, TWO, [OTHER], seed=0))
-    others = [edit_image(name, "a" * 32, TWO, [OTHER], seed=seed) for seed in range(1, 8)]
-    assert any(other is None or (other != edited).any() for other in others)
+    synthetic = make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=0)
+    assert synthetic is not None
+    assert synthetic.shape == TWO.image.shape
+    assert synthetic.dtype == np.uint8
+    assert (synthetic != TWO.image).any()
+    np.testing.assert_array_equal(synthetic, make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=0))
+    others = [make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=seed) for seed in range(1, 8)]
+    assert any(other is None or (other != synthetic).any() for other in others)
 
 
-@pytest.mark.parametrize("name", [name for name in EDITS if family_of(name) == "objects"])
+@pytest.mark.parametrize("name", [name for name in SYNTHETIC_ANOMALIES if family_of(name) == "objects"])
 def test_an_image_without_objects_has_no_object_edits(name: str) -> None:
-    assert edit_image(name, "a" * 32, EMPTY, [OTHER], seed=0) is None
-    assert edit_image(name, "a" * 32, NormalView(TWO.image, None), [OTHER], seed=0) is None
+    assert make_synthetic_anomaly(name, "a" * 32, EMPTY, [OTHER], seed=0) is None
+    assert make_synthetic_anomaly(name, "a" * 32, NormalView(TWO.image, None), [OTHER], seed=0) is None
 
 
-@pytest.mark.parametrize("name", [name for name in EDITS if family_of(name) != "objects"])
+@pytest.mark.parametrize("name", [name for name in SYNTHETIC_ANOMALIES if family_of(name) != "objects"])
 def test_blind_edits_need_no_segmentation(name: str) -> None:
-    blind = edit_image(name, "a" * 32, NormalView(TWO.image, None), [NormalView(OTHER.image, None)], seed=0)
-    seeing = edit_image(name, "a" * 32, TWO, [OTHER], seed=0)
+    blind = make_synthetic_anomaly(name, "a" * 32, NormalView(TWO.image, None), [NormalView(OTHER.image, None)], seed=0)
+    seeing = make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=0)
     assert blind is not None
     assert seeing is not None
     np.testing.assert_array_equal(blind, seeing)
@@ -66,9 +71,9 @@ def test_blind_edits_need_no_segmentation(name: str) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
     def counted(name: str) -> tuple[float, float]:
-        edited = edit_image(name, "a" * 32, TWO, [EMPTY], seed)
-        assert edited is not None
-        return tuple(round(pixels_of(edited, colour) / 144, 1) for colour in (RED, GREEN))  # type: ignore[return-value]
+        synthetic = make_synthetic_anomaly(name, "a" * 32, TWO, [EMPTY], seed)
+        assert synthetic is not None
+        return tuple(round(pixels_of(synthetic, colour) / 144, 1) for colour in (RED, GREEN))  # type: ignore[return-value]
 
     assert min(counted("erase")) == 0.0
     assert max(counted("erase")) == 1.0
@@ -81,48 +86,53 @@ def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
 def test_an_object_is_replaced_by_one_of_its_class_from_another_image() -> None:
     blue = np.array([10, 10, 200], dtype=np.uint8)
     other = view((square(30, 10), blue, "bolt"))
-    edited = edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "bolt")), [EMPTY, other], seed=0)
-    assert edited is not None
-    assert pixels_of(edited, RED) == 0
-    assert pixels_of(edited, blue) / 144 >= 0.6
-    np.testing.assert_allclose(np.argwhere(edited[..., 2] > 150).mean(axis=0), [11.5, 11.5], atol=1.0)
-    assert edit_image("foreign_object", "a" * 32, view((square(6, 6), RED, "nut")), [EMPTY, other], seed=0) is None
+    synthetic = make_synthetic_anomaly(
+        "foreign_object", "a" * 32, view((square(6, 6), RED, "bolt")), [EMPTY, other], seed=0
+    )
+    assert synthetic is not None
+    assert pixels_of(synthetic, RED) == 0
+    assert pixels_of(synthetic, blue) / 144 >= 0.6
+    np.testing.assert_allclose(np.argwhere(synthetic[..., 2] > 150).mean(axis=0), [11.5, 11.5], atol=1.0)
+    assert (
+        make_synthetic_anomaly("foreign_object", "a" * 32, view((square(6, 6), RED, "nut")), [EMPTY, other], seed=0)
+        is None
+    )
 
 
 def test_where_an_object_is_erased_another_image_shows_the_background() -> None:
     marked = view()
     marked.image[...] = np.array([1, 2, 3], dtype=np.uint8)
     one = view((square(20, 20), RED, "bolt"))
-    edited = edit_image("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut")), marked], seed=0)
-    assert edited is not None
-    assert edited[26, 26].tolist() == [1, 2, 3]
-    hidden = edit_image("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut"))], seed=0)
+    synthetic = make_synthetic_anomaly("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut")), marked], seed=0)
+    assert synthetic is not None
+    assert synthetic[26, 26].tolist() == [1, 2, 3]
+    hidden = make_synthetic_anomaly("erase", "a" * 32, one, [view((square(20, 20), GREEN, "nut"))], seed=0)
     assert hidden is not None
     assert np.abs(hidden[26, 26].astype(int) - BACKGROUND).max() < 30
 
 
 def test_objects_of_one_class_are_not_exchanged() -> None:
     same = view((square(6, 6), RED, "bolt"), (square(40, 40), RED, "bolt"))
-    assert edit_image("exchange", "a" * 32, same, [EMPTY], seed=0) is None
+    assert make_synthetic_anomaly("exchange", "a" * 32, same, [EMPTY], seed=0) is None
 
 
 def test_an_object_that_fills_the_image_cannot_be_doubled_or_moved() -> None:
     full = view((np.ones((SIZE, SIZE), dtype=bool), RED, "plate"))
     for name in ("duplicate", "move"):
-        assert edit_image(name, "a" * 32, full, [OTHER], seed=0) is None
+        assert make_synthetic_anomaly(name, "a" * 32, full, [OTHER], seed=0) is None
 
 
 def test_swapped_cells_keep_every_pixel() -> None:
-    edited = edit_image("swap_cells", "b" * 32, TWO, [OTHER], seed=3)
-    assert edited is not None
-    assert sorted(map(tuple, edited.reshape(-1, 3))) == sorted(map(tuple, TWO.image.reshape(-1, 3)))
+    synthetic = make_synthetic_anomaly("swap_cells", "b" * 32, TWO, [OTHER], seed=3)
+    assert synthetic is not None
+    assert sorted(map(tuple, synthetic.reshape(-1, 3))) == sorted(map(tuple, TWO.image.reshape(-1, 3)))
 
 
 def test_surface_edits_change_a_small_part_and_invent_no_colour() -> None:
     grey = NormalView(np.repeat(TWO.image[..., :1], 3, axis=2), None)
     for name in ("cut_paste", "scratch", "stain", "warp"):
         for seed in range(5):
-            edited = edit_image(name, "c" * 32, grey, [grey], seed)
-            if edited is not None:
-                assert (edited != grey.image).any(axis=2).mean() < 0.2
-                assert (edited.max(axis=2) == edited.min(axis=2)).all()
+            synthetic = make_synthetic_anomaly(name, "c" * 32, grey, [grey], seed)
+            if synthetic is not None:
+                assert (synthetic != grey.image).any(axis=2).mean() < 0.2
+                assert (synthetic.max(axis=2) == synthetic.min(axis=2)).all()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.scene_images import GivenNormals, archive_rows, scene_images
+from support.scene_images import GivenNormalImages, archive_rows, scene_images
 
 from uniad_ray.archive.images import ImageLimits, decode_image
 from uniad_ray.config.loading import load_config
@@ -59,13 +59,13 @@ def config() -> FitConfig:
 
 def stored(fitted: FittedCategory, root: Path) -> Bundle:
     store = BundleStore(str(root))
-    lineage = {"perceivers": fitted.perceivers}
+    lineage = {"extractors": fitted.extractors}
     return store.load("part", store.write("part", fitted.config, fitted.calibration, lineage, fitted.files).version)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return stored(fit_category(GivenNormals(scene_images(16, SIZE)), config()), tmp_path_factory.mktemp("bundle"))
+    return stored(fit_category(GivenNormalImages(scene_images(16, SIZE)), config()), tmp_path_factory.mktemp("bundle"))
 
 
 def test_odd_images_are_scored_by_every_expert_and_called_anomalous(bundle: Bundle) -> None:
@@ -79,13 +79,13 @@ def test_odd_images_are_scored_by_every_expert_and_called_anomalous(bundle: Bund
 
 def test_odd_images_among_the_normal_ones_do_not_break_a_fit(tmp_path: Path) -> None:
     images = [*scene_images(9, SIZE), *ODD.values()]
-    found = stored(fit_category(GivenNormals(images), config()), tmp_path)
+    found = stored(fit_category(GivenNormalImages(images), config()), tmp_path)
     found.check_reference(found.scorer())
 
 
 def test_a_category_without_any_object_is_left_to_the_patch_memory(tmp_path: Path) -> None:
     ground = [np.roll(empty(), shift, axis=(0, 1)) for shift in range(8)]
-    found = stored(fit_category(GivenNormals(ground), config()), tmp_path)
+    found = stored(fit_category(GivenNormalImages(ground), config()), tmp_path)
     (verdict,) = found.scorer().score(["a" * 32], ODD["crowded"][None])
     assert verdict.is_anomalous  # type: ignore[union-attr]
 

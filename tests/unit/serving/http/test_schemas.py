@@ -13,7 +13,7 @@ from PIL import Image
 from uniad_ray.scoring.bundles.gallery import NearestNormal
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.http.schemas import MapForm, image_answer, map_document
+from uniad_ray.serving.http.schemas import MapForm, image_response, map_document
 
 MAP = np.array([[0.0, 1.0, 2.0], [4.0, 8.0, 51.0]], np.float32)
 
@@ -32,7 +32,7 @@ def found(score: float, anomaly_map: np.ndarray | None = None) -> OnlineVerdict:
 
 @pytest.mark.parametrize(("score", "decision"), [(2.0, "normal"), (2.5, "anomalous")])
 def test_an_answer_holds_all_that_a_verdict_says(score: float, decision: str) -> None:
-    assert image_answer("a.png", found(score), "none").model_dump(mode="json") == {
+    assert image_response("a.png", found(score), "none").model_dump(mode="json") == {
         "image": "a.png",
         "status": "ok",
         "decision": decision,
@@ -57,12 +57,14 @@ def test_an_answer_holds_all_that_a_verdict_says(score: float, decision: str) ->
 
 
 def test_an_image_without_a_verdict_has_its_error_alone() -> None:
-    answer = image_answer("b", UnusableImage("truncated", "JPEG: ends early"), "png").model_dump(exclude_defaults=True)
+    answer = image_response("b", UnusableImage("truncated", "JPEG: ends early"), "png").model_dump(
+        exclude_defaults=True
+    )
     assert answer == {"image": "b", "status": "error", "error": {"kind": "truncated", "detail": "JPEG: ends early"}}
 
 
 def pixels(form: MapForm) -> np.ndarray:
-    answer = image_answer("a", found(1.0, MAP), form).map
+    answer = image_response("a", found(1.0, MAP), form).map
     assert answer is not None
     assert (answer.form, answer.height, answer.width, answer.low, answer.high) == (form, 2, 3, 0.0, 51.0)
     data = base64.b64decode(answer.data)

@@ -18,8 +18,8 @@ ENGINE = CaptionEngineConfig.model_validate({"kind": "vllm", "weights": {"uri": 
 
 
 def choose(fitted: Any, deployed: Any = None, **engine: Any) -> Any:
-    perceiver = SimpleNamespace(name="caption", config=SimpleNamespace(captioner=fitted))
-    return choose_captioner(perceiver, EngineSettings.model_validate(engine), deployed, asyncio.new_event_loop())  # type: ignore[arg-type]
+    extractor = SimpleNamespace(name="caption", config=SimpleNamespace(captioner=fitted))
+    return choose_captioner(extractor, EngineSettings.model_validate(engine), deployed, asyncio.new_event_loop())  # type: ignore[arg-type]
 
 
 def test_the_server_of_the_fit_is_asked_once_and_within_the_deadline() -> None:

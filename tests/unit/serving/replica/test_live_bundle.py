@@ -13,7 +13,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.serving.replica.live_bundle import LiveCategory
+from uniad_ray.serving.replica.live_bundle import LiveBundle
 
 OTHER = "experts.patch.config.memory_size=50"
 
@@ -32,13 +32,13 @@ def root(fitted: tuple[Path, BundleManifest, BundleManifest], tmp_path: Path) ->
     return Path(shutil.copytree(fitted[0], tmp_path / "bundles"))
 
 
-def open_live(root: Path) -> LiveCategory:
-    return LiveCategory(
+def open_live(root: Path) -> LiveBundle:
+    return LiveBundle(
         BundleStore(str(root)), "lids", device="cpu", lock=threading.Lock(), choose_captioner=lambda _: "no engine"
     )
 
 
-def score(live: LiveCategory) -> float:
+def score(live: LiveBundle) -> float:
     image = np.full((1, 64, 64, 3), 90, dtype=np.uint8)
     (found,) = live.current.scorer.begin(["0"], image)
     return float(found.verdict.score)  # type: ignore[union-attr]

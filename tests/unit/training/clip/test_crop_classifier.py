@@ -49,7 +49,7 @@ def test_vectors_match_the_object_namer(clip: Path) -> None:
     segments = Segments.of(masks)
     looks = ClipObjectFeatures("look", ClipObjectFeaturesConfig(segments="o/segments", weights=source), "cpu")
     perception = Perception(["0" * 32], image[None], segments={"o/segments": [segments]})
-    perception = perception.extended(looks.perceive(perception))
+    perception = perception.extended(looks.extract(perception))
     vectors = perception.vectors["look/vectors"][0]
     encoder = ClipTextEncoder("text", PretrainedEncoderConfig(weights=source), "cpu")
 
