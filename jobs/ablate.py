@@ -1,4 +1,4 @@
-"""Runs `uniad-ray ablate` as the entry point of a Ray job: `ray job submit -- python jobs/ablate.py ARGUMENTS`."""
+"""Runs `uniad-ray ablate` as a Ray job: `ray job submit -- python jobs/ablate.py ARGUMENTS`."""
 
 from __future__ import annotations
 

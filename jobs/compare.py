@@ -1,4 +1,4 @@
-"""Runs `uniad-ray compare` as the entry point of a Ray job: `ray job submit -- python jobs/compare.py ARGUMENTS`."""
+"""Runs `uniad-ray compare` as a Ray job: `ray job submit -- python jobs/compare.py ARGUMENTS`."""
 
 from __future__ import annotations
 

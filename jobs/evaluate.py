@@ -1,4 +1,4 @@
-"""Runs `uniad-ray evaluate` as the entry point of a Ray job: `ray job submit -- python jobs/evaluate.py ARGUMENTS`."""
+"""Runs `uniad-ray evaluate` as a Ray job: `ray job submit -- python jobs/evaluate.py ARGUMENTS`."""
 
 from __future__ import annotations
 

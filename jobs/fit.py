@@ -1,4 +1,4 @@
-"""Runs `uniad-ray fit` as the entry point of a Ray job: `ray job submit -- python jobs/fit.py ARGUMENTS`."""
+"""Runs `uniad-ray fit` as a Ray job: `ray job submit -- python jobs/fit.py ARGUMENTS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `uniad-ray ingest` as the entry point of a Ray job: `ray job submit -- python jobs/ingest.py ARGUMENTS`."""
+"""Runs `uniad-ray ingest` as a Ray job: `ray job submit -- python jobs/ingest.py ARGUMENTS`."""
 
 from __future__ import annotations
 

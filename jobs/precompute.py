@@ -1,4 +1,4 @@
-"""Runs `uniad-ray precompute` as the entry point of a Ray job: `ray job submit -- python jobs/precompute.py ARGUMENTS`."""
+"""Runs `uniad-ray precompute` as a Ray job: `ray job submit -- python jobs/precompute.py ARGUMENTS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `uniad-ray report` as the entry point of a Ray job: `ray job submit -- python jobs/report.py ARGUMENTS`."""
+"""Runs `uniad-ray report` as a Ray job: `ray job submit -- python jobs/report.py ARGUMENTS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `uniad-ray score` as the entry point of a Ray job: `ray job submit -- python jobs/score.py ARGUMENTS`."""
+"""Runs `uniad-ray score` as a Ray job: `ray job submit -- python jobs/score.py ARGUMENTS`."""
 
 from __future__ import annotations
 

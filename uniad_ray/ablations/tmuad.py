@@ -139,7 +139,7 @@ _PLUG_AND_PLAY = Ablation(
         AblationRow({"detector": "UniAD", "text memory": ""}, UNIAD, fusion="profile"),
         AblationRow({"detector": "UniAD", "text memory": "x"}, UNIAD, fusion="profile", plugged_in=(_TEXT,)),
         AblationRow({"detector": "TMUAD", "text memory": "x"}, _MEMORIES, fusion="tmuad"),
-        AblationRow({"detector": "fused set", "text memory": "by its gate"}, (), fusion="own"),
+        AblationRow({"detector": "fused set", "text memory": "selected"}, (), fusion="own"),
     ),
     {WHOLE: Variant(expert_set="fused")},
 )

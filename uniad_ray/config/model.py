@@ -220,7 +220,7 @@ class FitConfig(StrictModel):
         if selection is not None and sorted((*selection.base, *selection.surface, *selection.arrangement)) != sorted(
             experts
         ):
-            raise ValueError(f"{key}.gate must name each of {known} once, in base, surface or arrangement")
+            raise ValueError(f"{key}.selection must name each of {known} once, in base, surface or arrangement")
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The figures of a category's labelled images with their bootstrap resamples, from which intervals, means and differences follow."""
+"""Metrics of labelled images with their bootstrap resamples, for intervals, means and differences."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ResampledMetric:
 def labelled_metrics(
     reader: RunReader, labelled: LabelledImages, resamples: int, notes: list[str]
 ) -> Iterator[ResampledMetric]:
-    """Image and pixel figures of all groups of a category's labelled images; what is left out, and why, is added to the notes."""
+    """Image and pixel metrics of all groups of labelled images; notes say what is left out, and why."""
     if not len(labelled):
         return
     pixels = CategoryPixelMetrics(reader, labelled)

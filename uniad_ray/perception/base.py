@@ -95,7 +95,7 @@ PerceptionStream = Callable[[], Iterable[Perception]]
 """Starts a fresh pass over the normal perceptions each time it is called."""
 
 Fields: TypeAlias = "Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]"
-"""What an extractor gives by field name: a tensor with one entry an image; or N texts, segments or arrays of vectors."""
+"""Result of an extractor by field name: a tensor with one entry per image, or N texts, segments or vector arrays."""
 
 
 class StoredFields(Protocol):

@@ -39,7 +39,7 @@ from uniad_ray.runs.reviews import Mark
 from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.fitting.expert_selection import ExpertSelection
+from uniad_ray.scoring.selection import ExpertSelection
 
 Format = Literal["html", "json", "parquet", "markdown"]
 _FILE_NAMES: dict[Format, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, ObjectExistsError, RunError
+from uniad_ray.scoring.bundles.published import PlannedBundle, published_bundles
 from uniad_ray.scoring.bundles.store import BundleStore
 
 PLAN_NAME = "plan.json"
@@ -43,13 +44,6 @@ class ScoreOptions(StrictModel):
     top_maps: int = Field(default=100, ge=1)
     false_positive_rate: float | None = Field(default=None, gt=0, lt=1)
     experts: tuple[str, ...] | None = Field(default=None, min_length=1)
-
-
-class PlannedBundle(StrictModel):
-    """The bundle that scores a category."""
-
-    version: str
-    digest: str
 
 
 class RunPlan(StrictModel):
@@ -165,26 +159,6 @@ def make_plan(
         images=sum(chunk.rows for chunk in work),
     )
     return plan, work
-
-
-def published_bundles(store: BundleStore, categories: Iterable[str], archive: Location) -> dict[str, PlannedBundle]:
-    """The bundles that are published now, by category.
-
-    Raises:
-        BundleError: A category has none.
-    """
-    pointers = {category: store.pointer(category) for category in sorted(categories)}
-    missing = [category for category, pointer in pointers.items() if pointer is None]
-    if missing:
-        raise BundleError(
-            f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
-            f"{store.root}`, or take the others with --category"
-        )
-    return {
-        category: PlannedBundle(version=pointer.version, digest=pointer.digest)
-        for category, pointer in pointers.items()
-        if pointer is not None
-    }
 
 
 def _check_experts(store: BundleStore, category: str, version: str, wanted: Sequence[str] | None) -> None:

@@ -16,7 +16,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ObjectExistsError, SidecarError
-from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import Stage
 
 PLAN_NAME = "plan.json"

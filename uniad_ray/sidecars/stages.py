@@ -10,7 +10,7 @@ from uniad_ray.errors import BundleError, SidecarError
 from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.sidecars.encoding import STAGES, Stage, stage_of

@@ -28,8 +28,8 @@ def test_every_profile_names_real_networks_that_provide_what_its_experts_need(pr
 
 def test_a_network_that_nobody_needs_is_never_loaded() -> None:
     config = small_config(
-        "extractors.other={class: 'uniad_ray.perception.features.encoders:FeaturePyramid', config: {architecture: resnet10t, "
-        "weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
+        "extractors.other={class: 'uniad_ray.perception.features.encoders:FeaturePyramid', "
+        "config: {architecture: resnet10t, weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
     )
     pipeline = build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
@@ -100,19 +100,20 @@ def test_size_and_seed_are_set_once_for_all_experts() -> None:
         ),
         (
             "experts.patch={class: 'uniad_ray.perception.segmentation.components:Components', config: {}}",
-            "test: experts.patch.class: uniad_ray.perception.segmentation.components:Components is no expert; it lacks from_state, "
-            "score, a constructor that takes name, config (see uniad_ray.experts.base.ExpertClass)",
+            "test: experts.patch.class: uniad_ray.perception.segmentation.components:Components is no expert; "
+            "it lacks from_state, score, a constructor that takes name, config "
+            "(see uniad_ray.experts.base.ExpertClass)",
         ),
         (
             "extractors.pyramid.class=support.incomplete:WithoutFieldsOf",
             "test: extractors.pyramid.class: support.incomplete:WithoutFieldsOf is no extractor; it lacks fields_of "
-            "(see uniad_ray.perception.base.PerceiverClass)",
+            "(see uniad_ray.perception.base.ExtractorClass)",
         ),
         (
             "extractors.pyramid.class=uniad_ray.experts.patch.memory:PatchMemory",
             "test: extractors.pyramid.class: uniad_ray.experts.patch.memory:PatchMemory is no extractor; it lacks "
             "fields_of, extract, lineage, a constructor that takes name, config, device (see "
-            "uniad_ray.perception.base.PerceiverClass)",
+            "uniad_ray.perception.base.ExtractorClass)",
         ),
     ],
 )
@@ -127,14 +128,14 @@ PLUG_IN = """
 from support.incomplete import WithLooseOptions, WithoutFieldsOf, WithoutFromState
 from support.learned import Learned, Witness
 from uniad_ray.experts.base import ExpertClass
-from uniad_ray.perception.base import PerceiverClass
+from uniad_ray.perception.base import ExtractorClass
 
 good_expert: ExpertClass = Witness
-good_perceiver: PerceiverClass = Learned
+good_perceiver: ExtractorClass = Learned
 bad_state: ExpertClass = WithoutFromState
 bad_options: ExpertClass = WithLooseOptions
 bad_constructor: ExpertClass = Learned
-bad_fields: PerceiverClass = WithoutFieldsOf
+bad_fields: ExtractorClass = WithoutFieldsOf
 """
 
 

@@ -15,7 +15,7 @@ from uniad_ray.archive.shards import encode_row_groups
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import SidecarError
 from uniad_ray.perception.base import Perception
-from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import empty_row, encode_rows
 from uniad_ray.sidecars.plan import (
     CategoryPlan,

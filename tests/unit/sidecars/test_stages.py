@@ -10,7 +10,7 @@ from support.steps import Learning, Step, Trained
 
 from uniad_ray.errors import SidecarError
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.runs.plan import PlannedBundle
+from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import STAGES, Stage
 from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.stages import CategoryPipeline

@@ -12,7 +12,8 @@ from uniad_ray.cli.options import confidence_option, marks_option, print_report,
 from uniad_ray.cli.tables import percent, table
 
 if TYPE_CHECKING:
-    from uniad_ray.report.comparison.model import ComparisonReport, Difference
+    from uniad_ray.metrics.difference import Difference
+    from uniad_ray.report.comparison.model import ComparisonReport
 
 
 @click.command()

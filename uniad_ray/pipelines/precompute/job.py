@@ -22,7 +22,7 @@ from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.pipelines.precompute.worker import StageWorker
 from uniad_ray.progress import Progress
-from uniad_ray.runs.plan import PlannedBundle, published_bundles
+from uniad_ray.scoring.bundles.published import PlannedBundle, published_bundles
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.sidecars.encoding import STAGES, Stage
 from uniad_ray.sidecars.plan import (
@@ -199,7 +199,7 @@ def _precompute_pending(
     pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
     dataset = _dataset(plan, sidecar, work, pools, cluster)
     written: dict[str, SidecarFile] = {}
-    with Progress("annotating", plan.images) as progress:
+    with Progress("precomputing", plan.images) as progress:
         progress.advance(plan.images - sum(chunk.rows for chunk in work))
         try:
             for row in dataset.iter_rows():

@@ -53,7 +53,7 @@ def run_trainings(
     Args:
         keys: A name for each job.
         train: Trains one of them; it is sent to the workers.
-        worker plan: The workers.
+        plan: The workers.
         images: Images of all trainings together, for the progress line.
         task: What is done, for the progress line.
 

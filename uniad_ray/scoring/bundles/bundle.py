@@ -25,9 +25,9 @@ from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_t
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import decode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.expert_selection import ExpertSelection, with_selected_weights
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
+from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -51,7 +51,7 @@ class CalibrationRecord(StrictModel):
         experts: Mean and deviation by expert.
         terms: Mean and deviation by group of experts, or expert of no group.
         threshold: The chosen threshold.
-        gate: Which experts take part in the fused score and why, where the fusion has an expert selection.
+        selection: Which experts take part in the fused score, and why; None if the fusion selects none.
     """
 
     method: str
@@ -97,7 +97,7 @@ class BundleManifest(StrictModel):
 
     @property
     def taking_part(self) -> tuple[str, ...]:
-        """The experts that the fused score is made of, in order: all, but for those that an expert selection left out."""
+        """The experts behind the fused score, in order: all, or those that were selected."""
         selection = self.calibration.selection
         return tuple(name for name in self.config.chosen_experts if selection is None or selection.weights[name])
 

@@ -24,7 +24,7 @@ from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.expert_selection import choose_experts, with_selected_weights
+from uniad_ray.scoring.fitting.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,
@@ -43,6 +43,7 @@ from uniad_ray.scoring.fitting.synthetic_scores import (
 )
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.selection import with_selected_weights
 from uniad_ray.training.distillation import train_student
 
 REFERENCE_IMAGES = 2
@@ -98,15 +99,15 @@ def fit_category(
 ) -> FittedCategory:
     """Fits extractors, experts and calibration on the normal images of one category.
 
-    Every round of `split_normal_images` fits all anew, so that no held-out image has taught anything that judges it. What is
-    stored may then be fitted on all images.
+    Every round of `split_normal_images` fits everything anew: no expert has learned from the held-out images that it
+    scores. The stored experts may then be fitted on all images.
 
     Args:
         images: Normal images.
         config: The fit configuration.
         device: Torch device.
         train: Trains, or finds trained, a student; default trains it in this process.
-        on_perceived: Called with the number of images of each batch that passed the networks.
+        on_extracted: Called with the number of images of each batch that passed the networks.
         find_stored: Finds fields that need not be computed.
 
     Raises:

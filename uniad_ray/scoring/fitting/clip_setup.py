@@ -51,7 +51,8 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
     }
     if not namers:
         raise ConfigError(
-            f"{config.origin}: no extractor names objects by CLIP; make one a uniad_ray.perception.objects.clip_namer:ClipNamer"
+            f"{config.origin}: no extractor names objects by CLIP; add a "
+            "uniad_ray.perception.objects.clip_namer:ClipNamer"
         )
     with_classes = [name for name in sorted(namers) if namers[name].classes]
     if namer is None and len(with_classes) > 1:

@@ -11,66 +11,16 @@ from typing import Final
 
 import numpy as np
 
-from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.synthetic_anomalies import family_of
 from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
+from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 _LEAST_LACK: Final = 0.025
 """An AUROC that lacks less than that is not known any better, with a few dozens of images."""
-
-
-class CandidateExpert(StrictModel):
-    """What the expert selection decided of one expert.
-
-    Attributes:
-        weight: Weight in the fused score; 0 where the expert takes no part.
-        auroc: By family of edits, how well the expert alone tells them from normal images; 0.5 is chance.
-        gain: What it adds to the AUROC of the base and of the better experts of its kind that take part, on the edits
-            that it is judged by; None for one of the base.
-        asked: What it has to add; None for one of the base.
-    """
-
-    weight: float
-    auroc: dict[str, float]
-    gain: float | None
-    asked: float | None
-
-
-class ExpertSelection(StrictModel):
-    """How the experts of a category were chosen.
-
-    Attributes:
-        edits: Number of edited images by edit.
-        normal_images: Held-out normal images that they are told from.
-        least_gain: Share of what is lacking to an AUROC of 1 that an expert has to add.
-        base_auroc: AUROC of the base alone by family of edits.
-        fused_auroc: AUROC of the experts that take part, together.
-        experts: The decision by expert.
-    """
-
-    synthetic_anomalies: dict[str, int]
-    normal_images: int
-    least_gain: float
-    base_auroc: dict[str, float]
-    fused_auroc: dict[str, float]
-    experts: dict[str, CandidateExpert]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weight by expert."""
-        return {name: expert.weight for name, expert in self.experts.items()}
-
-    def reason(self, expert: str) -> str:
-        """Why an expert takes part or not, in words."""
-        decided = self.experts[expert]
-        if decided.gain is None or decided.asked is None:
-            return "always takes part"
-        verb, than = ("adds", "of at least") if decided.weight else ("would add", "less than")
-        return f"{verb} {decided.gain:.3f} to the AUROC on edited normal images, {than} {decided.asked:.3f} asked for"
 
 
 def choose_experts(
@@ -85,9 +35,9 @@ def choose_experts(
 
     Args:
         config: The fusion, whose rule is used.
-        gate: Which experts are the base, what others are judged by, and what they have to add.
+        selection: Which experts are the base, what others are judged by, and what they have to add.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
-        edited: Raw scores of edits of them.
+        synthetic: Raw scores of edits of them.
 
     Returns:
         The decision; without edits the base alone takes part.
@@ -147,11 +97,6 @@ def choose_experts(
             for name in normal
         },
     )
-
-
-def with_selected_weights(config: FusionConfig, record: ExpertSelection | None) -> FusionConfig:
-    """The fusion with the weights that an expert selection chose, if there was one."""
-    return config if record is None else config.model_copy(update={"weights": record.weights})
 
 
 def _voices(*kinds: Mapping[str, float]) -> dict[str, float]:

@@ -100,7 +100,7 @@ class ImagePerceptions:
             fields: Fields to compute, and to keep.
             batch_size: Images per batch.
             spill: Folder for perceptions that will be asked for again; None where each is read once.
-            on_perceived: Called with each batch that passed the networks, once an image.
+            on_extracted: Called with each batch that passed the networks, once an image.
             stored: Fields of the pipeline that need not be computed.
         """
         self.rows = images.rows

@@ -29,7 +29,7 @@ def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
             "extractors.student.config.training={iterations: 2, batch_size: 2, checkpoint_every: 2}",
             "experts.structural_teacher.config.epochs=1",
             "experts.structural_student.config.epochs=1",
-            "fusions.fused.gate.images=2",
+            "fusions.fused.selection.images=2",
             f"normal_images.most={shots}",
         ],
     )

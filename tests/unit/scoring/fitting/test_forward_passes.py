@@ -51,7 +51,7 @@ def fused_config() -> FitConfig:
             "extractors.student.config.initial=null",
             "experts.structural_teacher.config.epochs=1",
             "experts.structural_student.config.epochs=1",
-            "fusions.fused.gate.images=2",
+            "fusions.fused.selection.images=2",
             "calibration={min_images: 4, holdout: 0.5}",
         ],
     )

@@ -51,7 +51,7 @@ def config() -> FitConfig:
             f"input_size={SIZE}",
             "map_size=32",
             "experts.structural_teacher.config.epochs=1",
-            "fusions.fused-teacher.gate.images=2",
+            "fusions.fused-teacher.selection.images=2",
             "calibration={min_images: 4, holdout: 0.5}",
         ],
     )

@@ -1,0 +1,37 @@
+"""The published bundles of some categories, as a plan names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import BundleError
+from uniad_ray.scoring.bundles.store import BundleStore
+
+
+class PlannedBundle(StrictModel):
+    """The bundle that scores a category."""
+
+    version: str
+    digest: str
+
+
+def published_bundles(store: BundleStore, categories: Iterable[str], archive: Location) -> dict[str, PlannedBundle]:
+    """The bundles that are published now, by category.
+
+    Raises:
+        BundleError: A category has none.
+    """
+    pointers = {category: store.pointer(category) for category in sorted(categories)}
+    missing = [category for category, pointer in pointers.items() if pointer is None]
+    if missing:
+        raise BundleError(
+            f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
+            f"{store.root}`, or take the others with --category"
+        )
+    return {
+        category: PlannedBundle(version=pointer.version, digest=pointer.digest)
+        for category, pointer in pointers.items()
+        if pointer is not None
+    }
