@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.dataset as ds
 from PIL import Image
 
-from uniad_ray.report.drawing.pictures import Picture, map_scale
-from uniad_ray.report.drawing.run_pictures import draw_rows
+from uniad_ray.reporting.drawing.pictures import Picture, map_scale
+from uniad_ray.reporting.drawing.run_pictures import draw_rows
 from uniad_ray.runs.reader import RunReader
 
 GAP = 8

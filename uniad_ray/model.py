@@ -15,7 +15,7 @@ from PIL import Image
 from uniad_ray import __version__
 from uniad_ray.errors import ImageError, UniadRayError, UserError
 from uniad_ray.pipelines.cluster.devices import choose_device
-from uniad_ray.report.drawing.pictures import fitted_size, map_scale, overlay
+from uniad_ray.reporting.drawing.pictures import fitted_size, map_scale, overlay
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.image_sources import ImageSource, LoadedImage, load_image

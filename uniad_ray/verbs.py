@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from uniad_ray.pipelines.ingest.job import IngestReport
     from uniad_ray.pipelines.precompute.job import PrecomputeReport
     from uniad_ray.pipelines.score.job import ScoreReport
-    from uniad_ray.report.build import Format, ReportResult
-    from uniad_ray.report.comparison.model import ComparisonReport
+    from uniad_ray.reporting.build import Format, ReportResult
+    from uniad_ray.reporting.comparison.model import ComparisonReport
     from uniad_ray.sidecars.encoding import Stage
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -316,7 +316,7 @@ def report(
         RunError: There is no run, or it is unfinished or damaged.
         StoreError: The file cannot be written.
     """
-    from uniad_ray.report.build import report as report_run
+    from uniad_ray.reporting.build import report as report_run
 
     return report_run(run, format=format, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
 
@@ -345,7 +345,7 @@ def compare(
         RunError: There are fewer than two runs, one is unfinished, or they are not on the same archive.
         StoreError: The file cannot be written.
     """
-    from uniad_ray.report.comparison.build import compare as compare_runs
+    from uniad_ray.reporting.comparison.build import compare as compare_runs
 
     return compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
 

@@ -17,7 +17,7 @@ from support.trees import mask_png, png
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
-from uniad_ray.report.build import Format, ReportResult, report
+from uniad_ray.reporting.build import Format, ReportResult, report
 from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord
 from uniad_ray.scoring.bundles.store import BundleStore

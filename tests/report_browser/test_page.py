@@ -13,7 +13,7 @@ from support.reports import HOSTILE
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray.report.build import report
+from uniad_ray.reporting.build import report
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
-from uniad_ray.report.drawing.pictures import map_scale
-from uniad_ray.report.model import (
+from uniad_ray.reporting.distributions import curves, expert_contributions, score_histogram
+from uniad_ray.reporting.drawing.pictures import map_scale
+from uniad_ray.reporting.model import (
     CategoryDetail,
     CategoryResult,
     ExpertChoice,
@@ -20,7 +20,7 @@ from uniad_ray.report.model import (
     RunFacts,
     TimingRow,
 )
-from uniad_ray.report.selection import gallery
+from uniad_ray.reporting.selection import gallery
 from uniad_ray.runs.scored_images import ScoredImages, by_category
 
 HOSTILE = '"><script>alert(1)</script>|`*[x](y)\n\u202e'

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.schemas import schema_directory
-from uniad_ray.report.model import Report
+from uniad_ray.reporting.model import Report
 from uniad_ray.runs.plan import RunManifest, RunPlan
 from uniad_ray.runs.timings import Timing
 from uniad_ray.scoring.bundles.bundle import BundleManifest

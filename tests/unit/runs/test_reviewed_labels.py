@@ -16,8 +16,8 @@ from support.trees import mask_png, png
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli import cli
 from uniad_ray.evaluation.run import EvaluationReport, evaluate
-from uniad_ray.report.build import report
-from uniad_ray.report.comparison.build import compare
+from uniad_ray.reporting.build import report
+from uniad_ray.reporting.comparison.build import compare
 from uniad_ray.runs.reviews import Mark, MarkKind, write_marks
 
 LOW, HIGH = np.zeros((4, 4), np.float16), np.zeros((4, 4), np.float16)

@@ -13,7 +13,7 @@ from uniad_ray.cli.tables import percent, table
 
 if TYPE_CHECKING:
     from uniad_ray.metrics.difference import Difference
-    from uniad_ray.report.comparison.model import ComparisonReport
+    from uniad_ray.reporting.comparison.model import ComparisonReport
 
 
 @click.command()
@@ -50,7 +50,7 @@ def as_text(report: ComparisonReport) -> str:
 
 def _rows(report: ComparisonReport, names: Mapping[str, str]) -> list[tuple[str, ...]]:
     from uniad_ray.metrics.catalogue import columns
-    from uniad_ray.report.wording import category_name, group_name
+    from uniad_ray.reporting.wording import category_name, group_name
 
     shown = {(column.key, column.limit): column for column in columns("terminal comparison")}
     return [

@@ -42,7 +42,7 @@ def as_text(report: EvaluationReport) -> str:
 
 def _metrics(metrics: Sequence[Metric]) -> str:
     from uniad_ray.metrics.catalogue import columns
-    from uniad_ray.report.wording import MISSING, category_name, group_name, metric_value
+    from uniad_ray.reporting.wording import MISSING, category_name, group_name, metric_value
 
     shown = columns("terminal")
     found: dict[tuple[str, str, str], dict[tuple[str, float | None], Metric]] = {}

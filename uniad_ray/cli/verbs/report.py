@@ -11,7 +11,7 @@ from uniad_ray.cli.options import confidence_option, marks_option, print_report,
 from uniad_ray.cli.tables import mib
 
 if TYPE_CHECKING:
-    from uniad_ray.report.build import ReportResult
+    from uniad_ray.reporting.build import ReportResult
 
 
 @click.command()

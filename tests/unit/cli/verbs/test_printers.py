@@ -14,8 +14,8 @@ from uniad_ray.pipelines.fit.job import FitReport, FittedBundle
 from uniad_ray.pipelines.ingest.job import IngestReport
 from uniad_ray.pipelines.score.job import ScoreReport
 from uniad_ray.pipelines.tune_clip.job import TunedClip, TuneReport
-from uniad_ray.report.build import ReportResult
-from uniad_ray.report.comparison.model import ComparedRun, ComparisonReport, DecisionChanges, Difference
+from uniad_ray.reporting.build import ReportResult
+from uniad_ray.reporting.comparison.model import ComparedRun, ComparisonReport, DecisionChanges, Difference
 from uniad_ray.runs.plan import CategoryCounts
 from uniad_ray.runs.timings import StageSeconds
 from uniad_ray.scoring.bundles.versions import BundleList, BundleVersion

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.trees import mask_png, png
 
-from uniad_ray.report.drawing.pictures import (
+from uniad_ray.reporting.drawing.pictures import (
     HEAT_LEVELS,
     MAP_SIDE,
     MAX_JPEG_BYTES,
@@ -20,7 +20,7 @@ from uniad_ray.report.drawing.pictures import (
     missing_picture,
     overlay,
 )
-from uniad_ray.report.model import MapScale
+from uniad_ray.reporting.model import MapScale
 
 SCALE = MapScale(start=0.0, threshold=2.0, top=8.0)
 

@@ -15,11 +15,11 @@ from PIL import Image
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 from support.trees import mask_png, png
 
-from uniad_ray.report.drawing.pictures import Picture, draw_picture, missing_picture
-from uniad_ray.report.html import render_html
-from uniad_ray.report.model import ImageErrorRow, Report, TimingRow
-from uniad_ray.report.selection import MAX_CARDS, MAX_DETAILED, images_per_section
-from uniad_ray.report.wording import visible
+from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
+from uniad_ray.reporting.html import render_html
+from uniad_ray.reporting.model import ImageErrorRow, Report, TimingRow
+from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, images_per_section
+from uniad_ray.reporting.wording import visible
 
 VOID = {"meta", "link", "img", "input", "br", "wbr", "use", "path"}
 

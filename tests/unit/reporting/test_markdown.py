@@ -6,8 +6,8 @@ import re
 
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
 
-from uniad_ray.report.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
-from uniad_ray.report.model import ImageErrorRow, TimingRow
+from uniad_ray.reporting.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
+from uniad_ray.reporting.model import ImageErrorRow, TimingRow
 
 ATTEMPT = TimingRow(
     started_at="2026-11-21T10:00:00+00:00",

@@ -7,7 +7,7 @@ import json
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.metrics.metric import ALL, Metric
-from uniad_ray.report.model import CategoryResult, Report
+from uniad_ray.reporting.model import CategoryResult, Report
 
 
 def encode_json(report: Report) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from uniad_ray.metrics.image import Curve, precision_recall_curve, roc_curve
 from uniad_ray.metrics.metric import ALL, Metric
-from uniad_ray.report.model import Curves, ExpertContribution, Histogram, OperatingPoint
+from uniad_ray.reporting.model import Curves, ExpertContribution, Histogram, OperatingPoint
 from uniad_ray.runs.scored_images import ScoredImages
 
 BINS = 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.report.comparison.html import SHOWN_IMAGES, render_comparison
-from uniad_ray.report.comparison.model import ComparisonReport
-from uniad_ray.report.drawing.pictures import Picture, map_scale
-from uniad_ray.report.drawing.run_pictures import draw_rows
+from uniad_ray.reporting.comparison.html import SHOWN_IMAGES, render_comparison
+from uniad_ray.reporting.comparison.model import ComparisonReport
+from uniad_ray.reporting.drawing.pictures import Picture, map_scale
+from uniad_ray.reporting.drawing.run_pictures import draw_rows
 from uniad_ray.runs.reader import RunReader
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.reports import figure
 
-from uniad_ray.report.metric_table import group_table, other_thresholds, summary_table
-from uniad_ray.report.wording import group_name
+from uniad_ray.reporting.metric_table import group_table, other_thresholds, summary_table
+from uniad_ray.reporting.wording import group_name
 
 
 def test_columns_are_those_with_a_value_in_a_fixed_order() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support.reports import HOSTILE, labelled_table, rows_of, score_table
 
-from uniad_ray.report.distributions import curves, score_histogram
-from uniad_ray.report.drawing.charts import histogram_chart, precision_recall_chart, roc_chart
-from uniad_ray.report.model import Curves
+from uniad_ray.reporting.distributions import curves, score_histogram
+from uniad_ray.reporting.drawing.charts import histogram_chart, precision_recall_chart, roc_chart
+from uniad_ray.reporting.model import Curves
 
 
 def found_curves() -> Curves:

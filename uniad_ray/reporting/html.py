@@ -15,12 +15,12 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from uniad_ray.metrics.wording import count
-from uniad_ray.report import wording
-from uniad_ray.report.drawing import charts
-from uniad_ray.report.drawing.pictures import Picture, heat_legend
-from uniad_ray.report.environment import make_environment
-from uniad_ray.report.metric_table import group_table, other_thresholds, summary_table
-from uniad_ray.report.model import CategoryDetail, CategoryResult, Network, Report
+from uniad_ray.reporting import wording
+from uniad_ray.reporting.drawing import charts
+from uniad_ray.reporting.drawing.pictures import Picture, heat_legend
+from uniad_ray.reporting.environment import make_environment
+from uniad_ray.reporting.metric_table import group_table, other_thresholds, summary_table
+from uniad_ray.reporting.model import CategoryDetail, CategoryResult, Network, Report
 
 MAX_CATEGORY_ROWS: Final = 300
 """Categories in a table; JSON and Parquet have all."""
@@ -58,7 +58,7 @@ def render_page(template: str, **context: Any) -> bytes:
 
     The page's policy allows its own style sheet and data URIs of images, nothing else.
     """
-    style = resources.files("uniad_ray.report").joinpath("templates/report.css").read_text("utf-8")
+    style = resources.files("uniad_ray.reporting").joinpath("templates/report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     page = _environment().get_template(template)

@@ -11,7 +11,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from uniad_ray.report.model import Curves, Histogram
+from uniad_ray.reporting.model import Curves, Histogram
 
 _SIZE: Final = (5.0, 2.9)
 _POINTS_AN_INCH: Final = 72

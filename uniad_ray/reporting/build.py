@@ -15,12 +15,12 @@ from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.evaluation.run import EvaluationReport, evaluate_run
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.report.distributions import curves, expert_contributions, score_histogram
-from uniad_ray.report.document import encode_json, encode_parquet
-from uniad_ray.report.drawing.pictures import Picture, map_scale
-from uniad_ray.report.drawing.run_pictures import draw_rows
-from uniad_ray.report.markdown import render_markdown
-from uniad_ray.report.model import (
+from uniad_ray.reporting.distributions import curves, expert_contributions, score_histogram
+from uniad_ray.reporting.document import encode_json, encode_parquet
+from uniad_ray.reporting.drawing.pictures import Picture, map_scale
+from uniad_ray.reporting.drawing.run_pictures import draw_rows
+from uniad_ray.reporting.markdown import render_markdown
+from uniad_ray.reporting.model import (
     CategoryDetail,
     CategoryResult,
     ExpertChoice,
@@ -31,7 +31,7 @@ from uniad_ray.report.model import (
     RunFacts,
     TimingRow,
 )
-from uniad_ray.report.selection import GALLERY_COLUMNS, detailed_categories, gallery, images_per_section
+from uniad_ray.reporting.selection import GALLERY_COLUMNS, detailed_categories, gallery, images_per_section
 from uniad_ray.runs.plan import RunManifest, RunPlan
 from uniad_ray.runs.reader import RunReader
 from uniad_ray.runs.reviewed_labels import NO_MARKS, marks_of
@@ -110,7 +110,7 @@ def report(
     match format:
         case "html":
             # Matplotlib takes a second to import.
-            from uniad_ray.report.html import render_html
+            from uniad_ray.reporting.html import render_html
 
             pictures = _draw_pictures(reader, content)
             data = render_html(content, pictures)

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation
 
 from uniad_ray.archive.images import decode_image, decode_mask
 from uniad_ray.errors import ImageError
-from uniad_ray.report.model import MapScale
+from uniad_ray.reporting.model import MapScale
 
 THUMBNAIL_SIDE: Final = 320
 OUTLINE_SIDE: Final = 200

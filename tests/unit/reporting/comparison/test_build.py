@@ -13,8 +13,8 @@ from support.trees import mask_png, png
 from uniad_ray.cli.verbs.compare import as_text
 from uniad_ray.errors import RunError
 from uniad_ray.metrics.difference import Difference
-from uniad_ray.report.comparison.build import compare
-from uniad_ray.report.comparison.model import ComparisonReport
+from uniad_ray.reporting.comparison.build import compare
+from uniad_ray.reporting.comparison.model import ComparisonReport
 
 FLAT = np.zeros((8, 8), np.float16)
 SPOT = FLAT.copy()

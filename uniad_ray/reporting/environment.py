@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from uniad_ray.metrics.wording import count
-from uniad_ray.report import wording
+from uniad_ray.reporting import wording
 
 
 def make_environment(*, autoescape: bool) -> Environment:
@@ -15,7 +15,7 @@ def make_environment(*, autoescape: bool) -> Environment:
         autoescape: Whether texts are escaped as HTML.
     """
     environment = Environment(
-        loader=PackageLoader("uniad_ray.report"),
+        loader=PackageLoader("uniad_ray.reporting"),
         autoescape=autoescape,  # noqa: S701 - Markdown is escaped by a filter of its own
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
 
 from uniad_ray.archive.schemas import dataset_schema, schema_directory
-from uniad_ray.report.document import encode_json, encode_parquet
-from uniad_ray.report.model import ImageErrorRow, Report
+from uniad_ray.reporting.document import encode_json, encode_parquet
+from uniad_ray.reporting.model import ImageErrorRow, Report
 
 
 def test_json_gives_the_report_back_whatever_the_names() -> None:

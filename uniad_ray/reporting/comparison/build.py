@@ -10,7 +10,7 @@ from uniad_ray.evaluation.labelled_images import labelled_images, mark_notes
 from uniad_ray.evaluation.paired_metrics import run_differences
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.difference import Difference
-from uniad_ray.report.comparison.model import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges
+from uniad_ray.reporting.comparison.model import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges
 from uniad_ray.runs.reader import RunReader
 from uniad_ray.runs.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.runs.reviews import Mark
@@ -78,7 +78,7 @@ def compare(
         path=Location.parse(out).uri if out else None,
     )
     if out:
-        from uniad_ray.report.comparison.page import write_comparison_page
+        from uniad_ray.reporting.comparison.page import write_comparison_page
 
         write_comparison_page(report, readers, Location.parse(out))
     return report

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Collection
 
 from uniad_ray.errors import ArchiveError, StoreError
-from uniad_ray.report.drawing.pictures import Picture, draw_picture, missing_picture
-from uniad_ray.report.model import MapScale
+from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
+from uniad_ray.reporting.model import MapScale
 from uniad_ray.runs.reader import RunReader
 
 _logger = logging.getLogger(__name__)

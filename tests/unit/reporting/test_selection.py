@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.reports import category_result, labelled_table, rows_of, score_table
 
-from uniad_ray.report.selection import MAX_CARDS, MAX_DETAILED, detailed_categories, gallery, images_per_section
+from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, detailed_categories, gallery, images_per_section
 
 SECTIONS = 4
 

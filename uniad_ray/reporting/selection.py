@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from uniad_ray.report.model import CategoryResult, GalleryImage, GallerySection, Outcome, SectionKind
+from uniad_ray.reporting.model import CategoryResult, GalleryImage, GallerySection, Outcome, SectionKind
 from uniad_ray.runs.scored_images import ScoredImages
 
 MAX_DETAILED = 12

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.reports import figure
 
-from uniad_ray.report import wording
+from uniad_ray.reporting import wording
 
 
 @given(st.text(max_size=300), st.integers(3, 50))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from support.reports import figure, labelled_table, rows_of, score_table
 
-from uniad_ray.report.distributions import CURVE_POINTS, curves, expert_contributions, score_histogram
+from uniad_ray.reporting.distributions import CURVE_POINTS, curves, expert_contributions, score_histogram
 
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from jinja2 import Environment
 
-from uniad_ray.report.environment import make_environment
-from uniad_ray.report.metric_table import group_table, summary_table
-from uniad_ray.report.model import Report
-from uniad_ray.report.wording import visible
+from uniad_ray.reporting.environment import make_environment
+from uniad_ray.reporting.metric_table import group_table, summary_table
+from uniad_ray.reporting.model import Report
+from uniad_ray.reporting.wording import visible
 
 MAX_ROWS: Final = 100
 MAX_ERROR_ROWS: Final = 20

@@ -9,9 +9,9 @@ from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.catalogue import CatalogueEntry
 from uniad_ray.metrics.difference import Difference
 from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES, MEAN_OF_TYPES
-from uniad_ray.report.comparison.model import ComparisonReport
-from uniad_ray.report.drawing.pictures import Picture
-from uniad_ray.report.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
+from uniad_ray.reporting.comparison.model import ComparisonReport
+from uniad_ray.reporting.drawing.pictures import Picture
+from uniad_ray.reporting.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
 
 SHOWN_IMAGES: Final = 24
 """Changed images with a picture, for each run."""
