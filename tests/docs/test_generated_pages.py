@@ -110,7 +110,7 @@ def test_a_row_tells_type_default_range_and_meaning() -> None:
         "| `calibration.holdout` | number | `0.2` | above 0, below 0.9 | "
         "Fraction of the normal images held out of the fit, chosen by hash. |",
         "| `grid` | integer or null | `null` | at least 1, at most 512 | "
-        "Side of the common patch grid; None takes the largest grid among the fields. |",
+        "Side of the common patch grid; None uses the largest grid among the fields. |",
         "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations, likewise. |",
         "| `top_maps` | `--top-maps` | integer | `100` | at least 1 | "
         "Number of maps per category where `maps` is `top`. |",

@@ -16,6 +16,8 @@ SIDE = 64
 CLUSTERS = 4
 NORMAL_IMAGES = tuple(f"normal-{number:02d}" for number in range(16))
 OTHERS = ("test-a", "test-b", "test-c", "test-d", "test-e")
+LACKING = ("test-b", "test-d")
+"""Images that lack the second pin, so that every expert has something to tell apart."""
 
 _SHAPES = {"level1": (4, 16, 16), "level2": (6, 8, 8), "level3": (8, 4, 4), "embedding": (CLIP_WIDTH, 1, 1)}
 _SHAPES_OF = {"sam_encoder/embedding": (16, SAM_SIDE // 4, SAM_SIDE // 4)}
@@ -42,11 +44,13 @@ def _own(key: str, purpose: str) -> np.random.Generator:
 
 
 def _labels(key: str) -> np.ndarray:
-    """A ground (0), a block (1), a bar (2) and two pins (3), a little shifted by the key."""
+    """A ground (0), a block (1), a bar (2) and two pins (3) or one, a little shifted by the key."""
     shifts = _own(key, "places").integers(0, 6, size=(4, 2))
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     places = [("block", 1, 4, 4), ("bar", 2, 44, 4), ("pin", 3, 8, 40), ("pin", 3, 24, 40)]
-    for (kind, label, top, left), (down, right) in zip(places, shifts, strict=True):
+    if key in LACKING:
+        places.pop()
+    for (kind, label, top, left), (down, right) in zip(places, shifts, strict=False):
         height, width = _SIZES[kind]
         labels[top + down : top + down + height, left + right : left + right + width] = label
     return labels

@@ -134,7 +134,7 @@ class FusionConfig(StrictModel):
     def _selection_sets_weights(self) -> Self:
         if self.selection is not None and (self.weights or self.groups or self.rule == "maps"):
             raise ValueError(
-                "an expert selection chooses the weights: remove weights and groups, and use another rule than maps"
+                "the expert selection sets the weights: remove weights and groups, and use a rule other than maps"
             )
         return self
 

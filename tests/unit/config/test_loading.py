@@ -130,7 +130,7 @@ def test_classes_are_imported_by_name() -> None:
     [
         ("fusions.other={}", r"fusions names \['other'\]"),
         ("fusions.patch.selection={base: [object]}", "must name each of patch once, in base, surface or arrangement"),
-        ("fusions.patch={weights: {patch: 2}, selection: {base: [patch]}}", "an expert selection chooses the weights"),
+        ("fusions.patch={weights: {patch: 2}, selection: {base: [patch]}}", "the expert selection sets the weights"),
         ("fusions.patch.rule=product", "fusions.patch.rule"),
         ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
     ],

@@ -68,5 +68,5 @@ def test_a_log_sees_the_marks_of_others_and_reads_each_file_once(
 def test_a_damaged_file_of_marks_is_named(tmp_path: object) -> None:
     run = Location.parse(str(tmp_path))
     (run / "marks/x.parquet").write_bytes(b"nonsense")
-    with pytest.raises(ArchiveError, match=r"marks/x\.parquet: damaged"):
+    with pytest.raises(ArchiveError, match=r"marks/x\.parquet: corrupt"):
         read_marks(run)

@@ -74,7 +74,7 @@ class ImageProblem(ResponseModel):
     """Why an image has no verdict."""
 
     kind: str = Field(examples=["truncated"])
-    detail: str = Field(examples=["JPEG: ends early or is damaged"])
+    detail: str = Field(examples=["JPEG: ends early or is corrupt"])
 
 
 class ImageResponse(ResponseModel):

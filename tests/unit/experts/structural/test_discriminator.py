@@ -201,7 +201,7 @@ def test_shapes_must_not_change(expert: StructuralDiscriminator) -> None:
 def test_incomplete_state_is_an_error(expert: StructuralDiscriminator) -> None:
     state = expert.state()
     for damaged in (State(), State(state.arrays, {}), State({}, state.document)):
-        with pytest.raises(BundleError, match="holds no discriminator"):
+        with pytest.raises(BundleError, match="has no discriminator"):
             StructuralDiscriminator.from_state("structural_teacher", expert._config, damaged)
 
 

@@ -24,7 +24,7 @@ def test_crops_round_trip(store_root: str) -> None:
     assert found.digest == crops.digest
     np.testing.assert_array_equal(found.crops[0].pixels(), crops.crops[0].pixels())
     place.write_bytes(place.read_bytes()[:-3])
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="or corrupt"):
         LabelledCrops.read(place)
 
 
