@@ -49,7 +49,7 @@ PATHS = {
     "run_plan": "`RUN/plan.json`",
     "score": "`RUN/scores/<category>/*.parquet`",
     "anomaly_map": "`RUN/maps/<category>/*.parquet`",
-    "attempt": "`RUN/attempts/<time>.json`",
+    "timing": "`RUN/timings/<time>.json`",
     "run_chunk": "`RUN/chunks.parquet`",
     "run_manifest": "`RUN/manifest.json`",
     "mark": "`RUN/marks/*.parquet`",
