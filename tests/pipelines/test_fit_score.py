@@ -268,7 +268,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
 
 
 def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from uniad_ray.pipelines.score.job import job as module
+    from uniad_ray.pipelines.score import job as module
 
     names: list[str] = []
     built = module._dataset

@@ -122,7 +122,7 @@ class TestScoreMany:
     def test_bad_image_stops_after_the_verdicts_before_it(self, model: Model, damaged: np.ndarray) -> None:
         verdicts = model.score_many([damaged] * 5 + [b"text", damaged])
         found = []
-        with pytest.raises(ImageError, match="image 5: the bytes are none of JPEG") as caught:
+        with pytest.raises(ImageError, match="image 5: the file is none of JPEG") as caught:
             found.extend(verdict.decision for verdict in verdicts)
         assert caught.value.kind == "not_an_image"
         assert found == ["anomalous"] * 5

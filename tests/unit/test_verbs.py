@@ -69,7 +69,7 @@ def required_arguments(name: str) -> list[str]:
 def test_the_functions_are_these() -> None:
     public = [name for name, found in vars(verbs).items() if inspect.isfunction(found) and not name.startswith("_")]
     of_this_module = [name for name in public if getattr(verbs, name).__module__ == verbs.__name__]
-    assert of_this_module == [*NAMES, "profile_origin"]
+    assert of_this_module == [*NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,7 +151,7 @@ def test_bundles_come_without_a_profile() -> None:
 def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = tmp_path / "names.yaml"
     names.write_text("part-1: bolt\n", "utf-8")
-    places, given = recorded(
+    places, _ = recorded(
         monkeypatch,
         "uniad_ray.pipelines.fit.job.fit",
         lambda: verbs.fit("archive", bundles="bundles", overrides=["seed=7"], names=str(names)),
@@ -159,7 +159,7 @@ def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch,
     assert places[:2] == ("archive", "bundles")
     assert places[2].seed == 7
     assert places[2].extractors["objects"].config["names"] == {"part-1": "bolt"}
-    assert given["where"] == f"profile embedded with --set with {names}"
+    assert places[2].origin == f"profile embedded with --set with {names}"
 
 
 def test_a_score_out_of_range_names_the_option() -> None:

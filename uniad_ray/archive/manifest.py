@@ -171,13 +171,13 @@ def read_manifest(archive: Location) -> ArchiveManifest:
     """Reads the manifest of an archive.
 
     Raises:
-        ArchiveError: There is none, it is damaged, or something else is there; the message says what to do.
+        ArchiveError: The manifest is missing or corrupt, or the place is no archive; the message says what to do.
     """
     location = archive / MANIFEST_NAME
     if not location.exists():
         raise ArchiveError(
             other_kind(archive, "an archive")
-            or f"{archive}: no {MANIFEST_NAME} there; run `uniad-ray ingest SOURCE {archive}` to its end first"
+            or f"{archive}: no {MANIFEST_NAME} found; complete `uniad-ray ingest SOURCE {archive}` first"
         )
     try:
         return ArchiveManifest.model_validate(location.read_json())
@@ -185,7 +185,7 @@ def read_manifest(archive: Location) -> ArchiveManifest:
         detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
         raise ArchiveError(
             other_kind(archive, "an archive")
-            or f"{location}: damaged manifest ({detail}); run the ingest again to rebuild it"
+            or f"{location}: corrupt manifest ({detail}); run the ingest again to rebuild it"
         ) from error
 
 

@@ -13,13 +13,13 @@ from uniad_ray.cli import cli, verbs
 
 PROMISED = [
     "ablate",
-    "precompute",
     "bundles",
     "compare",
     "evaluate",
     "fit",
     "ingest",
     "inspect",
+    "precompute",
     "report",
     "scenes",
     "score",

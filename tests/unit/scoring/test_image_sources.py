@@ -89,7 +89,7 @@ def test_without_a_side_the_image_keeps_its_size() -> None:
         (SCENE[..., :2], "unsupported", r"give uint8 with shape \(H, W, 3\), RGB, or \(H, W\), grey"),
         (SCENE[:0], "empty", "no pixels"),
         (b"text", "not_an_image", "none of JPEG"),
-        (b"", "empty", "no bytes"),
+        (b"", "empty", "the file is empty"),
         (PNG[:100], "truncated", "ends early"),
         (Image.fromarray(SCENE[..., 0].astype(np.float32)), "unsupported", "float pixels"),
     ],

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from uniad_ray.serving.http.problems import ProblemError
 
-FOLDER: Final = Path(__file__).parent / "page"
+FOLDER: Final = Path(__file__).parent
 _PAGES: Final = {"/": "index.html", "/runs": "runs.html"}
 _FILES: Final = {
     "common.js": "text/javascript",

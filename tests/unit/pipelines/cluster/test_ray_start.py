@@ -137,6 +137,7 @@ def test_processes_of_failed_start_are_ended(
 
 
 REAL = """
+import contextlib
 import json
 import ray
 import psutil
@@ -159,8 +160,11 @@ def refuse(*_):
     raise RuntimeError("the node is not there yet")
 
 def of_ray():
-    found = psutil.Process().children(recursive=True)
-    return {process.pid: " ".join(process.cmdline()) for process in found if "session_" in " ".join(process.cmdline())}
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[process.pid] = " ".join(process.cmdline())
+    return {pid: command for pid, command in found.items() if "session_" in command}
 
 def recorded():
     left.update(of_ray())

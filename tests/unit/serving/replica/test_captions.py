@@ -59,9 +59,14 @@ def texts(clock: Clock | None = None, **engine: Any) -> TextsWithinDeadline:
 
 
 async def complete(
-    asker: TextsWithinDeadline, scorer: FakeScorer, first: FirstVerdict = FIRST, unavailable: str | None = None
+    asker: TextsWithinDeadline,
+    scorer: FakeScorer,
+    first: FirstVerdict = FIRST,
+    unavailable: str | None = None,
+    *,
+    seconds: float = 0.2,
 ) -> Completed:
-    return await asker.complete(scorer, first, asker._clock() + 0.2, unavailable)  # type: ignore[arg-type]
+    return await asker.complete(scorer, first, asker._clock() + seconds, unavailable)  # type: ignore[arg-type]
 
 
 def score(completed: Completed) -> float:
@@ -140,9 +145,9 @@ def test_a_success_in_between_keeps_the_model_asked() -> None:
 
 def test_more_images_than_may_wait_are_judged_without_and_the_others_come_to_their_end() -> None:
     async def run() -> list[Completed]:
-        asker = texts(most_waiting=2)
+        asker = texts(most_waiting=2, deadline_seconds=30)
         scorer = FakeScorer(seconds=0.05)
-        return list(await asyncio.gather(*(complete(asker, scorer) for _ in range(5))))
+        return list(await asyncio.gather(*(complete(asker, scorer, seconds=30) for _ in range(5))))
 
     found = asyncio.run(run())
     assert [score(completed) for completed in found] == [9.0, 9.0, 1.0, 1.0, 1.0]

@@ -22,7 +22,7 @@ from uniad_ray.training.step_log import read_step_log
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.slow
 
