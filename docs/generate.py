@@ -152,7 +152,7 @@ def schemas_page() -> str:
 
 def _metrics_table() -> str:
     """The catalogue of metrics, one row per metric and limit."""
-    units = {"share": "share between 0 and 1", "score": "scale of the scores"}
+    units = {"share": "fraction between 0 and 1", "score": "scale of the scores"}
     return _table(
         ("metric", "limit", "name", "unit", "better"),
         [
@@ -224,7 +224,7 @@ def _summary(described: type) -> str:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Configuration models in a precomputation such as `dict[str, Model]` or `One | Other`."""
+    """Configuration models in an annotation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in _models_in(inner)]
@@ -313,7 +313,7 @@ _COMPONENTS_INTRODUCTION = """\
 ## Extractors and experts
 
 A profile names the class of each extractor and expert, and the class defines the keys of its `config`. The built-in
-profiles use the classes below; [experts.md](plugins.md) shows how to add your own. The keys `map_size` and `seed` are
+profiles use the classes below; [plugins.md](plugins.md) shows how to add your own. The keys `map_size` and `seed` are
 set at the top level of a profile and apply to all experts. The `config` of an expert may only repeat the same value.
 """
 

@@ -33,7 +33,7 @@ def load_config(
     Args:
         profile: Name of a profile in the package, or path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
-        from_files: Further assignments by the file that each follows from, for messages.
+        from_files: Further assignments, by the file that each comes from, for messages.
 
     Raises:
         ConfigError: The profile or file does not exist, is not valid YAML, or has an unknown key or a wrong value.
@@ -73,14 +73,14 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def read_words(path: str, *, example: str) -> dict[str, str]:
-    """Reads a YAML file of words by word; all values are text, whatever else YAML would take them for.
+    """Reads a YAML mapping of text to text. Keys and values such as `no` or `1` stay text.
 
     Args:
         path: The file.
-        example: One line of such a file, for the message.
+        example: Example line of such a file, for the message.
 
     Raises:
-        ConfigError: The file cannot be read, has a key twice, or holds something else than words by word.
+        ConfigError: The file cannot be read, has a key twice, or is not a mapping of text to text.
     """
     text = _file_text(Path(path).expanduser())
     with _one_line(path):
@@ -178,7 +178,7 @@ def _assign(document: dict[str, Any], assignment: str) -> None:
 
 def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:
     location, parent = _walk(model, [str(part) for part in error["loc"]])
-    key = ".".join([*([prefix] if prefix else []), *location]) or "the whole"
+    key = ".".join([*([prefix] if prefix else []), *location]) or "the document"
     if error["type"] == "extra_forbidden":
         allowed = sorted(field.alias or name for name, field in parent.model_fields.items()) if parent else []
         return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
@@ -222,7 +222,7 @@ def _is_kind(model: type[BaseModel], kind: str) -> bool:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models in a precomputation such as `dict[str, Model]` or `One | Other`."""
+    """The models in an annotation such as `dict[str, Model]` or `One | Other`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]

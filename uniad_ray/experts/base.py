@@ -34,13 +34,13 @@ class Evidence:
 
 @runtime_checkable
 class Expert(Protocol):
-    """Fits on normal perceptions and scores a perception; knows nothing of Ray, S3 or other experts.
+    """Learns from perceptions of normal images and scores a perception; independent of Ray, S3 and other experts.
 
-    What its class must have for a configuration to name it: see `ExpertClass`.
+    `ExpertClass` describes what the class of an expert must provide.
 
     Attributes:
-        name: Its name in the configuration.
-        needs: Fields that it reads, by name.
+        name: Name in the configuration.
+        needs: Names of the fields that the expert reads.
     """
 
     name: str
@@ -62,22 +62,22 @@ class Expert(Protocol):
 class ExpertClass(Protocol):
     """The class of an expert, as the loader uses it.
 
-    mypy checks a class against it where a file says `_: ExpertClass = MyExpert`.
+    Write `_: ExpertClass = MyExpert` to let mypy check a class.
     """
 
     @property
     def config_model(self) -> type[StrictModel]:
-        """The model of its options; a class variable. Fields `map_size` and `seed` are set from the top level."""
+        """Class variable: the model of the options. Fields `map_size` and `seed` are set from the top level."""
         ...
 
     def __call__(self, name: str, config: Any, /) -> Expert:
-        """The constructor: an expert that has not been fitted yet, with options of `config_model`."""
+        """Constructor: creates an unfitted expert with options of `config_model`."""
         ...
 
     def from_state(self, name: str, config: Any, state: State, /) -> Expert:
-        """A class method that restores a fitted expert.
+        """Class method: restores a fitted expert.
 
         Raises:
-            BundleError: The state is none of such an expert.
+            BundleError: The state does not belong to such an expert.
         """
         ...

@@ -1,4 +1,4 @@
-"""What every expert keeps to, run over each expert that a shipped profile names."""
+"""The contract of experts, tested on every expert of the profiles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = {
     "memory_size": 40,
     "candidates": 2000,
 }
-"""Options at which a fit is quick, for the experts that have them."""
+"""Options for a quick fit; each expert uses those that it has."""
 
 EVERY = [(profile, name) for profile in profile_names() for name in load_config(profile).experts]
 every_expert = pytest.mark.parametrize(("profile", "name"), EVERY, ids=["-".join(entry) for entry in EVERY])

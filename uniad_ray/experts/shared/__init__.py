@@ -1,1 +1,1 @@
-"""What several experts use: memory banks, nearest neighbours, patch features, anomaly maps."""
+"""Shared parts of experts: memory banks, nearest neighbours, patch features, anomaly maps."""

@@ -15,11 +15,11 @@ SearchWay = Literal["faiss_cpu", "faiss_gpu", "matrix_product"]
 
 _PRODUCTS_AT_ONCE: Final = 1 << 26
 _GPU_SCRATCH_BYTES: Final = 256 << 20
-"""GPU memory for the intermediate results of a search; FAISS takes 1.5 GiB unless told."""
+"""GPU memory for the intermediate results of a search; FAISS reserves 1.5 GiB by default."""
 
 
 def search_way(device: torch.device) -> SearchWay:
-    """How vectors on a device are searched: with FAISS, where the installed one can use the device."""
+    """Chooses the search on a device: FAISS if the installed version supports the device, else torch."""
     if device.type == "cpu":
         return "faiss_cpu"
     has_gpus = device.type == "cuda" and hasattr(faiss, "StandardGpuResources")
@@ -30,25 +30,25 @@ class FlatSearch(Protocol):
     """Compares queries with every row of a bank."""
 
     def __call__(self, queries: torch.Tensor, neighbours: int) -> np.ndarray:
-        """The best rows of each query.
+        """Finds the nearest rows of each query.
 
         Args:
-            queries: float32, shape (P, C), on the device of the search; cosine: normalised.
-            neighbours: How many rows, at most those of the bank.
+            queries: float32, shape (P, C), on the device of the search; normalised for cosine.
+            neighbours: Number of rows to find, at most the number of rows in the bank.
 
         Returns:
-            float32, shape (P, neighbours): cosine similarities, or squared l2 distances; the best first.
+            float32, shape (P, neighbours): cosine similarities or squared l2 distances, nearest first.
         """
         ...
 
 
 def flat_search(rows: torch.Tensor, distance: Distance, device: torch.device) -> FlatSearch:
-    """Puts a bank where queries of a device can be compared with it.
+    """Prepares the search of a bank for queries on a device.
 
     Args:
-        rows: float32, shape (M, C), on the CPU; cosine: normalised.
-        distance: What makes two vectors near.
-        device: Where queries will be.
+        rows: float32, shape (M, C), on the CPU; normalised for cosine.
+        distance: Distance to search by.
+        device: Device of the queries.
     """
     match search_way(device):
         case "faiss_cpu":
@@ -74,11 +74,11 @@ class FaissSearch:
 
 
 class FaissGpuSearch:
-    """A `FlatSearch` with FAISS on a GPU; queries and results stay there until the best are found."""
+    """A `FlatSearch` with FAISS on a GPU; only the nearest rows are copied back."""
 
     def __init__(self, rows: torch.Tensor, distance: Distance, device: torch.device) -> None:
         """Copies the rows to the GPU; see `flat_search`."""
-        # Teaches FAISS to read torch's tensors on the GPU, in torch's stream.
+        # With this import, FAISS reads torch's tensors on the GPU, in torch's stream.
         import faiss.contrib.torch_utils
 
         self._device = device
@@ -118,7 +118,7 @@ class MatrixProductSearch:
 
 
 class _Gpu:
-    """What all banks of this process share of FAISS on GPUs; it serves one thread at a time."""
+    """FAISS's GPU resources, shared by all banks of this process; used by one thread at a time."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

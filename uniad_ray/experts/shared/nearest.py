@@ -1,4 +1,4 @@
-"""Nearest neighbours of vectors in a memory bank: all are compared, or on the CPU those that codes name."""
+"""Nearest neighbours in a memory bank: by comparing all vectors, or on the CPU by product codes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class VectorIndexConfig(StrictModel):
     """Search for the nearest vectors of a memory bank.
 
     Attributes:
-        kind: `flat` compares every query with every vector, and holds them all in memory. `pq` holds 4-bit product
-            codes in memory (TMUAD, section V-C) and the vectors in a file of the temporary folder; the codes name a few
-            candidates, which alone are read and compared exactly. On a GPU either compares all, in its memory: FAISS
-            searches such codes on the CPU alone.
-        subvector: Channels that share a code of `pq`: 2 takes a sixteenth of the memory of `flat`, 4 half of that, and
-            misses the nearest vector more often.
-        reranked: Candidates of `pq` per query, for each averaged neighbour. A bank with no more vectors than this is
-            searched as with `flat`.
+        kind: `flat` keeps all vectors in memory and compares every query with each. `pq` keeps 4-bit product codes in
+            memory (TMUAD, section V-C) and the vectors in a file in the temporary folder. The codes select a few
+            candidates, and only these are read and compared exactly. On a GPU, both keep all vectors in its memory and
+            compare with each: FAISS searches such codes on the CPU only.
+        subvector: Number of channels per code of `pq`. With 2, the codes take a sixteenth of the memory of `flat`; with
+            4, half of that, but the nearest vector is missed more often.
+        reranked: Number of candidates of `pq` per query and averaged neighbour. A bank with at most this many vectors
+            is searched as with `flat`.
     """
 
     kind: Literal["flat", "pq"] = "flat"
@@ -46,7 +46,7 @@ class NearestNeighbours:
     """The mean distance of each query to its k nearest vectors in a fixed bank.
 
     `l2` is the Euclidean distance; `cosine` is 1 - cosine similarity, in 0..2 (TMUAD, eq. 3). Distances are exact with
-    both indexes; `pq` sometimes finds another vector than the nearest.
+    both indexes, but `pq` may miss the nearest vector.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class NearestNeighbours:
         return self._prepare(torch.from_numpy(np.array(rows)).float())
 
     def _search_on(self, device: torch.device) -> FlatSearch:
-        """The search of the whole bank on a device, made when it is first asked for."""
+        """The search of the whole bank on a device; created on first use."""
         if device not in self._searches:
             self._searches[device] = flat_search(self._prepare_rows(self._bank), self._distance, device)
         return self._searches[device]
 
     def _search_codes(self, queries: torch.Tensor, codes: ProductCodes) -> np.ndarray:
-        """What a `FlatSearch` gives, among the candidates that the codes name."""
+        """As `FlatSearch`, but only among the candidates that the codes select."""
         rows = codes.nearest(queries.numpy(), self._candidates)
         step = max(1, _VALUES_IN_CACHE // (self._candidates * self.dimension))
         found = []

@@ -165,7 +165,7 @@ class Discrepancy:
         Raises:
             BundleError: The state lacks mean or deviation of a level, or the shapes of the fields.
         """
-        expected = {f"{figure}/{field}" for figure in ("mean", "deviation") for field in config.teacher}
+        expected = {f"{statistic}/{field}" for statistic in ("mean", "deviation") for field in config.teacher}
         shapes = state.document.get("shapes")
         if set(state.arrays) != expected or not isinstance(shapes, dict):
             raise BundleError(f"{name}: the bundle has no discrepancies of normal images; fit the category again")

@@ -40,9 +40,9 @@ class StructuralDiscriminatorConfig(GridEvidenceConfig, DiscriminatorConfig):
 class StructuralDiscriminator:
     """`S_str` of the teacher or the student: the negative normality D of each patch (UniAD, eq. 14).
 
-    The paper trains the discriminator on the student's features and names no other for the teacher's. Two of these
-    experts, one with the teacher's levels in `fields` and one with the student's, each learn a discriminator. With the
-    student's levels as `training_fields` of both, they learn the same one, exactly as in the paper.
+    The paper trains the discriminator on the student's features and describes no other for the teacher's. Two experts,
+    one for the levels of the teacher and one for those of the student, each learn a discriminator. With the student's
+    levels as `training_fields` of both, they learn the same one, as in the paper.
 
     Each image is processed alone in fit and scoring: results do not depend on the batches.
     """

@@ -90,7 +90,7 @@ def usual_score(expert: Relations) -> float:
     return float(max(max(expert.score(one).scores) for one in stream_of([f"test-{number}" for number in range(20)])))
 
 
-def edited(kind: str) -> Mapping[str, Sequence[Piece]]:
+def broken(kind: str) -> Mapping[str, Sequence[Piece]]:
     """A tray that breaks one rule."""
     block, bar, pin, other = tray("test-3")
     empty = next(
@@ -139,12 +139,12 @@ def test_kinds_are_segment_names(expert: Relations) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "extra", "foreign", "wrong pair", "left right", "swapped"])
 def test_broken_rule_is_found(expert: Relations, usual_score: float, kind: str) -> None:
-    assert float(expert.score(extract(edited(kind))).scores[0]) > usual_score
+    assert float(expert.score(extract(broken(kind))).scores[0]) > usual_score
 
 
 def test_reasons_name_the_broken_rule(expert: Relations) -> None:
     kinds = ("missing", "extra", "foreign", "wrong pair")
-    said = {kind: expert.score(extract(edited(kind))).reasons[0] for kind in kinds}
+    said = {kind: expert.score(extract(broken(kind))).reasons[0] for kind in kinds}
 
     assert "2 of pin expected, 1 found" in said["missing"]
     assert "1 of block expected, 2 found" in said["extra"]
@@ -175,11 +175,11 @@ def test_omitted_names_compare_only_the_look() -> None:
 
 def test_map_shows_extra_and_missing_parts() -> None:
     expert = fitted(smoothing=0.0)
-    extra, missing = (expert.score(extract(edited(kind))) for kind in ("extra", "missing"))
+    extra, missing = (expert.score(extract(broken(kind))) for kind in ("extra", "missing"))
 
     assert extra.maps is not None
     assert missing.maps is not None
-    block = edited("extra")["extra"][0].cell
+    block = broken("extra")["extra"][0].cell
     middle = extra.maps[0][16 * block[0] + 6, 16 * block[1] + 6]
     assert middle == extra.maps[0].max() == extra.scores[0]
     # Pins occur in all cells, but not equally often.
@@ -221,7 +221,7 @@ def test_scores_survive_a_round_trip(expert: Relations) -> None:
 
     restored = Relations.from_state("relations", expert._config, State(load(save(dict(state.arrays))), state.document))
 
-    before, after = (one.score(extract(edited("swapped"))) for one in (expert, restored))
+    before, after = (one.score(extract(broken("swapped"))) for one in (expert, restored))
     assert before.maps is not None
     assert after.maps is not None
     assert np.array_equal(after.scores, before.scores)

@@ -1,4 +1,4 @@
-"""The three ways to search a whole bank, and which of them a device gets."""
+"""The three flat searches, and which of them each device uses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_way_equals_slow_search(way: str, device: torch.device, distance: 
 
 
 @pytest.mark.parametrize(("way", "device"), WAYS)
-def test_every_way_takes_no_queries_and_all_rows(way: str, device: torch.device) -> None:
+def test_no_queries_and_all_rows_are_possible(way: str, device: torch.device) -> None:
     rows = vectors(3, 1, "l2")
     searched = search(way, rows, "l2", device)
 
@@ -77,7 +77,7 @@ def test_every_way_takes_no_queries_and_all_rows(way: str, device: torch.device)
 
 
 @pytest.mark.parametrize(("way", "device"), WAYS)
-def test_every_way_spares_queries_beside_one_that_is_not_finite(way: str, device: torch.device) -> None:
+def test_non_finite_query_affects_only_itself(way: str, device: torch.device) -> None:
     rows, queries = vectors(300, 1, "l2"), vectors(5, 2, "l2")
     clean = search(way, rows, "l2", device)(queries.to(device), 1)
     queries[2, 3] = float("nan")
@@ -109,34 +109,32 @@ def test_large_matrix_products_are_cut_in_parts(distance: Distance, monkeypatch:
 
 
 class TestChoice:
-    """Stubs stand for FAISS' view of the machine and for its GPU index: no GPU is used here."""
+    """Uses stubs of FAISS's GPU functions; no GPU is needed."""
 
     def stub_gpus(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         monkeypatch.setattr(faiss, "get_num_gpus", lambda: count, raising=False)
         monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
 
-    def test_cpu_is_searched_by_faiss_whatever_gpus_there_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cpu_uses_faiss_despite_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stub_gpus(monkeypatch, 4)
         assert search_way(CPU) == "faiss_cpu"
 
     @pytest.mark.parametrize(("gpus", "expected"), [(0, "matrix_product"), (1, "matrix_product"), (2, "faiss_gpu")])
-    def test_gpu_is_searched_by_faiss_where_faiss_sees_it(
-        self, monkeypatch: pytest.MonkeyPatch, gpus: int, expected: str
-    ) -> None:
+    def test_gpu_uses_faiss_if_faiss_finds_it(self, monkeypatch: pytest.MonkeyPatch, gpus: int, expected: str) -> None:
         self.stub_gpus(monkeypatch, gpus)
         assert search_way(torch.device("cuda", 1)) == expected
 
-    def test_faiss_without_gpu_support_leaves_the_gpu_to_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_gpu_without_faiss_support_uses_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stub_gpus(monkeypatch, 1)
         monkeypatch.delattr(faiss, "StandardGpuResources")
         assert search_way(GPU) == "matrix_product"
 
-    def test_other_devices_are_left_to_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_devices_use_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stub_gpus(monkeypatch, 1)
         assert search_way(torch.device("mps")) == "matrix_product"
 
     @pytest.mark.parametrize(("gpus", "expected"), [(1, "FaissGpuSearch"), (0, "MatrixProductSearch")])
-    def test_bank_goes_where_the_choice_says(self, monkeypatch: pytest.MonkeyPatch, gpus: int, expected: str) -> None:
+    def test_bank_uses_the_chosen_search(self, monkeypatch: pytest.MonkeyPatch, gpus: int, expected: str) -> None:
         made = []
 
         def stub(name: str) -> type:
@@ -155,7 +153,7 @@ class TestChoice:
 
 @pytest.mark.skipif(not hasattr(faiss, "isGpuIndexImplemented"), reason="FAISS is built without GPU support")
 def test_faiss_cannot_search_product_codes_on_a_gpu() -> None:
-    """Why a bank with codes is compared in full on a GPU."""
+    """The reason why a bank with codes is searched flat on a GPU."""
     quantiser = faiss.IndexPQ(24, 12, 4)
     for codes in (quantiser, faiss.IndexPQFastScan(24, 12, 4)):
         assert not faiss.isGpuIndexImplemented(codes)
