@@ -1,6 +1,6 @@
-r"""A plug-in expert: does the mean colour of an image differ from that of normal images?
+r"""A plug-in expert that compares the mean colour of an image with that of normal images.
 
-Put it beside an expert of the package, from the command line alone; `make demo` makes an archive:
+Run this after `make demo` to combine it with a built-in expert; no profile is needed:
 
     export PYTHONPATH=examples
     uniad-ray fit demo/archive --bundles bundles \
@@ -25,14 +25,14 @@ class MeanColourConfig(ur.StrictModel):
 
 
 class MeanColour:
-    """Keeps the mean and the deviation of the mean colour of normal images."""
+    """Stores mean and deviation of the mean colour of normal images."""
 
     config_model = MeanColourConfig
     mean: np.ndarray
     deviation: np.ndarray
 
     def __init__(self, name: str, config: MeanColourConfig) -> None:
-        """Reads the image itself, and so needs no network."""
+        """Creates an unfitted expert. It reads only the image, so `needs` is empty."""
         self.name, self.config, self.needs = name, config, frozenset[str]()
 
     def fit(self, stream: Callable[[], Iterable[ur.Perception]]) -> None:
@@ -41,7 +41,7 @@ class MeanColour:
         self.mean, self.deviation = colours.mean(axis=0), colours.std(axis=0).clip(self.config.smallest_deviation)
 
     def score(self, perception: ur.Perception) -> ur.Evidence:
-        """Scores N images by the channel that is furthest off, in deviations."""
+        """Scores N images by the channel with the largest deviation."""
         deviations = np.abs(self._colours(perception) - self.mean) / self.deviation
         scores = deviations.max(axis=1).astype(np.float32)
         names = np.array(["red", "green", "blue"])[deviations.argmax(axis=1)]
@@ -49,7 +49,7 @@ class MeanColour:
         return ur.Evidence(scores, maps=None, reasons=reasons)
 
     def state(self) -> ur.State:
-        """What goes into the bundle."""
+        """The fitted state, as stored in the bundle."""
         return ur.State(arrays={"mean": self.mean, "deviation": self.deviation})
 
     @classmethod

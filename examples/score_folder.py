@@ -1,4 +1,4 @@
-"""Score the images of a folder with a fitted model and write a CSV; needs no Ray.
+"""Score the images of a folder with a fitted model and write a CSV. Needs no Ray.
 
 Run it after `make demo`:
 
