@@ -59,7 +59,7 @@ def test_config_knows_its_origin(tmp_path: Path) -> None:
     assert FitConfig.model_validate(MINIMAL).origin == "the configuration"
 
 
-def test_origin_survives_copies_but_is_no_part_of_the_config(tmp_path: Path) -> None:
+def test_origin_survives_copies_but_not_dumps(tmp_path: Path) -> None:
     config = load_config(write(tmp_path / "p.yaml"))
     moved = config.with_origin("elsewhere")
     assert (moved.origin, config.origin) == ("elsewhere", str(tmp_path / "p.yaml"))

@@ -130,7 +130,7 @@ def test_reasons_are_sentences_for_each_image(profile: str, name: str) -> None:
 
 
 @every_expert
-def test_result_of_an_image_does_not_depend_on_its_batch(profile: str, name: str) -> None:
+def test_result_does_not_depend_on_the_batch(profile: str, name: str) -> None:
     expert = fitted(profile, name)
     together = score(expert)
     for index, key in enumerate(OTHERS):

@@ -167,7 +167,7 @@ def test_parts_must_have_equal_shapes() -> None:
 
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_product_codes_give_the_scores_of_the_flat_index(distance: str) -> None:
+def test_product_codes_score_as_the_flat_index(distance: str) -> None:
     batch = extract(["a", "b", "c"], damaged=[1])
 
     flat, quantised = (
@@ -345,7 +345,7 @@ def test_features_beyond_half_precision_are_refused() -> None:
     PatchMemory("patch_memory", PatchMemoryConfig(storage="float32")).fit(lambda: [perception])
 
 
-def test_change_of_shape_in_the_stream_is_an_error() -> None:
+def test_shape_change_in_the_stream_is_an_error() -> None:
     wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 

@@ -156,7 +156,7 @@ def test_state_without_bank_or_codes_is_refused() -> None:
         NearestNeighbours.from_state("memory", State({"bank": patches(500, 1)}), "l2", 1, PQ)
 
 
-def test_non_finite_query_with_product_codes_gives_nan_alone() -> None:
+def test_non_finite_query_of_codes_gives_nan_alone() -> None:
     queries = torch.from_numpy(patches(4, 2).astype(np.float32))
     clean = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
     queries[1, 5], queries[2, 7] = float("nan"), float("inf")

@@ -22,7 +22,7 @@ def pooled_slowly(field: np.ndarray, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_neighbourhood_is_the_mean_over_a_zero_padded_window(side: int) -> None:
+def test_neighbourhood_is_a_zero_padded_mean(side: int) -> None:
     field = np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32)
 
     pooled = patch_features({"a": torch.from_numpy(field)[None]}, ["a"], neighbourhood=side)[0].numpy()

@@ -85,7 +85,7 @@ def test_folding_does_not_change_results() -> None:
     assert folded(torch.from_numpy(vectors)).numpy() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_loss_is_the_truncated_l1_of_equations_6_and_7() -> None:
+def test_loss_is_the_truncated_l1_of_the_paper() -> None:
     normal = torch.tensor([0.9, 0.2, -0.4, 0.5])
     pseudo = torch.tensor([-0.9, 0.1, 0.3, -0.5])
 
