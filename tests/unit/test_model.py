@@ -25,6 +25,9 @@ from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.online_scorer import build_online_scorer
 from uniad_ray.scoring.scorer import Verdict as ScoredVerdict
 
+BATCH_SIZE = 4
+"""Batch size of the fitted bundle."""
+
 
 @pytest.fixture(scope="module")
 def model(fitted_folder: Path) -> Model:
@@ -95,7 +98,7 @@ class TestScoreMany:
         images = [damaged, damaged[:, ::-1], damaged[::-1], damaged[::-1, ::-1], damaged // 2, damaged // 3]
         found = list(model.score_many(images))
         expected = [model.score(image) for image in images]
-        assert len(found) == len(images) > model._scorer.config.batch_size
+        assert len(found) == len(images) > BATCH_SIZE
         assert [verdict.score for verdict in found] == pytest.approx([verdict.score for verdict in expected], rel=1e-5)
         assert len({verdict.score for verdict in found}) == len(images)
 
@@ -114,10 +117,10 @@ class TestScoreMany:
         verdicts = model.score_many(endless())
         assert taken == 0
         next(verdicts)
-        assert taken == model._scorer.config.batch_size == 4
-        for _ in range(4):
+        assert taken == BATCH_SIZE
+        for _ in range(BATCH_SIZE):
             next(verdicts)
-        assert taken == 8
+        assert taken == 2 * BATCH_SIZE
 
     def test_bad_image_stops_after_the_verdicts_before_it(self, model: Model, damaged: np.ndarray) -> None:
         verdicts = model.score_many([damaged] * 5 + [b"text", damaged])
