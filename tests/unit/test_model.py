@@ -23,6 +23,7 @@ from uniad_ray.errors import BundleError, ConfigError, ImageError, ObjectNotFoun
 from uniad_ray.model import ImageSource, Model, Verdict, load_model
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.online_scorer import build_online_scorer
+from uniad_ray.scoring.scorer import Scorer
 from uniad_ray.scoring.scorer import Verdict as ScoredVerdict
 
 BATCH_SIZE = 4
@@ -147,7 +148,7 @@ class TestScoreMany:
         self, model: Model, damaged: np.ndarray, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = ImageError("not_scorable", "no finite score from patch")
-        monkeypatch.setattr(model._scorer, "score", lambda keys, _: [broken] * len(keys))
+        monkeypatch.setattr(Scorer, "score", lambda _self, keys, _images: [broken] * len(keys))
         assert list(model.score_many([damaged], errors="return")) == [broken]
         with pytest.raises(ImageError, match="no finite score from patch"):
             model.score(damaged)
