@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from uniad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from uniad_ray.archive.layout_names import Label, LayoutName, Split
+    from uniad_ray.archive.layouts.entries import Label, Split
     from uniad_ray.evaluation.run import EvaluationReport
     from uniad_ray.pipelines.fit.job import FitReport
     from uniad_ray.pipelines.ingest.job import IngestReport
@@ -33,7 +33,7 @@ def ingest(
     archive: str,
     *,
     category: str | None = None,
-    layout: LayoutName = "auto",
+    layout: str = "auto",
     split: Split | None = None,
     label: Label | None = None,
     shard_images: int = 1024,
@@ -61,7 +61,8 @@ def ingest(
         The number of images, and the files that were rejected.
 
     Raises:
-        ArchiveError: The source holds no images, a limit is out of range, or the archive is damaged.
+        ArchiveError: The layout is unknown, the source holds no images, a limit is out of range, or the archive is
+            damaged.
         StoreError: A store cannot be read or written.
     """
     from uniad_ray.archive.shards import ShardLimits

@@ -23,7 +23,11 @@ from uniad_ray.errors import BundleError, ConfigError, ImageError, ObjectNotFoun
 from uniad_ray.model import ImageSource, Model, Verdict, load_model
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.online_scorer import build_online_scorer
+from uniad_ray.scoring.scorer import Scorer
 from uniad_ray.scoring.scorer import Verdict as ScoredVerdict
+
+BATCH_SIZE = 4
+"""Batch size of the fitted bundle."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,7 @@ class TestScoreMany:
         images = [damaged, damaged[:, ::-1], damaged[::-1], damaged[::-1, ::-1], damaged // 2, damaged // 3]
         found = list(model.score_many(images))
         expected = [model.score(image) for image in images]
-        assert len(found) == len(images) > model._scorer.config.batch_size
+        assert len(found) == len(images) > BATCH_SIZE
         assert [verdict.score for verdict in found] == pytest.approx([verdict.score for verdict in expected], rel=1e-5)
         assert len({verdict.score for verdict in found}) == len(images)
 
@@ -114,10 +118,10 @@ class TestScoreMany:
         verdicts = model.score_many(endless())
         assert taken == 0
         next(verdicts)
-        assert taken == model._scorer.config.batch_size == 4
-        for _ in range(4):
+        assert taken == BATCH_SIZE
+        for _ in range(BATCH_SIZE):
             next(verdicts)
-        assert taken == 8
+        assert taken == 2 * BATCH_SIZE
 
     def test_bad_image_stops_after_the_verdicts_before_it(self, model: Model, damaged: np.ndarray) -> None:
         verdicts = model.score_many([damaged] * 5 + [b"text", damaged])
@@ -144,7 +148,7 @@ class TestScoreMany:
         self, model: Model, damaged: np.ndarray, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = ImageError("not_scorable", "no finite score from patch")
-        monkeypatch.setattr(model._scorer, "score", lambda keys, _: [broken] * len(keys))
+        monkeypatch.setattr(Scorer, "score", lambda _self, keys, _images: [broken] * len(keys))
         assert list(model.score_many([damaged], errors="return")) == [broken]
         with pytest.raises(ImageError, match="no finite score from patch"):
             model.score(damaged)

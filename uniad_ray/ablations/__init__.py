@@ -1,1 +1,4 @@
-"""The ablation tables of both papers, filled in through the pipelines."""
+"""The ablation tables of both papers, filled in through the pipelines.
+
+`ablate` computes a table; `tmuad` and `uniad` define its rows.
+"""

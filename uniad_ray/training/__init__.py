@@ -1,1 +1,4 @@
-"""Training of the student and of CLIP in plain torch: losses, order of images, checkpoints and loops."""
+"""Training of the student and of CLIP in plain torch: losses, order of images, checkpoints and loops.
+
+`distillation` trains the student, `clip` tunes CLIP; the other modules are their parts.
+"""

@@ -6,11 +6,11 @@ import pytest
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.layouts import (
-    LAYOUT_NAMES,
-    LAYOUTS,
     Rejected,
     SourceImage,
+    data_set_layouts,
     defect_kinds_by_value,
+    layout_names,
     open_source,
     row_key,
 )
@@ -153,7 +153,8 @@ def test_files_without_category_are_always_listed(tmp_path: Path) -> None:
 
 
 def test_layout_names_match_recognised_layouts(tmp_path: Path) -> None:
-    assert ("auto", *(layout.name for layout in LAYOUTS), "folder") == LAYOUT_NAMES
+    assert ("auto", *(layout.name for layout in data_set_layouts()), "folder") == layout_names()
+    assert layout_names() == ("auto", "mvtec", "bmad", "mvtec_ad_2", "visa", "folder")
     write(tmp_path / "a.png", png(0))
     assert open_source(Location.parse(tmp_path)).layout.name == "folder"
 

@@ -19,7 +19,7 @@ from support.data_set_trees import (
 )
 from support.trees import mask_png, mvtec_tree, write
 
-from uniad_ray.archive.layouts import LAYOUTS
+from uniad_ray.archive.layouts import data_set_layouts
 from uniad_ray.archive.layouts.tables import MAX_TABLE_BYTES, read_rows
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError, StoreError, UserError
@@ -137,7 +137,7 @@ class TestSourcesThatAreRefused:
         message = refused(root, category="can")
         assert "mvtec (can/test/scratch/0.png) and mvtec_ad_2 (can/test_public/bad/000_shift_1.png)" in message
 
-    @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+    @pytest.mark.parametrize("layout", data_set_layouts(), ids=lambda layout: layout.name)
     def test_forced_layout_must_fit(self, tmp_path: Path, layout: object) -> None:
         draw(tmp_path, "a/b/0.png")
         message = refused(tmp_path, layout=layout.name)  # type: ignore[attr-defined]
@@ -222,4 +222,4 @@ class TestTables:
 
 @given(path=st.lists(st.sampled_from(SEGMENTS.split()), min_size=1, max_size=6).map("/".join))
 def test_path_identifies_at_most_one_layout(path: str) -> None:
-    assert len([layout.name for layout in LAYOUTS if layout.signature.match(path)]) <= 1
+    assert len([layout.name for layout in data_set_layouts() if layout.signature.match(path)]) <= 1

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from support.data_set_trees import bmad_tree, btad_tree, draw, mpdd_tree, mvtec_ad_2_tree, read, visa_tree, write_lines
 
-from uniad_ray.archive.layouts import LAYOUTS, LayoutName, SourceImage, open_source, row_key
+from uniad_ray.archive.layouts import SourceImage, data_set_layouts, open_source, row_key
 from uniad_ray.archive.stores.location import Location
 
 TREES = {"mpdd": mpdd_tree, "btad": btad_tree, "mvtec_ad_2": mvtec_ad_2_tree, "visa": visa_tree, "bmad": bmad_tree}
-LAYOUT_OF: dict[str, LayoutName] = {
+LAYOUT_OF: dict[str, str] = {
     "mpdd": "mvtec",
     "btad": "mvtec",
     "mvtec_ad_2": "mvtec_ad_2",
@@ -207,7 +207,7 @@ def test_plain_folder_takes_every_image(tmp_path: Path, name: str) -> None:
 def test_good_folders_give_same_rows_in_all_layouts(tmp_path: Path) -> None:
     root = draw(tmp_path, "a/train/good/0.png", "a/train/good/1.png")
     expected = [row(root, f"a/train/good/{index}.png", "train", "normal") for index in (0, 1)]
-    fitting = [layout.name for layout in LAYOUTS if layout.name != "visa"]
+    fitting = [layout.name for layout in data_set_layouts() if layout.name != "visa"]
     assert [read(root, layout=name) for name in ("auto", *fitting)] == [(expected, {})] * 4
 
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.stores.location import ObjectInfo
 
 CATEGORY = r"(?:(?P<category>[^/]+)/)?"
@@ -69,14 +68,14 @@ class Layout(ABC):
     A layout sees one path at a time, so a listing of any length can be streamed.
 
     Attributes:
-        name: Its name in `--layout`.
+        name: Its name in `--layout`, and the name of its file.
         where: Folders of its images, for messages.
         signature: Paths that only this layout has; one of them identifies the layout.
         defects: Content of `defects_config.json` by category folder.
         expected: Files named in a table, by path, with the message for a missing file.
     """
 
-    name: ClassVar[LayoutName]
+    name: ClassVar[str]
     where: ClassVar[str]
     signature: ClassVar[re.Pattern[str]]
 

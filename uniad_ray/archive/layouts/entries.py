@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "validation", "test", "archive"]
+Label = Literal["normal", "anomalous"]
 
 _OTHER_SUFFIXES = (
     ".avro .bin .bz2 .cfg .csv .db .doc .docx .gz .html .ini .json .jsonl .lock .log .md .mov .mp4 .npy "

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layout_names import Label, LayoutName, Split
 from uniad_ray.archive.layouts.base import ImagePlace, Layout
+from uniad_ray.archive.layouts.entries import Label, Split
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class FolderLayout(Layout):
         label: Label of every image; None where unknown.
     """
 
-    name: ClassVar[LayoutName] = "folder"
+    name: ClassVar[str] = "folder"
     where: ClassVar[str] = "the folder"
     signature: ClassVar[re.Pattern[str]] = re.compile("")
 

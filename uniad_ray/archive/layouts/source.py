@@ -6,19 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from uniad_ray.archive.layout_names import Label, LayoutName, Split
 from uniad_ray.archive.layouts.base import Companion, ImagePlace, Layout, MaskPlace, Stray
-from uniad_ray.archive.layouts.bmad import BmadLayout
-from uniad_ray.archive.layouts.entries import Rejected, SourceImage, refusal_by_name, row_key
+from uniad_ray.archive.layouts.entries import Label, Rejected, SourceImage, Split, refusal_by_name, row_key
 from uniad_ray.archive.layouts.folder import FolderLayout
-from uniad_ray.archive.layouts.mvtec import MvtecLayout
-from uniad_ray.archive.layouts.mvtec_ad_2 import MvtecAd2Layout
-from uniad_ray.archive.layouts.visa import VisaLayout
+from uniad_ray.archive.layouts.registry import AUTO, DEFAULT_LAYOUT, data_set_layouts, layout_names
 from uniad_ray.archive.stores.location import Location, ObjectInfo
 from uniad_ray.errors import ArchiveError
-
-LAYOUTS: tuple[Layout, ...] = (MvtecLayout(), MvtecAd2Layout(), VisaLayout(), BmadLayout())
-"""The layouts that `auto` recognises; the first one is used for a tree with only `good` folders."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ class _Seen:
 def open_source(
     root: Location,
     *,
-    layout: LayoutName = "auto",
+    layout: str = AUTO,
     category: str | None = None,
     split: Split | None = None,
     label: Label | None = None,
@@ -154,16 +147,19 @@ def open_source(
 
     Args:
         root: Local folder or S3 prefix.
-        layout: `auto` recognises the layout by its paths, and falls back to a plain folder.
+        layout: One of `layout_names()`. `auto` recognises the layout by its paths, and falls back to a plain folder.
         category: Name of a single-category source; selects one category of a source with several.
         split: Split of a plain folder; default `archive`.
         label: Label of a plain folder; default unknown.
 
     Raises:
-        ArchiveError: The source is empty, the layout does not fit, two layouts match, or a table is corrupt.
+        ArchiveError: The layout is unknown or does not fit, two layouts match, the source is empty, or a table is
+            corrupt.
         StoreError: The store cannot be read, or a table is too large.
     """
-    seen = [_Seen(entry) for entry in LAYOUTS if layout in ("auto", entry.name)]
+    if layout not in layout_names():
+        raise ArchiveError(f"unknown layout {layout!r}; use one of {', '.join(layout_names())}")
+    seen = [_Seen(entry) for entry in data_set_layouts() if layout in (AUTO, entry.name)]
     is_empty = True
     for info in root.list():
         is_empty = False
@@ -171,7 +167,7 @@ def open_source(
             entry.add(info, category)
     if is_empty:
         raise ArchiveError(f"{root}: no files found; name a folder or an s3:// prefix that holds images")
-    chosen = _recognise(root, seen, category) if layout == "auto" else next(iter(seen), None)
+    chosen = _recognise(root, seen, category) if layout == AUTO else next(iter(seen), None)
     if chosen is None:
         return Source(root, FolderLayout(split=split or "archive", label=label), {}, frozenset(), category)
     if not chosen.categories:
@@ -208,4 +204,6 @@ def _recognise(root: Location, seen: Sequence[_Seen], category: str | None) -> _
     if signs:
         return signs[0][0]
     # Only `good` folders, which every tree has, or no files of the category to read.
-    return next((entry for entry in seen if entry.categories and (entry is seen[0] or entry.signs)), None)
+    return next(
+        (entry for entry in seen if entry.categories and (entry.layout.name == DEFAULT_LAYOUT or entry.signs)), None
+    )

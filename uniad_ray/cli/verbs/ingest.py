@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uniad_ray import verbs
-from uniad_ray.archive.layout_names import LAYOUT_NAMES
+from uniad_ray.archive.layouts.registry import layout_names
 from uniad_ray.cli.options import address_option, print_report, reporting
 from uniad_ray.cli.tables import LISTED
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.argument("archive")
 @click.option("--category", help="Name of the category, or the one to take from a tree that holds several.")
-@click.option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", show_default=True)
+@click.option("--layout", type=click.Choice(layout_names()), default="auto", show_default=True)
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test", "archive"]),

@@ -1,1 +1,4 @@
-"""Shared parts of experts: memory banks, nearest neighbours, patch features, anomaly maps."""
+"""What several experts use: memory banks, nearest neighbours, patch features, anomaly maps.
+
+Import each helper from its module: only some of them need faiss.
+"""

@@ -1,1 +1,4 @@
-"""Descriptions of images and their text embeddings."""
+"""Descriptions of images and their text embeddings.
+
+`*_describer` modules write descriptions; `encoders` and `tfidf` embed them.
+"""

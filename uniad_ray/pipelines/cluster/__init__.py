@@ -1,1 +1,4 @@
-"""What every job on Ray shares: the session, worker sizing, devices, decoding."""
+"""What every job on Ray shares: the session, worker sizing, devices, decoding.
+
+Import from the modules: `session` and `sizing` need no numpy.
+"""

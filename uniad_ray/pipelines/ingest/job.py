@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.ingest import IngestPlan, ShardRecord, build_shard, plan_ingest, read_planned_shard
-from uniad_ray.archive.layouts import Label, LayoutName, Source, Split, open_source
+from uniad_ray.archive.layouts import Label, Source, Split, open_source
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, RejectedFile, Shard, build_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, open_parquet
@@ -60,7 +60,7 @@ def ingest(
     archive: str,
     *,
     category: str | None = None,
-    layout: LayoutName = "auto",
+    layout: str = "auto",
     split: Split | None = None,
     label: Label | None = None,
     limits: ShardLimits | None = None,

@@ -1,1 +1,7 @@
 """Scoring runs on Ray Data."""
+
+from __future__ import annotations
+
+from uniad_ray.pipelines.score.job import ScoreReport, score
+
+__all__ = ["ScoreReport", "score"]

@@ -1,1 +1,7 @@
 """Tuning of CLIP on Ray Train."""
+
+from __future__ import annotations
+
+from uniad_ray.pipelines.tune_clip.job import TuneReport, tune_clip
+
+__all__ = ["TuneReport", "tune_clip"]

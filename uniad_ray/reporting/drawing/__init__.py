@@ -1,1 +1,4 @@
-"""Charts and pictures of a report."""
+"""Charts and pictures of a report.
+
+`charts` needs Matplotlib; `pictures` does not.
+"""

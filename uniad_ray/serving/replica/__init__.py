@@ -1,1 +1,4 @@
-"""The scoring replicas: loaded bundles, batches, captions."""
+"""The scoring replicas: loaded bundles, batches, captions.
+
+`deployment` wraps `scorer` for Ray Serve. Nothing here speaks HTTP.
+"""

@@ -1,1 +1,4 @@
-"""The operations on finished runs: browse, preview thresholds, review."""
+"""The operations on finished runs: browse, preview thresholds, review.
+
+`api` holds the operations, `browser` the open runs, `review` the stored marks.
+"""

@@ -1,1 +1,4 @@
-"""The pages and their scripts."""
+"""The pages and their scripts.
+
+`pages` serves them.
+"""

@@ -16,9 +16,13 @@ MASKS[0, 1:9, 1:9] = True
 MASKS[1, 6:12, 6:12] = True
 
 
-def memory(**changes: Any) -> ObjectMemory:
+def config(**changes: Any) -> ObjectMemoryConfig:
     options = {"segments": "o/segments", "vectors": "o/vectors", "map_size": SIDE, "smoothing": 0.0}
-    return ObjectMemory("objects", ObjectMemoryConfig.model_validate(options | changes))
+    return ObjectMemoryConfig.model_validate(options | changes)
+
+
+def memory(**changes: Any) -> ObjectMemory:
+    return ObjectMemory("objects", config(**changes))
 
 
 def perception(*images: list[list[float]], names: tuple[str, ...] = (), first: int = 0) -> Perception:
@@ -116,7 +120,7 @@ def test_samples_of_parts_give_the_same_bank(parts: int, index: str) -> None:
 
 def test_restored_memory_gives_the_same_evidence() -> None:
     expert = fitted()
-    again = ObjectMemory.from_state("objects", memory()._config, expert.state())
+    again = ObjectMemory.from_state("objects", config(), expert.state())
     odd = perception([[1.0, 2.0], [3.0, 4.0]], [])
 
     np.testing.assert_array_equal(expert.score(odd).scores, again.score(odd).scores)
@@ -131,7 +135,7 @@ def test_non_finite_vector_is_refused_or_scores_nan() -> None:
 
 def test_vector_length_must_match_the_fit() -> None:
     with pytest.raises(BundleError, match="vectors of length 3, but the image of length 2"):
-        ObjectMemory.from_state("objects", memory()._config, State(arrays={"bank": np.ones((1, 3), np.float32)})).score(
+        ObjectMemory.from_state("objects", config(), State(arrays={"bank": np.ones((1, 3), np.float32)})).score(
             perception([[1.0, 0.0]])
         )
 
@@ -142,4 +146,4 @@ def test_missing_objects_and_banks_are_errors() -> None:
     with pytest.raises(FitError, match="not fitted"):
         memory().score(perception([]))
     with pytest.raises(BundleError, match="no memory bank"):
-        ObjectMemory.from_state("objects", memory()._config, State())
+        ObjectMemory.from_state("objects", config(), State())

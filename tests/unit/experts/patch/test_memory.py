@@ -48,9 +48,12 @@ def stream_of(keys: Sequence[str], batch: int) -> Iterator[Perception]:
         yield extract(keys[start : start + batch])
 
 
+def config(**options: Any) -> PatchMemoryConfig:
+    return PatchMemoryConfig.model_validate({"memory_size": 200, "candidates": 900, "map_size": 16, **options})
+
+
 def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 5, **options: Any) -> PatchMemory:
-    settings = {"memory_size": 200, "candidates": 900, "map_size": 16, **options}
-    expert = PatchMemory("patch_memory", PatchMemoryConfig.model_validate(settings))
+    expert = PatchMemory("patch_memory", config(**options))
     expert.fit(lambda: stream_of(keys, batch))
     return expert
 
@@ -182,7 +185,7 @@ def test_product_codes_round_trip_through_safetensors() -> None:
     state = expert.state()
 
     arrays = load(save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()}))
-    restored = PatchMemory.from_state("patch_memory", expert._config, State(arrays, state.document))
+    restored = PatchMemory.from_state("patch_memory", config(index={"kind": "pq"}), State(arrays, state.document))
 
     batch = extract(["a", "b"], damaged=[1])
     assert np.array_equal(restored.score(batch).scores, expert.score(batch).scores)
@@ -298,7 +301,9 @@ def test_scores_survive_a_round_trip(storage: str, distance: str) -> None:
     state = expert.state()
     arrays = load(save(dict(state.arrays)))
 
-    restored = PatchMemory.from_state("patch_memory", expert._config, State(arrays, state.document))
+    restored = PatchMemory.from_state(
+        "patch_memory", config(storage=storage, distance=distance), State(arrays, state.document)
+    )
 
     assert arrays["bank"].dtype == np.dtype(storage)
     batch = extract(["a", "b"], damaged=[1])

@@ -70,8 +70,12 @@ def stream_of(keys: Sequence[str], batch: int = 7) -> Iterator[Perception]:
         yield extract({key: tray(key) for key in keys[start : start + batch]})
 
 
+def config(**options: Any) -> RelationsConfig:
+    return RelationsConfig.model_validate({**FIELDS, "map_size": 48, **options})
+
+
 def new(**options: Any) -> Relations:
-    return Relations("relations", RelationsConfig.model_validate({**FIELDS, "map_size": 48, **options}))
+    return Relations("relations", config(**options))
 
 
 def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 7, **options: Any) -> Relations:
@@ -130,10 +134,7 @@ def test_fulfils_the_expert_interface(expert: Relations) -> None:
 
 
 def test_kinds_are_segment_names(expert: Relations) -> None:
-    bank = expert._bank
-
-    assert bank is not None
-    assert bank.kinds == ("bar", "block", "pin")
+    assert set(expert.state().document["kinds"]) == {"bar", "block", "pin"}
     assert expert.state().arrays["occupancy"].shape == (3, 48, 48)
 
 
@@ -164,8 +165,7 @@ def test_omitted_names_compare_only_the_look() -> None:
 
     evidence = expert.score(perception)
 
-    assert expert._bank is not None
-    assert "other" not in expert._bank.kinds
+    assert "other" not in expert.state().document["kinds"]
     assert evidence.reasons[0] == []
     assert evidence.scores[1] > evidence.scores[0] + 1
     (reason,) = evidence.reasons[1]
@@ -219,7 +219,7 @@ def test_score_does_not_depend_on_the_batch(expert: Relations) -> None:
 def test_scores_survive_a_round_trip(expert: Relations) -> None:
     state = expert.state()
 
-    restored = Relations.from_state("relations", expert._config, State(load(save(dict(state.arrays))), state.document))
+    restored = Relations.from_state("relations", config(), State(load(save(dict(state.arrays))), state.document))
 
     before, after = (one.score(extract(broken("swapped"))) for one in (expert, restored))
     assert before.maps is not None
@@ -327,9 +327,9 @@ def test_incomplete_state_is_an_error(expert: Relations, without: str) -> None:
     arrays = {name: array for name, array in expert.state().arrays.items() if name != without}
 
     with pytest.raises(BundleError, match="fit the category again"):
-        Relations.from_state("relations", expert._config, State(arrays, expert.state().document))
+        Relations.from_state("relations", config(), State(arrays, expert.state().document))
     with pytest.raises(BundleError, match="fit the category again"):
-        Relations.from_state("relations", expert._config, State(expert.state().arrays, {}))
+        Relations.from_state("relations", config(), State(expert.state().arrays, {}))
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,12 @@ SHAPES = {TEACHER[0]: (6, 8, 8), TEACHER[1]: (10, 4, 4), STUDENT[0]: (6, 8, 8), 
 WAYS = [("none", "product"), ("none", "mean"), ("level", "mean"), ("cell", "mean")]
 
 
+def config(**options: Any) -> DiscrepancyConfig:
+    return DiscrepancyConfig.model_validate({"teacher": TEACHER, "student": STUDENT, "map_size": 16, **options})
+
+
 def unfitted(**options: Any) -> Discrepancy:
-    config = {"teacher": TEACHER, "student": STUDENT, "map_size": 16, **options}
-    return Discrepancy("discrepancy", DiscrepancyConfig.model_validate(config))
+    return Discrepancy("discrepancy", config(**options))
 
 
 def fitted(keys: Sequence[str] = NORMAL_IMAGES, batch: int = 5, **options: Any) -> Discrepancy:
@@ -186,7 +189,7 @@ def test_scores_survive_a_round_trip(normalisation: str) -> None:
     state = expert.state()
 
     restored = Discrepancy.from_state(
-        "discrepancy", expert._config, State(load(save(dict(state.arrays))), state.document)
+        "discrepancy", config(normalisation=normalisation), State(load(save(dict(state.arrays))), state.document)
     )
 
     batch = extract(["a", "b"], SHAPES, damaged=["b"])
@@ -250,7 +253,7 @@ def test_incomplete_state_is_an_error(expert: Discrepancy) -> None:
     state = expert.state()
     for damaged in (State(), State(state.arrays, {}), State({}, state.document)):
         with pytest.raises(BundleError, match="no discrepancies of normal images"):
-            Discrepancy.from_state("discrepancy", expert._config, damaged)
+            Discrepancy.from_state("discrepancy", config(normalisation="cell"), damaged)
 
 
 def test_unfitted_expert_has_no_score_or_state() -> None:

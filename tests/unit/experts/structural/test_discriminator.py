@@ -27,7 +27,7 @@ SHAPES = {TEACHER[0]: (6, 8, 8), TEACHER[1]: (10, 4, 4)}
 BOTH = {**SHAPES, STUDENT[0]: (6, 8, 8), STUDENT[1]: (10, 4, 4)}
 
 
-def unfitted(**options: Any) -> StructuralDiscriminator:
+def config(**options: Any) -> StructuralDiscriminatorConfig:
     quick = {
         "fields": TEACHER,
         "hidden": 32,
@@ -37,8 +37,11 @@ def unfitted(**options: Any) -> StructuralDiscriminator:
         "learning_rate": 2e-3,
         "map_size": 16,
     }
-    config = StructuralDiscriminatorConfig.model_validate({**quick, **options})
-    return StructuralDiscriminator("structural_teacher", config)
+    return StructuralDiscriminatorConfig.model_validate({**quick, **options})
+
+
+def unfitted(**options: Any) -> StructuralDiscriminator:
+    return StructuralDiscriminator("structural_teacher", config(**options))
 
 
 def fitted(
@@ -155,7 +158,7 @@ def test_scores_survive_a_round_trip(expert: StructuralDiscriminator) -> None:
     state = expert.state()
 
     restored = StructuralDiscriminator.from_state(
-        "structural_teacher", expert._config, State(load(save(dict(state.arrays))), state.document)
+        "structural_teacher", config(), State(load(save(dict(state.arrays))), state.document)
     )
 
     batch = extract(["a", "b"], SHAPES, damaged=["b"])
@@ -202,7 +205,7 @@ def test_incomplete_state_is_an_error(expert: StructuralDiscriminator) -> None:
     state = expert.state()
     for damaged in (State(), State(state.arrays, {}), State({}, state.document)):
         with pytest.raises(BundleError, match="has no discriminator"):
-            StructuralDiscriminator.from_state("structural_teacher", expert._config, damaged)
+            StructuralDiscriminator.from_state("structural_teacher", config(), damaged)
 
 
 def test_unfitted_expert_has_no_score_or_state() -> None:

@@ -36,9 +36,13 @@ def perception(*images: Objects, first: int = 0, half: int = 2) -> Perception:
     )
 
 
-def memory(**changes: Any) -> TextMemory:
+def config(**changes: Any) -> TextMemoryConfig:
     options = {"text": "description/text", "segments": "objects/segments", "map_size": SIDE, "smoothing": 0.0}
-    return TextMemory("text_memory", TextMemoryConfig.model_validate(options | changes))
+    return TextMemoryConfig.model_validate(options | changes)
+
+
+def memory(**changes: Any) -> TextMemory:
+    return TextMemory("text_memory", config(**changes))
 
 
 def fitted(**changes: Any) -> TextMemory:
@@ -146,7 +150,7 @@ def test_bounded_memory_keeps_some_texts() -> None:
 
 def test_restored_memory_gives_the_same_evidence() -> None:
     expert = fitted()
-    again = TextMemory.from_state("text_memory", memory()._config, expert.state())
+    again = TextMemory.from_state("text_memory", config(), expert.state())
     odd = perception((("bolt", 26, 4), ("tray", 16, 16)), ())
 
     for one, other in zip(
@@ -163,7 +167,7 @@ def test_fit_on_images_without_objects() -> None:
     expert.fit(lambda: [perception((), ())])
 
     assert expert.score(perception((), NORMAL)).scores.tolist() == [0.0, 2.0]
-    assert TextMemory.from_state("text_memory", memory()._config, expert.state()).score(perception(())).scores[0] == 0.0
+    assert TextMemory.from_state("text_memory", config(), expert.state()).score(perception(())).scores[0] == 0.0
 
 
 def test_unfitted_expert_has_no_score_or_state() -> None:
@@ -178,4 +182,4 @@ def test_unfitted_expert_has_no_score_or_state() -> None:
 )
 def test_foreign_state_is_refused(state: State) -> None:
     with pytest.raises(BundleError, match="no text memory"):
-        TextMemory.from_state("text_memory", memory()._config, state)
+        TextMemory.from_state("text_memory", config(), state)

@@ -183,7 +183,9 @@ def test_score_does_not_depend_on_the_batch(space: str) -> None:
 def test_scores_survive_a_round_trip(options: dict[str, Any]) -> None:
     expert = fitted(**options)
     arrays, document = stored(expert)
-    restored = TextSimilarity.from_state("text", expert._config, State(load(arrays), document))
+    restored = TextSimilarity.from_state(
+        "text", TextSimilarityConfig.model_validate(options), State(load(arrays), document)
+    )
 
     before, after = (one.score(extract(["a", "b"], odd=["b"])) for one in (expert, restored))
 

@@ -156,7 +156,7 @@ class TestTokenEncoder:
         encoder = TokenEncoder("vit", token_config(), "cpu")
         assert isinstance(encoder, Extractor)
         fields = encoder.extract(batch(2))
-        width = encoder._network.embed_dim
+        width = seeded(VIT, 1).embed_dim
         assert {name: tuple(field.shape) for name, field in fields.items()} == {
             "vit/block1": (2, width, 4, 4),
             "vit/block3": (2, width, 4, 4),

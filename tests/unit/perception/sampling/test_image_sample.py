@@ -35,7 +35,7 @@ def test_memory_stays_within_the_capacity() -> None:
     sample: ImageSample[int] = ImageSample(4)
     for number, key in enumerate(KEYS):
         sample.add(key, number)
-        assert len(sample._held) == len(sample._highest_first) <= 4
+        assert len(sample.items()) == len(sample.by_priority()) <= 4
 
 
 def test_an_image_that_is_not_wanted_changes_nothing() -> None:

@@ -65,8 +65,10 @@ async def complete(
     unavailable: str | None = None,
     *,
     seconds: float = 0.2,
+    clock: Clock | None = None,
 ) -> Completed:
-    return await asker.complete(scorer, first, asker._clock() + seconds, unavailable)  # type: ignore[arg-type]
+    now = (clock or Clock())()
+    return await asker.complete(scorer, first, now + seconds, unavailable)  # type: ignore[arg-type]
 
 
 def score(completed: Completed) -> float:
@@ -120,13 +122,13 @@ def test_a_model_that_is_away_is_left_alone_for_a_while() -> None:
         asker = texts(clock)
         scorer = FakeScorer(error=CaptionError("away"))
         for _ in range(3):
-            await complete(asker, scorer)
+            await complete(asker, scorer, clock=clock)
         assert scorer.asked == 3
         scorer.error = None
-        assert (await complete(asker, scorer)).reason == "the model that writes texts does not answer"
+        assert (await complete(asker, scorer, clock=clock)).reason == "the model that writes texts does not answer"
         assert scorer.asked == 3
         clock.ahead += 11
-        assert score(await complete(asker, scorer)) == 9.0
+        assert score(await complete(asker, scorer, clock=clock)) == 9.0
 
     asyncio.run(run())
 

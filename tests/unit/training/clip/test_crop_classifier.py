@@ -66,9 +66,9 @@ def test_scale_is_read_from_the_folder(clip: Path) -> None:
     assert pixels.shape == (1, 3, SIDE, SIDE)
     assert float(classifier(pixels).abs().max()) <= math.exp(2.6592) + 1e-3
     vector = torch.nn.functional.normalize(classifier.network(pixels).image_embeds, dim=1)
-    assert float(classifier(pixels)[0, 0]) == pytest.approx(
-        math.exp(2.6592) * float(vector[0] @ classifier._texts[0]), rel=1e-5
-    )
+    config = PretrainedEncoderConfig(weights=ModelFolderSource(uri=f"file:{clip}"))
+    text = torch.from_numpy(ClipTextEncoder("text", config, "cpu").encode(TEXTS)[0])
+    assert float(classifier(pixels)[0, 0]) == pytest.approx(math.exp(2.6592) * float(vector[0] @ text), rel=1e-5)
 
 
 def test_only_the_end_of_image_tower_is_trained(clip: Path) -> None:

@@ -20,7 +20,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.layouts.base import CATEGORY, Companion, Companions, ImagePlace, Layout, MaskPlace, Place, stem
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
@@ -38,7 +37,7 @@ _DEFECTS = re.compile(CATEGORY + r"defects_config\.json")
 class MvtecLayout(Layout):
     """An MVTec-style tree with one or several categories."""
 
-    name: ClassVar[LayoutName] = "mvtec"
+    name: ClassVar[str] = "mvtec"
     where: ClassVar[str] = "train/, validation/ or test/ of a category"
     # `good` is in every layout, `ungood`, `img` and `label` are BMAD's, and MVTec AD 2 has its masks in `test_public`.
     signature: ClassVar[re.Pattern[str]] = re.compile(
@@ -69,6 +68,9 @@ class MvtecLayout(Layout):
     def with_companions(self, companions: Companions, categories: Collection[str]) -> MvtecLayout:  # noqa: ARG002
         """Reads every `defects_config.json`."""
         return replace(self, defects={category: _read_defects(info.location) for category, info in companions})
+
+
+LAYOUT = MvtecLayout()
 
 
 def mask_stem(path: str) -> str:

@@ -18,7 +18,6 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.layouts.base import CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
 
 _SPLITS = {"train": "train", "valid": "validation", "val": "validation", "test": "test"}
@@ -33,7 +32,7 @@ _FILE = re.compile(
 class BmadLayout(Layout):
     """The folders of BMAD, with one or several categories."""
 
-    name: ClassVar[LayoutName] = "bmad"
+    name: ClassVar[str] = "bmad"
     where: ClassVar[str] = "train/, valid/ or test/ of a category, and there good/ or Ungood/"
     signature: ClassVar[re.Pattern[str]] = re.compile(
         r"(?:[^/]+/)?(?:(?:valid|val)/ungood/|(?:valid|val|test)/(?:ungood/(?:img|label)|(?:img|label)/ungood)/)",
@@ -57,3 +56,6 @@ class BmadLayout(Layout):
             defect_kind=None if kind == "good" else kind,
             mask_key=mask_key,
         )
+
+
+LAYOUT = BmadLayout()

@@ -17,9 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.layouts.base import CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
-from uniad_ray.archive.layouts.mvtec import mask_stem
+from uniad_ray.archive.layouts.data_sets.mvtec import mask_stem
 
 _SPLITS = {"train": "train", "validation": "validation", "test_public": "test"}
 _IMAGE = re.compile(
@@ -33,7 +32,7 @@ _UNLABELLED = re.compile(CATEGORY + r"(?P<within>test_private(?:_mixed)?/.+)")
 class MvtecAd2Layout(Layout):
     """The tree of MVTec AD 2, with one or several categories."""
 
-    name: ClassVar[LayoutName] = "mvtec_ad_2"
+    name: ClassVar[str] = "mvtec_ad_2"
     where: ClassVar[str] = "train/, validation/, test_public/ or test_private/ of a category"
     signature: ClassVar[re.Pattern[str]] = re.compile(r"(?:[^/]+/)?test_public/(?i:good|bad)/")
 
@@ -54,3 +53,6 @@ class MvtecAd2Layout(Layout):
         if match := _UNLABELLED.fullmatch(path):
             return ImagePlace(category=match["category"], path=match["within"], split="archive", label=None)
         return None
+
+
+LAYOUT = MvtecAd2Layout()

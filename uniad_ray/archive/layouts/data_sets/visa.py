@@ -19,7 +19,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from uniad_ray.archive.layout_names import LayoutName
 from uniad_ray.archive.layouts.base import (
     CATEGORY,
     Companion,
@@ -53,7 +52,7 @@ class VisaLayout(Layout):
         kinds: Defects by object folder and by image path within it.
     """
 
-    name: ClassVar[LayoutName] = "visa"
+    name: ClassVar[str] = "visa"
     where: ClassVar[str] = "Data/Images/ or Data/Masks/ of an object"
     signature: ClassVar[re.Pattern[str]] = _IMAGE
 
@@ -100,6 +99,9 @@ class VisaLayout(Layout):
             defect_kind=kind if label == "anomalous" else None,
             mask_key=_mask_key(match),
         )
+
+
+LAYOUT = VisaLayout()
 
 
 def _mask_key(match: re.Match[str]) -> str:
