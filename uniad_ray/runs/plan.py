@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from uniad_ray import __version__
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.stores.location import Location
@@ -22,7 +23,7 @@ from uniad_ray.scoring.bundles.store import BundleStore
 PLAN_NAME = "plan.json"
 CHUNKS_NAME = "chunks.parquet"
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ScoreOptions(StrictModel):
@@ -218,7 +219,7 @@ def read_plan(run: Location) -> RunPlan:
     """Reads the plan of a run.
 
     Raises:
-        RunError: There is none, it is damaged, or something else is there.
+        RunError: There is no plan, it is corrupt or of another format version, or something else is there.
     """
     location = run / PLAN_NAME
     if not location.exists():
@@ -226,8 +227,9 @@ def read_plan(run: Location) -> RunPlan:
             other_kind(run, "a run")
             or f"{run}: no run there; make one with `uniad-ray score ARCHIVE --bundles ROOT --out {run}`"
         )
+    document = _read_document(run, location)
     try:
-        return RunPlan.model_validate(location.read_json())
+        return RunPlan.model_validate(document)
     except ValidationError as error:
         raise RunError(
             other_kind(run, "a run") or f"{location}: damaged plan of a run; choose another --out"
@@ -238,18 +240,27 @@ def read_run(run: Location) -> RunManifest:
     """Reads the manifest of a finished run.
 
     Raises:
-        RunError: There is no run, it is not finished, its manifest is damaged, or something else is there.
+        RunError: There is no run, it is not finished, its manifest is corrupt or of another format version, or
+            something else is there.
     """
     location = run / MANIFEST_NAME
     if not location.exists():
         read_plan(run)
         raise RunError(f"{run}: the run is not finished; give the same `uniad-ray score` command again to finish it")
+    document = _read_document(run, location)
     try:
-        return RunManifest.model_validate(location.read_json())
+        return RunManifest.model_validate(document)
     except ValidationError as error:
         raise RunError(
             other_kind(run, "a run") or f"{location}: damaged manifest of a run; score again with another --out"
         ) from error
+
+
+def _read_document(run: Location, location: Location) -> Any:
+    document = location.read_json()
+    if message := other_format(location, document, "run", FORMAT_VERSION):
+        raise RunError(other_kind(run, "a run") or message)
+    return document
 
 
 def scores_path(chunk: str) -> str:

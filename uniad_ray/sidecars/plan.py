@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -22,7 +23,7 @@ from uniad_ray.sidecars.encoding import Stage
 PLAN_NAME = "plan.json"
 FILES_NAME = "files.parquet"
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CategoryPlan(StrictModel):
@@ -124,7 +125,8 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
     """Reads the manifest of a finished sidecar.
 
     Raises:
-        SidecarError: There is no sidecar, it is not finished, its manifest is damaged, or something else is there.
+        SidecarError: There is no sidecar, it is not finished, its manifest is corrupt or of another format version,
+            or something else is there.
     """
     location = sidecar / MANIFEST_NAME
     if not location.exists():
@@ -132,8 +134,9 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
         raise SidecarError(
             f"{sidecar}: the sidecar is not finished; give the same `uniad-ray precompute` command again to finish it"
         )
+    document = _read_document(sidecar, location)
     try:
-        return SidecarManifest.model_validate(location.read_json())
+        return SidecarManifest.model_validate(document)
     except ValidationError as error:
         raise SidecarError(
             other_kind(sidecar, "a sidecar")
@@ -166,12 +169,20 @@ def _read_plan(sidecar: Location) -> SidecarPlan:
             other_kind(sidecar, "a sidecar")
             or f"{sidecar}: no sidecar there; make one with `uniad-ray precompute ARCHIVE --out {sidecar}`"
         )
+    document = _read_document(sidecar, location)
     try:
-        return SidecarPlan.model_validate(location.read_json())
+        return SidecarPlan.model_validate(document)
     except ValidationError as error:
         raise SidecarError(
             other_kind(sidecar, "a sidecar") or f"{location}: damaged plan of a sidecar; choose another --out"
         ) from error
+
+
+def _read_document(sidecar: Location, location: Location) -> Any:
+    document = location.read_json()
+    if message := other_format(location, document, "sidecar", FORMAT_VERSION):
+        raise SidecarError(other_kind(sidecar, "a sidecar") or message)
+    return document
 
 
 def _differences(old: SidecarPlan, new: SidecarPlan) -> list[str]:

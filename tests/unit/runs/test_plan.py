@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
 from uniad_ray.runs.plan import (
+    FORMAT_VERSION,
     PlannedBundle,
     RunManifest,
     RunPlan,
@@ -22,7 +23,7 @@ from uniad_ray.runs.plan import (
 
 def plan(**changes: Any) -> RunPlan:
     fields: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "code_version": "1.0",
         "archive": "/a",
         "archive_digest": "a" * 64,
@@ -92,3 +93,21 @@ def test_a_run_is_visible_only_when_it_is_finished(tmp_path: Path) -> None:
     (run / "manifest.json").write_json({"run_id": "r"})
     with pytest.raises(RunError, match="damaged manifest of a run"):
         read_run(run)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json"])
+def test_older_run_is_refused(tmp_path: Path, name: str) -> None:
+    run = Location.parse(tmp_path)
+    old = {"format_version": 1, "perceivers": {}}
+    (run / name).write_json(old if name == "plan.json" else {"plan": old})
+    message = f"{tmp_path}/{name}: run format 1; this version of uniad_ray reads 2; score again with another --out"
+    with pytest.raises(RunError) as caught:
+        read_run(run)
+    assert str(caught.value) == message
+
+
+def test_older_run_is_not_resumed(tmp_path: Path) -> None:
+    run = Location.parse(tmp_path)
+    adopt_plan(run, plan(format_version=1))
+    with pytest.raises(RunError, match="run format 1; this version of uniad_ray reads 2; score again"):
+        adopt_plan(run, plan())

@@ -18,6 +18,7 @@ from uniad_ray.perception.base import Perception
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import empty_row, encode_rows
 from uniad_ray.sidecars.plan import (
+    FORMAT_VERSION,
     CategoryPlan,
     SidecarFile,
     SidecarManifest,
@@ -40,7 +41,7 @@ DAMAGED = "k4"
 def plan(**changes: Any) -> SidecarPlan:
     category = CategoryPlan(bundle=None, input_size=64, extractors={}, fields=FIELDS)  # type: ignore[arg-type]
     fields: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "code_version": "1.0",
         "archive": "/a",
         "archive_digest": ARCHIVE,
@@ -195,6 +196,25 @@ def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_p
     (root / "plan.json").write_json({"images": 5})
     with pytest.raises(SidecarError, match="damaged plan of a sidecar"):
         opened(root)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json"])
+def test_older_sidecar_is_refused(tmp_path: Path, name: str) -> None:
+    root = Location.parse(tmp_path)
+    old = {"format_version": 1, "perceivers": {}}
+    (root / name).write_json(old if name == "plan.json" else {"plan": old})
+    with pytest.raises(SidecarError) as caught:
+        open_sidecar(root.uri, ARCHIVE)
+    assert str(caught.value) == (
+        f"{root / name}: sidecar format 1; this version of uniad_ray reads 2; precompute again with another --out"
+    )
+
+
+def test_older_sidecar_is_not_resumed(tmp_path: Path) -> None:
+    root = Location.parse(tmp_path)
+    adopt_sidecar_plan(root, plan(format_version=1))
+    with pytest.raises(SidecarError, match="sidecar format 1; this version of uniad_ray reads 2; precompute again"):
+        adopt_sidecar_plan(root, plan())
 
 
 def test_a_manifest_with_another_number_of_rows_cannot_be() -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
@@ -29,7 +30,7 @@ from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
 from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 
@@ -298,11 +299,8 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
         raise BundleError(f"{folder}: no bundle there; `uniad-ray bundles ROOT` lists what is") from error
     except ValueError as error:
         raise BundleError(f"{location}: not valid JSON; publish another version") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != FORMAT_VERSION:
-        raise BundleError(
-            f"{location}: bundle format {found}; this version of uniad_ray reads {FORMAT_VERSION}; fit again"
-        )
+    if message := other_format(location, document, "bundle", FORMAT_VERSION):
+        raise BundleError(message)
     try:
         manifest = BundleManifest.model_validate(document)
     except ValidationError as error:

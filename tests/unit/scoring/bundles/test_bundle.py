@@ -81,7 +81,8 @@ def test_a_manifest_changed_after_publishing_is_refused(tmp_path: Path, fitted: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "bundle format 99; this version of uniad_ray reads 2"),
+        ({"format_version": 2}, "bundle format 2; this version of uniad_ray reads 3; fit again"),
+        ({"format_version": None}, "format_version: Input should be a valid integer"),
         ({"calibration": {}}, "calibration.method: Field required"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
