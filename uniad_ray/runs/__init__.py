@@ -1,1 +1,1 @@
-"""A scoring run at rest: plan, scores, maps, timings and reviews."""
+"""Stored scoring runs: plan, scores, maps, timings and reviews."""

@@ -1,1 +1,1 @@
-"""A sidecar at rest: plan, stages, encoding, fingerprints and reader."""
+"""Sidecars of precomputed fields: plan, stages, encoding, fingerprints and reader."""

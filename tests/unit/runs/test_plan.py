@@ -56,7 +56,9 @@ def test_whatever_the_scores_follow_from_is_compared_and_named(
     run = Location.parse(tmp_path)
     assert adopt_plan(run, plan()) is False
     assert adopt_plan(run, plan()) is True
-    with pytest.raises(RunError, match=r"started with another plan: .*; choose another --out"):
+    with pytest.raises(
+        RunError, match=r"started with another plan: .*; use a new --out, or restore"
+    ):
         adopt_plan(run, plan(**changes))
     assert read_plan(run) == plan()
 
@@ -88,10 +90,10 @@ def test_a_run_is_visible_only_when_it_is_finished(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run there"):
         read_run(run)
     adopt_plan(run, plan())
-    with pytest.raises(RunError, match="the run is not finished; give the same `uniad-ray score` command again"):
+    with pytest.raises(RunError, match="the run is not finished; repeat the `uniad-ray score` command"):
         read_run(run)
     (run / "manifest.json").write_json({"run_id": "r"})
-    with pytest.raises(RunError, match="damaged manifest of a run"):
+    with pytest.raises(RunError, match="corrupt manifest of a run"):
         read_run(run)
 
 

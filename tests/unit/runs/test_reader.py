@@ -73,7 +73,7 @@ def test_maps_images_and_masks_are_those_of_the_rows_asked_for(reader: RunReader
 
 def test_a_run_that_is_not_whole_says_so(reader: RunReader) -> None:
     (reader.location / "chunks.parquet").write_bytes(b"other")
-    with pytest.raises(RunError, match="not what the run's manifest says"):
+    with pytest.raises(RunError, match="checksum mismatch: the file is corrupt; score again"):
         RunReader(reader.location)
     (reader.location / "chunks.parquet").delete()
     with pytest.raises(StoreError, match=r"chunks\.parquet"):

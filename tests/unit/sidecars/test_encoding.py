@@ -98,7 +98,7 @@ def test_texts_come_back_and_a_canonical_one_is_stored_with_its_classes() -> Non
 def test_the_name_of_a_field_says_its_stage() -> None:
     names = ("sam/segments", "clip/vectors", "objects/text", "pyramid/level2", "text_embedding/embedding")
     assert [stage_of(name) for name in names] == ["segments", "segments", "descriptions", "features", "features"]
-    with pytest.raises(ConfigError, match=r"the field 'net/text' does not hold descriptions, as its name says"):
+    with pytest.raises(ConfigError, match=r"field 'net/text' does not hold descriptions, as its name says"):
         encode_rows("descriptions", perception({"net/text": [torch.zeros(1, 1, 1)]}))
 
 

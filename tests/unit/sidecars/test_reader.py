@@ -127,8 +127,8 @@ def test_a_category_that_is_not_there_gives_nothing_and_is_named(
         note_recomputed("nut", [])
         note_recomputed("nut", ["net/two", "net/one"])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{root} holds nothing of bolt; it is computed",
-        "nut: net/one, net/two of the sidecar come of other weights, options or code, and are computed instead",
+        f"{root}: no stored fields for bolt; computing them",
+        "nut: the sidecar has net/one, net/two from other weights, options or code; computing them again",
     ]
 
 
@@ -150,29 +150,33 @@ def replace_bytes(root: Location) -> None:
     ("harm", "message"),
     [
         (lambda root: (root / FEATURES).delete(), "missing"),
-        (replace_bytes, "not what the list of files says"),
+        (replace_bytes, "checksum mismatch: the file is corrupt"),
     ],
 )
 def test_a_missing_or_changed_file_is_named_with_what_to_do(root: Location, harm: Any, message: str) -> None:
     harm(root)
     fields = opened(root).fields("nut", NEEDED, CHUNKS)
-    with pytest.raises(SidecarError, match=f"{message}; delete it and give the same `uniad-ray precompute`") as caught:
+    with pytest.raises(
+        SidecarError, match=f"{message}; delete the file and repeat the `uniad-ray precompute`"
+    ) as caught:
         fields.read(["k0"], frozenset({"net/one"}))
     assert str(caught.value).startswith(f"{root}/{FEATURES}: ")
 
 
 def test_rows_that_are_not_the_archives_are_refused(root: Location) -> None:
     fields = opened(root).fields("nut", NEEDED, {**CHUNKS, "new": "nut/0-00000", "gone": "nut/0-00009"})
-    with pytest.raises(SidecarError, match="has no row new; delete it"):
+    with pytest.raises(SidecarError, match="has no row new; delete the file"):
         fields.read(["new"], frozenset({"net/one"}))
     with pytest.raises(SidecarError, match=r"0-00009\.parquet: not in the list of files"):
         fields.read(["gone"], frozenset({"net/one"}))
-    with pytest.raises(SidecarError, match=r"row k4 could not be decoded then \(truncated\)"):
+    with pytest.raises(SidecarError, match=r"the image of row k4 could not be decoded \(truncated\)"):
         fields.read([DAMAGED], frozenset({"net/one"}))
 
 
 def test_another_archive_is_refused(root: Location) -> None:
-    message = "of an archive of digest aaaaaaaaaaaa, and this one has bbbbbbbbbbbb; precompute this archive, or leave"
+    message = (
+        "made from an archive with digest aaaaaaaaaaaa, not bbbbbbbbbbbb; precompute this archive, or omit"
+    )
     with pytest.raises(SidecarError, match=message):
         open_sidecar(root.uri, "b" * 64)
 
@@ -182,19 +186,19 @@ def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_p
         open_sidecar(str(tmp_path / "nothing"), ARCHIVE)
     files = (root / "files.parquet").read_bytes()
     (root / "files.parquet").write_bytes(files[:-4])
-    with pytest.raises(SidecarError, match=r"files\.parquet: missing or damaged; precompute again with another --out"):
+    with pytest.raises(SidecarError, match=r"files\.parquet: missing or corrupt; precompute again with another --out"):
         opened(root)
     (root / "files.parquet").write_bytes(encode_files([])[0])
-    with pytest.raises(SidecarError, match=r"files\.parquet: not what the manifest says"):
+    with pytest.raises(SidecarError, match=r"files\.parquet: checksum mismatch: the file is corrupt"):
         opened(root)
     (root / "manifest.json").write_json({"images": 5})
-    with pytest.raises(SidecarError, match="damaged manifest of a sidecar"):
+    with pytest.raises(SidecarError, match="corrupt manifest of a sidecar"):
         opened(root)
     (root / "manifest.json").delete()
-    with pytest.raises(SidecarError, match="not finished; give the same `uniad-ray precompute` command again"):
+    with pytest.raises(SidecarError, match="not finished; repeat the `uniad-ray precompute` command"):
         opened(root)
     (root / "plan.json").write_json({"images": 5})
-    with pytest.raises(SidecarError, match="damaged plan of a sidecar"):
+    with pytest.raises(SidecarError, match="corrupt plan of a sidecar"):
         opened(root)
 
 
@@ -246,5 +250,5 @@ def test_a_sidecar_that_was_started_with_another_plan_is_refused(
     root = Location.parse(tmp_path)
     adopt_sidecar_plan(root, plan())
     adopt_sidecar_plan(root, plan(archive="s3://moved/archive"))
-    with pytest.raises(SidecarError, match=f"started with {said}; choose another --out, or bring it back"):
+    with pytest.raises(SidecarError, match=f"started with {said}; use a new --out, or restore the original inputs"):
         adopt_sidecar_plan(root, plan(**changes))

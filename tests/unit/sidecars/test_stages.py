@@ -66,7 +66,7 @@ def test_without_what_was_learned_the_rest_is_stored() -> None:
     assert names(category, ["features"]) == {"features": ["net/out"]}
     with pytest.raises(
         SidecarError,
-        match=r"looks/vectors, pieces/segments: learned from normal images; fit first, then give --bundles",
+        match=r"looks/vectors, pieces/segments: learned from normal images; fit first and pass --bundles",
     ):
         names(category, ["features", "segments"])
 

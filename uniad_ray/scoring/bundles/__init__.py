@@ -1,1 +1,1 @@
-"""Bundles: the stored form of a fitted category, its versions, and the images it keeps."""
+"""Bundles: the stored form of a fitted category, its versions, and its reference and gallery images."""

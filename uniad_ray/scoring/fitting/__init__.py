@@ -1,1 +1,1 @@
-"""The fit of one category: splits, calibration data, expert selection on synthetic anomalies."""
+"""Fit of one category: splits, calibration, and expert selection on synthetic anomalies."""
