@@ -135,7 +135,7 @@ def cross_folds(image_ids: Sequence[str], folds: int) -> list[Fold]:
     """
     distinct = sorted(set(image_ids), key=_position)
     if len(distinct) < 2:
-        raise FitError(f"{len(distinct)} distinct normal images of {len(image_ids)}; a fit needs at least 2, ideally 20")
+        raise FitError(f"{len(distinct)} distinct normal images of {len(image_ids)}; a fit needs at least 2, better 20")
     parts = len(distinct) if len(distinct) <= 2 * folds else folds
     part_of = {image_id: index % parts for index, image_id in enumerate(distinct)}
     members = [part_of[image_id] for image_id in image_ids]

@@ -21,7 +21,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"
-"""A path, an `s3://` URI, an encoded file, a Pillow image, or a uint8 array of shape (H, W, 3), RGB, or (H, W), grey."""
+"""A path, `s3://` URI, encoded file, Pillow image, or uint8 array of shape (H, W, 3), RGB, or (H, W), grey."""
 
 
 @dataclass(frozen=True, eq=False)

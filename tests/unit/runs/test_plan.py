@@ -48,28 +48,24 @@ def plan(**changes: Any) -> RunPlan:
         ({"code_version": "2.0"}, "uniad_ray was 1.0, is 2.0"),
     ],
 )
-def test_whatever_the_scores_follow_from_is_compared_and_named(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_plan_differences_are_reported(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     assert plan_differences(plan(), plan(**changes)) == [said]
     assert plan().run_id != plan(**changes).run_id
     run = Location.parse(tmp_path)
     assert adopt_plan(run, plan()) is False
     assert adopt_plan(run, plan()) is True
-    with pytest.raises(
-        RunError, match=r"started with another plan: .*; use a new --out, or restore"
-    ):
+    with pytest.raises(RunError, match=r"started with another plan: .*; use a new --out, or restore"):
         adopt_plan(run, plan(**changes))
     assert read_plan(run) == plan()
 
 
-def test_where_archive_and_bundles_lie_does_not_matter() -> None:
+def test_locations_do_not_change_the_run_id() -> None:
     moved = plan(archive="s3://x/a", bundle_root="s3://x/b")
     assert plan_differences(plan(), moved) == []
     assert plan().run_id == moved.run_id
 
 
-def test_a_manifest_with_a_lost_row_cannot_be_made() -> None:
+def test_manifest_checks_row_count() -> None:
     fields: dict[str, Any] = {
         "run_id": "r",
         "plan": plan(),
@@ -85,7 +81,7 @@ def test_a_manifest_with_a_lost_row_cannot_be_made() -> None:
         RunManifest(images=4, **fields)
 
 
-def test_a_run_is_visible_only_when_it_is_finished(tmp_path: Path) -> None:
+def test_unfinished_or_corrupt_run_is_refused(tmp_path: Path) -> None:
     run = Location.parse(tmp_path)
     with pytest.raises(RunError, match="no run there"):
         read_run(run)
