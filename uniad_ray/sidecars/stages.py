@@ -56,9 +56,7 @@ class CategoryPipeline:
         """
         bundle = store.load(category, planned.version)
         if bundle.manifest.digest != planned.digest:
-            raise BundleError(
-                f"{store.root}: bundle {category} {planned.version} was changed; publish or fit it again"
-            )
+            raise BundleError(f"{store.root}: bundle {category} {planned.version} was changed; publish or fit it again")
         config = bundle.manifest.config
         experts = build_experts(config, only=bundle.manifest.taking_part)
         pipeline = bundle.pipeline(needs_of(experts), device=device)
