@@ -1,4 +1,4 @@
-"""The same bytes get the same verdict from a plain loop, from Ray Data and by HTTP."""
+"""A Python loop, Ray Data and HTTP give the same verdict for the same bytes."""
 
 from __future__ import annotations
 

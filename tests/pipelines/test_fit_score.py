@@ -261,7 +261,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
     archive, bundles = str(factory / "archive"), str(tmp_path / "bundles")
     report = fit(archive, bundles, small_config(), categories=["nut"])
     (tmp_path / "bundles/nut" / report.fitted[0].version / "experts/patch.json").write_text("{}")
-    with pytest.raises(BundleError, match=r"patch\.json: not what the manifest says") as caught:
+    with pytest.raises(BundleError, match=r"patch\.json: checksum mismatch: the file is corrupt") as caught:
         score(archive, bundles, str(tmp_path / "run"), options=ScoreOptions(categories=("nut",)), workers=ONE)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run/manifest.json").exists()

@@ -167,8 +167,8 @@ def test_fields_of_other_options_are_computed_and_named(
     assert factory.passes.take() == TRAIN + REFERENCE_IMAGES
     said = [record.getMessage() for record in caplog.records if "sidecar" in record.getMessage()]
     assert said == [
-        "trays: pyramid/level2, pyramid/level3 of the sidecar come of other weights, options or code, and are computed "
-        "instead"
+        "trays: the sidecar has pyramid/level2, pyramid/level3 from other weights, options or code; computing them "
+        "again"
     ]
 
 
@@ -176,7 +176,7 @@ def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
     write(tmp_path / "source/train/good/0.png", png(0))
     write(tmp_path / "source/train/good/1.png", png(1))
     ingest(str(tmp_path / "source"), str(tmp_path / "archive"), category="trays")
-    message = "of an archive of digest .*; precompute this archive, or leave --sidecar out"
+    message = "made from an archive with digest .*; precompute this archive, or omit --sidecar"
     with pytest.raises(SidecarError, match=message):
         score(str(tmp_path / "archive"), factory.bundles, str(tmp_path / "run"), sidecar=factory.sidecar.sidecar)
     with pytest.raises(SidecarError, match=message):

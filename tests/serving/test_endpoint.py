@@ -174,7 +174,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(served: Served, fault: 
         refused = served.loaded("part")["refused"]
         assert isinstance(refused, dict)
         assert refused["version"] == bad.version
-        says = "not what the manifest says" if fault == "damaged" else "gives the reference images"
+        says = "checksum mismatch" if fault == "damaged" else "gives the reference images"
         assert says in refused["reason"]
         assert agrees(served.client.score("part", png(1)).image, wanted)
         assert served.client.get("/readyz").status == 200

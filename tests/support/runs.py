@@ -16,6 +16,7 @@ from uniad_ray.archive.shards import ShardLimits, encode_shard, encode_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.runs.maps import StoredMap, write_maps
 from uniad_ray.runs.plan import (
+    FORMAT_VERSION,
     CategoryCounts,
     PlannedBundle,
     RunManifest,
@@ -89,7 +90,7 @@ def write_run(
     by_key = {image.row_key: image for image in images}
     bundles = {name: PlannedBundle(version="v1", digest="d" * 64) for name in manifest.categories}
     plan = RunPlan(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         code_version="test",
         archive=archive.uri,
         archive_digest=manifest.digest,

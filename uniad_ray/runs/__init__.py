@@ -1,4 +1,4 @@
-"""A scoring run at rest: plan, scores, maps, timings and reviews."""
+"""Stored scoring runs: plan, scores, maps, timings and reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anomaly maps at rest: their numbers as bytes, and the files of a run that hold them."""
+"""Encode anomaly maps as bytes, and read and write the map files of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniad_ray.archive.shards import encode_table, read_table
 from uniad_ray.archive.stores.location import Location
 
 _ROWS_AT_ONCE = 16
-"""Rows that are Python objects at a time, since each holds a whole map."""
+"""Rows converted to Python objects at a time; each holds a whole map."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StoredMap:
         row_key: Key of the image row.
         category: Its category.
         score: Fused score of the image.
-        anomaly_map: Float, shape (h, w), on the calibrated scale; float16 where it was read from a file.
+        anomaly_map: Float, shape (h, w), on the calibrated scale; float16 if read from a file.
     """
 
     row_key: str
@@ -35,7 +35,7 @@ class StoredMap:
 
 
 def encode_map(anomaly_map: np.ndarray) -> bytes:
-    """A map as little-endian float16, row by row; values beyond float16 are clipped to its range.
+    """Encode a map as little-endian float16 in row-major order, clipped to the range of float16.
 
     Args:
         anomaly_map: Float, shape (h, w).
@@ -45,17 +45,17 @@ def encode_map(anomaly_map: np.ndarray) -> bytes:
 
 
 def decode_map(data: bytes, height: int, width: int) -> np.ndarray:
-    """The inverse of `encode_map`: float16, shape (height, width)."""
+    """Decode the bytes of `encode_map` to float16 of shape (height, width)."""
     return np.frombuffer(data, dtype="<f2").reshape(height, width)
 
 
 def highest(maps: Iterable[StoredMap], most: int) -> list[StoredMap]:
-    """The maps of the images with the highest scores, highest first; equal scores are ordered by row key."""
+    """Return the maps of the `most` highest scores, highest first; ties are ordered by row key."""
     return sorted(maps, key=lambda entry: (-entry.score, entry.row_key))[:most]
 
 
 def write_maps(location: Location, maps: Sequence[StoredMap]) -> None:
-    """Writes a file of maps, in the order given."""
+    """Write a file of maps in the given order."""
     schema = dataset_schema("anomaly_map")
     columns = {
         "row_key": [entry.row_key for entry in maps],
@@ -69,14 +69,14 @@ def write_maps(location: Location, maps: Sequence[StoredMap]) -> None:
 
 
 def read_maps(location: Location, row_keys: Collection[str] | None = None) -> list[StoredMap]:
-    """Reads a file of maps in its order; gives nothing where there is no such file.
+    """Read a file of maps in file order. A missing file gives an empty list.
 
     Args:
         location: The file.
-        row_keys: Only the maps of these rows; None reads all.
+        row_keys: Rows to read; None reads all.
 
     Raises:
-        ArchiveError: The file is damaged.
+        ArchiveError: The file is corrupt.
         StoreError: The store cannot be read.
     """
     if not location.exists():

@@ -1,4 +1,4 @@
-"""The plan of a scoring run, written before the first score, and the manifest, written after the last."""
+"""The plan of a scoring run, written before the first score, and its manifest, written after the last."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from uniad_ray import __version__
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.stores.location import Location
@@ -22,20 +23,20 @@ from uniad_ray.scoring.bundles.store import BundleStore
 PLAN_NAME = "plan.json"
 CHUNKS_NAME = "chunks.parquet"
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ScoreOptions(StrictModel):
-    """What decides the content of a run beside archive and bundles.
+    """Options that determine the content of a run, besides archive and bundles.
 
     Attributes:
         categories: Categories to score; None scores all.
         splits: Splits to score; None scores all.
-        maps: Which anomaly maps to keep: those of all images, of the `top_maps` highest of each category, or none.
-        top_maps: Number of maps per category where `maps` is `top`.
-        false_positive_rate: Another rate than the bundle's for the threshold; None keeps the bundle's.
-        experts: Experts that take part; None takes all of the bundle. With fewer, calibration of groups and threshold
-            follow from the bundle's held-out scores.
+        maps: Anomaly maps to keep: `all`, `top` (the `top_maps` highest scores of each category) or `none`.
+        top_maps: Number of maps per category if `maps` is `top`.
+        false_positive_rate: False-positive rate of the threshold, in (0, 1); None keeps the bundle's.
+        experts: Experts to fuse; None takes those of the bundle. A subset is calibrated and given a threshold from the
+            bundle's held-out scores.
     """
 
     categories: tuple[str, ...] | None = None
@@ -47,7 +48,7 @@ class ScoreOptions(StrictModel):
 
 
 class RunPlan(StrictModel):
-    """Everything a run's scores follow from.
+    """Everything that determines the scores of a run.
 
     Attributes:
         format_version: Version of the run's layout.
@@ -73,7 +74,7 @@ class RunPlan(StrictModel):
 
     @property
     def run_id(self) -> str:
-        """First 16 hex digits of the plan's digest; where archive and bundles lie does not enter it."""
+        """First 16 hex digits of the plan's sha256, without the URIs of archive and bundles."""
         document = self.model_dump(mode="json", exclude={"archive", "bundle_root"})
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -91,7 +92,7 @@ class RunChunk:
 
 
 class CategoryCounts(StrictModel):
-    """What a run found in one category."""
+    """Image counts of one category."""
 
     images: int
     errors: int
@@ -99,18 +100,18 @@ class CategoryCounts(StrictModel):
 
 
 class RunManifest(StrictModel):
-    """A finished run; a run without it is not visible to readers.
+    """A finished run. Readers refuse a run without a manifest.
 
     Attributes:
         run_id: Digest of the plan.
         plan: The plan.
-        images: Score rows, as many as image rows.
+        images: Score rows; equals the number of image rows.
         errors: Rows with status error.
         anomalous: Rows with decision anomalous.
-        categories: The same by category.
-        chunks_sha256: Digest of `chunks.parquet`, which lists every chunk with its digest.
+        categories: The same counts by category.
+        chunks_sha256: sha256 of `chunks.parquet`, which lists every chunk with its digest.
         weights: Weights by category and extractor, with their digests.
-        random_weights: Whether any network had random weights; such scores mean nothing.
+        random_weights: Whether any network had random weights; the scores are then meaningless.
     """
 
     run_id: str
@@ -133,17 +134,17 @@ class RunManifest(StrictModel):
 def make_plan(
     archive: Location, manifest: ArchiveManifest, store: BundleStore, options: ScoreOptions
 ) -> tuple[RunPlan, list[Chunk]]:
-    """Plans a run with the bundles that are published now.
+    """Plan a run with the currently published bundles.
 
     Raises:
         ArchiveError: A category is not in the archive.
-        RunError: There is nothing to score.
+        RunError: No image matches the options.
         BundleError: A category has no published bundle.
     """
     choose_categories(archive, manifest, options.categories)
     work = list(chunks(manifest, categories=options.categories, splits=options.splits))
     if not work:
-        raise RunError(f"{archive}: no images to score with these options; `uniad-ray inspect` shows what is there")
+        raise RunError(f"{archive}: no images match these options; list the contents with `uniad-ray inspect`")
     bundles = published_bundles(store, {chunk.category for chunk in work}, archive)
     for category, bundle in bundles.items():
         _check_experts(store, category, bundle.version, options.experts)
@@ -171,13 +172,13 @@ def _check_experts(store: BundleStore, category: str, version: str, wanted: Sequ
 
 
 def adopt_plan(run: Location, plan: RunPlan) -> bool:
-    """Writes the plan of a new run, or checks it against the one that is there.
+    """Write the plan of a new run, or check it against the stored plan.
 
     Returns:
-        Whether the run had been started before.
+        True if the run was started before.
 
     Raises:
-        RunError: The run was started with another archive, other bundles, options or code.
+        RunError: The run was started with another archive, bundles, options or code.
     """
     location = run / PLAN_NAME
     try:
@@ -186,14 +187,15 @@ def adopt_plan(run: Location, plan: RunPlan) -> bool:
         differences = plan_differences(read_plan(run), plan)
         if differences:
             raise RunError(
-                f"{run}: started with another plan: {'; '.join(differences)}; choose another --out, or bring it back"
+                f"{run}: started with another plan: {'; '.join(differences)}; use a new --out, or restore the "
+                "original inputs"
             ) from None
         return True
     return False
 
 
 def plan_differences(old: RunPlan, new: RunPlan) -> list[str]:
-    """Says in words what differs between two plans in anything that the scores follow from."""
+    """Describe every difference between two plans that changes the scores."""
     found = []
     if old.archive_digest != new.archive_digest:
         found.append(f"archive digest was {old.archive_digest[:12]}, is {new.archive_digest[:12]}")
@@ -215,10 +217,10 @@ def plan_differences(old: RunPlan, new: RunPlan) -> list[str]:
 
 
 def read_plan(run: Location) -> RunPlan:
-    """Reads the plan of a run.
+    """Read the plan of a run.
 
     Raises:
-        RunError: There is none, it is damaged, or something else is there.
+        RunError: There is no plan, it is corrupt or of another format version, or something else is there.
     """
     location = run / PLAN_NAME
     if not location.exists():
@@ -226,52 +228,60 @@ def read_plan(run: Location) -> RunPlan:
             other_kind(run, "a run")
             or f"{run}: no run there; make one with `uniad-ray score ARCHIVE --bundles ROOT --out {run}`"
         )
+    document = _read_document(run, location)
     try:
-        return RunPlan.model_validate(location.read_json())
+        return RunPlan.model_validate(document)
     except ValidationError as error:
-        raise RunError(
-            other_kind(run, "a run") or f"{location}: damaged plan of a run; choose another --out"
-        ) from error
+        raise RunError(other_kind(run, "a run") or f"{location}: corrupt plan of a run; use a new --out") from error
 
 
 def read_run(run: Location) -> RunManifest:
-    """Reads the manifest of a finished run.
+    """Read the manifest of a finished run.
 
     Raises:
-        RunError: There is no run, it is not finished, its manifest is damaged, or something else is there.
+        RunError: There is no run, it is unfinished, its manifest is corrupt or of another format version, or
+            something else is there.
     """
     location = run / MANIFEST_NAME
     if not location.exists():
         read_plan(run)
-        raise RunError(f"{run}: the run is not finished; give the same `uniad-ray score` command again to finish it")
+        raise RunError(f"{run}: the run is not finished; repeat the `uniad-ray score` command to resume it")
+    document = _read_document(run, location)
     try:
-        return RunManifest.model_validate(location.read_json())
+        return RunManifest.model_validate(document)
     except ValidationError as error:
         raise RunError(
-            other_kind(run, "a run") or f"{location}: damaged manifest of a run; score again with another --out"
+            other_kind(run, "a run") or f"{location}: corrupt manifest of a run; score again with another --out"
         ) from error
 
 
+def _read_document(run: Location, location: Location) -> Any:
+    document = location.read_json()
+    if message := other_format(location, document, "run", FORMAT_VERSION):
+        raise RunError(other_kind(run, "a run") or message)
+    return document
+
+
 def scores_path(chunk: str) -> str:
-    """Where the scores of a chunk lie within a run."""
+    """Path of the scores of a chunk within a run."""
     return f"scores/{chunk}.parquet"
 
 
 def maps_path(chunk: str) -> str:
-    """Where the maps of a chunk lie within a run that keeps all."""
+    """Path of the maps of a chunk within a run that keeps all maps."""
     return f"maps/{chunk}.parquet"
 
 
 def top_maps_path(folder: str) -> str:
-    """Where the highest maps of a category lie, by the folder of its chunks, in a run that keeps the highest."""
+    """Path of the maps of a category, given the folder of its chunks, in a run with `maps` of `top`."""
     return f"maps/{folder}/top.parquet"
 
 
 def map_candidates_path(chunk: str) -> str:
-    """Where the maps of a chunk wait, in a run that keeps the highest, until all chunks are scored."""
+    """Path of the candidate maps of a chunk until all chunks are scored, in a run with `maps` of `top`."""
     return f"_map_candidates/{chunk}.parquet"
 
 
 def selected_categories(values: Sequence[str]) -> tuple[str, ...] | None:
-    """Normalises a list of names from a command line: none means all."""
+    """Sort and deduplicate category names from the command line; an empty list gives None, which means all."""
     return tuple(sorted(set(values))) or None

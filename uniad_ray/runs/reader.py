@@ -1,4 +1,4 @@
-"""Reads a finished run: its score rows, its maps, its attempts, and the images and masks behind them."""
+"""Read a finished run: score rows, maps and timings, and the images and masks of its archive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PLACE_COLUMNS = ("row_key", "shard", "row_group", "split", "category")
 
 @dataclass(frozen=True)
 class MaskFile:
-    """One ground-truth mask as it was ingested."""
+    """One ground-truth mask, encoded as ingested."""
 
     source_uri: str
     data: bytes
@@ -44,13 +44,13 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """What the archive holds of one scored image.
+    """The archive row of one scored image.
 
     Attributes:
-        image: The encoded file; None where it was not asked for.
+        image: The encoded file; None if not requested.
         masks: Its ground-truth masks.
-        width: Pixels, as displayed.
-        height: Pixels, as displayed.
+        width: Displayed width, pixels.
+        height: Displayed height, pixels.
     """
 
     image: bytes | None
@@ -65,34 +65,34 @@ class RunReader:
     Attributes:
         location: Root of the run.
         manifest: Its manifest.
-        archive: Root of the archive that was scored.
-        chunks: Its chunks, in the archive's order.
+        archive: Root of the scored archive.
+        chunks: Its chunks in archive order.
     """
 
     def __init__(self, run: str | Location) -> None:
-        """Reads manifest and list of chunks.
+        """Read the manifest and the list of chunks.
 
         Raises:
-            RunError: There is no run, it is not finished, or it is damaged.
+            RunError: There is no run, or it is unfinished or corrupt.
         """
         self.location = run if isinstance(run, Location) else Location.parse(run)
         self.manifest: RunManifest = read_run(self.location)
         self.archive = Location.parse(self.manifest.plan.archive)
         location = self.location / CHUNKS_NAME
         if hashlib.sha256(location.read_bytes()).hexdigest() != self.manifest.chunks_sha256:
-            raise RunError(f"{location}: not what the run's manifest says; score again with another --out")
+            raise RunError(f"{location}: checksum mismatch: the file is corrupt; score again with another --out")
         rows = read_table(dataset_schema("run_chunk"), location).to_pylist()
         self.chunks = tuple(RunChunk(**row) for row in rows)
 
     def scores(self, columns: Sequence[str] | None = None, *, categories: Collection[str] | None = None) -> pa.Table:
-        """Score rows in the archive's order.
+        """Return score rows in archive order.
 
         Args:
-            columns: Columns of schema `score`; None gives all.
-            categories: Only of these categories; None gives all.
+            columns: Columns of schema `score`; None returns all.
+            categories: Categories to return; None returns all.
 
         Raises:
-            ArchiveError: A file of the run is damaged.
+            ArchiveError: A file of the run is corrupt.
             StoreError: A file of the run is missing.
         """
         wanted = [chunk for chunk in self.chunks if categories is None or chunk.category in categories]
@@ -104,13 +104,13 @@ class RunReader:
         return empty if columns is None else empty.select(list(columns))
 
     def chunk_scores(self, chunk: RunChunk, columns: Sequence[str] | None = None) -> pa.Table:
-        """Score rows of one chunk."""
+        """Return the score rows of one chunk."""
         return read_table(dataset_schema("score"), self.location / scores_path(chunk.chunk), columns=columns)
 
     def maps(self, category: str, row_keys: Collection[str]) -> dict[str, np.ndarray]:
-        """Maps of some rows of one category, float16, shape (h, w), on the calibrated scale.
+        """Return the maps of some rows of a category: float16, shape (h, w), on the calibrated scale.
 
-        Rows whose map was not kept are absent.
+        Rows without a stored map are absent.
         """
         kept = self.manifest.plan.options.maps
         if kept == "none" or not row_keys:
@@ -125,14 +125,14 @@ class RunReader:
         return found
 
     def chunk_maps(self, chunk: RunChunk) -> dict[str, np.ndarray]:
-        """Maps of all rows of one chunk, in a run that keeps all maps."""
+        """Return the maps of all rows of one chunk, for a run that keeps all maps."""
         return self._read_maps(maps_path(chunk.chunk), None)
 
     def images(self, category: str, row_keys: Collection[str]) -> dict[str, SourceRow]:
-        """Encoded images and masks of some rows of one category.
+        """Return the encoded images and masks of some rows of a category.
 
         Raises:
-            ArchiveError: The archive is gone or damaged.
+            ArchiveError: The archive is missing or corrupt.
             StoreError: A shard cannot be read.
         """
         found: dict[str, SourceRow] = {}
@@ -141,10 +141,10 @@ class RunReader:
         return found
 
     def source_rows(self, chunk: RunChunk, *, with_images: bool) -> Iterator[tuple[str, SourceRow]]:
-        """What the archive holds of the rows of one chunk.
+        """Yield the row key and archive row of every row of one chunk.
 
         Raises:
-            ArchiveError: The archive is gone or damaged.
+            ArchiveError: The archive is missing or corrupt.
             StoreError: A shard cannot be read.
         """
         columns = ["row_key", "masks", "width", "height", *(["image"] if with_images else [])]
@@ -154,7 +154,7 @@ class RunReader:
             yield row["row_key"], SourceRow(row.get("image"), masks, row["width"], row["height"])
 
     def timings(self) -> list[Timing]:
-        """What the attempts that came to their end spent on each stage, oldest first."""
+        """Return the timings of the completed executions, oldest first."""
         return read_timings(self.location)
 
     def _archive_chunk(self, chunk: RunChunk) -> Chunk:
@@ -162,7 +162,7 @@ class RunReader:
         return Chunk(place["shard"], place["row_group"], chunk.rows, place["category"], place["split"])
 
     def _chunks_of(self, category: str, row_keys: Collection[str]) -> list[tuple[RunChunk, set[str]]]:
-        """The chunks of a category that hold some rows, with the rows they hold."""
+        """The chunks of a category that contain any of the rows, each with those rows."""
         wanted = pa.array(sorted(row_keys), type=pa.string())
         own = [chunk for chunk in self.chunks if chunk.category == category]
 
@@ -179,6 +179,6 @@ class RunReader:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Rows as dictionaries, a few at a time, since a row may hold a whole image."""
+    """Yield rows as dictionaries, converted in small batches because a row may hold a whole image."""
     for batch in table.to_batches(max_chunksize=16):
         yield from batch.to_pylist()

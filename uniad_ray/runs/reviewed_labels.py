@@ -1,4 +1,4 @@
-"""The marks that count where several runs have scored the same images."""
+"""Merge the review marks of several runs on the same images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NO_MARKS: Final[Mapping[str, Mark]] = MappingProxyType({})
 
 
 def marks_of(readers: Iterable[RunReader]) -> dict[str, Mark]:
-    """The marks on the images of an archive that one or more runs have scored, by row key.
+    """Merge the marks of several runs on one archive, by row key.
 
-    What an image is does not depend on the run that a reviewer looked at: of marks in several runs the latest counts.
+    A label belongs to the image, not to a run, so the latest mark of an image wins.
 
     Raises:
-        ArchiveError: A file of marks is damaged.
+        ArchiveError: A file of marks is corrupt.
         StoreError: The store cannot be read.
     """
     found: dict[str, Mark] = {}

@@ -1,4 +1,4 @@
-"""Marks that reviewers set on the images of a run: false alarms and misses, kept beside it."""
+"""Marks that reviewers set on the images of a run, such as false alarms and misses, stored with the run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Label = Literal["normal", "anomalous"]
 
 @dataclass(frozen=True)
 class Mark:
-    """What a reviewer says of one scored image.
+    """A reviewer's judgement of one scored image.
 
     Attributes:
         row_key: Key of the image row.
         category: Its category.
-        mark: What it is; `none` withdraws an earlier mark.
-        score: Score that the reviewer saw.
-        threshold: Threshold that the reviewer saw.
-        reviewer: Who it was.
+        mark: The judgement; `none` withdraws an earlier mark.
+        score: Score shown to the reviewer.
+        threshold: Threshold shown to the reviewer.
+        reviewer: Name of the reviewer.
         marked_at: UTC, ISO 8601.
-        note: What the reviewer wrote.
+        note: Free text of the reviewer.
     """
 
     row_key: str
@@ -47,7 +47,7 @@ class Mark:
 
     @property
     def label(self) -> Label | None:
-        """What the image is, by this mark; None where the mark withdraws another."""
+        """Label of the image by this mark; None if the mark withdraws another."""
         match self.mark:
             case "false_alarm":
                 return "normal"
@@ -60,12 +60,12 @@ class Mark:
 
 
 def now() -> str:
-    """The time, as marks have it: sorts as text."""
+    """The current UTC time in ISO 8601 with microseconds; sorts as text."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def write_marks(run: Location, marks: Sequence[Mark]) -> None:
-    """Adds marks to a run, as one file that no other writer can touch.
+    """Add marks to a run as one new file with a unique name.
 
     Args:
         run: Root of the run.
@@ -73,26 +73,26 @@ def write_marks(run: Location, marks: Sequence[Mark]) -> None:
     """
     schema = dataset_schema("mark")
     table = schema.table({name: [getattr(mark, name) for mark in marks] for name in schema.arrow.names})
-    # Reviewers at several gateways write at the same time: a name of its own for each, and readers order by time.
+    # Several gateways may write at the same time. Unique names avoid conflicts; readers sort by time.
     name = f"{marks[0].marked_at.replace(':', '')}-{uuid.uuid4().hex[:12]}.parquet"
     (run / FOLDER / name).write_bytes(encode_table(schema, table), if_absent=True)
 
 
 class MarkLog:
-    """The marks of a run for one that reads them often: a file of marks never changes, so each is read once."""
+    """The marks of a run, cached. Files of marks are immutable, so each is read once."""
 
     def __init__(self, run: Location) -> None:
-        """Names the run; nothing is read yet."""
+        """Take the root of the run; nothing is read yet."""
         self._run = run
         self._lock = threading.Lock()
         self._by_file: dict[str, list[Mark]] = {}
         self._marks: dict[str, Mark] = {}
 
     def read(self) -> dict[str, Mark]:
-        """The mark that counts for each image, as `read_marks`; the same object as long as there are no new marks.
+        """Return the same as `read_marks`; the same object while there are no new marks.
 
         Raises:
-            ArchiveError: A file of marks is damaged.
+            ArchiveError: A file of marks is corrupt.
             StoreError: The store cannot be read.
         """
         with self._lock:
@@ -108,10 +108,10 @@ class MarkLog:
 
 
 def read_marks(run: Location) -> dict[str, Mark]:
-    """The mark that counts for each image, by row key; withdrawn ones are not there.
+    """Return the latest mark of each image by row key, without withdrawn marks.
 
     Raises:
-        ArchiveError: A file of marks is damaged.
+        ArchiveError: A file of marks is corrupt.
         StoreError: The store cannot be read.
     """
     return MarkLog(run).read()

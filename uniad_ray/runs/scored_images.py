@@ -1,4 +1,4 @@
-"""The images of a category as a run scored them: one model for evaluation, report, comparison and the runs page."""
+"""The scored images of a category: one model for evaluation, report, comparison and the runs page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from uniad_ray.runs.reviews import Mark
 
 COLUMNS: Final = ("row_key", "label", "status", "score", "threshold")
-"""Columns of schema `score` that are always needed; as arrays they take about 70 bytes a row."""
+"""Required columns of schema `score`; as arrays they take about 70 bytes per row."""
 _AS_ARRAYS: Final = frozenset({"label", "status", "score", "threshold", "category"})
 _OF_ANOMALIES: Final = ("defect_kind", "anomaly_type")
-"""Columns that say something of anomalous images alone."""
+"""Columns that apply only to anomalous images."""
 
 Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.intp]
@@ -26,15 +26,15 @@ Positions = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class ScoredImages:
-    """N images of one category, with what a run says of each.
+    """N images of one category with their scores and labels.
 
     Attributes:
         category: The category.
-        threshold: A score above it is anomalous; NaN for a category without any row.
-        scores: float64, shape (N,); NaN where the image could not be scored.
+        threshold: Scores above it are anomalous; NaN for a category without rows.
+        scores: float64, shape (N,); NaN for images that could not be scored.
         normal: bool, shape (N,): label normal.
         anomalous: bool, shape (N,): label anomalous.
-        details: N rows: `row_key`, and whatever other columns of schema `score` were read.
+        details: N rows: `row_key`, and the other columns of schema `score` that were read.
     """
 
     category: str
@@ -45,12 +45,12 @@ class ScoredImages:
     details: pa.Table
 
     def __len__(self) -> int:
-        """N."""
+        """Number of images, N."""
         return len(self.scores)
 
     @cached_property
     def row_keys(self) -> pa.StringArray:
-        """N keys."""
+        """Keys of the N image rows."""
         return self.details.column("row_key").combine_chunks()
 
     @cached_property
@@ -60,7 +60,7 @@ class ScoredImages:
 
     @property
     def called(self) -> Mask:
-        """bool, shape (N,): called anomalous by the run."""
+        """bool, shape (N,): score above the threshold."""
         return np.asarray(self.scores > self.threshold)
 
     @property
@@ -80,7 +80,7 @@ class ScoredImages:
 
     @property
     def labels(self) -> list[str | None]:
-        """N of `normal`, `anomalous` or None."""
+        """N labels: `normal`, `anomalous` or None."""
         return [
             "anomalous" if bad else "normal" if good else None
             for good, bad in zip(self.normal, self.anomalous, strict=True)
@@ -88,14 +88,14 @@ class ScoredImages:
 
     @cached_property
     def anomaly_types(self) -> tuple[str | None, ...]:
-        """N of `logical`, `structural` or None; needs the column `anomaly_type`."""
+        """N anomaly types: `logical`, `structural` or None; requires the column `anomaly_type`."""
         return tuple(self.details.column("anomaly_type").to_pylist())
 
     @cached_property
     def experts(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Calibrated scores by expert, each float64 of shape (N,); needs the column `experts`.
+        """Calibrated scores by expert, each float64 of shape (N,); requires the column `experts`.
 
-        NaN where an expert says nothing of an image.
+        NaN for images without a score of the expert.
         """
         nested = self.details.column("experts").combine_chunks()
         owners = pc.list_parent_indices(nested).to_numpy()
@@ -110,11 +110,11 @@ class ScoredImages:
         return found
 
     def equals(self, column: str, value: str) -> Mask:
-        """bool, shape (N,): where a column of `details` has a value."""
+        """bool, shape (N,): a column of `details` equals a value."""
         return _equals(self.details, column, value)
 
     def take(self, chosen: Mask | Positions) -> Self:
-        """Some of the images: those of a mask, or those at positions in the order given."""
+        """Select images by a mask, or by positions in the given order."""
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         return replace(
             self,
@@ -125,33 +125,33 @@ class ScoredImages:
         )
 
     def with_score(self, split: str | None = None) -> Self:
-        """The images that have a score, of one split or of all."""
+        """Select the images that have a score, of one split or of all."""
         return self.take(self.scored if split is None else self.scored & self.equals("split", split))
 
     def shared(self, other: Self) -> tuple[Self, Self]:
-        """The images that both hold, once as here and once as there, both in the order here."""
+        """Select the images that are in both, from `self` and from `other`, each in the order of `self`."""
         found = pc.index_in(self.row_keys, value_set=other.row_keys)
         held = found.is_valid().to_numpy(zero_copy_only=False)
         return self.take(held), other.take(found.drop_null().to_numpy())
 
     def position(self, row_key: str) -> int | None:
-        """Where an image is, or None."""
+        """Position of an image, or None."""
         found = pc.index(self.row_keys, pa.scalar(row_key, pa.string())).as_py()
         return None if found < 0 else int(found)
 
     def positions(self, row_keys: Collection[str]) -> dict[str, int]:
-        """Where some images are, by key; unknown keys are absent."""
+        """Positions of some images by key; unknown keys are absent."""
         wanted = pa.array(list(row_keys), pa.string())
         held = np.flatnonzero(pc.is_in(self.row_keys, value_set=wanted).to_numpy(zero_copy_only=False))
         return dict(zip(self.row_keys.take(pa.array(held)).to_pylist(), held.tolist(), strict=True))
 
     def reviewed(self, marks: Mapping[str, Mark]) -> Self:
-        """The same images, each marked one with the label of its mark.
+        """Return the same images with the labels of the marks applied.
 
-        Defect kind and anomaly type stay where the image stays anomalous; a normal image has none.
+        An image that stays anomalous keeps its defect kind and anomaly type; a normal image has none.
 
         Args:
-            marks: Marks by row key; those of other images do not matter.
+            marks: Marks by row key; marks of other images are ignored.
         """
         found = self.positions(marks)
         if not found:
@@ -171,16 +171,16 @@ class ScoredImages:
 
 
 def scored_images(category: str, table: pa.Table) -> ScoredImages:
-    """Takes up the score rows of one category.
+    """Build `ScoredImages` from the score rows of one category.
 
     Args:
         category: The category.
-        table: Its rows, with at least the columns in `COLUMNS`.
+        table: Its rows with at least the columns in `COLUMNS`.
     """
     scores = table.column("score").to_numpy().astype(np.float64)
     return ScoredImages(
         category=category,
-        # All rows of a category are scored by one bundle, and so with one threshold.
+        # One bundle scores all rows of a category, so they share one threshold.
         threshold=float(table.column("threshold")[0].as_py()) if table.num_rows else float("nan"),
         scores=np.where(_equals(table, "status", "ok"), scores, np.nan),
         normal=_equals(table, "label", "normal"),
@@ -190,7 +190,7 @@ def scored_images(category: str, table: pa.Table) -> ScoredImages:
 
 
 def by_category(table: pa.Table) -> list[ScoredImages]:
-    """Takes up score rows of any categories, by category in alphabetical order.
+    """Build `ScoredImages` for every category of some score rows, in alphabetical order.
 
     Args:
         table: Rows with at least the columns in `COLUMNS`, and `category`.

@@ -1,4 +1,4 @@
-"""What each attempt at a run spent on its stages: the only part of a run that knows a clock."""
+"""Timings of a run by stage. Everything else in a run is independent of the clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMINGS_FOLDER = "timings"
 
 
 class StageSeconds(StrictModel):
-    """Seconds that workers spent on each stage, summed over workers, and the seconds that passed meanwhile."""
+    """Seconds per stage, summed over workers, and the elapsed wall time in seconds."""
 
     decode: float = 0.0
     score: float = 0.0
@@ -23,16 +23,16 @@ class StageSeconds(StrictModel):
 
 
 class Timing(StrictModel):
-    """One attempt at a run that scored to its end; one that was killed leaves no record.
+    """Timing of one execution that finished the run; an interrupted execution leaves no record.
 
     Attributes:
         started_at: UTC, ISO 8601.
-        images: Image rows that it scored.
-        chunks: Chunks that it scored.
-        workers: Actors that held networks.
-        threads: Threads of each actor.
-        device: `cpu`, `cuda` or `auto`, as asked for.
-        seconds: Time per stage.
+        images: Image rows scored by this execution.
+        chunks: Chunks scored by this execution.
+        workers: Actors with networks.
+        threads: Threads per actor.
+        device: Requested device: `cpu`, `cuda` or `auto`.
+        seconds: Seconds per stage.
     """
 
     started_at: str
@@ -45,24 +45,22 @@ class Timing(StrictModel):
 
 
 def write_timing(run: Location, timing: Timing) -> None:
-    """Records an attempt beside the scores."""
+    """Store a timing in the run."""
     started = datetime.fromisoformat(timing.started_at).astimezone(UTC)
     name = f"{started:%Y%m%dT%H%M%S.%fZ}.json"
     (run / TIMINGS_FOLDER / name).write_json(timing.model_dump(mode="json"))
 
 
 def read_timings(run: Location) -> list[Timing]:
-    """Attempts that came to their end, oldest first.
+    """Read the timings of a run, oldest first.
 
     Raises:
-        RunError: A record is damaged.
+        RunError: A timing is corrupt.
     """
     timings = []
     for info in (run / TIMINGS_FOLDER).list(suffix=".json"):
         try:
             timings.append(Timing.model_validate(info.location.read_json()))
         except ValidationError as error:
-            raise RunError(
-                f"{info.location}: damaged record of an attempt; delete it, no score depends on it"
-            ) from error
+            raise RunError(f"{info.location}: corrupt timing; delete the file, no score depends on it") from error
     return timings

@@ -1,4 +1,4 @@
-"""The scorer: extract, let the experts judge, calibrate, fuse; and the bundle that stores it."""
+"""Scoring: extract features, score with every expert, calibrate and fuse; and the bundles that store a scorer."""
 
 from __future__ import annotations
 

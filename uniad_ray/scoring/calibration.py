@@ -1,4 +1,4 @@
-"""Puts scores on one scale and chooses the threshold, from normal images that no expert has seen (UniAD, eq. 14-15)."""
+"""Calibrate scores and choose the threshold on held-out normal images (UniAD, eq. 14-15)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uniad_ray.errors import FitError
 FloatArray = npt.NDArray[np.float64]
 
 MIN_DEVIATION = 1e-6
-"""Deviations below this, relative to the mean, come from identical images; dividing by them would blow up noise."""
+"""Smallest deviation, relative to the mean. Identical images give smaller ones, which would amplify noise."""
 
 
 class ExpertCalibration(StrictModel):
@@ -28,19 +28,19 @@ class ExpertCalibration(StrictModel):
     deviation: float
 
     def apply(self, raw: npt.NDArray[np.floating]) -> FloatArray:
-        """Turns raw scores, or a raw map, into deviations from the held-out normal images."""
+        """Convert raw scores or a raw map to standard deviations from the held-out mean."""
         return (np.asarray(raw, dtype=np.float64) - self.mean) / self.deviation
 
 
 class Threshold(StrictModel):
-    """The score above which an image is called anomalous.
+    """Threshold of the fused score.
 
     Attributes:
-        value: Threshold on the fused, calibrated scale.
-        false_positive_rate: Share of normal images it may call anomalous.
-        method: `empirical` where there are enough held-out scores to read the rate off them, `gaussian_tail` where the
-            rate is finer than one image and the tail of a normal distribution takes over.
-        images: Held-out normal images behind it.
+        value: Scores above this value are anomalous, on the fused, calibrated scale.
+        false_positive_rate: Fraction of normal images allowed above it.
+        method: `empirical` if the held-out scores resolve the rate; `gaussian_tail` if the rate is finer than one image
+            and the tail of a fitted normal distribution is used.
+        images: Number of held-out normal images.
     """
 
     value: float
@@ -51,14 +51,14 @@ class Threshold(StrictModel):
 
 @dataclass(frozen=True)
 class Fold:
-    """One round of fitting and calibrating: indices of the normal images on either side."""
+    """Indices of the normal images to fit on and to calibrate on in one round."""
 
     fit: tuple[int, ...]
     calibrate: tuple[int, ...]
 
 
 def fit_calibration(expert: str, raw: npt.NDArray[np.floating]) -> ExpertCalibration:
-    """Takes mean and deviation (with n - 1) of held-out raw scores.
+    """Compute mean and sample standard deviation (n - 1) of held-out raw scores.
 
     Raises:
         FitError: Fewer than two scores, or a score that is not finite.
@@ -70,7 +70,7 @@ def fit_calibration(expert: str, raw: npt.NDArray[np.floating]) -> ExpertCalibra
         )
     if not np.isfinite(values).all():
         raise FitError(
-            f"expert {expert}: a held-out normal image has no finite score; look for damaged training images"
+            f"expert {expert}: a held-out normal image has no finite score; check for corrupt training images"
         )
     mean = float(values.mean())
     deviation = float(values.std(ddof=1))
@@ -78,15 +78,15 @@ def fit_calibration(expert: str, raw: npt.NDArray[np.floating]) -> ExpertCalibra
 
 
 def choose_threshold(scores: npt.NDArray[np.floating], false_positive_rate: float) -> Threshold:
-    """Chooses the threshold that at most the given share of normal images exceeds.
+    """Choose the threshold that at most the given fraction of normal images exceeds.
 
-    With n held-out scores the k-th smallest, k = ceil((n + 1)(1 - rate)), bounds the rate for a new normal image
-    whatever the distribution (split conformal prediction). Where k > n the scores cannot say: the normal distribution
-    with their mean and deviation gives the quantile, never below the largest score seen.
+    The threshold is the k-th smallest of n held-out scores, k = ceil((n + 1)(1 - rate)). It bounds the rate of new
+    normal images for any distribution (split conformal prediction). If k > n, the threshold is the quantile of the
+    normal distribution with the mean and deviation of the scores, but never below the largest score.
 
     Args:
         scores: Fused scores of held-out normal images, shape (n,).
-        false_positive_rate: Between 0 and 1, both excluded.
+        false_positive_rate: Fraction in (0, 1).
 
     Raises:
         FitError: Fewer than two scores.
@@ -95,7 +95,7 @@ def choose_threshold(scores: npt.NDArray[np.floating], false_positive_rate: floa
     count = len(ordered)
     if count < 2:
         raise FitError(f"{count} held-out normal scores; a threshold needs at least 2 normal images")
-    # The subtraction is inexact: 1 - 0.1 must not lift 11 x 0.9 above a whole number.
+    # Rounding removes floating-point error: 11 x (1 - 0.1) could exceed an integer.
     rank = math.ceil(round((count + 1) * (1.0 - false_positive_rate), 9))
     if 1 <= rank <= count:
         return Threshold(
@@ -111,11 +111,11 @@ def choose_threshold(scores: npt.NDArray[np.floating], false_positive_rate: floa
 
 
 def holdout_fold(image_ids: Sequence[str], share: float) -> Fold:
-    """Splits normal images by hash of their content, so that copies of one image fall on the same side.
+    """Split normal images by content hash. Copies of one image fall on the same side.
 
     Args:
         image_ids: sha256 of each image.
-        share: Share to hold out.
+        share: Fraction to hold out.
     """
     fit: list[int] = []
     calibrate: list[int] = []
@@ -125,10 +125,10 @@ def holdout_fold(image_ids: Sequence[str], share: float) -> Fold:
 
 
 def cross_folds(image_ids: Sequence[str], folds: int) -> list[Fold]:
-    """Cuts few normal images into parts, each of which is held out once.
+    """Split few normal images into parts and hold out each part once.
 
-    With no more distinct images than twice `folds`, every distinct image is its own part (leave one out). Copies of one
-    image always share a part, else an image would be judged against itself.
+    With at most `2 * folds` distinct images, every distinct image is its own part (leave-one-out). Copies of one image
+    share a part, so no image is scored against itself.
 
     Raises:
         FitError: Fewer than two distinct images.
@@ -149,5 +149,5 @@ def cross_folds(image_ids: Sequence[str], folds: int) -> list[Fold]:
 
 
 def _position(image_id: str) -> float:
-    """A number between 0 and 1 that follows from the image alone."""
+    """Hash the image to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(f"calibration {image_id}".encode()).digest()[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""The held-out scores that travel in a bundle, so that a threshold can be chosen again without a fit."""
+"""Held-out scores in a bundle, used to choose another threshold without a new fit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def encode_calibration_scores(
     calibrated: Mapping[str, FloatArray],
     scores: FloatArray,
 ) -> bytes:
-    """Stores the held-out scores of N normal images, sorted by row key.
+    """Encode the held-out scores of N normal images as Parquet, sorted by row key.
 
     Args:
-        row_keys: N keys.
-        image_ids: N digests.
+        row_keys: Keys of the N images.
+        image_ids: sha256 of the N images.
         raw: Raw scores by expert, each of shape (N,).
         calibrated: Calibrated scores by expert, each of shape (N,).
         scores: Fused scores, shape (N,).
@@ -52,11 +52,11 @@ def encode_calibration_scores(
 
 
 class HeldOutScores(NamedTuple):
-    """Scores of N held-out normal images, in the order of the row keys.
+    """Scores of N held-out normal images, ordered by row key.
 
     Attributes:
         raw: Raw scores by expert, each of shape (N,).
-        fused: Fused scores of the experts that take part, shape (N,).
+        fused: Fused scores of the selected experts, shape (N,).
     """
 
     raw: dict[str, FloatArray]
@@ -64,10 +64,10 @@ class HeldOutScores(NamedTuple):
 
 
 def decode_calibration_scores(data: bytes) -> HeldOutScores:
-    """Reads the held-out scores.
+    """Decode the held-out scores.
 
     Raises:
-        ArchiveError: The table is not of its schema.
+        ArchiveError: The table does not match its schema.
     """
     table = pq.read_table(io.BytesIO(data))
     dataset_schema("calibration_score").check(table, source=FILE_NAME)

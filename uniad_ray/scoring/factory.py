@@ -1,4 +1,4 @@
-"""Builds the extractors and experts that a configuration names."""
+"""Build the extractors and experts of a configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_experts(
     states: Mapping[str, State] | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, Expert]:
-    """Builds the experts of the chosen set, fresh or with what they learned.
+    """Build the experts of the chosen set, unfitted or with learned state.
 
     Args:
         config: The fit configuration.
@@ -29,7 +29,7 @@ def build_experts(
         only: Experts to build; None builds all of the set.
 
     Raises:
-        ConfigError: A class cannot be imported, or its options are wrong.
+        ConfigError: A class cannot be imported, or its options are invalid.
     """
     experts: dict[str, Expert] = {}
     for name in config.chosen_experts:
@@ -45,17 +45,17 @@ def build_experts(
 def build_pipeline(
     config: FitConfig, fields: Iterable[tuple[str, str]], *, device: str, check_unused: bool = True
 ) -> PerceptionPipeline:
-    """Loads the networks behind some fields, directly or through another, and no other.
+    """Load only the networks that some fields need, directly or through other fields.
 
     Args:
         config: The fit configuration.
-        fields: Each field that is needed, and who needs it, for messages; see `needs_of`.
+        fields: Pairs of a needed field and the component that needs it, for messages; see `needs_of`.
         device: Torch device.
-        check_unused: Whether the options of extractors that nobody needs are checked as well, which takes seconds.
+        check_unused: Also check the options of unused extractors, which takes seconds.
 
     Raises:
-        ConfigError: A class cannot be imported, its options are wrong, or nothing provides a field that is needed.
-        WeightsError: Weights cannot be found or have another digest.
+        ConfigError: A class cannot be imported, its options are invalid, or no extractor provides a needed field.
+        WeightsError: Weights are missing or have another digest.
     """
     prepared: dict[str, tuple[ExtractorClass, StrictModel]] = {}
     provider_of: dict[str, str] = {}
@@ -74,7 +74,7 @@ def build_pipeline(
     chosen: dict[str, Extractor] = {}
     while pending:
         field, asker = pending.pop()
-        # Most fields begin with the name of their extractor, so that the others need not be looked at.
+        # Try the extractor whose name begins the field first: usually it is the provider.
         for name in sorted(config.extractors, key=lambda name: not field.startswith(f"{name}/")):
             if field not in provider_of:
                 prepare(name)
@@ -92,7 +92,7 @@ def build_pipeline(
 
 
 def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
-    """Each field that some experts need, with the expert's name for messages."""
+    """Return pairs of a needed field and the expert that needs it, for messages."""
     return [(field, f"expert {expert.name}") for expert in experts.values() for field in sorted(expert.needs)]
 
 
@@ -100,7 +100,7 @@ ClassT = TypeVar("ClassT", ExpertClass, ExtractorClass)
 
 
 class _Kind(NamedTuple, Generic[ClassT]):
-    """What is asked of a class, so that a wrong one is told when it is loaded and not in the middle of a fit."""
+    """Requirements of a class, checked on loading and not in the middle of a fit."""
 
     word: str
     contract: type[object]
@@ -115,22 +115,22 @@ _EXTRACTOR: _Kind[ExtractorClass] = _Kind("extractor", ExtractorClass, Extractor
 def _class_and_options(
     component: ClassConfig, key: str, where: str, shared: Mapping[str, Any], kind: _Kind[ClassT]
 ) -> tuple[ClassT, StrictModel]:
-    """Imports a component's class and validates its options, with those that are set once for all."""
+    """Import the class of a component and validate its options, including the shared ones."""
     found = _checked(import_class(component.class_path, where=f"{where}: {key}.class"), kind, f"{where}: {key}.class")
     options = dict(component.config)
     for name, value in shared.items():
         if name in found.config_model.model_fields:
             if options.get(name, value) != value:
-                raise ConfigError(f"{where}: {key}.config.{name}: set {name} at the top level, where it holds for all")
+                raise ConfigError(f"{where}: {key}.config.{name}: set {name} at the top level, for all components")
             options[name] = value
     return found, validate(found.config_model, options, where=where, prefix=f"{key}.config")
 
 
 def _checked(found: type[object], kind: _Kind[ClassT], where: str) -> ClassT:
-    """A class that has all that its protocols name.
+    """Check that a class has all members of its protocols.
 
     Raises:
-        ConfigError: Something is missing.
+        ConfigError: A member is missing.
     """
     wanted = [name for protocol in (kind.contract, kind.instance) for name in vars(protocol) if name[0] != "_"]
     missing = [name for name in wanted if not hasattr(found, name)]

@@ -1,4 +1,4 @@
-"""Fuses the evidence of several experts into one score and one map (UniAD, eq. 14-15; TMUAD, eq. 5)."""
+"""Fuse the evidence of several experts into one score and one map (UniAD, eq. 14-15; TMUAD, eq. 5)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LINEAR_UP_TO: Final = 4.0
 
 @dataclass(frozen=True)
 class Fused:
-    """The evidence of N images as one.
+    """Fused evidence of N images.
 
     Attributes:
-        scores: float64, shape (N,): by the rule, the weighted sum of what the calibrated scores say, or the maximum of
-            the fused map.
-        maps: float32, shape (N, h, w), weighted sum of what the maps of the experts that localise say, or None.
+        scores: float64, shape (N,): the weighted sum of the terms of the calibrated scores, or the maximum of the fused
+            map, depending on the rule.
+        maps: float32, shape (N, h, w): the weighted sum of the terms of the calibrated maps; None without maps.
         calibrated: Calibrated scores by expert, each of shape (N,).
     """
 
@@ -33,9 +33,9 @@ class Fused:
 
 
 class Fusion:
-    """Calibrates each term on normal images and adds the terms by the configured rule and weights.
+    """Calibrate each term on normal images, and add the terms by the configured rule and weights.
 
-    A term is a group of experts, whose raw scores are added first (eq. 14), or an expert of no group.
+    A term is a group of experts, whose raw scores are added first (eq. 14), or a single expert without a group.
 
     Attributes:
         experts: Mean and deviation by expert.
@@ -48,7 +48,7 @@ class Fusion:
         experts: Mapping[str, ExpertCalibration],
         terms: Mapping[str, ExpertCalibration],
     ) -> None:
-        """Restores a fusion; `fit` makes one."""
+        """Restore a fusion; `fit` creates one."""
         self.experts = dict(experts)
         self.terms = dict(terms)
         self._rule = config.rule
@@ -57,10 +57,10 @@ class Fusion:
 
     @classmethod
     def fit(cls, config: FusionConfig, raw: Mapping[str, FloatArray]) -> Fusion:
-        """Takes mean and deviation of every expert and term on normal images that no expert has seen.
+        """Compute mean and deviation of every expert and term on held-out normal images.
 
         Args:
-            config: Weights and groups; those of experts that are not there are ignored.
+            config: Weights and groups; entries of absent experts are ignored.
             raw: Raw scores by expert, each of shape (N,), of the same N images.
 
         Raises:
@@ -75,14 +75,14 @@ class Fusion:
 
     @classmethod
     def uncalibrated(cls, config: FusionConfig, experts: Sequence[str]) -> Fusion:
-        """A fusion that takes raw scores and maps as they are, before there is a calibration."""
+        """Create a fusion that leaves raw scores and maps unchanged, for use before calibration."""
         as_they_are = ExpertCalibration(mean=0.0, deviation=1.0)
         terms = term_members(config, experts)
         return cls(config, dict.fromkeys(experts, as_they_are), dict.fromkeys(terms, as_they_are))
 
     @property
     def expert_weights(self) -> dict[str, float]:
-        """What each expert's share of the fused score is multiplied by: its calibrated score with the rule `sum`."""
+        """Factor of each expert in the fused score; it multiplies the calibrated score with the rule `sum`."""
         return {
             member: self._weights[term] * self.experts[member].deviation / self.terms[term].deviation
             for term, members in self._members.items()
@@ -90,13 +90,13 @@ class Fusion:
         }
 
     def fuse(self, evidence: Mapping[str, Evidence]) -> Fused:
-        """Adds scores and maps by rule and weight.
+        """Fuse scores and maps by rule and weight.
 
         Args:
-            evidence: Evidence of every expert, all of the same N images, maps all of one size.
+            evidence: Evidence of every expert for the same N images, with maps of one size.
 
         Raises:
-            FitError: The rule is `maps`, and no expert gives any.
+            FitError: The rule is `maps`, and no expert gives maps.
         """
         raw = {name: np.asarray(item.scores, dtype=np.float64) for name, item in evidence.items()}
         parts = []
@@ -112,20 +112,20 @@ class Fusion:
         )
 
     def fuse_scores(self, raw: Mapping[str, FloatArray]) -> FloatArray:
-        """Fuses raw scores alone: float64, shape (N,).
+        """Fuse raw scores without maps: float64, shape (N,).
 
         Raises:
-            FitError: The rule is `maps`, which scores do not determine.
+            FitError: The rule is `maps`, which needs maps.
         """
         if self._rule == "maps":
-            raise FitError("with the fusion rule maps, scores follow from maps and cannot be fused without them")
+            raise FitError("fusion rule maps: scores are computed from maps and cannot be fused without them")
         parts = [
             self._weights[term] * self._term(term, _total(raw, members)) for term, members in self._members.items()
         ]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
     def _term(self, term: str, raw: FloatArray) -> FloatArray:
-        """What the raw scores or maps of a term say."""
+        """Apply calibration and rule to the raw scores or maps of a term."""
         if self._rule == "maps":
             return raw
         calibrated = self.terms[term].apply(raw)
@@ -133,7 +133,7 @@ class Fusion:
 
 
 def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArray:
-    """The maximum of each fused map; not finite where an expert's score is not."""
+    """Return the maximum of each fused map; NaN for images with a non-finite score of any expert."""
     if maps is None:
         raise FitError("fusion rule maps: no expert of the set gives maps; choose another rule")
     finite = np.isfinite(list(raw.values())).all(axis=0)
@@ -141,20 +141,20 @@ def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArra
 
 
 def excess(calibrated: FloatArray) -> FloatArray:
-    """What each calibrated score z says beyond normal; it rises with z everywhere, so that one expert keeps its order.
+    """Map each calibrated score z to its excess over normal, a strictly increasing function with value 0 at z = 0.
 
-    With s = log(1 + exp(z)), which is z well above 0 and near 0 below: s up to 4, 4 (1 + log(s / 4)) above, less log 2,
-    so that z = 0 says nothing. Below normal means little, however far; and by how many deviations something is beyond
-    four means little more, since the tails of a few held-out images are not known.
+    With s = log(1 + exp(z)), the excess is s - log(2) for s <= 4, and 4 (1 + log(s / 4)) - log(2) above. Scores below
+    normal contribute little. Scores beyond four deviations grow only logarithmically, because a few held-out images do
+    not determine the tails.
     """
-    with np.errstate(invalid="ignore"):  # an expert's score that is not finite stays what it is
+    with np.errstate(invalid="ignore"):  # non-finite scores stay non-finite
         soft = np.logaddexp(0.0, np.asarray(calibrated, dtype=np.float64))
     tail = _LINEAR_UP_TO * (1.0 + np.log(np.maximum(soft, _LINEAR_UP_TO) / _LINEAR_UP_TO))
     return np.asarray(np.minimum(soft, tail) - np.log(2.0), dtype=np.float64)
 
 
 def term_members(config: FusionConfig, experts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The experts of each term, in the order of the experts; groups without a member are left out."""
+    """Return the experts of each term in the order of the experts, without empty groups."""
     group_of = {member: group for group, members in config.groups.items() for member in members}
     terms: dict[str, tuple[str, ...]] = {}
     for name in experts:
@@ -168,6 +168,6 @@ def _total(raw: Mapping[str, FloatArray], members: Sequence[str]) -> FloatArray:
 
 
 def merge_reasons(evidence: Mapping[str, Evidence], calibrated: Mapping[str, FloatArray], image: int) -> list[str]:
-    """Collects the reasons of all experts for one image; those of the expert that finds it most unusual come first."""
+    """Collect the reasons of all experts for one image, ordered by descending calibrated score."""
     by_excess = sorted(evidence, key=lambda name: -calibrated[name][image])
     return [reason for name in by_excess for reason in evidence[name].reasons[image]]

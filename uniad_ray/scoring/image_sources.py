@@ -1,4 +1,4 @@
-"""Images in the forms that a caller may hold: files, URIs, encoded bytes, Pillow images and arrays."""
+"""Load images from files, URIs, encoded bytes, Pillow images and arrays."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"
-"""A path, an `s3://` URI, an encoded file, a Pillow image, or uint8 of shape (H, W, 3), RGB, or (H, W), grey."""
+"""A path, `s3://` URI, encoded file, Pillow image, or uint8 array of shape (H, W, 3), RGB, or (H, W), grey."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """An image at the size asked for.
+    """An image at the requested size.
 
     Attributes:
         pixels: uint8, shape (height, width, 3), RGB.
-        size: Height and width of the image itself, as displayed, pixels.
+        size: Displayed height and width of the original image, pixels.
     """
 
     pixels: np.ndarray
@@ -38,14 +38,14 @@ class LoadedImage:
 
 
 def load_image(source: ImageSource, side: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> LoadedImage:
-    """Loads an image, and stretches it to a square as `decode_image` does.
+    """Load an image, and stretch it to a square as `decode_image` does.
 
-    A Pillow image and an array give the same pixels as a lossless file of them. Large JPEG files are decoded at a
-    reduced scale, so that a Pillow image of such a file differs from the file in the last digits.
+    A Pillow image or an array gives the same pixels as a lossless file of it. Large JPEG files are decoded at a reduced
+    scale, so a Pillow image of such a file gives slightly different pixels.
 
     Args:
         source: The image.
-        side: Side of the square, pixels; None keeps the image's own size.
+        side: Side of the square, pixels; None keeps the size of the image.
         limits: Maximum size of the image.
 
     Raises:
@@ -72,7 +72,7 @@ def _decoded(data: bytes, side: int | None, limits: ImageLimits) -> LoadedImage:
 
 
 def _picture(source: Any) -> Any:
-    """A Pillow image of an array."""
+    """Convert an array to a Pillow image."""
     if not isinstance(source, np.ndarray):
         raise ImageError(
             "unsupported",

@@ -1,4 +1,4 @@
-"""The scorer of an endpoint: a verdict at once, and another where a vision-language model has written its texts."""
+"""Scorer of an endpoint: a first verdict at once, and a second after a vision-language model has written captions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from uniad_ray.scoring.scorer import Scorer, Verdict
 
 @dataclass(frozen=True)
 class CaptionCompleter:
-    """What is kept of an image whose texts are still to be written.
+    """State of an image that waits for its texts.
 
     Attributes:
-        perception: The one image, with all fields that need no texts.
-        evidence: What the experts that need no texts say of it.
+        perception: The single image with all fields that need no texts.
+        evidence: Evidence of the experts that need no texts.
     """
 
     perception: Perception
@@ -30,12 +30,12 @@ class CaptionCompleter:
 
 @dataclass(frozen=True)
 class FirstVerdict:
-    """What the experts that need no texts say of one image.
+    """First result for one image, from the experts that need no texts.
 
     Attributes:
-        verdict: Theirs; None where they say nothing without the others.
-        awaited: What the verdict with texts is made from; None where no expert needs any.
-        descriptor: For the nearest normal images; None where the bundle has no gallery.
+        verdict: Their verdict; None if they cannot be fused without the others.
+        awaited: State for the verdict with texts; None if no expert needs texts.
+        descriptor: Descriptor for the nearest normal images; None if the bundle has no gallery.
     """
 
     verdict: Verdict | ImageError | None
@@ -44,23 +44,23 @@ class FirstVerdict:
 
 
 class OnlineScorer:
-    """Scores in two stages, since a model that writes texts takes seconds and may be away.
+    """Score in two stages, because a model that writes texts takes seconds and may be unavailable.
 
-    Where no expert needs texts, the first stage is all there is, and gives what `Scorer` gives.
+    If no expert needs texts, the first stage gives the verdict of `Scorer`, and there is no second.
 
     Attributes:
-        full: The scorer with all experts that take part.
-        first: The scorer with those that need no texts; None where they say nothing without the others.
+        full: Scorer with all selected experts.
+        first: Scorer with the experts that need no texts; None if they cannot be fused without the others.
         awaiting: Names of the experts that need texts.
     """
 
     def __init__(self, full: Scorer, first: Scorer | None, gallery: Gallery | None) -> None:
-        """Puts the parts together; `build_online_scorer` does it from a bundle.
+        """Combine the parts; `build_online_scorer` builds them from a bundle.
 
         Args:
-            full: All experts.
-            first: Those without texts, with the same networks.
-            gallery: Normal images; None finds none.
+            full: Scorer with all experts.
+            first: Scorer with the experts that need no texts, on the same networks.
+            gallery: Normal images; None disables `nearest`.
         """
         self.full = full
         self.first = first
@@ -73,10 +73,10 @@ class OnlineScorer:
         self._texts = frozenset(field for extractor in full.pipeline.asking for field in extractor.provides)
 
     def begin(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
-        """Scores images with the experts that need no texts, in batches of the configured size, in order.
+        """Score images in order with the experts that need no texts, in batches of the configured size.
 
         Args:
-            row_keys: N keys.
+            row_keys: Keys of the N images.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
         """
         found: list[FirstVerdict] = []
@@ -86,26 +86,26 @@ class OnlineScorer:
         return found
 
     def ask(self, awaited: CaptionCompleter) -> Perception:
-        """Has the texts of one image written; runs no expert. May be called by several threads.
+        """Request the texts of one image without running an expert. Thread-safe.
 
         Raises:
-            CaptionError: The model cannot be reached, or gives no text.
+            CaptionError: The model is unreachable or returns no text.
         """
         perception = awaited.perception
         return self.full.pipeline.extend(perception, perception.names | self._texts)
 
     def finish(self, awaited: CaptionCompleter, perception: Perception) -> Verdict | ImageError:
-        """The verdict of all experts.
+        """Compute the verdict of all experts.
 
         Args:
-            awaited: What was kept of the image.
-            perception: What `ask` gave.
+            awaited: State of the image from `begin`.
+            perception: Result of `ask`.
         """
         extended = self.full.pipeline.extend(perception, self.full.wanted)
         return self.full.verdicts(self.full.judge(extended, awaited.evidence), 1)[0]
 
     def nearest(self, descriptor: np.ndarray | None, most: int) -> list[NearestNormal]:
-        """The normal images that are most like one, nearest first; none where the bundle has no gallery."""
+        """Return the most similar normal images, nearest first; an empty list without a gallery."""
         return [] if self._gallery is None or descriptor is None else self._gallery.nearest(descriptor, most)
 
     def _begin_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
@@ -134,15 +134,15 @@ class OnlineScorer:
 
 
 def build_online_scorer(bundle: Bundle, *, device: str = "cpu") -> OnlineScorer:
-    """Builds the scorer of an endpoint from a bundle.
+    """Build the scorer of an endpoint from a bundle.
 
     Args:
         bundle: The bundle.
         device: Torch device.
 
     Raises:
-        BundleError: The stored state does not fit this version of the code.
-        WeightsError: A network's weights cannot be found, or are not those of the fit.
+        BundleError: The stored state does not match this version of the code.
+        WeightsError: Weights are missing or differ from those of the fit.
     """
     full = bundle.scorer(device=device)
     late = {field for extractor in full.pipeline.awaiting_texts for field in extractor.provides}
@@ -154,7 +154,7 @@ def build_online_scorer(bundle: Bundle, *, device: str = "cpu") -> OnlineScorer:
             try:
                 fusion, threshold = bundle.fusion(only=names)
             except BundleError:
-                # Scores that follow from the maps of all experts are not there without some of them.
+                # The rule `maps` needs the maps of all experts, so there is no first verdict.
                 pass
             else:
                 first = full.restricted(names, fusion, threshold.value)

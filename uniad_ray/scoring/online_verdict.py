@@ -1,4 +1,4 @@
-"""What an endpoint's scorer says of one image, as plain data that may travel between processes."""
+"""Result of an endpoint for one image, as plain data that can be sent between processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uniad_ray.scoring.scorer import Verdict
 
 @dataclass(frozen=True)
 class OnlineVerdict:
-    """The verdict of one image, and where it comes from.
+    """Verdict of one image with its provenance.
 
     Attributes:
-        verdict: The verdict; its map is None where none was asked for.
-        left_out: Why an expert of the bundle took no part, by expert.
-        nearest: The normal images most like this one, nearest first.
+        verdict: The verdict; its map is None if not requested.
+        left_out: By expert of the bundle without evidence, the reason.
+        nearest: The most similar normal images, nearest first.
         bundle_version: Version of the bundle that scored the image.
         bundle_digest: sha256 of the bundle's manifest.
         code_version: Version of uniad_ray that scored the image.
@@ -34,11 +34,11 @@ class OnlineVerdict:
 
 @dataclass(frozen=True)
 class UnusableImage:
-    """Why an image has no verdict.
+    """Reason for an image without a verdict.
 
     Attributes:
         kind: Kind of the `ImageError`.
-        detail: What is wrong with the image.
+        detail: The problem in words.
     """
 
     kind: str

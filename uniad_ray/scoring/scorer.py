@@ -1,4 +1,4 @@
-"""The one scorer: extract, let the experts judge, calibrate, fuse. Night run, endpoint and plain loop all call it."""
+"""The scorer of one category, shared by night runs, endpoints and Python loops: extract, score, calibrate, fuse."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from uniad_ray.scoring.stage_times import StageTimes, time_stages
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the scorer says of one image.
+    """Result of the scorer for one image.
 
     Attributes:
         score: Fused score in deviations of held-out normal images; higher is more anomalous.
         threshold: An image is anomalous if its score is above this.
         raw: Each expert's score on its own scale.
         calibrated: Each expert's score in deviations of held-out normal images.
-        anomaly_map: float32, shape (map_size, map_size), on the calibrated scale, or None where no expert localises.
-        reasons: Sentences for people.
+        anomaly_map: float32, shape (map_size, map_size), on the calibrated scale, or None if no expert gives maps.
+        reasons: Explanations in sentences.
     """
 
     score: float
@@ -49,12 +49,12 @@ class Verdict:
 
 
 class Scorer:
-    """Scores images of one category; holds networks, fitted experts, their calibration and the threshold.
+    """Score images of one category with networks, fitted experts, calibration and threshold.
 
     Attributes:
         config: Configuration of the fit.
         threshold: An image is anomalous if its score is above this.
-        pipeline: The networks, and what else extracts.
+        pipeline: The extractors.
         wanted: Names of the fields that the experts need.
     """
 
@@ -66,7 +66,7 @@ class Scorer:
         fusion: Fusion,
         threshold: float,
     ) -> None:
-        """Puts the parts together; `Bundle.scorer` does it from a stored bundle."""
+        """Combine the parts; `Bundle.scorer` builds them from a stored bundle."""
         self.config = config
         self.threshold = threshold
         self.pipeline = pipeline
@@ -76,19 +76,19 @@ class Scorer:
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        """Names of the experts that take part, in the order of the expert set."""
+        """Names of the selected experts in the order of the expert set."""
         return tuple(self._experts)
 
     def needs_of(self, name: str) -> frozenset[str]:
-        """Names of the fields that one expert needs."""
+        """Return the names of the fields that one expert needs."""
         return self._experts[name].needs
 
     def restricted(self, names: Collection[str], fusion: Fusion, threshold: float) -> Scorer:
-        """A scorer of some of the experts, with the same networks and banks in memory.
+        """Return a scorer of some of the experts that shares networks and memory banks.
 
         Args:
-            names: Experts that take part.
-            fusion: How they are fused.
+            names: Experts to fuse.
+            fusion: Fusion of these experts.
             threshold: An image is anomalous if its score is above this.
         """
         experts = {name: expert for name, expert in self._experts.items() if name in names}
@@ -97,21 +97,21 @@ class Scorer:
     def evidence(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
     ) -> dict[str, Evidence]:
-        """Every expert's evidence of one batch, before calibration.
+        """Extract one batch and return the evidence of every expert, before calibration.
 
         Args:
-            row_keys: N keys.
+            row_keys: Keys of the N images.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
             stored: Fields of `pipeline` that need not be computed.
         """
         return self.judge(self.pipeline.extract(row_keys, images, self.wanted, stored))
 
     def judge(self, perception: Perception, known: Mapping[str, Evidence] | None = None) -> dict[str, Evidence]:
-        """Every expert's evidence of one batch that has been extracted.
+        """Return the evidence of every expert for one extracted batch.
 
         Args:
-            perception: At least the fields in `wanted` of the experts that are not known.
-            known: Evidence of some experts that is there already.
+            perception: The batch with the fields needed by the experts that are not in `known`.
+            known: Evidence by expert that need not be computed.
         """
         there = known or {}
         return {
@@ -119,32 +119,32 @@ class Scorer:
         }
 
     def verdicts(self, evidence: Mapping[str, Evidence], count: int) -> list[Verdict | ImageError]:
-        """What follows from the evidence of a batch.
+        """Fuse the evidence of a batch into verdicts.
 
         Args:
-            evidence: Of every expert, as `judge` gives it.
-            count: Images of the batch.
+            evidence: Evidence of every expert, from `judge`.
+            count: Number of images in the batch.
         """
         fused = self._fusion.fuse(evidence)
         return [self._verdict(evidence, fused, index) for index in range(count)]
 
     def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
-        """Takes the time of every extractor and expert, see `stage_times.time_stages`."""
+        """Measure the time of every extractor and expert; see `stage_times.time_stages`."""
         return time_stages(self.pipeline, self._experts, images)
 
     def score(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
     ) -> list[Verdict | ImageError]:
-        """Scores images in batches of the configured size, in order.
+        """Score images in order, in batches of the configured size.
 
         Args:
-            row_keys: N keys.
+            row_keys: Keys of the N images.
             images: uint8, shape (N, input_size, input_size, 3), RGB.
             stored: Fields of `pipeline` that need not be computed.
 
         Returns:
-            N verdicts; an image whose score is not finite gets an error of kind `not_scorable` instead, since no
-            comparison with a threshold would be true of it.
+            N verdicts. An image with a non-finite score gets an error of kind `not_scorable` instead, because it cannot
+            be compared with the threshold.
         """
         verdicts: list[Verdict | ImageError] = []
         step = self.config.batch_size
@@ -155,7 +155,7 @@ class Scorer:
     def score_encoded(
         self, row_keys: Sequence[str], encoded: Sequence[bytes], limits: ImageLimits | None = None
     ) -> list[Verdict | ImageError]:
-        """Decodes and scores image files; a bad image gives its error in its place and touches no other."""
+        """Decode and score image files. A bad file gives an error in its place and does not affect the others."""
         images, errors = decode_batch(encoded, self.config.input_size, limits or ImageLimits())
         good = [index for index in range(len(encoded)) if index not in errors]
         verdicts = self.score([row_keys[index] for index in good], images)

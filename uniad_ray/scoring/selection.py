@@ -1,4 +1,4 @@
-"""The selected experts of a category, their weights, and the reason for each, as a bundle stores them."""
+"""The stored result of an expert selection: weights, and the reason for each expert."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from uniad_ray.config.model import FusionConfig
 
 
 class CandidateExpert(StrictModel):
-    """What the expert selection decided of one expert.
+    """Decision of the expert selection for one expert.
 
     Attributes:
-        weight: Weight in the fused score; 0 where the expert takes no part.
-        auroc: By family of edits, how well the expert alone tells them from normal images; 0.5 is chance.
-        gain: What it adds to the AUROC of the base and of the better experts of its kind that take part, on the edits
-            that it is judged by; None for one of the base.
-        asked: What it has to add; None for one of the base.
+        weight: Weight in the fused score; 0 if the expert is not selected.
+        auroc: AUROC of the expert alone on synthetic anomalies, by family; 0.5 is chance.
+        gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
+            its kind; None for a base expert.
+        asked: Required gain; None for a base expert.
     """
 
     weight: float
@@ -24,15 +24,15 @@ class CandidateExpert(StrictModel):
 
 
 class ExpertSelection(StrictModel):
-    """How the experts of a category were chosen.
+    """Result of the expert selection of a category.
 
     Attributes:
         synthetic_anomalies: Number of synthetic anomalies by kind.
-        normal_images: Held-out normal images that they are told from.
-        least_gain: Share of what is lacking to an AUROC of 1 that an expert has to add.
-        base_auroc: AUROC of the base alone by family of edits.
-        fused_auroc: AUROC of the experts that take part, together.
-        experts: The decision by expert.
+        normal_images: Number of held-out normal images.
+        least_gain: Required gain of an expert, as a fraction of the gap to an AUROC of 1.
+        base_auroc: AUROC of the base alone, by family of synthetic anomalies.
+        fused_auroc: AUROC of the fused selected experts, by family.
+        experts: Decision by expert.
     """
 
     synthetic_anomalies: dict[str, int]
@@ -48,14 +48,14 @@ class ExpertSelection(StrictModel):
         return {name: expert.weight for name, expert in self.experts.items()}
 
     def reason(self, expert: str) -> str:
-        """Why an expert takes part or not, in words."""
+        """Explain why an expert is selected or not."""
         decided = self.experts[expert]
         if decided.gain is None or decided.asked is None:
-            return "always takes part"
-        verb, than = ("adds", "of at least") if decided.weight else ("would add", "less than")
-        return f"{verb} {decided.gain:.3f} to the AUROC on edited normal images, {than} {decided.asked:.3f} asked for"
+            return "always selected"
+        verb, than = ("adds", "at least") if decided.weight else ("would add", "less than")
+        return f"{verb} {decided.gain:.3f} to the AUROC on synthetic anomalies, {than} the required {decided.asked:.3f}"
 
 
 def with_selected_weights(config: FusionConfig, record: ExpertSelection | None) -> FusionConfig:
-    """The fusion with the weights that an expert selection chose, if there was one."""
+    """Return the fusion with the weights of an expert selection, if there is one."""
     return config if record is None else config.model_copy(update={"weights": record.weights})

@@ -1,4 +1,4 @@
-"""What each stage of scoring one image takes: every extractor and every expert by itself."""
+"""Measure the time of every extractor and expert per image."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 WARM_UP_IMAGES = 2
-"""The first images pay for what is set up once, and are not counted."""
+"""Number of first images to skip; they include one-time setup."""
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Times of the stages over several images.
+    """Times of all stages over several images.
 
     Attributes:
-        seconds: By stage, `extractor NAME` or `expert NAME`, seconds of each image.
-        stages_of: By expert, the stages behind it, itself included.
+        seconds: Seconds per image, by stage (`extractor NAME` or `expert NAME`).
+        stages_of: Stages that each expert needs, by expert, including its own.
     """
 
     seconds: Mapping[str, Sequence[float]]
@@ -31,19 +31,19 @@ class StageTimes:
 
     @property
     def medians(self) -> dict[str, float]:
-        """Median seconds an image by stage."""
+        """Median seconds per image, by stage."""
         return {stage: statistics.median(values) for stage, values in self.seconds.items()}
 
 
 def time_stages(
     pipeline: PerceptionPipeline, experts: Mapping[str, Expert], images: Iterable[tuple[str, np.ndarray]]
 ) -> StageTimes:
-    """Scores images one at a time and takes the time of each stage.
+    """Score images one at a time and measure each stage.
 
     Args:
         pipeline: Fitted extractors.
         experts: Fitted experts by name.
-        images: Row key and image, uint8, shape (H, W, 3); more than two, since the first two are not counted.
+        images: Pairs of row key and image, uint8, shape (H, W, 3). At least three; the first two are warm-up.
     """
     seconds: dict[str, list[float]] = {}
     for number, (row_key, image) in enumerate(images):

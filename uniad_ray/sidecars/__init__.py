@@ -1,4 +1,4 @@
-"""A sidecar at rest: plan, stages, encoding, fingerprints and reader."""
+"""Sidecars of precomputed fields: plan, stages, encoding, fingerprints and reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of single images as rows of Parquet files, without loss: tensors, segments with their vectors, texts."""
+"""Encode the fields of single images as Parquet rows without loss: tensors, segments, vectors and texts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 Stage = Literal["features", "segments", "descriptions"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
-"""Kinds of fields, in the order in which they are computed."""
+"""Kinds of fields in the order of computation."""
 
 Value: TypeAlias = "torch.Tensor | Segments | np.ndarray | str"
-"""What a field holds of one image."""
+"""Value of a field for one image."""
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 _BOX: Final = ("top", "left", "bottom", "right")
 
 
 def check_stage(name: str) -> Stage:
-    """Gives back the name of a stage.
+    """Return the name as a `Stage`.
 
     Raises:
-        ConfigError: There is no such stage.
+        ConfigError: The stage is unknown.
     """
     for stage in STAGES:
         if stage == name:
@@ -39,7 +39,10 @@ def check_stage(name: str) -> Stage:
 
 
 def stage_of(name: str) -> Stage:
-    """The stage of a field, by the last part of its name: `segments`, `vectors`, `text`, or any other for tensors."""
+    """Return the stage of a field by the last part of its name.
+
+    `text` is a description; `segments` and `vectors` are segments; any other name is a feature.
+    """
     match name.rpartition("/")[2]:
         case "text":
             return "descriptions"
@@ -50,17 +53,17 @@ def stage_of(name: str) -> Stage:
 
 
 def encode_rows(stage: Stage, perception: Perception) -> list[dict[str, list[dict[str, Any]]]]:
-    """The fields of a batch as columns of the stage's schema, such as `feature_sidecar`, one dictionary an image.
+    """Encode the fields of a batch as columns of the schema of the stage, one dictionary per image.
 
     Raises:
-        ConfigError: The name of a field does not say what the field holds.
+        ConfigError: The name of a field does not match its content.
     """
     columns = _COLUMNS[stage]
     held = {name for attribute, _, _ in columns.values() for name in getattr(perception, attribute)}
     if wrong := sorted(perception.names - held):
         raise ConfigError(
-            f"the field {wrong[0]!r} does not hold {stage}, as its name says; call segments NAME/segments, their "
-            "vectors NAME/vectors, texts NAME/text, and nothing else so"
+            f"field {wrong[0]!r} does not hold {stage}, as its name says; name segments NAME/segments, vectors "
+            "NAME/vectors and texts NAME/text, and no other field so"
         )
     return [
         {
@@ -74,10 +77,10 @@ def encode_rows(stage: Stage, perception: Perception) -> list[dict[str, list[dic
 
 
 def decode_row(stage: Stage, row: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Value]:
-    """The fields of one image by name; the inverse of `encode_rows`.
+    """Decode the fields of one image by name; the inverse of `encode_rows`.
 
     Raises:
-        ValueError: A field has a dtype that no perception has, or its parts do not fit each other.
+        ValueError: A field has an unsupported dtype, or its parts are inconsistent.
     """
     return {
         entry["field"]: decode(entry) for column, (_, _, decode) in _COLUMNS[stage].items() for entry in row[column]
@@ -85,7 +88,7 @@ def decode_row(stage: Stage, row: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def empty_row(stage: Stage) -> dict[str, list[Any]]:
-    """The columns of an image without fields."""
+    """Return the columns of an image without fields."""
     return {column: [] for column in _COLUMNS[stage]}
 
 
@@ -97,7 +100,7 @@ def _encode_array(values: np.ndarray) -> dict[str, Any]:
 def _decode_array(entry: Mapping[str, Any]) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"field {entry['field']!r} has the dtype {entry['dtype']!r}")
-    # A copy, since what lies in the row's bytes can neither be written to nor is it aligned.
+    # Copy: the buffer of the row is read-only and unaligned.
     values: np.ndarray = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
     return values
 
@@ -176,4 +179,4 @@ _COLUMNS: Final[dict[Stage, dict[str, _Column]]] = {
     },
     "descriptions": {"descriptions": ("texts", _encode_text, _decode_text)},
 }
-"""By stage and column: the attribute of a perception, and how one image's value is encoded and decoded."""
+"""By stage and column: the attribute of `Perception`, and the encoder and decoder of the value of one image."""

@@ -1,4 +1,4 @@
-"""Names what a field follows from, so that one that was computed elsewhere is known to be the same."""
+"""Fingerprints of fields. Equal fingerprints mean that a stored field can replace a computed one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
 def feature_fingerprints(pipeline: PerceptionPipeline, input_size: int, states: Mapping[str, str]) -> dict[str, str]:
-    """Digests of the fields that a pipeline can compute with what is known to be learned.
+    """Compute the digests of the fields that a pipeline can extract with the given learned states.
 
     Args:
         pipeline: The extractors.
-        input_size: Side of the images, pixels.
-        states: Digest of what a stateful extractor learned, by its name; fields that need another are left out.
+        input_size: Side of the square images, pixels.
+        states: Digest of the learned state by extractor. Fields that need any other stateful extractor are omitted.
 
     Returns:
-        By field, sha256 over the code's version, the image size, and name, class, lineage and state of every extractor
-        behind the field. The device is not among them.
+        sha256 by field, over the code version, the image size, and the name, class, lineage and state of every
+        extractor behind the field. The device is excluded.
     """
     records = {
         extractor.name: {

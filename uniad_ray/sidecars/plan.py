@@ -1,4 +1,4 @@
-"""The plan of a sidecar, written before its first file, and the manifest, written after the last."""
+"""The plan of a sidecar, written before its first file, and its manifest, written after the last."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -22,16 +23,16 @@ from uniad_ray.sidecars.encoding import Stage
 PLAN_NAME = "plan.json"
 FILES_NAME = "files.parquet"
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CategoryPlan(StrictModel):
-    """What is precomputed of one category.
+    """Precomputation of one category.
 
     Attributes:
-        bundle: The bundle that what was learned comes from, or None where nothing learned is used.
-        input_size: Side of the images, pixels.
-        extractors: Lineage by extractor, with the digests of weights.
+        bundle: Bundle that provides the learned state; None if no learned field is stored.
+        input_size: Side of the square images, pixels.
+        extractors: Lineage by extractor, with digests of weights.
         fields: Digest of each field (see `feature_fingerprints`) by stage and field.
     """
 
@@ -42,16 +43,16 @@ class CategoryPlan(StrictModel):
 
 
 class SidecarPlan(StrictModel):
-    """Everything a sidecar's rows follow from.
+    """Everything that determines the rows of a sidecar.
 
     Attributes:
         format_version: Version of the sidecar's layout.
         code_version: Version of uniad_ray.
         archive: URI of the archive.
         archive_digest: Digest of its content.
-        bundle_root: URI of the bundles, or None where nothing learned is used.
-        config: Configuration of the extractors; None with bundles, which have their own.
-        categories: What is precomputed, by category.
+        bundle_root: URI of the bundles; None without bundles.
+        config: Configuration of the extractors; None with bundles, which contain theirs.
+        categories: Precomputation by category.
         chunks: Number of chunks.
         images: Number of image rows.
     """
@@ -81,14 +82,14 @@ class SidecarFile:
 
 
 class SidecarManifest(StrictModel):
-    """A finished sidecar; one without it is not visible to readers.
+    """A finished sidecar. Readers refuse a sidecar without a manifest.
 
     Attributes:
         plan: The plan.
-        images: Image rows, each with a row in every stage of its category.
+        images: Image rows; each has a row in every stage of its category.
         errors: Images that cannot be decoded.
         bytes: Size of all files.
-        files_sha256: Digest of `files.parquet`, which lists every file with its digest.
+        files_sha256: sha256 of `files.parquet`, which lists every file with its digest.
     """
 
     plan: SidecarPlan
@@ -105,10 +106,10 @@ class SidecarManifest(StrictModel):
 
 
 def adopt_sidecar_plan(sidecar: Location, plan: SidecarPlan) -> None:
-    """Writes the plan of a new sidecar, or checks it against the one that is there.
+    """Write the plan of a new sidecar, or check it against the stored plan.
 
     Raises:
-        SidecarError: The sidecar was started with another archive, other bundles, options, stages or code.
+        SidecarError: The sidecar was started with another archive, bundles, options, stages or code.
     """
     try:
         (sidecar / PLAN_NAME).write_json(plan.model_dump(mode="json", by_alias=True), if_absent=True)
@@ -116,33 +117,35 @@ def adopt_sidecar_plan(sidecar: Location, plan: SidecarPlan) -> None:
         differences = _differences(_read_plan(sidecar), plan)
         if differences:
             raise SidecarError(
-                f"{sidecar}: started with {' and '.join(differences)}; choose another --out, or bring it back"
+                f"{sidecar}: started with {' and '.join(differences)}; use a new --out, or restore the original inputs"
             ) from None
 
 
 def read_sidecar(sidecar: Location) -> SidecarManifest:
-    """Reads the manifest of a finished sidecar.
+    """Read the manifest of a finished sidecar.
 
     Raises:
-        SidecarError: There is no sidecar, it is not finished, its manifest is damaged, or something else is there.
+        SidecarError: There is no sidecar, it is unfinished, its manifest is corrupt or of another format version,
+            or something else is there.
     """
     location = sidecar / MANIFEST_NAME
     if not location.exists():
         _read_plan(sidecar)
         raise SidecarError(
-            f"{sidecar}: the sidecar is not finished; give the same `uniad-ray precompute` command again to finish it"
+            f"{sidecar}: the sidecar is not finished; repeat the `uniad-ray precompute` command to resume it"
         )
+    document = _read_document(sidecar, location)
     try:
-        return SidecarManifest.model_validate(location.read_json())
+        return SidecarManifest.model_validate(document)
     except ValidationError as error:
         raise SidecarError(
             other_kind(sidecar, "a sidecar")
-            or f"{location}: damaged manifest of a sidecar; precompute again with another --out"
+            or f"{location}: corrupt manifest of a sidecar; precompute again with another --out"
         ) from error
 
 
 def encode_files(files: Sequence[SidecarFile]) -> tuple[bytes, str]:
-    """The list of a sidecar's files as Parquet, and its sha256."""
+    """Encode the list of files as Parquet, and return it with its sha256."""
     schema = dataset_schema("sidecar_file")
     names = SidecarFile.__dataclass_fields__
     data = encode_table(schema, schema.table({name: [getattr(file, name) for file in files] for name in names}))
@@ -150,12 +153,12 @@ def encode_files(files: Sequence[SidecarFile]) -> tuple[bytes, str]:
 
 
 def file_path(stage: Stage, chunk: str) -> str:
-    """Where the rows of a chunk lie within a sidecar."""
+    """Path of the rows of a chunk within a sidecar."""
     return f"{stage}/{chunk}.parquet"
 
 
 def stage_schema(stage: Stage) -> DatasetSchema:
-    """The schema of a stage's files."""
+    """Return the schema of the files of a stage."""
     return dataset_schema(f"{stage.removesuffix('s')}_sidecar")
 
 
@@ -166,16 +169,24 @@ def _read_plan(sidecar: Location) -> SidecarPlan:
             other_kind(sidecar, "a sidecar")
             or f"{sidecar}: no sidecar there; make one with `uniad-ray precompute ARCHIVE --out {sidecar}`"
         )
+    document = _read_document(sidecar, location)
     try:
-        return SidecarPlan.model_validate(location.read_json())
+        return SidecarPlan.model_validate(document)
     except ValidationError as error:
         raise SidecarError(
-            other_kind(sidecar, "a sidecar") or f"{location}: damaged plan of a sidecar; choose another --out"
+            other_kind(sidecar, "a sidecar") or f"{location}: corrupt plan of a sidecar; use a new --out"
         ) from error
 
 
+def _read_document(sidecar: Location, location: Location) -> Any:
+    document = location.read_json()
+    if message := other_format(location, document, "sidecar", FORMAT_VERSION):
+        raise SidecarError(other_kind(sidecar, "a sidecar") or message)
+    return document
+
+
 def _differences(old: SidecarPlan, new: SidecarPlan) -> list[str]:
-    """Says in words what the rows follow from and differs; where archive and bundles lie does not matter."""
+    """Describe the differences that change the rows; the URIs of archive and bundles are ignored."""
     found = []
     if old.archive_digest != new.archive_digest:
         found.append(f"an archive of digest {old.archive_digest[:12]}, not {new.archive_digest[:12]}")

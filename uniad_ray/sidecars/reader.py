@@ -1,4 +1,4 @@
-"""Reads a finished sidecar: the stored fields of an archive's images, wherever they are those that are needed."""
+"""Read the stored fields of a finished sidecar whose fingerprints match the needed ones."""
 
 from __future__ import annotations
 
@@ -33,57 +33,57 @@ _logger = logging.getLogger(__name__)
 
 
 class Sidecar:
-    """A sidecar, checked against its archive."""
+    """A finished sidecar, checked against its archive."""
 
     def __init__(self, root: Location, plan: SidecarPlan, files: Iterable[SidecarFile]) -> None:
-        """Takes a sidecar that was read; `open_sidecar` reads one."""
+        """Take the parts of a sidecar; `open_sidecar` reads them."""
         self._root = root
         self._plan = plan
         self._files = {(file.stage, file.chunk): file for file in files}
 
     def fields(self, category: str, digests: Mapping[str, str], chunks: Mapping[str, str]) -> SidecarFields:
-        """The stored fields of images of one category.
+        """Return the stored fields of images of one category.
 
         Args:
             category: Category.
-            digests: Digests of the fields that are needed; see `feature_fingerprints`.
+            digests: Digests of the needed fields; see `feature_fingerprints`.
             chunks: Name of the chunk of each image, by row key.
         """
         planned = self._plan.categories.get(category)
         return SidecarFields(self._root, planned.fields if planned else {}, digests, chunks, self._files)
 
     def note_missing(self, categories: Iterable[str]) -> None:
-        """Says in the log which categories the sidecar does not have."""
+        """Log the categories that are not in the sidecar."""
         missing = sorted(set(categories) - set(self._plan.categories))
         if missing:
-            _logger.info("%s holds nothing of %s; it is computed", self._root, ", ".join(missing))
+            _logger.info("%s: no stored fields for %s; computing them", self._root, ", ".join(missing))
 
 
 def open_sidecar(sidecar: str, archive_digest: str) -> Sidecar:
-    """Opens a finished sidecar.
+    """Open a finished sidecar.
 
     Args:
         sidecar: Root of the sidecar.
-        archive_digest: Digest of the archive that it must be of.
+        archive_digest: Required digest of the archive.
 
     Raises:
-        SidecarError: There is none, it is not finished or damaged, or it is of another archive.
+        SidecarError: There is no sidecar, it is unfinished or corrupt, or it belongs to another archive.
     """
     root = Location.parse(sidecar)
     manifest = read_sidecar(root)
     if manifest.plan.archive_digest != archive_digest:
         raise SidecarError(
-            f"{root}: of an archive of digest {manifest.plan.archive_digest[:12]}, and this one has "
-            f"{archive_digest[:12]}; precompute this archive, or leave --sidecar out"
+            f"{root}: made from an archive with digest {manifest.plan.archive_digest[:12]}, not "
+            f"{archive_digest[:12]}; precompute this archive, or omit --sidecar"
         )
     location = root / FILES_NAME
     try:
         sha256 = hashlib.sha256(location.read_bytes()).hexdigest()
         rows = read_table(dataset_schema("sidecar_file"), location).to_pylist()
     except (ArchiveError, ObjectNotFoundError) as error:
-        raise SidecarError(f"{location}: missing or damaged; precompute again with another --out") from error
+        raise SidecarError(f"{location}: missing or corrupt; precompute again with another --out") from error
     if sha256 != manifest.files_sha256:
-        raise SidecarError(f"{location}: not what the manifest says; precompute again with another --out")
+        raise SidecarError(f"{location}: checksum mismatch: the file is corrupt; precompute again with another --out")
     return Sidecar(root, manifest.plan, (SidecarFile(**row) for row in rows))
 
 
@@ -95,7 +95,7 @@ def fields_of_normal_images(
     pipeline: PerceptionPipeline,
     input_size: int,
 ) -> SidecarFields:
-    """The stored fields of a category's normal images that a pipeline gives before anything has been fitted.
+    """Return the stored fields of normal images that a pipeline extracts without any fit.
 
     Raises:
         SidecarError: As `open_sidecar`.
@@ -107,20 +107,20 @@ def fields_of_normal_images(
 
 
 def note_recomputed(category: str, names: Iterable[str]) -> None:
-    """Says in the log which fields of a sidecar are not those that are needed."""
+    """Log the fields that are computed because the stored ones have other fingerprints."""
     stale = ", ".join(sorted(names))
     if stale:
         _logger.info(
-            "%s: %s of the sidecar come of other weights, options or code, and are computed instead", category, stale
+            "%s: the sidecar has %s from other weights, options or code; computing them again", category, stale
         )
 
 
 class SidecarFields:
-    """Stored fields of images of one category; see `StoredFields`.
+    """Stored fields of images of one category; implements `StoredFields`.
 
     Attributes:
-        names: Fields that are those that are needed.
-        stale: Fields that are needed and were stored with other weights, options or code.
+        names: Needed fields with a matching stored digest.
+        stale: Needed fields that were stored with other weights, options or code.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class SidecarFields:
         chunks: Mapping[str, str],
         files: Mapping[tuple[Stage, str], SidecarFile] | None,
     ) -> None:
-        """Compares digests; no file is read yet.
+        """Compare digests; no file is read yet.
 
         Args:
             root: Root of the sidecar.
-            stored: Digest of each stored field by stage and field.
-            needed: Digest of each field that may be asked for.
+            stored: Digest of each stored field by stage and name.
+            needed: Digest of each needed field.
             chunks: Name of the chunk of each image, by row key.
-            files: The files with their digests; None where they have just been written.
+            files: The files with their digests; None skips the check, for files of this process.
         """
         self._root = root
         self._chunks = chunks
@@ -154,7 +154,7 @@ class SidecarFields:
         """See `StoredFields`.
 
         Raises:
-            SidecarError: A file is missing or damaged, or has no fields of an image.
+            SidecarError: A file is missing or corrupt, or has no fields of an image.
         """
         import torch
 
@@ -172,7 +172,7 @@ class SidecarFields:
         }
 
     def _file(self, stage: Stage, chunk: str) -> _OpenFile:
-        """The file of a chunk; of each stage the last one stays open, since images of a chunk are read together."""
+        """Open the file of a chunk. The last file of each stage stays open, because images are read chunk by chunk."""
         location = self._root / file_path(stage, chunk)
         if stage not in self._open or self._open[stage].location != location:
             self._open[stage] = _OpenFile(stage, location, self._read(stage, chunk, location))
@@ -181,18 +181,18 @@ class SidecarFields:
     def _read(self, stage: Stage, chunk: str, location: Location) -> bytes:
         expected = None if self._files is None else self._files.get((stage, chunk))
         if self._files is not None and expected is None:
-            raise _damaged(location, "not in the list of files")
+            raise _corrupt(location, "not in the list of files")
         try:
             data = location.read_bytes()
         except ObjectNotFoundError as error:
-            raise _damaged(location, "missing") from error
+            raise _corrupt(location, "missing") from error
         if expected is not None and hashlib.sha256(data).hexdigest() != expected.sha256:
-            raise _damaged(location, "not what the list of files says")
+            raise _corrupt(location, "checksum mismatch: the file is corrupt")
         return data
 
 
 class _OpenFile:
-    """One file in memory, of which one row group at a time is decoded."""
+    """One file in memory; one row group at a time is decoded."""
 
     def __init__(self, stage: Stage, location: Location, data: bytes) -> None:
         self.location = location
@@ -201,7 +201,7 @@ class _OpenFile:
             self._parquet = pq.ParquetFile(io.BytesIO(data))
             stage_schema(stage).check_columns(self._parquet.schema_arrow, source=location.uri)
         except (ArchiveError, pa.ArrowException) as error:
-            raise _damaged(location, str(error)) from error
+            raise _corrupt(location, str(error)) from error
         groups = range(self._parquet.num_row_groups)
         keys = [self._parquet.read_row_group(group, columns=["row_key"]).column(0).to_pylist() for group in groups]
         self._places = {
@@ -210,20 +210,20 @@ class _OpenFile:
         self._group: tuple[int, pa.Table] | None = None
 
     def fields(self, row_key: str) -> dict[str, Value]:
-        """All fields of one image."""
+        """Return all fields of one image."""
         if row_key not in self._places:
-            raise _damaged(self.location, f"has no row {row_key}")
+            raise _corrupt(self.location, f"has no row {row_key}")
         group, position = self._places[row_key]
         if self._group is None or self._group[0] != group:
             self._group = (group, self._parquet.read_row_group(group))
         (row,) = self._group[1].slice(position, 1).to_pylist()
         if row["status"] == "error":
-            raise _damaged(self.location, f"row {row_key} could not be decoded then ({row['error']})")
+            raise _corrupt(self.location, f"the image of row {row_key} could not be decoded ({row['error']})")
         try:
             return decode_row(self._stage, row)
         except ValueError as error:
-            raise _damaged(self.location, f"row {row_key}: {error}") from error
+            raise _corrupt(self.location, f"row {row_key}: {error}") from error
 
 
-def _damaged(location: Location, reason: str) -> SidecarError:
-    return SidecarError(f"{location}: {reason}; delete it and give the same `uniad-ray precompute` command again")
+def _corrupt(location: Location, reason: str) -> SidecarError:
+    return SidecarError(f"{location}: {reason}; delete the file and repeat the `uniad-ray precompute` command")

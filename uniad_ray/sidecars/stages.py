@@ -1,4 +1,4 @@
-"""Which fields each stage of a sidecar stores, and the extractors that give them."""
+"""Choose the fields that each stage of a sidecar stores, and build the extractors behind them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from uniad_ray.sidecars.plan import CategoryPlan, SidecarPlan
 
 @dataclass(frozen=True)
 class CategoryPipeline:
-    """What extracts the images of one category.
+    """Extractors of one category, and the fields that they can extract.
 
     Attributes:
         config: The fit configuration.
-        experts: The experts that take part, not fitted; only their needs matter.
-        pipeline: The extractors behind them; those that learn are restored from a bundle, or left unfitted.
-        digests: Digests of the fields that it can extract.
+        experts: The experts to fuse, unfitted; only their needs are used.
+        pipeline: The extractors behind them; learned ones are restored from a bundle or left unfitted.
+        digests: Digest of each field that the pipeline can extract.
     """
 
     config: FitConfig
@@ -36,11 +36,11 @@ class CategoryPipeline:
 
     @classmethod
     def unfitted(cls, config: FitConfig, *, device: str) -> CategoryPipeline:
-        """The extractors of a configuration.
+        """Build the extractors of a configuration.
 
         Raises:
-            ConfigError: A component's options are wrong.
-            WeightsError: A network's weights cannot be found.
+            ConfigError: The options of a component are invalid.
+            WeightsError: Weights of a network are missing.
         """
         experts = build_experts(config)
         pipeline = build_pipeline(config, needs_of(experts), device=device)
@@ -48,11 +48,11 @@ class CategoryPipeline:
 
     @classmethod
     def restored(cls, store: BundleStore, category: str, planned: PlannedBundle, *, device: str) -> CategoryPipeline:
-        """The extractors of a bundle.
+        """Restore the extractors of a bundle.
 
         Raises:
-            BundleError: The bundle is missing, damaged, or not the planned one.
-            WeightsError: A network's weights cannot be found, or are not those of the fit.
+            BundleError: The bundle is missing, corrupt, or not the planned one.
+            WeightsError: Weights are missing or differ from those of the fit.
         """
         bundle = store.load(category, planned.version)
         if bundle.manifest.digest != planned.digest:
@@ -63,14 +63,14 @@ class CategoryPipeline:
         return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.input_size, bundle.state_digests))
 
     def plan(self, stages: Sequence[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
-        """Chooses the fields to store.
+        """Choose the fields to store.
 
         Args:
-            stages: Stages to store; None takes those that can be extracted.
-            bundle: Where what is learned comes from.
+            stages: Stages to store; None stores all that can be extracted.
+            bundle: Bundle that provides the learned state.
 
         Raises:
-            SidecarError: A stage that was asked for has fields, but none that can be extracted without a bundle.
+            SidecarError: All fields of a requested stage need a bundle.
         """
         fields: dict[Stage, dict[str, str]] = {}
         for stage in (stage for stage in STAGES if stages is None or stage in stages):
@@ -80,8 +80,8 @@ class CategoryPipeline:
                 fields[stage] = known
             elif members and stages is not None:
                 raise SidecarError(
-                    f"{', '.join(members)}: learned from normal images; fit first, then give --bundles, or leave "
-                    f"{stage} out of --stages"
+                    f"{', '.join(members)}: learned from normal images; fit first and pass --bundles, or omit "
+                    f"{stage} from --stages"
                 )
         stored = frozenset(name for members in fields.values() for name in members)
         return CategoryPlan(
@@ -92,9 +92,10 @@ class CategoryPipeline:
         )
 
     def _candidates(self) -> Sequence[str]:
-        """All segments and texts that somebody needs; of the tensors, which take more room than time, fewer.
+        """Return all needed segments and texts, and some tensors.
 
-        Those that an expert needs, or that a fit starts from; and not those that are computed from segments or texts.
+        Tensors are large and cheap to compute. A tensor is a candidate if an expert or a fit needs it directly, and if
+        it is computed from tensors alone, not from segments or texts.
         """
         pipeline = self.pipeline
         of_experts = frozenset(need for expert in self.experts.values() for need in expert.needs)
@@ -118,7 +119,7 @@ class CategoryPipeline:
 
 
 def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipeline:
-    """What extracts the images of a category that a plan names.
+    """Build or restore the extractors of a planned category.
 
     Raises:
         UserError: As `CategoryPipeline.unfitted` and `CategoryPipeline.restored`.
@@ -127,5 +128,5 @@ def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipe
     if bundle is not None and plan.bundle_root is not None:
         return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
     if plan.config is None:
-        raise SidecarError(f"the plan has neither a bundle nor a configuration for {category}; choose another --out")
+        raise SidecarError(f"the plan has no bundle or configuration for {category}; use a new --out")
     return CategoryPipeline.unfitted(plan.config.with_origin("the plan"), device=device)

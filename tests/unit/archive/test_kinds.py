@@ -19,7 +19,7 @@ from uniad_ray.scoring.bundles.store import BundleStore, Pointer
 from uniad_ray.sidecars.plan import SidecarManifest, SidecarPlan, adopt_sidecar_plan, read_sidecar
 
 PLAN: dict[str, Any] = {
-    "format_version": 1,
+    "format_version": 2,
     "code_version": "1.0",
     "archive": "/a",
     "archive_digest": "a" * 64,

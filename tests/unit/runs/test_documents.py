@@ -1,4 +1,4 @@
-"""The schemas of JSON documents say what the models that read and write them say."""
+"""The schemas of JSON documents match the models."""
 
 from __future__ import annotations
 

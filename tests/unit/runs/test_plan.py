@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
 from uniad_ray.runs.plan import (
+    FORMAT_VERSION,
     PlannedBundle,
     RunManifest,
     RunPlan,
@@ -22,7 +23,7 @@ from uniad_ray.runs.plan import (
 
 def plan(**changes: Any) -> RunPlan:
     fields: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "code_version": "1.0",
         "archive": "/a",
         "archive_digest": "a" * 64,
@@ -47,26 +48,24 @@ def plan(**changes: Any) -> RunPlan:
         ({"code_version": "2.0"}, "uniad_ray was 1.0, is 2.0"),
     ],
 )
-def test_whatever_the_scores_follow_from_is_compared_and_named(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_plan_differences_are_reported(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     assert plan_differences(plan(), plan(**changes)) == [said]
     assert plan().run_id != plan(**changes).run_id
     run = Location.parse(tmp_path)
     assert adopt_plan(run, plan()) is False
     assert adopt_plan(run, plan()) is True
-    with pytest.raises(RunError, match=r"started with another plan: .*; choose another --out"):
+    with pytest.raises(RunError, match=r"started with another plan: .*; use a new --out, or restore"):
         adopt_plan(run, plan(**changes))
     assert read_plan(run) == plan()
 
 
-def test_where_archive_and_bundles_lie_does_not_matter() -> None:
+def test_locations_do_not_change_the_run_id() -> None:
     moved = plan(archive="s3://x/a", bundle_root="s3://x/b")
     assert plan_differences(plan(), moved) == []
     assert plan().run_id == moved.run_id
 
 
-def test_a_manifest_with_a_lost_row_cannot_be_made() -> None:
+def test_manifest_checks_row_count() -> None:
     fields: dict[str, Any] = {
         "run_id": "r",
         "plan": plan(),
@@ -82,13 +81,31 @@ def test_a_manifest_with_a_lost_row_cannot_be_made() -> None:
         RunManifest(images=4, **fields)
 
 
-def test_a_run_is_visible_only_when_it_is_finished(tmp_path: Path) -> None:
+def test_unfinished_or_corrupt_run_is_refused(tmp_path: Path) -> None:
     run = Location.parse(tmp_path)
     with pytest.raises(RunError, match="no run there"):
         read_run(run)
     adopt_plan(run, plan())
-    with pytest.raises(RunError, match="the run is not finished; give the same `uniad-ray score` command again"):
+    with pytest.raises(RunError, match="the run is not finished; repeat the `uniad-ray score` command"):
         read_run(run)
     (run / "manifest.json").write_json({"run_id": "r"})
-    with pytest.raises(RunError, match="damaged manifest of a run"):
+    with pytest.raises(RunError, match="corrupt manifest of a run"):
         read_run(run)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json"])
+def test_older_run_is_refused(tmp_path: Path, name: str) -> None:
+    run = Location.parse(tmp_path)
+    old = {"format_version": 1, "perceivers": {}}
+    (run / name).write_json(old if name == "plan.json" else {"plan": old})
+    message = f"{tmp_path}/{name}: run format 1; this version of uniad_ray reads 2; score again with another --out"
+    with pytest.raises(RunError) as caught:
+        read_run(run)
+    assert str(caught.value) == message
+
+
+def test_older_run_is_not_resumed(tmp_path: Path) -> None:
+    run = Location.parse(tmp_path)
+    adopt_plan(run, plan(format_version=1))
+    with pytest.raises(RunError, match="run format 1; this version of uniad_ray reads 2; score again"):
+        adopt_plan(run, plan())

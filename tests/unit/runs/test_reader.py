@@ -1,4 +1,4 @@
-"""What is read back from a run that was written by hand, on the local disk and on S3."""
+"""Read a hand-written run from the local disk and from S3."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def key(name: str) -> str:
     return next(image.row_key for image in images() if image.name == name)
 
 
-def test_all_score_rows_come_in_the_order_of_the_archive(reader: RunReader) -> None:
+def test_scores_are_in_archive_order(reader: RunReader) -> None:
     table = reader.scores()
     assert table.num_rows == len(images()) == reader.manifest.images
     assert table.column("category").to_pylist() == ["other"] * 2 + ["part"] * 11 + ["third"]
@@ -56,7 +56,7 @@ def test_all_score_rows_come_in_the_order_of_the_archive(reader: RunReader) -> N
     assert reader.scores(["row_key"], categories=["none"]).num_rows == 0
 
 
-def test_maps_images_and_masks_are_those_of_the_rows_asked_for(reader: RunReader) -> None:
+def test_maps_and_images_match_requested_rows(reader: RunReader) -> None:
     wanted = [key("spot0"), key("good0"), key("broken")]
     maps = reader.maps("part", wanted)
     assert set(maps) == {key("spot0"), key("good0")}
@@ -71,9 +71,9 @@ def test_maps_images_and_masks_are_those_of_the_rows_asked_for(reader: RunReader
     assert reader.maps("other", wanted) == reader.images("other", wanted) == {}
 
 
-def test_a_run_that_is_not_whole_says_so(reader: RunReader) -> None:
+def test_incomplete_run_is_refused(reader: RunReader) -> None:
     (reader.location / "chunks.parquet").write_bytes(b"other")
-    with pytest.raises(RunError, match="not what the run's manifest says"):
+    with pytest.raises(RunError, match="checksum mismatch: the file is corrupt; score again"):
         RunReader(reader.location)
     (reader.location / "chunks.parquet").delete()
     with pytest.raises(StoreError, match=r"chunks\.parquet"):
@@ -83,7 +83,7 @@ def test_a_run_that_is_not_whole_says_so(reader: RunReader) -> None:
         RunReader(reader.location)
 
 
-def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(reader: RunReader) -> None:
+def test_labelled_images_come_from_the_evaluated_split(reader: RunReader) -> None:
     found = {labelled.category: labelled for labelled in labelled_images(reader)}
     assert list(found) == ["other", "part", "third"]
     part = found["part"]
@@ -99,7 +99,7 @@ def test_a_cohort_holds_the_labelled_and_scored_images_of_the_split_that_counts(
     assert (third.split, third.row_keys.to_pylist()) == (None, [])
 
 
-def test_each_group_sets_its_anomalies_against_all_normal_images(reader: RunReader) -> None:
+def test_groups_contain_all_normal_images(reader: RunReader) -> None:
     part = next(labelled for labelled in labelled_images(reader) if labelled.category == "part")
     members = {(group.group, group.name): group.members.tolist() for group in part.groups()}
     assert members == {

@@ -1,4 +1,4 @@
-"""Figures with reviewers' marks, of runs written by hand, so that they can be computed by hand."""
+"""Metrics with review marks on hand-written runs, checked against hand computations."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def mark(run: Location, name: str, kind: MarkKind, *, threshold: float = 0.5, at
     write_marks(run, [Mark(image.row_key, image.category, kind, image.score, threshold, "anna", time)])
 
 
-def figures(found: EvaluationReport, **wanted: Any) -> dict[str, float | None]:
+def metrics_of(found: EvaluationReport, **wanted: Any) -> dict[str, float | None]:
     chosen = {"category": "part", "group": "all", "name": "all", "expert": None, "limit": None, **wanted}
     return {
         entry.metric: entry.value
@@ -67,42 +67,42 @@ def figures(found: EvaluationReport, **wanted: Any) -> dict[str, float | None]:
 
 def test_marks_give_labels_and_override_them(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    # Normal 0.1, 0.7, 0.3 against anomalous 0.9, 0.6: five of the six pairs are in order.
-    before = figures(evaluate(run.uri, resamples=0))
+    # Normal 0.1, 0.7, 0.3; anomalous 0.9, 0.6: five of six pairs are in order.
+    before = metrics_of(evaluate(run.uri, resamples=0))
     assert before["image_auroc"] == pytest.approx(5 / 6)
     assert (before["false_positive_rate"], before["recall"]) == (pytest.approx(1 / 3), 1.0)
     mark(run, "overlooked", "miss")
     mark(run, "wrongly labelled", "false_alarm")
     mark(run, "new", "confirmed")
     mark(run, "alarm", "confirmed", threshold=0.75)
-    # Normal 0.1, 0.7, 0.6 against anomalous 0.3, 0.9, 0.8: 1 + 3 + 3 of nine pairs are in order.
+    # Normal 0.1, 0.7, 0.6; anomalous 0.3, 0.9, 0.8: 1 + 3 + 3 of nine pairs are in order.
     found = evaluate(run.uri, resamples=0)
-    after = figures(found)
+    after = metrics_of(found)
     assert after["image_auroc"] == pytest.approx(7 / 9)
     assert (after["false_positive_rate"], after["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert found.marked_images == 4
     assert found.unlabelled_images == 0
     assert "4 images are labelled by reviewers' marks (1 false alarm, 1 miss, 2 confirmed decisions)" in found.notes
     without = evaluate(run.uri, with_marks=False, resamples=0)
-    assert figures(without) == before
+    assert metrics_of(without) == before
     assert without.marked_images == 0
     assert not any("marks" in note for note in without.notes)
 
 
-def test_defects_of_marked_images_are_unknown_and_a_false_alarm_has_none(tmp_path: Path) -> None:
+def test_marked_images_have_unknown_defects(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     mark(run, "overlooked", "miss")
     mark(run, "wrongly labelled", "false_alarm")
     found = evaluate(run.uri, resamples=0)
     groups = {(entry.group, entry.name) for entry in found.metrics}
     assert {("defect_kind", "spot"), ("defect_kind", "unknown")} <= groups
-    # Its only structural anomaly is none.
+    # The only structural anomaly is now normal.
     assert not any(group == "anomaly_type" for group, _ in groups)
-    # 0.3 against normal 0.1, 0.7 and 0.6.
-    assert figures(found, group="defect_kind", name="unknown")["image_auroc"] == pytest.approx(1 / 3)
+    # Anomalous 0.3; normal 0.1, 0.7, 0.6.
+    assert metrics_of(found, group="defect_kind", name="unknown")["image_auroc"] == pytest.approx(1 / 3)
 
 
-def test_a_miss_without_a_mask_is_left_out_of_pixel_figures_and_a_false_alarm_is_all_normal(tmp_path: Path) -> None:
+def test_marks_apply_to_pixel_metrics(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = evaluate(run.uri, resamples=0)
     mark(run, "overlooked", "miss")
@@ -110,16 +110,16 @@ def test_a_miss_without_a_mask_is_left_out_of_pixel_figures_and_a_false_alarm_is
     (pixel,) = (entry for entry in found.metrics if entry.metric == "pixel_auroc" and entry.group == "all")
     assert (pixel.normal_images, pixel.anomalous_images) == (2, 2)
     assert "part: 1 anomalous image with no mask, left out of the pixel figures" in found.notes
-    assert figures(found)["pixel_auroc"] == pytest.approx(figures(before)["pixel_auroc"], abs=0.01)
+    assert metrics_of(found)["pixel_auroc"] == pytest.approx(metrics_of(before)["pixel_auroc"], abs=0.01)
     mark(run, "wrongly labelled", "false_alarm")
     found = evaluate(run.uri, resamples=0)
     (pixel,) = (entry for entry in found.metrics if entry.metric == "pixel_auroc" and entry.group == "all")
     assert (pixel.normal_images, pixel.anomalous_images) == (3, 1)
-    # The map is high on the square that is normal now, as high as on the one that is not.
-    assert figures(found)["pixel_auroc"] < figures(before)["pixel_auroc"]  # type: ignore[operator]
+    # The map is equally high on the square that is now normal and on the anomalous one.
+    assert metrics_of(found)["pixel_auroc"] < metrics_of(before)["pixel_auroc"]  # type: ignore[operator]
 
 
-def test_marks_of_other_splits_and_withdrawn_ones_do_not_count(tmp_path: Path) -> None:
+def test_withdrawn_marks_and_other_splits_are_ignored(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = evaluate(run.uri, resamples=0)
     mark(run, "trained", "miss")
@@ -130,21 +130,21 @@ def test_marks_of_other_splits_and_withdrawn_ones_do_not_count(tmp_path: Path) -
     assert found.notes == ("1 mark on images outside the evaluated splits, not used", *before.notes)
 
 
-def test_runs_are_compared_with_the_labels_that_any_of_them_has_the_latest_mark_for(tmp_path: Path) -> None:
+def test_comparison_uses_latest_mark_of_any_run(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "archive", IMAGES)
     runs = [write_run(tmp_path / name, archive, IMAGES, threshold=at) for name, at in (("one", 0.5), ("two", 0.75))]
     mark(runs[0], "wrongly labelled", "confirmed", at=1)
     mark(runs[1], "wrongly labelled", "false_alarm", threshold=0.5, at=2)
     found = compare([run.uri for run in runs], resamples=0)
     (change,) = found.changes
-    # At 0.75 both 0.7 and 0.6 are normal, and both are by label and mark.
+    # At threshold 0.75, 0.7 and 0.6 are called normal, which matches label and mark.
     assert (change.changed, change.labelled, change.mended, change.broken) == (2, 2, 2, 0)
     assert "1 image is labelled by reviewers' marks (1 false alarm)" in found.notes
     (change,) = compare([run.uri for run in runs], with_marks=False, resamples=0).changes
     assert (change.labelled, change.mended, change.broken) == (2, 1, 1)
 
 
-def test_the_report_counts_what_the_evaluation_counts(tmp_path: Path) -> None:
+def test_report_applies_marks(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     mark(run, "new", "false_alarm")
     mark(run, "overlooked", "miss")
@@ -162,7 +162,7 @@ def test_the_report_counts_what_the_evaluation_counts(tmp_path: Path) -> None:
     assert (category(with_marks=False)["false_alarms"], category(with_marks=False)["misses"]) == (1, 0)
 
 
-def test_the_command_line_leaves_marks_out_where_it_is_told_to(tmp_path: Path) -> None:
+def test_without_marks_option_ignores_marks(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     mark(run, "overlooked", "miss")
     verb = ["evaluate", run.uri, "--resamples", "0", "--json", "--quiet"]

@@ -15,12 +15,12 @@ def mark(row_key: str, kind: MarkKind = "false_alarm", at: int = 0, *, score: fl
     return Mark(row_key, "part", kind, score, 2.0, "anna", f"2026-11-27T10:00:00.{at:06d}+00:00", "bright spot")
 
 
-def test_the_latest_mark_counts_and_a_withdrawn_one_is_gone(store_root: str) -> None:
+def test_latest_mark_wins(store_root: str) -> None:
     run = Location.parse(store_root)
     assert read_marks(run) == {}
     first, second = mark("a", at=1), mark("a", "confirmed", at=2)
     write_marks(run, [second, mark("b", at=2)])
-    # What was written later may say less: the time of the mark decides.
+    # The time of the mark decides, not the order of writing.
     write_marks(run, [first])
     write_marks(run, [mark("b", "none", at=3)])
     assert read_marks(run) == {"a": second}
@@ -36,11 +36,11 @@ def test_the_latest_mark_counts_and_a_withdrawn_one_is_gone(store_root: str) -> 
         ("none", 3.0, None),
     ],
 )
-def test_a_mark_says_what_the_image_is(kind: MarkKind, score: float, label: str | None) -> None:
+def test_mark_gives_a_label(kind: MarkKind, score: float, label: str | None) -> None:
     assert mark("a", kind, score=score).label == label
 
 
-def test_no_mark_of_writers_at_the_same_time_is_lost(store_root: str) -> None:
+def test_concurrent_marks_are_all_kept(store_root: str) -> None:
     run = Location.parse(store_root)
     written = [replace(mark(str(key)), reviewer=f"reviewer-{key % 4}") for key in range(40)]
     with ThreadPoolExecutor(8) as pool:
@@ -48,9 +48,7 @@ def test_no_mark_of_writers_at_the_same_time_is_lost(store_root: str) -> None:
     assert read_marks(run) == {entry.row_key: entry for entry in written}
 
 
-def test_a_log_sees_the_marks_of_others_and_reads_each_file_once(
-    store_root: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_reads_each_file_once(store_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Location.parse(store_root)
     read: list[str] = []
     real = module.read_table
@@ -65,7 +63,7 @@ def test_a_log_sees_the_marks_of_others_and_reads_each_file_once(
     assert len(read) == len(set(read)) == 2
 
 
-def test_a_damaged_file_of_marks_is_named(tmp_path: object) -> None:
+def test_corrupt_file_of_marks_is_refused(tmp_path: object) -> None:
     run = Location.parse(str(tmp_path))
     (run / "marks/x.parquet").write_bytes(b"nonsense")
     with pytest.raises(ArchiveError, match=r"marks/x\.parquet: corrupt"):

@@ -1,4 +1,4 @@
-"""The scored images of a category, against score rows written by hand."""
+"""Scored images of hand-written score rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_decisions_and_labels_become_masks() -> None:
     assert rows.labels == ["normal", "normal", "anomalous", "anomalous", None]
 
 
-def test_rows_with_an_error_and_rows_of_other_splits_are_left_out() -> None:
+def test_error_rows_and_other_splits_are_skipped() -> None:
     table = score_table([0.1, 0.2, 0.3], ["normal"] * 3)
     table = replaced(table, "split", ["train", "test", "test"])
     table = replaced(table, "status", ["ok", "ok", "error"])
@@ -47,7 +47,7 @@ def test_rows_with_an_error_and_rows_of_other_splits_are_left_out() -> None:
     assert (len(nothing), nothing.threshold, nothing.experts) == (0, 0.5, {})
 
 
-def test_an_image_with_an_error_has_no_score_and_no_decision() -> None:
+def test_error_image_has_no_score() -> None:
     table = score_table([0.9, 0.9], ["anomalous"] * 2)
     for column, values in {"status": ["ok", "error"], "score": [0.9, None], "decision": ["anomalous", None]}.items():
         table = replaced(table, column, values)
@@ -59,7 +59,7 @@ def test_an_image_with_an_error_has_no_score_and_no_decision() -> None:
     assert rows_of(table).scores.tolist() == [0.9]
 
 
-def test_experts_say_nothing_of_an_image_that_they_did_not_judge() -> None:
+def test_missing_expert_scores_are_nan() -> None:
     table = score_table([1.0, 2.0, 3.0], ["normal"] * 3)
     entries = table.column("experts").to_pylist()
     images = scored_images("part", replaced(table, "experts", [entries[0], [], entries[2][1:]]))
@@ -68,7 +68,7 @@ def test_experts_say_nothing_of_an_image_that_they_did_not_judge() -> None:
     np.testing.assert_array_equal(images.take(np.array([2, 0])).experts["student"], [1.5, 0.5])
 
 
-def test_categories_are_told_apart_and_come_by_name() -> None:
+def test_categories_are_separated_and_sorted() -> None:
     first = score_table([0.1, 0.9], ["normal", None], category="tray", threshold=0.2)
     second = score_table([0.3], ["anomalous"], category="lid", threshold=0.4)
     found = by_category(pa.concat_tables([first.slice(0, 1), second, first.slice(1)]))
@@ -79,7 +79,7 @@ def test_categories_are_told_apart_and_come_by_name() -> None:
     assert keys(found[1]) == ["tray-000000", "tray-000001"]
 
 
-def test_images_are_found_by_key_and_unknown_keys_are_not() -> None:
+def test_positions_skip_unknown_keys() -> None:
     images = rows_of(score_table([1.0] * 5, [None] * 5))
     assert images.position("part-000004") == 4
     assert images.position("other") is None
@@ -87,9 +87,7 @@ def test_images_are_found_by_key_and_unknown_keys_are_not() -> None:
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
-def test_shared_images_are_paired_by_key_in_the_order_of_the_first(
-    order: list[int], first: set[int], second: set[int]
-) -> None:
+def test_shared_images_are_paired_by_key(order: list[int], first: set[int], second: set[int]) -> None:
     every = rows_of(score_table(list(range(6)), [None] * 6))
     one = every.take(np.array([at for at in order if at in first], dtype=np.intp))
     other = every.take(np.array(sorted(second), dtype=np.intp))
@@ -98,7 +96,7 @@ def test_shared_images_are_paired_by_key_in_the_order_of_the_first(
     assert here.scores.tolist() == there.scores.tolist() == [at for at in order if at in first & second]
 
 
-def test_a_mark_gives_a_label_and_a_normal_image_has_no_defect() -> None:
+def test_marks_replace_labels() -> None:
     table = score_table([0.1, 0.9, 0.9, 0.9, 0.9], ["normal", "anomalous", "anomalous", None, "anomalous"])
     table = replaced(table, "anomaly_type", [None, "logical", "structural", None, "logical"])
     images = rows_of(table)
@@ -116,7 +114,7 @@ def test_a_mark_gives_a_label_and_a_normal_image_has_no_defect() -> None:
     assert found.labels == ["anomalous", "normal", "anomalous", "normal", "anomalous"]
     assert found.anomaly_types == (None, None, "structural", None, "logical")
     assert found.details.column("defect_kind").to_pylist() == [None, None, "dent", None, "dent"]
-    # What the images came with stays as it was.
+    # The original images are unchanged.
     assert images.labels == ["normal", "anomalous", "anomalous", None, "anomalous"]
     assert images.anomaly_types == (None, "logical", "structural", None, "logical")
     assert images.reviewed({}).labels == images.labels

@@ -19,7 +19,7 @@ def identifiers(count: int) -> list[str]:
     return [hashlib.sha256(str(index).encode()).hexdigest() for index in range(count)]
 
 
-def test_calibration_by_hand() -> None:
+def test_calibration_matches_hand_computation() -> None:
     calibration = fit_calibration("patch", np.array([1.0, 2.0, 3.0]))
     assert calibration.mean == 2.0
     assert calibration.deviation == 1.0
@@ -49,7 +49,7 @@ def test_threshold_is_the_conformal_order_statistic(count: int, rate: float, ran
     assert threshold.images == count
 
 
-def test_threshold_beyond_the_data_takes_the_normal_tail_and_never_less_than_the_largest_score() -> None:
+def test_threshold_is_never_below_largest_score() -> None:
     scores = np.array([-1.0, 0.0, 1.0])
     threshold = choose_threshold(scores, 0.01)
     assert threshold.method == "gaussian_tail"
@@ -59,7 +59,7 @@ def test_threshold_beyond_the_data_takes_the_normal_tail_and_never_less_than_the
 
 
 @given(st.lists(finite, min_size=2, max_size=200), st.floats(0.001, 0.999))
-def test_no_more_than_the_rate_of_the_held_out_images_is_above(scores: list[float], rate: float) -> None:
+def test_held_out_false_positive_rate_is_bounded(scores: list[float], rate: float) -> None:
     values = np.array(scores, dtype=float)
     threshold = choose_threshold(values, rate)
     assert (values > threshold.value).mean() <= rate
@@ -68,7 +68,7 @@ def test_no_more_than_the_rate_of_the_held_out_images_is_above(scores: list[floa
         assert coarser.value <= threshold.value
 
 
-def test_the_rate_holds_for_new_images_of_the_same_distribution() -> None:
+def test_false_positive_rate_holds_for_new_images() -> None:
     generator = np.random.default_rng(0)
     rates = []
     for _ in range(300):
@@ -77,7 +77,7 @@ def test_the_rate_holds_for_new_images_of_the_same_distribution() -> None:
     assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
 
 
-def test_the_holdout_follows_from_the_image_and_keeps_copies_together() -> None:
+def test_holdout_is_deterministic_and_keeps_copies_together() -> None:
     ids = identifiers(2000)
     fold = holdout_fold(ids, 0.2)
     assert sorted([*fold.fit, *fold.calibrate]) == list(range(2000))
@@ -99,7 +99,7 @@ def test_cross_folds_hold_each_image_out_once(count: int, parts: int) -> None:
         assert sorted([*fold.fit, *fold.calibrate]) == list(range(count))
 
 
-def test_copies_share_a_part_and_one_image_repeated_is_refused() -> None:
+def test_copies_share_a_fold() -> None:
     ids = identifiers(6)
     doubled = ids + ids
     for fold in cross_folds(doubled, 5):

@@ -14,8 +14,8 @@ from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
 
 @pytest.mark.parametrize("profile", profile_names())
-def test_every_profile_names_real_networks_that_provide_what_its_experts_need(profile: str) -> None:
-    """Planned without weights, since those of the papers come from a hub."""
+def test_profiles_provide_all_needed_fields(profile: str) -> None:
+    """Build without weights, because the paper profiles download theirs."""
     config = load_config(profile)
     provided: set[str] = set()
     for name, component in config.extractors.items():
@@ -26,7 +26,7 @@ def test_every_profile_names_real_networks_that_provide_what_its_experts_need(pr
         assert expert.needs <= provided
 
 
-def test_a_network_that_nobody_needs_is_never_loaded() -> None:
+def test_unused_network_is_not_loaded() -> None:
     config = small_config(
         "extractors.other={class: 'uniad_ray.perception.features.encoders:FeaturePyramid', "
         "config: {architecture: resnet10t, weights: {uri: 'file:/no/such/file.safetensors'}, levels: [1]}}"
@@ -35,7 +35,7 @@ def test_a_network_that_nobody_needs_is_never_loaded() -> None:
     assert pipeline.provides == {"pyramid/level1", "pyramid/level2", "pyramid/level3"}
 
 
-def test_extractors_that_nobody_needs_are_checked_only_where_that_is_asked_for() -> None:
+def test_unused_extractors_are_checked_only_on_request() -> None:
     config = small_config("extractors.student.config.levells=[1]").with_origin("test")
     needs = needs_of(build_experts(config))
     with pytest.raises(ConfigError, match=r"test: extractors\.student\.config\.levells: unknown key"):
@@ -66,14 +66,14 @@ def test_extractors_that_nobody_needs_are_checked_only_where_that_is_asked_for()
         ("extractors.pyramid.config.architecture=nonet", "nonet"),
     ],
 )
-def test_wrong_options_name_file_key_and_what_is_allowed(override: str, message: str) -> None:
+def test_invalid_option_names_file_and_key(override: str, message: str) -> None:
     config = small_config(override).with_origin("test")
     with pytest.raises(ConfigError, match=message) as caught:
         build_pipeline(config, needs_of(build_experts(config)), device="cpu")
     assert "\n" not in str(caught.value)
 
 
-def test_size_and_seed_are_set_once_for_all_experts() -> None:
+def test_size_and_seed_are_shared_by_all_experts() -> None:
     config = small_config("map_size=32", "seed=5")
     (expert,) = build_experts(config).values()
     options = expert._config  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ def test_size_and_seed_are_set_once_for_all_experts() -> None:
         ),
     ],
 )
-def test_class_that_lacks_something_is_refused_by_what_it_lacks(override: str, message: str) -> None:
+def test_incomplete_class_is_refused(override: str, message: str) -> None:
     config = small_config(override).with_origin("test")
     with pytest.raises(ConfigError) as caught:
         build_pipeline(config, needs_of(build_experts(config)), device="cpu")

@@ -16,7 +16,7 @@ GROUPED = FusionConfig(groups={"pair": ("a", "b")}, weights={"pair": 2.0})
 RAW = {"a": np.array([1.0, 3.0, 5.0]), "b": np.array([0.0, 0.5, 0.25]), "c": np.array([7.0, 8.0, 9.0])}
 
 
-def test_scores_and_maps_are_calibrated_weighted_and_added() -> None:
+def test_scores_and_maps_are_calibrated_and_weighted() -> None:
     maps = np.array([[[1.0, 3.0]], [[5.0, 1.0]]], dtype=np.float32)
     evidence = {
         "a": Evidence(np.array([3.0, 5.0]), maps, [["a0"], []]),
@@ -47,8 +47,8 @@ def test_maps_of_several_experts_add_up() -> None:
     np.testing.assert_allclose(fused.maps, np.full((1, 2, 2), 0.0 + 2.0))
 
 
-def test_raw_scores_of_a_group_are_added_before_they_are_calibrated() -> None:
-    """UniAD, eq. 14 and 15, by hand."""
+def test_group_scores_are_added_before_calibration() -> None:
+    """Hand computation of UniAD, eq. 14 and 15."""
     fusion = Fusion.fit(GROUPED, RAW)
     sums = np.array([1.0, 3.5, 5.25])
     assert fusion.terms["pair"].mean == pytest.approx(sums.mean())
@@ -57,7 +57,7 @@ def test_raw_scores_of_a_group_are_added_before_they_are_calibrated() -> None:
     np.testing.assert_allclose(fusion.fuse_scores(RAW), expected)
 
 
-def test_maps_of_a_group_are_added_before_they_are_calibrated() -> None:
+def test_group_maps_are_added_before_calibration() -> None:
     fusion = Fusion.fit(GROUPED, RAW)
     maps = np.array([[[1.0, 2.0]]], dtype=np.float32)
     evidence = {name: Evidence(values[:1], maps, [[]]) for name, values in RAW.items()}
@@ -66,14 +66,14 @@ def test_maps_of_a_group_are_added_before_they_are_calibrated() -> None:
     np.testing.assert_allclose(fusion.fuse(evidence).maps, expected, rtol=1e-6)
 
 
-def test_the_fused_score_is_the_sum_of_calibrated_scores_times_the_weights_of_the_experts() -> None:
+def test_fused_score_is_weighted_sum_of_calibrated_scores() -> None:
     fusion = Fusion.fit(GROUPED, RAW)
     calibrated = {name: fusion.experts[name].apply(values) for name, values in RAW.items()}
     total = np.sum([fusion.expert_weights[name] * values for name, values in calibrated.items()], axis=0)
     np.testing.assert_allclose(total, fusion.fuse_scores(RAW), atol=1e-12)
 
 
-def test_a_group_whose_other_members_are_left_out_is_its_one_member() -> None:
+def test_group_of_one_member_equals_that_member() -> None:
     assert term_members(GROUPED, ["b", "c"]) == {"pair": ("b",), "c": ("c",)}
     fusion = Fusion.fit(GROUPED, {"b": RAW["b"]})
     np.testing.assert_allclose(
@@ -81,13 +81,13 @@ def test_a_group_whose_other_members_are_left_out_is_its_one_member() -> None:
     )
 
 
-def test_a_score_that_is_not_finite_names_the_expert() -> None:
+def test_non_finite_score_names_the_expert() -> None:
     with pytest.raises(FitError, match="expert b"):
         Fusion.fit(FusionConfig(), {"a": RAW["a"], "b": np.array([0.0, np.nan, 1.0])})
 
 
-def test_excess_adds_what_is_above_normal_and_little_below() -> None:
-    """By hand: z is 2 and -1 for `a`, 4 and 0 for `b`."""
+def test_excess_is_small_below_normal() -> None:
+    """Hand computation: z is 2 and -1 for `a`, 4 and 0 for `b`."""
     soft_2, soft_below, soft_4 = np.log1p(np.exp([2.0, -1.0, 4.0]))
     tail_4 = 4.0 + 4.0 * np.log(soft_4 / 4.0)
     rule = FusionConfig(rule="excess", weights={"b": 0.5})
@@ -107,7 +107,7 @@ def test_excess_adds_what_is_above_normal_and_little_below() -> None:
 
 
 @given(st.lists(st.floats(-30.0, 1e6), min_size=2, max_size=20, unique=True))
-def test_excess_keeps_the_order_and_grows_slowly(scores: list[float]) -> None:
+def test_excess_is_monotonic_and_grows_slowly(scores: list[float]) -> None:
     ordered = np.sort(scores)
     found = excess(ordered)
     assert (np.diff(found) >= 0.0).all()
@@ -116,8 +116,8 @@ def test_excess_keeps_the_order_and_grows_slowly(scores: list[float]) -> None:
     assert (found >= -np.log(2.0)).all()
 
 
-def test_raw_maps_are_added_and_their_maximum_is_the_score() -> None:
-    """TMUAD, eq. 5, by hand."""
+def test_maximum_of_fused_map_is_the_score() -> None:
+    """Hand computation of TMUAD, eq. 5."""
     rule = FusionConfig(rule="maps", weights={"a": 0.3, "b": 0.7})
     maps = np.array([[[1.0, 0.0]], [[0.5, 2.0]]], dtype=np.float32)
     evidence = {
@@ -130,7 +130,7 @@ def test_raw_maps_are_added_and_their_maximum_is_the_score() -> None:
     np.testing.assert_allclose(fused.scores, [2.8, np.nan])
 
 
-def test_scores_cannot_be_fused_by_a_rule_of_maps() -> None:
+def test_maps_rule_cannot_fuse_scores() -> None:
     fusion = Fusion.uncalibrated(FusionConfig(rule="maps"), ("a",))
     with pytest.raises(FitError, match="cannot be fused without them"):
         fusion.fuse_scores({"a": RAW["a"]})

@@ -1,4 +1,4 @@
-"""Every form of an image gives the pixels of its file."""
+"""All image sources give the pixels of the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def opened(data: bytes) -> Any:
     return Image.open(io.BytesIO(data))
 
 
-def test_all_forms_of_an_image_give_the_same_pixels(store_root: str, tmp_path: Path) -> None:
+def test_all_sources_give_the_same_pixels(store_root: str, tmp_path: Path) -> None:
     expected = decode_image(PNG, (SIDE, SIDE))
     place = Location.parse(store_root) / "scene.png"
     place.write_bytes(PNG)
@@ -46,7 +46,7 @@ def test_array_need_not_be_contiguous() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "I;16", "CMYK"])
-def test_pillow_image_of_any_mode_gives_the_pixels_of_its_file(mode: str) -> None:
+def test_pillow_modes_give_the_pixels_of_the_file(mode: str) -> None:
     if mode == "I;16":
         image = Image.fromarray(SCENE[..., 0].astype(np.uint16) * 257)
     else:
@@ -59,14 +59,14 @@ def test_pillow_image_of_any_mode_gives_the_pixels_of_its_file(mode: str) -> Non
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
-def test_opened_file_is_turned_like_the_file(file_format: str, orientation: int) -> None:
+def test_orientation_of_opened_file_is_applied(file_format: str, orientation: int) -> None:
     data = encode(SCENE, file_format, exif=oriented(orientation))
     loaded = load_image(opened(data), SIDE)
     assert np.array_equal(loaded.pixels, decode_image(data, (SIDE, SIDE)))
     assert loaded.size == load_image(data, SIDE).size == ((64, 48) if orientation >= 5 else (48, 64))
 
 
-def test_large_jpeg_opened_by_pillow_is_close_to_its_file_and_stays_as_it_is() -> None:
+def test_large_pillow_jpeg_is_close_to_its_file() -> None:
     large = np.asarray(Image.fromarray(SCENE).resize((640, 480), Image.Resampling.BICUBIC))
     data = encode(large, "JPEG")
     image = opened(data)
@@ -94,20 +94,20 @@ def test_without_a_side_the_image_keeps_its_size() -> None:
         (Image.fromarray(SCENE[..., 0].astype(np.float32)), "unsupported", "float pixels"),
     ],
 )
-def test_what_is_no_image_is_refused(source: Any, kind: str, message: str) -> None:
+def test_invalid_source_is_refused(source: Any, kind: str, message: str) -> None:
     with pytest.raises(ImageError, match=message) as caught:
         load_image(source, SIDE)
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("source", [PNG, SCENE, Image.fromarray(SCENE)])
-def test_limits_hold_for_every_form(source: Any) -> None:
+def test_limits_apply_to_every_source(source: Any) -> None:
     with pytest.raises(ImageError, match="the limit is 3071") as caught:
         load_image(source, SIDE, ImageLimits(max_pixels=48 * 64 - 1))
     assert caught.value.kind == "too_large"
 
 
-def test_errors_of_files_name_them(tmp_path: Path) -> None:
+def test_file_errors_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     with pytest.raises(ObjectNotFoundError, match=r"cut\.png"):
         load_image(path, SIDE)

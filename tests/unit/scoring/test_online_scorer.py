@@ -48,7 +48,7 @@ def same(first: Verdict, second: Verdict) -> bool:
     )
 
 
-def test_without_experts_that_need_texts_the_first_verdict_is_that_of_the_scorer(tmp_path: Path) -> None:
+def test_first_verdict_is_final_without_texts(tmp_path: Path) -> None:
     fitted = fit_category(DrawnNormalImages(8), small_config())
     store = BundleStore(str(tmp_path))
     manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
@@ -61,7 +61,7 @@ def test_without_experts_that_need_texts_the_first_verdict_is_that_of_the_scorer
         assert same(verdict_of(first.verdict), verdict_of(whole))
 
 
-def test_with_texts_the_verdict_is_that_of_the_scorer(bundle: Bundle) -> None:
+def test_final_verdict_equals_that_of_scorer(bundle: Bundle) -> None:
     online = build_online_scorer(bundle)
     assert online.awaiting == ("text",)
     for first, whole in zip(online.begin(KEYS, images()), bundle.scorer().score(KEYS, images()), strict=True):
@@ -71,18 +71,18 @@ def test_with_texts_the_verdict_is_that_of_the_scorer(bundle: Bundle) -> None:
         assert set(verdict_of(final).raw) == {"patch", "text"}
 
 
-def test_the_first_verdict_asks_nothing_and_is_that_of_the_other_experts(bundle: Bundle, server: ChatServer) -> None:
+def test_first_verdict_makes_no_request(bundle: Bundle, server: ChatServer) -> None:
     online = build_online_scorer(bundle)
     before = len(server.asked)
     found = online.begin(KEYS, images())
     assert len(server.asked) == before
     for first, patch in zip(found, bundle.scorer(only=["patch"]).score(KEYS, images()), strict=True):
         assert same(verdict_of(first.verdict), verdict_of(patch))
-        # Not the threshold of all experts: their scores are on another scale.
+        # The threshold differs from that of all experts: the scores are on another scale.
         assert verdict_of(first.verdict).threshold != bundle.manifest.calibration.threshold.value
 
 
-def test_no_network_runs_twice(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_run_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     online = build_online_scorer(bundle)
     (first, *_) = online.begin(KEYS, images())
     assert first.awaited is not None
@@ -96,7 +96,7 @@ def test_no_network_runs_twice(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) 
     assert ran == ["caption", "text_embedding"]
 
 
-def test_a_model_that_refuses_is_an_error_of_the_asking_alone(bundle: Bundle, server: ChatServer) -> None:
+def test_caption_failure_does_not_affect_first_verdict(bundle: Bundle, server: ChatServer) -> None:
     online = build_online_scorer(bundle)
     (first, *_) = online.begin(KEYS, images())
     assert first.awaited is not None
@@ -119,9 +119,7 @@ def test_a_model_that_refuses_is_an_error_of_the_asking_alone(bundle: Bundle, se
         ),
     ],
 )
-def test_where_the_others_say_nothing_alone_there_is_no_first_verdict(
-    server: ChatServer, tmp_path: Path, overrides: list[str]
-) -> None:
+def test_no_first_verdict_if_fusion_needs_all_experts(server: ChatServer, tmp_path: Path, overrides: list[str]) -> None:
     online = build_online_scorer(write_captioned(tmp_path, server.url, *overrides).load("part"))
     assert online.first is None
     (first, *_) = online.begin(KEYS, images())
@@ -130,7 +128,7 @@ def test_where_the_others_say_nothing_alone_there_is_no_first_verdict(
     assert verdict_of(online.finish(first.awaited, online.ask(first.awaited))).raw
 
 
-def test_the_nearest_normal_images_are_found(bundle: Bundle) -> None:
+def test_nearest_normal_images_are_found(bundle: Bundle) -> None:
     online = build_online_scorer(bundle)
     (first,) = online.begin(["x"], DrawnNormalImages(12).image(4)[None])
     nearest = online.nearest(first.descriptor, 3)

@@ -18,7 +18,7 @@ from uniad_ray.scoring.scorer import Scorer, Verdict
 
 
 class MeanBrightness:
-    """An extractor that counts how often it runs."""
+    """An extractor that counts its calls."""
 
     name = "mean"
     needs: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class MeanBrightness:
 
 
 class Brightness:
-    """An expert whose score is the mean, or nothing finite for a black image."""
+    """An expert that scores the mean, or NaN for a black image."""
 
     name = "brightness"
     needs = frozenset({"mean/value"})
@@ -82,14 +82,12 @@ def test_a_verdict_by_hand(scorer: Scorer) -> None:
     assert (above.score, above.decision) == (122.0, "anomalous")
 
 
-def test_an_image_passes_the_network_once_for_all_experts_and_batches_keep_their_size(
-    scorer: Scorer, extractor: MeanBrightness
-) -> None:
+def test_network_runs_once_per_image(scorer: Scorer, extractor: MeanBrightness) -> None:
     scorer.score([str(i) for i in range(10)], grey(*range(100, 110)))
     assert extractor.batches == [4, 4, 2]
 
 
-def test_a_score_that_is_not_finite_is_an_error_and_never_normal(scorer: Scorer) -> None:
+def test_non_finite_score_is_an_error(scorer: Scorer) -> None:
     bad, good = scorer.score(["a", "b"], grey(0, 110))
     assert isinstance(bad, ImageError)
     assert bad.kind == "not_scorable"
@@ -97,7 +95,7 @@ def test_a_score_that_is_not_finite_is_an_error_and_never_normal(scorer: Scorer)
     assert isinstance(good, Verdict)
 
 
-def test_a_bad_file_keeps_its_place_and_touches_no_other(scorer: Scorer) -> None:
+def test_corrupt_file_does_not_affect_others(scorer: Scorer) -> None:
     files = [png(1), b"no image", png(2), b""]
     first, second, third, fourth = scorer.score_encoded(["a", "b", "c", "d"], files)
     assert isinstance(second, ImageError)

@@ -10,7 +10,7 @@ from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, stream
 from uniad_ray.scoring.stage_times import WARM_UP_IMAGES, time_stages
 
 
-def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need_it(
+def test_stages_are_timed_once_per_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = small_config(
@@ -24,7 +24,7 @@ def test_every_stage_is_timed_once_an_image_and_belongs_to_the_experts_that_need
     source = ImagePerceptions(normal_images, pipeline, pipeline.provides, batch_size=4, spill=None)
     for expert in experts.values():
         expert.fit(stream(source, range(3), expert.needs))
-    # A clock that moves by one at every look: each stage takes one tick.
+    # The clock advances by one per call, so each stage takes one tick.
     ticks = iter(range(10_000))
     monkeypatch.setattr(stage_times.time, "perf_counter", lambda: float(next(ticks)))
 

@@ -18,7 +18,7 @@ HEAD = {"row_key": "k", "status": "ok", "error_kind": None, "error": None}
 
 
 def perception(fields: dict[str, list[Value]]) -> Perception:
-    """A batch of the given values, one an image."""
+    """A batch of the given values, one per image."""
     count = len(next(iter(fields.values())))
     images = np.zeros((count, 4, 4, 3), dtype=np.uint8)
     stacked = {
@@ -28,7 +28,7 @@ def perception(fields: dict[str, list[Value]]) -> Perception:
 
 
 def through_parquet(stage: Stage, batch: Perception) -> list[dict[str, Value]]:
-    """What comes back after the rows were a table of the stage's schema."""
+    """Round trip of the rows through a table of the schema of the stage."""
     schema = dataset_schema(f"{stage[:-1]}_sidecar")
     rows = [HEAD | row for row in encode_rows(stage, batch)]
     table = schema.table({name: [row[name] for row in rows] for name in schema.arrow.names})
@@ -45,7 +45,7 @@ tensors = npst.arrays(
 
 
 @given(tensors)
-def test_tensors_come_back_bit_for_bit(values: np.ndarray) -> None:
+def test_tensors_round_trip_exactly(values: np.ndarray) -> None:
     (found,) = through_parquet("features", perception({"net/level1": [torch.from_numpy(values)]}))
     tensor = found["net/level1"]
     assert isinstance(tensor, torch.Tensor)
@@ -57,9 +57,9 @@ masks = npst.arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 5), st.int
 
 
 @given(masks, st.booleans())
-def test_segments_come_back_bit_for_bit(values: np.ndarray, named: bool) -> None:
+def test_segments_round_trip_exactly(values: np.ndarray, named: bool) -> None:
     segments = Segments.of(values, np.linspace(0.1, 0.9, len(values)))
-    # Other numbers than positions, as when some segments were left out.
+    # Ids differ from positions, as after dropping segments.
     segments = segments.select(np.arange(len(segments)) > 0)
     if named:
         segments = segments.named([f"part-{number}" for number in range(len(segments))])
@@ -74,7 +74,7 @@ def test_segments_come_back_bit_for_bit(values: np.ndarray, named: bool) -> None
     assert same_bits(found["clip/vectors"], vectors)
 
 
-def test_texts_come_back_and_a_canonical_one_is_stored_with_its_classes() -> None:
+def test_texts_round_trip_with_parsed_classes() -> None:
     mask = np.zeros((2, 6, 6), dtype=bool)
     mask[0, :2, :2] = mask[1, 4:, 4:] = True
     text = str(describe_segments(Segments.of(mask).named(["nut", "bolt"]), 0.0))
@@ -95,14 +95,14 @@ def test_texts_come_back_and_a_canonical_one_is_stored_with_its_classes() -> Non
     ]
 
 
-def test_the_name_of_a_field_says_its_stage() -> None:
+def test_stage_follows_from_field_name() -> None:
     names = ("sam/segments", "clip/vectors", "objects/text", "pyramid/level2", "text_embedding/embedding")
     assert [stage_of(name) for name in names] == ["segments", "segments", "descriptions", "features", "features"]
-    with pytest.raises(ConfigError, match=r"the field 'net/text' does not hold descriptions, as its name says"):
+    with pytest.raises(ConfigError, match=r"field 'net/text' does not hold descriptions, as its name says"):
         encode_rows("descriptions", perception({"net/text": [torch.zeros(1, 1, 1)]}))
 
 
-def test_an_unknown_stage_is_named() -> None:
+def test_unknown_stage_is_refused() -> None:
     assert check_stage("features") == "features"
     with pytest.raises(ConfigError, match="no stage 'feature'; there are features, segments, descriptions"):
         check_stage("feature")
@@ -116,7 +116,7 @@ def test_an_unknown_stage_is_named() -> None:
         ({"data": b"123"}, "buffer size must be a multiple"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+def test_inconsistent_parts_are_refused(change: dict[str, object], message: str) -> None:
     (row,) = encode_rows("features", perception({"net/level1": [torch.zeros(1, 1, 1)]}))
     row["fields"][0].update(change)
     with pytest.raises(ValueError, match=message):
@@ -124,5 +124,5 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: s
 
 
 @pytest.mark.parametrize("stage", ["features", "segments", "descriptions"])
-def test_an_image_without_fields_has_empty_columns(stage: Stage) -> None:
+def test_image_without_fields_has_empty_columns(stage: Stage) -> None:
     assert decode_row(stage, empty_row(stage)) == {}

@@ -12,7 +12,7 @@ def digests(*steps: Step, input_size: int = 64, states: dict[str, str] | None = 
     return feature_fingerprints(PerceptionPipeline(steps), input_size, states or {})
 
 
-def test_a_digest_changes_with_all_that_is_behind_the_field_and_with_nothing_else() -> None:
+def test_digest_covers_only_inputs_of_the_field() -> None:
     base = digests(Step("net/out", weights="w"), Step("head/out", "net/out"))
     assert digests(Step("head/out", "net/out"), Step("other/out"), Step("net/out", weights="w")).items() >= base.items()
     changed = [
@@ -28,13 +28,13 @@ def test_a_digest_changes_with_all_that_is_behind_the_field_and_with_nothing_els
     assert head["head/out"] != base["head/out"]
 
 
-def test_another_version_of_the_code_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_depends_on_code_version(monkeypatch: pytest.MonkeyPatch) -> None:
     base = digests(Step("net/out"))
     monkeypatch.setattr(module, "__version__", "99")
     assert digests(Step("net/out")) != base
 
 
-def test_what_was_learned_counts_and_without_it_there_is_no_digest() -> None:
+def test_digest_depends_on_learned_state() -> None:
     steps = Step("net/out"), Learning("parts/out", "net/out"), Step("words/out", "parts/out")
     assert set(digests(*steps)) == {"net/out"}
     one, two = digests(*steps, states={"parts": "one"}), digests(*steps, states={"parts": "two"})

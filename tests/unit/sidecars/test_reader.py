@@ -1,4 +1,4 @@
-"""Plans and files of sidecars, written by hand."""
+"""Plans and files of hand-written sidecars."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from uniad_ray.perception.base import Perception
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import empty_row, encode_rows
 from uniad_ray.sidecars.plan import (
+    FORMAT_VERSION,
     CategoryPlan,
     SidecarFile,
     SidecarManifest,
@@ -34,13 +35,13 @@ FIELDS = {"features": {"net/one": "digest one", "net/two": "digest two"}, "descr
 NEEDED = {name: digest for members in FIELDS.values() for name, digest in members.items()}
 KEYS = {"nut/0-00000": ["k0", "k1", "k2"], "nut/0-00001": ["k3", "k4"]}
 CHUNKS = {key: chunk for chunk, keys in KEYS.items() for key in keys}
-DAMAGED = "k4"
+CORRUPT = "k4"
 
 
 def plan(**changes: Any) -> SidecarPlan:
     category = CategoryPlan(bundle=None, input_size=64, extractors={}, fields=FIELDS)  # type: ignore[arg-type]
     fields: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "code_version": "1.0",
         "archive": "/a",
         "archive_digest": ARCHIVE,
@@ -58,7 +59,7 @@ def value(key: str, name: str) -> torch.Tensor:
 
 
 def write_file(root: Location, stage: Any, chunk: str) -> SidecarFile:
-    """Two rows a row group; the damaged image is a row without fields."""
+    """Two rows per row group; the row of the corrupt image has no fields."""
 
     def table(keys: list[str]) -> Any:
         rows = []
@@ -68,8 +69,8 @@ def write_file(root: Location, stage: Any, chunk: str) -> SidecarFile:
                 batch = batch.extended({name: value(key, name)[None] for name in FIELDS["features"]})
             else:
                 batch = batch.extended({"words/text": [f"text of {key}"]})
-            (columns,) = [empty_row(stage)] if key == DAMAGED else encode_rows(stage, batch)
-            kind, status = ("truncated", "error") if key == DAMAGED else (None, "ok")
+            (columns,) = [empty_row(stage)] if key == CORRUPT else encode_rows(stage, batch)
+            kind, status = ("truncated", "error") if key == CORRUPT else (None, "ok")
             rows.append({"row_key": key, "status": status, "error_kind": kind, "error": kind, **columns})
         schema = stage_schema(stage)
         return schema.table({name: [row[name] for row in rows] for name in schema.arrow.names})
@@ -77,7 +78,7 @@ def write_file(root: Location, stage: Any, chunk: str) -> SidecarFile:
     keys = KEYS[chunk]
     data = encode_row_groups(stage_schema(stage), map(table, (keys[:2], keys[2:])) if keys[2:] else [table(keys)])
     (root / file_path(stage, chunk)).write_bytes(data)
-    return SidecarFile(stage, chunk, "nut", len(keys), keys.count(DAMAGED), len(data), hashlib.sha256(data).hexdigest())
+    return SidecarFile(stage, chunk, "nut", len(keys), keys.count(CORRUPT), len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def opened(root: Location) -> Sidecar:
     return open_sidecar(root.uri, ARCHIVE)
 
 
-def test_fields_come_back_in_the_order_asked_for_whatever_chunk_they_are_in(root: Location) -> None:
+def test_fields_are_read_in_requested_order(root: Location) -> None:
     fields = opened(root).fields("nut", NEEDED, CHUNKS)
     assert fields.names == {"net/one", "net/two", "words/text"}
     assert fields.stale == frozenset()
@@ -108,16 +109,14 @@ def test_fields_come_back_in_the_order_asked_for_whatever_chunk_they_are_in(root
     assert found["words/text"] == [f"text of {key}" for key in keys]
 
 
-def test_a_field_of_another_digest_is_not_given(root: Location) -> None:
+def test_field_with_other_digest_is_stale(root: Location) -> None:
     needed = {"net/one": "digest one", "net/two": "digest of other weights", "more/out": "never stored"}
     fields = opened(root).fields("nut", needed, CHUNKS)
     assert fields.names == {"net/one"}
     assert fields.stale == {"net/two"}
 
 
-def test_a_category_that_is_not_there_gives_nothing_and_is_named(
-    root: Location, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_category_is_logged(root: Location, caplog: pytest.LogCaptureFixture) -> None:
     sidecar = opened(root)
     assert sidecar.fields("bolt", NEEDED, CHUNKS).names == frozenset()
     with caplog.at_level(logging.INFO, "uniad_ray"):
@@ -126,12 +125,12 @@ def test_a_category_that_is_not_there_gives_nothing_and_is_named(
         note_recomputed("nut", [])
         note_recomputed("nut", ["net/two", "net/one"])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{root} holds nothing of bolt; it is computed",
-        "nut: net/one, net/two of the sidecar come of other weights, options or code, and are computed instead",
+        f"{root}: no stored fields for bolt; computing them",
+        "nut: the sidecar has net/one, net/two from other weights, options or code; computing them again",
     ]
 
 
-def test_only_the_files_of_the_stages_asked_for_are_read(root: Location) -> None:
+def test_only_needed_stages_are_read(root: Location) -> None:
     (root / file_path("features", "nut/0-00000")).delete()
     fields = opened(root).fields("nut", NEEDED, CHUNKS)
     assert fields.read(["k0"], frozenset({"words/text"})) == {"words/text": ["text of k0"]}
@@ -149,55 +148,76 @@ def replace_bytes(root: Location) -> None:
     ("harm", "message"),
     [
         (lambda root: (root / FEATURES).delete(), "missing"),
-        (replace_bytes, "not what the list of files says"),
+        (replace_bytes, "checksum mismatch: the file is corrupt"),
     ],
 )
-def test_a_missing_or_changed_file_is_named_with_what_to_do(root: Location, harm: Any, message: str) -> None:
+def test_missing_or_changed_file_is_refused(root: Location, harm: Any, message: str) -> None:
     harm(root)
     fields = opened(root).fields("nut", NEEDED, CHUNKS)
-    with pytest.raises(SidecarError, match=f"{message}; delete it and give the same `uniad-ray precompute`") as caught:
+    with pytest.raises(
+        SidecarError, match=f"{message}; delete the file and repeat the `uniad-ray precompute`"
+    ) as caught:
         fields.read(["k0"], frozenset({"net/one"}))
     assert str(caught.value).startswith(f"{root}/{FEATURES}: ")
 
 
-def test_rows_that_are_not_the_archives_are_refused(root: Location) -> None:
+def test_unknown_rows_are_refused(root: Location) -> None:
     fields = opened(root).fields("nut", NEEDED, {**CHUNKS, "new": "nut/0-00000", "gone": "nut/0-00009"})
-    with pytest.raises(SidecarError, match="has no row new; delete it"):
+    with pytest.raises(SidecarError, match="has no row new; delete the file"):
         fields.read(["new"], frozenset({"net/one"}))
     with pytest.raises(SidecarError, match=r"0-00009\.parquet: not in the list of files"):
         fields.read(["gone"], frozenset({"net/one"}))
-    with pytest.raises(SidecarError, match=r"row k4 could not be decoded then \(truncated\)"):
-        fields.read([DAMAGED], frozenset({"net/one"}))
+    with pytest.raises(SidecarError, match=r"the image of row k4 could not be decoded \(truncated\)"):
+        fields.read([CORRUPT], frozenset({"net/one"}))
 
 
-def test_another_archive_is_refused(root: Location) -> None:
-    message = "of an archive of digest aaaaaaaaaaaa, and this one has bbbbbbbbbbbb; precompute this archive, or leave"
+def test_other_archive_is_refused(root: Location) -> None:
+    message = "made from an archive with digest aaaaaaaaaaaa, not bbbbbbbbbbbb; precompute this archive, or omit"
     with pytest.raises(SidecarError, match=message):
         open_sidecar(root.uri, "b" * 64)
 
 
-def test_what_is_missing_unfinished_or_damaged_is_one_line(root: Location, tmp_path: Path) -> None:
+def test_missing_unfinished_or_corrupt_sidecar_is_refused(root: Location, tmp_path: Path) -> None:
     with pytest.raises(SidecarError, match="no sidecar there; make one with `uniad-ray precompute ARCHIVE --out"):
         open_sidecar(str(tmp_path / "nothing"), ARCHIVE)
     files = (root / "files.parquet").read_bytes()
     (root / "files.parquet").write_bytes(files[:-4])
-    with pytest.raises(SidecarError, match=r"files\.parquet: missing or damaged; precompute again with another --out"):
+    with pytest.raises(SidecarError, match=r"files\.parquet: missing or corrupt; precompute again with another --out"):
         opened(root)
     (root / "files.parquet").write_bytes(encode_files([])[0])
-    with pytest.raises(SidecarError, match=r"files\.parquet: not what the manifest says"):
+    with pytest.raises(SidecarError, match=r"files\.parquet: checksum mismatch: the file is corrupt"):
         opened(root)
     (root / "manifest.json").write_json({"images": 5})
-    with pytest.raises(SidecarError, match="damaged manifest of a sidecar"):
+    with pytest.raises(SidecarError, match="corrupt manifest of a sidecar"):
         opened(root)
     (root / "manifest.json").delete()
-    with pytest.raises(SidecarError, match="not finished; give the same `uniad-ray precompute` command again"):
+    with pytest.raises(SidecarError, match="not finished; repeat the `uniad-ray precompute` command"):
         opened(root)
     (root / "plan.json").write_json({"images": 5})
-    with pytest.raises(SidecarError, match="damaged plan of a sidecar"):
+    with pytest.raises(SidecarError, match="corrupt plan of a sidecar"):
         opened(root)
 
 
-def test_a_manifest_with_another_number_of_rows_cannot_be() -> None:
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json"])
+def test_older_sidecar_is_refused(tmp_path: Path, name: str) -> None:
+    root = Location.parse(tmp_path)
+    old = {"format_version": 1, "perceivers": {}}
+    (root / name).write_json(old if name == "plan.json" else {"plan": old})
+    with pytest.raises(SidecarError) as caught:
+        open_sidecar(root.uri, ARCHIVE)
+    assert str(caught.value) == (
+        f"{root / name}: sidecar format 1; this version of uniad_ray reads 2; precompute again with another --out"
+    )
+
+
+def test_older_sidecar_is_not_resumed(tmp_path: Path) -> None:
+    root = Location.parse(tmp_path)
+    adopt_sidecar_plan(root, plan(format_version=1))
+    with pytest.raises(SidecarError, match="sidecar format 1; this version of uniad_ray reads 2; precompute again"):
+        adopt_sidecar_plan(root, plan())
+
+
+def test_manifest_checks_row_count() -> None:
     with pytest.raises(ValueError, match="4 rows for 5 image rows"):
         SidecarManifest(plan=plan(), images=4, errors=0, bytes=1, files_sha256="")
 
@@ -220,11 +240,9 @@ def other_category(**changes: Any) -> dict[str, CategoryPlan]:
         ({"categories": other_category(input_size=32)}, "another bundle, stage or option for nut"),
     ],
 )
-def test_a_sidecar_that_was_started_with_another_plan_is_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_other_plan_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     root = Location.parse(tmp_path)
     adopt_sidecar_plan(root, plan())
     adopt_sidecar_plan(root, plan(archive="s3://moved/archive"))
-    with pytest.raises(SidecarError, match=f"started with {said}; choose another --out, or bring it back"):
+    with pytest.raises(SidecarError, match=f"started with {said}; use a new --out, or restore the original inputs"):
         adopt_sidecar_plan(root, plan(**changes))

@@ -1,4 +1,4 @@
-"""Which fields the stages store, without running any network."""
+"""Fields stored by the stages, without running networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUNDLE = PlannedBundle(version="v1", digest="d")
 
 
 def pipeline(needs: list[str], *steps: Step, learned: tuple[str, ...] = ()) -> CategoryPipeline:
-    """A category whose one expert has some needs, with what some extractors learned."""
+    """A category of one expert with the given needs and learned extractors."""
     found = PerceptionPipeline(steps)
     digests = feature_fingerprints(found, 64, dict.fromkeys(learned, "state"))
     return CategoryPipeline(small_config(), {"expert": SimpleNamespace(needs=frozenset(needs))}, found, digests)  # type: ignore[dict-item]
@@ -40,7 +40,7 @@ OBJECTS = (
 )
 
 
-def test_what_experts_need_is_stored_and_the_segments_and_texts_behind_it() -> None:
+def test_needed_fields_segments_and_texts_are_stored() -> None:
     category = pipeline(["looks/vectors", "embedding/out"], *OBJECTS, learned=("labels", "pieces", "embedding"))
     assert names(category) == {
         "features": ["net/out"],
@@ -53,30 +53,30 @@ def test_what_experts_need_is_stored_and_the_segments_and_texts_behind_it() -> N
     assert planned.bundle == BUNDLE
 
 
-def test_a_label_map_that_an_expert_needs_is_stored() -> None:
+def test_needed_label_map_is_stored() -> None:
     assert names(pipeline(["labels/out"], *OBJECTS, learned=("labels", "pieces", "embedding")))["features"] == [
         "labels/out",
         "net/out",
     ]
 
 
-def test_without_what_was_learned_the_rest_is_stored() -> None:
+def test_unlearned_fields_are_stored_without_bundle() -> None:
     category = pipeline(["looks/vectors", "embedding/out"], *OBJECTS)
     assert names(category) == {"features": ["net/out"]}
     assert names(category, ["features"]) == {"features": ["net/out"]}
     with pytest.raises(
         SidecarError,
-        match=r"looks/vectors, pieces/segments: learned from normal images; fit first, then give --bundles",
+        match=r"looks/vectors, pieces/segments: learned from normal images; fit first and pass --bundles",
     ):
         names(category, ["features", "segments"])
 
 
-def test_a_segmenter_that_learns_nothing_needs_no_bundle_though_names_do() -> None:
+def test_stateless_segmenter_needs_no_bundle() -> None:
     category = pipeline(["named/segments"], Step("sam/segments"), Learning("named/segments", "sam/segments"))
     assert names(category, ["segments"]) == {"segments": ["sam/segments"]}
 
 
-def test_the_teachers_of_a_student_are_stored_for_its_training() -> None:
+def test_teacher_fields_are_stored() -> None:
     steps = (Step("net/out"), Trained("student/out"), Step("difference/out", "student/out", "net/out"))
     assert names(pipeline(["difference/out"], *steps)) == {"features": ["net/out"]}
     assert names(pipeline(["difference/out"], *steps, learned=("student",)))["features"] == [
@@ -85,11 +85,11 @@ def test_the_teachers_of_a_student_are_stored_for_its_training() -> None:
     ]
 
 
-def test_stages_are_planned_in_their_own_order_whatever_the_order_given() -> None:
+def test_stages_are_planned_in_fixed_order() -> None:
     category = pipeline(["looks/vectors", "words/text"], *OBJECTS, learned=("labels", "pieces", "embedding"))
     assert tuple(names(category, ["descriptions", "segments", "features"])) == STAGES
     assert tuple(names(category, ["descriptions"])) == ("descriptions",)
 
 
-def test_a_stage_that_nobody_needs_is_left_out() -> None:
+def test_unneeded_stage_is_omitted() -> None:
     assert names(pipeline(["net/out"], Step("net/out")), ["features", "segments"]) == {"features": ["net/out"]}

@@ -1,4 +1,4 @@
-"""Bundles: the stored form of a fitted category, its versions, and the images it keeps."""
+"""Bundles: the stored form of a fitted category, its versions, and its reference and gallery images."""
 
 from __future__ import annotations
 

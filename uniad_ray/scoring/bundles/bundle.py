@@ -1,4 +1,4 @@
-"""The stored form of a fitted category: safetensors, Parquet, JSON and a manifest with digests. No pickle."""
+"""The stored form of a fitted category: safetensors, Parquet, JSON, and a manifest with digests. No pickle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from uniad_ray.archive.formats import other_format
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
@@ -29,7 +30,7 @@ from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
 from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 
@@ -42,16 +43,16 @@ class FileDigest(StrictModel):
 
 
 class CalibrationRecord(StrictModel):
-    """How a bundle was calibrated.
+    """Calibration of a bundle.
 
     Attributes:
         method: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
-        fit_images: Normal images the stored experts were fitted on.
-        held_out_images: Held-out scores behind mean, deviation and threshold.
+        fit_images: Number of normal images that the stored experts were fitted on.
+        held_out_images: Number of held-out images behind mean, deviation and threshold.
         experts: Mean and deviation by expert.
-        terms: Mean and deviation by group of experts, or expert of no group.
+        terms: Mean and deviation by term: a group of experts, or a single expert without a group.
         threshold: The chosen threshold.
-        selection: Which experts take part in the fused score, and why; None if the fusion selects none.
+        selection: Weights of the selected experts, with reasons; None without expert selection.
     """
 
     method: str
@@ -64,15 +65,15 @@ class CalibrationRecord(StrictModel):
 
 
 class BundleManifest(StrictModel):
-    """What a bundle is and where it comes from; its sha256 is the bundle's digest.
+    """Content and provenance of a bundle; the sha256 of the manifest is the digest of the bundle.
 
     Attributes:
         format_version: Version of the bundle's layout.
-        category: Category it scores.
-        version: Name of this version; sorts by time.
+        category: Scored category.
+        version: Name of this version; names sort by time.
         created_at: UTC, ISO 8601.
-        code_version: Version of uniad_ray that fitted it.
-        content_digest: sha256 over the configuration and the files; equal for two fits with the same result.
+        code_version: Version of uniad_ray at the fit.
+        content_digest: sha256 over configuration and files; two fits with the same result have the same digest.
         config: The whole fit configuration.
         calibration: Calibration and threshold.
         lineage: Archive digest, image counts, and weights with their digests.
@@ -92,18 +93,18 @@ class BundleManifest(StrictModel):
 
     @property
     def name(self) -> str:
-        """What messages call the bundle."""
+        """Name of the bundle in messages."""
         return f"bundle {self.category} {self.version}"
 
     @property
     def taking_part(self) -> tuple[str, ...]:
-        """The experts behind the fused score, in order: all, or those that were selected."""
+        """The selected experts in order; all experts without expert selection."""
         selection = self.calibration.selection
         return tuple(name for name in self.config.chosen_experts if selection is None or selection.weights[name])
 
     @property
     def fusion(self) -> Fusion:
-        """The fusion of those experts, as fitted."""
+        """The fitted fusion of the selected experts."""
         experts = {name: self.calibration.experts[name] for name in self.taking_part}
         return Fusion(
             with_selected_weights(self.config.chosen_fusion, self.calibration.selection),
@@ -112,19 +113,19 @@ class BundleManifest(StrictModel):
         )
 
     def encode(self) -> bytes:
-        """The manifest's bytes as stored."""
+        """Encode the manifest as stored."""
         document = self.model_dump(mode="json", by_alias=True)
         return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
     @property
     def digest(self) -> str:
-        """sha256 of the stored manifest."""
+        """sha256 of the encoded manifest."""
         return hashlib.sha256(self.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the manifest and the checked bytes of its files."""
+    """A bundle in memory: the manifest, and the verified bytes of its files."""
 
     manifest: BundleManifest
     files: Mapping[str, bytes]
@@ -136,18 +137,18 @@ class Bundle:
         false_positive_rate: float | None = None,
         only: Collection[str] | None = None,
     ) -> Scorer:
-        """Builds the scorer.
+        """Build the scorer.
 
         Args:
             device: Torch device of networks and experts.
-            false_positive_rate: Chooses another threshold than the bundle's from its held-out scores.
-            only: Experts that take part; None takes those of the bundle. Others are calibrated together, and given a
-                threshold of their own, from the held-out scores.
+            false_positive_rate: Choose the threshold for this rate from the held-out scores; None keeps the stored one.
+            only: Experts to fuse; None takes those of the bundle. Another choice gets its calibration and
+                threshold from the held-out scores.
 
         Raises:
-            BundleError: The stored state does not fit this version of the code, or `only` names an expert that the
-                bundle does not have.
-            WeightsError: A network's weights cannot be found, or are not those of the fit.
+            BundleError: The stored state does not match this version of the code, or `only` names an expert that is not
+                in the bundle.
+            WeightsError: Weights are missing or differ from those of the fit.
         """
         config = self.manifest.config
         chosen = self._chosen(only)
@@ -160,15 +161,15 @@ class Bundle:
         return Scorer(config, pipeline, experts, fusion, threshold.value)
 
     def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
-        """Builds the extractors behind some fields, with what they learned.
+        """Build the extractors behind some fields, with their learned state.
 
         Args:
-            fields: Each field that is needed, and who needs it, for messages.
+            fields: Pairs of a needed field and the component that needs it, for messages.
             device: Torch device.
 
         Raises:
-            BundleError: The stored state does not fit this version of the code.
-            WeightsError: A network's weights cannot be found, or are not those of the fit.
+            BundleError: The stored state does not match this version of the code.
+            WeightsError: Weights are missing or differ from those of the fit.
         """
         try:
             pipeline = build_pipeline(self.manifest.config, fields, device=device, check_unused=False)
@@ -180,7 +181,7 @@ class Bundle:
 
     @property
     def state_digests(self) -> dict[str, str]:
-        """Digests of what each extractor learned, by its name."""
+        """Digest of the learned state by extractor."""
         found: dict[str, str] = {}
         for name, file in sorted(self.manifest.files.items()):
             folder, _, rest = name.partition("/")
@@ -192,14 +193,14 @@ class Bundle:
     def fusion(
         self, only: Collection[str] | None = None, false_positive_rate: float | None = None
     ) -> tuple[Fusion, Threshold]:
-        """Fusion and threshold of the bundle's experts, or of some.
+        """Return fusion and threshold of the experts of the bundle, or of some of them.
 
         Args:
-            only: Experts that take part; None takes those of the bundle.
-            false_positive_rate: Of the threshold; None takes that of the fit.
+            only: Experts to fuse; None takes those of the bundle.
+            false_positive_rate: False-positive rate of the threshold; None takes that of the fit.
 
         Raises:
-            BundleError: The bundle has no expert of that name, or its scores follow from the maps of all.
+            BundleError: The bundle lacks an expert of `only`, or its fusion rule needs the maps of all experts.
         """
         manifest = self.manifest
         config = manifest.config
@@ -213,10 +214,10 @@ class Bundle:
         rule = config.chosen_fusion
         if rule.rule == "maps":
             raise BundleError(
-                f"{self.manifest.name}: its scores follow from the maps of all experts; score with all of them"
+                f"{self.manifest.name}: the fusion rule needs the maps of all experts; score with all of them"
             )
         if manifest.calibration.selection is not None:
-            # Who names an expert wants it, even one that the expert selection left out.
+            # An explicitly named expert gets a weight even if the expert selection omitted it.
             weights = {name: manifest.calibration.selection.weights[name] or 1.0 for name in chosen}
             rule = rule.model_copy(update={"weights": weights})
         raw = {name: held_out.raw[name] for name in chosen}
@@ -232,7 +233,7 @@ class Bundle:
 
     @property
     def reference(self) -> Reference:
-        """The reference images with the scores of the fit."""
+        """Reference images with their scores at the fit."""
         return Reference(
             where=self.manifest.name,
             images=load_safetensors(self.files["reference.safetensors"])["images"],
@@ -241,11 +242,11 @@ class Bundle:
         )
 
     def check_reference(self, scorer: Scorer) -> None:
-        """Scores the reference images and compares with what the fit computed, see `Reference.check`."""
+        """Score the reference images and compare with the scores of the fit; see `Reference.check`."""
         self.reference.check(scorer)
 
     def _does_not_fit(self, error: Exception) -> BundleError:
-        return BundleError(f"{self.manifest.name}: does not fit this version of uniad_ray: {error}; fit it again")
+        return BundleError(f"{self.manifest.name}: does not fit this version of uniad_ray: {error}; fit again")
 
     def _states(self, folder: str, names: Sequence[str]) -> dict[str, State]:
         states = {}
@@ -253,7 +254,7 @@ class Bundle:
             try:
                 arrays = load_safetensors(self.files[f"{folder}/{name}.safetensors"])
             except SafetensorError as error:
-                raise BundleError(f"{self.manifest.name}: {folder}/{name}.safetensors is damaged: {error}") from error
+                raise BundleError(f"{self.manifest.name}: {folder}/{name}.safetensors is corrupt: {error}") from error
             states[name] = State(arrays=arrays, document=json.loads(self.files[f"{folder}/{name}.json"]))
         return states
 
@@ -266,19 +267,19 @@ class Bundle:
             if weights["sha256"] != expected:
                 raise BundleError(
                     f"{self.manifest.name}: network {name} was fitted with weights of sha256 {expected}, but "
-                    f"{weights['uri']} here has {weights['sha256']}; install those of the fit, or fit again"
+                    f"{weights['uri']} has {weights['sha256']}; install the weights of the fit, or fit again"
                 )
 
 
 def encode_state(folder: Literal["experts", "extractors"], name: str, state: State) -> dict[str, bytes]:
-    """Files of the state of one expert or extractor."""
+    """Encode the state of one expert or extractor as files."""
     arrays = {key: np.ascontiguousarray(value) for key, value in sorted(state.arrays.items())}
     document = json.dumps(dict(state.document), sort_keys=True, indent=1) + "\n"
     return {f"{folder}/{name}.safetensors": save_safetensors(arrays), f"{folder}/{name}.json": document.encode()}
 
 
 def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:
-    """sha256 over configuration and files; two fits with the same result have the same."""
+    """Compute the sha256 over configuration and files; two fits with the same result have the same digest."""
     digest = hashlib.sha256(config.model_dump_json(by_alias=True).encode())
     for name in sorted(files):
         digest.update(f"\n{name} {hashlib.sha256(files[name]).hexdigest()}".encode())
@@ -286,23 +287,20 @@ def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:
 
 
 def read_bundle_manifest(folder: Location) -> BundleManifest:
-    """Reads the manifest of one bundle version.
+    """Read the manifest of one bundle version.
 
     Raises:
-        BundleError: There is none, it is damaged, or it is of another format version.
+        BundleError: There is no manifest, or it is corrupt or of another format version.
     """
     location = folder / MANIFEST_NAME
     try:
         document = json.loads(location.read_bytes(max_bytes=MAX_MANIFEST_BYTES))
     except ObjectNotFoundError as error:
-        raise BundleError(f"{folder}: no bundle there; `uniad-ray bundles ROOT` lists what is") from error
+        raise BundleError(f"{folder}: no bundle there; list the bundles with `uniad-ray bundles ROOT`") from error
     except ValueError as error:
         raise BundleError(f"{location}: not valid JSON; publish another version") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != FORMAT_VERSION:
-        raise BundleError(
-            f"{location}: bundle format {found}; this version of uniad_ray reads {FORMAT_VERSION}; fit again"
-        )
+    if message := other_format(location, document, "bundle", FORMAT_VERSION):
+        raise BundleError(message)
     try:
         manifest = BundleManifest.model_validate(document)
     except ValidationError as error:
@@ -313,10 +311,10 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
 
 
 def read_bundle(folder: Location) -> Bundle:
-    """Reads a whole bundle and checks the digest of every file.
+    """Read a whole bundle and verify the digest of every file.
 
     Raises:
-        BundleError: A file is missing, of another size or of another digest.
+        BundleError: A file is missing, or its size or digest differs from the manifest.
     """
     manifest = read_bundle_manifest(folder)
     files = {}
@@ -328,6 +326,8 @@ def read_bundle(folder: Location) -> Bundle:
         except ObjectTooLargeError:
             data = b""
         if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
-            raise BundleError(f"{folder / name}: not what the manifest says; publish another version or fit again")
+            raise BundleError(
+                f"{folder / name}: checksum mismatch: the file is corrupt; publish another version or fit again"
+            )
         files[name] = data
     return Bundle(manifest, files)

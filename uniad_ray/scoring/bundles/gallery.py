@@ -1,4 +1,4 @@
-"""Normal images of a bundle, so that a person sees a scored image beside those that are most like it."""
+"""Gallery of normal images in a bundle, to show the most similar ones next to a scored image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST_IMAGES: Final = 256
-"""A person looks at the nearest few; more would make bundles larger than they need to be."""
+"""Maximum number of images. A viewer shows only the nearest few, and more would enlarge the bundle."""
 THUMBNAIL_SIDE: Final = 128
 TABLE_NAME: Final = "gallery.parquet"
 DESCRIPTORS_NAME: Final = "gallery.safetensors"
@@ -34,12 +34,12 @@ _SEED: Final = 20
 
 @dataclass(frozen=True)
 class NearestNormal:
-    """A normal image that is like a scored one.
+    """A normal image that is similar to a scored one.
 
     Attributes:
-        source_uri: Where it was ingested from.
-        distance: Of the descriptors; to be compared within one category only.
-        thumbnail: JPEG, square.
+        source_uri: URI that it was ingested from.
+        distance: Euclidean distance of the descriptors; comparable only within one category.
+        thumbnail: Square JPEG.
     """
 
     source_uri: str
@@ -55,22 +55,22 @@ class _Member(NamedTuple):
 
 
 class GallerySample:
-    """Collects a sample of normal images while they are extracted; depends on neither order nor batching."""
+    """Sample normal images during extraction; the sample is independent of order and batches."""
 
     def __init__(self, source_uris: Mapping[str, str], fields: Collection[str], capacity: int = MOST_IMAGES) -> None:
-        """Starts empty.
+        """Start with an empty sample.
 
         Args:
-            source_uris: By row key; images without one are left out, such as altered copies.
-            fields: Fields that may be compared, as far as they are tensors of numbers.
-            capacity: Most images.
+            source_uris: URIs by row key; images without one, such as altered copies, are skipped.
+            fields: Candidate fields for the comparison; only floating-point tensors are used.
+            capacity: Maximum number of images.
         """
         self._source_uris = source_uris
         self._fields = frozenset(fields)
         self._sample: ImageSample[_Member] = ImageSample(capacity, _SEED)
 
     def add(self, perception: Perception) -> None:
-        """Offers a batch; an image that comes twice counts once."""
+        """Offer a batch; a repeated image counts once."""
         for row, key in enumerate(perception.row_keys):
             if key not in self._source_uris or not self._sample.wants(key):
                 continue
@@ -83,11 +83,11 @@ class GallerySample:
             self._sample.add(key, _Member(_thumbnail(perception.images[row]), descriptors))
 
     def files(self, fields: Collection[str]) -> dict[str, bytes]:
-        """The gallery as files of a bundle; none where there are no images.
+        """Encode the gallery as files of a bundle; empty without images.
 
         Args:
-            fields: Fields that are extracted when an image is scored; compared is the one with the most channels, or
-                where none was collected the pixels.
+            fields: Fields that are extracted at scoring. The one with the largest descriptor is compared, or the pixels
+                if none was collected.
         """
         members = self._sample.items()
         if not members:
@@ -107,22 +107,22 @@ class GallerySample:
 
 
 class Gallery:
-    """The normal images of a bundle, by nearness.
+    """Nearest-neighbour search in the normal images of a bundle.
 
     Attributes:
-        field: Field that is compared, or `PIXELS`.
+        field: Compared field, or `PIXELS`.
     """
 
     def __init__(
         self, field: str, descriptors: np.ndarray, source_uris: Sequence[str], images: Sequence[bytes]
     ) -> None:
-        """Takes N images.
+        """Take N images.
 
         Args:
-            field: Field behind the descriptors.
+            field: Field of the descriptors.
             descriptors: float, shape (N, D).
-            source_uris: N places.
-            images: N thumbnails.
+            source_uris: URIs of the N images.
+            images: Thumbnails of the N images.
         """
         self.field = field
         self._descriptors = descriptors.astype(np.float32)
@@ -131,10 +131,10 @@ class Gallery:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Gallery | None:
-        """Reads the gallery of a bundle; None where it has none, as bundles of earlier versions.
+        """Read the gallery of a bundle; None if the bundle has none.
 
         Raises:
-            ArchiveError: The table is not of its schema.
+            ArchiveError: The table does not match its schema.
         """
         if TABLE_NAME not in files:
             return None
@@ -145,15 +145,15 @@ class Gallery:
         return cls(field, descriptors, columns["source_uri"], columns["thumbnail"])
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self._source_uris)
 
     def nearest(self, descriptor: np.ndarray, most: int) -> list[NearestNormal]:
-        """The images whose descriptors are nearest, nearest first.
+        """Return the images with the nearest descriptors, nearest first.
 
         Args:
-            descriptor: Of the scored image, shape (D,), see `describe`.
-            most: How many.
+            descriptor: Descriptor of the scored image, shape (D,); see `describe`.
+            most: Maximum number of images.
         """
         distances = np.linalg.norm(self._descriptors - descriptor, axis=1)
         order = np.argsort(distances, kind="stable")[:most]
@@ -161,15 +161,15 @@ class Gallery:
 
 
 def describe(perception: Perception, field: str, row: int) -> np.ndarray:
-    """The descriptor of one image: a field, or the pixels, averaged over a few cells, so that place counts.
+    """Compute the descriptor of one image: a field or the pixels, averaged over a coarse grid to keep position.
 
     Args:
         perception: The batch.
         field: A field of shape (N, C, h, w), or `PIXELS`.
-        row: Which image.
+        row: Position of the image in the batch.
 
     Returns:
-        float32, shape (D,), of length 1 unless all is 0.
+        float32, shape (D,), with norm 1, or 0 if all values are 0.
     """
     import torch
 
@@ -190,7 +190,7 @@ def _cell_means(values: torch.Tensor, cells: int) -> torch.Tensor:
 
 
 def _thumbnail(image: np.ndarray) -> bytes:
-    """JPEG of an image, uint8 of shape (H, W, 3)."""
+    """Encode an image, uint8 of shape (H, W, 3), as a small JPEG."""
     picture = Image.fromarray(image)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     sink = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The published bundles of some categories, as a plan names them."""
+"""Published bundles of categories, as recorded in a plan."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from uniad_ray.scoring.bundles.store import BundleStore
 
 
 class PlannedBundle(StrictModel):
-    """The bundle that scores a category."""
+    """Version and digest of the bundle of a category."""
 
     version: str
     digest: str
 
 
 def published_bundles(store: BundleStore, categories: Iterable[str], archive: Location) -> dict[str, PlannedBundle]:
-    """The bundles that are published now, by category.
+    """Return the currently published bundles by category.
 
     Raises:
-        BundleError: A category has none.
+        BundleError: A category has no published bundle.
     """
     pointers = {category: store.pointer(category) for category in sorted(categories)}
     missing = [category for category, pointer in pointers.items() if pointer is None]
     if missing:
         raise BundleError(
             f"{store.root}: no published bundle for {', '.join(missing)}; run `uniad-ray fit {archive} --bundles "
-            f"{store.root}`, or take the others with --category"
+            f"{store.root}`, or select other categories with --category"
         )
     return {
         category: PlannedBundle(version=pointer.version, digest=pointer.digest)

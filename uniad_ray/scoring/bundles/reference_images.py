@@ -1,4 +1,4 @@
-"""Reference images of a bundle, by which whoever loads it sees that it scores as it did at the fit."""
+"""Reference images of a bundle, scored on loading to verify that the scores equal those of the fit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from uniad_ray.errors import BundleError
 from uniad_ray.scoring.scorer import Scorer
 
 TOLERANCE = 1e-4
-"""Scores of the reference images may differ by this between machines, relative to the score's size."""
+"""Allowed difference of the scores between machines, relative to the score."""
 TOLERATED_DEVIATIONS = 0.01
-"""And by this in deviations of held-out normal images: one pixel of a label map may flip."""
+"""Allowed absolute difference in deviations of held-out normal images; one pixel of a label map may flip."""
 
 
 class ReferenceScores(StrictModel):
-    """Raw scores of the reference images, by expert, as the fitting process computed them."""
+    """Raw scores of the reference images by expert, computed at the fit."""
 
     row_keys: tuple[str, ...]
     raw: dict[str, tuple[float, ...]] = Field(default_factory=dict)
@@ -27,12 +27,12 @@ class ReferenceScores(StrictModel):
 
 @dataclass(frozen=True)
 class Reference:
-    """A few images with the scores of the fit; small, so that it is kept where the bundle's files are not.
+    """A few images with their scores at the fit; small enough to keep after the files of the bundle are released.
 
     Attributes:
-        where: The bundle, for messages.
+        where: Name of the bundle, for messages.
         images: uint8, shape (N, input_size, input_size, 3), RGB.
-        scores: What the fit computed.
+        scores: Scores at the fit.
         deviations: Deviation of each expert on held-out normal images.
     """
 
@@ -42,13 +42,13 @@ class Reference:
     deviations: Mapping[str, float]
 
     def check(self, scorer: Scorer) -> None:
-        """Scores the images and compares with what the fit computed.
+        """Score the images and compare with the scores of the fit.
 
         Args:
-            scorer: Of the bundle, with any of its experts.
+            scorer: Scorer of the bundle, with any of its experts.
 
         Raises:
-            BundleError: A score differs by more than `TOLERANCE` and `TOLERATED_DEVIATIONS` allow, or is not finite.
+            BundleError: A score is not finite, or differs by more than `TOLERANCE` and `TOLERATED_DEVIATIONS` allow.
         """
         evidence = scorer.evidence(self.scores.row_keys, self.images)
         for name in scorer.expert_names:

@@ -1,4 +1,4 @@
-"""Versions of bundles in a store, and the pointer that says which one is published."""
+"""Versions of bundles in a store, and the pointer to the published version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POINTER_NAME = "current.json"
 
 
 class Pointer(StrictModel):
-    """Which version of a category is published."""
+    """Published version of a category."""
 
     category: str
     version: str
@@ -43,14 +43,14 @@ class BundleStore:
     """All bundles below one root: `ROOT/<category>/<version>/` and `ROOT/<category>/current.json`."""
 
     def __init__(self, root: str | Location) -> None:
-        """Names the root; nothing is read yet."""
+        """Take the root; nothing is read yet."""
         self.root = root if isinstance(root, Location) else Location.parse(root)
 
     def categories(self) -> list[str]:
-        """Categories that have a published version, sorted.
+        """Return the categories with a published version, sorted.
 
         Raises:
-            BundleError: A pointer is damaged, or the root is something else than a root of bundles.
+            BundleError: A pointer is corrupt, or the root is not a root of bundles.
         """
         pointers = [self._read_pointer(info.location) for info in self.root.list(suffix=f"/{POINTER_NAME}")]
         if not pointers:
@@ -58,10 +58,10 @@ class BundleStore:
         return sorted(pointer.category for pointer in pointers)
 
     def versions(self, category: str | None = None) -> list[BundleManifest]:
-        """Manifests of all versions, of one category or of all, sorted by category and version.
+        """Return the manifests of all versions of one or all categories, sorted by category and version.
 
         Raises:
-            BundleError: One is damaged, or the root is something else than a root of bundles.
+            BundleError: A manifest is corrupt, or the root is not a root of bundles.
         """
         root = self.root if category is None else self._folder(category)
         manifests = [
@@ -73,10 +73,10 @@ class BundleStore:
         return sorted(manifests, key=lambda manifest: (manifest.category, manifest.version))
 
     def pointer(self, category: str) -> Pointer | None:
-        """The published version of a category, or None.
+        """Return the published version of a category, or None.
 
         Raises:
-            BundleError: The pointer is damaged, or the root is something else than a root of bundles.
+            BundleError: The pointer is corrupt, or the root is not a root of bundles.
         """
         location = self._folder(category) / POINTER_NAME
         if location.exists():
@@ -85,39 +85,40 @@ class BundleStore:
         return None
 
     def manifest(self, category: str, version: str) -> BundleManifest:
-        """Manifest of one version.
+        """Return the manifest of one version.
 
         Raises:
-            BundleError: There is no such version, or it is damaged.
+            BundleError: The version is missing or corrupt.
         """
         return read_bundle_manifest(self.folder(category, version))
 
     def load(self, category: str, version: str | None = None) -> Bundle:
-        """Loads a version, by default the published one, with every digest checked.
+        """Load a version, by default the published one, and verify every digest.
 
         Raises:
-            BundleError: There is none, or it is damaged, or it is not what the pointer says.
+            BundleError: The version is missing or corrupt, or differs from the pointer.
         """
         if version is not None:
             return read_bundle(self.folder(category, version))
         pointer = self.pointer(category)
         if pointer is None:
             raise BundleError(
-                f"{self.root}: no published bundle for category {category!r}; fit one, or "
+                f"{self.root}: no published bundle for category {category!r}; fit one, or run "
                 f"`uniad-ray bundles {self.root} --publish {category} VERSION`"
             )
         return self.load_published(pointer)
 
     def load_published(self, pointer: Pointer) -> Bundle:
-        """Loads what a pointer names, with every digest checked.
+        """Load the version of a pointer and verify every digest.
 
         Raises:
-            BundleError: There is no such version, or it is damaged, or it is not what was published.
+            BundleError: The version is missing or corrupt, or was changed after it was published.
         """
         bundle = read_bundle(self.folder(pointer.category, pointer.version))
         if bundle.manifest.digest != pointer.digest:
             raise BundleError(
-                f"{self.root}: bundle {pointer.category} {pointer.version} was changed after it was published"
+                f"{self.root}: bundle {pointer.category} {pointer.version} was changed after it was published; "
+                "publish a version again"
             )
         return bundle
 
@@ -129,9 +130,9 @@ class BundleStore:
         lineage: Mapping[str, Any],
         files: Mapping[str, bytes],
     ) -> BundleManifest:
-        """Writes a new version, manifest last; it is not published yet.
+        """Write a new version, manifest last, without publishing it.
 
-        A fit with the same result as a stored version gives that version back instead of a copy of it.
+        If a stored version has the same content, lineage and code version, return that one instead.
         """
         digest = content_digest(config, files)
         for known in self.versions(category):
@@ -160,10 +161,10 @@ class BundleStore:
         return manifest
 
     def publish(self, category: str, version: str) -> Pointer:
-        """Moves the pointer of a category to a version, forwards or back, after checking every file of it.
+        """Verify every file of a version, newer or older, and point the category to it.
 
         Raises:
-            BundleError: There is no such version, or it is damaged; the pointer stays where it was.
+            BundleError: The version is missing or corrupt; the pointer is unchanged.
         """
         if not (self.folder(category, version) / MANIFEST_NAME).exists():
             known = ", ".join(manifest.version for manifest in self.versions(category)) or "none"
@@ -174,11 +175,11 @@ class BundleStore:
         return pointer
 
     def folder(self, category: str, version: str) -> Location:
-        """Where a version lies."""
+        """Return the location of a version."""
         return self._folder(category) / version
 
     def _check_root(self) -> None:
-        """Called where nothing was found, which has a reason if an archive or a run was given as the root."""
+        """Raise if the root is an archive, run or sidecar; called when nothing was found."""
         if wrong := other_kind(self.root, "a root of bundles"):
             raise BundleError(wrong)
 
@@ -189,4 +190,4 @@ class BundleStore:
         try:
             return Pointer.model_validate(location.read_json())
         except ValidationError as error:
-            raise BundleError(f"{location}: damaged pointer; publish a version again") from error
+            raise BundleError(f"{location}: corrupt pointer; publish a version again") from error

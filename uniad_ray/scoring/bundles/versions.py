@@ -1,4 +1,4 @@
-"""Lists the bundles of a root and moves the pointer of a category."""
+"""List the bundles of a root, and publish a version of a category."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from uniad_ray.scoring.bundles.store import BundleStore, Pointer
 
 
 class BundleVersion(StrictModel):
-    """One stored version.
+    """One stored version of a bundle.
 
     Attributes:
-        category: Category it scores.
+        category: Scored category.
         version: Name of the version.
-        published: Whether the category's pointer names it.
+        published: Whether it is the published version of the category.
         created_at: UTC, ISO 8601.
-        code_version: Version of uniad_ray that fitted it.
-        profile: Name of its profile.
-        experts: Its experts.
-        fit_images: Normal images in the fit.
+        code_version: Version of uniad_ray at the fit.
+        profile: Name of the profile.
+        experts: Experts of the bundle.
+        fit_images: Number of normal images in the fit.
         calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         threshold: Threshold on the calibrated scale.
-        digest: sha256 of its manifest.
-        bytes: Size of its files.
+        digest: sha256 of the manifest.
+        bytes: Total size of the files.
     """
 
     category: str
@@ -48,10 +48,10 @@ class BundleList(StrictModel):
 
 
 def list_bundles(root: str) -> BundleList:
-    """Lists every version of every category, sorted by category and time.
+    """List every version of every category, sorted by category and time.
 
     Raises:
-        BundleError: There are none, or a manifest is damaged.
+        BundleError: There are no bundles, or a manifest is corrupt.
     """
     store = BundleStore(root)
     manifests = store.versions()
@@ -83,9 +83,9 @@ def list_bundles(root: str) -> BundleList:
 
 
 def publish_bundle(root: str, category: str, version: str) -> Pointer:
-    """Makes a version, newer or older, the one that scores its category.
+    """Publish a version, newer or older; it then scores the category.
 
     Raises:
-        BundleError: There is no such version, or it is damaged; the pointer stays where it was.
+        BundleError: The version is missing or corrupt; the pointer is unchanged.
     """
     return BundleStore(root).publish(category, version)

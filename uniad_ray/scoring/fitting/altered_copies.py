@@ -1,7 +1,7 @@
-"""Altered copies of normal images, where there are few: as another shot of the same product would look.
+"""Altered copies of normal images, to augment small categories.
 
-They are moved, turned and lit a little differently. They are never mirrored: what sits on the other side is a logical
-anomaly.
+A copy imitates another photo of the same product: slightly shifted, rotated and relit. Copies are never mirrored,
+because a part on the other side is a logical anomaly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_CONTRAST: Final = 0.08
 
 
 def copies_of(images: Sequence[NormalImage], each: int) -> list[NormalImage]:
-    """So many altered copies of each image, which follow from the image alone."""
+    """Return `each` altered copies per image, determined by the keys of the image."""
     return [
         replace(
             image,
@@ -38,14 +38,14 @@ def copies_of(images: Sequence[NormalImage], each: int) -> list[NormalImage]:
 
 
 def altered(image: np.ndarray, row_key: str) -> np.ndarray:
-    """Moves and turns an image and changes its light, within 2 % of its side, 2 degrees and 8 %.
+    """Shift by up to 2 % of the side, rotate by up to 2 degrees, and change contrast by up to 8 %, brightness by 8.
 
     Args:
         image: uint8, shape (H, W, 3), RGB.
-        row_key: Key of the copy, from which chance follows.
+        row_key: Key of the copy; seeds the random numbers.
 
     Returns:
-        uint8, shape (H, W, 3); what comes in from outside repeats the border.
+        uint8, shape (H, W, 3); the border is repeated outside the image.
     """
     rng = np.random.default_rng(int(hashlib.sha256(row_key.encode()).hexdigest()[:16], 16))
     sides = np.array(image.shape[:2], dtype=float)

@@ -1,4 +1,4 @@
-"""Fits one category: experts on normal images, calibration on normal images they have not seen."""
+"""Fit one category: experts on normal images, and calibration on held-out normal images."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ from uniad_ray.scoring.selection import with_selected_weights
 from uniad_ray.training.distillation import train_student
 
 REFERENCE_IMAGES = 2
-"""Images stored in a bundle with their scores, so that whoever loads it can check that it scores as it did here."""
+"""Number of images stored in a bundle with their scores, to verify the scores on loading."""
 
 Train = Callable[[TrainedExtractor, Sequence[int]], State]
-"""Trains an extractor on the normal images of the given indices."""
+"""Train an extractor on the normal images with the given indices."""
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
-"""Finds the stored fields that are those of a pipeline, of which nothing has been fitted yet."""
+"""Find the stored fields that match an unfitted pipeline."""
 
 
 @dataclass(frozen=True)
 class FittedCategory:
-    """The parts of a bundle, ready to be written.
+    """Parts of a bundle, ready to write.
 
     Attributes:
         config: The fit configuration.
         calibration: Calibration and threshold.
         extractors: Lineage by extractor.
-        files: The bundle's files by name.
-        unusual: What is unusual, by row key of the normal image; a bundle with any should be looked at first.
+        files: Files of the bundle by name.
+        unusual: Unusual normal images with the reason, by row key; review them before publishing.
     """
 
     config: FitConfig
@@ -97,23 +97,23 @@ def fit_category(
     on_extracted: Callable[[int], None] | None = None,
     find_stored: FindStored | None = None,
 ) -> FittedCategory:
-    """Fits extractors, experts and calibration on the normal images of one category.
+    """Fit extractors, experts and calibration on the normal images of one category.
 
-    Every round of `split_normal_images` fits everything anew: no expert has learned from the held-out images that it
+    Every round of `split_normal_images` starts a new fit, so no expert has learned from the held-out images that it
     scores. The stored experts may then be fitted on all images.
 
     Args:
         images: Normal images.
         config: The fit configuration.
         device: Torch device.
-        train: Trains, or finds trained, a student; default trains it in this process.
-        on_extracted: Called with the number of images of each batch that passed the networks.
-        find_stored: Finds fields that need not be computed.
+        train: Train a student, or return a trained one; default trains in this process.
+        on_extracted: Called with the number of images of each extracted batch.
+        find_stored: Find stored fields that need not be computed.
 
     Raises:
         FitError: Too few distinct normal images, or an expert cannot learn from them.
-        ConfigError: A component's options are wrong.
-        WeightsError: A network's weights cannot be found.
+        ConfigError: The options of a component are invalid.
+        WeightsError: Weights of a network are missing.
     """
     experts = build_experts(config)
     pipeline = build_pipeline(config, _asked(config, experts), device=device)
@@ -167,7 +167,7 @@ def fit_category(
         files.update(_reference_files(fitted, split.final))
         lineage = _lineage(fitted.pipeline, config, device)
     if unusual.all_plain():
-        raise FitError("every normal image is of one colour throughout; look at the camera or the archive")
+        raise FitError("every normal image has a single colour; check the camera and the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
     decision = (
         choose_experts(config.chosen_fusion, selection, raw, join_synthetic_scores(synthetic))
@@ -198,7 +198,7 @@ def fit_category(
 
 @dataclass(frozen=True)
 class _Fitter:
-    """Fits everything anew on one set of images, on top of what needs no fitting."""
+    """Run a new fit on one set of images, reusing the fields that need no fit."""
 
     config: FitConfig
     device: str
@@ -207,7 +207,7 @@ class _Fitter:
     trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
 
     def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
-        """Fits on some images, with students that were trained on others where they are given."""
+        """Fit on some images, with students trained on `training` if given, else on the same images."""
         experts = build_experts(self.config)
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
@@ -219,7 +219,7 @@ class _Fitter:
             elif isinstance(extractor, TrainedExtractor):
                 key = (extractor.name, tuple(indices if training is None else training))
                 extractor.restore(self._trained(extractor, key))
-                # The same student of another round has seen the images already.
+                # A student with the same training images gives the same fields in every round.
                 kept = folder.parent / f"{extractor.name}-{list(self.trained).index(key)}"
             source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, kept)
         for expert in experts.values():
@@ -233,7 +233,7 @@ class _Fitter:
 
 
 def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
-    """Each field that experts or the expert selection want, and who."""
+    """Pairs of a field and the expert, or the expert selection, that needs it."""
     selection = config.chosen_fusion.selection
     return needs_of(experts) + (
         [(selection.segments, "the expert selection")] if selection is not None and selection.segments else []
@@ -241,13 +241,13 @@ def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, 
 
 
 def _fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields that need no fitting and that somebody wants."""
+    """Needed fields that are independent of the fit."""
     learned = frozenset(field for extractor in pipeline.dependent for field in extractor.provides)
     return _needs(config, experts, pipeline) - learned
 
 
 def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields that experts or the expert selection want, or extractors that depend on what was learned."""
+    """Fields needed by experts, by the expert selection, or by extractors that depend on learned state."""
     asked = frozenset(field for field, _ in _asked(config, experts))
     return asked.union(*(extractor.needs for extractor in pipeline.dependent))
 
@@ -255,7 +255,7 @@ def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: Perceptio
 def _score_synthetic_anomalies(
     fitted: _Round, fold: Fold, to_alter: Collection[int], selection: ExpertSelectionConfig, config: FitConfig
 ) -> SyntheticScores:
-    """Scores edits of the held-out images of one round."""
+    """Score synthetic anomalies made from the held-out images of one round."""
     fields = frozenset([selection.segments] if selection.segments else [])
 
     def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
@@ -269,13 +269,13 @@ def _score_synthetic_anomalies(
 
 
 def _evenly(indices: Sequence[int], most: int) -> list[int]:
-    """At most so many of the indices, evenly spaced."""
+    """Select at most `most` of the indices, evenly spaced."""
     positions = np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)
     return [indices[position] for position in positions]
 
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
-    """Lineage of all that extracts, and of what it was trained against."""
+    """Lineage of the extractors, and of the teachers of trained ones."""
     needs = [
         need
         for extractor in pipeline.extractors
@@ -308,13 +308,13 @@ def _state_files(fitted: _Round) -> dict[str, bytes]:
 
 
 def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]:
-    """Scores a few images with the final experts; images the experts have not seen tell more, so they come first."""
+    """Score a few images with the final experts, held-out images first."""
     rows = fitted.source.rows
     seen = set(indices)
     order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
     perceptions = list(fitted.source.extract(order, fitted.wanted))
     if not perceptions:
-        raise FitError("the reference images cannot be decoded; mend the training images and ingest them again")
+        raise FitError("the reference images cannot be decoded; repair the training images and ingest them again")
     images = np.concatenate([perception.images for perception in perceptions])
     raw = {
         name: tuple(float(value) for perception in perceptions for value in expert.score(perception).scores)

@@ -1,4 +1,4 @@
-"""Which CLIP of a configuration names objects, out of which classes, and how its crops are cut."""
+"""Find the CLIP namer of a configuration, its classes, and the padding of its crops."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ModelT = TypeVar("ModelT", ClipNamerConfig, ClipObjectFeaturesConfig)
 
 @dataclass(frozen=True)
 class ClipSetup:
-    """A namer and what it depends on.
+    """A CLIP namer with its options.
 
     Attributes:
         name: Name of the namer among the extractors.
         namer: Its options.
-        padding: Margin of the crops that it sees, as a share of the longer side of an object's box.
+        padding: Margin of its crops, as a fraction of the longer side of the box of an object.
     """
 
     name: str
@@ -30,19 +30,19 @@ class ClipSetup:
 
     @property
     def cropped(self) -> str:
-        """Field with the segments that are cropped for tuning."""
+        """Field with the segments to crop for tuning."""
         return self.namer.tuning.labels or self.namer.segments
 
 
 def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
-    """Finds the namer, checks its options, and that its vectors come of the same CLIP.
+    """Find the namer, check its options, and check that its vectors come from the same CLIP.
 
     Args:
         config: The fit configuration.
-        namer: Its name; default the only `ClipNamer` with classes.
+        namer: Name of the namer; default the only `ClipNamer` with classes.
 
     Raises:
-        ConfigError: There is no such namer, it has no classes, there are several, or an option is wrong.
+        ConfigError: The namer is missing or ambiguous, has fewer than two classes, or an option is invalid.
     """
     namers = {
         name: _options(config, name, ClipNamerConfig)
@@ -66,27 +66,25 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
         )
     options = namers[chosen]
     if not options.classes:
-        raise ConfigError(
-            f"{config.origin}: {chosen} has no list of classes; name them in extractors.{chosen}.config.classes"
-        )
+        raise ConfigError(f"{config.origin}: {chosen} has no classes; list them in extractors.{chosen}.config.classes")
     if len(options.classes) < 2:
         raise ConfigError(
-            f"{config.origin}: extractors.{chosen}.config.classes names {options.classes[0]!r} alone; with one class "
-            "there is nothing to learn"
+            f"{config.origin}: extractors.{chosen}.config.classes has only {options.classes[0]!r}; tuning needs at "
+            "least two classes"
         )
     return ClipSetup(chosen, options, _padding(config, options, chosen))
 
 
 def _padding(config: FitConfig, options: ClipNamerConfig, namer: str) -> float:
-    """The padding of the vectors, which must be those of the same weights."""
+    """Return the padding of the vectors, and check that they have the same weights."""
     for name in config.extractors:
         if issubclass(_class(config, name), ClipObjectFeatures):
             found = _options(config, name, ClipObjectFeaturesConfig)
             if options.vectors in ClipObjectFeatures.fields_of(name, found):
                 if found.weights != options.weights:
                     raise ConfigError(
-                        f"{config.origin}: {namer} has the weights {options.weights.uri} and its vectors those of "
-                        f"{found.weights.uri}; name the same for both"
+                        f"{config.origin}: {namer} has the weights {options.weights.uri}, but its vectors have "
+                        f"{found.weights.uri}; set the same for both"
                     )
                 return found.padding
     raise ConfigError(f"{config.origin}: {namer} needs vectors of a ClipObjectFeatures, not {options.vectors}")

@@ -1,7 +1,7 @@
-"""Chooses, for one category and without labels, which experts take part in the fused score and with which weight.
+"""Select the experts of a category and their weights without labels, from its normal images alone.
 
-An expert that knows nothing of a category must cost it nothing. So a base alone takes part at first, and others have to
-earn their place by telling edited from normal images.
+An expert that is useless for a category must not lower its score. Selection therefore starts with a base, and adds an
+expert only if it improves the detection of synthetic anomalies.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 _LEAST_LACK: Final = 0.025
-"""An AUROC that lacks less than that is not known any better, with a few dozens of images."""
+"""Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
 
 
 def choose_experts(
     config: FusionConfig, selection: ExpertSelectionConfig, normal: Mapping[str, FloatArray], synthetic: SyntheticScores
 ) -> ExpertSelection:
-    """Chooses experts and weights.
+    """Select experts and weights.
 
-    The expert that is best alone comes first, and each takes part if it adds enough to those before it. Experts of
-    structural and of logical anomalies are chosen apart from each other: an edit of the arrangement leaves seams, which
-    a structural expert finds, and would make the logical ones look as if they were not needed. Each of the two has one
-    voice in the score: the weights of its experts add up to 1, since normal images deviate the more, the more is added.
+    Candidates are tried in order of their own AUROC. An expert is selected if it adds enough to the experts before it.
+    Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
+    expert detects, which would make logical experts look redundant. The weights of each kind sum to 1, because every
+    added expert increases the spread of normal scores.
 
     Args:
-        config: The fusion, whose rule is used.
-        selection: Which experts are the base, what others are judged by, and what they have to add.
+        config: The fusion; its rule is used.
+        selection: Base experts, candidates of each kind, candidate weights and required gain.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
-        synthetic: Raw scores of edits of them.
+        synthetic: Raw scores of synthetic anomalies made from normal images.
 
     Returns:
-        The decision; without edits the base alone takes part.
+        The selection; without synthetic anomalies it contains the base alone.
 
     Raises:
         FitError: A score of a normal image is not finite.
@@ -74,7 +74,7 @@ def choose_experts(
                 weight: _mean(aurocs(_voices(others, {**together, name: weight})), families)
                 for weight in selection.weights
             }
-            # Of weights that are equally good the greatest, since edits are easier to find than real anomalies.
+            # Ties go to the largest weight: synthetic anomalies are easier to detect than real ones.
             best = max(trials, key=lambda weight: (trials[weight], weight))
             gains[name] = trials[best] - reached
             asked[name] = selection.least_gain * max(1.0 - reached, _LEAST_LACK)
@@ -100,18 +100,18 @@ def choose_experts(
 
 
 def _voices(*kinds: Mapping[str, float]) -> dict[str, float]:
-    """Weights with which each kind of experts has one voice, however many it is made of."""
+    """Normalise the weights of each kind of experts to sum to 1."""
     return {name: weight / sum(kind.values()) for kind in kinds for name, weight in kind.items()}
 
 
 def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:
-    """Mean over some families of edits; that of chance where there were no such edits."""
+    """Mean over some families of synthetic anomalies; 0.5 (chance) if there are none."""
     values = [value for family, value in aurocs.items() if family in families]
     return float(np.mean(values)) if values else 0.5
 
 
 def _aurocs(normal: FloatArray, synthetic: Mapping[str, FloatArray]) -> dict[str, float]:
-    """Mean over the edits of each family; an edit whose score is not finite counts as found."""
+    """Mean AUROC of each family; a synthetic anomaly with a non-finite score counts as detected."""
     found: dict[str, list[float]] = {}
     for kind, scores in synthetic.items():
         is_known = np.isfinite(scores)

@@ -1,4 +1,4 @@
-"""The normal images of one category in an archive, read chunk by chunk."""
+"""Read the normal images of one category from an archive, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ROW_KEY = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 class ArchiveNormalImages:
-    """Normal images of one category: those of its train and validation splits, or of `archive` where it has none.
+    """Normal images of the train and validation splits of a category, or of the split `archive` if there are none.
 
     Attributes:
-        rows: The images in the archive's order; where they are few, altered copies of them follow.
-        skipped: Reason by source URI of images that could not be decoded when they were read.
+        rows: The images in archive order, followed by altered copies if there are few images.
+        skipped: Reason by source URI for images that could not be decoded.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class ArchiveNormalImages:
         input_size: int,
         choice: NormalImagesConfig | None = None,
     ) -> None:
-        """Reads keys and labels; no pixels yet.
+        """Read keys and labels; pixels are read later.
 
         Args:
             archive: The archive.
             manifest: Its manifest.
             category: Category.
             input_size: Side of the square that images are resized to, pixels.
-            choice: Which images are taken and whether they are copied; default takes all as they are.
+            choice: Selection of images and number of copies; default takes all without copies.
 
         Raises:
             FitError: The category has no normal images.
@@ -74,11 +74,11 @@ class ArchiveNormalImages:
 
     @property
     def has_copies(self) -> bool:
-        """Whether there are altered copies, of which no sidecar knows."""
+        """Whether there are altered copies; no sidecar contains them."""
         return any(row.copy_of is not None for row in self.rows)
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decodes images; one that cannot be decoded is left out and noted in `skipped`."""
+        """Decode images; those that cannot be decoded are skipped and recorded in `skipped`."""
         for index in indices:
             chunk, position = self._places[index]
             table = self._table(chunk)
@@ -93,7 +93,7 @@ class ArchiveNormalImages:
                 yield index, image if row.copy_of is None else altered(image, row.row_key)
 
     def by_source_uri(self, notes: Mapping[str, str]) -> dict[str, str]:
-        """Turns notes by row key into notes by source URI, for people."""
+        """Replace row keys by source URIs as the keys of notes."""
         wanted = [index for index, row in enumerate(self.rows) if row.row_key in notes]
         found = {}
         for index in wanted:
@@ -103,10 +103,10 @@ class ArchiveNormalImages:
 
     @contextmanager
     def naming_images(self) -> Iterator[None]:
-        """Puts source URIs where a `FitError` that leaves the block speaks of row keys.
+        """Replace row keys by source URIs in the message of a `FitError` that leaves the block.
 
         Raises:
-            FitError: The one that was raised, with names for people.
+            FitError: The raised error with the new message.
         """
         try:
             yield
@@ -140,7 +140,7 @@ class ArchiveNormalImages:
 
 
 def _drawn(rows: Sequence[NormalImage], choice: NormalImagesConfig) -> list[NormalImage]:
-    """At most so many different images, by hash; a larger draw of the same number holds the smaller one."""
+    """Draw at most `most` distinct images by hash; a larger draw with the same seed contains the smaller one."""
     if choice.most is None:
         return list(rows)
     different = {row.image_id: row for row in reversed(rows)}

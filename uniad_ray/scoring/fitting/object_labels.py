@@ -1,4 +1,4 @@
-"""Crops of the objects in normal images, with labels: the names of segments, or what CLIP is sure of (TMUAD, IV-B)."""
+"""Labelled crops of the objects in normal images; labels are segment names or confident CLIP classes (TMUAD, IV-B)."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _CROPS_AT_ONCE = 64
 
 
 def labelling_pipeline(config: FitConfig, setup: ClipSetup, *, device: str) -> PerceptionPipeline:
-    """What finds the segments that are cropped.
+    """Build the extractors of the segments to crop.
 
     Raises:
-        ConfigError: An option is wrong, nothing provides the segments, or they need a student.
-        WeightsError: A network's weights cannot be found.
+        ConfigError: An option is invalid, no extractor provides the segments, or they need a student.
+        WeightsError: Weights of a network are missing.
     """
     pipeline = build_pipeline(config, [(setup.cropped, f"the tuning of {setup.name}")], device=device)
     for extractor in pipeline.stateful:
         if not isinstance(extractor, LearnedExtractor):
             raise ConfigError(
-                f"{config.origin}: {setup.cropped} needs {extractor.name}, which has to be trained first; "
-                "take other segments"
+                f"{config.origin}: {setup.cropped} needs {extractor.name}, which must be trained first; "
+                "choose other segments"
             )
     return pipeline
 
@@ -63,21 +63,21 @@ def label_objects(
     stored: StoredFields | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> LabelledCrops:
-    """Segments images of a category, cuts the objects out, and labels them.
+    """Segment images of a category, crop the objects, and label the crops.
 
     Args:
         images: Normal images of the category.
-        category: Its name.
+        category: Name of the category.
         config: The fit configuration.
         setup: The namer.
-        pipeline: As `labelling_pipeline` gives it; what learns is fitted on these images.
-        classifier: The CLIP that is to be tuned, as it is.
-        stored: Fields of the pipeline that need not be computed.
-        on_image: Called with the number of images done, after each batch.
+        pipeline: Pipeline of `labelling_pipeline`; learned extractors are fitted on these images.
+        classifier: The CLIP to tune, in its current state.
+        stored: Stored fields of the pipeline that need not be computed.
+        on_image: Called with the number of images of each finished batch.
 
     Raises:
-        ConfigError: The field is none of segments, or its segments have no names.
-        FitError: What has to learn cannot learn from these images.
+        ConfigError: The field has no segments, or its segments have no names.
+        FitError: An extractor cannot learn from these images.
     """
     found: list[LabelledCrop] = []
     left_out: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def label_objects(
         source = _fitted(images, indices, config, setup, pipeline, stored, Path(folder))
         for perception in source.extract(indices, frozenset({setup.cropped})):
             if setup.cropped not in perception.segments:
-                raise ConfigError(f"tuning.labels: {setup.cropped} is no field of segments")
+                raise ConfigError(f"tuning.labels: {setup.cropped} is not a field of segments")
             for row_key, image, segments in zip(
                 perception.row_keys, perception.images, perception.segments[setup.cropped], strict=True
             ):
@@ -101,12 +101,12 @@ def label_objects(
 
 
 def chosen_images(rows: Sequence[NormalImage], most: int, seed: int) -> list[int]:
-    """Indices of at most so many different images, by hash, in the order of the rows.
+    """Draw at most `most` distinct images by hash; return their indices in row order.
 
     Args:
         rows: All images.
-        most: The most images.
-        seed: Another one draws others.
+        most: Maximum number of images.
+        seed: Seed of the draw.
     """
     first = {row.image_id: index for index, row in reversed(list(enumerate(rows)))}
     drawn = sorted(first.values(), key=lambda index: hashlib.sha256(f"{seed} {rows[index].row_key}".encode()).digest())
@@ -122,7 +122,7 @@ def _fitted(
     stored: StoredFields | None,
     folder: Path,
 ) -> PerceptionSource:
-    """Perceptions of the images, with segmenters that learn fitted on them."""
+    """Fit the learned segmenters on the images, and return the perceptions."""
     wanted = frozenset({setup.cropped}).union(*(extractor.needs for extractor in pipeline.dependent))
     learned = frozenset(name for extractor in pipeline.dependent for name in extractor.provides)
     source: PerceptionSource = ImagePerceptions(
@@ -143,7 +143,7 @@ def _fitted(
 def _labelled(
     image: np.ndarray, segments: Segments, setup: ClipSetup, classifier: CropClassifier, left_out: Counter[str]
 ) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Position, crop and class of the segments of one image that have a label."""
+    """Yield position, crop and class of the labelled segments of one image."""
     tuning, classes = setup.namer.tuning, list(setup.namer.classes)
     labels = np.full(len(segments), -1)
     if tuning.labels is not None:
@@ -172,7 +172,7 @@ def _labelled(
 
 
 def _sure(crops: np.ndarray, classifier: CropClassifier, least_share: float) -> np.ndarray:
-    """The class that CLIP gives each crop, or -1 where it is not sure."""
+    """Return the CLIP class of each crop, or -1 if its probability is below `least_share`."""
     with torch.inference_mode():
         shares, found = classifier(classifier.pixels(list(crops))).softmax(dim=1).max(dim=1)
     return np.asarray(torch.where(shares >= least_share, found, -1).cpu().numpy())

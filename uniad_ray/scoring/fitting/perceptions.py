@@ -1,4 +1,4 @@
-"""Perceptions of the normal images of a fit, kept on disk where they are read more than once."""
+"""Perceptions of the normal images of a fit, cached on disk if they are read more than once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
 
 _IMAGE = "images"
-# No field has it in its name.
+# Separator that no field name contains.
 _PART = "#"
 
 
@@ -28,9 +28,9 @@ class NormalImage:
         row_key: Key in the archive.
         image_id: sha256 of the encoded image.
         split: Split in the archive.
-        chunk: Name of the chunk it is stored in; images of one chunk are quickest read together.
-        copy_of: Key of the image that it is an altered copy of; None for an image of the archive.
-        source_uri: Where it was ingested from.
+        chunk: Name of its chunk; images of one chunk are fastest to read together.
+        copy_of: Key of the original of an altered copy; None for an image of the archive.
+        source_uri: URI that it was ingested from.
     """
 
     row_key: str
@@ -47,15 +47,15 @@ class NormalImages(Protocol):
     rows: Sequence[NormalImage]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decodes the images of the given indices, in that order, as (index, uint8 array of the input size).
+        """Decode images in the given order, and yield (index, uint8 array of the input size).
 
-        A file that cannot be decoded is left out.
+        Images that cannot be decoded are skipped.
         """
         ...
 
 
 class PerceptionSource(Protocol):
-    """Gives perceptions of normal images by index, as often as asked.
+    """Repeatable source of the perceptions of normal images by index.
 
     Attributes:
         rows: The images.
@@ -66,20 +66,20 @@ class PerceptionSource(Protocol):
     batch_size: int
 
     def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
-        """One pass over the given images, in order and in batches, with the wanted fields.
+        """Yield batches of the given images in order, with the wanted fields.
 
-        Images that cannot be decoded are left out.
+        Images that cannot be decoded are skipped.
         """
         ...
 
 
 def stream(source: PerceptionSource, indices: Sequence[int], wanted: frozenset[str]) -> PerceptionStream:
-    """A stream over the given images that can be started again and again."""
+    """Return a restartable stream over the given images."""
     return lambda: source.extract(indices, wanted)
 
 
 class ImagePerceptions:
-    """Extracts normal images with what needs no fitting; with a spill folder none passes the networks twice."""
+    """Extract the fields that need no fit; with a spill folder, every image passes the networks once."""
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class ImagePerceptions:
         on_extracted: Callable[[Perception], None] | None = None,
         stored: StoredFields | None = None,
     ) -> None:
-        """Prepares; nothing is read yet.
+        """Store the arguments; nothing is read yet.
 
         Args:
             images: The normal images.
-            pipeline: Networks.
-            fields: Fields to compute, and to keep.
+            pipeline: The extractors.
+            fields: Fields to compute and keep.
             batch_size: Images per batch.
-            spill: Folder for perceptions that will be asked for again; None where each is read once.
-            on_extracted: Called with each batch that passed the networks, once an image.
-            stored: Fields of the pipeline that need not be computed.
+            spill: Folder for perceptions that are read again; None if each is read once.
+            on_extracted: Called with each extracted batch, once per image.
+            stored: Stored fields of the pipeline that need not be computed.
         """
         self.rows = images.rows
         self.batch_size = batch_size
@@ -111,13 +111,13 @@ class ImagePerceptions:
         self._shelf = None if spill is None else _Shelf(spill)
         self._on_extracted = on_extracted
         self._stored = stored
-        self._damaged: set[int] = set()
+        self._corrupt: set[int] = set()
         self._seen: set[int] = set()
 
     def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
-        """See `PerceptionSource`."""
+        """Implement `PerceptionSource.extract`."""
         for start in range(0, len(indices), self.batch_size):
-            batch = [index for index in indices[start : start + self.batch_size] if index not in self._damaged]
+            batch = [index for index in indices[start : start + self.batch_size] if index not in self._corrupt]
             if self._shelf is None:
                 computed = self._compute(batch, wanted)
                 if computed is not None:
@@ -135,7 +135,7 @@ class ImagePerceptions:
 
     def _compute(self, indices: Sequence[int], fields: frozenset[str]) -> Perception | None:
         decoded = list(self._images.read(indices))
-        self._damaged.update(set(indices) - {index for index, _ in decoded})
+        self._corrupt.update(set(indices) - {index for index, _ in decoded})
         if not decoded:
             return None
         keys = [self._key(index) for index, _ in decoded]
@@ -148,18 +148,18 @@ class ImagePerceptions:
 
 
 class ExtendedPerceptions:
-    """Adds the fields of one more extractor to those of another source, and keeps them on disk."""
+    """Add the fields of one more extractor to another source, cached on disk."""
 
     def __init__(
         self, source: PerceptionSource, pipeline: PerceptionPipeline, fields: frozenset[str], spill: Path
     ) -> None:
-        """Prepares.
+        """Store the arguments; nothing is read yet.
 
         Args:
-            source: Where images and the fields needed come from.
-            pipeline: The pipeline whose extractor provides the fields; it must be able to extract by now.
-            fields: The fields to add, all of one extractor.
-            spill: Folder for them; what it holds already is not computed again.
+            source: Source of the images and of the needed fields.
+            pipeline: Pipeline with the extractor of the fields, which must be fitted.
+            fields: Fields to add, all of one extractor.
+            spill: Folder for the fields; stored ones are not computed again.
         """
         self.rows = source.rows
         self.batch_size = source.batch_size
@@ -172,7 +172,7 @@ class ExtendedPerceptions:
         )
 
     def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
-        """See `PerceptionSource`."""
+        """Implement `PerceptionSource.extract`."""
         added = wanted & self._fields
         below = wanted - self._fields
         if not added:
@@ -189,7 +189,7 @@ class ExtendedPerceptions:
 
 
 class _Shelf:
-    """Perceptions of single images in files of a folder, those that are there already among them."""
+    """Perceptions of single images as files of a folder, including existing files."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ class _Shelf:
 
 
 def _record(stored: Any, name: str, record: Any) -> str | np.ndarray | Segments:
-    """A text; or vectors, of which nothing but the array is stored; or segments."""
+    """Restore a text, vectors (record None), or segments (record with size and names)."""
     if isinstance(record, str):
         return record
     if record is None:

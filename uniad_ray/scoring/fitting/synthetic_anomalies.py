@@ -1,8 +1,7 @@
-"""Edits that make a normal image anomalous, so that experts can be judged without a single label.
+"""Synthetic anomalies made from normal images, to evaluate experts without labels.
 
-Two independent ways: object edits take, double, move or exchange what a segmenter found, or replace it by its like from
-another image; blind edits know of no segmentation, so that experts which share the segmenter's view of the image are
-not flattered.
+Object anomalies erase, duplicate, move, exchange or replace segmented objects. Layout and surface anomalies use no
+segmentation, so experts that share the segmenter get no advantage.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from scipy import ndimage
 from uniad_ray.perception.segments import Segments
 
 Family = Literal["objects", "layout", "surface"]
-"""Object edits; blind edits of the layout; and blind edits of the surface."""
+"""Families: segmented objects, layout of the image, and surface."""
 
 
 class NormalView(NamedTuple):
-    """A normal image and what a segmenter found in it.
+    """A normal image with its segments.
 
     Attributes:
         image: uint8, shape (H, W, 3), RGB.
-        segments: Its segments; none where there is no segmenter.
+        segments: Its segments; None without a segmenter.
     """
 
     image: np.ndarray
@@ -40,17 +39,17 @@ class _SyntheticAnomaly(NamedTuple):
 def make_synthetic_anomaly(
     name: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int
 ) -> np.ndarray | None:
-    """Edits one image; the same image is always edited in the same way.
+    """Make a synthetic anomaly from one image, deterministic in name, key and seed.
 
     Args:
         name: One of `SYNTHETIC_ANOMALIES`.
-        row_key: Key of the image, from which chance follows.
+        row_key: Key of the image; seeds the random numbers.
         view: The image.
-        others: Other normal images, at least one, from which some edits take pixels.
-        seed: Another seed gives another edit.
+        others: Other normal images, at least one; some kinds take pixels from them.
+        seed: Seed of the random numbers.
 
     Returns:
-        uint8, of the shape of the image; or None where it cannot be edited so, such as one without objects.
+        uint8, the shape of the image; None if the kind does not apply, such as an object anomaly without objects.
     """
     digest = hashlib.blake2b(f"{seed}:{name}:{row_key}".encode(), digest_size=8).digest()
     synthetic = _SYNTHETIC_ANOMALIES[name].apply(view, others, np.random.default_rng(int.from_bytes(digest, "little")))
@@ -60,7 +59,7 @@ def make_synthetic_anomaly(
 
 
 def _masks(view: NormalView) -> np.ndarray:
-    """The masks of the segments at the size of the image: bool, shape (n, H, W)."""
+    """Return the masks of the segments at the size of the image: bool, shape (n, H, W)."""
     height, width = view.image.shape[:2]
     if view.segments is None or not len(view.segments):
         return np.zeros((0, height, width), dtype=bool)
@@ -71,7 +70,7 @@ def _masks(view: NormalView) -> np.ndarray:
 
 
 def _without(image: np.ndarray, mask: np.ndarray, others: Sequence[NormalView]) -> np.ndarray:
-    """The image with a region filled by background: that of another image which shows some, or what is around."""
+    """Fill a region with background: from another image that shows it, or from the surroundings."""
     wide = ndimage.binary_dilation(mask, iterations=max(1, image.shape[0] // 64))
     for other in others:
         if not (wide & _masks(other).any(axis=0)).any():
@@ -82,20 +81,20 @@ def _without(image: np.ndarray, mask: np.ndarray, others: Sequence[NormalView]) 
 
 
 def _blended(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The other image inside the mask, with a soft border."""
+    """Blend the other image in inside the mask, with a soft border."""
     share = ndimage.gaussian_filter(mask.astype(np.float32), 1.0)[..., None]
     return np.asarray(np.clip(np.rint(image * (1.0 - share) + other * share), 0, 255), dtype=np.uint8)
 
 
 def _pasted(image: np.ndarray, source: np.ndarray, mask: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-    """The pixels of a source within a mask, moved onto the image; what leaves the image is lost."""
+    """Paste the masked pixels of a source, shifted, onto the image; pixels outside are dropped."""
     moved_mask = ndimage.shift(mask, shift, order=0, cval=False)
     moved = ndimage.shift(source, (*shift, 0), order=0, mode="nearest")
     return _blended(image, moved, moved_mask)
 
 
 def _free_shift(mask: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
-    """A shift that brings a region to where nothing is, by at least half of its own size."""
+    """Find a shift of at least half the size of a region to a free place, or None."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
     taken = masks.any(axis=0)
@@ -132,7 +131,7 @@ def _move(view: NormalView, others: Sequence[NormalView], rng: np.random.Generat
 
 
 def _exchange(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
-    """Another object takes the place of one; of another class where there are names."""
+    """Replace an object by another of the same image, of another class if segments have names."""
     masks = _masks(view)
     if len(masks) < 2:
         return None
@@ -149,7 +148,7 @@ def _exchange(view: NormalView, others: Sequence[NormalView], rng: np.random.Gen
 
 
 def _foreign_object(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray | None:
-    """An object of another image takes the place of one of its class: right by itself, wrong together with the rest."""
+    """Replace an object by one of its class from another image: plausible alone, wrong in combination."""
     masks = _masks(view)
     if not len(masks) or view.segments is None or not view.segments.names:
         return None
@@ -168,7 +167,7 @@ def _foreign_object(view: NormalView, others: Sequence[NormalView], rng: np.rand
 
 
 def _cells(image: np.ndarray, rng: np.random.Generator) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Two different cells of a grid of two to four rows and columns, of equal size."""
+    """Choose two different cells of a grid with two to four rows and as many columns."""
     count = int(rng.integers(2, 5))
     height, width = image.shape[0] // count, image.shape[1] // count
     first, second = rng.choice(count * count, size=2, replace=False)
@@ -195,7 +194,7 @@ def _swap_cells(view: NormalView, others: Sequence[NormalView], rng: np.random.G
 
 
 def _foreign_cell(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:
-    """A cell of another image in the place of a different one."""
+    """Replace a cell by a different cell of another image."""
     first, second = _cells(view.image, rng)
     synthetic = view.image.copy()
     synthetic[first] = others[int(rng.integers(len(others)))].image[second]
@@ -203,13 +202,13 @@ def _foreign_cell(view: NormalView, others: Sequence[NormalView], rng: np.random
 
 
 def _window(image: np.ndarray, rng: np.random.Generator, least: float, most: float) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a window with sides between two shares of those of the image."""
+    """Top, left, height and width of a window; sides are between two fractions of those of the image."""
     height, width = (max(2, int(side * rng.uniform(least, most))) for side in image.shape[:2])
     return int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1)), height, width
 
 
 def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
-    """A small window of the image, a little brighter or darker, over another place of it (CutPaste)."""
+    """Paste a small window, slightly brighter or darker, elsewhere in the image (CutPaste)."""
     image = view.image
     top, left, height, width = _window(image, rng, 0.04, 0.15)
     down, across = (
@@ -222,7 +221,7 @@ def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Ge
 
 
 def _strokes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A wavy line, as shares in 0..1: float32, shape (H, W)."""
+    """Draw a wavy line with values in [0, 1]: float32, shape (H, W)."""
     height, width = image.shape[:2]
     length = rng.uniform(0.08, 0.3) * min(height, width)
     steps = np.arange(int(length) * 2) / 2
@@ -237,7 +236,7 @@ def _strokes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _toned(image: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The image drawn towards a colour of its own, darker or brighter, where shares are high; faintly or strongly."""
+    """Blend the image towards a darker or brighter version of one of its colours, weighted by `shares`."""
     colour = image[int(rng.integers(image.shape[0])), int(rng.integers(image.shape[1]))].astype(np.float32)
     tone = np.clip(colour * rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]), 0, 255)
     share = (shares * rng.uniform(0.3, 0.9))[..., None]
@@ -249,7 +248,7 @@ def _scratch(view: NormalView, others: Sequence[NormalView], rng: np.random.Gene
 
 
 def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A soft irregular blob, as shares in 0..1: float32, shape (H, W)."""
+    """Draw a soft irregular blob with values in [0, 1]: float32, shape (H, W)."""
     top, left, height, width = _window(image, rng, 0.05, 0.2)
     rows = (np.arange(image.shape[0]) - top - height / 2) / (height / 2)
     columns = (np.arange(image.shape[1]) - left - width / 2) / (width / 2)
@@ -263,7 +262,7 @@ def _stain(view: NormalView, others: Sequence[NormalView], rng: np.random.Genera
 
 
 def _warp(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
-    """The surface pushed aside within a blob, as by a dent."""
+    """Displace the surface within a blob, like a dent."""
     image = view.image
     shares = _blob(image, rng)
     angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.06) * min(image.shape[:2])
@@ -289,9 +288,9 @@ _SYNTHETIC_ANOMALIES: Final[Mapping[str, _SyntheticAnomaly]] = {
 }
 
 SYNTHETIC_ANOMALIES: Final[Sequence[str]] = tuple(_SYNTHETIC_ANOMALIES)
-"""Names of the edits."""
+"""Names of the kinds of synthetic anomalies."""
 
 
 def family_of(name: str) -> Family:
-    """The family of an edit."""
+    """Return the family of a kind of synthetic anomaly."""
     return _SYNTHETIC_ANOMALIES[name].family

@@ -1,4 +1,4 @@
-"""Scores of edited normal images by experts that have seen neither the images nor the edits."""
+"""Scores of synthetic anomalies by experts that have not seen the original images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, make_synthetic_anomaly
 
 MOST_OTHERS: Final = 32
-"""Other normal images that pixels are taken from."""
+"""Maximum number of other normal images to take pixels from."""
 
 SyntheticScores = Mapping[str, Mapping[str, FloatArray]]
-"""Raw scores by edit and by expert, each of shape (edited images,)."""
+"""Raw scores by kind of synthetic anomaly and by expert, each of shape (anomalies,)."""
 
 
 def normal_views(perceptions: Iterable[Perception], segments: str | None) -> Iterator[tuple[str, NormalView]]:
-    """Row key and view of every image of some perceptions.
+    """Yield row key and view of every image.
 
     Args:
-        perceptions: Batches with the segments field, where there is one.
-        segments: Field with segments.
+        perceptions: Batches, with the field of segments if there is one.
+        segments: Field of segments; None without a segmenter.
     """
     for perception in perceptions:
         found = perception.segments[segments] if segments is not None else [None] * len(perception)
@@ -41,18 +41,18 @@ def score_synthetic_anomalies(
     batch_size: int,
     seed: int,
 ) -> SyntheticScores:
-    """Edits images in every way, and scores the result.
+    """Make synthetic anomalies of every kind from some images, and score them.
 
     Args:
         views: Row key and view of each image.
-        others: Other normal images, at least one, from which some edits take pixels.
+        others: Other normal images, at least one; some kinds take pixels from them.
         pipeline: The extractors.
         experts: Fitted experts by name.
-        batch_size: Images that pass the networks together.
-        seed: Another seed gives other edits.
+        batch_size: Images per batch.
+        seed: Seed of the synthetic anomalies.
 
     Returns:
-        By edit and by expert the raw scores, each of shape (edited images,); edits that fit no image are left out.
+        Raw scores by kind and by expert, each of shape (anomalies,); kinds that apply to no image are omitted.
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     scores: dict[str, dict[str, FloatArray]] = {}
@@ -74,7 +74,7 @@ def score_synthetic_anomalies(
 
 
 def join_synthetic_scores(rounds: Sequence[SyntheticScores]) -> SyntheticScores:
-    """The scores of several rounds as those of one."""
+    """Concatenate the scores of several rounds."""
     joined: dict[str, dict[str, FloatArray]] = {}
     for kind in SYNTHETIC_ANOMALIES:
         found = [scores[kind] for scores in rounds if kind in scores]

@@ -1,4 +1,4 @@
-"""Finds normal images that do not look like the rest of their category, before a bundle made from them is published."""
+"""Find normal images that differ from the rest of their category, as a warning before a bundle is published."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from uniad_ray.perception.base import Perception
 
 MIN_IMAGES = 8
-"""With fewer images there is no telling what is usual."""
+"""Minimum number of images for the comparison."""
 _LIMIT = 10.0
 _TO_DEVIATION = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
 
 
 class UnusualImages:
-    """Collects one descriptor an image: the mean of its pixels and of every field over all cells."""
+    """Collect one descriptor per image: the mean over space of its pixels and of every field."""
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Start empty."""
         self._descriptors: dict[str, np.ndarray] = {}
         self._plain: set[str] = set()
 
     def add(self, perception: Perception) -> None:
-        """Takes in a batch; an image that comes twice counts once."""
+        """Add a batch; a repeated image counts once."""
         means = [field.float().mean(dim=(2, 3)).cpu().numpy() for field in perception.fields.values()]
         pixels = perception.images.reshape(len(perception), -1, 3)
         flat = (pixels.min(axis=1) == pixels.max(axis=1)).all(axis=1)
@@ -35,15 +35,15 @@ class UnusualImages:
                 self._plain.add(key)
 
     def find(self, left_out: Collection[str] = ()) -> dict[str, str]:
-        """What is unusual, by row key: images of one colour, and images far from all others.
+        """Return the unusual images with the reason, by row key: images of one colour, and outliers.
 
-        An image is far if the distance of its descriptor from the median descriptor is more than ten deviations above
-        the median distance, both taken robustly, so that up to half of the images may be foreign.
+        An image is an outlier if the distance of its descriptor to the median descriptor exceeds the median distance by
+        more than ten robust deviations. The estimates tolerate up to half of the images being foreign.
 
         Args:
-            left_out: Keys of images that are not looked at.
+            left_out: Keys of images to ignore.
         """
-        found = dict.fromkeys(self._plain.difference(left_out), "is of one colour throughout")
+        found = dict.fromkeys(self._plain.difference(left_out), "has a single colour")
         keys = sorted(self._descriptors.keys() - self._plain - set(left_out))
         if len(keys) >= MIN_IMAGES:
             distances = _distances([self._descriptors[key] for key in keys])
@@ -51,11 +51,11 @@ class UnusualImages:
             spread = max(_TO_DEVIATION * float(np.median(np.abs(distances - middle))), 0.1 * middle)
             for key, distance in zip(keys, distances, strict=True):
                 if distance > middle + _LIMIT * spread:
-                    found[key] = "looks unlike the other normal images; does it belong to another category?"
+                    found[key] = "differs from the other normal images; check its category"
         return dict(sorted(found.items()))
 
     def all_plain(self) -> bool:
-        """Whether there are images and every one of them is of one colour."""
+        """Whether there are images and every image has a single colour."""
         return bool(self._plain) and len(self._plain) == len(self._descriptors)
 
 

@@ -31,7 +31,7 @@ def stored(root: Path | str, fitted: FittedCategory) -> tuple[BundleStore, str]:
     return store, manifest.version
 
 
-def test_a_bundle_comes_back_with_the_same_scores(store_root: str, fitted: FittedCategory) -> None:
+def test_restored_bundle_gives_same_scores(store_root: str, fitted: FittedCategory) -> None:
     store, version = stored(store_root, fitted)
     bundle = store.load("part")
     assert bundle.manifest.version == version
@@ -44,31 +44,31 @@ def test_a_bundle_comes_back_with_the_same_scores(store_root: str, fitted: Fitte
     assert [verdict.score for verdict in first] == [verdict.score for verdict in second]
 
 
-def test_nothing_in_a_bundle_is_pickled(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_bundle_has_no_pickle(tmp_path: Path, fitted: FittedCategory) -> None:
     stored(tmp_path, fitted)
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors", ".parquet"}
 
 
-def test_a_changed_file_is_refused_and_named(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_changed_file_is_refused(tmp_path: Path, fitted: FittedCategory) -> None:
     store, version = stored(tmp_path, fitted)
     path = tmp_path / "part" / version / "experts/patch.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(BundleError, match=r"patch\.safetensors: not what the manifest says"):
+    with pytest.raises(BundleError, match=r"patch\.safetensors: checksum mismatch: the file is corrupt"):
         store.load("part")
-    with pytest.raises(BundleError, match="not what the manifest says"):
+    with pytest.raises(BundleError, match="checksum mismatch: the file is corrupt"):
         store.publish("part", version)
     path.write_bytes(bytes(data) + b"more")
-    with pytest.raises(BundleError, match="not what the manifest says"):
+    with pytest.raises(BundleError, match="checksum mismatch: the file is corrupt"):
         store.load("part")
     path.unlink()
     with pytest.raises(BundleError, match="missing"):
         store.load("part")
 
 
-def test_a_manifest_changed_after_publishing_is_refused(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_changed_published_manifest_is_refused(tmp_path: Path, fitted: FittedCategory) -> None:
     store, version = stored(tmp_path, fitted)
     path = tmp_path / "part" / version / "manifest.json"
     document = json.loads(path.read_text())
@@ -81,12 +81,13 @@ def test_a_manifest_changed_after_publishing_is_refused(tmp_path: Path, fitted: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "bundle format 99; this version of uniad_ray reads 2"),
+        ({"format_version": 2}, "bundle format 2; this version of uniad_ray reads 3; fit again"),
+        ({"format_version": None}, "format_version: Input should be a valid integer"),
         ({"calibration": {}}, "calibration.method: Field required"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
 )
-def test_foreign_manifests_are_clear_errors(
+def test_invalid_manifest_is_refused(
     tmp_path: Path, fitted: FittedCategory, change: dict[str, object], message: str
 ) -> None:
     store, version = stored(tmp_path, fitted)
@@ -96,7 +97,7 @@ def test_foreign_manifests_are_clear_errors(
         store.load("part", version)
 
 
-def test_publishing_moves_the_pointer_forwards_and_back(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_publish_accepts_newer_and_older_versions(tmp_path: Path, fitted: FittedCategory) -> None:
     store, first = stored(tmp_path, fitted)
     other = fit_category(DrawnNormalImages(8), small_config("experts.patch.config.memory_size=20"))
     second = store.write("part", other.config, other.calibration, {"extractors": other.extractors}, other.files).version
@@ -110,12 +111,12 @@ def test_publishing_moves_the_pointer_forwards_and_back(tmp_path: Path, fitted: 
         store.publish("part", "gone")
 
 
-def test_a_category_without_a_bundle_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_bundle_gives_advice(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no published bundle for category 'part'; fit one"):
         BundleStore(str(tmp_path)).load("part")
 
 
-def test_category_names_of_any_letters_keep_apart(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_unusual_category_names_stay_distinct(tmp_path: Path, fitted: FittedCategory) -> None:
     store = BundleStore(str(tmp_path))
     for name in ("a b", "a/b", "..", "ü"):
         manifest = store.write(name, fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
@@ -125,14 +126,14 @@ def test_category_names_of_any_letters_keep_apart(tmp_path: Path, fitted: Fitted
     assert all(Location.parse(tmp_path).uri in store.folder(name, "v").uri for name in ("..",))
 
 
-def test_another_rate_moves_the_threshold_without_a_fit(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_other_rate_changes_threshold_without_fit(tmp_path: Path, fitted: FittedCategory) -> None:
     bundle = stored(tmp_path, fitted)[0].load("part")
     strict = bundle.scorer(false_positive_rate=0.5)
     assert strict.threshold < bundle.scorer().threshold
     assert bundle.scorer().threshold == bundle.manifest.calibration.threshold.value
 
 
-def test_weights_other_than_those_of_the_fit_are_refused(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_other_weights_are_refused(tmp_path: Path, fitted: FittedCategory) -> None:
     store = BundleStore(str(tmp_path))
     extractors = json.loads(json.dumps(fitted.extractors))
     extractors["pyramid"]["weights"]["sha256"] = "0" * 64
@@ -141,7 +142,7 @@ def test_weights_other_than_those_of_the_fit_are_refused(tmp_path: Path, fitted:
         store.load("part", manifest.version).scorer()
 
 
-def test_scores_that_differ_from_the_reference_are_refused(tmp_path: Path, fitted: FittedCategory) -> None:
+def test_different_reference_scores_are_refused(tmp_path: Path, fitted: FittedCategory) -> None:
     document = json.loads(fitted.files["reference.json"])
     document["raw"]["patch"] = [value + 1 for value in document["raw"]["patch"]]
     files = {**fitted.files, "reference.json": json.dumps(document).encode()}
@@ -156,7 +157,7 @@ def config(*overrides: str) -> FitConfig:
     return small_config("experts.patch.config.memory_size=20", *overrides)
 
 
-def test_many_images_are_split_by_hash_and_few_are_cross_fitted() -> None:
+def test_split_method_depends_on_image_count() -> None:
     many = fit_category(DrawnNormalImages(60), config()).calibration
     assert many.method == "holdout"
     assert many.fit_images == 60
@@ -167,7 +168,7 @@ def test_many_images_are_split_by_hash_and_few_are_cross_fitted() -> None:
     assert (few.method, few.fit_images, few.held_out_images) == ("cross_fit", 12, 12)
 
 
-def test_a_validation_split_calibrates_where_it_is_large_enough() -> None:
+def test_large_validation_split_is_used_for_calibration() -> None:
     images = DrawnNormalImages(30)
     images.rows = [
         NormalImage(r.row_key, r.image_id, "validation" if i < 22 else "train") for i, r in enumerate(images.rows)
@@ -178,7 +179,7 @@ def test_a_validation_split_calibrates_where_it_is_large_enough() -> None:
     assert (record.method, record.fit_images) == ("cross_fit", 30)
 
 
-def test_the_threshold_is_that_of_the_held_out_scores(fitted: FittedCategory) -> None:
+def test_threshold_follows_from_held_out_scores(fitted: FittedCategory) -> None:
     table = pq.read_table(io.BytesIO(fitted.files["calibration_scores.parquet"])).to_pylist()
     assert len(table) == 8
     scores = np.array([row["score"] for row in table])
@@ -187,29 +188,29 @@ def test_the_threshold_is_that_of_the_held_out_scores(fitted: FittedCategory) ->
     assert fitted.calibration.threshold == choose_threshold(scores, 0.1)
 
 
-def test_held_out_images_are_scored_by_experts_that_have_not_seen_them() -> None:
-    """With all vectors kept, an image that the bank holds has distance zero everywhere."""
+def test_experts_have_not_seen_held_out_images() -> None:
+    """With all vectors kept, a fitted image has distance zero everywhere."""
     record = fit_category(DrawnNormalImages(6), small_config("experts.patch.config.selection=all")).calibration
     assert record.experts["patch"].mean > 0.1
 
 
-def test_damaged_images_are_left_out_of_fit_and_calibration() -> None:
+def test_corrupt_images_are_skipped() -> None:
     record = fit_category(DrawnNormalImages(12, damaged=frozenset({0, 5})), config()).calibration
     assert record.held_out_images == 10
 
 
-def test_fits_that_cannot_be_are_clear_errors() -> None:
+def test_impossible_fits_are_refused() -> None:
     with pytest.raises(FitError, match="1 distinct normal images of 1"):
         fit_category(DrawnNormalImages(1), config())
     with pytest.raises(FitError):
         fit_category(DrawnNormalImages(4, damaged=frozenset(range(4))), config())
 
 
-def test_the_same_images_give_the_same_files() -> None:
+def test_fit_is_deterministic() -> None:
     assert fit_category(DrawnNormalImages(6), config()).files == fit_category(DrawnNormalImages(6), config()).files
 
 
-def test_a_transformer_with_random_weights_can_be_fitted_and_says_that_it_is_random(tmp_path: Path) -> None:
+def test_random_weights_are_recorded(tmp_path: Path) -> None:
     vit = (
         "extractors.vit={class: 'uniad_ray.perception.features.encoders:TokenEncoder', config: {architecture: "
         "vit_tiny_patch16_224, weights: {uri: 'random:0'}, blocks: [2, 5], input_size: [64, 64]}}"

@@ -13,7 +13,7 @@ from uniad_ray.scoring.bundles.gallery import DESCRIPTORS_NAME, PIXELS, TABLE_NA
 
 
 def batch(first: int, count: int) -> Perception:
-    """Images of which each is its own: noise whose seed is the number in its key."""
+    """Distinct noise images, seeded by the number in the key."""
     keys = [f"{number:032x}" for number in range(first, first + count)]
     rngs = [np.random.default_rng(int(key, 16)) for key in keys]
     images = np.stack([rng.integers(0, 256, (160, 160, 3), dtype=np.uint8) for rng in rngs])
@@ -38,7 +38,7 @@ def files_of(sizes: list[int], capacity: int = 256, *, reverse: bool = False) ->
     return sample.files({"net/deep", "labels"})
 
 
-def test_an_image_is_nearest_to_itself_then_by_distance_of_the_cells() -> None:
+def test_neighbours_are_ordered_by_descriptor_distance() -> None:
     gallery = Gallery.from_files(files_of([3, 4]))
     assert gallery is not None
     assert gallery.field == "net/deep"
@@ -47,7 +47,7 @@ def test_an_image_is_nearest_to_itself_then_by_distance_of_the_cells() -> None:
     nearest = gallery.nearest(describe(query, gallery.field, 0), 7)
     assert nearest[0].source_uri == "good/5.png"
     assert nearest[0].distance < 1e-3
-    # By hand: the field is 4 x 4 already, so the descriptor is the field itself, of length 1.
+    # The field is already 4 x 4, so the descriptor is the normalised field.
     wanted = {}
     own = query.fields["net/deep"].flatten() / query.fields["net/deep"].norm()
     for number in range(7):
@@ -59,7 +59,7 @@ def test_an_image_is_nearest_to_itself_then_by_distance_of_the_cells() -> None:
     assert (picture.format, picture.size) == ("JPEG", (128, 128))
 
 
-def test_place_counts() -> None:
+def test_descriptor_depends_on_position() -> None:
     left, right = torch.zeros((1, 3, 8, 8)), torch.zeros((1, 3, 8, 8))
     left[..., :4] = 1.0
     right[..., 4:] = 1.0
@@ -69,7 +69,7 @@ def test_place_counts() -> None:
     assert float(one @ one) == pytest.approx(1.0)
 
 
-def test_the_sample_depends_on_neither_order_nor_batches_and_is_bounded() -> None:
+def test_sample_is_bounded_and_order_independent() -> None:
     wanted = files_of([12], 5)
     assert files_of([1] * 12, 5, reverse=True) == wanted
     assert files_of([7, 5], 5) == wanted
@@ -78,7 +78,7 @@ def test_the_sample_depends_on_neither_order_nor_batches_and_is_bounded() -> Non
     assert len(gallery) == 5
 
 
-def test_copies_are_left_out_and_an_image_counts_once() -> None:
+def test_copies_and_repeats_are_skipped() -> None:
     sample = GallerySample(uris(2), set())
     for _ in range(2):
         sample.add(batch(0, 4))
@@ -87,7 +87,7 @@ def test_copies_are_left_out_and_an_image_counts_once() -> None:
     assert sorted(entry.source_uri for entry in gallery.nearest(np.zeros(768), 9)) == ["good/0.png", "good/1.png"]
 
 
-def test_without_a_field_that_is_extracted_pixels_are_compared() -> None:
+def test_pixels_are_compared_without_extracted_fields() -> None:
     sample = GallerySample(uris(6), {"net/deep"})
     sample.add(batch(0, 6))
     gallery = Gallery.from_files(sample.files(set()))
@@ -98,7 +98,7 @@ def test_without_a_field_that_is_extracted_pixels_are_compared() -> None:
     assert gallery.nearest(describe(brighter, PIXELS, 0), 1)[0].source_uri == "good/3.png"
 
 
-def test_a_bundle_without_gallery_has_none() -> None:
+def test_missing_gallery_gives_none() -> None:
     assert Gallery.from_files({}) is None
     assert GallerySample({}, set()).files(set()) == {}
     assert set(files_of([2])) == {TABLE_NAME, DESCRIPTORS_NAME}

@@ -17,13 +17,11 @@ KEYS = [f"{number:032x}" for number in range(40)]
 @pytest.mark.parametrize(
     ("images", "fewest", "copies"), [(1, 4, 3 + 4), (2, 4, 3), (3, 4, 1), (4, 4, 1), (5, 4, 0), (100, 4, 0), (3, 10, 4)]
 )
-def test_copies_make_up_for_the_lack_and_a_single_image_has_more_to_hold_out(
-    images: int, fewest: int, copies: int
-) -> None:
+def test_copies_fill_up_small_categories(images: int, fewest: int, copies: int) -> None:
     assert NormalImagesConfig(fewest=fewest).copies_of_each(images) == copies
 
 
-def test_copies_have_keys_of_their_own_that_follow_from_the_image() -> None:
+def test_copy_keys_are_unique_and_deterministic() -> None:
     rows = [NormalImage(f"{number:032x}", f"{number:064x}", "train", "chunk") for number in range(2)]
     copies = copies_of(rows, 3)
     assert [copy.copy_of for copy in copies] == [rows[0].row_key] * 3 + [rows[1].row_key] * 3
@@ -34,7 +32,7 @@ def test_copies_have_keys_of_their_own_that_follow_from_the_image() -> None:
     assert {copy.chunk for copy in copies} == {"chunk"}
 
 
-def test_an_altered_image_is_another_one_and_always_the_same() -> None:
+def test_altered_copy_is_deterministic() -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     copies = [altered(image, key) for key in KEYS[:3]]
     for key, copy in zip(KEYS, copies, strict=False):
@@ -46,8 +44,8 @@ def test_an_altered_image_is_another_one_and_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("place", [(15, 20), (50, 50), (85, 70)])
-def test_what_is_somewhere_stays_near_there(place: tuple[int, int]) -> None:
-    """Within 2 % of the side in each direction, and what 2 degrees about the middle are there; never mirrored."""
+def test_shift_is_bounded(place: tuple[int, int]) -> None:
+    """At most 2 % of the side in each direction, plus a rotation by 2 degrees about the centre; never mirrored."""
     image = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     row, column = place
     image[row - 2 : row + 3, column - 2 : column + 3] = 200
@@ -61,14 +59,14 @@ def test_what_is_somewhere_stays_near_there(place: tuple[int, int]) -> None:
     assert max(moved) > 0.5
 
 
-def test_light_changes_within_bounds_and_one_colour_stays_one_colour() -> None:
+def test_light_changes_are_bounded() -> None:
     image = np.full((SIDE, SIDE, 3), (60, 120, 180), dtype=np.uint8)
     means = []
     for key in KEYS:
         copy = altered(image, key)
         assert (copy == copy[0, 0]).all()
         change = copy[0, 0].astype(int) - image[0, 0]
-        # 8 levels, and 8 % of the distance to the mean.
+        # 8 levels plus 8 % of the distance to the mean.
         assert np.abs(change).max() <= 8 + 0.08 * 60 + 0.5
         means.append(change.mean())
     assert min(means) < -2

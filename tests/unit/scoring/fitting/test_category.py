@@ -38,7 +38,7 @@ def config_with_witness(*overrides: str) -> FitConfig:
 
 
 class Trainer:
-    """Trains by writing down what it was given."""
+    """A trainer that records its images."""
 
     def __init__(self, normal_images: DrawnNormalImages) -> None:
         self.normal_images = normal_images
@@ -51,7 +51,7 @@ class Trainer:
 
 
 @pytest.mark.parametrize("count", [8, 60])
-def test_nothing_that_judges_a_held_out_image_has_learned_from_it(count: int) -> None:
+def test_held_out_images_are_unseen(count: int) -> None:
     normal_images = DrawnNormalImages(count)
     trainer = Trainer(normal_images)
     fitted = fit_category(normal_images, config_with_witness(), train=trainer)
@@ -68,7 +68,7 @@ def test_nothing_that_judges_a_held_out_image_has_learned_from_it(count: int) ->
         assert sorted(json.loads(fitted.files[f"extractors/{name}.json"])["seen"]) == sorted(seen)
 
 
-def test_no_image_passes_a_network_twice_however_many_rounds_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_runs_once_per_image_over_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: Counter[str] = Counter()
     extract = FeaturePyramid.extract
 
@@ -83,7 +83,7 @@ def test_no_image_passes_a_network_twice_however_many_rounds_there_are(monkeypat
     assert len(passed) == 8
 
 
-def test_a_bundle_restores_what_extractors_learned(tmp_path: Path) -> None:
+def test_bundle_restores_learned_extractors(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(8)
     fitted = fit_category(normal_images, config_with_witness(), train=Trainer(normal_images))
     assert {"pyramid", "learned", "trained", "words"} == set(fitted.extractors)
@@ -97,7 +97,7 @@ def test_a_bundle_restores_what_extractors_learned(tmp_path: Path) -> None:
     assert evidence["witness"].scores.tolist() == [1.0, 0.0]
 
 
-def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_path: Path) -> None:
+def test_subset_of_experts_is_recalibrated(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(30)
     config = small_config(
         "experts.second={class: 'uniad_ray.experts.patch.memory:PatchMemory', config: {distance: cosine, "
@@ -124,7 +124,7 @@ def test_fewer_experts_score_with_a_calibration_and_threshold_of_their_own(tmp_p
         bundle.scorer(only=["third"])
 
 
-def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
+def test_second_read_uses_the_disk_cache(tmp_path: Path) -> None:
     from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
     normal_images = DrawnNormalImages(6)
@@ -152,7 +152,7 @@ def test_fields_are_read_from_disk_the_second_time(tmp_path: Path) -> None:
 
 
 class PlainNormalImages(DrawnNormalImages):
-    """Images of one colour, from some index on."""
+    """Images with a single colour from some index on."""
 
     def __init__(self, count: int, first_plain: int) -> None:
         super().__init__(count)
@@ -163,11 +163,11 @@ class PlainNormalImages(DrawnNormalImages):
         return np.zeros_like(image) if index >= self.first_plain else image
 
 
-def test_images_of_one_colour_are_refused_or_named() -> None:
-    with pytest.raises(FitError, match="every normal image is of one colour"):
+def test_single_colour_images_are_refused_or_reported() -> None:
+    with pytest.raises(FitError, match="every normal image has a single colour"):
         fit_category(PlainNormalImages(10, 0), small_config())
     fitted = fit_category(PlainNormalImages(20, 19), small_config())
-    assert fitted.unusual == {f"{19:032d}": "is of one colour throughout"}
+    assert fitted.unusual == {f"{19:032d}": "has a single colour"}
 
 
 SECOND = [
@@ -177,7 +177,7 @@ SECOND = [
 ]
 
 
-def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
+def test_only_selected_experts_score(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(30)
     selection = "fusions.both={rule: excess, selection: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
     fitted = fit_category(normal_images, small_config(*SECOND, selection))
@@ -200,7 +200,7 @@ def test_a_gate_chooses_experts_and_only_those_score(tmp_path: Path) -> None:
     assert fit_category(normal_images, small_config(*SECOND, selection)).calibration.selection == record
 
 
-def test_edits_are_scored_by_experts_that_have_not_seen_the_image() -> None:
+def test_synthetic_anomalies_come_from_unseen_images() -> None:
     normal_images = DrawnNormalImages(8)
     config = config_with_witness(
         "fusions.both={rule: excess, selection: {base: [patch], arrangement: [witness], images: 8}}"
@@ -209,11 +209,11 @@ def test_edits_are_scored_by_experts_that_have_not_seen_the_image() -> None:
     assert record is not None
     assert record.normal_images == 8
     assert record.synthetic_anomalies["scratch"] == 8
-    # The witness says 1 of an image that it has learned from.
+    # The witness scores 1 for an image that it has learned from.
     assert record.experts["witness"].auroc == {"layout": 0.5, "surface": 0.5}
 
 
-def test_scores_of_raw_maps_have_a_threshold_of_their_own(tmp_path: Path) -> None:
+def test_maps_rule_has_its_own_threshold(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(30)
     fitted = fit_category(normal_images, small_config(*SECOND, "fusions.both={rule: maps, weights: {patch: 0.5}}"))
     store = BundleStore(str(tmp_path))
@@ -225,5 +225,5 @@ def test_scores_of_raw_maps_have_a_threshold_of_their_own(tmp_path: Path) -> Non
     by_hand = 0.5 * evidence["patch"].maps[0] + evidence["second"].maps[0]  # type: ignore[index]
     assert verdict.score == pytest.approx(by_hand.max(), rel=1e-6)  # type: ignore[union-attr]
     assert bundle.scorer(false_positive_rate=0.5).threshold < scorer.threshold
-    with pytest.raises(BundleError, match="its scores follow from the maps of all experts"):
+    with pytest.raises(BundleError, match="the fusion rule needs the maps of all experts"):
         bundle.scorer(only=["patch"])

@@ -19,14 +19,14 @@ def refused(config: FitConfig, namer: str | None = None) -> str:
 
 
 def changed(name: str, **options: Any) -> FitConfig:
-    """The tiny fit with other options of an extractor, or one more that is like `objects`."""
+    """The tiny fit with changed options of an extractor, or with another extractor like `objects`."""
     config = colour_fit("file:clip")
     base = config.extractors.get(name, config.extractors["objects"])
     component = base.model_copy(update={"config": {**base.config, **options}})
     return config.model_copy(update={"extractors": {**config.extractors, name: component}})
 
 
-def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() -> None:
+def test_only_namer_with_classes_is_found() -> None:
     found = find_clip(changed("looks", padding=0.3))
     assert (found.name, found.padding, found.cropped) == ("objects", 0.3, "finder/segments")
     assert find_clip(colour_fit("file:clip")).padding == 0.1
@@ -35,24 +35,24 @@ def test_the_only_namer_with_classes_is_found_with_the_padding_of_its_vectors() 
     assert find_clip(changed("objects", tuning={}, segments="other/segments")).cropped == "other/segments"
 
 
-def test_the_paper_profile_tunes_on_the_labels_of_grounding_dino() -> None:
+def test_paper_profile_uses_grounding_dino_labels() -> None:
     config = load_config("paper", ["extractors.named_objects.config.classes=[screw, washer]"])
     found = find_clip(config)
     assert (found.name, found.cropped, found.namer.tuning.images) == ("named_objects", "grounded_sam/segments", 200)
 
 
-def test_what_is_no_list_of_classes_is_refused() -> None:
+def test_invalid_classes_are_refused() -> None:
     assert "no extractor names objects by CLIP" in refused(load_config("embedded"))
-    assert "name them in extractors.named_objects.config.classes" in refused(load_config("paper"))
-    assert "with one class there is nothing to learn" in refused(changed("objects", classes=["red"]))
+    assert "list them in extractors.named_objects.config.classes" in refused(load_config("paper"))
+    assert "has only 'red'; tuning needs at least two classes" in refused(changed("objects", classes=["red"]))
     assert "two classes would have the same name: red, red" in refused(changed("objects", classes=["red", "red"]))
     assert "'' is no name of a class" in refused(changed("objects", classes=["red", ""]))
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_inconsistent_namers_are_refused() -> None:
     assert "objects and spare name objects by CLIP; choose one with --namer" in refused(changed("spare"))
     assert "no namer 'looks' that works by CLIP; there are objects" in refused(colour_fit("file:clip"), "looks")
-    assert "objects has the weights file:clip and its vectors those of file:other" in refused(
+    assert "objects has the weights file:clip, but its vectors have file:other" in refused(
         changed("looks", weights={"uri": "file:other"})
     )
     assert "needs vectors of a ClipObjectFeatures, not finder/vectors" in refused(

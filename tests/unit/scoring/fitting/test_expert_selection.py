@@ -22,7 +22,7 @@ NORMAL = {name: RNG.normal(size=40) for name in ("base", "grain", "count", "nois
 HIGH = np.full(30, 9.0)
 
 
-def test_an_expert_takes_part_that_finds_what_the_base_does_not() -> None:
+def test_expert_that_improves_on_base_is_selected() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=HIGH), "scratch": scores(base=HIGH)})
     assert record.weights == {"base": 1.0, "grain": 0.0, "count": 1.0, "noise": 0.0}
     assert record.synthetic_anomalies == {"erase": 30, "scratch": 30}
@@ -32,15 +32,15 @@ def test_an_expert_takes_part_that_finds_what_the_base_does_not() -> None:
         record.fused_auroc["objects"] - record.base_auroc["objects"], abs=1e-9
     )
     assert record.experts["count"].auroc["objects"] == 1.0
-    assert record.reason("base") == "always takes part"
+    assert record.reason("base") == "always selected"
     assert record.reason("count").startswith("adds 0.")
-    assert record.reason("count").endswith(f", of at least {record.experts['count'].asked:.3f} asked for")
-    assert record.reason("noise").endswith(f", less than {record.experts['noise'].asked:.3f} asked for")
+    assert record.reason("count").endswith(f", at least the required {record.experts['count'].asked:.3f}")
+    assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].asked:.3f}")
 
 
-def test_what_is_asked_for_is_a_share_of_what_is_lacking() -> None:
+def test_required_gain_is_a_fraction_of_the_gap() -> None:
     flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
-    # Three of 30 edits are not found by the base, which has an AUROC of 0.9; `count` finds one of them.
+    # The base misses three of 30 anomalies and has an AUROC of 0.9; `count` detects one of the three.
     found = np.r_[np.full(27, 1e6), np.full(3, -1.0)]
     nothing = np.full(30, -1.0)
     one = np.r_[np.full(27, -1.0), [1e9], np.full(2, -1.0)]
@@ -54,7 +54,7 @@ def test_what_is_asked_for_is_a_share_of_what_is_lacking() -> None:
     assert choose_experts(CONFIG, stricter, flat, synthetic).weights["count"] == 0.0
 
 
-def test_where_hardly_anything_is_lacking_a_gain_is_not_told_from_chance() -> None:
+def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
     flat = {name: np.arange(1000.0) for name in ("base", "grain", "count", "noise")}
     almost = np.r_[np.full(99, 1e6), [995.5]]
     synthetic = {"erase": {"base": almost, "grain": almost, "count": np.full(100, 1e6), "noise": almost}}
@@ -63,23 +63,23 @@ def test_where_hardly_anything_is_lacking_a_gain_is_not_told_from_chance() -> No
     assert record.weights["count"] == 0.0
 
 
-def test_an_expert_that_sees_nothing_new_takes_no_part() -> None:
+def test_redundant_expert_is_not_selected() -> None:
     synthetic = {"erase": scores(base=HIGH, count=HIGH), "scratch": scores(base=HIGH)}
     record = choose_experts(CONFIG, SELECTION, NORMAL, synthetic)
     assert [name for name, weight in record.weights.items() if weight] == ["base"]
 
 
-def test_seams_that_a_structural_expert_sees_do_not_make_a_logical_one_superfluous() -> None:
+def test_structural_expert_does_not_displace_logical_one() -> None:
     synthetic = {"erase": scores(grain=HIGH, count=HIGH), "scratch": scores(grain=HIGH)}
     assert choose_experts(CONFIG, SELECTION, NORMAL, synthetic).weights["count"] == 1.0
 
 
-def test_a_structural_expert_is_not_judged_by_the_arrangement() -> None:
+def test_structural_expert_is_evaluated_on_surface_only() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(grain=HIGH), "scratch": scores(base=HIGH)})
     assert record.weights["grain"] == 0.0
 
 
-def test_each_kind_of_experts_has_one_voice() -> None:
+def test_weights_of_each_kind_sum_to_one() -> None:
     surface = ExpertSelectionConfig(base=("base",), surface=("grain", "noise"), arrangement=("count",))
     nothing = np.full(30, -1.0)
     synthetic = {
@@ -93,15 +93,15 @@ def test_each_kind_of_experts_has_one_voice() -> None:
     assert weights["base"] + weights["grain"] + weights["noise"] == pytest.approx(1.0)
 
 
-def test_of_two_that_know_the_same_the_one_that_is_better_alone_takes_part() -> None:
+def test_better_of_two_equivalent_experts_is_selected() -> None:
     almost = HIGH.copy()
     almost[:6] = -9.0
     record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(noise=HIGH, count=almost)})
     assert record.weights == {"base": 1.0, "grain": 0.0, "count": 0.0, "noise": 1.0}
 
 
-def test_objects_and_layout_count_the_same_however_many_edits_they_have() -> None:
-    """By hand: the base finds nothing, `count` all of one family and nothing of the other."""
+def test_families_count_equally() -> None:
+    """Hand computation: the base detects nothing, `count` detects all of one family and none of the other."""
     flat = {name: np.arange(4.0) for name in ("base", "grain", "count", "noise")}
     nothing = {name: np.full(2, -1.0) for name in flat}
     found = {**nothing, "count": np.full(2, 100.0)}
@@ -112,23 +112,23 @@ def test_objects_and_layout_count_the_same_however_many_edits_they_have() -> Non
     assert record.experts["count"].gain == pytest.approx((1.0 + 0.0) / 2)
 
 
-def test_without_edits_the_base_alone_takes_part() -> None:
+def test_base_alone_without_synthetic_anomalies() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {})
     assert record.weights == {"base": 1.0, "grain": 0.0, "count": 0.0, "noise": 0.0}
     assert record.fused_auroc == {}
 
 
-def test_an_edit_without_a_finite_score_counts_as_found() -> None:
+def test_non_finite_anomaly_score_counts_as_detected() -> None:
     broken = np.full(30, np.nan)
     assert choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=broken)}).weights["count"] == 1.0
 
 
-def test_a_normal_image_without_a_finite_score_is_an_error() -> None:
+def test_non_finite_normal_score_is_an_error() -> None:
     with pytest.raises(FitError, match="no finite score"):
         choose_experts(CONFIG, SELECTION, {**NORMAL, "count": np.full(40, np.nan)}, {"erase": scores()})
 
 
-def test_the_chosen_weights_become_those_of_the_fusion() -> None:
+def test_fusion_uses_selected_weights() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=HIGH)})
     assert with_selected_weights(CONFIG, record).weights == record.weights
     assert with_selected_weights(CONFIG, None) is CONFIG

@@ -1,4 +1,4 @@
-"""The fused set is fitted, calibrated and stored on one image and on two, a student included."""
+"""Fit, calibrate and store the fused set, with a student, on one and on two images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 128
 
 
 @pytest.mark.parametrize("shots", [1, 2])
-def test_the_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
+def test_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
     config = load_config(
         "embedded",
         [

@@ -1,4 +1,4 @@
-"""With the fused set no network runs twice on an image."""
+"""Each network of the fused set runs once per image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETWORKS = {"pyramid", "logical", "student"}
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
-    """Counts by network and by the pixels of the image, so that an edited image is another one."""
+    """Count calls by network and pixels, so a synthetic anomaly is a separate image."""
     counted: Counter[tuple[str, str]] = Counter()
 
     def counting(extract: Any) -> Any:
@@ -41,7 +41,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 
 def fused_config() -> FitConfig:
-    """The fused set of the embedded profile, of which one round is fitted and few images are edited."""
+    """The fused set of the embedded profile with one round and few synthetic anomalies."""
     return load_config(
         "embedded",
         [
@@ -58,13 +58,13 @@ def fused_config() -> FitConfig:
 
 
 def untrained(student: Student, indices: Sequence[int]) -> State:  # noqa: ARG001
-    """A student as it is before its training, which is another stage: there it sees images again and again."""
+    """An untrained student; training is a separate stage that repeats images."""
     shapes = TeacherShapes(levels=[(24, 32, 32), (40, 16, 16), (112, 8, 8)], logical=(120, 8, 8))
     parameters = build_student(student.config, shapes).state_dict()
     return State({name: array.numpy() for name, array in parameters.items()}, shapes.document())
 
 
-def test_no_network_of_the_fused_set_runs_twice_on_an_image(passes: Counter[tuple[str, str]], tmp_path: Path) -> None:
+def test_fused_set_runs_each_network_once(passes: Counter[tuple[str, str]], tmp_path: Path) -> None:
     config = fused_config()
     images = scene_images(12, SIZE)
     fitted = fit_category(GivenNormalImages(images[:10]), config, train=untrained)  # type: ignore[arg-type]

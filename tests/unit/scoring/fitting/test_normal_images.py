@@ -21,7 +21,7 @@ COUNT = 8
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Location:
     images = scene_images(COUNT, SIZE)
-    # One image comes twice.
+    # One image is repeated.
     return write_archive(tmp_path_factory.mktemp("normal_images"), archive_rows([*images, images[0]]))
 
 
@@ -33,12 +33,12 @@ def keys(found: ArchiveNormalImages) -> set[str]:
     return {row.row_key for row in found.rows if row.copy_of is None}
 
 
-def test_all_are_taken_unless_a_number_is_asked_for(archive: Location) -> None:
+def test_all_images_by_default(archive: Location) -> None:
     assert len(normal_images(archive).rows) == COUNT + 1
     assert not normal_images(archive).has_copies
 
 
-def test_a_draw_is_of_different_images_and_a_larger_one_holds_it(archive: Location) -> None:
+def test_larger_draw_contains_smaller_draw(archive: Location) -> None:
     drawn = [normal_images(archive, most=most) for most in (1, 2, 4, COUNT, 100)]
     assert [len(keys(each)) for each in drawn] == [1, 2, 4, COUNT, COUNT]
     for smaller, larger in itertools.pairwise(drawn):
@@ -49,7 +49,7 @@ def test_a_draw_is_of_different_images_and_a_larger_one_holds_it(archive: Locati
     assert len({frozenset(keys(normal_images(archive, most=3, draw=draw))) for draw in range(8)}) > 4
 
 
-def test_few_images_are_followed_by_altered_copies_that_are_read_from_them(archive: Location) -> None:
+def test_copies_follow_their_images(archive: Location) -> None:
     found = normal_images(archive, most=2, fewest=3)
     assert found.has_copies
     assert [row.copy_of is None for row in found.rows] == [True, True, *[False] * 4]
@@ -61,7 +61,7 @@ def test_few_images_are_followed_by_altered_copies_that_are_read_from_them(archi
     assert set(found.by_source_uri({found.rows[3].row_key: "odd"}).values()) == {"odd"}
 
 
-def test_a_damaged_image_has_no_copies_either(tmp_path: Path) -> None:
+def test_corrupt_image_has_no_copies(tmp_path: Path) -> None:
     (row,) = archive_rows(scene_images(1, SIZE))
     broken = type(row)(row.name, row.image[:200], None, split="train", size=row.size)
     found = normal_images(write_archive(tmp_path, [broken]))

@@ -21,7 +21,7 @@ pytest.importorskip("transformers", reason="the networks of transformers are an 
 
 
 class Trays:
-    """Coloured trays; of every third image there is a copy."""
+    """Coloured trays with a copy of every third image."""
 
     def __init__(self, count: int) -> None:
         ids = [f"{number - (number % 3 == 2):064x}" for number in range(count)]
@@ -50,10 +50,10 @@ def colour_of(crop: np.ndarray) -> str:
     return list(COLOURS)[int(crop.astype(int).sum(axis=(0, 1)).argmax())]
 
 
-def test_named_segments_become_crops_with_these_labels(clip: str) -> None:
+def test_segment_names_label_the_crops(clip: str) -> None:
     done: list[int] = []
     found = labelled(colour_fit(clip), on_image=done.append)
-    # Of six images two are copies of others.
+    # Two of the six images are copies.
     assert len(found.crops) == 12
     assert sum(done) == 4
     assert Counter(crop.label for crop in found.crops) == {0: 4, 1: 4, 2: 4}
@@ -63,20 +63,20 @@ def test_named_segments_become_crops_with_these_labels(clip: str) -> None:
     assert found.left_out == {}
 
 
-def test_names_without_a_class_and_unsure_segments_are_left_out_and_counted(clip: str) -> None:
+def test_unknown_and_unsure_segments_are_counted(clip: str) -> None:
     found = labelled(colour_fit(clip, classes=["green", "blue"], tuning={"least_confidence": 0.5}))
     assert found.left_out == {"of no class": 4, "unsure": 4}
     assert {colour_of(crop.pixels()) for crop in found.crops} == {"blue"}
     assert {crop.label for crop in found.crops} == {1}
 
 
-def test_the_most_images_and_crops_are_drawn(clip: str) -> None:
+def test_images_and_crops_are_limited(clip: str) -> None:
     assert len(labelled(colour_fit(clip, tuning={"images": 2})).crops) == 6
     found = labelled(colour_fit(clip, tuning={"most_crops": 3}))
     assert (len(found.crops), found.left_out) == (9, {"surplus": 3})
 
 
-def test_without_labels_clip_takes_what_it_is_sure_of(clip: str) -> None:
+def test_confident_clip_classes_label_the_crops(clip: str) -> None:
     def own(least_share: float) -> LabelledCrops:
         return labelled(colour_fit(clip, named=False, tuning={"least_share": least_share, "labels": None}))
 
@@ -95,14 +95,14 @@ def test_without_labels_clip_takes_what_it_is_sure_of(clip: str) -> None:
     assert {crop.key for crop in sure.crops} == expected
 
 
-def test_segments_without_names_are_no_labels(clip: str) -> None:
+def test_unnamed_segments_are_refused(clip: str) -> None:
     with pytest.raises(ConfigError, match="the segments of finder/segments have no names"):
         labelled(colour_fit(clip, named=False))
-    with pytest.raises(ConfigError, match="looks/vectors is no field of segments"):
+    with pytest.raises(ConfigError, match="looks/vectors is not a field of segments"):
         labelled(colour_fit(clip, tuning={"labels": "looks/vectors"}))
 
 
-def test_images_are_drawn_without_copies_whatever_their_order() -> None:
+def test_draw_is_distinct_and_order_independent() -> None:
     rows = Trays(12).rows
     found = chosen_images(rows, 4, seed=0)
     assert found == sorted(found)

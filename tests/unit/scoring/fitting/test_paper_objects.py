@@ -1,4 +1,4 @@
-"""The object side of the profile `paper` on tiny networks of the same architectures, from the images to the scores."""
+"""End-to-end test of the object experts of the profile `paper`, on tiny networks of the same architectures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = [
     "extractors.grounded_sam.config.sam_weights.uri=file:{sam}",
     "extractors.grounded_sam.config.weights.uri=file:{detector}",
     "extractors.object_features.config.weights.uri=file:{clip}",
-    # Random parameters are neither sure nor stable.
+    # Random networks give low confidence and stability.
     "extractors.sam.config.predicted_iou=0.01",
     "extractors.sam.config.stability=0.0",
     "extractors.sam.config.box_overlap=1.0",
@@ -57,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("choice", [[], GROUNDED_SAM, CLIP_NAMES], ids=["kinds", "grounded_sam", "clip"])
-def test_images_are_segmented_named_described_and_scored_and_no_network_sees_an_image_twice(
+def test_object_side_scores_with_one_pass_per_network(
     choice: list[str], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config("paper", [override.format(**folders) for override in [*TINY, *choice]])

@@ -13,7 +13,7 @@ from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerc
 
 
 class Pieces:
-    """Finds as many segments as the row key says, named and with vectors; counts the images it saw."""
+    """Return as many named segments with vectors as the row key says; count the images."""
 
     name = "pieces"
     needs: frozenset[str] = frozenset()
@@ -36,7 +36,7 @@ class Pieces:
 
 
 class Counting:
-    """Says how many segments there are."""
+    """Return the number of segments."""
 
     name = "counting"
     needs = frozenset({"pieces/segments"})
@@ -49,7 +49,7 @@ class Counting:
         return {}
 
 
-def test_segments_and_vectors_of_any_number_come_back_from_disk(tmp_path: Path) -> None:
+def test_segments_and_vectors_round_trip(tmp_path: Path) -> None:
     pieces = Pieces()
     pipeline = PerceptionPipeline([pieces, Counting()])
     images = ImagePerceptions(DrawnNormalImages(3), pipeline, pieces.provides, batch_size=2, spill=tmp_path / "images")

@@ -13,7 +13,7 @@ def rows(count: int, split: str = "train") -> list[NormalImage]:
     return [NormalImage(f"{number:032x}", f"{number:064x}", split) for number in range(count)]
 
 
-def test_a_single_image_is_calibrated_on_copies_that_it_is_not_fitted_with() -> None:
+def test_single_image_is_calibrated_on_other_copies() -> None:
     images = rows(1)
     split = split_normal_images([*images, *copies_of(images, 6)], CalibrationConfig())
     assert split.method == "altered_copies"
@@ -24,7 +24,7 @@ def test_a_single_image_is_calibrated_on_copies_that_it_is_not_fitted_with() -> 
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_copies_go_with_their_image_and_are_never_held_out(count: int) -> None:
+def test_copies_are_never_held_out(count: int) -> None:
     images = rows(count)
     plain = split_normal_images(images, CalibrationConfig())
     every = [*images, *copies_of(images, 2)]
@@ -39,7 +39,7 @@ def test_copies_go_with_their_image_and_are_never_held_out(count: int) -> None:
     assert sorted(split.final) == list(range(3 * count))
 
 
-def test_without_copies_nothing_is_different() -> None:
+def test_split_without_copies_is_unchanged() -> None:
     for count in (10, 60):
         split = split_normal_images(rows(count), CalibrationConfig())
         assert split.method == ("cross_fit" if count == 10 else "holdout")
@@ -48,7 +48,7 @@ def test_without_copies_nothing_is_different() -> None:
     assert split_normal_images(validation, CalibrationConfig()).method == "validation_split"
 
 
-def test_after_a_hold_out_of_few_images_all_are_fitted_but_students_are_not_trained_again() -> None:
+def test_refit_on_all_images_reuses_students() -> None:
     few = split_normal_images(rows(60), CalibrationConfig())
     assert (few.method, len(few.folds), few.is_final_a_round) == ("holdout", 1, False)
     assert tuple(few.final) == tuple(range(60))
@@ -59,13 +59,13 @@ def test_after_a_hold_out_of_few_images_all_are_fitted_but_students_are_not_trai
         assert tuple(many.final) == many.final_training == many.folds[0].fit
 
 
-def test_a_cross_fit_trains_a_student_a_part_and_one_on_all() -> None:
+def test_cross_fit_trains_students_per_fold_and_on_all() -> None:
     split = split_normal_images(rows(20), CalibrationConfig())
     assert not split.is_final_a_round
     assert split.trainings == (*(fold.fit for fold in split.folds), tuple(range(20)))
 
 
-def test_a_single_image_without_copies_and_one_image_again_and_again_are_refused() -> None:
+def test_one_distinct_image_is_refused() -> None:
     with pytest.raises(FitError, match="1 distinct normal images of 1"):
         split_normal_images(rows(1), CalibrationConfig())
     same = [NormalImage(f"{number:032x}", "a" * 64, "train") for number in range(4)]

@@ -24,7 +24,7 @@ def square(top: int, left: int) -> np.ndarray:
 
 def view(*objects: tuple[np.ndarray, np.ndarray, str]) -> NormalView:
     image = np.broadcast_to(BACKGROUND, (SIZE, SIZE, 3)).copy()
-    # A surface with grain, so that every edit of it shows.
+    # A grained surface makes every change visible.
     image += np.random.default_rng(0).integers(0, 20, size=(SIZE, SIZE, 1), dtype=np.uint8)
     for mask, colour, _ in objects:
         image[mask] = colour
@@ -42,7 +42,7 @@ def pixels_of(image: np.ndarray, colour: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("name", SYNTHETIC_ANOMALIES)
-def test_an_edit_changes_the_image_and_is_always_the_same(name: str) -> None:
+def test_synthetic_anomaly_is_deterministic(name: str) -> None:
     synthetic = make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=0)
     assert synthetic is not None
     assert synthetic.shape == TWO.image.shape
@@ -54,13 +54,13 @@ def test_an_edit_changes_the_image_and_is_always_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SYNTHETIC_ANOMALIES if family_of(name) == "objects"])
-def test_an_image_without_objects_has_no_object_edits(name: str) -> None:
+def test_object_anomalies_need_objects(name: str) -> None:
     assert make_synthetic_anomaly(name, "a" * 32, EMPTY, [OTHER], seed=0) is None
     assert make_synthetic_anomaly(name, "a" * 32, NormalView(TWO.image, None), [OTHER], seed=0) is None
 
 
 @pytest.mark.parametrize("name", [name for name in SYNTHETIC_ANOMALIES if family_of(name) != "objects"])
-def test_blind_edits_need_no_segmentation(name: str) -> None:
+def test_layout_and_surface_anomalies_need_no_segments(name: str) -> None:
     blind = make_synthetic_anomaly(name, "a" * 32, NormalView(TWO.image, None), [NormalView(OTHER.image, None)], seed=0)
     seeing = make_synthetic_anomaly(name, "a" * 32, TWO, [OTHER], seed=0)
     assert blind is not None
@@ -69,7 +69,7 @@ def test_blind_edits_need_no_segmentation(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
+def test_object_anomalies_change_the_objects(seed: int) -> None:
     def counted(name: str) -> tuple[float, float]:
         synthetic = make_synthetic_anomaly(name, "a" * 32, TWO, [EMPTY], seed)
         assert synthetic is not None
@@ -83,7 +83,7 @@ def test_objects_are_taken_doubled_moved_or_exchanged(seed: int) -> None:
     assert max(counted("exchange")) >= 1.6
 
 
-def test_an_object_is_replaced_by_one_of_its_class_from_another_image() -> None:
+def test_foreign_object_has_the_same_class() -> None:
     blue = np.array([10, 10, 200], dtype=np.uint8)
     other = view((square(30, 10), blue, "bolt"))
     synthetic = make_synthetic_anomaly(
@@ -99,7 +99,7 @@ def test_an_object_is_replaced_by_one_of_its_class_from_another_image() -> None:
     )
 
 
-def test_where_an_object_is_erased_another_image_shows_the_background() -> None:
+def test_erased_object_shows_background_of_other_image() -> None:
     marked = view()
     marked.image[...] = np.array([1, 2, 3], dtype=np.uint8)
     one = view((square(20, 20), RED, "bolt"))
@@ -116,7 +116,7 @@ def test_objects_of_one_class_are_not_exchanged() -> None:
     assert make_synthetic_anomaly("exchange", "a" * 32, same, [EMPTY], seed=0) is None
 
 
-def test_an_object_that_fills_the_image_cannot_be_doubled_or_moved() -> None:
+def test_image_filling_object_cannot_be_moved() -> None:
     full = view((np.ones((SIZE, SIZE), dtype=bool), RED, "plate"))
     for name in ("duplicate", "move"):
         assert make_synthetic_anomaly(name, "a" * 32, full, [OTHER], seed=0) is None
@@ -128,7 +128,7 @@ def test_swapped_cells_keep_every_pixel() -> None:
     assert sorted(map(tuple, synthetic.reshape(-1, 3))) == sorted(map(tuple, TWO.image.reshape(-1, 3)))
 
 
-def test_surface_edits_change_a_small_part_and_invent_no_colour() -> None:
+def test_surface_anomalies_are_small() -> None:
     grey = NormalView(np.repeat(TWO.image[..., :1], 3, axis=2), None)
     for name in ("cut_paste", "scratch", "stain", "warp"):
         for seed in range(5):

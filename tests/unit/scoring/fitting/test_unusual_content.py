@@ -1,4 +1,4 @@
-"""Images without an object, filled by one, or with hundreds of them, in fit and score of the embedded profile."""
+"""Fit and score images with no object, one filling object, or hundreds of objects (embedded profile)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SIZE = 128
 
 
 def empty() -> np.ndarray:
-    """Ground with its grain and no object."""
+    """Grained background without objects."""
     noise = np.random.default_rng(1).normal(90, 3, (SIZE, SIZE, 3))
     return np.asarray(noise.clip(0, 255), dtype=np.uint8)
 
 
 def filled() -> np.ndarray:
-    """Nothing but the inside of an object."""
+    """One object that fills the image."""
     part = scene_images(1, SIZE)[0][SIZE // 2 - 8 : SIZE // 2 + 8, SIZE // 2 - 8 : SIZE // 2 + 8]
     return np.asarray(Image.fromarray(part).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 def crowded() -> np.ndarray:
-    """500 objects on an empty ground."""
+    """500 objects on a plain background."""
     image = empty()
     for number in range(500):
         row, column = divmod(number, 25)
@@ -68,7 +68,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return stored(fit_category(GivenNormalImages(scene_images(16, SIZE)), config()), tmp_path_factory.mktemp("bundle"))
 
 
-def test_odd_images_are_scored_by_every_expert_and_called_anomalous(bundle: Bundle) -> None:
+def test_unusual_images_are_scored_as_anomalous(bundle: Bundle) -> None:
     scorer = bundle.scorer(only=bundle.manifest.config.chosen_experts)
     for name, image in ODD.items():
         (verdict,) = scorer.score(["a" * 32], image[None])
@@ -77,20 +77,20 @@ def test_odd_images_are_scored_by_every_expert_and_called_anomalous(bundle: Bund
         assert verdict.reasons, name  # type: ignore[union-attr]
 
 
-def test_odd_images_among_the_normal_ones_do_not_break_a_fit(tmp_path: Path) -> None:
+def test_unusual_normal_images_do_not_break_the_fit(tmp_path: Path) -> None:
     images = [*scene_images(9, SIZE), *ODD.values()]
     found = stored(fit_category(GivenNormalImages(images), config()), tmp_path)
     found.check_reference(found.scorer())
 
 
-def test_a_category_without_any_object_is_left_to_the_patch_memory(tmp_path: Path) -> None:
+def test_category_without_objects_uses_patch_memory(tmp_path: Path) -> None:
     ground = [np.roll(empty(), shift, axis=(0, 1)) for shift in range(8)]
     found = stored(fit_category(GivenNormalImages(ground), config()), tmp_path)
     (verdict,) = found.scorer().score(["a" * 32], ODD["crowded"][None])
     assert verdict.is_anomalous  # type: ignore[union-attr]
 
 
-def test_an_image_of_another_size_is_scored_at_the_size_of_the_bank(bundle: Bundle) -> None:
+def test_image_of_other_size_is_resized(bundle: Bundle) -> None:
     scorer = bundle.scorer()
     large = scene_images(1, 2 * SIZE, seed=21)
     (row,) = archive_rows(large)

@@ -17,36 +17,36 @@ def noisy(count: int, colour: tuple[int, int, int], seed: int = 0) -> np.ndarray
     return (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
 
 
-def test_images_that_are_alike_are_not_unusual() -> None:
+def test_similar_images_are_not_unusual() -> None:
     unusual = UnusualImages()
     unusual.add(batch(noisy(40, (120, 110, 100))))
     assert unusual.find() == {}
     assert not unusual.all_plain()
 
 
-def test_a_few_images_of_another_kind_are_named_even_if_they_are_like_each_other() -> None:
+def test_group_of_outliers_is_found() -> None:
     unusual = UnusualImages()
     unusual.add(batch(noisy(20, (120, 110, 100))))
     unusual.add(batch(noisy(6, (20, 40, 220), seed=1), first=20))
     assert sorted(unusual.find()) == [f"k{index}" for index in range(20, 26)]
 
 
-def test_an_image_of_one_colour_is_named_however_few_there_are() -> None:
+def test_single_colour_image_is_found_among_few() -> None:
     unusual = UnusualImages()
     images = noisy(3, (120, 110, 100))
     images[1] = 0
     unusual.add(batch(images))
-    assert unusual.find() == {"k1": "is of one colour throughout"}
+    assert unusual.find() == {"k1": "has a single colour"}
 
 
-def test_images_of_one_colour_only_are_noticed() -> None:
+def test_all_plain_is_true_for_single_colour_images() -> None:
     unusual = UnusualImages()
     assert not unusual.all_plain()
     unusual.add(batch(np.zeros((3, 16, 16, 3), dtype=np.uint8)))
     assert unusual.all_plain()
 
 
-def test_too_few_images_say_nothing_of_what_is_usual() -> None:
+def test_too_few_images_have_no_outliers() -> None:
     unusual = UnusualImages()
     unusual.add(batch(noisy(MIN_IMAGES - 2, (120, 110, 100))))
     unusual.add(batch(noisy(1, (20, 40, 220)), first=90))

@@ -76,7 +76,7 @@ def test_a_bad_bundle_is_refused_once_and_the_old_one_goes_on_until_there_is_a_g
         assert not live.refresh()
     refused = live.status()["refused"]
     assert refused["version"] == second.version
-    assert "not what the manifest says" in refused["reason"]
+    assert "checksum mismatch" in refused["reason"]
     assert [record.message.count("is refused") for record in caplog.records] == [1]
     assert (live.version, score(live)) == (first.version, before)
 
