@@ -74,7 +74,7 @@ def rows_of(table: pa.Table, split: str | None = "test") -> ScoredImages:
     return images.with_score(split)
 
 
-def figure(
+def make_metric(
     metric: str,
     value: float | None,
     *,

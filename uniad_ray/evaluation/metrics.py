@@ -65,45 +65,45 @@ def labelled_metrics(
     types = [group for group in groups if group.group == ANOMALY_TYPE]
     of_types: list[ResampledMetric] = []
     for group in groups:
-        figures = list(_image_metrics(labelled, group, resamples))
-        for name, limit, value, resampled in pixels.figures(group, resamples):
+        metrics = list(_image_metrics(labelled, group, resamples))
+        for name, limit, value, resampled in pixels.metrics(group, resamples):
             base = _base(labelled, group) | pixels.counts(group)
             note = "no image of the group has a map and a usable mask" if value is None else None
-            figures.append(ResampledMetric(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
-        yield from figures
+            metrics.append(ResampledMetric(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
+        yield from metrics
         if group.group == ANOMALY_TYPE:
-            of_types += figures
+            of_types += metrics
         if len(types) > 1 and group is types[-1]:
             yield from _means(of_types, {"name": MEAN_OF_TYPES}, "anomaly types")
     notes += pixels.notes
 
 
-def mean_metrics(figures: Sequence[ResampledMetric]) -> Iterator[ResampledMetric]:
+def mean_metrics(metrics: Sequence[ResampledMetric]) -> Iterator[ResampledMetric]:
     """Means over categories, group by group; none where there is one category only."""
-    if len({figure.metric.category for figure in figures}) > 1:
-        yield from _means(figures, {"category": MEAN_OF_CATEGORIES}, "categories")
+    if len({metric.metric.category for metric in metrics}) > 1:
+        yield from _means(metrics, {"category": MEAN_OF_CATEGORIES}, "categories")
 
 
-def _means(figures: Sequence[ResampledMetric], merged: dict[str, str], of_what: str) -> Iterator[ResampledMetric]:
+def _means(metrics: Sequence[ResampledMetric], merged: dict[str, str], of_what: str) -> Iterator[ResampledMetric]:
     """Means of all shares that differ in one field alone.
 
     Args:
-        figures: The figures.
+        metrics: The metrics to average.
         merged: Name of that field, and what it is in the mean.
         of_what: What is averaged over, in words.
     """
     gathered: dict[MetricKey, list[ResampledMetric]] = {}
-    for figure in figures:
-        if figure.is_share:
-            key = ResampledMetric(figure.metric.model_copy(update=merged)).key
-            gathered.setdefault(key, []).append(figure)
+    for metric in metrics:
+        if metric.is_share:
+            key = ResampledMetric(metric.metric.model_copy(update=merged)).key
+            gathered.setdefault(key, []).append(metric)
     for members in gathered.values():
-        known = [figure for figure in members if figure.metric.value is not None]
-        samples = [figure.resampled for figure in known if figure.resampled is not None]
+        known = [metric for metric in members if metric.metric.value is not None]
+        samples = [metric.resampled for metric in known if metric.resampled is not None]
         mean = members[0].metric.model_copy(
             update={
                 **merged,
-                "value": float(np.mean([figure.metric.value for figure in known])) if known else None,
+                "value": float(np.mean([metric.metric.value for metric in known])) if known else None,
                 "normal_images": _count(known, "normal_images", shared="name" in merged),
                 "anomalous_images": _count(known, "anomalous_images", shared=False),
                 "note": None if len(known) == len(members) else f"mean over {len(known)} of {len(members)} {of_what}",
@@ -112,9 +112,9 @@ def _means(figures: Sequence[ResampledMetric], merged: dict[str, str], of_what: 
         yield ResampledMetric(mean, np.mean(samples, axis=0) if samples and len(samples) == len(known) else None)
 
 
-def _count(figures: Sequence[ResampledMetric], field: str, *, shared: bool) -> int:
+def _count(metrics: Sequence[ResampledMetric], field: str, *, shared: bool) -> int:
     """Images behind a mean; all groups of a category share its normal images."""
-    counts = [int(getattr(figure.metric, field)) for figure in figures]
+    counts = [int(getattr(metric.metric, field)) for metric in metrics]
     return max(counts, default=0) if shared else sum(counts)
 
 

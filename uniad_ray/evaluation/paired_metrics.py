@@ -45,7 +45,7 @@ def run_differences(
         )
         yield from _pair(other[0].location.uri, before, now, confidence)
         for kept, own in zip(averaged, (before, now), strict=True):
-            kept += [figure for figure in own if figure.metric.group != "defect_kind"]
+            kept += [metric for metric in own if metric.metric.group != "defect_kind"]
     before, now = (list(mean_metrics(kept)) for kept in averaged)
     yield from _pair(other[0].location.uri, before, now, confidence)
 
@@ -53,16 +53,16 @@ def run_differences(
 def _pair(
     run: str, before: Sequence[ResampledMetric], after: Sequence[ResampledMetric], confidence: float
 ) -> Iterator[Difference]:
-    known = {figure.key: figure for figure in before}
-    for figure in after:
-        entry = figure.metric
-        if figure.key in known and entry.expert is None and figure.is_share:
-            baseline = known[figure.key]
+    known = {metric.key: metric for metric in before}
+    for metric in after:
+        entry = metric.metric
+        if metric.key in known and entry.expert is None and metric.is_share:
+            baseline = known[metric.key]
             difference = low = high = None
             if baseline.metric.value is not None and entry.value is not None:
                 difference = entry.value - baseline.metric.value
-                if figure.resampled is not None and baseline.resampled is not None:
-                    low, high = percentile_interval(figure.resampled - baseline.resampled, confidence) or (None, None)
+                if metric.resampled is not None and baseline.resampled is not None:
+                    low, high = percentile_interval(metric.resampled - baseline.resampled, confidence) or (None, None)
             yield Difference(
                 run=run,
                 category=entry.category,

@@ -43,7 +43,7 @@ class CategoryPixelMetrics:
         self._unknown_values: set[int] = set()
         self._read(reader)
 
-    def figures(
+    def metrics(
         self, group: Group, resamples: int
     ) -> Iterator[tuple[str, float | None, float | None, npt.NDArray[np.float64] | None]]:
         """The catalogue's pixel metrics of one group; none where the category has no maps or no masks.

@@ -90,10 +90,10 @@ def evaluate_run(
     notes: list[str] = []
     for labelled in found:
         notes += _notes(labelled)
-        figures = list(labelled_metrics(reader, labelled, resamples, notes))
-        metrics += [figure.with_interval(confidence) for figure in figures]
-        averaged += [figure for figure in figures if figure.metric.group != "defect_kind"]
-    metrics += [figure.with_interval(confidence) for figure in mean_metrics(averaged)]
+        resampled = list(labelled_metrics(reader, labelled, resamples, notes))
+        metrics += [metric.with_interval(confidence) for metric in resampled]
+        averaged += [metric for metric in resampled if metric.metric.group != "defect_kind"]
+    metrics += [metric.with_interval(confidence) for metric in mean_metrics(averaged)]
     unlabelled = sum(labelled.unlabelled_images for labelled in found)
     errors = sum(labelled.error_images for labelled in found)
     notes += mark_notes(found)

@@ -97,7 +97,7 @@ def _detail(report: Report, detail: CategoryDetail, index: int, pictures: Mappin
         "index": index,
         "detail": detail,
         "result": result,
-        "figures": group_table(report.metrics, detail.category),
+        "metrics": group_table(report.metrics, detail.category),
         "other_thresholds": other_thresholds(report.metrics, detail.category),
         "charts": _charts(detail, result, index),
         "has_heat_maps": any(picture.thumbnail and picture.heat_map for picture in shown),

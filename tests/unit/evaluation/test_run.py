@@ -42,7 +42,7 @@ def evaluated(root: Path, images: list[ScoredImage], *, defects: Any = None, map
     return evaluate(run.uri, resamples=50)
 
 
-def figures(report: EvaluationReport, **wanted: Any) -> dict[tuple[str, float | None], Metric]:
+def metrics_of(report: EvaluationReport, **wanted: Any) -> dict[tuple[str, float | None], Metric]:
     chosen = {"category": "part", "group": "all", "name": "all", "expert": None, **wanted}
     return {
         (entry.metric, entry.limit): entry
@@ -54,7 +54,7 @@ def figures(report: EvaluationReport, **wanted: Any) -> dict[tuple[str, float | 
 def test_figures_of_images_are_those_computed_by_hand(tmp_path: Path) -> None:
     # Of the six pairs five are in order; at the threshold 0.5 one of two normal and one of three anomalous are wrong.
     images = [good("a", 0.1), good("b", 0.7), bad("c", 0.9), bad("d", 0.8), bad("e", 0.4)]
-    found = {name: entry.value for (name, _), entry in figures(evaluated(tmp_path, images)).items()}
+    found = {name: entry.value for (name, _), entry in metrics_of(evaluated(tmp_path, images)).items()}
     assert found["image_auroc"] == pytest.approx(5 / 6)
     assert found["image_average_precision"] == pytest.approx((1 + 1 + 3 / 4) / 3)
     assert found["image_f1_max"] == pytest.approx(2 * 3 / (4 + 3))
@@ -66,7 +66,7 @@ def test_figures_of_images_are_those_computed_by_hand(tmp_path: Path) -> None:
 def test_figures_have_intervals_and_are_stored(tmp_path: Path) -> None:
     images = [good("a", 0.1), good("b", 0.7), good("bb", 0.2), bad("c", 0.9), bad("d", 0.8), bad("e", 0.4)]
     report = evaluated(tmp_path, images)
-    entry = figures(report)["image_auroc", None]
+    entry = metrics_of(report)["image_auroc", None]
     assert entry.low is not None
     assert entry.high is not None
     assert entry.value is not None
@@ -76,7 +76,7 @@ def test_figures_have_intervals_and_are_stored(tmp_path: Path) -> None:
 
 
 def test_pixel_figures_follow_from_maps_and_masks(tmp_path: Path) -> None:
-    found = figures(evaluated(tmp_path, [good("a", 0.1), bad("c", 0.9)]))
+    found = metrics_of(evaluated(tmp_path, [good("a", 0.1), bad("c", 0.9)]))
     limits = [limit for name, limit in found if name == "pixel_spro"]
     assert limits == [0.01, 0.05, 0.1, 0.3, 1.0]
     for name in (("pixel_auroc", None), ("pixel_aupro", 0.3), ("pixel_spro", 0.3)):
@@ -94,8 +94,8 @@ def test_saturation_areas_of_the_defects_config_are_used(tmp_path: Path) -> None
         {"defect_name": "spot", "pixel_value": 255, "saturation_threshold": 64, "relative_saturation": False},
     ]
     images = [good("a", 0.1, anomaly_map=np.zeros((48, 48), np.float16)), bad("c", 0.9, anomaly_map=spotty)]
-    saturated = figures(evaluated(tmp_path / "with", images, defects={"part": config}))
-    plain = figures(evaluated(tmp_path / "without", images))
+    saturated = metrics_of(evaluated(tmp_path / "with", images, defects={"part": config}))
+    plain = metrics_of(evaluated(tmp_path / "without", images))
     assert saturated["pixel_spro", 0.01].value == pytest.approx(1.0)
     assert plain["pixel_spro", 0.01].value == pytest.approx(plain["pixel_spro", 0.01].value)
     assert plain["pixel_spro", 0.01].value < 0.3  # type: ignore[operator]
@@ -118,7 +118,7 @@ def test_each_group_is_set_against_all_normal_images(tmp_path: Path) -> None:
         ("defect_kind", "gone", 0.5),
         ("anomaly_type", "mean", 0.75),
     ):
-        entry = figures(report, group=group, name=name)["image_auroc", None]
+        entry = metrics_of(report, group=group, name=name)["image_auroc", None]
         assert (entry.value, entry.normal_images) == (value, 2)
     assert "mean of anomaly types" in as_text(report)
 
@@ -129,8 +129,8 @@ def test_each_expert_is_judged_alone(tmp_path: Path) -> None:
         bad("c", 0.9, experts={"patch": 1.0, "text": 0.0}),
     ]
     report = evaluated(tmp_path, images)
-    assert figures(report, expert="patch")["image_auroc", None].value == 1.0
-    assert figures(report, expert="text")["image_auroc", None].value == 0.0
+    assert metrics_of(report, expert="patch")["image_auroc", None].value == 1.0
+    assert metrics_of(report, expert="text")["image_auroc", None].value == 0.0
     assert "image AUROC of each expert alone:" in as_text(report)
 
 
@@ -142,15 +142,15 @@ def test_categories_are_averaged_with_an_interval_of_their_own(tmp_path: Path) -
         *(bad(f"d{index}", 0.9, category="nut", masks=()) for index in range(3)),
     ]
     report = evaluated(tmp_path, images)
-    one, other, mean = (figures(report, category=name)["image_auroc", None] for name in ("part", "nut", "*"))
+    one, other, mean = (metrics_of(report, category=name)["image_auroc", None] for name in ("part", "nut", "*"))
     assert mean.value == pytest.approx((one.value + other.value) / 2)  # type: ignore[operator]
     assert mean.low is not None
     assert one.low is not None
     assert other.low == 1.0
     assert mean.low == pytest.approx((one.low + 1) / 2)
     assert (mean.normal_images, mean.anomalous_images) == (8, 8)
-    pixel = figures(report, category="*")["pixel_auroc", None]
-    assert pixel.value == figures(report)["pixel_auroc", None].value
+    pixel = metrics_of(report, category="*")["pixel_auroc", None]
+    assert pixel.value == metrics_of(report)["pixel_auroc", None].value
     assert "nut: no ground-truth masks, so no pixel figures" in report.notes
 
 
@@ -164,19 +164,19 @@ def test_a_run_without_labels_says_so_and_stores_an_empty_table(tmp_path: Path) 
 
 def test_one_class_only_gives_what_can_be_computed(tmp_path: Path) -> None:
     report = evaluated(tmp_path, [good("a", 0.1), good("b", 0.7)])
-    found = figures(report)
+    found = metrics_of(report)
     assert found["image_auroc", None].value is None
     assert found["false_positive_rate", None].value == 0.5
     assert "part: only normal images; most figures need anomalous ones as well" in report.notes
     report = evaluated(tmp_path / "other", [bad("a", 0.1)])
-    assert figures(report)["recall", None].value == 0.0
+    assert metrics_of(report)["recall", None].value == 0.0
     assert "part: only anomalous images; most figures need normal ones as well" in report.notes
 
 
 def test_images_that_failed_or_have_no_label_are_left_out_and_counted(tmp_path: Path) -> None:
     images = [good("a", 0.1), good("broken", None), bad("c", 0.9), good("new", 0.9, label=None)]
     report = evaluated(tmp_path, images)
-    assert figures(report)["image_auroc", None].value == 1.0
+    assert metrics_of(report)["image_auroc", None].value == 1.0
     assert (report.error_images, report.unlabelled_images) == (1, 1)
     assert "1 labelled image could not be scored, left out of all figures" in report.notes
     assert "1 image without a label, left out of all figures" in report.notes
@@ -185,7 +185,7 @@ def test_images_that_failed_or_have_no_label_are_left_out_and_counted(tmp_path: 
 def test_a_category_without_test_images_is_named_and_the_rest_is_evaluated(tmp_path: Path) -> None:
     images = [good("a", 0.1), bad("c", 0.9), good("d", 0.1, split="train", category="third")]
     report = evaluated(tmp_path, images)
-    assert figures(report)["image_auroc", None].value == 1.0
+    assert metrics_of(report)["image_auroc", None].value == 1.0
     assert report.splits == {"part": "test"}
     assert any(note.startswith("third: the run has no test images of it") for note in report.notes)
 
@@ -202,8 +202,8 @@ def test_a_category_without_test_images_is_named_and_the_rest_is_evaluated(tmp_p
 )
 def test_masks_that_cannot_be_used_cost_their_image_alone(tmp_path: Path, masks: tuple[bytes, ...], said: str) -> None:
     report = evaluated(tmp_path, [good("a", 0.1), bad("c", 0.9), bad("d", 0.9, masks=masks)])
-    assert figures(report)["pixel_auroc", None].anomalous_images == 1
-    assert figures(report)["image_auroc", None].anomalous_images == 2
+    assert metrics_of(report)["pixel_auroc", None].anomalous_images == 1
+    assert metrics_of(report)["image_auroc", None].anomalous_images == 2
     assert f"{said}, left out of the pixel figures" in report.notes
 
 
@@ -212,7 +212,7 @@ def test_masks_are_joined_whatever_their_grey_values(tmp_path: Path) -> None:
     left[12:36, 12:24], right[12:36, 24:36] = 1, 254
     parts = evaluated(tmp_path / "parts", [good("a", 0.1), bad("c", 0.9, masks=(encoded(left), encoded(right)))])
     whole = evaluated(tmp_path / "whole", [good("a", 0.1), bad("c", 0.9, masks=(encoded(left | right),))])
-    assert figures(parts)["pixel_auroc", None].value == figures(whole)["pixel_auroc", None].value
+    assert metrics_of(parts)["pixel_auroc", None].value == metrics_of(whole)["pixel_auroc", None].value
 
 
 def test_grey_values_and_configs_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def test_grey_values_and_configs_that_do_not_fit_are_named(tmp_path: Path) -> No
     damaged = [{"defect_name": "x", "pixel_value": 7}]
     report = evaluated(tmp_path / "damaged", [good("a", 0.1), bad("c", 0.9)], defects={"part": damaged})
     assert any("saturation_threshold" in note and "connected component" in note for note in report.notes)
-    assert figures(report)["pixel_auroc", None].value is not None
+    assert metrics_of(report)["pixel_auroc", None].value is not None
 
 
 @pytest.mark.parametrize("maps", ["none", "top"])
 def test_without_all_maps_there_are_no_pixel_figures(tmp_path: Path, maps: str) -> None:
     report = evaluated(tmp_path, [good("a", 0.1), bad("c", 0.9)], maps=maps)
-    assert ("pixel_auroc", None) not in figures(report)
+    assert ("pixel_auroc", None) not in metrics_of(report)
     assert f"part: the run keeps maps: {maps}; pixel figures need --maps all" in report.notes
 
 
@@ -238,6 +238,6 @@ def test_without_its_archive_a_run_still_has_image_figures(tmp_path: Path) -> No
     run = write_run(tmp_path / "run", archive, images)
     archive.delete_tree()
     report = evaluate(run.uri, resamples=0)
-    assert figures(report)["image_auroc", None].value == 1.0
-    assert figures(report)["image_auroc", None].low is None
+    assert metrics_of(report)["image_auroc", None].value == 1.0
+    assert metrics_of(report)["image_auroc", None].low is None
     assert any("part: no pixel figures, since the archive cannot be read" in note for note in report.notes)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from support.reports import figure, labelled_table, rows_of, score_table
+from support.reports import labelled_table, make_metric, rows_of, score_table
 
 from uniad_ray.reporting.distributions import CURVE_POINTS, curves, expert_contributions, score_histogram
 
@@ -93,9 +93,9 @@ def test_curves_of_many_images_are_thinned_and_keep_their_area() -> None:
 def test_contributions_are_means_over_the_images_of_each_label() -> None:
     rows = rows_of(score_table([1.0, 3.0, 10.0, 4.0], ["normal", "normal", "anomalous", None]))
     metrics = [
-        figure("image_auroc", 0.9),
-        figure("image_auroc", 0.8, expert="student"),
-        figure("image_auroc", 0.1, expert="student", group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.9),
+        make_metric("image_auroc", 0.8, expert="student"),
+        make_metric("image_auroc", 0.1, expert="student", group="defect_kind", name="dent"),
     ]
     patch, student = expert_contributions(rows, metrics, {"patch": 2.0, "student": 1.0})
     assert patch.mean_calibrated == {"normal": 2.0, "anomalous": 10.0, "unlabelled": 4.0}

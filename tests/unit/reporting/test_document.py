@@ -6,7 +6,7 @@ import io
 import json
 
 import pyarrow.parquet as pq
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table
+from support.reports import HOSTILE, labelled_table, make_metric, make_report, score_table
 
 from uniad_ray.archive.schemas import dataset_schema, schema_directory
 from uniad_ray.reporting.document import encode_json, encode_parquet
@@ -16,7 +16,7 @@ from uniad_ray.reporting.model import ImageErrorRow, Report
 def test_json_gives_the_report_back_whatever_the_names() -> None:
     errors = (ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind="truncated", text=HOSTILE),)
     report = make_report(
-        {HOSTILE: labelled_table(category=HOSTILE)}, metrics=(figure("image_auroc", 0.8),), errors=errors
+        {HOSTILE: labelled_table(category=HOSTILE)}, metrics=(make_metric("image_auroc", 0.8),), errors=errors
     )
     assert Report.model_validate_json(encode_json(report)) == report
     assert encode_json(report) == encode_json(report)
@@ -30,7 +30,7 @@ def test_json_has_the_fields_of_its_schema() -> None:
 
 
 def test_parquet_holds_counts_and_figures_by_schema() -> None:
-    metrics = (figure("image_auroc", 0.8), figure("image_auroc", 0.7, expert="patch"))
+    metrics = (make_metric("image_auroc", 0.8), make_metric("image_auroc", 0.7, expert="patch"))
     table = pq.read_table(io.BytesIO(encode_parquet(make_report({"part": labelled_table()}, metrics=metrics))))
     dataset_schema("metric").check(table, source="the report")
     rows = [(row["metric"], row["expert"], row["value"]) for row in table.to_pylist()]

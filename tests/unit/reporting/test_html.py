@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
+from support.reports import HOSTILE, labelled_table, make_metric, make_report, score_table, with_choices
 from support.trees import mask_png, png
 
 from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
@@ -72,11 +72,11 @@ def pictures_of(report: Report, picture: Picture | None = None) -> dict[str, Pic
 
 def whole_report() -> Report:
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("image_auroc", 0.75, expert="patch"),
-        figure("pixel_spro", 0.5, limit=0.05),
-        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
-        figure("threshold_at_f1_max", 0.45),
+        make_metric("image_auroc", 0.8),
+        make_metric("image_auroc", 0.75, expert="patch"),
+        make_metric("pixel_spro", 0.5, limit=0.05),
+        make_metric("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        make_metric("threshold_at_f1_max", 0.45),
     )
     timing = TimingRow(
         started_at="2026-11-21T10:00:00.123+00:00",
@@ -150,9 +150,9 @@ def test_names_from_outside_are_text_and_nothing_else() -> None:
     table = labelled_table(category=HOSTILE, defect_kind=HOSTILE, name=HOSTILE, reasons=(HOSTILE,))
     error = ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind=HOSTILE, text=HOSTILE)
     metrics = (
-        figure("image_auroc", 0.8, category=HOSTILE),
-        figure("image_auroc", 0.8, category=HOSTILE, group="defect_kind", name=HOSTILE),
-        figure("image_auroc", 0.8, category=HOSTILE, expert=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, group="defect_kind", name=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, expert=HOSTILE),
     )
     report = make_report({HOSTILE: table}, metrics=metrics, errors=(error,))
     page = page_of(report, pictures_of(report, missing_picture(HOSTILE)))
@@ -245,7 +245,7 @@ def test_a_run_of_fifty_thousand_images_stays_below_ten_megabytes_whatever_it_ho
         groups = [("all", "all"), *(("defect_kind", f"{kind}{long}") for kind in range(60))]
         for group, kind in groups if labelled and index < MAX_DETAILED else groups[:labelled]:
             metrics += [
-                figure(metric, 0.5, category=name, group=group, name=kind, limit=limit)
+                make_metric(metric, 0.5, category=name, group=group, name=kind, limit=limit)
                 for metric, limit in (("image_auroc", None), ("pixel_auroc", None), ("pixel_spro", 0.1))
             ]
     errors = tuple(ImageErrorRow(category=long * 3, source_uri=long * 9, kind=long, text=long * 9) for _ in range(100))

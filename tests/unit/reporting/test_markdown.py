@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
+from support.reports import HOSTILE, labelled_table, make_metric, make_report, score_table, with_choices
 
 from uniad_ray.reporting.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
 from uniad_ray.reporting.model import ImageErrorRow, TimingRow
 
-ATTEMPT = TimingRow(
+TIMING = TimingRow(
     started_at="2026-11-21T10:00:00+00:00",
     images=100,
     workers=2,
@@ -88,13 +88,13 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_every_table_is_there_and_rectangular() -> None:
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("pixel_spro", None, limit=0.05),
-        figure("pixel_spro", 0.5, limit=0.3),
-        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.8),
+        make_metric("pixel_spro", None, limit=0.05),
+        make_metric("pixel_spro", 0.5, limit=0.3),
+        make_metric("image_auroc", 0.7, group="defect_kind", name="dent"),
     )
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(TIMING,))
     text = render_markdown(with_choices(report))
     decisions, summary, groups, choices, failed, times, bundles = tables(text.decode())
     for table in (decisions, summary, groups, choices, failed, times, bundles):
@@ -110,7 +110,10 @@ def test_every_table_is_there_and_rectangular() -> None:
 
 def test_names_from_outside_are_shown_and_nothing_else() -> None:
     errors = (ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind="truncated", text=HOSTILE),)
-    metrics = (figure("image_auroc", 0.8, category=HOSTILE), figure("image_auroc", 0.8, category=HOSTILE, name=HOSTILE))
+    metrics = (
+        make_metric("image_auroc", 0.8, category=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, name=HOSTILE),
+    )
     text = render_markdown(make_report({HOSTILE: labelled_table(category=HOSTILE)}, metrics=metrics, errors=errors))
     for table in tables(text.decode()):
         assert len({len(row) for row in table}) == 1
@@ -139,11 +142,11 @@ def test_random_weights_are_said_first() -> None:
 def test_whole_page() -> None:
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
-        figure("image_auroc", None, group="defect_kind", name="hole"),
+        make_metric("image_auroc", 0.8),
+        make_metric("image_auroc", 0.7, group="defect_kind", name="dent"),
+        make_metric("image_auroc", None, group="defect_kind", name="hole"),
     )
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(TIMING,))
     assert render_markdown(with_choices(report)).decode() == PAGE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.reports import figure
+from support.reports import make_metric
 
 from uniad_ray.archive.manifest import RejectedFile
 from uniad_ray.cli.verbs import bundles, compare, evaluate, fit, ingest, report, score, serve, serve_key, tune_clip
@@ -120,14 +120,14 @@ def evaluation(*metrics: Metric, **changes: Any) -> EvaluationReport:
 
 def test_evaluate_shows_metrics_decisions_and_experts() -> None:
     found = evaluation(
-        figure("image_auroc", 0.9),
-        figure("image_f1_max", 0.8),
-        figure("recall", 0.75),
-        figure("false_positive_rate", 0.1),
-        figure("pixel_aupro", 0.5, limit=0.3),
-        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
-        figure("image_auroc", 0.6, expert="patch"),
-        figure("image_auroc", 0.85, expert="text"),
+        make_metric("image_auroc", 0.9),
+        make_metric("image_f1_max", 0.8),
+        make_metric("recall", 0.75),
+        make_metric("false_positive_rate", 0.1),
+        make_metric("pixel_aupro", 0.5, limit=0.3),
+        make_metric("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        make_metric("image_auroc", 0.6, expert="patch"),
+        make_metric("image_auroc", 0.85, expert="text"),
         notes=("something is left out",),
         random_weights=True,
     )
