@@ -1,4 +1,4 @@
-"""The figures of one run against those of another, on the images that both have scored."""
+"""Paired metrics of two runs, on the images scored in both."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def run_differences(
     confidence: float,
     notes: list[str],
 ) -> Iterator[Difference]:
-    """Differences of all figures, category by category, then of their means.
+    """Yields the differences of all metrics, category by category, then of the means over categories.
 
-    Both runs are evaluated on the same images in the same order, so they draw the same bootstrap resamples, and the
-    interval is that of the paired differences.
+    Both runs are evaluated on the same images in the same order, so they use the same bootstrap resamples. Intervals
+    are those of the paired differences.
 
     Args:
         baseline: The run to compare with, and its labelled images.
-        other: The run that is compared, and its labelled images.
-        resamples: Bootstrap samples; 0 for no intervals.
-        confidence: Confidence of the intervals.
-        notes: Gets what is left out, and why.
+        other: The run to compare, and its labelled images.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
+        notes: List to which notes are added on what is left out, and why.
     """
     after = {labelled.category: labelled for labelled in other[1]}
     averaged: tuple[list[ResampledMetric], list[ResampledMetric]] = ([], [])
     for labelled in baseline[1]:
         if labelled.category not in after:
-            notes.append(f"{other[0].location}: has no images of category {labelled.category}")
+            notes.append(f"{other[0].location}: no images of category {labelled.category}")
             continue
         pair = labelled.shared(after[labelled.category])
         if not len(pair[0]):

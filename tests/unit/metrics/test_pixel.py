@@ -127,7 +127,7 @@ class TestAuroc:
         metrics.update(row(-0.0, 0.0), places(".#"))
         assert metrics.auroc() == 0.5
 
-    def test_the_map_is_resized_to_the_mask(self) -> None:
+    def test_map_is_resized_to_the_mask(self) -> None:
         # Doubled with pixel centres at half-integers, (0, 1) becomes (0, 1/4, 3/4, 1). Three of four pairs are ordered.
         metrics = PixelMetrics()
         metrics.update(row(0.0, 1.0), places(".#.#"))

@@ -57,26 +57,26 @@ Metrics in per cent, with 95 % intervals:
 
 ### Errors (1)
 
-| Category | Kind | What is wrong | Image |
+| Category | Kind | Problem | Image |
 | --- | --- | --- | --- |
 | part | truncated | PNG: ends early | s3://a/b.png |
 
 ### Times
 
-| Started (UTC) | Images | Decode | Score | Write | Passed |
+| Started (UTC) | Images | Decode | Score | Write | Elapsed |
 | --- | --- | --- | --- | --- | --- |
 | 2026-11-21T10:00:00+00:00 | 100 | 1.0 s | 8.0 s | 0.5 s | 10.0 s |
 
 ### Bundles
 
-| Category | Bundle | Digest | Profile and experts | Fitted on | Calibration |
+| Category | Bundle | Digest | Profile and experts | Fit images | Calibration |
 | --- | --- | --- | --- | --- | --- |
 | part | 20261121-100000-abcdef01 | cccccccccccc | embedded: patch, student | 160 | holdout, 40 held out |
 """
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Cells of every table, split where Markdown would split them."""
+    """Cells of every table, split like Markdown does."""
     found: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
@@ -108,7 +108,7 @@ def test_every_table_is_there_and_rectangular() -> None:
     assert bundles[2][3:] == ["embedded: patch, student", "160", "holdout, 40 held out"]
 
 
-def test_names_from_outside_are_shown_and_nothing_else() -> None:
+def test_external_names_are_escaped() -> None:
     errors = (ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind="truncated", text=HOSTILE),)
     metrics = (
         make_metric("image_auroc", 0.8, category=HOSTILE),
@@ -121,22 +121,22 @@ def test_names_from_outside_are_shown_and_nothing_else() -> None:
     assert "\u202e" not in text.decode()
 
 
-def test_without_labels_errors_and_attempts_their_tables_are_left_out() -> None:
+def test_empty_tables_are_left_out() -> None:
     text = render_markdown(make_report({"part": score_table([0.1, 0.9], [None, None])})).decode()
     assert len(tables(text)) == 2
     for word in ("Misses", "AUROC", "Errors (", "Times", "Random weights"):
         assert word not in text
 
 
-def test_many_categories_are_cut_with_the_number_left_out() -> None:
+def test_long_category_tables_are_cut() -> None:
     many = {f"c{index:03d}": score_table([0.1], [None], category=f"c{index:03d}") for index in range(MAX_ROWS + 5)}
     text = render_markdown(make_report(many)).decode()
     assert text.count("… and 5 more.") == 2
 
 
-def test_random_weights_are_said_first() -> None:
+def test_random_weights_warning_comes_first() -> None:
     text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
-    assert text.splitlines()[2] == "**Random weights: scores and metrics say nothing of quality.**"
+    assert text.splitlines()[2] == "**Random weights: scores and metrics are meaningless.**"
 
 
 def test_whole_page() -> None:
@@ -150,14 +150,14 @@ def test_whole_page() -> None:
     assert render_markdown(with_choices(report)).decode() == PAGE
 
 
-def test_bundle_that_cannot_be_read_says_why() -> None:
+def test_unreadable_bundle_has_a_reason() -> None:
     report = make_report({"part": labelled_table()})
     gone = report.categories[0].model_copy(update={"lineage": None, "lineage_problem": "gone|away"})
     text = render_markdown(report.model_copy(update={"categories": (gone,)})).decode()
     assert text.endswith("| part | 20261121-100000-abcdef01 | cccccccccccc | gone\\|away |  |  |\n")
 
 
-def test_errors_are_cut_with_the_number_left_out() -> None:
+def test_long_error_table_is_cut() -> None:
     error = ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early")
     text = render_markdown(make_report({"part": labelled_table()}, errors=(error,) * (MAX_ERROR_ROWS + 7))).decode()
     assert text.count("PNG: ends early") == MAX_ERROR_ROWS

@@ -1,4 +1,4 @@
-"""Figures as tables."""
+"""Tables of metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uniad_ray.reporting.metric_table import group_table, other_thresholds, summ
 from uniad_ray.reporting.wording import group_name
 
 
-def test_columns_are_those_with_a_value_in_a_fixed_order() -> None:
+def test_columns_have_values_and_a_fixed_order() -> None:
     metrics = [
         make_metric("pixel_spro", 0.4, limit=0.05),
         make_metric("pixel_spro", 0.3, limit=0.01),
@@ -31,7 +31,7 @@ def test_columns_are_those_with_a_value_in_a_fixed_order() -> None:
     assert (row.normal_images, row.anomalous_images) == (40, 20)
 
 
-def test_a_row_without_a_figure_that_others_have_has_a_gap() -> None:
+def test_missing_metric_is_a_gap() -> None:
     metrics = [
         make_metric("image_auroc", 0.8),
         make_metric("pixel_auroc", 0.9),
@@ -42,7 +42,7 @@ def test_a_row_without_a_figure_that_others_have_has_a_gap() -> None:
     assert table.rows[1].cells == (metrics[2], None)
 
 
-def test_groups_come_from_the_whole_to_the_parts_and_have_names_for_people() -> None:
+def test_groups_are_sorted_and_named() -> None:
     groups = [("defect_kind", "dent"), ("all", "all"), ("anomaly_type", "logical"), ("anomaly_type", "mean")]
     table = group_table([make_metric("image_auroc", 0.8, group=group, name=name) for group, name in groups], "part")
     assert [group_name(row) for row in table.rows] == [
@@ -53,7 +53,7 @@ def test_groups_come_from_the_whole_to_the_parts_and_have_names_for_people() -> 
     ]
 
 
-def test_the_summary_has_the_mean_first_and_a_row_a_category() -> None:
+def test_summary_starts_with_the_mean() -> None:
     metrics = [
         make_metric("image_auroc", 0.9, category="b"),
         make_metric("image_auroc", 0.8, category="*"),
@@ -63,7 +63,7 @@ def test_the_summary_has_the_mean_first_and_a_row_a_category() -> None:
     assert [row.category for row in summary_table(metrics).rows] == ["*", "b", "a"]
 
 
-def test_without_figures_there_is_no_table() -> None:
+def test_without_metrics_there_is_no_table() -> None:
     assert summary_table([]).columns == summary_table([]).rows == ()
     assert summary_table([make_metric("image_auroc", None)]).columns == ()
 

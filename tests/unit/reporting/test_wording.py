@@ -1,4 +1,4 @@
-"""How numbers and names are put into words."""
+"""Formats of numbers and names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from uniad_ray.reporting import wording
 
 
 @given(st.text(max_size=300), st.integers(3, 50))
-def test_a_text_from_outside_becomes_one_bounded_line_that_prints(text: str, limit: int) -> None:
+def test_external_text_becomes_one_printable_line(text: str, limit: int) -> None:
     shown = wording.visible(text, limit)
     assert len(shown) <= limit
     assert shown.isprintable()
 
 
-def test_what_prints_stays_and_what_does_not_is_escaped() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert wording.visible("Größe 1/2 <b>") == "Größe 1/2 <b>"
     assert wording.visible("a\n\u202eb") == "a\\n\\u202eb"
     assert wording.visible("folder/" * 30 + "name.png", 30) == "folder/fo…lder/folder/name.png"

@@ -109,7 +109,7 @@ def test_a_miss_without_a_mask_is_left_out_of_pixel_figures_and_a_false_alarm_is
     found = evaluate(run.uri, resamples=0)
     (pixel,) = (entry for entry in found.metrics if entry.metric == "pixel_auroc" and entry.group == "all")
     assert (pixel.normal_images, pixel.anomalous_images) == (2, 2)
-    assert "part: 1 anomalous image with no mask, left out of the pixel figures" in found.notes
+    assert "part: 1 anomalous image with no mask, excluded from the pixel metrics" in found.notes
     assert figures(found)["pixel_auroc"] == pytest.approx(figures(before)["pixel_auroc"], abs=0.01)
     mark(run, "wrongly labelled", "false_alarm")
     found = evaluate(run.uri, resamples=0)

@@ -1,1 +1,1 @@
-"""The comparison of runs: built from runs, rendered as one HTML file."""
+"""Comparison of runs, rendered as one HTML file."""
