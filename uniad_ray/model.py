@@ -78,10 +78,10 @@ class Verdict(ScoredVerdict):
     def overlay(self, image: ImageSource | None = None) -> Image.Image:
         """Draws the anomaly map over the image, in the colours of the reports.
 
-        Colours depend on the threshold alone, so that overlays of one model can be compared.
+        Colours depend only on the threshold, so overlays of one model are comparable.
 
         Args:
-            image: Image to draw on, at its own size; default is what the networks saw, with the aspect ratio of the
+            image: Image to draw on, at its own size; default is the input of the networks, with the aspect ratio of the
                 image and no side above `input_size`.
 
         Returns:
@@ -193,8 +193,8 @@ class Model:
     ) -> Iterator[Verdict | UniadRayError]:
         """Scores many images in batches, in order.
 
-        The result is an iterator, so that memory is bounded by one batch; `list(...)` keeps all verdicts. Images are
-        taken as the iterator advances.
+        The result is an iterator, so memory is bounded by one batch; `list(...)` keeps all verdicts. Images are read as
+        the iterator advances.
 
         Args:
             images: Images as in `score`; any iterable, also a generator.

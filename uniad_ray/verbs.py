@@ -1,7 +1,7 @@
 """The verbs of the command line as Python functions, with the same names and defaults.
 
 `uniad-ray fit ARCHIVE --bundles ROOT` and `fit(archive, bundles=root)` do the same: the command line calls these
-functions. Places are local paths or `s3://` URIs. Everything heavy is imported when a function is called.
+functions. All paths are local paths or `s3://` URIs. Heavy packages are imported only when a function is called.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def ingest(
 ) -> IngestReport:
     """Reads the images of a source into the Parquet shards of an archive.
 
-    After a crash, the same call resumes. A later call adds what is new in the source.
+    After a crash, the same call resumes. A later call adds new images of the source.
 
     Args:
         source: Folder or prefix in a known layout, or with any images.

@@ -28,7 +28,7 @@ def run_differences(
         other: The run to compare, and its labelled images.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
-        notes: List to which notes are added on what is left out, and why.
+        notes: Receives notes on what is left out, and why.
     """
     after = {labelled.category: labelled for labelled in other[1]}
     averaged: tuple[list[ResampledMetric], list[ResampledMetric]] = ([], [])

@@ -30,7 +30,7 @@ class CategoryPixelMetrics:
     """Pixel metrics of the labelled images of one category, by group.
 
     Attributes:
-        notes: Notes on what was left out, and why, and on assumptions.
+        notes: Remarks on omissions and their reasons, and on assumptions.
     """
 
     def __init__(self, reader: RunReader, labelled: LabelledImages) -> None:

@@ -33,7 +33,7 @@ from uniad_ray.metrics.image import (
 from uniad_ray.metrics.pixel import AUPRO_CURVE, AUROC_CURVE, SPRO_CURVES, PixelCurve
 
 Table = Literal["terminal", "terminal comparison", "report", "comparison"]
-"""What `evaluate` and `compare` print; the tables of an HTML or Markdown report; the page that `compare` writes."""
+"""Terminal output of `evaluate` and `compare`, tables of HTML and Markdown reports, and the comparison page."""
 
 EVERY_TABLE: frozenset[Table] = frozenset({"terminal", "terminal comparison", "report", "comparison"})
 NO_TABLE: frozenset[Table] = frozenset()
@@ -41,9 +41,9 @@ _PAGES: frozenset[Table] = frozenset({"report", "comparison"})
 _SINGLE_RUN: frozenset[Table] = frozenset({"terminal", "report", "comparison"})
 
 OfScores: TypeAlias = Callable[[np.ndarray, np.ndarray], float | None]
-"""Computes a metric from labels, bool (N,), and scores, float64 (N,); None where it is undefined."""
+"""Computes a metric from labels, bool (N,), and scores, float64 (N,); None if it is undefined."""
 OfDecisions: TypeAlias = Callable[[Confusion], float | None]
-"""Computes a metric from the decisions at the run's threshold; None where it is undefined."""
+"""Computes a metric from the decisions at the run's threshold; None if it is undefined."""
 
 RATE = 0.01
 """False-positive rate of `threshold_at_fpr` and `recall_at_fpr`."""

@@ -17,7 +17,7 @@ class Difference(StrictModel):
         limit: As in schema `metric`.
         baseline: Metric of the baseline.
         value: Metric of the run.
-        difference: `value - baseline`; None where either is undefined.
+        difference: `value - baseline`; None if either is undefined.
         low: Lower end of the paired bootstrap interval of the difference.
         high: Upper end.
         normal_images: Normal images behind both.

@@ -36,13 +36,13 @@ Archive s3://plant/archives/2026-11-21, digest dddddddddddd; uniad\\_ray 0.1.0.
 
 Metrics in per cent, with 95 % intervals:
 
-| Against normal | Normal | Anomalous | Image AUROC |
+| Anomalies | Normal | Anomalous | Image AUROC |
 | --- | --- | --- | --- |
 | all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
 
 ### part
 
-| Against normal | Normal | Anomalous | Image AUROC |
+| Anomalies | Normal | Anomalous | Image AUROC |
 | --- | --- | --- | --- |
 | all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
 | dent | 40 | 20 | 70.0 (65.0\N{EN DASH}75.0) |
@@ -100,7 +100,7 @@ def test_every_table_is_there_and_rectangular() -> None:
     for table in (decisions, summary, groups, choices, failed, times, bundles):
         assert len({len(row) for row in table}) == 1
     assert decisions[2] == ["part", "8", "1", "4 of 7 (57.1 %)", "0.50", "1 of 4 (25.0 %)", "1 of 4 (25.0 %)"]
-    assert summary[0] == ["Against normal", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
+    assert summary[0] == ["Anomalies", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
     assert groups[3] == ["dent", "40", "20", "70.0 (65.0\N{EN DASH}75.0)", "-"]
     assert choices[2:] == [["patch", "1", "always takes part"], ["student", "0", "would add too little"]]
     assert failed[2] == ["part", "truncated", "PNG: ends early", "s3://a/b.png"]

@@ -34,7 +34,7 @@ def as_text(report: ComparisonReport) -> str:
     lines = [f"{names[entry.run]}: {entry.run} (run {entry.run_id})" for entry in report.runs]
     rows = _rows(report, names)
     if rows:
-        header = ("run", "category", "against normal", "metric", "run 1", "this run", "difference")
+        header = ("run", "category", "anomalies", "metric", "run 1", "this run", "difference")
         lines.append(table(header, rows))
     lines += [
         f"{names[entry.run]}: {entry.changed} of {entry.images} decisions differ from run 1: "

@@ -57,7 +57,7 @@ def _metrics(metrics: Sequence[Metric]) -> str:
         images = (first.normal_images, first.anomalous_images)
         rows.append((category_name(first.category), group_name(first), *images, *values))
     titles = (column.short_title for column in shown)
-    return table(("category", "against normal", "normal", "anomalous", *titles), rows)
+    return table(("category", "anomalies", "normal", "anomalous", *titles), rows)
 
 
 def _interval(entry: Metric) -> str:
@@ -100,7 +100,7 @@ def _experts(metrics: Sequence[Metric]) -> list[str]:
     return [
         "image AUROC of each expert alone:",
         table(
-            ("category", "against normal", *(str(name) for name in names)),
+            ("category", "anomalies", *(str(name) for name in names)),
             [
                 (category, group, *(percent(found[name].value) if name in found else "-" for name in names))
                 for (category, group), found in rows.items()

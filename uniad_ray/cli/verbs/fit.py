@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="YAML file with readable names for object classes, such as `part-1: bolt`, to use in reasons.",
 )
 @sidecar_option
-@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
+@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish each verified bundle.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
 @click.option("--checkpoints", metavar="ROOT", help="Root of the training checkpoints.  [default: below --bundles]")

@@ -51,7 +51,7 @@ def ingest(as_json: bool, **options: Any) -> None:
     """Read the images of SOURCE into the Parquet shards of ARCHIVE.
 
     SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
-    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds what is new.
+    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds new images.
     """
     print_report(verbs.ingest(**options), as_json, as_text)
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @overrides_option
 @sidecar_option
 @click.option("--workers", type=click.IntRange(1), help="Processes that train.  [default: by the cluster]")
-@click.option("--checkpoints", metavar="ROOT", help="Root of crops and checkpoints.  [default: beside --out]")
+@click.option("--checkpoints", metavar="ROOT", help="Root of crops and checkpoints.  [default: next to --out]")
 @device_option
 @address_option
 @reporting

@@ -133,7 +133,7 @@ def test_evaluate_shows_metrics_decisions_and_experts() -> None:
     )
     lines = evaluate.as_text(found).splitlines()
     assert words(lines[0]) == (
-        "category against normal normal anomalous image AUROC AP F1-max pixel AUROC AUPRO@0.3 sPRO@0.05"
+        "category anomalies normal anomalous image AUROC AP F1-max pixel AUROC AUPRO@0.3 sPRO@0.05"
     )
     assert words(lines[2]) == "part all anomalies 40 20 90.0 (85.0-95.0) - 80.0 - 50.0 -"
     assert words(lines[3]) == "part logical anomalies 40 20 70.0 (65.0-75.0) - - - - -"
@@ -141,7 +141,7 @@ def test_evaluate_shows_metrics_decisions_and_experts() -> None:
         "part: at the threshold, 4 of 40 normal images are false alarms and 5 of 20 anomalous images are missed"
     )
     assert lines[5] == "image AUROC of each expert alone:"
-    assert words(lines[6]) == "category against normal patch text"
+    assert words(lines[6]) == "category anomalies patch text"
     assert words(lines[8]) == "part all 60.0 85.0"
     assert lines[9:] == [
         "note: something is left out",
