@@ -1,6 +1,6 @@
 """Visual anomaly detection, structural and logical, for production image archives, on Ray.
 
-The names in `__all__` are the public API. Each is imported when it is first used, so that `import uniad_ray` is quick.
+The names in `__all__` are the public API. Each is imported on first use, to keep `import uniad_ray` fast.
 """
 
 from __future__ import annotations
@@ -71,5 +71,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, those not yet imported as well."""
+    """The public names, including those not yet imported."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""A fitted model in this process: load a bundle, score images, look at the verdicts. Needs no Ray."""
+"""A fitted model in the calling process: load a bundle and score images, without Ray."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Verdict(ScoredVerdict):
     def overlay(self, image: ImageSource | None = None) -> Image.Image:
         """Draws the anomaly map over the image, in the colours of the reports.
 
-        Colours depend on the threshold alone, so that overlays of one model can be compared.
+        Colours depend only on the threshold, so overlays of one model are comparable.
 
         Args:
-            image: Image to draw on, at its own size; default is what the networks saw, with the aspect ratio of the
+            image: Image to draw on, at its own size; default is the input of the networks, with the aspect ratio of the
                 image and no side above `input_size`.
 
         Returns:
@@ -100,7 +100,7 @@ class Verdict(ScoredVerdict):
         return overlay(pixels, self.anomaly_map, map_scale(np.empty(0), self.threshold))
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as JSON types, with the keys of the endpoint's answer; the map and the pixels are left out."""
+        """The verdict as JSON types, with the keys of the endpoint's response; without the map and the pixels."""
         return {
             "decision": self.decision,
             "score": self.score,
@@ -119,7 +119,7 @@ class Verdict(ScoredVerdict):
 
 
 class Model:
-    """A fitted model of one category; `load_model` makes one.
+    """A fitted model of one category, loaded by `load_model`.
 
     It gives the verdicts of the night run and of the endpoint. Use it from one thread at a time.
 
@@ -193,8 +193,8 @@ class Model:
     ) -> Iterator[Verdict | UniadRayError]:
         """Scores many images in batches, in order.
 
-        The result is an iterator, so that memory is bounded by one batch; `list(...)` keeps all verdicts. Images are
-        taken as the iterator advances.
+        The result is an iterator, so memory is bounded by one batch; `list(...)` keeps all verdicts. Images are read as
+        the iterator advances.
 
         Args:
             images: Images as in `score`; any iterable, also a generator.
@@ -272,7 +272,7 @@ def load_model(
         false_positive_rate: False-positive rate for the threshold, above 0 and below 1; default the bundle's.
 
     Raises:
-        BundleError: There is no such bundle, it is damaged, or it does not give the scores of its fit.
+        BundleError: There is no such bundle, it is corrupt, or it does not give the scores of its fit.
         ConfigError: The device is unknown or missing.
         StoreError: The store cannot be read.
         WeightsError: A network's weights cannot be found, or differ from those of the fit.

@@ -1,7 +1,7 @@
 """The verbs of the command line as Python functions, with the same names and defaults.
 
 `uniad-ray fit ARCHIVE --bundles ROOT` and `fit(archive, bundles=root)` do the same: the command line calls these
-functions. Places are local paths or `s3://` URIs. Everything heavy is imported when a function is called.
+functions. All paths are local paths or `s3://` URIs. Heavy packages are imported only when a function is called.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def ingest(
 ) -> IngestReport:
     """Reads the images of a source into the Parquet shards of an archive.
 
-    After a crash, the same call resumes. A later call adds what is new in the source.
+    After a crash, the same call resumes. A later call adds new images of the source.
 
     Args:
         source: Folder or prefix in a known layout, or with any images.
@@ -62,7 +62,7 @@ def ingest(
 
     Raises:
         ArchiveError: The layout is unknown, the source holds no images, a limit is out of range, or the archive is
-            damaged.
+            corrupt.
         StoreError: A store cannot be read or written.
     """
     from uniad_ray.archive.shards import ShardLimits
@@ -113,7 +113,7 @@ def precompute(
         ConfigError: The configuration is wrong, there is no such stage, or `bundles` come with `profile` or
             `overrides`.
         ArchiveError: The archive cannot be read, or has no such category.
-        BundleError: A category has no published bundle, or the bundle is damaged.
+        BundleError: A category has no published bundle, or the bundle is corrupt.
         SidecarError: A stage cannot be stored, the sidecar has another plan, or rows are missing.
     """
     from uniad_ray.config.loading import load_config
@@ -122,7 +122,7 @@ def precompute(
     from uniad_ray.sidecars.encoding import STAGES, check_stage
 
     if bundles is not None and (overrides or profile is not None):
-        raise ConfigError("--bundles have a configuration of their own; leave --profile and --set out, or --bundles")
+        raise ConfigError("--bundles has its own configuration; omit --profile and --set, or omit --bundles")
     chosen = profile or DEFAULT_PROFILE
     counts, limits, devices = _by_stage(workers), _by_stage(threads), _by_stage(device)
     return run(
@@ -163,8 +163,8 @@ def fit(
         categories: Categories to fit; default all.
         profile: A profile's name, or a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`.
-        names: A YAML file with better names for classes of objects, such as `part-1: bolt`.
-        sidecar: Root of a sidecar of the archive, to read what it holds instead of computing it.
+        names: YAML file with readable names for object classes, such as `part-1: bolt`.
+        sidecar: Root of a sidecar of the archive; its content is read instead of computed.
         publish: Publish each bundle once it is fitted and verified.
         accept_unusual: Publish even if some normal images do not look like the others.
         workers: Processes that train students; default chooses by the cluster.
@@ -178,7 +178,7 @@ def fit(
     Raises:
         ConfigError: The configuration is wrong.
         ArchiveError: The archive cannot be read, or has no such category.
-        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
+        SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """
     from uniad_ray.config.loading import load_config
     from uniad_ray.perception.objects.names import names_override
@@ -230,7 +230,7 @@ def score(
         top_maps: Maps to keep per category with `maps="top"`.
         false_positive_rate: False-positive rate for the threshold, above 0 and below 1; default the bundle's.
         experts: Experts to use; the threshold follows from their held-out scores. Default all of the bundle.
-        sidecar: Root of a sidecar of the archive, to read what it holds instead of computing it.
+        sidecar: Root of a sidecar of the archive; its content is read instead of computed.
         workers: Actors that score; default chooses by the cluster.
         threads: Threads of an actor; default chooses by the cluster.
         device: `auto`, `cpu` or `cuda`.
@@ -242,9 +242,9 @@ def score(
     Raises:
         ConfigError: An option is out of range.
         ArchiveError: The archive cannot be read.
-        BundleError: A category has no published bundle, or the bundle is damaged.
+        BundleError: A category has no published bundle, or the bundle is corrupt.
         RunError: The run has another plan, or rows are missing at its end.
-        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
+        SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """
     from uniad_ray.config.loading import validate
     from uniad_ray.pipelines.cluster.sizing import Workers
@@ -280,11 +280,11 @@ def evaluate(run: str, *, with_marks: bool = True, resamples: int = 1000, confid
         confidence: Confidence of the intervals, above 0 and below 1.
 
     Returns:
-        The metrics, and notes on what was left out. A run without labels has notes only.
+        The metrics, and notes on what was left out. A run without labels has only notes.
 
     Raises:
-        RunError: There is no run, or it is unfinished or damaged.
-        ArchiveError: A file of marks is damaged.
+        RunError: There is no run, or it is unfinished or corrupt.
+        ArchiveError: A file of marks is corrupt.
     """
     from uniad_ray.evaluation.run import evaluate as evaluate_run
 
@@ -314,7 +314,7 @@ def report(
         The path and size of the file.
 
     Raises:
-        RunError: There is no run, or it is unfinished or damaged.
+        RunError: There is no run, or it is unfinished or corrupt.
         StoreError: The file cannot be written.
     """
     from uniad_ray.reporting.build import report as report_run
@@ -352,7 +352,7 @@ def compare(
 
 
 def _by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:
-    """One value for every stage, or those of some stages.
+    """Values by stage, from one value for all stages or from a mapping for some.
 
     Raises:
         ConfigError: There is no such stage.

@@ -119,7 +119,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
     assert [{entry["stage"]: entry["value"] for entry in row["milliseconds"]} for row in stored] == [
         row.milliseconds for row in costs.rows
     ]
-    assert "images a second" in as_text(costs)
+    assert "images per second" in as_text(costs)
 
 
 def of_run(run: Path, metric: str) -> tuple[float | None, float | None]:

@@ -254,7 +254,7 @@ def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tm
     assert rows["0.png"]["decision"] == "anomalous"
     report = evaluate(run)
     assert report.metrics == ()
-    assert report.notes[-1].startswith("no image has a label, so there are no figures")
+    assert report.notes[-1].startswith("no image has a label, so there are no metrics")
 
 
 def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_path: Path) -> None:

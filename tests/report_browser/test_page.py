@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: what loads, what switches, what fits and what can be read."""
+"""The HTML report in a real browser: loading, switches, layout and contrast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 
 @pytest.fixture(scope="module")
 def page_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report with every part: labels, masks, maps, errors, hostile names and a picture that cannot be shown."""
+    """A report with every part: labels, masks, maps, errors, hostile names and an unreadable image."""
     root = tmp_path_factory.mktemp("browser")
     rows, columns = np.mgrid[0:16, 0:16]
     peak = np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)
@@ -74,7 +74,7 @@ def open_page(browser: Any, page_uri: str) -> Iterator[Any]:
         context.close()
 
 
-def test_nothing_is_asked_for_and_nothing_is_complained_of(open_page: Any, page_uri: str) -> None:
+def test_page_loads_without_requests_or_messages(open_page: Any, page_uri: str) -> None:
     page = open_page(LAPTOP)
     assert page.messages == []
     assert [url for url in page.requested if not url.startswith("data:")] == [page_uri]
@@ -85,7 +85,7 @@ def test_nothing_is_asked_for_and_nothing_is_complained_of(open_page: Any, page_
     assert all(pictures)
 
 
-def test_the_policy_lets_the_styles_and_charts_of_the_page_through(open_page: Any) -> None:
+def test_policy_allows_the_styles_and_charts(open_page: Any) -> None:
     page = open_page(LAPTOP)
     assert page.eval_on_selector("body", "body => getComputedStyle(body).maxWidth") != "none"
     drawn = page.eval_on_selector_all(
@@ -97,13 +97,13 @@ def test_the_policy_lets_the_styles_and_charts_of_the_page_through(open_page: An
 
 
 @pytest.mark.parametrize("viewport", [PHONE, LAPTOP, {"width": 320, "height": 640}])
-def test_the_page_is_never_wider_than_the_screen(open_page: Any, viewport: dict[str, int]) -> None:
+def test_page_is_never_wider_than_the_screen(open_page: Any, viewport: dict[str, int]) -> None:
     page = open_page(viewport)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
 @pytest.mark.parametrize("colour_scheme", ["light", "dark"])
-def test_every_text_has_enough_contrast(open_page: Any, colour_scheme: str) -> None:
+def test_text_has_enough_contrast(open_page: Any, colour_scheme: str) -> None:
     page = open_page(LAPTOP, color_scheme=colour_scheme)
     assert page.evaluate(POOR_CONTRAST) == []
     page.evaluate("document.querySelector('h1').style.color = 'grey'")
@@ -115,7 +115,7 @@ def shown(page: Any, selector: str) -> set[str]:
     return set(page.eval_on_selector_all(selector, "layers => layers.map(layer => getComputedStyle(layer).visibility)"))
 
 
-def test_heat_maps_and_outlines_are_switched_for_all_images(open_page: Any) -> None:
+def test_global_switches_toggle_all_overlays(open_page: Any) -> None:
     page = open_page(LAPTOP)
     assert shown(page, ".heat") == shown(page, ".outline") == {"visible"}
     page.get_by_label("Heat maps").click()
@@ -126,7 +126,7 @@ def test_heat_maps_and_outlines_are_switched_for_all_images(open_page: Any) -> N
     assert (shown(page, ".heat"), shown(page, ".outline")) == ({"visible"}, {"hidden"})
 
 
-def test_the_heat_map_of_one_image_is_switched_by_the_keyboard(open_page: Any) -> None:
+def test_keyboard_toggles_one_heat_map(open_page: Any) -> None:
     page = open_page(LAPTOP)
     page.locator(".own-heat").first.focus()
     page.keyboard.press("Space")
@@ -134,7 +134,7 @@ def test_the_heat_map_of_one_image_is_switched_by_the_keyboard(open_page: Any) -
     assert states == ["hidden"] + ["visible"] * (len(states) - 1)
 
 
-def test_on_paper_the_overlays_are_there_and_the_switches_are_not(open_page: Any) -> None:
+def test_print_shows_overlays_and_hides_switches(open_page: Any) -> None:
     page = open_page(LAPTOP, color_scheme="dark")
     page.get_by_label("Heat maps").click()
     page.emulate_media(media="print")

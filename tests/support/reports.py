@@ -1,4 +1,4 @@
-"""Score rows and whole reports made by hand."""
+"""Hand-made score rows and reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uniad_ray.reporting.selection import gallery
 from uniad_ray.runs.scored_images import ScoredImages, by_category
 
 HOSTILE = '"><script>alert(1)</script>|`*[x](y)\n\u202e'
-"""What a file name, reason or category may hold, and what no report may take for more than text."""
+"""A hostile file name, reason or category, which every report must show as plain text."""
 
 
 def score_table(
@@ -38,7 +38,7 @@ def score_table(
     name: str = "",
     reasons: tuple[str, ...] = (),
 ) -> pa.Table:
-    """Score rows of one category with two experts, of which the second says half of what the first says."""
+    """Score rows of one category with two experts; the second gives half the score of the first."""
     count = len(labels)
     values = [float(score) for score in scores]
     columns = {
@@ -69,12 +69,12 @@ def score_table(
 
 
 def rows_of(table: pa.Table, split: str | None = "test") -> ScoredImages:
-    """The images of the one category of a table that have a score."""
+    """The scored images of a table with one category."""
     (images,) = by_category(table)
     return images.with_score(split)
 
 
-def figure(
+def make_metric(
     metric: str,
     value: float | None,
     *,
@@ -84,7 +84,7 @@ def figure(
     expert: str | None = None,
     limit: float | None = None,
 ) -> Metric:
-    """A figure with an interval of a tenth."""
+    """A metric with an interval of width 0.1."""
     known = value is not None
     return Metric(
         category=category,
@@ -102,7 +102,7 @@ def figure(
 
 
 def lineage() -> Lineage:
-    """A bundle of two experts and one network."""
+    """Lineage of a bundle with two experts and one network."""
     return Lineage(
         created_at="2026-11-21T10:00:00+00:00",
         code_version="0.1.0",
@@ -122,7 +122,7 @@ def lineage() -> Lineage:
 
 
 def with_choices(report: Report) -> Report:
-    """The same report, of categories whose experts an expert selection chose."""
+    """The same report with results of expert selection."""
     choices = (
         ExpertChoice(expert="patch", weight=1.0, reason="always takes part", synthetic_auroc={"surface": 0.912}),
         ExpertChoice(expert="student", weight=0.0, reason="would add too little", synthetic_auroc={"surface": 0.345}),
@@ -133,7 +133,7 @@ def with_choices(report: Report) -> Report:
 
 
 def category_result(category: str = "part", rows: ScoredImages | None = None, **changes: object) -> CategoryResult:
-    """A category of these rows; without rows, of nothing that could be scored."""
+    """The result of a category with these rows; without rows, no image was scored."""
     values: dict[str, object] = {
         "category": category,
         "images": 0 if rows is None else len(rows.scores),
@@ -162,7 +162,7 @@ def make_report(
     detailed: int = 12,
     timings: tuple[TimingRow, ...] = (),
 ) -> Report:
-    """A report on these rows, by category."""
+    """A report on these score rows, by category."""
     scored = {category: rows_of(table) for category, table in tables.items()}
     results = tuple(
         category_result(category, rows, errors=sum(error.category == category for error in errors))

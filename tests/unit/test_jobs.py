@@ -1,4 +1,4 @@
-"""The scripts for `ray job submit` are the verbs."""
+"""The scripts for `ray job submit` run the verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("verb", ARGUMENTS)
-def test_a_script_runs_its_verb(verb: str, tmp_path: Path) -> None:
+def test_script_runs_its_verb(verb: str, tmp_path: Path) -> None:
     script = [sys.executable, str(JOBS / f"{verb}.py")]
     shown = subprocess.run([*script, "--help"], check=True, capture_output=True, text=True, timeout=60)
     assert f"Usage: uniad-ray {verb} " in shown.stdout
@@ -34,5 +34,5 @@ def test_a_script_runs_its_verb(verb: str, tmp_path: Path) -> None:
     assert failed.stderr.startswith("error: ")
 
 
-def test_there_is_a_script_for_each_stage() -> None:
+def test_every_stage_has_a_script() -> None:
     assert {path.stem for path in JOBS.glob("*.py")} == set(ARGUMENTS)

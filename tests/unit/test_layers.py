@@ -1,4 +1,4 @@
-"""Imports go downwards only, and heavy or distributed packages stay in their rooms."""
+"""Imports only go down the layers, and Ray and torch stay in their packages."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ ROOMS = [
     "errors",
 ]
 # fmt: on
-"""All rooms from the top down, and the files that stand above or below the rest of their room."""
+"""All packages from the top down, and modules above or below the rest of their package."""
 NO_RAY = set(ROOMS[ROOMS.index("reporting.build") :])
 NO_TORCH = ("archive", "cli", "config", "errors", "metrics", "progress", "reporting", "verbs")
 MOST_FILES = 13
 MANY_FILES = {"cli.verbs": 15}
-"""Rooms with a file for each of many things of one kind."""
+"""Packages with one file for each of many similar things."""
 
 
 def files() -> list[Path]:
@@ -51,20 +51,20 @@ def files() -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    """The module of a file, named from the package on; empty for the package itself."""
+    """The module of a file, relative to `uniad_ray`; empty for `uniad_ray` itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def room_of(module: str) -> str:
-    """The room of a module, named from the package on."""
+    """The entry of `ROOMS` that holds a module."""
     parts = module.split(".")
     names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return next((name for name in names if name in ROOMS), module)
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Module names, and whether the import is for type checking only."""
+    """Yields imported modules, and whether each import is only for type checking."""
     tree = ast.parse(path.read_text("utf-8"))
     typing_only = {
         id(child)
@@ -80,11 +80,11 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             yield node.module or "", id(node) in typing_only
 
 
-def test_every_module_is_in_a_known_room() -> None:
+def test_every_module_is_listed() -> None:
     assert {room_of(module_of(path)) for path in files()} == {*ROOMS, ""}
 
 
-def test_every_room_says_what_lives_there() -> None:
+def test_every_package_has_a_docstring() -> None:
     silent = [
         path for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
     ]
@@ -93,12 +93,12 @@ def test_every_room_says_what_lives_there() -> None:
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
-def test_rooms_hold_few_files() -> None:
+def test_packages_have_few_files() -> None:
     counts = {room: len(list((PACKAGE / room.replace(".", "/")).glob("*.py"))) for room in ROOMS}
     assert {room: count for room, count in counts.items() if count > MANY_FILES.get(room, MOST_FILES)} == {}
 
 
-def test_imports_go_downwards_only() -> None:
+def test_imports_only_go_down() -> None:
     wrong = []
     for path in files():
         own = module_of(path)
@@ -106,7 +106,7 @@ def test_imports_go_downwards_only() -> None:
             root, _, module = name.partition(".")
             if root != "uniad_ray" or not module or not own:
                 continue
-            # A contract may name the types of its own package's rooms.
+            # A contract may use the types of its own sub-packages.
             if is_for_types and module.split(".")[0] == own.split(".")[0]:
                 continue
             if ROOMS.index(room_of(module)) < ROOMS.index(room_of(own)):
@@ -114,7 +114,7 @@ def test_imports_go_downwards_only() -> None:
     assert wrong == []
 
 
-def test_ray_and_torch_stay_in_their_rooms() -> None:
+def test_ray_and_torch_stay_in_their_packages() -> None:
     wrong = []
     for path in files():
         own = module_of(path)
@@ -128,7 +128,7 @@ def test_ray_and_torch_stay_in_their_rooms() -> None:
 
 
 def own_modules() -> dict[str, Path]:
-    """Files by module name, packages among them."""
+    """Files by module name, including packages."""
     return {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
         for path in files()
@@ -136,8 +136,8 @@ def own_modules() -> dict[str, Path]:
 
 
 def imported_by(path: Path, known: dict[str, Path]) -> set[str]:
-    """Own modules that a file imports, anywhere in it, and the packages that they lie in."""
-    # A package names for type checkers what it imports lazily.
+    """Own modules that a file imports, at any level, and their parent packages."""
+    # A package with lazy names imports them for type checkers only.
     is_face = path.name == "__init__.py"
     names = {name for name, is_for_types in imports(path) if not (is_face and is_for_types)}
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -148,7 +148,7 @@ def imported_by(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 def reachable(start: set[str]) -> set[str]:
-    """Own modules that are imported by some, directly or by others."""
+    """Own modules that the given modules import, directly or indirectly."""
     known = own_modules()
     found: set[str] = set()
     waiting = set(start)
@@ -161,14 +161,14 @@ def reachable(start: set[str]) -> set[str]:
 HTTP_ROOMS = ("serving.asgi", "serving.auth", "serving.http", "serving.runs", "serving.web")
 
 
-def test_replicas_reach_nothing_that_speaks_http() -> None:
+def test_replicas_import_no_http_code() -> None:
     def rooms(start: str) -> set[str]:
         prefix = f"uniad_ray.{start}"
         modules = {name for name in own_modules() if name == prefix or name.startswith(f"{prefix}.")}
         assert modules
         return {room_of(name.removeprefix("uniad_ray.")) for name in reachable(modules)}
 
-    # The search finds them where they are imported.
+    # Control: the search finds these packages if they are imported.
     assert rooms("serving.gateway") >= set(HTTP_ROOMS)
     assert rooms("serving.replica") & set(HTTP_ROOMS) == set()
 
@@ -185,8 +185,8 @@ WITHOUT_NETWORKS = [
 ]
 
 
-def test_what_runs_no_network_does_not_wait_for_torch() -> None:
-    """Verbs that read files, and the workers that decode, start in a fifth of the time without torch and sklearn."""
+def test_code_without_networks_does_not_import_torch() -> None:
+    """Without torch and sklearn, decoding workers and verbs that only read files start five times faster."""
     lines = [f"import uniad_ray.{name}" for name in WITHOUT_NETWORKS]
     lines += ["import sys", "print([name for name in ('torch', 'timm', 'sklearn', 'ray') if name in sys.modules])"]
     ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True)
@@ -206,6 +206,6 @@ def test_no_pickle_and_no_unsafe_load() -> None:
     assert wrong == []
 
 
-def test_files_hold_one_idea_and_stay_short() -> None:
+def test_files_are_short() -> None:
     long = {str(path.relative_to(PACKAGE)): len(path.read_text("utf-8").splitlines()) for path in files()}
     assert {name: lines for name, lines in long.items() if lines > 420} == {}

@@ -1,4 +1,4 @@
-"""A model in this process gives the verdicts of the night run and of the endpoint."""
+"""A model in the calling process gives the verdicts of the night run and of the endpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def damaged(fitted_folder: Path) -> np.ndarray:
 
 
 def same(found: ScoredVerdict, expected: ScoredVerdict) -> bool:
-    """Whether two verdicts agree to the byte."""
+    """Whether two verdicts agree exactly."""
     assert found.anomaly_map is not None
     assert expected.anomaly_map is not None
     return (
@@ -51,7 +51,7 @@ def same(found: ScoredVerdict, expected: ScoredVerdict) -> bool:
     )
 
 
-def test_verdict_is_that_of_the_night_run_and_of_the_endpoint(model: Model, fitted_folder: Path) -> None:
+def test_verdict_matches_night_run_and_endpoint(model: Model, fitted_folder: Path) -> None:
     bundle = BundleStore(str(fitted_folder / "bundles")).load(CATEGORY)
     scorer, online = bundle.scorer(), build_online_scorer(bundle)
     decisions = []
@@ -68,7 +68,7 @@ def test_verdict_is_that_of_the_night_run_and_of_the_endpoint(model: Model, fitt
     assert decisions == ["normal", "anomalous"]
 
 
-def test_all_forms_of_an_image_give_the_same_verdict(
+def test_image_types_give_equal_verdicts(
     model: Model, fitted_folder: Path, damaged: np.ndarray, s3_prefix: str
 ) -> None:
     path = fitted_folder / "damaged.png"
@@ -83,7 +83,7 @@ def test_all_forms_of_an_image_give_the_same_verdict(
     assert same(model.score(grey), model.score(fitted_folder / "grey.png"))
 
 
-def test_model_says_what_it_is(model: Model, fitted_folder: Path) -> None:
+def test_model_describes_itself(model: Model, fitted_folder: Path) -> None:
     manifest = BundleStore(str(fitted_folder / "bundles")).load(CATEGORY).manifest
     assert (model.category, model.version, model.digest) == (CATEGORY, manifest.version, manifest.digest)
     assert (model.threshold, model.experts, model.device) == (
@@ -95,7 +95,7 @@ def test_model_says_what_it_is(model: Model, fitted_folder: Path) -> None:
 
 
 class TestScoreMany:
-    def test_order_and_verdicts_are_those_of_score(self, model: Model, damaged: np.ndarray) -> None:
+    def test_verdicts_match_score(self, model: Model, damaged: np.ndarray) -> None:
         images = [damaged, damaged[:, ::-1], damaged[::-1], damaged[::-1, ::-1], damaged // 2, damaged // 3]
         found = list(model.score_many(images))
         expected = [model.score(image) for image in images]
@@ -162,13 +162,13 @@ class TestScoreMany:
     def test_array_of_images_is_many(self, model: Model, damaged: np.ndarray) -> None:
         assert len(list(model.score_many(np.stack([damaged, damaged])))) == 2
 
-    def test_unknown_choice_of_errors_is_refused(self, model: Model) -> None:
+    def test_unknown_errors_value_is_refused(self, model: Model) -> None:
         with pytest.raises(UserError, match="use 'raise' or 'return'"):
             model.score_many([], errors="ignore")  # type: ignore[call-overload]
 
 
 class TestVerdict:
-    def test_dictionary_is_json_and_says_where_it_comes_from(self, model: Model, damaged: np.ndarray) -> None:
+    def test_dictionary_is_json_with_lineage(self, model: Model, damaged: np.ndarray) -> None:
         verdict = model.score(damaged)
         found = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
         assert (found["decision"], found["score"], found["threshold"]) == (
@@ -183,7 +183,7 @@ class TestVerdict:
         assert lineage["category"] == CATEGORY
         assert (lineage["bundle_version"], lineage["bundle_digest"]) == (model.version, model.digest)
 
-    def test_it_cannot_be_changed_and_prints_in_one_line(self, model: Model, damaged: np.ndarray) -> None:
+    def test_verdict_is_immutable_and_prints_one_line(self, model: Model, damaged: np.ndarray) -> None:
         verdict = model.score(damaged)
         with pytest.raises(FrozenInstanceError):
             verdict.score = 0.0  # type: ignore[misc]
@@ -191,7 +191,7 @@ class TestVerdict:
         assert "\n" not in repr(verdict)
         assert "array" not in repr(verdict)
 
-    def test_verdicts_are_equal_to_themselves_alone(self, model: Model, damaged: np.ndarray) -> None:
+    def test_verdicts_compare_by_identity(self, model: Model, damaged: np.ndarray) -> None:
         first, second = model.score(damaged), model.score(damaged)
         assert first == first
         assert first != second
@@ -203,7 +203,7 @@ class TestVerdict:
         assert (anomaly_map.dtype, anomaly_map.shape) == (np.float32, (16, 16))
         assert anomaly_map.max() > model.threshold
 
-    def test_overlay_colours_the_damage_and_keeps_the_aspect_ratio(self, model: Model, damaged: np.ndarray) -> None:
+    def test_overlay_marks_damage_and_keeps_aspect_ratio(self, model: Model, damaged: np.ndarray) -> None:
         wide = np.repeat(damaged, 2, axis=1)
         verdict = model.score(wide)
         drawn = verdict.overlay()
@@ -238,7 +238,7 @@ class TestLoadModel:
         with pytest.raises(UniadRayError, match="above 0 and below 1"):
             load_model(fitted_folder / "bundles", CATEGORY, false_positive_rate=1.0)
 
-    def test_bundle_with_other_scores_than_at_its_fit_is_refused(self, fitted_folder: Path, tmp_path: Path) -> None:
+    def test_bundle_with_changed_scores_is_refused(self, fitted_folder: Path, tmp_path: Path) -> None:
         shutil.copytree(fitted_folder / "bundles", tmp_path / "bundles")
         publish_other_scores(tmp_path / "bundles", CATEGORY)
         with pytest.raises(BundleError, match="reference image"):

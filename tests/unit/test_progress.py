@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar_with_rate_errors_and_time_left() -> None:
+def test_terminal_shows_a_bar() -> None:
     stream = Terminal()
     with Progress("scoring", 10, stream=stream) as progress:
         progress.advance(4, 1)
@@ -26,9 +26,7 @@ def test_a_terminal_gets_a_bar_with_rate_errors_and_time_left() -> None:
     assert "errors=1" in shown
 
 
-def test_elsewhere_lines_are_logged_at_intervals(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_terminal_lines_are_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     with caplog.at_level(logging.INFO), Progress("scoring", 100, stream=io.StringIO()) as progress:

@@ -1,4 +1,4 @@
-"""`import uniad_ray`: quick, light, and with the names that docs/api.md lists."""
+"""`import uniad_ray` is fast and light, and provides the names in docs/api.md."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HEAVY = ("torch", "ray", "pyarrow", "pydantic", "numpy", "PIL", "scipy", "sklear
 
 
 def in_a_new_process(code: str) -> Any:
-    """Runs code that prints one JSON document."""
+    """Runs code that prints one JSON document, and returns it."""
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     return json.loads(ended.stdout)
 
 
-def test_import_is_quick_and_takes_no_heavy_module() -> None:
+def test_import_is_fast_and_light() -> None:
     code = (
         "import json, sys, time\n"
         "start = time.process_time()\n"
@@ -43,7 +43,7 @@ def test_import_is_quick_and_takes_no_heavy_module() -> None:
     assert seconds < MAX_SECONDS
 
 
-def test_names_for_plug_ins_need_no_torch() -> None:
+def test_plug_in_names_need_no_torch() -> None:
     code = (
         "import json, sys\n"
         "from uniad_ray import Evidence, Expert, Extractor, Perception, State, StrictModel\n"
@@ -59,7 +59,7 @@ def test_public_names_resolve_to_their_definitions(name: str) -> None:
     assert name in dir(ur)
 
 
-def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
+def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(ur.__file__).read_text("utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     typed = {
@@ -73,7 +73,7 @@ def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
 
 
 def test_no_public_name_is_also_a_module() -> None:
-    """Python binds a sub-package over a lazy name as soon as anything imports it."""
+    """Once a sub-package is imported, Python binds it over a lazy name."""
     assert [name for name in ur.__all__ if find_spec(f"uniad_ray.{name}")] == []
 
 
@@ -83,14 +83,14 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 
 def listed_signatures() -> dict[str, str]:
-    """The signatures in docs/api.md by name; further lines of one are indented."""
+    """The signatures in docs/api.md, by name; continuation lines are indented."""
     lines = [line for block in blocks(PAGE.read_text("utf-8")) if block.language == "text" for line in block.lines]
     calls = re.split(r"\n(?=\S)", "\n".join(lines))
     return {name: parameters(f"({rest}") for name, _, rest in (call.partition("(") for call in calls)}
 
 
 def parameters(signature: str) -> str:
-    """A signature in brackets, written in one way."""
+    """Normalises a signature in parentheses."""
     (function,) = ast.parse(f"def f{signature}: ...").body
     assert isinstance(function, ast.FunctionDef)
     return ast.unparse(function.args)

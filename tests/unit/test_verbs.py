@@ -1,4 +1,4 @@
-"""The verbs as Python functions are the verbs of the command line."""
+"""The Python verbs match the verbs of the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPORTING = {"as_json", "quiet"}
 
 
 class CalledError(Exception):
-    """Ends a call whose arguments are all that a test needs."""
+    """Ends a call once its arguments are recorded."""
 
 
 def command(name: str) -> click.Command:
@@ -33,7 +33,7 @@ def command(name: str) -> click.Command:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, target: str, call: Callable[[], Any]) -> tuple[tuple[Any, ...], Any]:
-    """The arguments that a call gives to the function `target`."""
+    """The arguments that a call passes to the function `target`."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def record(*arguments: Any, **options: Any) -> None:
@@ -48,7 +48,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, target: str, call: Callable[[], An
 
 
 def from_command_line(monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str]) -> dict[str, Any]:
-    """What the verb gives to its Python function."""
+    """The options that the command passes to its Python function."""
     positional, options = recorded(
         monkeypatch,
         f"uniad_ray.verbs.{name}",
@@ -66,14 +66,14 @@ def required_arguments(name: str) -> list[str]:
     return given
 
 
-def test_the_functions_are_these() -> None:
+def test_public_functions() -> None:
     public = [name for name, found in vars(verbs).items() if inspect.isfunction(found) and not name.startswith("_")]
     of_this_module = [name for name in public if getattr(verbs, name).__module__ == verbs.__name__]
     assert of_this_module == [*NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_have_the_names_of_the_options(name: str) -> None:
+def test_parameters_match_option_names(name: str) -> None:
     parameters = inspect.signature(getattr(verbs, name)).parameters.values()
     declared = [parameter for parameter in command(name).params if parameter.name not in REPORTING]
     arguments = [parameter.name for parameter in declared if isinstance(parameter, click.Argument)]
@@ -83,7 +83,7 @@ def test_parameters_have_the_names_of_the_options(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_have_the_defaults_of_the_options(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_match_option_defaults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = inspect.signature(getattr(verbs, name)).parameters
     given = from_command_line(monkeypatch, name, required_arguments(name))
     assert given.keys() == parameters.keys()
@@ -95,7 +95,7 @@ def test_parameters_have_the_defaults_of_the_options(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_and_result_is_described(name: str) -> None:
+def test_parameters_and_results_are_documented(name: str) -> None:
     function = getattr(verbs, name)
     described = inspect.getdoc(function) or ""
     for section in ("Args:", "Returns:", "Raises:"):
@@ -104,7 +104,7 @@ def test_every_parameter_and_result_is_described(name: str) -> None:
         assert f"\n    {parameter}: " in described
 
 
-def test_options_reach_the_function_as_typed_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_become_typed_values(monkeypatch: pytest.MonkeyPatch) -> None:
     given = from_command_line(
         monkeypatch,
         "precompute",
@@ -119,7 +119,7 @@ def test_options_reach_the_function_as_typed_values(monkeypatch: pytest.MonkeyPa
     assert given["with_marks"] is False
 
 
-def test_workers_are_given_for_all_stages_or_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_apply_to_all_or_single_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     places, given = recorded(
         monkeypatch,
         "uniad_ray.pipelines.precompute.job.precompute",
@@ -135,20 +135,20 @@ def test_workers_are_given_for_all_stages_or_by_stage(monkeypatch: pytest.Monkey
     }
 
 
-def test_an_unknown_stage_is_refused() -> None:
+def test_unknown_stage_is_refused() -> None:
     with pytest.raises(ConfigError, match="no stage 'masks'; there are features, segments, descriptions"):
         verbs.precompute("archive", out="sidecar", stages=["masks"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="no stage 'masks'"):
         verbs.precompute("archive", out="sidecar", workers={"masks": 1})  # type: ignore[dict-item]
 
 
-def test_bundles_come_without_a_profile() -> None:
+def test_bundles_exclude_a_profile() -> None:
     for options in ({"profile": "embedded"}, {"overrides": ["seed=1"]}):
-        with pytest.raises(ConfigError, match="leave --profile and --set out, or --bundles"):
+        with pytest.raises(ConfigError, match="omit --profile and --set, or omit --bundles"):
             verbs.precompute("archive", out="sidecar", bundles="bundles", **options)  # type: ignore[arg-type]
 
 
-def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = tmp_path / "names.yaml"
     names.write_text("part-1: bolt\n", "utf-8")
     places, _ = recorded(
@@ -162,12 +162,12 @@ def test_a_fit_gets_profile_overrides_and_names(monkeypatch: pytest.MonkeyPatch,
     assert places[2].origin == f"profile embedded with --set with {names}"
 
 
-def test_a_score_out_of_range_names_the_option() -> None:
+def test_score_option_out_of_range_is_named() -> None:
     with pytest.raises(ConfigError, match="the options: false_positive_rate: input should be less than 1"):
         verbs.score("archive", bundles="bundles", out="run", false_positive_rate=3)
 
 
-def test_the_limits_of_shards_reach_the_ingest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ingest_gets_shard_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     _, given = recorded(
         monkeypatch,
         "uniad_ray.pipelines.ingest.job.ingest",
@@ -177,7 +177,7 @@ def test_the_limits_of_shards_reach_the_ingest(monkeypatch: pytest.MonkeyPatch) 
     assert (limits.rows, limits.bytes, limits.row_group_rows) == (5, 2 * 2**20, 3)
 
 
-def test_importing_the_functions_needs_nothing_heavy() -> None:
+def test_import_is_light() -> None:
     code = (
         "import sys, uniad_ray.verbs\n"
         "names = 'torch ray pyarrow timm faiss numpy boto3 sklearn pydantic click'.split()\n"

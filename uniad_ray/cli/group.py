@@ -1,4 +1,4 @@
-"""The group of verbs, found by the names of their files and imported when they are asked for."""
+"""The command group: finds verbs by file name, and imports each only when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how every verb reports."""
+"""Options shared by several verbs, and the output of reports."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ bundles_option = click.option("--bundles", required=True, metavar="ROOT", help="
 
 
 def reporting(verb: CallableT) -> CallableT:
-    """Adds the options of every verb that reports."""
+    """Adds the options of every verb that prints a report."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout instead of text.")
     @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")

@@ -9,7 +9,7 @@ LISTED = 10
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligns a table; numbers to the right, words to the left."""
+    """Aligns a table: numbers to the right, words to the left."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))]
     numeric = [
@@ -27,10 +27,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share between 0 and 1 in per cent, with one digit."""
+    """Formats a fraction between 0 and 1 in per cent, with one decimal."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def mib(size: int) -> str:
-    """A size in bytes as `1.2 MiB`."""
+    """Formats a size in bytes as `1.2 MiB`."""
     return f"{size / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""A run against its labels: labelled images, image, pixel and paired metrics."""
+"""Evaluation of runs against labels and masks: image, pixel and paired metrics."""
 
 from __future__ import annotations
 

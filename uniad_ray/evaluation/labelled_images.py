@@ -1,4 +1,4 @@
-"""The labelled images of a run, category by category: what an evaluation and a comparison are about."""
+"""The labelled images of a run, by category: the input of evaluation and comparison."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ UNKNOWN_KIND = "unknown"
 
 @dataclass(frozen=True)
 class Group:
-    """Anomalous images that are set against the normal ones together.
+    """A group of anomalous images to compare with all normal images.
 
     Attributes:
         group: `all`, `anomaly_type` or `defect_kind`.
         name: `all`, or the anomaly type or defect kind.
-        members: bool, shape (N,), over the labelled images: its normal images and these anomalous ones.
+        members: bool, shape (N,), over the labelled images: true for normal images and the anomalous images of the
+            group.
     """
 
     group: str
@@ -38,14 +39,14 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages(ScoredImages):
-    """The labelled and scored images of one category, of the split that counts.
+    """The labelled and scored images of one category, in the evaluated split.
 
     Attributes:
-        split: That split: `test` where the category has one, else `archive`; None where it has neither.
-        unlabelled_images: Images of the split left out since they have no label.
-        error_images: Labelled images of the split left out since they could not be scored.
-        marked: Images whose label is that of a reviewer's mark, by kind of mark.
-        unused_marks: Marks on images of other splits.
+        split: The evaluated split: `test` if the category has one, else `archive`; None if it has neither.
+        unlabelled_images: Number of images in the split without a label; excluded.
+        error_images: Number of labelled images in the split that could not be scored; excluded.
+        marked: Number of images labelled by a reviewer's mark, by kind of mark.
+        unused_marks: Number of marks on images of other splits.
     """
 
     split: str | None
@@ -56,12 +57,12 @@ class LabelledImages(ScoredImages):
 
     @cached_property
     def defect_kinds(self) -> tuple[str | None, ...]:
-        """N names: `unknown` for an anomalous image without one, None for normal images."""
+        """N names: `unknown` for anomalous images without a defect kind, None for normal images."""
         kinds = self.details.column("defect_kind").to_pylist()
         return tuple((kind or UNKNOWN_KIND) if bad else None for kind, bad in zip(kinds, self.anomalous, strict=True))
 
     def groups(self) -> Iterator[Group]:
-        """All anomalous images, then those of each anomaly type, then those of each defect kind."""
+        """Yields all anomalous images, then each anomaly type, then each defect kind."""
         yield Group(ALL, ALL, np.ones(len(self), dtype=bool))
         for group, names in ((ANOMALY_TYPE, self.anomaly_types), ("defect_kind", self.defect_kinds)):
             column = np.array([name or "" for name in names], dtype=object)
@@ -72,19 +73,19 @@ class LabelledImages(ScoredImages):
 def labelled_images(reader: RunReader, marks: Mapping[str, Mark] = NO_MARKS) -> list[LabelledImages]:
     """Reads the labelled images of a run, by category in alphabetical order.
 
-    The test split counts where a category has one, since the experts have seen the training images. A mark gives an
-    image its label, whether it had none or another. An image that is anomalous by its mark alone has no masks and the
-    defect kind `unknown`; one that is normal by its mark has no anomalous pixel, whatever masks it came with.
+    If a category has a test split, only that is evaluated, because the experts have seen the training images. A mark
+    overrides the label of its image. An image that is anomalous only by its mark has no masks and the defect kind
+    `unknown`. An image that is normal by its mark has no anomalous pixels, whatever its masks say.
 
     Args:
         reader: The run.
-        marks: Reviewers' marks by row key.
+        marks: Reviewers' marks, by row key.
     """
     return [_labelled(images.reviewed(marks), marks) for images in by_category(reader.scores(_COLUMNS))]
 
 
 def mark_notes(found: Iterable[LabelledImages]) -> Iterator[str]:
-    """What a reader of figures must know of the marks behind them."""
+    """Notes on the reviewers' marks behind the metrics."""
     used, unused = Counter[str](), 0
     for labelled in found:
         used += labelled.marked

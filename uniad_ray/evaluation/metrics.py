@@ -1,4 +1,4 @@
-"""Metrics of labelled images with their bootstrap resamples, for intervals, means and differences."""
+"""Metrics of labelled images, with bootstrap resamples for intervals, means and differences."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MetricKey = tuple[str, str, str, str | None, str, float | None]
 
 @dataclass(frozen=True)
 class ResampledMetric:
-    """One figure without interval, and its value in each bootstrap resample.
+    """One metric without interval, and its value in each bootstrap resample.
 
-    Two runs on the same images draw the same resamples, so that the figures of one pair up with those of the other.
+    Two runs on the same images use the same resamples, so their values are paired.
 
     Attributes:
-        metric: The figure.
-        resampled: float64, shape (resamples,), NaN where undefined; None where there are no resamples.
+        metric: The metric.
+        resampled: float64, shape (resamples,), NaN where undefined; None without resamples.
     """
 
     metric: Metric
@@ -36,18 +36,18 @@ class ResampledMetric:
 
     @property
     def key(self) -> MetricKey:
-        """What figure of which images it is."""
+        """Identifies the metric and its images."""
         entry = self.metric
         return (entry.category, entry.group, entry.name, entry.expert, entry.metric, entry.limit)
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share between 0 and 1, so that means and differences say something."""
+        """Whether it is a fraction between 0 and 1, for which means and differences make sense."""
         entry = catalogue.find(self.metric.metric, self.metric.limit)
         return entry is not None and entry.unit == "share"
 
     def with_interval(self, confidence: float) -> Metric:
-        """The figure with its percentile interval, where it has resamples."""
+        """The metric with its percentile interval, if it has resamples."""
         interval = None if self.resampled is None else percentile_interval(self.resampled, confidence)
         if interval is None or self.metric.value is None:
             return self.metric
@@ -57,7 +57,7 @@ class ResampledMetric:
 def labelled_metrics(
     reader: RunReader, labelled: LabelledImages, resamples: int, notes: list[str]
 ) -> Iterator[ResampledMetric]:
-    """Image and pixel metrics of all groups of labelled images; notes say what is left out, and why."""
+    """Yields image and pixel metrics of all groups of labelled images; adds to `notes` what is excluded, and why."""
     if not len(labelled):
         return
     pixels = CategoryPixelMetrics(reader, labelled)
@@ -65,45 +65,45 @@ def labelled_metrics(
     types = [group for group in groups if group.group == ANOMALY_TYPE]
     of_types: list[ResampledMetric] = []
     for group in groups:
-        figures = list(_image_metrics(labelled, group, resamples))
-        for name, limit, value, resampled in pixels.figures(group, resamples):
+        metrics = list(_image_metrics(labelled, group, resamples))
+        for name, limit, value, resampled in pixels.metrics(group, resamples):
             base = _base(labelled, group) | pixels.counts(group)
             note = "no image of the group has a map and a usable mask" if value is None else None
-            figures.append(ResampledMetric(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
-        yield from figures
+            metrics.append(ResampledMetric(Metric(**base, metric=name, limit=limit, value=value, note=note), resampled))
+        yield from metrics
         if group.group == ANOMALY_TYPE:
-            of_types += figures
+            of_types += metrics
         if len(types) > 1 and group is types[-1]:
             yield from _means(of_types, {"name": MEAN_OF_TYPES}, "anomaly types")
     notes += pixels.notes
 
 
-def mean_metrics(figures: Sequence[ResampledMetric]) -> Iterator[ResampledMetric]:
-    """Means over categories, group by group; none where there is one category only."""
-    if len({figure.metric.category for figure in figures}) > 1:
-        yield from _means(figures, {"category": MEAN_OF_CATEGORIES}, "categories")
+def mean_metrics(metrics: Sequence[ResampledMetric]) -> Iterator[ResampledMetric]:
+    """Yields means over categories, group by group; nothing if there is only one category."""
+    if len({metric.metric.category for metric in metrics}) > 1:
+        yield from _means(metrics, {"category": MEAN_OF_CATEGORIES}, "categories")
 
 
-def _means(figures: Sequence[ResampledMetric], merged: dict[str, str], of_what: str) -> Iterator[ResampledMetric]:
-    """Means of all shares that differ in one field alone.
+def _means(metrics: Sequence[ResampledMetric], merged: dict[str, str], of_what: str) -> Iterator[ResampledMetric]:
+    """Yields the mean of each set of fractions that differ in one field only.
 
     Args:
-        figures: The figures.
-        merged: Name of that field, and what it is in the mean.
-        of_what: What is averaged over, in words.
+        metrics: The metrics to average.
+        merged: Name of that field, and its value in the mean.
+        of_what: Plural noun for the averaged things, used in notes.
     """
     gathered: dict[MetricKey, list[ResampledMetric]] = {}
-    for figure in figures:
-        if figure.is_share:
-            key = ResampledMetric(figure.metric.model_copy(update=merged)).key
-            gathered.setdefault(key, []).append(figure)
+    for metric in metrics:
+        if metric.is_share:
+            key = ResampledMetric(metric.metric.model_copy(update=merged)).key
+            gathered.setdefault(key, []).append(metric)
     for members in gathered.values():
-        known = [figure for figure in members if figure.metric.value is not None]
-        samples = [figure.resampled for figure in known if figure.resampled is not None]
+        known = [metric for metric in members if metric.metric.value is not None]
+        samples = [metric.resampled for metric in known if metric.resampled is not None]
         mean = members[0].metric.model_copy(
             update={
                 **merged,
-                "value": float(np.mean([figure.metric.value for figure in known])) if known else None,
+                "value": float(np.mean([metric.metric.value for metric in known])) if known else None,
                 "normal_images": _count(known, "normal_images", shared="name" in merged),
                 "anomalous_images": _count(known, "anomalous_images", shared=False),
                 "note": None if len(known) == len(members) else f"mean over {len(known)} of {len(members)} {of_what}",
@@ -112,14 +112,14 @@ def _means(figures: Sequence[ResampledMetric], merged: dict[str, str], of_what: 
         yield ResampledMetric(mean, np.mean(samples, axis=0) if samples and len(samples) == len(known) else None)
 
 
-def _count(figures: Sequence[ResampledMetric], field: str, *, shared: bool) -> int:
-    """Images behind a mean; all groups of a category share its normal images."""
-    counts = [int(getattr(figure.metric, field)) for figure in figures]
+def _count(metrics: Sequence[ResampledMetric], field: str, *, shared: bool) -> int:
+    """Number of images behind a mean; all groups of a category share its normal images."""
+    counts = [int(getattr(metric.metric, field)) for metric in metrics]
     return max(counts, default=0) if shared else sum(counts)
 
 
 def _image_metrics(labelled: LabelledImages, group: Group, resamples: int) -> Iterator[ResampledMetric]:
-    """Figures of the fused score, of the run's decisions, and of each expert's score."""
+    """Yields metrics of the fused score, of the run's decisions, and of each expert's score."""
     labels, scores = labelled.anomalous[group.members], labelled.scores[group.members]
     experts = {name: values[group.members] for name, values in labelled.experts.items()}
     threshold = labelled.threshold

@@ -1,4 +1,4 @@
-"""The figures of one run against those of another, on the images that both have scored."""
+"""Paired metrics of two runs, on the images scored in both."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def run_differences(
     confidence: float,
     notes: list[str],
 ) -> Iterator[Difference]:
-    """Differences of all figures, category by category, then of their means.
+    """Yields the differences of all metrics, category by category, then of the means over categories.
 
-    Both runs are evaluated on the same images in the same order, so they draw the same bootstrap resamples, and the
-    interval is that of the paired differences.
+    Both runs are evaluated on the same images in the same order, so they use the same bootstrap resamples. Intervals
+    are those of the paired differences.
 
     Args:
         baseline: The run to compare with, and its labelled images.
-        other: The run that is compared, and its labelled images.
-        resamples: Bootstrap samples; 0 for no intervals.
-        confidence: Confidence of the intervals.
-        notes: Gets what is left out, and why.
+        other: The run to compare, and its labelled images.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
+        notes: Receives notes on what is left out, and why.
     """
     after = {labelled.category: labelled for labelled in other[1]}
     averaged: tuple[list[ResampledMetric], list[ResampledMetric]] = ([], [])
     for labelled in baseline[1]:
         if labelled.category not in after:
-            notes.append(f"{other[0].location}: has no images of category {labelled.category}")
+            notes.append(f"{other[0].location}: no images of category {labelled.category}")
             continue
         pair = labelled.shared(after[labelled.category])
         if not len(pair[0]):
@@ -45,7 +45,7 @@ def run_differences(
         )
         yield from _pair(other[0].location.uri, before, now, confidence)
         for kept, own in zip(averaged, (before, now), strict=True):
-            kept += [figure for figure in own if figure.metric.group != "defect_kind"]
+            kept += [metric for metric in own if metric.metric.group != "defect_kind"]
     before, now = (list(mean_metrics(kept)) for kept in averaged)
     yield from _pair(other[0].location.uri, before, now, confidence)
 
@@ -53,16 +53,16 @@ def run_differences(
 def _pair(
     run: str, before: Sequence[ResampledMetric], after: Sequence[ResampledMetric], confidence: float
 ) -> Iterator[Difference]:
-    known = {figure.key: figure for figure in before}
-    for figure in after:
-        entry = figure.metric
-        if figure.key in known and entry.expert is None and figure.is_share:
-            baseline = known[figure.key]
+    known = {metric.key: metric for metric in before}
+    for metric in after:
+        entry = metric.metric
+        if metric.key in known and entry.expert is None and metric.is_share:
+            baseline = known[metric.key]
             difference = low = high = None
             if baseline.metric.value is not None and entry.value is not None:
                 difference = entry.value - baseline.metric.value
-                if figure.resampled is not None and baseline.resampled is not None:
-                    low, high = percentile_interval(figure.resampled - baseline.resampled, confidence) or (None, None)
+                if metric.resampled is not None and baseline.resampled is not None:
+                    low, high = percentile_interval(metric.resampled - baseline.resampled, confidence) or (None, None)
             yield Difference(
                 run=run,
                 category=entry.category,

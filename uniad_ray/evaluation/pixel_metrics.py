@@ -1,4 +1,4 @@
-"""Figures over pixels of one category: its kept maps against its ground-truth masks, chunk by chunk."""
+"""Pixel metrics of one category: kept maps against ground-truth masks, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from uniad_ray.progress import Progress
 from uniad_ray.runs.reader import RunReader, SourceRow
 
 Part = tuple[str | None, str | None]
-"""Anomaly type and defect kind of some of the images."""
+"""Anomaly type and defect kind shared by some images."""
 
 NORMAL: Part = (None, None)
 
 
 class CategoryPixelMetrics:
-    """Pixel figures of the groups of a category's labelled images.
+    """Pixel metrics of the labelled images of one category, by group.
 
     Attributes:
-        notes: What was left out and why, and what was assumed.
+        notes: Remarks on omissions and their reasons, and on assumptions.
     """
 
     def __init__(self, reader: RunReader, labelled: LabelledImages) -> None:
-        """Reads maps and masks of the whole labelled images, one chunk at a time."""
+        """Reads the maps and masks of all labelled images, one chunk at a time."""
         self.notes: list[str] = []
         self._labelled = labelled
         self._parts: dict[Part, PixelMetrics] = {}
@@ -43,13 +43,13 @@ class CategoryPixelMetrics:
         self._unknown_values: set[int] = set()
         self._read(reader)
 
-    def figures(
+    def metrics(
         self, group: Group, resamples: int
     ) -> Iterator[tuple[str, float | None, float | None, npt.NDArray[np.float64] | None]]:
-        """The catalogue's pixel metrics of one group; none where the category has no maps or no masks.
+        """Computes all pixel metrics of the catalogue for one group; nothing if the category has no maps or masks.
 
         Yields:
-            Name, limit, value and value in each resample.
+            Name, limit, value, and values in the resamples: float64, shape (resamples,), or None without resamples.
         """
         if all(part == NORMAL for part in self._parts):
             return
@@ -68,7 +68,7 @@ class CategoryPixelMetrics:
             yield entry.key, entry.limit, value, samples
 
     def counts(self, group: Group) -> dict[str, int]:
-        """Images behind the figures of a group."""
+        """Number of images behind the metrics of a group."""
         anomalous = sum(self._counted[part] for part in self._parts_of(group) if part != NORMAL)
         return {"normal_images": self._counted[NORMAL], "anomalous_images": anomalous}
 
@@ -83,17 +83,17 @@ class CategoryPixelMetrics:
         category = self._labelled.category
         kept = reader.manifest.plan.options.maps
         if kept != "all":
-            self.notes.append(f"{category}: the run keeps maps: {kept}; pixel figures need --maps all")
+            self.notes.append(f"{category}: no pixel metrics, because the run has --maps {kept}; score with --maps all")
             return
         try:
             manifest = read_manifest(reader.archive)
             if manifest.digest != reader.manifest.plan.archive_digest:
-                self.notes.append(f"{category}: the archive has grown since the run; the run's images are evaluated")
+                self.notes.append(f"{category}: the archive has grown since the run; new images are not evaluated")
             summary = manifest.categories.get(category)
             self._count_chunks(reader, self._defect_kinds(summary.defects_config if summary else None))
         except (ArchiveError, StoreError) as error:
             self._parts.clear()
-            self.notes.append(f"{category}: no pixel figures, since the archive cannot be read: {error}")
+            self.notes.append(f"{category}: no pixel metrics, because the archive cannot be read: {error}")
             return
         self._note_what_was_left_out()
 
@@ -147,7 +147,7 @@ class CategoryPixelMetrics:
         self._counted[part] += 1
 
     def _decode(self, row: SourceRow) -> list[np.ndarray] | None:
-        """The masks of an anomalous image; None, and counted, where there is none that can be used."""
+        """Decodes the masks of an anomalous image; if none is usable, counts the image as left out and returns None."""
         masks = []
         for file in row.masks:
             try:
@@ -156,7 +156,7 @@ class CategoryPixelMetrics:
                 self._left_out["a mask that cannot be read"] += 1
                 return None
             if mask.shape != (row.height, row.width):
-                self._left_out["a mask of another size than the image"] += 1
+                self._left_out["a mask of the wrong size"] += 1
                 return None
             masks.append(mask)
         if not any(mask.any() for mask in masks):
@@ -168,15 +168,15 @@ class CategoryPixelMetrics:
         category = self._labelled.category
         anomalous = int(self._labelled.anomalous.sum())
         if anomalous and self._left_out.total() == anomalous == self._left_out["no mask"]:
-            self.notes.append(f"{category}: no ground-truth masks, so no pixel figures")
+            self.notes.append(f"{category}: no ground-truth masks, so no pixel metrics")
             return
         self.notes += [
-            f"{category}: {count(number, 'anomalous image')} with {what}, left out of the pixel figures"
+            f"{category}: {count(number, 'anomalous image')} with {what}, excluded from the pixel metrics"
             for what, number in sorted(self._left_out.items())
         ]
         if self._unknown_values:
             values = ", ".join(str(value) for value in sorted(self._unknown_values))
             self.notes.append(
-                f"{category}: masks hold grey values that defects_config.json does not name ({values}); such defects "
-                "saturate at their whole area"
+                f"{category}: masks contain grey values that are missing in defects_config.json ({values}); such "
+                "defects saturate at their whole area"
             )

@@ -1,4 +1,4 @@
-"""Sets a finished run against its labels and masks, and stores the figures beside it."""
+"""Evaluates a finished run against labels and masks, and stores the metrics in it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ METRICS_PATH = "evaluation/metrics.parquet"
 
 
 class EvaluationReport(StrictModel):
-    """All figures of a run.
+    """The metrics of a run.
 
     Attributes:
         run: Root of the run.
         run_id: Digest of its plan.
-        splits: Split the figures of each category are of; categories without such images are absent.
-        metrics: The figures; empty where no image has a label.
-        notes: What a reader must know of them.
-        unlabelled_images: Images left out since they have no label.
-        error_images: Labelled images left out since they could not be scored.
-        marked_images: Images whose label is that of a reviewer's mark.
-        random_weights: Whether a network had random weights, so that the figures say nothing of quality.
-        confidence: Confidence of the intervals.
-        resamples: Bootstrap samples behind them; 0 where there are none.
+        splits: Evaluated split, by category; a category without a split to evaluate is absent.
+        metrics: The metrics; empty if no image has a label.
+        notes: Remarks on the metrics, such as what was left out.
+        unlabelled_images: Number of images excluded because they have no label.
+        error_images: Number of labelled images excluded because they could not be scored.
+        marked_images: Number of images labelled by a reviewer's mark.
+        random_weights: Whether a network had random weights, which makes the metrics meaningless.
+        confidence: Confidence of the intervals, above 0 and below 1.
+        resamples: Number of bootstrap resamples; 0 if there are no intervals.
     """
 
     run: str
@@ -52,21 +52,21 @@ class EvaluationReport(StrictModel):
 def evaluate(
     run: str, *, with_marks: bool = True, resamples: int = RESAMPLES, confidence: float = LEVEL
 ) -> EvaluationReport:
-    """Computes image and pixel figures of a finished run and stores them as `evaluation/metrics.parquet`.
+    """Computes the image and pixel metrics of a finished run, and stores them as `evaluation/metrics.parquet`.
 
-    Each anomaly type and each defect kind is set against all normal images of its category. Only the test split counts
-    where a category has one, since the training images have been seen by the experts. What cannot be computed is left
-    out with a note; a run without labels has notes only.
+    Each anomaly type and each defect kind is compared with all normal images of its category. If a category has a test
+    split, only that is evaluated, because the experts have seen the training images. Notes name what cannot be
+    computed. A run without labels has only notes.
 
     Args:
         run: Root of the run.
-        with_marks: Whether reviewers' marks give images their labels; a mark counts more than the label given.
-        resamples: Bootstrap samples of the confidence intervals; 0 for none.
-        confidence: Their confidence, between 0 and 1.
+        with_marks: Use reviewers' marks; a mark overrides the label of its image.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
 
     Raises:
-        RunError: The run is not finished, or is damaged.
-        ArchiveError: A file of marks is damaged.
+        RunError: The run is unfinished or corrupt.
+        ArchiveError: A file of marks is corrupt.
     """
     reader = RunReader(run)
     marks = marks_of([reader]) if with_marks else NO_MARKS
@@ -76,13 +76,13 @@ def evaluate(
 def evaluate_run(
     reader: RunReader, marks: Mapping[str, Mark], *, resamples: int, confidence: float
 ) -> EvaluationReport:
-    """As `evaluate`, with the run and the marks as they were read.
+    """Evaluates an open run with given marks, like `evaluate`.
 
     Args:
         reader: The run.
-        marks: Marks by row key.
-        resamples: Bootstrap samples of the confidence intervals; 0 for none.
-        confidence: Their confidence, between 0 and 1.
+        marks: Marks, by row key.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
     """
     found = labelled_images(reader, marks)
     metrics: list[Metric] = []
@@ -90,10 +90,10 @@ def evaluate_run(
     notes: list[str] = []
     for labelled in found:
         notes += _notes(labelled)
-        figures = list(labelled_metrics(reader, labelled, resamples, notes))
-        metrics += [figure.with_interval(confidence) for figure in figures]
-        averaged += [figure for figure in figures if figure.metric.group != "defect_kind"]
-    metrics += [figure.with_interval(confidence) for figure in mean_metrics(averaged)]
+        resampled = list(labelled_metrics(reader, labelled, resamples, notes))
+        metrics += [metric.with_interval(confidence) for metric in resampled]
+        averaged += [metric for metric in resampled if metric.metric.group != "defect_kind"]
+    metrics += [metric.with_interval(confidence) for metric in mean_metrics(averaged)]
     unlabelled = sum(labelled.unlabelled_images for labelled in found)
     errors = sum(labelled.error_images for labelled in found)
     notes += mark_notes(found)
@@ -118,16 +118,16 @@ def evaluate_run(
 
 def _notes(labelled: LabelledImages) -> Iterator[str]:
     if labelled.split is None:
-        yield f"{labelled.category}: the run has no test images of it, only such as a fit may have seen; it is left out"
+        yield f"{labelled.category}: excluded, because the run has no test images of it, only images of other splits"
     elif len(labelled) and (labelled.anomalous.all() or not labelled.anomalous.any()):
         there, missing = ("anomalous", "normal") if labelled.anomalous.all() else ("normal", "anomalous")
-        yield f"{labelled.category}: only {there} images; most figures need {missing} ones as well"
+        yield f"{labelled.category}: only {there} images; most metrics need {missing} images too"
 
 
 def _notes_of_all(found: Sequence[LabelledImages], unlabelled: int, errors: int) -> Iterator[str]:
     if errors:
-        yield f"{count(errors, 'labelled image')} could not be scored, left out of all figures"
+        yield f"{count(errors, 'labelled image')} could not be scored, excluded from all metrics"
     if not any(len(labelled) for labelled in found):
-        yield "no image has a label, so there are no figures; label images at ingest to have them"
+        yield "no image has a label, so there are no metrics; label images at ingest"
     elif unlabelled:
-        yield f"{count(unlabelled, 'image')} without a label, left out of all figures"
+        yield f"{count(unlabelled, 'image')} without a label, excluded from all metrics"

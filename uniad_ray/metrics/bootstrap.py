@@ -1,9 +1,9 @@
 """Confidence intervals of metrics over images by the bootstrap.
 
-Images are drawn with replacement, normal and anomalous ones apart, so that no resample loses a class; the interval lies
-between two percentiles of the metric over the resamples (Efron 1979, "Bootstrap methods: another look at the
+Images are drawn with replacement, normal and anomalous images separately, so no resample loses a class. The interval
+lies between two percentiles of the metric over the resamples (Efron 1979, "Bootstrap methods: another look at the
 jackknife", Annals of Statistics 7). A resample is a count for each distinct score, and every metric follows from
-cumulative sums of these counts, so that scores are sorted once only.
+cumulative sums of these counts, so scores are sorted only once.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Resamples(NamedTuple):
     """R resamples of images with D distinct scores, as counts; scores are in descending order.
 
     Attributes:
-        normal images: Normal images of each resample.
-        anomalies: Anomalous images of each resample.
+        normal_images: Number of normal images in each resample.
+        anomalies: Number of anomalous images in each resample.
         tied: int64, shape (R, D): normal images with each score.
         gained: int64, shape (R, D): anomalous images with each score.
         false: int64, shape (R, D): normal images with this score or a higher one.
@@ -110,7 +110,7 @@ def resampled_metrics(
     Args:
         labels: Shape (N,), bool or 0 and 1; true is anomalous.
         scores: Vectors of shape (N,), finite, higher is more anomalous; they need not be on one scale.
-        thresholds: For each score the fixed threshold that recall, false-positive rate and precision are taken at.
+        thresholds: Fixed threshold of each score, for recall, false-positive rate and precision.
         formulas: Formula of each metric.
         resamples: Number of resamples, at least 1.
         seed: Seed of the resamples.
@@ -174,14 +174,14 @@ def draw_counts(drawn: np.ndarray, size: int) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray, level: float) -> Interval | None:
-    """The interval that leaves out the same fraction of resamples on both sides.
+    """Interval that excludes the same fraction of resamples on both sides.
 
     Args:
         values: A metric of each resample, shape (resamples,); NaN where it is undefined.
         level: Coverage, in (0, 1).
 
     Returns:
-        The interval; None where the metric is undefined in every resample.
+        The interval; None if the metric is undefined in every resample.
     """
     defined = values[~np.isnan(values)]
     if defined.size == 0:

@@ -1,4 +1,4 @@
-"""The catalogue of metrics: the name of each, how it is computed, and which tables show it.
+"""The catalogue of metrics: names, computation, and the tables that show them.
 
 To add a metric, write its function in this package, add one entry to `CATALOGUE`, and test the function. The evaluation
 computes every entry. The terminal, the HTML and Markdown reports and the comparison take columns and titles from here;
@@ -33,7 +33,7 @@ from uniad_ray.metrics.image import (
 from uniad_ray.metrics.pixel import AUPRO_CURVE, AUROC_CURVE, SPRO_CURVES, PixelCurve
 
 Table = Literal["terminal", "terminal comparison", "report", "comparison"]
-"""What `evaluate` and `compare` print; the tables of an HTML or Markdown report; the page that `compare` writes."""
+"""Terminal output of `evaluate` and `compare`, tables of HTML and Markdown reports, and the comparison page."""
 
 EVERY_TABLE: frozenset[Table] = frozenset({"terminal", "terminal comparison", "report", "comparison"})
 NO_TABLE: frozenset[Table] = frozenset()
@@ -41,9 +41,9 @@ _PAGES: frozenset[Table] = frozenset({"report", "comparison"})
 _SINGLE_RUN: frozenset[Table] = frozenset({"terminal", "report", "comparison"})
 
 OfScores: TypeAlias = Callable[[np.ndarray, np.ndarray], float | None]
-"""Computes a metric from labels, bool (N,), and scores, float64 (N,); None where it is undefined."""
+"""Computes a metric from labels, bool (N,), and scores, float64 (N,); None if it is undefined."""
 OfDecisions: TypeAlias = Callable[[Confusion], float | None]
-"""Computes a metric from the decisions at the run's threshold; None where it is undefined."""
+"""Computes a metric from the decisions at the run's threshold; None if it is undefined."""
 
 RATE = 0.01
 """False-positive rate of `threshold_at_fpr` and `recall_at_fpr`."""
@@ -58,17 +58,17 @@ class CatalogueEntry:
         key: Its name in stored data, such as `pixel_spro`.
         name: Its name on pages.
         short_name: Its name in a terminal, where columns are narrow; default is `name`.
-        limit: False-positive rate that it is taken at or integrated up to; None if it has none.
+        limit: False-positive rate at which, or up to which, it is computed; None if it has none.
         better: Whether a higher or a lower value is better; None if neither is.
-        unit: `share` for a value between 0 and 1, shown in per cent; `score` for one on the scale of scores, of which
-            no mean over groups is taken.
+        unit: `share` for a fraction between 0 and 1, shown in per cent; `score` for a value on the scale of scores,
+            which is not averaged over groups.
         tables: Tables that show it.
         of_scores: Computes it from labels and scores.
         of_decisions: Computes it from decisions.
         of_pixels: Curve whose area it is.
-        resampled: Computes it in each bootstrap resample, for its interval; without it there is no interval. Metrics of
-            pixels need none.
-        of_experts: Whether it is computed for the scores of each expert alone too; it must be one of scores.
+        resampled: Computes it in each bootstrap resample, for its interval; None gives no interval. Pixel metrics do
+            not need it.
+        of_experts: Whether it is also computed for the scores of each expert alone; needs `of_scores`.
 
     Raises:
         ValueError: There is no way to compute it, or there are several.

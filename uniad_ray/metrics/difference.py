@@ -6,7 +6,7 @@ from uniad_ray.config.base import StrictModel
 
 
 class Difference(StrictModel):
-    """One metric of a run against the same metric of the baseline, over the images that both have scored.
+    """One metric of a run and of the baseline, over the images scored in both.
 
     Attributes:
         run: Root of the run.
@@ -17,7 +17,7 @@ class Difference(StrictModel):
         limit: As in schema `metric`.
         baseline: Metric of the baseline.
         value: Metric of the run.
-        difference: `value - baseline`; None where either is undefined.
+        difference: `value - baseline`; None if either is undefined.
         low: Lower end of the paired bootstrap interval of the difference.
         high: Upper end.
         normal_images: Normal images behind both.
@@ -40,5 +40,5 @@ class Difference(StrictModel):
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval of the difference leaves out zero."""
+        """Whether the interval of the difference excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)

@@ -35,7 +35,7 @@ class PixelCurve(NamedTuple):
     """A curve over the false-positive rate; the area under it is a metric.
 
     Attributes:
-        histogram: Its height is the share of this histogram above the threshold.
+        histogram: Index of the histogram; the height of the curve is its fraction above the threshold.
         limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
     """
 
@@ -118,8 +118,8 @@ class PixelMetrics:
         Args:
             limit: False-positive rate to integrate up to, in (0, 1]; the area is divided by it.
 
+        Returns:
             The area; None without anomalous or without normal pixels.
-            The area; None where no anomalous or no normal pixel was counted.
 
         Raises:
             ValueError: The limit is out of range.
@@ -144,7 +144,7 @@ class PixelMetrics:
         return self.area(PixelCurve(_DEFECTS, limit))
 
     def area(self, curve: PixelCurve) -> float | None:
-        """Area under a curve, in [0, 1]; None where no anomalous or no normal pixel was counted.
+        """Area under a curve, in [0, 1]; None without anomalous or without normal pixels.
 
         Raises:
             ValueError: The limit is out of range.
@@ -155,10 +155,10 @@ class PixelMetrics:
     def resampled(
         self, curves: Sequence[PixelCurve] = CURVES, *, resamples: int = RESAMPLES, seed: int = 0
     ) -> np.ndarray:
-        """The areas of images drawn with replacement, normal and anomalous ones apart, for their intervals.
+        """Areas of images drawn with replacement, normal and anomalous images separately, for confidence intervals.
 
-        They are computed on 4,096 bins, which keep 6 of the 10 bits of a float16's fraction, and shifted by the
-        difference that this makes to the area itself.
+        They are computed on 4,096 bins, which keep 6 of the 10 fraction bits of a float16. They are then shifted by the
+        difference between the exact area and the area on these bins.
 
         Args:
             curves: Curves whose areas are computed.
@@ -166,14 +166,14 @@ class PixelMetrics:
             seed: Seed of the resamples for a given number of images.
 
         Returns:
-            float64, shape (resamples, curves); NaN where the area is undefined, or shifted by more than 0.01, since
-            then the values lie too far from 0 for their spread.
+            float64, shape (resamples, curves); NaN where the area is undefined or the shift exceeds 0.01, which happens
+            if the values lie too far from 0 for their spread.
         """
         exact = _areas(self._histograms, curves)
         if np.isnan(exact).any():
             return np.full((resamples, len(curves)), np.nan)
         shift = exact - _areas(merge_bins(self._histograms), curves)
-        # Where coarse bins cannot tell the scores apart, they say nothing of how the figure varies.
+        # If coarse bins cannot separate the scores, they do not show how the metric varies.
         shift[np.abs(shift) > _LARGEST_SHIFT] = np.nan
         resampled = [_areas(sums, curves) for sums in resampled_sums(self._images, resamples, seed)]
         return np.asarray(np.clip(np.concatenate(resampled) + shift, 0, 1))

@@ -1,11 +1,12 @@
 """The defects of an image: their masks, and how much of each must be found.
 
-A defect may be reported in several places: if one of four screws is missing, which one? Finding the area of one place
-is then enough. For this, MVTec LOCO AD gives each kind of defect a saturation area (Bergmann et al., "Beyond Dents and
-Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization", IJCV 2022). Areas follow the
-official evaluation code: a relative threshold saturates at `int(threshold * area)` pixels, an absolute one at
-`min(threshold, area)`, in pixels of the original mask. There are two differences. If that gives 0 pixels, by which the
-official code divides, the area here is 1. A mask without pixels, which the official code rejects, holds no defect here.
+A defect may be reported in several places: if one of four screws is missing, any of the four places is correct, and it
+is enough to find the area of one. MVTec LOCO AD therefore gives each kind of defect a saturation area (Bergmann et al.,
+"Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization", IJCV 2022). Areas
+follow the official evaluation code: a relative threshold saturates at `int(threshold * area)` pixels, an absolute one
+at `min(threshold, area)`, in pixels of the original mask. There are two differences. If the area is 0 pixels, the
+official code divides by zero; here the area is 1. The official code rejects a mask without pixels; here it holds no
+defect.
 """
 
 from __future__ import annotations

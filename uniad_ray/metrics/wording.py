@@ -1,4 +1,4 @@
-"""How counts are put into words, alike in notes, reports and on the terminal."""
+"""Formats counts in the same way for notes, reports and the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the report of a finished run: gathers what the run, its bundles and its archive say, and renders it."""
+"""Writes the report of a finished run from the run, its bundles and its archive."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ _COLUMNS = (*COLUMNS, *GALLERY_COLUMNS[1:], "category", "error_kind", "error")
 
 
 class ReportResult(StrictModel):
-    """What a report was written to.
+    """A written report.
 
     Attributes:
         run: Root of the run.
         run_id: Digest of its plan.
         path: The file.
         format: `html`, `json`, `parquet` or `markdown`.
-        bytes: Its size.
-        images: Score rows of the run.
+        bytes: Size of the file.
+        images: Number of score rows in the run.
         detailed: Categories with charts and a gallery.
-        pictures: Images in the galleries that are shown.
-        missing_pictures: Images in the galleries that cannot be shown.
+        pictures: Number of gallery images that are shown.
+        missing_pictures: Number of gallery images that cannot be shown.
     """
 
     run: str
@@ -87,20 +87,20 @@ def report(
     resamples: int = RESAMPLES,
     confidence: float = LEVEL,
 ) -> ReportResult:
-    """Evaluates a finished run and writes what was found as one file; the same run and marks give the same bytes.
+    """Evaluates a finished run and writes a report as one file; the same run and marks give the same bytes.
 
-    Reviewers' marks give images their labels as in `evaluate`: in figures, curves and counts, and in the gallery.
+    Reviewers' marks override labels everywhere: in metrics, curves, counts and the gallery.
 
     Args:
         run: Root of the run.
-        format: What to write.
-        out: The file; default is below `RUN/report/`.
-        with_marks: Whether reviewers' marks give images their labels.
-        resamples: Bootstrap samples of the confidence intervals; 0 for none.
-        confidence: Their confidence, between 0 and 1.
+        format: Format of the report.
+        out: File to write; default is below `RUN/report/`.
+        with_marks: Use reviewers' marks; a mark overrides the label of its image.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
 
     Raises:
-        RunError: There is no run, it is not finished, or it is damaged.
+        RunError: There is no run, or it is unfinished or corrupt.
         StoreError: The file cannot be written.
     """
     reader = RunReader(run)
@@ -137,12 +137,12 @@ def report(
 
 
 def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: EvaluationReport) -> Report:
-    """Gathers all that a report says, pictures apart.
+    """Gathers the content of a report, without pictures.
 
     Args:
         reader: The run.
-        marks: Reviewers' marks by row key.
-        evaluation: The run's figures, with these marks.
+        marks: Reviewers' marks, by row key.
+        evaluation: Metrics of the run with these marks.
     """
     manifest = reader.manifest
     rows = reader.scores(_COLUMNS)
@@ -182,17 +182,17 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
 
 
 def _draw_pictures(reader: RunReader, content: Report) -> dict[str, Picture]:
-    """Draws the images of the galleries; what cannot be read is said in its place.
+    """Draws the images of the galleries; an unreadable image becomes a placeholder with the reason.
 
     Args:
         reader: The run.
-        content: Its report.
+        content: Content of its report.
 
     Returns:
         Layers by row key.
     """
     drawn: dict[str, Picture] = {}
-    # One category at a time, since an encoded image may be large.
+    # One category at a time, to bound memory: encoded images may be large.
     for detail in content.details:
         keys = {image.row_key for section in detail.gallery for image in section.images}
         drawn |= draw_rows(reader, detail.category, keys, detail.map_scale)
@@ -222,7 +222,7 @@ def _category_result(
 ) -> CategoryResult:
     counts, bundle = manifest.categories[category], manifest.plan.bundles[category]
     lineage, problem = _lineage(manifest, category)
-    # Where no split is judged, the images are those that a fit may have seen.
+    # Without an evaluated split, a fit may have seen the images.
     labelled = judged if split is not None else None
     return CategoryResult(
         category=category,
@@ -243,14 +243,14 @@ def _category_result(
 
 
 def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str | None]:
-    """Where the bundle of a category comes from, or why that cannot be said."""
+    """The origin of the bundle of a category, or the reason why it cannot be read."""
     planned = manifest.plan.bundles[category]
     try:
         bundle = BundleStore(manifest.plan.bundle_root).manifest(category, planned.version)
     except (BundleError, StoreError) as error:
         return None, f"The bundle cannot be read: {error}"
     if bundle.digest != planned.digest:
-        return None, "The bundle was changed after the run; its manifest has another digest."
+        return None, "The bundle was changed after the run: the digest of its manifest differs."
     config, calibration, origin = bundle.config, bundle.calibration, bundle.lineage
     return Lineage(
         created_at=bundle.created_at,
@@ -280,7 +280,7 @@ def _lineage(manifest: RunManifest, category: str) -> tuple[Lineage | None, str 
 
 
 def _choices(selection: ExpertSelection | None) -> tuple[ExpertChoice, ...]:
-    """Those that take part come first."""
+    """Results of expert selection, by descending weight."""
     if selection is None:
         return ()
     ordered = sorted(selection.experts.items(), key=lambda entry: -entry[1].weight)

@@ -1,4 +1,4 @@
-"""Histogram, curves and means per expert of one category's scores, each of bounded size."""
+"""Histogram, curves and expert means of the scores of one category, each of bounded size."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _FAR = 1.5
 
 
 def score_histogram(images: ScoredImages) -> Histogram:
-    """Counts scores in bins of one width, of which the threshold is an edge.
+    """Counts scores in bins of equal width; the threshold is an edge.
 
-    Where the highest scores lie far from all others, the last bin takes them in, so that the rest can be told apart.
+    If the highest scores lie far from the others, the last bin also counts them; otherwise all other scores would
+    share a few bins.
     """
     lower = min(float(images.scores.min()), images.threshold)
     upper, open_ended = _upper_end(images, lower)
     width = (upper - lower) / BINS or 1.0
-    # A bin holds its upper edge, so that those right of the threshold hold exactly what is called anomalous.
+    # Bins include their upper edge: the bins right of the threshold count exactly the images called anomalous.
     first = min(math.floor((lower - images.threshold) / width), -1)
     last = max(math.ceil((upper - images.threshold) / width), 1)
     edges = images.threshold + width * np.arange(first, last + 1)
@@ -61,7 +62,7 @@ def _groups(images: ScoredImages) -> dict[str, np.ndarray]:
 
 
 def curves(images: ScoredImages) -> Curves | None:
-    """ROC and precision-recall curve of normal against anomalous images; None without both."""
+    """ROC and precision-recall curves of normal against anomalous images; None unless there are both."""
     labelled = ~images.unlabelled
     labels, scores = images.anomalous[labelled], images.scores[labelled]
     roc = roc_curve(labels, scores, CURVE_POINTS)
@@ -87,12 +88,12 @@ def _points(curve: Curve) -> tuple[tuple[float, float], ...]:
 def expert_contributions(
     images: ScoredImages, metrics: Sequence[Metric], weights: Mapping[str, float] | None
 ) -> tuple[ExpertContribution, ...]:
-    """What each expert says of normal, anomalous and unlabelled images on average.
+    """Mean scores of each expert on normal, anomalous and unlabelled images.
 
     Args:
         images: Scored images of one category.
-        metrics: Figures of that category.
-        weights: Weight in the fusion by expert; None where it is not known.
+        metrics: Metrics of that category.
+        weights: Weight in the fusion, by expert; None if unknown.
     """
     aurocs = {
         entry.expert: entry

@@ -11,16 +11,16 @@ from uniad_ray.reporting.model import CategoryResult, Report
 
 
 def encode_json(report: Report) -> bytes:
-    """Everything but the pictures as one document, described in `schemas/report.json`."""
+    """Encodes everything but the pictures as one JSON document, described in `schemas/report.json`."""
     document = report.model_dump(mode="json")
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def encode_parquet(report: Report) -> bytes:
-    """The figures by schema `metric`, after three counts a category that need no label.
+    """Encodes the metrics by schema `metric`, after three counts per category.
 
-    The counts are the metrics `scored_images`, `error_images` and `images_called_anomalous`; they are all there is of a
-    run without labels.
+    The counts are the metrics `scored_images`, `error_images` and `images_called_anomalous`. They need no labels; a run
+    without labels has only these.
     """
     rows = [row for result in report.categories for row in _counts(result)] + list(report.metrics)
     schema = dataset_schema("metric")

@@ -1,4 +1,4 @@
-"""The templates of a report, and the words that they share."""
+"""The Jinja2 environment of the report templates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uniad_ray.reporting import wording
 
 
 def make_environment(*, autoescape: bool) -> Environment:
-    """Jinja2 with the templates of this package, and `wording` as filters and globals.
+    """Creates a Jinja2 environment with the templates of this package, and `wording` as filters and globals.
 
     Args:
-        autoescape: Whether texts are escaped as HTML.
+        autoescape: Whether to escape text as HTML.
     """
     environment = Environment(
         loader=PackageLoader("uniad_ray.reporting"),

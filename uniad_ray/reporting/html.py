@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: style, charts and pictures are inside, and no script."""
+"""The report as one self-contained HTML file: style, charts and pictures are embedded, and there is no script."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from uniad_ray.reporting.metric_table import group_table, other_thresholds, summ
 from uniad_ray.reporting.model import CategoryDetail, CategoryResult, Network, Report
 
 MAX_CATEGORY_ROWS: Final = 300
-"""Categories in a table; JSON and Parquet have all."""
+"""Maximum number of categories in a table; JSON and Parquet list all."""
 MAX_GROUP_ROWS: Final = 40
 MAX_NOTES: Final = 50
 MAX_REASONS: Final = 6
 
 
 def render_html(report: Report, pictures: Mapping[str, Picture]) -> bytes:
-    """Renders a report; the same report gives the same bytes.
+    """Renders a report; equal reports give equal bytes.
 
     Args:
-        report: What it says.
-        pictures: Layers by row key, of the images in the galleries.
+        report: The content.
+        pictures: Layers of each image in the galleries, by row key.
     """
     return render_page(
         "report.html.j2",
@@ -56,13 +56,13 @@ def render_html(report: Report, pictures: Mapping[str, Picture]) -> bytes:
 def render_page(template: str, **context: Any) -> bytes:
     """Renders a template that extends `base.html.j2`, as UTF-8.
 
-    The page's policy allows its own style sheet and data URIs of images, nothing else.
+    The content security policy allows only the style sheet of the page and images as data URIs.
     """
     style = resources.files("uniad_ray.reporting").joinpath("templates/report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     page = _environment().get_template(template)
-    # The style sheet is a file of this package, and its digest would not fit an escaped text.
+    # The style sheet is part of this package, so it is safe; escaping would change its digest.
     return page.render(style=Markup(style), policy=policy, **context).encode()  # noqa: S704
 
 
@@ -74,7 +74,7 @@ def _environment() -> Environment:
 
 
 def _breakable(text: str) -> Markup:
-    """A text that may be broken behind `/` and `_`, and before `@`, where it does not fit into one line."""
+    """Allows line breaks after `/` and `_`, and before `@`."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_])|(?=@)", text))
 
 
@@ -83,7 +83,7 @@ def _data_uri(data: bytes, media_type: str) -> str:
 
 
 def _networks(report: Report) -> list[tuple[Network, int]]:
-    """Every network with the number of categories that it extracts for, the most used first."""
+    """Networks with the number of categories that use each, most used first."""
     used = Counter(
         network for entry in report.categories if entry.lineage is not None for network in entry.lineage.networks
     )
@@ -97,7 +97,7 @@ def _detail(report: Report, detail: CategoryDetail, index: int, pictures: Mappin
         "index": index,
         "detail": detail,
         "result": result,
-        "figures": group_table(report.metrics, detail.category),
+        "metrics": group_table(report.metrics, detail.category),
         "other_thresholds": other_thresholds(report.metrics, detail.category),
         "charts": _charts(detail, result, index),
         "has_heat_maps": any(picture.thumbnail and picture.heat_map for picture in shown),
@@ -108,9 +108,9 @@ def _detail(report: Report, detail: CategoryDetail, index: int, pictures: Mappin
 def _charts(detail: CategoryDetail, result: CategoryResult, index: int) -> list[dict[str, Any]]:
     threshold = detail.map_scale.threshold
     images = sum(sum(counts) for counts in detail.histogram.counts.values())
-    caption = f"Scores of {count(images, 'image')}; right of the line an image is called anomalous."
+    caption = f"Scores of {count(images, 'image')}. Images to the right of the line are called anomalous."
     if detail.histogram.open_ended:
-        caption += " The last bar holds all scores above it as well."
+        caption += " The last bar also counts all higher scores."
     label = f"Histogram of scores, threshold {wording.score(threshold)}. {caption}"
     drawn = [
         {
@@ -123,7 +123,7 @@ def _charts(detail: CategoryDetail, result: CategoryResult, index: int) -> list[
         return drawn
     point = detail.curves.operating_point
     roc_caption = (
-        f"At the threshold {wording.percent(point.recall)} % of the anomalies are found, and "
+        f"At the threshold, {wording.percent(point.recall)} % of the anomalous images are found, and "
         f"{wording.percent(point.false_positive_rate)} % of the normal images are false alarms."
     )
     drawn.append(
@@ -134,11 +134,11 @@ def _charts(detail: CategoryDetail, result: CategoryResult, index: int) -> list[
         }
     )
     if point.precision is None:
-        precision_caption = "At the threshold nothing is called anomalous."
+        precision_caption = "At the threshold, no image is called anomalous."
     else:
         precision_caption = (
-            f"At the threshold {wording.percent(point.precision)} % of what is called anomalous is; "
-            f"{result.anomalous_images:,} of {result.normal_images + result.anomalous_images:,} images are anomalous."
+            f"At the threshold, {wording.percent(point.precision)} % of the images called anomalous are anomalous. "
+            f"In all, {result.anomalous_images:,} of {result.normal_images + result.anomalous_images:,} images are."
         )
     drawn.append(
         {

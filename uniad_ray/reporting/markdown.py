@@ -19,7 +19,7 @@ _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|~#&@])")
 
 
 def render_markdown(report: Report) -> bytes:
-    """The tables of a report, UTF-8; the same report gives the same bytes."""
+    """Renders the tables of a report as UTF-8; equal reports give equal bytes."""
     groups = [(detail.category, group_table(report.metrics, detail.category)) for detail in report.details]
     page = _environment().get_template("report.md.j2")
     return page.render(
@@ -39,5 +39,5 @@ def _environment() -> Environment:
 
 
 def _text(text: str, limit: int = 200) -> str:
-    """A text from outside as Markdown that shows it as it is."""
+    """Escapes external text for Markdown."""
     return _MARKUP.sub(r"\\\1", visible(text, limit))

@@ -14,7 +14,7 @@ _GROUPS = (ALL, ANOMALY_TYPE, "defect_kind")
 
 @dataclass(frozen=True)
 class MetricRow:
-    """The metrics of one category and group; `cells` has one entry per column, None if there is no such metric."""
+    """The metrics of one category and group; `cells` has one entry per column, None if the metric is missing."""
 
     category: str
     group: str
@@ -26,20 +26,20 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Columns with at least one value, and the rows."""
+    """A table of metrics; every column has at least one value."""
 
     columns: tuple[CatalogueEntry, ...]
     rows: tuple[MetricRow, ...]
 
 
 def summary_table(metrics: Iterable[Metric]) -> MetricTable:
-    """The mean over categories, where there are several, then one row a category, all its anomalous images together."""
+    """One row per category, over all its anomalous images; the mean over categories comes first, if there is one."""
     table = _table(entry for entry in metrics if entry.group == ALL)
     return MetricTable(table.columns, tuple(sorted(table.rows, key=lambda row: row.category != MEAN_OF_CATEGORIES)))
 
 
 def group_table(metrics: Iterable[Metric], category: str) -> MetricTable:
-    """One row a group of one category: all, then anomaly types, then defect kinds."""
+    """One row per group of one category: all anomalies, then anomaly types, then defect kinds."""
     own = [entry for entry in metrics if entry.category == category]
     return _table(sorted(own, key=lambda entry: _GROUPS.index(entry.group)))
 
@@ -71,7 +71,7 @@ def _table(metrics: Iterable[Metric]) -> MetricTable:
 
 @dataclass(frozen=True)
 class OtherThreshold:
-    """A threshold that the run could have had, chosen with the labels."""
+    """An alternative threshold, chosen with the labels."""
 
     title: str
     threshold: float
@@ -79,7 +79,7 @@ class OtherThreshold:
 
 
 def other_thresholds(metrics: Iterable[Metric], category: str) -> tuple[OtherThreshold, ...]:
-    """Thresholds at the best F1 and at false-positive rates, of one category's fused score and all its anomalies."""
+    """Thresholds of one category at the best F1 and at false-positive rates, for its fused score and all anomalies."""
     own = [entry for entry in metrics if (entry.category, entry.group, entry.expert) == (category, ALL, None)]
     recalls = {entry.limit: entry for entry in own if entry.metric == "recall_at_fpr" and entry.value is not None}
     found = []

@@ -1,6 +1,6 @@
-"""What a report says of a run, without its pictures: the JSON document, and what the other formats are drawn from.
+"""The content of a report without its pictures: the JSON document, and the source of the other formats.
 
-Details, gallery, errors and the points of a curve are bounded whatever the size of the run; totals say of how many.
+Details, galleries, errors and curves are bounded, whatever the size of the run; totals count everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SectionKind = Literal["highest", "borderline", "false_alarms", "misses"]
 
 
 class RunFacts(StrictModel):
-    """What was run.
+    """The run of a report.
 
     Attributes:
         location: Root of the run.
@@ -27,10 +27,10 @@ class RunFacts(StrictModel):
         archive_digest: Digest of its content.
         bundle_root: Root of the bundles.
         options: Options of the run.
-        images: Score rows.
+        images: Number of score rows.
         errors: Images that could not be scored.
-        called_anomalous: Images with decision anomalous.
-        random_weights: Whether a network had random weights, so that no score means anything.
+        called_anomalous: Images with the decision `anomalous`.
+        random_weights: Whether a network had random weights, which makes all scores meaningless.
     """
 
     location: str
@@ -47,7 +47,7 @@ class RunFacts(StrictModel):
 
 
 class Network(StrictModel):
-    """One network behind a bundle, and where its weights come from."""
+    """One network of a bundle, and the source of its weights."""
 
     name: str
     uri: str
@@ -56,13 +56,14 @@ class Network(StrictModel):
 
 
 class ExpertChoice(StrictModel):
-    """Whether an expert takes part in the fused score of a category, as chosen without labels when it was fitted.
+    """The result of expert selection for one expert of a category, made at fit time without labels.
 
     Attributes:
-        expert: Name.
-        weight: Weight in the fusion; 0 where it takes no part.
-        reason: Why.
-        edit_auroc: By family of edits, how well it tells edited from normal images by itself, between 0 and 1.
+        expert: Name of the expert.
+        weight: Weight in the fusion; 0 if the expert is not selected.
+        reason: Reason for the choice.
+        synthetic_auroc: AUROC of the expert alone on synthetic anomalies against normal images, in [0, 1], by family
+            of synthetic anomalies.
     """
 
     expert: str
@@ -72,23 +73,23 @@ class ExpertChoice(StrictModel):
 
 
 class Lineage(StrictModel):
-    """Where a bundle comes from.
+    """The origin of a bundle.
 
     Attributes:
         created_at: UTC, ISO 8601.
         code_version: Version of uniad_ray that fitted it.
         profile: Name of its profile.
-        fusion_rule: How the experts become one score: `sum`, `excess` or `maps`.
-        expert_weights: Weight in the fusion by expert.
-        choices: Which experts take part and why, where they were chosen for the category.
+        fusion_rule: Rule that fuses the experts into one score: `sum`, `excess` or `maps`.
+        expert_weights: Weight in the fusion, by expert.
+        choices: Results of expert selection; empty if the bundle was fitted without it.
         archive: Root of the archive it was fitted on.
         archive_digest: Digest of that archive's content.
-        fit_images: Normal images in the fit.
-        held_out_images: Held-out scores behind calibration and threshold.
+        fit_images: Number of normal images in the fit.
+        held_out_images: Number of held-out scores behind calibration and threshold.
         calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
-        false_positive_rate: Share of normal images that the bundle's own threshold may call anomalous.
-        threshold_method: `empirical` or `gaussian_tail`; of the bundle's own threshold.
-        networks: Networks it extracts with.
+        false_positive_rate: Target false-positive rate of the bundle's own threshold.
+        threshold_method: Method of the bundle's own threshold: `empirical` or `gaussian_tail`.
+        networks: Networks of its extractors.
     """
 
     created_at: str
@@ -108,23 +109,23 @@ class Lineage(StrictModel):
 
 
 class CategoryResult(StrictModel):
-    """What the run found in one category.
+    """The result of the run for one category.
 
     Attributes:
-        category: Category.
-        images: Score rows, of all splits.
+        category: Name of the category.
+        images: Number of score rows in all splits.
         errors: Images that could not be scored.
-        called_anomalous: Images with decision anomalous.
-        split: Split that is judged and shown in details; None where all are.
-        threshold: A score above it is anomalous; None where no image was scored.
-        normal_images: Scored images with label normal, in the judged split.
-        anomalous_images: Scored images with label anomalous, in the judged split.
+        called_anomalous: Images with the decision `anomalous`.
+        split: Split that is evaluated and shown in details; None if no split is evaluated and details show all.
+        threshold: Scores above it are anomalous; None if no image was scored.
+        normal_images: Scored images with the label `normal` in the evaluated split.
+        anomalous_images: Scored images with the label `anomalous` in the evaluated split.
         false_alarms: Normal images called anomalous.
         misses: Anomalous images called normal.
-        bundle_version: Bundle that scored it.
+        bundle_version: Version of the bundle that scored it.
         bundle_digest: Digest of that bundle.
-        lineage: Where the bundle comes from; None where it cannot be read any more.
-        lineage_problem: Why it cannot be read.
+        lineage: Origin of the bundle; None if the bundle can no longer be read.
+        lineage_problem: Why the bundle cannot be read.
     """
 
     category: str
@@ -149,12 +150,12 @@ class CategoryResult(StrictModel):
 
 
 class Histogram(StrictModel):
-    """Counts of scores; the threshold is one of the edges, and a bin holds its upper edge.
+    """A histogram of scores; the threshold is one of the edges, and each bin includes its upper edge.
 
     Attributes:
-        edges: Edges of the bins, rising, one more than there are bins.
-        counts: Images a bin, by group: `normal`, `anomalous`, `logical`, `structural` or `unlabelled`.
-        open_ended: Whether the last bin also holds all scores above it.
+        edges: Edges of the bins, ascending, one more than bins.
+        counts: Images per bin, by group: `normal`, `anomalous`, `logical`, `structural` or `unlabelled`.
+        open_ended: Whether the last bin also counts all higher scores.
     """
 
     edges: tuple[float, ...]
@@ -163,7 +164,7 @@ class Histogram(StrictModel):
 
 
 class OperatingPoint(StrictModel):
-    """Where the run's threshold lies on the curves; precision is None where nothing is called anomalous."""
+    """The run's threshold as a point of the curves; precision is None if no image is called anomalous."""
 
     false_positive_rate: float
     recall: float
@@ -171,12 +172,12 @@ class OperatingPoint(StrictModel):
 
 
 class Curves(StrictModel):
-    """ROC and precision-recall curve of the fused score, thinned to a bounded number of points.
+    """ROC and precision-recall curves of the fused score, thinned to a bounded number of points.
 
     Attributes:
-        roc: Points of false-positive rate and recall, from (0, 0) to (1, 1).
-        precision_recall: Points of recall and precision, by rising recall.
-        operating_point: The run's threshold.
+        roc: Points (false-positive rate, recall), from (0, 0) to (1, 1).
+        precision_recall: Points (recall, precision), by ascending recall.
+        operating_point: Point at the run's threshold.
     """
 
     roc: tuple[tuple[float, float], ...]
@@ -185,13 +186,13 @@ class Curves(StrictModel):
 
 
 class ExpertContribution(StrictModel):
-    """What one expert says, and with which weight it counts in the fused score.
+    """Scores of one expert, and its weight in the fused score.
 
     Attributes:
-        expert: Name.
-        weight: Weight in the fusion; None where the bundle cannot be read any more.
-        image_auroc: AUROC of its score alone; None without both labels.
-        mean_calibrated: Mean calibrated score by `normal`, `anomalous` and `unlabelled` images.
+        expert: Name of the expert.
+        weight: Weight in the fusion; None if the bundle can no longer be read.
+        image_auroc: AUROC of its score alone; None unless there are normal and anomalous images.
+        mean_calibrated: Mean calibrated score of the `normal`, `anomalous` and `unlabelled` images.
     """
 
     expert: str
@@ -201,12 +202,12 @@ class ExpertContribution(StrictModel):
 
 
 class MapScale(StrictModel):
-    """Map values that the colours of a category's heat maps stand for.
+    """Colour scale of the heat maps of a category, in map values.
 
     Attributes:
-        start: Colours begin half way between this and the threshold.
+        start: Start of the scale; colours become visible half way between it and the threshold.
         threshold: The category's threshold for scores.
-        top: The darkest colour, and all above.
+        top: Value of the darkest colour, which all higher values share.
     """
 
     start: float
@@ -219,16 +220,16 @@ class GalleryImage(StrictModel):
 
     Attributes:
         row_key: Key of the image row.
-        source_uri: Where it was ingested from.
+        source_uri: Path or URI that it was ingested from.
         split: Its split.
         label: `normal`, `anomalous` or None.
-        defect_kind: Its defect.
+        defect_kind: Kind of its defect.
         anomaly_type: `logical`, `structural` or None.
         score: Fused score.
         decision: `normal` or `anomalous`.
-        outcome: Decision against label; None without label.
-        reasons: Sentences of the experts.
-        calibrated: Calibrated score by expert.
+        outcome: Decision compared with the label; None without a label.
+        reasons: Sentences from the experts.
+        calibrated: Calibrated score, by expert.
     """
 
     row_key: str
@@ -245,7 +246,7 @@ class GalleryImage(StrictModel):
 
 
 class GallerySection(StrictModel):
-    """Images chosen for one reason; `total` is how many there were to choose from."""
+    """Images of one kind; `total` counts all images of this kind, shown or not."""
 
     kind: SectionKind
     total: int
@@ -256,12 +257,12 @@ class CategoryDetail(StrictModel):
     """Charts and gallery of one category.
 
     Attributes:
-        category: Category.
-        histogram: Scores of its judged images.
-        curves: None without normal and anomalous images.
+        category: Name of the category.
+        histogram: Scores of its evaluated images.
+        curves: None unless there are normal and anomalous images.
         experts: Its experts, in the order of the bundle.
-        map_scale: Colours of its heat maps.
-        gallery: Sections that hold images.
+        map_scale: Colour scale of its heat maps.
+        gallery: Sections with at least one image.
     """
 
     category: str
@@ -282,18 +283,18 @@ class ImageErrorRow(StrictModel):
 
 
 class TimingRow(StrictModel):
-    """What one attempt at the run took.
+    """Timings of one completed execution of the run.
 
     Attributes:
         started_at: UTC, ISO 8601.
-        images: Images that it scored.
-        workers: Actors that held networks.
+        images: Number of images it scored.
+        workers: Number of scoring actors.
         threads: Threads of each actor.
-        device: Device as asked for.
+        device: Device as requested.
         decode: Seconds of decoding, summed over workers.
         score: Seconds of scoring, summed over workers.
         write: Seconds of writing, summed over workers.
-        wall: Seconds that passed.
+        wall: Elapsed seconds.
     """
 
     started_at: str
@@ -308,20 +309,20 @@ class TimingRow(StrictModel):
 
 
 class Report(StrictModel):
-    """All that a report says.
+    """The content of a report.
 
     Attributes:
         format_version: Version of this document.
-        run: What was run.
-        notes: What a reader must know of the figures.
-        confidence: Confidence of the intervals.
-        resamples: Bootstrap samples behind them.
-        metrics: All figures of the evaluation; empty without labels.
+        run: The run.
+        notes: Remarks on the metrics, such as what was left out.
+        confidence: Confidence of the intervals, above 0 and below 1.
+        resamples: Number of bootstrap resamples; 0 if there are no intervals.
+        metrics: All metrics of the evaluation; empty without labels.
         categories: All categories, by name.
         details: Charts and galleries of a bounded number of categories.
-        error_kinds: Images with an error, by kind.
-        errors: The first of them.
-        attempts: Attempts that came to their end, oldest first.
+        error_kinds: Number of images that could not be scored, by kind of error.
+        errors: The first images that could not be scored.
+        timings: Timings of completed executions, oldest first.
     """
 
     format_version: int = FORMAT_VERSION

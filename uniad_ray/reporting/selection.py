@@ -1,4 +1,4 @@
-"""Which categories a report details, and which images its galleries show."""
+"""Selects the categories that a report details, and the images of its galleries."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAX_CARDS = 144
 _MOST_PER_SECTION = 12
 _SECTIONS = 4
 GALLERY_COLUMNS = ("row_key", "source_uri", "split", "defect_kind", "anomaly_type", "experts", "reasons")
-"""Columns of schema `score` that a gallery shows, beside those of all scored images."""
+"""Columns of schema `score` that a gallery needs in addition to those of all scored images."""
 
 
 def detailed_categories(categories: Sequence[CategoryResult]) -> tuple[str, ...]:
-    """Names of the categories that get charts and a gallery, by name: at most `MAX_DETAILED`.
+    """Names of the categories with charts and a gallery, sorted: at most `MAX_DETAILED`.
 
-    Of more, those with the largest share of wrong decisions come first, then, where there are no labels, those with
-    the largest share of images called anomalous.
+    If there are more, the largest fraction of wrong decisions comes first, then unlabelled categories by the fraction
+    of images called anomalous.
     """
     with_scores = [entry for entry in categories if entry.threshold is not None]
     chosen = sorted(with_scores, key=_urgency)[:MAX_DETAILED]
@@ -36,18 +36,18 @@ def _urgency(entry: CategoryResult) -> tuple[bool, float, str]:
 
 
 def images_per_section(detailed: int) -> int:
-    """How many images a section of the gallery shows, so that all galleries together stay below `MAX_CARDS`."""
+    """Number of images per gallery section that keeps all galleries together within `MAX_CARDS`."""
     return min(_MOST_PER_SECTION, MAX_CARDS // (_SECTIONS * max(1, detailed)))
 
 
 def gallery(images: ScoredImages, per_section: int) -> tuple[GallerySection, ...]:
-    """Chooses the highest, the borderline and the wrong images of one category; ties go by row key.
+    """Chooses the highest, borderline and wrong images of one category; ties are ordered by row key.
 
-    Borderline are the images nearest to the threshold, half of them from above. Misses come lowest first.
+    Borderline images are the nearest to the threshold, half of them above it. Misses start with the lowest score.
 
     Args:
         images: Scored images of the category, with all columns in `GALLERY_COLUMNS`.
-        per_section: Most images a section.
+        per_section: Maximum number of images per section.
     """
     keys = images.row_keys.to_numpy(zero_copy_only=False)
     rising = np.lexsort((keys, images.scores))

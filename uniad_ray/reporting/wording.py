@@ -1,4 +1,4 @@
-"""How numbers, names and outcomes are put into words, alike in HTML and Markdown."""
+"""Words and number formats shared by the HTML and Markdown reports."""
 
 from __future__ import annotations
 
@@ -20,50 +20,50 @@ OUTCOMES: Final = {
     "passed": "normal, passed",
 }
 FUSION_RULES: Final = {
-    "sum": "each adds weight \N{MULTIPLICATION SIGN} calibrated score to the score of an image",
-    "excess": "each adds weight \N{MULTIPLICATION SIGN} what its calibrated score says beyond normal to the score of "
-    "an image: hardly anything below 0, the score up to 4, of more the logarithm",
+    "sum": "the score of an image is the sum of weight \N{MULTIPLICATION SIGN} calibrated score",
+    "excess": "the score of an image is the sum of weight \N{MULTIPLICATION SIGN} excess of the calibrated score over "
+    "normal, which is almost nothing below 0, linear up to 4 and logarithmic above",
     "maps": "the score of an image is the maximum of the sum of weight \N{MULTIPLICATION SIGN} map",
 }
-"""What the experts do, by rule of fusion."""
+"""How the experts form the score of an image, by fusion rule."""
 MISSING: Final = "-"
-"""Stands where a table has no value."""
+"""Placeholder for a missing value in a table."""
 
 
 def visible(text: str, limit: int = 200) -> str:
-    """A text from outside as one line: what does not print becomes an escape, the middle of a long one is left out.
+    """Makes external text safe to show: one line, with unprintable characters escaped and the middle cut if too long.
 
     Args:
         text: A file name, reason, category or the like.
-        limit: Most characters, at least 3.
+        limit: Maximum number of characters, at least 3.
     """
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
     if len(shown) <= limit:
         return shown
-    # The end tells more: it is the file's name.
+    # The end is kept longer, because it holds the file name.
     tail = limit * 2 // 3
     return f"{shown[: limit - tail - 1]}…{shown[-tail:]}"
 
 
 def share(part: int, whole: int) -> str:
-    """`3 of 40 (7.5 %)`."""
+    """Formats a count as `3 of 40 (7.5 %)`; `-` if `whole` is 0."""
     return f"{part:,} of {whole:,} ({percent(part / whole)} %)" if whole else MISSING
 
 
 def percent(value: float | None) -> str:
-    """A share between 0 and 1 as per cent, with one digit."""
+    """Formats a fraction between 0 and 1 in per cent, with one decimal."""
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
 def metric_value(metric: Metric) -> str:
-    """The value of a metric in its unit: a share in per cent, a score as it is."""
+    """Formats the value of a metric: a fraction in per cent, a score on its own scale."""
     return _in_unit(metric, metric.value)
 
 
 def interval(metric: Metric) -> str:
-    """Both ends of the interval in the metric's unit, joined by a dash; empty if there is none."""
+    """Formats the interval of a metric in the unit of the metric, as `low-high`; empty without an interval."""
     if metric.low is None or metric.high is None:
         return ""
     return f"{_in_unit(metric, metric.low)}\N{EN DASH}{_in_unit(metric, metric.high)}"
@@ -75,14 +75,14 @@ def _in_unit(metric: Metric, value: float | None) -> str:
 
 
 def score(value: float | None) -> str:
-    """A score with two digits, or with fewer where it is large."""
+    """Formats a score with two decimals, or with three significant digits from 10,000."""
     if value is None:
         return MISSING
     return f"{value:.2f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
 def seconds(value: float) -> str:
-    """`4.2 s` or `1 h 02 min`."""
+    """Formats a duration in seconds, such as `4.2 s`, `10 min` or `1 h 02 min`."""
     if value < 120:
         return f"{value:.1f} s"
     minutes = round(value / 60)
@@ -90,12 +90,12 @@ def seconds(value: float) -> str:
 
 
 def category_name(category: str) -> str:
-    """The category, or what `*` stands for."""
+    """The category; `*` becomes `mean of categories`."""
     return "mean of categories" if category == MEAN_OF_CATEGORIES else category
 
 
 class Grouped(Protocol):
-    """A metric, a difference, or a row of them."""
+    """Anything of one group of anomalous images: a metric, a difference, or a row of a table."""
 
     @property
     def group(self) -> str:
@@ -103,11 +103,11 @@ class Grouped(Protocol):
 
     @property
     def name(self) -> str:
-        """Which of them."""
+        """`all`, or the anomaly type or defect kind."""
 
 
 def group_name(row: Grouped) -> str:
-    """Which anomalous images a row sets against the normal ones."""
+    """The name of the anomalous images that a row compares with the normal images."""
     if row.group == ALL:
         return "all anomalies"
     if row.group == ANOMALY_TYPE:

@@ -14,14 +14,14 @@ from uniad_ray.serving.auth.keys import hash_key, read_keys
 
 
 def run(*arguments: str) -> int:
-    """Runs a verb and gives its exit code."""
+    """Runs a verb and returns its exit code."""
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
     return int(caught.value.code or 0)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Runs a verb that must fail without a traceback and without a word on stdout; gives its message."""
+    """Runs a verb that must fail without a traceback or output on stdout; returns its message."""
     assert run(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -41,7 +41,7 @@ def test_help_needs_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_user_errors_are_one_line_with_exit_code_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     empty = str(tmp_path / "empty")
     assert "no files found; name a folder" in fails(capsys, "ingest", empty, str(tmp_path / "a"))
     assert "no manifest.json found; complete `uniad-ray ingest" in fails(capsys, "inspect", empty)
@@ -56,7 +56,7 @@ def test_mistakes_of_a_user_are_one_line_and_exit_code_two(capsys: pytest.Captur
     assert "the scheme `ftp` is not supported" in fails(capsys, "inspect", "ftp://host/archive")
 
 
-def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_wrong_options_name_allowed_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = str(tmp_path)
     message = fails(capsys, "fit", place, "--bundles", place, "--set", "calibration.holdot=1")
     assert message.strip() == (
@@ -73,7 +73,7 @@ def test_wrong_options_name_what_is_allowed(capsys: pytest.CaptureFixture[str], 
     assert "the command line: image_size" in fails(capsys, "scenes", place, "--image-size", "1")
 
 
-def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_wrong_stage_options_are_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def wrong(*options: str) -> str:
         return fails(capsys, "precompute", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *options).strip()
 
@@ -83,13 +83,11 @@ def test_what_is_wrong_with_the_options_of_stages_is_said(capsys: pytest.Capture
     assert "there are features, segments, descriptions" in wrong("--workers", "masks=2")
     assert "write auto, cpu or cuda" in wrong("--device", "segments=tpu")
     for option in ("--profile=paper", "--set=seed=1"):
-        assert "leave --profile and --set out, or --bundles" in wrong("--bundles", str(tmp_path), option)
+        assert "omit --profile and --set, or omit --bundles" in wrong("--bundles", str(tmp_path), option)
     assert "no manifest.json found" in wrong("--workers", "2", "--workers", "segments=1", "--device", "cpu")
 
 
-def test_what_keeps_an_endpoint_from_starting_is_said_before_ray_is_started(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_endpoint_checks_options_before_starting_ray(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bundles = str(tmp_path / "bundles")
     write(tmp_path / "bundles/lids/current.json", b'{"category": "lids", "version": "1", "digest": "0"}')
 
@@ -129,12 +127,12 @@ def test_keys_are_made_once_and_revoked(capsys: pytest.CaptureFixture[str], tmp_
     assert "Missing option '--keys'" in fails(capsys, "serve-key", "line")
 
 
-def test_scenes_refuses_to_write_into_something(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_scenes_needs_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write(tmp_path / "trays/train/good/0.png", png(0))
     assert "not empty" in fails(capsys, "scenes", str(tmp_path))
 
 
-def test_json_is_one_document_on_stdout_and_logs_go_to_stderr(tmp_path: Path) -> None:
+def test_json_goes_to_stdout_and_logs_to_stderr(tmp_path: Path) -> None:
     options = ["--train=1", "--test-good=1", "--logical=1", "--structural=1", "--image-size=64", "--json"]
     command = [sys.executable, "-m", "uniad_ray.cli", "scenes", str(tmp_path), *options]
     ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)

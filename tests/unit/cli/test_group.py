@@ -38,12 +38,12 @@ def try_it():
 '''
 
 
-def test_every_promised_verb_is_there() -> None:
+def test_all_verbs_are_listed() -> None:
     assert cli.list_commands(click.Context(cli)) == PROMISED
 
 
 @pytest.mark.parametrize("verb", PROMISED)
-def test_every_verb_explains_itself_and_its_options(verb: str) -> None:
+def test_every_verb_has_help(verb: str) -> None:
     shown = CliRunner().invoke(cli, [verb, "--help"])
     assert shown.exit_code == 0
     assert "--json" in shown.output
@@ -53,7 +53,7 @@ def test_every_verb_explains_itself_and_its_options(verb: str) -> None:
     assert command.help
 
 
-def test_a_new_file_is_a_new_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_new_file_is_a_new_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "try_it.py").write_text(NEW_VERB, "utf-8")
     monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "uniad_ray.cli.verbs.try_it", raising=False)
@@ -62,7 +62,7 @@ def test_a_new_file_is_a_new_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["tune_clip", "nothing", "__init__", ""])
-def test_other_names_are_no_verbs(name: str) -> None:
+def test_unknown_names_are_no_verbs(name: str) -> None:
     assert cli.get_command(click.Context(cli), name) is None
 
 

@@ -15,11 +15,11 @@ def test_numbers_are_aligned_right_and_words_left() -> None:
     ]
 
 
-def test_a_table_without_rows_is_its_header() -> None:
+def test_empty_table_is_its_header() -> None:
     assert table(("a", "bc"), []).splitlines() == ["a  bc", "-  --"]
 
 
-def test_shares_are_in_per_cent_with_one_digit() -> None:
+def test_fractions_are_in_per_cent_with_one_decimal() -> None:
     assert [percent(value) for value in (0.98765, 0.0, 1.0, None)] == ["98.8", "0.0", "100.0", "-"]
 
 

@@ -20,15 +20,15 @@ FORMULAS = {entry.key: entry.resampled for entry in CATALOGUE if entry.resampled
 BOTH_CLASSES = ("image_auroc", "image_average_precision", "image_f1_max")
 
 
-def intervals_of(figures: np.ndarray, level: float) -> dict[str, Interval | None]:
-    return {name: percentile_interval(figures[:, index], level) for index, name in enumerate(FORMULAS)}
+def intervals_of(metrics: np.ndarray, level: float) -> dict[str, Interval | None]:
+    return {name: percentile_interval(metrics[:, index], level) for index, name in enumerate(FORMULAS)}
 
 
 def image_intervals(
     labels: np.ndarray, scores: np.ndarray, threshold: float, *, level: float = LEVEL, **drawn: int
 ) -> dict[str, Interval | None]:
-    (figures,) = resampled_metrics(labels, [scores], [threshold], list(FORMULAS.values()), **drawn)
-    return intervals_of(figures, level)
+    (metrics,) = resampled_metrics(labels, [scores], [threshold], list(FORMULAS.values()), **drawn)
+    return intervals_of(metrics, level)
 
 
 def paired_intervals(

@@ -14,7 +14,7 @@ SCORES = np.array([0.1, 0.7, 0.3, 0.9, 0.6])
 
 
 def value(entry: CatalogueEntry, labels: np.ndarray, scores: np.ndarray, threshold: float) -> float | None:
-    """What an entry computes from images; its pixels are those of one map of the scores."""
+    """Computes an entry from images; pixel metrics use one map made of the scores."""
     if entry.of_scores is not None:
         return entry.of_scores(labels, scores)
     if entry.of_decisions is not None:
@@ -25,7 +25,7 @@ def value(entry: CatalogueEntry, labels: np.ndarray, scores: np.ndarray, thresho
     return pixels.area(entry.of_pixels)
 
 
-def test_every_entry_computes_what_its_name_says() -> None:
+def test_entries_compute_their_metrics_by_hand() -> None:
     # Five of the six pairs are in order; at 0.5 one of three normal images is called anomalous, and both others are.
     expected = {
         ("image_auroc", None): 5 / 6,
@@ -64,7 +64,7 @@ def test_perfect_scores_have_the_better_value() -> None:
             assert worst > best == 0
 
 
-def test_without_normal_images_nothing_that_needs_them_has_a_value() -> None:
+def test_metrics_that_need_normal_images_are_undefined_without() -> None:
     labels, scores = np.ones(2, dtype=bool), np.array([0.2, 0.6])
     found = {entry.key for entry in CATALOGUE if value(entry, labels, scores, 0.5) is not None}
     assert found == {"recall", "precision"}
@@ -104,7 +104,7 @@ def test_columns_are_those_of_the_table() -> None:
     assert {entry.limit for entry in columns("report") if entry.key == "pixel_spro"} == {0.01, 0.05, 0.1, 0.3, 1.0}
 
 
-def test_an_entry_has_one_way_to_be_computed() -> None:
+def test_entry_needs_exactly_one_computation() -> None:
     with pytest.raises(ValueError, match="new: give one of of_scores, of_decisions and of_pixels"):
         CatalogueEntry("new", "New")
     with pytest.raises(ValueError, match="new: give one of"):

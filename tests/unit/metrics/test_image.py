@@ -199,9 +199,9 @@ class TestCurves:
 
 
 @pytest.mark.parametrize("labels", ONE_CLASS)
-@pytest.mark.parametrize("figure", [image_auroc, average_precision, f1_max, roc_curve, precision_recall_curve])
-def test_single_class_is_undefined(figure: type[image_auroc], labels: list[int]) -> None:
-    assert figure(np.array(labels, bool), np.zeros(len(labels))) is None
+@pytest.mark.parametrize("metric", [image_auroc, average_precision, f1_max, roc_curve, precision_recall_curve])
+def test_single_class_is_undefined(metric: type[image_auroc], labels: list[int]) -> None:
+    assert metric(np.array(labels, bool), np.zeros(len(labels))) is None
 
 
 @pytest.mark.parametrize(

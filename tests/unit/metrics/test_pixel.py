@@ -127,7 +127,7 @@ class TestAuroc:
         metrics.update(row(-0.0, 0.0), places(".#"))
         assert metrics.auroc() == 0.5
 
-    def test_the_map_is_resized_to_the_mask(self) -> None:
+    def test_map_is_resized_to_the_mask(self) -> None:
         # Doubled with pixel centres at half-integers, (0, 1) becomes (0, 1/4, 3/4, 1). Three of four pairs are ordered.
         metrics = PixelMetrics()
         metrics.update(row(0.0, 1.0), places(".#.#"))
@@ -222,7 +222,7 @@ class TestSpro:
 
 
 def every_metric(metrics: PixelMetrics) -> list[float | None]:
-    return [metrics.auroc(), *(figure(limit) for figure in (metrics.aupro, metrics.spro) for limit in LIMITS)]
+    return [metrics.auroc(), *(metric(limit) for metric in (metrics.aupro, metrics.spro) for limit in LIMITS)]
 
 
 class TestManyImages:
@@ -279,8 +279,8 @@ class TestIntervals:
             for few, others in zip(normal, anomalous, strict=True)
         ]
 
-        def expected(figure: Callable[[PixelMetrics], float | None]) -> Interval:
-            return Interval(*np.quantile([figure(metrics) for metrics in resampled], (0.05, 0.95)))
+        def expected(metric: Callable[[PixelMetrics], float | None]) -> Interval:
+            return Interval(*np.quantile([metric(metrics) for metrics in resampled], (0.05, 0.95)))
 
         auroc, aupro, *spro = intervals_of(metrics_of(images), level=0.9, resamples=30, seed=3)
         assert auroc == pytest.approx(expected(PixelMetrics.auroc), abs=1e-5)
@@ -290,19 +290,19 @@ class TestIntervals:
 
     def test_contain_the_metric_and_have_a_width(self) -> None:
         metrics = metrics_of(drawn(40))
-        figures = [metrics.auroc(), metrics.aupro(AUPRO_LIMIT), *map(metrics.spro, SPRO_LIMITS)]
-        for figure, interval in zip(figures, intervals_of(metrics), strict=True):
-            assert figure is not None
+        values = [metrics.auroc(), metrics.aupro(AUPRO_LIMIT), *map(metrics.spro, SPRO_LIMITS)]
+        for value, interval in zip(values, intervals_of(metrics), strict=True):
+            assert value is not None
             assert interval is not None
-            assert 0 <= interval.low < figure < interval.high <= 1
+            assert 0 <= interval.low < value < interval.high <= 1
             assert interval.high - interval.low < 0.5
 
     def test_are_centred_despite_coarse_bins(self) -> None:
         metrics = metrics_of([(values + np.float16(12), mask, defects) for values, mask, defects in drawn(40)])
-        interval, figure = intervals_of(metrics)[0], metrics.auroc()
-        assert figure is not None
+        interval, value = intervals_of(metrics)[0], metrics.auroc()
+        assert value is not None
         assert interval is not None
-        assert interval.low < figure < interval.high
+        assert interval.low < value < interval.high
 
     def test_are_undefined_if_one_coarse_bin_holds_all(self) -> None:
         # The bin from 1024 to 1040 holds all values.
@@ -310,9 +310,9 @@ class TestIntervals:
             (np.clip(values + np.float16(1032), 1024, 1039), mask, defects) for values, mask, defects in drawn(40)
         ]
         metrics = metrics_of(images)
-        figure = metrics.auroc()
-        assert figure is not None
-        assert figure > 0.55
+        value = metrics.auroc()
+        assert value is not None
+        assert value > 0.55
         assert intervals_of(metrics) == [None] * (2 + len(SPRO_LIMITS))
 
     def test_perfect_separation_has_no_width(self) -> None:
@@ -325,10 +325,10 @@ class TestIntervals:
 
     def test_work_without_normal_images(self) -> None:
         metrics = metrics_of(drawn(12)[1::2])
-        interval, figure = intervals_of(metrics)[0], metrics.auroc()
-        assert figure is not None
+        interval, value = intervals_of(metrics)[0], metrics.auroc()
+        assert value is not None
         assert interval is not None
-        assert interval.low < figure < interval.high
+        assert interval.low < value < interval.high
 
     def test_depend_on_the_seed(self) -> None:
         metrics = metrics_of(drawn(12))
@@ -339,9 +339,9 @@ class TestRefusals:
     @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, math.nan])
     def test_limits_out_of_range(self, limit: float) -> None:
         metrics = metrics_of(drawn(2))
-        for figure in (metrics.aupro, metrics.spro):
+        for metric in (metrics.aupro, metrics.spro):
             with pytest.raises(ValueError, match="a limit must be"):
-                figure(limit)
+                metric(limit)
 
     @pytest.mark.parametrize(
         "mask", [np.full((1, 1), 255, np.uint8), np.ones((1, 0), bool), np.ones((1, 1, 1), bool), np.ones(1, bool)]

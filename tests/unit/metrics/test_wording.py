@@ -1,4 +1,4 @@
-"""How counts are put into words."""
+"""Formats of counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histogram, curves and means per expert, against direct counting."""
+"""Histogram, curves and expert means, against direct counting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from support.reports import figure, labelled_table, rows_of, score_table
+from support.reports import labelled_table, make_metric, rows_of, score_table
 
 from uniad_ray.reporting.distributions import CURVE_POINTS, curves, expert_contributions, score_histogram
 
@@ -15,9 +15,7 @@ SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
 @given(SCORES, st.floats(-1e6, 1e6))
-def test_every_score_is_counted_once_and_right_of_the_threshold_are_those_called_anomalous(
-    scores: list[float], threshold: float
-) -> None:
+def test_bins_above_the_threshold_count_anomalous_decisions(scores: list[float], threshold: float) -> None:
     histogram = score_histogram(rows_of(score_table(scores, [None] * len(scores), threshold=threshold)))
     counts = np.array(histogram.counts["unlabelled"])
     edges = np.array(histogram.edges)
@@ -28,7 +26,7 @@ def test_every_score_is_counted_once_and_right_of_the_threshold_are_those_called
     assert counts[position:].sum() == sum(score > threshold for score in scores)
 
 
-def test_groups_are_counted_apart_and_empty_ones_are_left_out() -> None:
+def test_groups_are_counted_separately() -> None:
     types = [None, "logical", "structural", None, None]
     labels = ["normal", "anomalous", "anomalous", "anomalous", None]
     histogram = score_histogram(rows_of(score_table([0.0, 1.0, 1.0, 1.0, 0.0], labels, anomaly_types=types)))
@@ -42,7 +40,7 @@ def test_groups_are_counted_apart_and_empty_ones_are_left_out() -> None:
     assert set(score_histogram(rows_of(score_table([0.1], ["normal"]))).counts) == {"normal"}
 
 
-def test_one_outlier_does_not_squeeze_all_others_into_one_bin() -> None:
+def test_outlier_does_not_squeeze_other_scores() -> None:
     scores = [*np.linspace(0, 1, 200), 1000.0]
     histogram = score_histogram(rows_of(score_table(scores, [None] * 201)))
     counts = histogram.counts["unlabelled"]
@@ -53,7 +51,7 @@ def test_one_outlier_does_not_squeeze_all_others_into_one_bin() -> None:
     assert np.count_nonzero(counts) > 20
 
 
-def test_curves_hold_the_area_the_operating_point_and_the_ends() -> None:
+def test_curves_have_area_ends_and_operating_point() -> None:
     rows = rows_of(labelled_table())
     found = curves(rows)
     assert found is not None
@@ -67,7 +65,7 @@ def test_curves_hold_the_area_the_operating_point_and_the_ends() -> None:
     assert (0.75, 1.0) in found.precision_recall
 
 
-def test_precision_is_unknown_where_nothing_is_called_anomalous() -> None:
+def test_precision_without_positives_is_undefined() -> None:
     found = curves(rows_of(labelled_table(threshold=5.0)))
     assert found is not None
     assert found.operating_point.precision is None
@@ -78,7 +76,7 @@ def test_one_class_has_no_curves() -> None:
     assert curves(rows_of(score_table([0.1, 0.9], ["anomalous", None]))) is None
 
 
-def test_curves_of_many_images_are_thinned_and_keep_their_area() -> None:
+def test_thinned_curves_keep_their_area() -> None:
     generator = np.random.default_rng(0)
     scores = np.concatenate([generator.normal(0, 1, 3000), generator.normal(1, 1, 3000)])
     rows = rows_of(score_table(scores, ["normal"] * 3000 + ["anomalous"] * 3000))
@@ -90,12 +88,12 @@ def test_curves_of_many_images_are_thinned_and_keep_their_area() -> None:
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(rows.anomalous, rows.scores), abs=2e-3)
 
 
-def test_contributions_are_means_over_the_images_of_each_label() -> None:
+def test_contributions_are_means_by_label() -> None:
     rows = rows_of(score_table([1.0, 3.0, 10.0, 4.0], ["normal", "normal", "anomalous", None]))
     metrics = [
-        figure("image_auroc", 0.9),
-        figure("image_auroc", 0.8, expert="student"),
-        figure("image_auroc", 0.1, expert="student", group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.9),
+        make_metric("image_auroc", 0.8, expert="student"),
+        make_metric("image_auroc", 0.1, expert="student", group="defect_kind", name="dent"),
     ]
     patch, student = expert_contributions(rows, metrics, {"patch": 2.0, "student": 1.0})
     assert patch.mean_calibrated == {"normal": 2.0, "anomalous": 10.0, "unlabelled": 4.0}

@@ -1,4 +1,4 @@
-"""The HTML report: what it says, that it says nothing else, and that it stays small."""
+"""The HTML report: content, safety, accessibility and size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
+from support.reports import HOSTILE, labelled_table, make_metric, make_report, score_table, with_choices
 from support.trees import mask_png, png
 
 from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
@@ -25,7 +25,7 @@ VOID = {"meta", "link", "img", "input", "br", "wbr", "use", "path"}
 
 
 class Page(HTMLParser):
-    """Elements, attributes and text of a page; fails where tags do not nest."""
+    """Elements, attributes and text of a page; fails if tags do not nest."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -72,11 +72,11 @@ def pictures_of(report: Report, picture: Picture | None = None) -> dict[str, Pic
 
 def whole_report() -> Report:
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("image_auroc", 0.75, expert="patch"),
-        figure("pixel_spro", 0.5, limit=0.05),
-        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
-        figure("threshold_at_f1_max", 0.45),
+        make_metric("image_auroc", 0.8),
+        make_metric("image_auroc", 0.75, expert="patch"),
+        make_metric("pixel_spro", 0.5, limit=0.05),
+        make_metric("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        make_metric("threshold_at_f1_max", 0.45),
     )
     timing = TimingRow(
         started_at="2026-11-21T10:00:00.123+00:00",
@@ -97,7 +97,7 @@ def page_of(report: Report, pictures: dict[str, Picture] | None = None) -> Page:
     return Page(render_html(report, pictures_of(report) if pictures is None else pictures))
 
 
-def test_it_says_what_was_run_and_what_was_found() -> None:
+def test_page_describes_the_run_and_its_results() -> None:
     text = page_of(whole_report()).text
     for words in (
         "Run 0123456789abcdef of 9 images",
@@ -107,9 +107,9 @@ def test_it_says_what_was_run_and_what_was_found() -> None:
         "sPRO @0.05",
         "logical anomalies",
         "highest F1 0.45",
-        "At the threshold 75.0 % of the anomalies are found",
-        "Experts of part: each adds weight \N{MULTIPLICATION SIGN} calibrated score",
-        "AUROC alone, edits of surface",
+        "At the threshold, 75.0 % of the anomalous images are found",
+        "Experts of part: the score of an image is the sum of weight \N{MULTIPLICATION SIGN} calibrated score",
+        "AUROC alone, synthetic anomalies (surface)",
         "student 0 would add too little 34.5",
         "Highest scores (4 of 8)",
         "Wrong: missed anomalies (1 of 1)",
@@ -129,7 +129,7 @@ def test_the_same_report_gives_the_same_bytes() -> None:
     assert render_html(report, pictures_of(report)) == render_html(report, pictures_of(report))
 
 
-def test_nothing_is_loaded_or_run_and_the_policy_says_so() -> None:
+def test_page_loads_nothing_and_has_a_strict_policy() -> None:
     data = render_html(whole_report(), pictures_of(whole_report()))
     page = Page(data)
     assert page.all("script") == []
@@ -146,13 +146,13 @@ def test_nothing_is_loaded_or_run_and_the_policy_says_so() -> None:
             assert value.startswith(("#", "data:")), (tag, value)
 
 
-def test_names_from_outside_are_text_and_nothing_else() -> None:
+def test_external_names_are_escaped() -> None:
     table = labelled_table(category=HOSTILE, defect_kind=HOSTILE, name=HOSTILE, reasons=(HOSTILE,))
     error = ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind=HOSTILE, text=HOSTILE)
     metrics = (
-        figure("image_auroc", 0.8, category=HOSTILE),
-        figure("image_auroc", 0.8, category=HOSTILE, group="defect_kind", name=HOSTILE),
-        figure("image_auroc", 0.8, category=HOSTILE, expert=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, group="defect_kind", name=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, expert=HOSTILE),
     )
     report = make_report({HOSTILE: table}, metrics=metrics, errors=(error,))
     page = page_of(report, pictures_of(report, missing_picture(HOSTILE)))
@@ -162,7 +162,7 @@ def test_names_from_outside_are_text_and_nothing_else() -> None:
     assert "\u202e" not in text
 
 
-def test_what_is_referred_to_is_there_and_ids_are_unique() -> None:
+def test_references_resolve_and_ids_are_unique() -> None:
     tables = {name: labelled_table(category=name) for name in ("a", "b")}
     page = page_of(make_report(tables))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -173,7 +173,7 @@ def test_what_is_referred_to_is_there_and_ids_are_unique() -> None:
     assert wanted <= set(ids)
 
 
-def test_a_reader_without_eyes_finds_headings_names_and_table_heads() -> None:
+def test_page_is_accessible_to_screen_readers() -> None:
     page = page_of(whole_report())
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1
@@ -186,7 +186,7 @@ def test_a_reader_without_eyes_finds_headings_names_and_table_heads() -> None:
     assert page.all("html") == [{"lang": "en"}]
 
 
-def test_without_labels_the_parts_that_need_them_are_left_out() -> None:
+def test_unlabelled_report_omits_labelled_parts() -> None:
     text = page_of(make_report({"part": score_table([0.1, 0.9], [None, None])})).text
     for words in (
         "False alarms",
@@ -202,7 +202,7 @@ def test_without_labels_the_parts_that_need_them_are_left_out() -> None:
         assert words in text
 
 
-def test_switches_are_there_for_what_can_be_switched() -> None:
+def test_switches_exist_only_for_existing_layers() -> None:
     report = whole_report()
     switches = [item for item in page_of(report).all("input") if item["id"].count("-") == 1]
     assert [item["class"] for item in switches] == ["all-heat", "all-outlines"]
@@ -211,22 +211,22 @@ def test_switches_are_there_for_what_can_be_switched() -> None:
     assert "Heat maps show" not in bare.text
 
 
-def test_a_picture_that_is_not_there_is_said_in_its_place() -> None:
+def test_missing_picture_is_explained_in_its_place() -> None:
     report = whole_report()
     page = page_of(report, pictures_of(report, missing_picture("The archive cannot be read.")))
     assert page.text.count("The archive cannot be read.") == sum(len(part.images) for part in report.details[0].gallery)
     assert page.all("input") == []
 
 
-def test_random_weights_are_said_at_the_top() -> None:
+def test_random_weights_warning_comes_first() -> None:
     text = page_of(make_report({"part": labelled_table()}, random_weights=True)).text
     assert text.index("Random weights.") < text.index("Results")
     assert "Random weights" not in page_of(whole_report()).text
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_run_of_fifty_thousand_images_stays_below_ten_megabytes_whatever_it_holds(labelled: bool) -> None:
-    # As bad as it can be: many categories, all wrong, long names, and pictures and masks of pure noise.
+def test_large_report_stays_below_ten_megabytes(labelled: bool) -> None:
+    # The worst case: many categories, all wrong, long names, and pictures and masks of pure noise.
     generator = np.random.default_rng(0)
     per_category, categories = 100, 500
     long = "x" * 150
@@ -245,7 +245,7 @@ def test_a_run_of_fifty_thousand_images_stays_below_ten_megabytes_whatever_it_ho
         groups = [("all", "all"), *(("defect_kind", f"{kind}{long}") for kind in range(60))]
         for group, kind in groups if labelled and index < MAX_DETAILED else groups[:labelled]:
             metrics += [
-                figure(metric, 0.5, category=name, group=group, name=kind, limit=limit)
+                make_metric(metric, 0.5, category=name, group=group, name=kind, limit=limit)
                 for metric, limit in (("image_auroc", None), ("pixel_auroc", None), ("pixel_spro", 0.1))
             ]
     errors = tuple(ImageErrorRow(category=long * 3, source_uri=long * 9, kind=long, text=long * 9) for _ in range(100))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from support.reports import HOSTILE, figure, labelled_table, make_report, score_table, with_choices
+from support.reports import HOSTILE, labelled_table, make_metric, make_report, score_table, with_choices
 
 from uniad_ray.reporting.markdown import MAX_ERROR_ROWS, MAX_ROWS, render_markdown
 from uniad_ray.reporting.model import ImageErrorRow, TimingRow
 
-ATTEMPT = TimingRow(
+TIMING = TimingRow(
     started_at="2026-11-21T10:00:00+00:00",
     images=100,
     workers=2,
@@ -36,13 +36,13 @@ Archive s3://plant/archives/2026-11-21, digest dddddddddddd; uniad\\_ray 0.1.0.
 
 Metrics in per cent, with 95 % intervals:
 
-| Against normal | Normal | Anomalous | Image AUROC |
+| Anomalies | Normal | Anomalous | Image AUROC |
 | --- | --- | --- | --- |
 | all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
 
 ### part
 
-| Against normal | Normal | Anomalous | Image AUROC |
+| Anomalies | Normal | Anomalous | Image AUROC |
 | --- | --- | --- | --- |
 | all anomalies | 40 | 20 | 80.0 (75.0\N{EN DASH}85.0) |
 | dent | 40 | 20 | 70.0 (65.0\N{EN DASH}75.0) |
@@ -57,26 +57,26 @@ Metrics in per cent, with 95 % intervals:
 
 ### Errors (1)
 
-| Category | Kind | What is wrong | Image |
+| Category | Kind | Problem | Image |
 | --- | --- | --- | --- |
 | part | truncated | PNG: ends early | s3://a/b.png |
 
 ### Times
 
-| Started (UTC) | Images | Decode | Score | Write | Passed |
+| Started (UTC) | Images | Decode | Score | Write | Elapsed |
 | --- | --- | --- | --- | --- | --- |
 | 2026-11-21T10:00:00+00:00 | 100 | 1.0 s | 8.0 s | 0.5 s | 10.0 s |
 
 ### Bundles
 
-| Category | Bundle | Digest | Profile and experts | Fitted on | Calibration |
+| Category | Bundle | Digest | Profile and experts | Fit images | Calibration |
 | --- | --- | --- | --- | --- | --- |
 | part | 20261121-100000-abcdef01 | cccccccccccc | embedded: patch, student | 160 | holdout, 40 held out |
 """
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Cells of every table, split where Markdown would split them."""
+    """Cells of every table, split like Markdown does."""
     found: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
@@ -88,19 +88,19 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_every_table_is_there_and_rectangular() -> None:
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("pixel_spro", None, limit=0.05),
-        figure("pixel_spro", 0.5, limit=0.3),
-        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.8),
+        make_metric("pixel_spro", None, limit=0.05),
+        make_metric("pixel_spro", 0.5, limit=0.3),
+        make_metric("image_auroc", 0.7, group="defect_kind", name="dent"),
     )
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(TIMING,))
     text = render_markdown(with_choices(report))
     decisions, summary, groups, choices, failed, times, bundles = tables(text.decode())
     for table in (decisions, summary, groups, choices, failed, times, bundles):
         assert len({len(row) for row in table}) == 1
     assert decisions[2] == ["part", "8", "1", "4 of 7 (57.1 %)", "0.50", "1 of 4 (25.0 %)", "1 of 4 (25.0 %)"]
-    assert summary[0] == ["Against normal", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
+    assert summary[0] == ["Anomalies", "Normal", "Anomalous", "Image AUROC", "sPRO@0.3"]
     assert groups[3] == ["dent", "40", "20", "70.0 (65.0\N{EN DASH}75.0)", "-"]
     assert choices[2:] == [["patch", "1", "always takes part"], ["student", "0", "would add too little"]]
     assert failed[2] == ["part", "truncated", "PNG: ends early", "s3://a/b.png"]
@@ -108,9 +108,12 @@ def test_every_table_is_there_and_rectangular() -> None:
     assert bundles[2][3:] == ["embedded: patch, student", "160", "holdout, 40 held out"]
 
 
-def test_names_from_outside_are_shown_and_nothing_else() -> None:
+def test_external_names_are_escaped() -> None:
     errors = (ImageErrorRow(category=HOSTILE, source_uri=HOSTILE, kind="truncated", text=HOSTILE),)
-    metrics = (figure("image_auroc", 0.8, category=HOSTILE), figure("image_auroc", 0.8, category=HOSTILE, name=HOSTILE))
+    metrics = (
+        make_metric("image_auroc", 0.8, category=HOSTILE),
+        make_metric("image_auroc", 0.8, category=HOSTILE, name=HOSTILE),
+    )
     text = render_markdown(make_report({HOSTILE: labelled_table(category=HOSTILE)}, metrics=metrics, errors=errors))
     for table in tables(text.decode()):
         assert len({len(row) for row in table}) == 1
@@ -118,43 +121,43 @@ def test_names_from_outside_are_shown_and_nothing_else() -> None:
     assert "\u202e" not in text.decode()
 
 
-def test_without_labels_errors_and_attempts_their_tables_are_left_out() -> None:
+def test_empty_tables_are_left_out() -> None:
     text = render_markdown(make_report({"part": score_table([0.1, 0.9], [None, None])})).decode()
     assert len(tables(text)) == 2
     for word in ("Misses", "AUROC", "Errors (", "Times", "Random weights"):
         assert word not in text
 
 
-def test_many_categories_are_cut_with_the_number_left_out() -> None:
+def test_long_category_tables_are_cut() -> None:
     many = {f"c{index:03d}": score_table([0.1], [None], category=f"c{index:03d}") for index in range(MAX_ROWS + 5)}
     text = render_markdown(make_report(many)).decode()
     assert text.count("… and 5 more.") == 2
 
 
-def test_random_weights_are_said_first() -> None:
+def test_random_weights_warning_comes_first() -> None:
     text = render_markdown(make_report({"part": labelled_table()}, random_weights=True)).decode()
-    assert text.splitlines()[2] == "**Random weights: scores and metrics say nothing of quality.**"
+    assert text.splitlines()[2] == "**Random weights: scores and metrics are meaningless.**"
 
 
 def test_whole_page() -> None:
     errors = (ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early"),)
     metrics = (
-        figure("image_auroc", 0.8),
-        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
-        figure("image_auroc", None, group="defect_kind", name="hole"),
+        make_metric("image_auroc", 0.8),
+        make_metric("image_auroc", 0.7, group="defect_kind", name="dent"),
+        make_metric("image_auroc", None, group="defect_kind", name="hole"),
     )
-    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(ATTEMPT,))
+    report = make_report({"part": labelled_table()}, metrics=metrics, errors=errors, timings=(TIMING,))
     assert render_markdown(with_choices(report)).decode() == PAGE
 
 
-def test_bundle_that_cannot_be_read_says_why() -> None:
+def test_unreadable_bundle_has_a_reason() -> None:
     report = make_report({"part": labelled_table()})
     gone = report.categories[0].model_copy(update={"lineage": None, "lineage_problem": "gone|away"})
     text = render_markdown(report.model_copy(update={"categories": (gone,)})).decode()
     assert text.endswith("| part | 20261121-100000-abcdef01 | cccccccccccc | gone\\|away |  |  |\n")
 
 
-def test_errors_are_cut_with_the_number_left_out() -> None:
+def test_long_error_table_is_cut() -> None:
     error = ImageErrorRow(category="part", source_uri="s3://a/b.png", kind="truncated", text="PNG: ends early")
     text = render_markdown(make_report({"part": labelled_table()}, errors=(error,) * (MAX_ERROR_ROWS + 7))).decode()
     assert text.count("PNG: ends early") == MAX_ERROR_ROWS

@@ -1,23 +1,23 @@
-"""Figures as tables."""
+"""Tables of metrics."""
 
 from __future__ import annotations
 
 import pytest
-from support.reports import figure
+from support.reports import make_metric
 
 from uniad_ray.reporting.metric_table import group_table, other_thresholds, summary_table
 from uniad_ray.reporting.wording import group_name
 
 
-def test_columns_are_those_with_a_value_in_a_fixed_order() -> None:
+def test_columns_have_values_and_a_fixed_order() -> None:
     metrics = [
-        figure("pixel_spro", 0.4, limit=0.05),
-        figure("pixel_spro", 0.3, limit=0.01),
-        figure("pixel_aupro", None, limit=0.3),
-        figure("image_f1_max", 0.9),
-        figure("image_auroc", 0.8),
-        figure("false_positive_rate", 0.1),
-        figure("image_auroc", 0.7, expert="patch"),
+        make_metric("pixel_spro", 0.4, limit=0.05),
+        make_metric("pixel_spro", 0.3, limit=0.01),
+        make_metric("pixel_aupro", None, limit=0.3),
+        make_metric("image_f1_max", 0.9),
+        make_metric("image_auroc", 0.8),
+        make_metric("false_positive_rate", 0.1),
+        make_metric("image_auroc", 0.7, expert="patch"),
     ]
     table = group_table(metrics, "part")
     assert [column.title for column in table.columns] == [
@@ -31,20 +31,20 @@ def test_columns_are_those_with_a_value_in_a_fixed_order() -> None:
     assert (row.normal_images, row.anomalous_images) == (40, 20)
 
 
-def test_a_row_without_a_figure_that_others_have_has_a_gap() -> None:
+def test_missing_metric_is_a_gap() -> None:
     metrics = [
-        figure("image_auroc", 0.8),
-        figure("pixel_auroc", 0.9),
-        figure("image_auroc", 0.7, group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.8),
+        make_metric("pixel_auroc", 0.9),
+        make_metric("image_auroc", 0.7, group="defect_kind", name="dent"),
     ]
     table = group_table(metrics, "part")
     assert [(row.group, row.name) for row in table.rows] == [("all", "all"), ("defect_kind", "dent")]
     assert table.rows[1].cells == (metrics[2], None)
 
 
-def test_groups_come_from_the_whole_to_the_parts_and_have_names_for_people() -> None:
+def test_groups_are_sorted_and_named() -> None:
     groups = [("defect_kind", "dent"), ("all", "all"), ("anomaly_type", "logical"), ("anomaly_type", "mean")]
-    table = group_table([figure("image_auroc", 0.8, group=group, name=name) for group, name in groups], "part")
+    table = group_table([make_metric("image_auroc", 0.8, group=group, name=name) for group, name in groups], "part")
     assert [group_name(row) for row in table.rows] == [
         "all anomalies",
         "logical anomalies",
@@ -53,28 +53,28 @@ def test_groups_come_from_the_whole_to_the_parts_and_have_names_for_people() -> 
     ]
 
 
-def test_the_summary_has_the_mean_first_and_a_row_a_category() -> None:
+def test_summary_starts_with_the_mean() -> None:
     metrics = [
-        figure("image_auroc", 0.9, category="b"),
-        figure("image_auroc", 0.8, category="*"),
-        figure("image_auroc", 0.9, category="b", group="defect_kind", name="dent"),
-        figure("image_auroc", 0.7, category="a"),
+        make_metric("image_auroc", 0.9, category="b"),
+        make_metric("image_auroc", 0.8, category="*"),
+        make_metric("image_auroc", 0.9, category="b", group="defect_kind", name="dent"),
+        make_metric("image_auroc", 0.7, category="a"),
     ]
     assert [row.category for row in summary_table(metrics).rows] == ["*", "b", "a"]
 
 
-def test_without_figures_there_is_no_table() -> None:
+def test_without_metrics_there_is_no_table() -> None:
     assert summary_table([]).columns == summary_table([]).rows == ()
-    assert summary_table([figure("image_auroc", None)]).columns == ()
+    assert summary_table([make_metric("image_auroc", None)]).columns == ()
 
 
 def test_other_thresholds_come_with_their_recall() -> None:
     metrics = [
-        figure("threshold_at_f1_max", 2.5),
-        figure("threshold_at_fpr", 3.5, limit=0.01),
-        figure("recall_at_fpr", 0.7, limit=0.01),
-        figure("threshold_at_fpr", 1.5, limit=0.05, group="defect_kind", name="dent"),
-        figure("threshold_at_f1_max", 9.0, category="other"),
+        make_metric("threshold_at_f1_max", 2.5),
+        make_metric("threshold_at_fpr", 3.5, limit=0.01),
+        make_metric("recall_at_fpr", 0.7, limit=0.01),
+        make_metric("threshold_at_fpr", 1.5, limit=0.05, group="defect_kind", name="dent"),
+        make_metric("threshold_at_f1_max", 9.0, category="other"),
     ]
     best, at_rate = other_thresholds(metrics, "part")
     assert (best.title, best.threshold, best.recall) == ("highest F1", 2.5, None)

@@ -1,4 +1,4 @@
-"""Which categories are detailed and which images are shown."""
+"""Selection of detailed categories and gallery images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, detailed_cate
 SECTIONS = 4
 
 
-def test_few_categories_are_all_detailed_by_name_and_those_without_a_score_are_not() -> None:
+def test_all_scored_categories_are_detailed_if_few() -> None:
     rows = rows_of(labelled_table())
     categories = [category_result("b", rows), category_result("a", rows), category_result("c")]
     assert detailed_categories(categories) == ("a", "b")
 
 
-def test_of_many_those_with_the_most_wrong_decisions_then_with_the_most_called_anomalous_are_detailed() -> None:
+def test_wrong_then_anomalous_categories_come_first() -> None:
     rows = rows_of(score_table([0.1, 0.9], ["normal", "anomalous"]))
     unlabelled = rows_of(score_table([0.1, 0.9], [None, None]))
     right = [category_result(f"right{index:02d}", rows) for index in range(MAX_DETAILED - 2)]
@@ -28,13 +28,13 @@ def test_of_many_those_with_the_most_wrong_decisions_then_with_the_most_called_a
     assert len(detailed_categories([*right, *wrong, *right, *quiet])) == MAX_DETAILED
 
 
-def test_galleries_of_all_categories_together_stay_within_their_bound() -> None:
+def test_galleries_stay_within_their_bound() -> None:
     for detailed in range(MAX_DETAILED + 1):
         assert detailed * SECTIONS * images_per_section(detailed) <= MAX_CARDS
         assert images_per_section(detailed) >= 3
 
 
-def test_highest_borderline_and_wrong_images_come_in_their_order() -> None:
+def test_sections_are_sorted() -> None:
     scores = [0.10, 0.20, 0.48, 0.70, 0.90, 0.05, 0.45, 0.52, 0.95, 0.99]
     labels: list[str | None] = ["normal"] * 5 + ["anomalous"] * 5
     sections = {entry.kind: entry for entry in gallery(rows_of(score_table(scores, labels)), 4)}
@@ -68,7 +68,7 @@ def test_equal_scores_go_by_row_key() -> None:
         assert sorted(keys) == ["part-000000", "part-000001", "part-000002"][: len(keys)]
 
 
-def test_an_image_of_the_gallery_carries_what_the_row_says() -> None:
+def test_gallery_image_has_the_fields_of_its_row() -> None:
     table = labelled_table(reasons=("patch: strongest there",), anomaly_types=[None] * 4 + ["logical"] * 4)
     image = gallery(rows_of(table), 1)[0].images[0]
     assert image.model_dump() == {

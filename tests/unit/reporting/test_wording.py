@@ -1,23 +1,23 @@
-"""How numbers and names are put into words."""
+"""Formats of numbers and names."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.reports import figure
+from support.reports import make_metric
 
 from uniad_ray.reporting import wording
 
 
 @given(st.text(max_size=300), st.integers(3, 50))
-def test_a_text_from_outside_becomes_one_bounded_line_that_prints(text: str, limit: int) -> None:
+def test_external_text_becomes_one_printable_line(text: str, limit: int) -> None:
     shown = wording.visible(text, limit)
     assert len(shown) <= limit
     assert shown.isprintable()
 
 
-def test_what_prints_stays_and_what_does_not_is_escaped() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert wording.visible("Größe 1/2 <b>") == "Größe 1/2 <b>"
     assert wording.visible("a\n\u202eb") == "a\\n\\u202eb"
     assert wording.visible("folder/" * 30 + "name.png", 30) == "folder/fo…lder/folder/name.png"
@@ -33,8 +33,8 @@ def test_scores(value: float | None, shown: str) -> None:
 def test_shares_and_intervals() -> None:
     assert wording.share(3, 40) == "3 of 40 (7.5 %)"
     assert wording.share(0, 0) == "-"
-    assert wording.interval(figure("image_auroc", 0.9)) == "85.0\N{EN DASH}95.0"
-    assert wording.interval(figure("image_auroc", None)) == ""
+    assert wording.interval(make_metric("image_auroc", 0.9)) == "85.0\N{EN DASH}95.0"
+    assert wording.interval(make_metric("image_auroc", None)) == ""
 
 
 @pytest.mark.parametrize(("value", "shown"), [(4.25, "4.2 s"), (600, "10 min"), (7500, "2 h 05 min")])
@@ -43,8 +43,8 @@ def test_seconds(value: float, shown: str) -> None:
 
 
 def test_metrics_are_shown_in_their_unit() -> None:
-    assert wording.metric_value(figure("image_auroc", 0.875)) == "87.5"
-    assert wording.interval(figure("image_auroc", 0.875)) == "82.5\N{EN DASH}92.5"
-    assert wording.metric_value(figure("threshold_at_f1_max", 3.25)) == "3.25"
-    assert wording.interval(figure("threshold_at_f1_max", 3.25)) == "3.20\N{EN DASH}3.30"
-    assert wording.metric_value(figure("image_auroc", None)) == "-"
+    assert wording.metric_value(make_metric("image_auroc", 0.875)) == "87.5"
+    assert wording.interval(make_metric("image_auroc", 0.875)) == "82.5\N{EN DASH}92.5"
+    assert wording.metric_value(make_metric("threshold_at_f1_max", 3.25)) == "3.25"
+    assert wording.interval(make_metric("threshold_at_f1_max", 3.25)) == "3.20\N{EN DASH}3.30"
+    assert wording.metric_value(make_metric("image_auroc", None)) == "-"

@@ -109,7 +109,7 @@ def test_marks_apply_to_pixel_metrics(tmp_path: Path) -> None:
     found = evaluate(run.uri, resamples=0)
     (pixel,) = (entry for entry in found.metrics if entry.metric == "pixel_auroc" and entry.group == "all")
     assert (pixel.normal_images, pixel.anomalous_images) == (2, 2)
-    assert "part: 1 anomalous image with no mask, left out of the pixel figures" in found.notes
+    assert "part: 1 anomalous image with no mask, excluded from the pixel metrics" in found.notes
     assert metrics_of(found)["pixel_auroc"] == pytest.approx(metrics_of(before)["pixel_auroc"], abs=0.01)
     mark(run, "wrongly labelled", "false_alarm")
     found = evaluate(run.uri, resamples=0)

@@ -34,9 +34,9 @@ _KINDS = ("logical", "structural", "mean")
     help="Paper whose table to reproduce.",
 )
 @click.option(
-    "--table", type=click.IntRange(4, 11), required=True, help="Its number: 4 to 9 of UniAD, 5 to 11 of TMUAD."
+    "--table", type=click.IntRange(4, 11), required=True, help="Table number: 4 to 9 of UniAD, 5 to 11 of TMUAD."
 )
-@click.option("--work", required=True, metavar="ROOT", help="Root of the variants; given again, none is fitted twice.")
+@click.option("--work", required=True, metavar="ROOT", help="Root of the variants; variants fitted there are reused.")
 @category_option
 @profile_option
 @overrides_option
@@ -46,7 +46,7 @@ _KINDS = ("logical", "structural", "mean")
     multiple=True,
     default=("resnet18",),
     show_default=True,
-    help="Another architecture of the student, for UniAD's table 4; may be repeated.",
+    help="Student architecture, for UniAD's table 4; may be repeated.",
 )
 @click.option(
     "--shots",
@@ -80,11 +80,11 @@ def ablate(
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Fill in an ablation table of UniAD or TMUAD on ARCHIVE, whose anomalies need labels.
+    """Fill in an ablation table of UniAD or TMUAD on ARCHIVE, which needs labelled anomalies.
 
     UniAD: tables 4 to 6 train other students; 7, 8 and 9 fuse the evidence of one fit in other ways. TMUAD: 5 memory
-    banks, 6 matching of texts, 7 the text memory beside other detectors (trains a student), 8 segmenter and encoder of
-    objects, 9 encoders of patches, 10 few shots, 11 cost by the size of the bank.
+    banks, 6 text matching, 7 text memory with other detectors (trains a student), 8 segmenter and object encoder,
+    9 patch encoders, 10 few shots, 11 cost by bank size.
     """
     from uniad_ray.ablations.ablate import ablate as run
     from uniad_ray.ablations.tmuad import TmuadTableOptions
@@ -113,7 +113,7 @@ def ablate(
 
 
 def as_text(report: AblationReport) -> str:
-    """A filled ablation table, AUROC in per cent, times of an image in milliseconds."""
+    """A filled ablation table: AUROC in per cent, times per image in milliseconds."""
     columns = list(report.rows[0].settings)
     header = [*columns, *_KINDS]
     rows: list[list[str]] = []
@@ -129,7 +129,7 @@ def as_text(report: AblationReport) -> str:
             cells += [percent(getattr(row.pixel, kind, None)) for kind in _KINDS]
     stages: dict[str, float] = {}
     if any(row.milliseconds for row in report.rows):
-        header += ["ms an image", "images a second"]
+        header += ["ms per image", "images per second"]
         for row, cells in zip(report.rows, rows, strict=True):
             total = sum((row.milliseconds or {}).values())
             cells += [f"{total:.1f}", f"{1000 / total:.1f}"] if total else ["-", "-"]
@@ -140,8 +140,8 @@ def as_text(report: AblationReport) -> str:
         aligned(header, rows),
     ]
     if stages:
-        lines.append(aligned(("stage", "ms an image"), [(name, f"{value:.2f}") for name, value in stages.items()]))
+        lines.append(aligned(("stage", "ms per image"), [(name, f"{value:.2f}") for name, value in stages.items()]))
     if report.random_weights:
-        lines.append("note: a network had random weights; these metrics say nothing of quality")
+        lines.append("note: a network had random weights; the metrics are meaningless")
     lines.append(f"{report.path}: the table")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--publish", nargs=2, metavar="CATEGORY VERSION", help="Make this version the one that scores CATEGORY.")
 @reporting
 def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
-    """List the bundles of ROOT, or publish a version, newer or older."""
+    """List the bundles of ROOT, or publish any version of a bundle."""
     from uniad_ray.scoring.bundles.versions import list_bundles, publish_bundle
 
     if publish is not None:

@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 @confidence_option
 @reporting
 def compare(as_json: bool, **options: Any) -> None:
-    """Compare runs on the same archive with the first: metrics with paired intervals, decisions that changed."""
+    """Compare runs on one archive with the first: metrics with paired intervals, and changed decisions."""
     print_report(verbs.compare(**options), as_json, as_text)
 
 
 def as_text(report: ComparisonReport) -> str:
-    """The main differences between runs, in percentage points, and decisions that changed."""
+    """The main differences between runs, in percentage points, and the number of changed decisions."""
     names = {entry.run: f"run {index + 1}" for index, entry in enumerate(report.runs)}
     lines = [f"{names[entry.run]}: {entry.run} (run {entry.run_id})" for entry in report.runs]
     rows = _rows(report, names)
     if rows:
-        header = ("run", "category", "against normal", "metric", "run 1", "this run", "difference")
+        header = ("run", "category", "anomalies", "metric", "run 1", "this run", "difference")
         lines.append(table(header, rows))
     lines += [
         f"{names[entry.run]}: {entry.changed} of {entry.images} decisions differ from run 1: "
-        f"{entry.to_anomalous} became anomalous, {entry.to_normal} normal"
-        + (f"; by label {entry.mended} are right now, {entry.broken} wrong" if entry.labelled else "")
+        f"{entry.to_anomalous} became anomalous, {entry.to_normal} became normal"
+        + (f"; by their labels, {entry.mended} became right, {entry.broken} became wrong" if entry.labelled else "")
         for entry in report.changes
     ]
     lines += [f"note: {note}" for note in report.notes]
     if report.path:
-        lines.append(f"{report.path}: the comparison with the images whose decision changed")
+        lines.append(f"{report.path}: comparison with pictures of the changed images")
     return "\n".join(lines)
 
 

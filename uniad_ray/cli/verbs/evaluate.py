@@ -28,14 +28,14 @@ def evaluate(as_json: bool, **options: Any) -> None:
 
 
 def as_text(report: EvaluationReport) -> str:
-    """Metrics of a run, one line per category and group, in per cent; the first with its interval."""
+    """Metrics of a run in per cent, one line per category and group; the first metric with its interval."""
     fused = [entry for entry in report.metrics if entry.expert is None]
     lines = [_metrics(fused)] if fused else []
     lines += _decisions(fused)
     lines += _experts(report.metrics)
     lines += [f"note: {note}" for note in report.notes]
     if report.random_weights:
-        lines.append("WARNING: networks with random weights; these metrics say nothing of quality")
+        lines.append("WARNING: a network had random weights; the metrics are meaningless")
     lines.append(f"{report.run}: run {report.run_id}, intervals {100 * report.confidence:g} %")
     return "\n".join(lines)
 
@@ -57,7 +57,7 @@ def _metrics(metrics: Sequence[Metric]) -> str:
         images = (first.normal_images, first.anomalous_images)
         rows.append((category_name(first.category), group_name(first), *images, *values))
     titles = (column.short_title for column in shown)
-    return table(("category", "against normal", "normal", "anomalous", *titles), rows)
+    return table(("category", "anomalies", "normal", "anomalous", *titles), rows)
 
 
 def _interval(entry: Metric) -> str:
@@ -65,7 +65,7 @@ def _interval(entry: Metric) -> str:
 
 
 def _decisions(metrics: Sequence[Metric]) -> list[str]:
-    """Errors of each category at the run's thresholds, in words."""
+    """False alarms and misses of each category at its threshold, as sentences."""
     from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES
 
     every = {(entry.category, entry.metric): entry for entry in metrics if entry.group == ALL}
@@ -75,8 +75,8 @@ def _decisions(metrics: Sequence[Metric]) -> list[str]:
         if alarms is None or recall is None or alarms.value is None or recall.value is None:
             continue
         lines.append(
-            f"{category}: at its threshold {round(alarms.value * alarms.normal_images)} of {alarms.normal_images} "
-            f"normal images are false alarms, {round((1 - recall.value) * recall.anomalous_images)} of "
+            f"{category}: at the threshold, {round(alarms.value * alarms.normal_images)} of {alarms.normal_images} "
+            f"normal images are false alarms and {round((1 - recall.value) * recall.anomalous_images)} of "
             f"{recall.anomalous_images} anomalous images are missed"
         )
     return lines
@@ -100,7 +100,7 @@ def _experts(metrics: Sequence[Metric]) -> list[str]:
     return [
         "image AUROC of each expert alone:",
         table(
-            ("category", "against normal", *(str(name) for name in names)),
+            ("category", "anomalies", *(str(name) for name in names)),
             [
                 (category, group, *(percent(found[name].value) if name in found else "-" for name in names))
                 for (category, group), found in rows.items()

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 @click.option(
     "--names",
     metavar="FILE",
-    help="A YAML file with better names for classes of objects, such as `part-1: bolt`, for reasons.",
+    help="YAML file with readable names for object classes, such as `part-1: bolt`, to use in reasons.",
 )
 @sidecar_option
-@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish what was fitted and verified.")
+@click.option("--publish/--no-publish", default=True, show_default=True, help="Publish each verified bundle.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
 @click.option("--checkpoints", metavar="ROOT", help="Root of the training checkpoints.  [default: below --bundles]")
@@ -55,7 +55,7 @@ def fit(as_json: bool, **options: Any) -> int:
 
 
 def as_text(report: FitReport) -> str:
-    """What a fit made."""
+    """The bundles and problems of a fit."""
     rows = [
         (entry.category, entry.version, entry.method, entry.fit_images, entry.held_out_images, f"{entry.threshold:.3f}")
         for entry in report.fitted
@@ -73,12 +73,12 @@ def as_text(report: FitReport) -> str:
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
         if entry.method == "altered_copies":
             lines.append(
-                f"{entry.category}: has one normal image and was calibrated on altered copies of it; its threshold is "
-                "a guess: add normal images"
+                f"{entry.category}: calibrated on altered copies of its only normal image; the threshold is a guess, "
+                "so add normal images"
             )
         if entry.unusual and not entry.published:
             lines.append(
-                f"{entry.category}: look at these images; if they belong there, "
+                f"{entry.category}: check these images; if they are normal, publish with "
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
             )
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]

@@ -51,18 +51,18 @@ def ingest(as_json: bool, **options: Any) -> None:
     """Read the images of SOURCE into the Parquet shards of ARCHIVE.
 
     SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
-    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds what is new.
+    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds new images.
     """
     print_report(verbs.ingest(**options), as_json, as_text)
 
 
 def as_text(report: IngestReport) -> str:
-    """What an ingest did."""
+    """Counts and rejected files of an ingest."""
     lines = [f"{report.archive}: {report.new_images} new images, {report.images} in all, digest {report.digest[:12]}"]
     if report.skipped_shards:
-        lines.append(f"{report.skipped_shards} shards were there from an earlier attempt")
+        lines.append(f"{report.skipped_shards} shards were already done")
     if report.rejected:
-        lines.append(f"{len(report.rejected)} files were not taken:")
+        lines.append(f"{len(report.rejected)} files were rejected:")
         lines += [f"  {entry.source_uri}: {entry.reason}" for entry in report.rejected[:LISTED]]
         if len(report.rejected) > LISTED:
             lines.append(f"  ... and {len(report.rejected) - LISTED} more; the manifest lists them")

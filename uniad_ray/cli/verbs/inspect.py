@@ -1,4 +1,4 @@
-"""`uniad-ray inspect`: shows what an archive holds."""
+"""`uniad-ray inspect`: summarises an archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("archive")
 @reporting
 def inspect(archive: str, as_json: bool) -> None:
-    """Show what ARCHIVE holds."""
+    """Show the categories, splits, labels and defects of ARCHIVE."""
     from uniad_ray.archive.manifest import read_manifest
     from uniad_ray.archive.stores.location import Location
 
@@ -25,7 +25,7 @@ def inspect(archive: str, as_json: bool) -> None:
 
 
 def as_text(manifest: ArchiveManifest) -> str:
-    """What an archive holds."""
+    """Summary of an archive."""
     rows = []
     for name, summary in manifest.categories.items():
         shards = [shard for shard in manifest.shards if shard.category == name]
@@ -41,6 +41,6 @@ def as_text(manifest: ArchiveManifest) -> str:
             lines.append(f"{name} defects: {kinds}")
     lines.append(f"{manifest.images} images, digest {manifest.digest[:12]}, schema version {manifest.schema_version}")
     if manifest.rejected_count:
-        lines.append(f"{manifest.rejected_count} files were not taken:")
+        lines.append(f"{manifest.rejected_count} files were rejected:")
         lines += [f"  {entry.source_uri}: {entry.reason}" for entry in manifest.rejected[:LISTED]]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`uniad-ray precompute`: computes ahead what fits and runs need."""
+"""`uniad-ray precompute`: computes the input of fits and runs once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _device(text: str) -> str:
 def _by_stage(
     convert: Callable[[str], ValueT], default: ValueT | None = None
 ) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[Stage, ValueT] | ValueT | None]:
-    """A callback that reads values such as `2` and `segments=4`; one for a single stage counts more."""
+    """A callback that reads values such as `2` and `segments=4`; a value for one stage takes precedence."""
 
     def read(
         _context: click.Context, parameter: click.Parameter, values: Sequence[str]
@@ -114,7 +114,7 @@ def precompute(as_json: bool, **options: Any) -> None:
 
 
 def as_text(report: PrecomputeReport) -> str:
-    """What was stored."""
+    """Stored fields, and counts."""
     rows = [
         (category, stage, ", ".join(names))
         for category, stages in report.fields.items()
@@ -122,8 +122,6 @@ def as_text(report: PrecomputeReport) -> str:
     ]
     lines = [table(("category", "stage", "fields"), rows)]
     if report.skipped_files:
-        lines.append(f"{report.skipped_files} files were there from an earlier attempt")
-    lines.append(
-        f"{report.sidecar}: {report.images} images, {report.errors} that cannot be decoded, {mib(report.bytes)}"
-    )
+        lines.append(f"{report.skipped_files} files were already done")
+    lines.append(f"{report.sidecar}: {report.images} images, {report.errors} undecodable, {mib(report.bytes)}")
     return "\n".join(lines)

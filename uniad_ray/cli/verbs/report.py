@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @confidence_option
 @reporting
 def report(as_json: bool, **options: Any) -> None:
-    """Write a report of RUN: metrics, curves, the images to look at, errors, lineage.
+    """Write a report of RUN: metrics, curves, images to review, errors and lineage.
 
-    The HTML report is one file that needs nothing else. A run without labels gets the parts that need none.
+    The HTML report is one self-contained file. Without labels, the report omits the parts that need them.
     """
     print_report(verbs.report(**options), as_json, as_text)
 
 
 def as_text(result: ReportResult) -> str:
-    """Where a report was written."""
+    """Path and size of the report."""
     return f"{result.path}: report of run {result.run_id}, {mib(result.bytes)}"

@@ -1,4 +1,4 @@
-"""`uniad-ray scenes`: draws synthetic images to try things on."""
+"""`uniad-ray scenes`: draws a synthetic category for demos and tests."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def scenes(dest: str, as_json: bool, **options: Any) -> None:
 
 
 def as_text(report: ScenesReport) -> str:
-    """What was drawn."""
+    """Number and place of the files."""
     return f"{report.destination}: {report.files} files of category {report.category}"

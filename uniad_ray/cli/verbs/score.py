@@ -59,10 +59,10 @@ def score(as_json: bool, **options: Any) -> None:
 
 
 def as_text(report: ScoreReport) -> str:
-    """What a run found."""
+    """Counts of a run."""
     rows = [(name, item.images, item.anomalous, item.errors) for name, item in report.categories.items()]
     lines = [table(("category", "images", "anomalous", "errors"), rows)]
     if report.skipped_chunks:
-        lines.append(f"{report.skipped_chunks} chunks were there from an earlier attempt")
+        lines.append(f"{report.skipped_chunks} chunks were already done")
     lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
     return "\n".join(lines)

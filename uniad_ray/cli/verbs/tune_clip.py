@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Folder of the CLIP, on a disk that all machines mount; with --each, {category} in it.",
 )
-@click.option("--crops", metavar="FOLDER", help="Crops that you have sorted, CLASS/image.png; they replace ARCHIVE.")
+@click.option("--crops", metavar="FOLDER", help="Crops sorted by class, as CLASS/image.png; they replace ARCHIVE.")
 @click.option("--each", is_flag=True, help="Tune one CLIP per category instead of one for all.")
 @click.option("--namer", metavar="NAME", help="Extractor whose CLIP is tuned.  [default: the only one with classes]")
 @category_option
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @overrides_option
 @sidecar_option
 @click.option("--workers", type=click.IntRange(1), help="Processes that train.  [default: by the cluster]")
-@click.option("--checkpoints", metavar="ROOT", help="Root of crops and checkpoints.  [default: beside --out]")
+@click.option("--checkpoints", metavar="ROOT", help="Root of crops and checkpoints.  [default: next to --out]")
 @device_option
 @address_option
 @reporting
@@ -85,7 +85,7 @@ def tune_clip(
 
 
 def as_text(report: TuneReport) -> str:
-    """What a tuning of CLIP made."""
+    """The tuned CLIPs."""
     rows = [
         (
             entry.category or "all",
@@ -99,14 +99,14 @@ def as_text(report: TuneReport) -> str:
     ]
     lines = [f"CLIP of {report.namer}, labels of {report.labels}"]
     if rows:
-        header = ("category", "crops", "held out", "right before, %", "right after, %", "epoch")
+        header = ("category", "crops", "held out", "accuracy before, %", "accuracy after, %", "epoch")
         lines.append(table(header, rows))
     for entry in report.tuned:
         if entry.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(entry.left_out.items()))
             lines.append(f"{entry.category or 'all'}: objects left out: {reasons}")
         if not entry.epoch:
-            lines.append(f"{entry.category or 'all'}: no epoch was better on held-out crops; the CLIP is as it was")
+            lines.append(f"{entry.category or 'all'}: no epoch was better on held-out crops; the CLIP is unchanged")
         lines.append(f"{entry.uri}, sha256 {entry.sha256}")
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)

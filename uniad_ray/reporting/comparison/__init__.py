@@ -1,4 +1,4 @@
-"""The comparison of runs: built from runs, rendered as one HTML file."""
+"""Comparison of runs, rendered as one HTML file."""
 
 from __future__ import annotations
 

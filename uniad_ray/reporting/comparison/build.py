@@ -1,4 +1,4 @@
-"""Compares runs on the same archive: figures with paired intervals, and the images whose decision differs."""
+"""Compares runs on one archive: metrics with paired intervals, and images with a changed decision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uniad_ray.runs.reviews import Mark
 from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
 
 LISTED_CHANGES = 1000
-"""Changed images that a report lists; the counts say how many there are."""
+"""Maximum number of changed images in a report; its counts cover all."""
 
 _COLUMNS = (*COLUMNS, "category", "source_uri", "split", "defect_kind")
 
@@ -30,21 +30,21 @@ def compare(
     resamples: int = RESAMPLES,
     confidence: float = LEVEL,
 ) -> ComparisonReport:
-    """Compares runs with the first of them, over the images that both have scored.
+    """Compares each run with the first, on the images scored in both.
 
-    Reviewers' marks give images their labels as in `evaluate`. The runs are on the same archive, and what an image is
-    does not depend on the run: the marks of all runs count for all, of several on an image the latest, so that every
-    run is held against the same labels.
+    Reviewers' marks override labels, as in `evaluate`. All runs use the same labels: marks of any run apply to all
+    runs, and the latest mark on an image wins.
 
     Args:
         runs: Roots of at least two finished runs on the same archive.
-        out: HTML file to write; None writes none.
-        with_marks: Whether reviewers' marks give images their labels.
-        resamples: Bootstrap samples of the paired confidence intervals; 0 for none.
-        confidence: Their confidence, between 0 and 1.
+        out: HTML file to write; None writes no file.
+        with_marks: Use reviewers' marks; a mark overrides the label of its image.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        confidence: Confidence of the intervals, above 0 and below 1.
 
     Raises:
-        RunError: Fewer than two runs, one is not finished, or they are not on the same archive.
+        RunError: There are fewer than two runs, one is unfinished, or they are not on the same archive.
+        StoreError: The file cannot be written.
     """
     readers = [RunReader(run) for run in runs]
     baseline = _check(readers)
@@ -56,7 +56,7 @@ def compare(
     first_images, first_labelled = _scored(baseline, marks, notes), labelled_images(baseline, marks)
     notes += mark_notes(first_labelled)
     if not any(len(labelled) for labelled in first_labelled):
-        notes.append("no image has a label, so there are decisions to compare but no figures")
+        notes.append("no image has a label, so only decisions are compared")
     for reader in readers[1:]:
         images = _scored(reader, marks, notes)
         differences += run_differences(
@@ -86,16 +86,16 @@ def compare(
 
 def _check(readers: Sequence[RunReader]) -> RunReader:
     if len(readers) < 2:
-        raise RunError("one run alone cannot be compared; name two or more")
+        raise RunError("cannot compare a single run; name two or more runs")
     baseline, *others = readers
     named = [reader.location.uri for reader in readers]
     if len(set(named)) < len(named):
-        raise RunError("a run is named twice; name different runs")
+        raise RunError("the same run is named twice; name different runs")
     for reader in others:
         first, second = baseline.manifest.plan.archive_digest, reader.manifest.plan.archive_digest
         if first != second:
             raise RunError(
-                f"{reader.location}: scored another archive (digest {second[:12]}) than {baseline.location} "
+                f"{reader.location}: scored a different archive (digest {second[:12]}) than {baseline.location} "
                 f"({first[:12]}); compare runs on the same archive"
             )
     return baseline
@@ -115,7 +115,7 @@ def _facts(reader: RunReader) -> ComparedRun:
 
 
 def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> dict[str, ScoredImages]:
-    """The images with a score, by category."""
+    """Scored images, by category."""
     every = by_category(reader.scores(_COLUMNS))
     scored = {images.category: images.reviewed(marks).with_score() for images in every}
     errors = sum(map(len, every)) - sum(map(len, scored.values()))
@@ -127,7 +127,7 @@ def _scored(reader: RunReader, marks: Mapping[str, Mark], notes: list[str]) -> d
 def _changes(
     run: str, first: Mapping[str, ScoredImages], second: Mapping[str, ScoredImages], notes: list[str]
 ) -> tuple[DecisionChanges, list[ChangedImage]]:
-    """Counts the decisions that differ, and lists those furthest from the thresholds."""
+    """Counts the changed decisions, and lists those whose score moved furthest relative to the threshold."""
     both = 0
     changed: list[ChangedImage] = []
     for category in first.keys() & second.keys():
@@ -137,7 +137,7 @@ def _changes(
         changed += _changed_images(run, before.take(differs), after.take(differs))
     only = max(sum(map(len, first.values())), sum(map(len, second.values()))) - both
     if only:
-        notes.append(f"{run}: {only} images were scored in one of the runs only and are left out")
+        notes.append(f"{run}: {only} images were scored in only one of the runs and are left out")
     changed.sort(key=lambda image: (-_shift(image), image.row_key))
     mended = [image.is_mended for image in changed if image.is_mended is not None]
     counts = DecisionChanges(
@@ -154,7 +154,7 @@ def _changes(
 
 
 def _changed_images(run: str, before: ScoredImages, after: ScoredImages) -> Iterator[ChangedImage]:
-    """The same images in the same order, with the decision of both runs."""
+    """Yields the changed images; both arguments hold the same images in the same order."""
     rows = after.details.select(["row_key", "source_uri", "split", "defect_kind"]).to_pylist()
     for index, (row, label) in enumerate(zip(rows, after.labels, strict=True)):
         yield ChangedImage(
@@ -171,5 +171,5 @@ def _changed_images(run: str, before: ScoredImages, after: ScoredImages) -> Iter
 
 
 def _shift(image: ChangedImage) -> float:
-    """How far the score has moved against the threshold."""
+    """How far the score moved relative to the threshold."""
     return abs((image.score - image.threshold) - (image.baseline_score - image.baseline_threshold))

@@ -1,4 +1,4 @@
-"""The comparison of runs as one HTML file that needs nothing else."""
+"""The comparison of runs as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uniad_ray.reporting.drawing.pictures import Picture
 from uniad_ray.reporting.html import MAX_CATEGORY_ROWS, MAX_NOTES, render_page
 
 SHOWN_IMAGES: Final = 24
-"""Changed images with a picture, for each run."""
+"""Maximum number of changed images with a picture, per run."""
 
 
 def render_comparison(report: ComparisonReport, pictures: Mapping[str, Mapping[str, Picture]]) -> bytes:
-    """Renders a comparison; the same comparison gives the same bytes.
+    """Renders a comparison; equal comparisons give equal bytes.
 
     Args:
-        report: What it says.
-        pictures: Layers by run and row key, of the changed images that are shown.
+        report: The content.
+        pictures: Layers of the changed images to show, by run and row key.
     """
     return render_page(
         "comparison.html.j2",
@@ -58,7 +58,7 @@ def _compared(report: ComparisonReport, index: int, pictures: Mapping[str, Mappi
 
 
 def _table(differences: Sequence[Difference]) -> tuple[list[CatalogueEntry], list[_Row]]:
-    """The metrics that have a difference, and one row per category and group with a cell for each."""
+    """The columns with at least one difference, and one row per category and group."""
     known = {
         (entry.category, entry.group, entry.name, entry.metric, entry.limit): entry
         for entry in differences

@@ -1,4 +1,4 @@
-"""What a comparison says of several runs on one archive; the first run is the baseline."""
+"""The content of a comparison of runs on one archive; the first run is the baseline."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from uniad_ray.metrics.difference import Difference
 
 
 class ComparedRun(StrictModel):
-    """One of the runs.
+    """One run of a comparison.
 
     Attributes:
         run: Root of the run.
         run_id: Digest of its plan.
         code_version: Version of uniad_ray that scored.
-        bundles: Version of the bundle by category.
-        images: Score rows.
-        called_anomalous: Images with decision anomalous.
+        bundles: Version of the bundle, by category.
+        images: Number of score rows.
+        called_anomalous: Images with the decision `anomalous`.
         errors: Images that could not be scored.
     """
 
@@ -29,17 +29,17 @@ class ComparedRun(StrictModel):
 
 
 class DecisionChanges(StrictModel):
-    """How a run's decisions differ from the baseline's.
+    """Counts of the decisions of a run that differ from the baseline.
 
     Attributes:
         run: Root of the run.
-        images: Images that both have scored, labelled or not.
-        changed: Those whose decision differs.
-        to_anomalous: Normal in the baseline, anomalous in the run.
-        to_normal: The other way round.
-        labelled: Changed images that have a label.
-        mended: Of these, wrong in the baseline and right in the run.
-        broken: Right in the baseline and wrong in the run.
+        images: Images scored in both runs, labelled or not.
+        changed: Images with a changed decision.
+        to_anomalous: Changed images that are normal in the baseline and anomalous in the run.
+        to_normal: Changed images that are anomalous in the baseline and normal in the run.
+        labelled: Changed images with a label.
+        mended: Labelled changed images that are wrong in the baseline and right in the run.
+        broken: Labelled changed images that are right in the baseline and wrong in the run.
     """
 
     run: str
@@ -53,21 +53,21 @@ class DecisionChanges(StrictModel):
 
 
 class ChangedImage(StrictModel):
-    """One image whose decision differs.
+    """One image with a changed decision.
 
     Attributes:
         run: Root of the run.
         row_key: Key of the image row.
-        source_uri: Where it was ingested from.
+        source_uri: Path or URI that it was ingested from.
         category: Its category.
         split: Its split.
         label: `normal`, `anomalous` or None.
-        defect_kind: Its defect.
+        defect_kind: Kind of its defect.
         baseline_score: Fused score in the baseline.
         baseline_threshold: Threshold in the baseline.
         score: Fused score in the run.
         threshold: Threshold in the run.
-        decision: Decision of the run; the baseline's is the other one.
+        decision: Decision of the run; the baseline has the opposite one.
     """
 
     run: str
@@ -85,24 +85,25 @@ class ChangedImage(StrictModel):
 
     @property
     def is_mended(self) -> bool | None:
-        """Whether the run is right and the baseline wrong; None without a label."""
+        """Whether the run is right and the baseline is wrong; None without a label."""
         return None if self.label is None else self.label == self.decision
 
 
 class ComparisonReport(StrictModel):
-    """All that a comparison says.
+    """A comparison of runs.
 
     Attributes:
         archive: Root of the archive.
         archive_digest: Digest of its content.
         runs: The runs, the baseline first.
-        differences: Metrics of the others against the baseline; empty without labels.
-        changes: Decisions of the others against the baseline.
-        changed_images: The first of the images whose decision differs, the furthest from the thresholds first.
-        notes: What a reader must know of the metrics.
-        confidence: Confidence of the intervals.
-        resamples: Bootstrap samples behind them.
-        path: The HTML file, where one was asked for.
+        differences: Metrics of the other runs against the baseline; empty without labels.
+        changes: Decisions of the other runs against the baseline.
+        changed_images: Images with a changed decision, up to a limit; the score that moved furthest relative to the
+            threshold comes first.
+        notes: Remarks on the metrics, such as what was left out.
+        confidence: Confidence of the intervals, above 0 and below 1.
+        resamples: Number of bootstrap resamples; 0 if there are no intervals.
+        path: The HTML file; None if none was written.
     """
 
     archive: str

@@ -1,4 +1,4 @@
-"""Writes the comparison of runs as one HTML file, with the images whose decision differs."""
+"""Writes a comparison as an HTML file, with pictures of the images whose decision changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uniad_ray.runs.reader import RunReader
 
 
 def write_comparison_page(report: ComparisonReport, readers: Sequence[RunReader], out: Location) -> None:
-    """Draws the first changed images of each run, with its own maps, and writes the page.
+    """Draws the first changed images of each run with the maps of that run, and writes the page.
 
     Raises:
         StoreError: The file cannot be written.

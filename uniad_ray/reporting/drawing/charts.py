@@ -1,4 +1,4 @@
-"""Charts as inline SVG: text stays text, colours are CSS variables, and the same data give the same bytes."""
+"""Charts as inline SVG: text stays text, colours are CSS variables, and equal data give equal bytes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _POINTS_AN_INCH: Final = 72
 _FONT_SIZE: Final = 10
 _LOG_COUNTS_ABOVE: Final = 60
 
-# Colours that nobody draws stand for those of the page, which differ between light, dark and paper.
+# Unused colours serve as placeholders; the page replaces them with its own, for light, dark and print.
 _INK: Final = "#010101"
 _FAINT: Final = "#010102"
 _THRESHOLD: Final = "#010103"
 _GROUPS: Final = {
-    # Colour, line and name for people; lines differ as well, for those who do not see the colours.
+    # Colour, line style and title; line styles differ too, for colour-blind readers.
     "normal": ("#010104", "-", "normal"),
     "anomalous": ("#010105", "-", "anomalous"),
     "structural": ("#010105", "-.", "structural anomalies"),
     "logical": ("#010106", "--", "logical anomalies"),
-    "unlabelled": ("#010107", "-", "without label"),
+    "unlabelled": ("#010107", "-", "unlabelled"),
 }
 _PAGE_COLOURS: Final = {
     _INK: "currentColor",
@@ -42,13 +42,13 @@ _PAGE_COLOURS: Final = {
 
 
 def histogram_chart(histogram: Histogram, threshold: float, *, identity: str, label: str) -> Markup:
-    """Scores of each group, with the threshold.
+    """Draws the score histogram of each group, with the threshold.
 
     Args:
-        histogram: Counts.
-        threshold: The category's threshold.
-        identity: Unique in the page; the ids inside the SVG follow from it.
-        label: What the chart says, for those who do not see it.
+        histogram: The counts.
+        threshold: Threshold of the category.
+        identity: Unique in the page; seeds the ids inside the SVG.
+        label: Text alternative of the chart.
     """
     with _page_style(identity):
         figure, axes = _figure("score", "images")
@@ -69,7 +69,7 @@ def histogram_chart(histogram: Histogram, threshold: float, *, identity: str, la
 
 
 def roc_chart(curves: Curves, *, identity: str, label: str) -> Markup:
-    """Recall over false-positive rate, with the run's threshold as a point."""
+    """Draws recall over false-positive rate, with a point at the run's threshold."""
     with _page_style(identity):
         figure, axes = _figure("false-positive rate", "recall")
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle=":")
@@ -80,7 +80,7 @@ def roc_chart(curves: Curves, *, identity: str, label: str) -> Markup:
 
 
 def precision_recall_chart(curves: Curves, *, identity: str, label: str) -> Markup:
-    """Precision over recall, with the run's threshold as a point where it calls any image anomalous."""
+    """Draws precision over recall, with a point at the run's threshold if any image is called anomalous."""
     with _page_style(identity):
         figure, axes = _figure("recall", "precision")
         _plot_curve(axes, curves.precision_recall)
@@ -91,8 +91,8 @@ def precision_recall_chart(curves: Curves, *, identity: str, label: str) -> Mark
 
 
 def _page_style(identity: str) -> Any:
-    # Matplotlib takes these from its global parameters alone; the context gives them back, and its own defaults keep
-    # a user's matplotlibrc out of the report.
+    # Matplotlib reads these only from its global parameters; the context restores them. Starting from the defaults
+    # keeps a user's matplotlibrc out of the report.
     return style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": identity, "font.size": _FONT_SIZE}])
 
 
@@ -126,9 +126,9 @@ def _svg(figure: Figure, label: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    # The page allows no style attributes; the same as SVG attributes can be had.
+    # The content security policy forbids style attributes; SVG attributes do the same.
     text = re.sub(r' style="([^"]*)"', _as_attributes, text)
-    # Groups are numbered anew in each chart; what is referred to has ids of its own.
+    # Ids of groups repeat in each chart, and nothing refers to them; elements that are referenced have unique ids.
     text = re.sub(r'<g id="[^"]*"', "<g", text).replace("xlink:href", "href")
     for drawn, shown in _PAGE_COLOURS.items():
         text = text.replace(drawn, shown)
@@ -136,7 +136,7 @@ def _svg(figure: Figure, label: str) -> Markup:
     opening = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {:g} {:g}">').format(
         label, width, height
     )
-    # What is left comes from numbers and from the words in this file.
+    # The rest comes from numbers and from the words in this file, so it is safe.
     return opening + Markup(text[text.index(">") + 1 :])  # noqa: S704
 
 

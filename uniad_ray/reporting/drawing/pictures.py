@@ -1,4 +1,4 @@
-"""The pictures of a report: thumbnail, heat map and mask outline, each a file of bounded size."""
+"""Thumbnails, heat maps and mask outlines for reports, each a file of bounded size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUALITIES: Final = (82, 65, 45, 25, 10)
 
 HEAT_LEVELS: Final = 64
 _HEAT_STOPS: Final = (
-    # Position (0 at the scale's start, 0.5 at the threshold, 1 at its top), then red, green, blue, opacity.
+    # Position (0 at the start of the scale, 0.5 at the threshold, 1 at the top), then red, green, blue, opacity.
     (0.0, 255, 236, 140, 0),
     (0.25, 255, 236, 140, 0),
     (0.5, 255, 190, 60, 110),
@@ -35,15 +35,15 @@ _TOP_QUANTILE: Final = 0.95
 
 @dataclass(frozen=True)
 class Picture:
-    """The layers of one image; all cover the whole image.
+    """The layers of one image; each covers the whole image.
 
     Attributes:
-        thumbnail: JPEG; None where the image cannot be shown.
-        heat_map: PNG with transparency; None where the run keeps no map.
-        outline: PNG with transparency around the masks; None where there is no mask.
-        width: Pixels of the thumbnail.
-        height: Pixels of the thumbnail.
-        problems: What cannot be shown, and why.
+        thumbnail: JPEG; None if the image cannot be shown.
+        heat_map: PNG with transparency; None if the run keeps no map.
+        outline: PNG with transparency, a line around the masks; None without a mask.
+        width: Width of the thumbnail, pixels.
+        height: Height of the thumbnail, pixels.
+        problems: Why layers are missing, one sentence each.
     """
 
     thumbnail: bytes | None
@@ -55,7 +55,7 @@ class Picture:
 
 
 def map_scale(scores: np.ndarray, threshold: float) -> MapScale:
-    """The colour scale of a category: from 0, the mean of normal images, by the threshold to where high scores lie.
+    """Chooses the colour scale of a category: from 0, the mean of normal images, past the threshold to high scores.
 
     Args:
         scores: Fused scores of the category, shape (N,).
@@ -64,12 +64,12 @@ def map_scale(scores: np.ndarray, threshold: float) -> MapScale:
     start = min(0.0, threshold - 1.0)
     above = scores[scores > threshold]
     high = float(np.quantile(above, _TOP_QUANTILE)) if above.size else threshold
-    # Colours above the threshold are never closer together than those below it.
+    # The range above the threshold is at least as wide as the range below it.
     return MapScale(start=start, threshold=threshold, top=max(high, 2.0 * threshold - start))
 
 
 def missing_picture(problem: str) -> Picture:
-    """The place of an image that cannot be shown."""
+    """A placeholder for an image that cannot be shown."""
     return Picture(None, None, None, THUMBNAIL_SIDE, THUMBNAIL_SIDE, (problem,))
 
 
@@ -80,13 +80,13 @@ def draw_picture(
 
     Args:
         image: The encoded file.
-        size: Height and width as displayed, pixels.
+        size: Height and width after EXIF orientation, pixels.
         masks: Ground-truth masks as encoded files; a pixel above 0 is anomalous.
-        anomaly_map: Float, shape (h, w), on the calibrated scale; None where there is none.
-        scale: Colours of the map.
+        anomaly_map: Float, shape (h, w), on the calibrated scale; None without a map.
+        scale: Colour scale of the map.
 
     Returns:
-        The layers; what cannot be decoded is left out and named among the problems.
+        The layers; a layer that cannot be decoded is None, with an entry in `problems`.
     """
     height, width = fitted_size(size, THUMBNAIL_SIDE)
     problems = []
@@ -94,7 +94,7 @@ def draw_picture(
     try:
         thumbnail = _jpeg(decode_image(image, (height, width)))
     except ImageError as error:
-        problems.append(f"The picture cannot be shown: {error}.")
+        problems.append(f"The image cannot be shown: {error}.")
     try:
         outline = _outline(masks, size)
     except ImageError as error:
@@ -104,24 +104,24 @@ def draw_picture(
 
 
 def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> bytes:
-    """Colours a map of shape (h, w) on the category's scale, as a small PNG with the aspect ratio of the image.
+    """Colours a map on the scale of its category, as a small PNG with the aspect ratio of the image.
 
     Args:
         anomaly_map: Float, shape (h, w); it covers the whole image.
         size: Height and width of the image, pixels.
-        scale: Values that the colours stand for.
+        scale: Colour scale.
     """
     palette = _heat_palette()
     return _palette_png(_heat_levels(anomaly_map, fitted_size(size, MAP_SIDE), scale), palette[:, :3], palette[:, 3])
 
 
 def overlay(pixels: np.ndarray, anomaly_map: np.ndarray | None, scale: MapScale) -> Image.Image:
-    """Lays a map over its image, in the colours of the reports.
+    """Draws a map over its image, in the colours of the reports.
 
     Args:
         pixels: uint8, shape (H, W, 3), RGB.
-        anomaly_map: Float, shape (h, w), which covers the whole image; None leaves the image as it is.
-        scale: Values that the colours stand for.
+        anomaly_map: Float, shape (h, w); it covers the whole image. None draws only the image.
+        scale: Colour scale.
 
     Returns:
         An RGB image of W x H pixels.
@@ -135,13 +135,13 @@ def overlay(pixels: np.ndarray, anomaly_map: np.ndarray | None, scale: MapScale)
 
 
 def heat_legend() -> bytes:
-    """All colours of the heat maps in a row, as PNG of `HEAT_LEVELS` x 1 pixels."""
+    """All colours of the heat maps in one row: a PNG of `HEAT_LEVELS` x 1 pixels."""
     palette = _heat_palette()
     return _palette_png(np.arange(HEAT_LEVELS, dtype=np.uint8)[None], palette[:, :3], palette[:, 3])
 
 
 def _heat_levels(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> np.ndarray:
-    """Level of the palette by pixel: uint8, of the size given."""
+    """Palette index of each pixel: uint8, shape `size`."""
     height, width = size
     values = np.asarray(
         Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -152,7 +152,7 @@ def _heat_levels(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale
 
 
 def _heat_palette() -> np.ndarray:
-    """Red, green, blue and opacity by level: uint8, shape (HEAT_LEVELS, 4)."""
+    """Red, green, blue and opacity of each level: uint8, shape (HEAT_LEVELS, 4)."""
     stops = np.array(_HEAT_STOPS)
     positions = np.linspace(0.0, 1.0, HEAT_LEVELS)
     channels = [np.interp(positions, stops[:, 0], stops[:, channel]) for channel in range(1, 5)]
@@ -160,14 +160,14 @@ def _heat_palette() -> np.ndarray:
 
 
 def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
-    """A white line around the masks of an image, with a dark one around it, so that it shows on any picture."""
+    """Draws a white line around the masks, and a dark line around that, so it is visible on any image."""
     height, width = fitted_size(size, OUTLINE_SIDE)
     joined = np.zeros((height, width), dtype=bool)
     for data in masks:
         mask = decode_mask(data) > 0
         if mask.shape != tuple(size):
             found, wanted = (f"{columns} x {rows}" for rows, columns in (mask.shape, size))
-            raise ImageError("unsupported", f"it has {found} pixels, the image {wanted}")
+            raise ImageError("unsupported", f"it is {found} pixels, the image {wanted}")
         # A box filter keeps a trace of the smallest defect.
         shrunk = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
         joined |= np.asarray(shrunk) > 0
@@ -181,7 +181,7 @@ def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
 
 
 def fitted_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width with the same aspect ratio and no side above `side`; nothing is enlarged."""
+    """Height and width with the same aspect ratio and no side above `side`; never enlarges."""
     height, width = size
     factor = min(1.0, side / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))

@@ -1,4 +1,4 @@
-"""Draws images of a run for reports; what cannot be read is said in its place."""
+"""Draws images of a run for reports; an unreadable image becomes a placeholder with the reason."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale
     Args:
         reader: The run.
         category: The category.
-        row_keys: Which rows; all of them are in memory at once.
-        scale: Colours of the maps.
+        row_keys: Keys of the rows; all are in memory at once.
+        scale: Colour scale of the maps.
 
     Returns:
-        Layers by row key, for every key asked for.
+        Layers by row key, one entry for every given key.
     """
     maps = reader.maps(category, row_keys)
     try:
         sources = reader.images(category, row_keys)
     except (ArchiveError, StoreError) as error:
-        _logger.warning("pictures cannot be shown: %s", error)
+        _logger.warning("images cannot be shown: %s", error)
         return dict.fromkeys(row_keys, missing_picture(f"The archive cannot be read: {error}"))
     drawn: dict[str, Picture] = {}
     for key in row_keys:
         source = sources.get(key)
         if source is None or source.image is None:
-            drawn[key] = missing_picture("The archive does not hold the picture any more.")
+            drawn[key] = missing_picture("The archive no longer has this image.")
             continue
         masks = [mask.data for mask in source.masks]
         drawn[key] = draw_picture(source.image, (source.height, source.width), masks, maps.get(key), scale)

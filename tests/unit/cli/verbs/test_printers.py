@@ -1,10 +1,10 @@
-"""What the verbs print, from reports written by hand."""
+"""Text output of the verbs, from hand-written reports."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.reports import figure
+from support.reports import make_metric
 
 from uniad_ray.archive.manifest import RejectedFile
 from uniad_ray.cli.verbs import bundles, compare, evaluate, fit, ingest, report, score, serve, serve_key, tune_clip
@@ -24,7 +24,7 @@ from uniad_ray.serving.command import Served
 
 
 def words(line: str) -> str:
-    """A line of a table, without what aligns it."""
+    """A line of a table without alignment."""
     return " ".join(line.split())
 
 
@@ -35,8 +35,8 @@ def test_ingest_lists_ten_rejected_files() -> None:
     )
     assert ingest.as_text(found).splitlines() == [
         "a: 5 new images, 7 in all, digest dddddddddddd",
-        "2 shards were there from an earlier attempt",
-        "12 files were not taken:",
+        "2 shards were already done",
+        "12 files were rejected:",
         *(f"  {index}.txt: no image" for index in range(10)),
         "  ... and 2 more; the manifest lists them",
     ]
@@ -58,7 +58,7 @@ def fitted(**changes: Any) -> FittedBundle:
     return FittedBundle(**{**values, **changes})
 
 
-def test_fit_says_how_to_publish_in_spite_of_unusual_images() -> None:
+def test_fit_says_how_to_publish_unusual_images() -> None:
     found = FitReport(
         bundles="b",
         fitted=(fitted(unusual={"x.png": "unlike the others"}, published=False),),
@@ -70,14 +70,14 @@ def test_fit_says_how_to_publish_in_spite_of_unusual_images() -> None:
         "lids      7        holdout              8         2  1.235",
         "not published: lids",
         "lids: x.png: unlike the others",
-        "lids: look at these images; if they belong there, `uniad-ray bundles b --publish lids 7`",
+        "lids: check these images; if they are normal, publish with `uniad-ray bundles b --publish lids 7`",
         "failed: pins: no normal images",
     ]
 
 
 def test_fit_warns_of_a_threshold_from_one_image() -> None:
     text = fit.as_text(FitReport(bundles="b", fitted=(fitted(method="altered_copies"),), failed={}))
-    assert "lids: has one normal image and was calibrated on altered copies of it; its threshold is a guess" in text
+    assert "lids: calibrated on altered copies of its only normal image; the threshold is a guess" in text
 
 
 def test_score_counts_by_category() -> None:
@@ -96,7 +96,7 @@ def test_score_counts_by_category() -> None:
         "category  images  anomalous  errors",
         "--------  ------  ---------  ------",
         "lids           9          3       1",
-        "4 chunks were there from an earlier attempt",
+        "4 chunks were already done",
         "r: run 0a, 9 rows",
     ]
 
@@ -120,37 +120,37 @@ def evaluation(*metrics: Metric, **changes: Any) -> EvaluationReport:
 
 def test_evaluate_shows_metrics_decisions_and_experts() -> None:
     found = evaluation(
-        figure("image_auroc", 0.9),
-        figure("image_f1_max", 0.8),
-        figure("recall", 0.75),
-        figure("false_positive_rate", 0.1),
-        figure("pixel_aupro", 0.5, limit=0.3),
-        figure("image_auroc", 0.7, group="anomaly_type", name="logical"),
-        figure("image_auroc", 0.6, expert="patch"),
-        figure("image_auroc", 0.85, expert="text"),
+        make_metric("image_auroc", 0.9),
+        make_metric("image_f1_max", 0.8),
+        make_metric("recall", 0.75),
+        make_metric("false_positive_rate", 0.1),
+        make_metric("pixel_aupro", 0.5, limit=0.3),
+        make_metric("image_auroc", 0.7, group="anomaly_type", name="logical"),
+        make_metric("image_auroc", 0.6, expert="patch"),
+        make_metric("image_auroc", 0.85, expert="text"),
         notes=("something is left out",),
         random_weights=True,
     )
     lines = evaluate.as_text(found).splitlines()
     assert words(lines[0]) == (
-        "category against normal normal anomalous image AUROC AP F1-max pixel AUROC AUPRO@0.3 sPRO@0.05"
+        "category anomalies normal anomalous image AUROC AP F1-max pixel AUROC AUPRO@0.3 sPRO@0.05"
     )
     assert words(lines[2]) == "part all anomalies 40 20 90.0 (85.0-95.0) - 80.0 - 50.0 -"
     assert words(lines[3]) == "part logical anomalies 40 20 70.0 (65.0-75.0) - - - - -"
     assert lines[4] == (
-        "part: at its threshold 4 of 40 normal images are false alarms, 5 of 20 anomalous images are missed"
+        "part: at the threshold, 4 of 40 normal images are false alarms and 5 of 20 anomalous images are missed"
     )
     assert lines[5] == "image AUROC of each expert alone:"
-    assert words(lines[6]) == "category against normal patch text"
+    assert words(lines[6]) == "category anomalies patch text"
     assert words(lines[8]) == "part all 60.0 85.0"
     assert lines[9:] == [
         "note: something is left out",
-        "WARNING: networks with random weights; these metrics say nothing of quality",
+        "WARNING: a network had random weights; the metrics are meaningless",
         "r: run 0a, intervals 95 %",
     ]
 
 
-def test_evaluate_without_labels_has_notes_only() -> None:
+def test_evaluate_without_labels_has_only_notes() -> None:
     text = evaluate.as_text(evaluation(notes=("no image has a label",)))
     assert text.splitlines() == ["note: no image has a label", "r: run 0a, intervals 95 %"]
 
@@ -173,7 +173,7 @@ def difference(metric: str, value: float, group: str = "all") -> Difference:
     )
 
 
-def test_compare_shows_the_main_metrics_and_changed_decisions() -> None:
+def test_compare_shows_metrics_and_changed_decisions() -> None:
     runs = tuple(
         ComparedRun(run=run, run_id="0a", code_version="1", bundles={}, images=6, called_anomalous=1, errors=0)
         for run in ("r", "s")
@@ -200,13 +200,14 @@ def test_compare_shows_the_main_metrics_and_changed_decisions() -> None:
     assert lines[:2] == ["run 1: r (run 0a)", "run 2: s (run 0a)"]
     assert words(lines[4]) == "run 2 mean of categories all anomalies recall 50.0 75.0 +25.0 (-25.0 to +50.0)"
     assert lines[5:] == [
-        "run 2: 2 of 6 decisions differ from run 1: 1 became anomalous, 1 normal; by label 1 are right now, 1 wrong",
+        "run 2: 2 of 6 decisions differ from run 1: 1 became anomalous, 1 became normal; "
+        "by their labels, 1 became right, 1 became wrong",
         "note: a note",
-        "page.html: the comparison with the images whose decision changed",
+        "page.html: comparison with pictures of the changed images",
     ]
 
 
-def test_report_says_where_it_is() -> None:
+def test_report_shows_path_and_size() -> None:
     found = ReportResult(
         run="r",
         run_id="0a",
@@ -244,7 +245,7 @@ def test_bundles_mark_the_published_version() -> None:
     assert words(lines[3]) == "* lids 2 embedded patch+text holdout 8 1.500 1.0 MiB"
 
 
-def test_tune_clip_shows_accuracy_and_what_was_left_out() -> None:
+def test_tune_clip_shows_accuracy_and_omissions() -> None:
     tuned = TunedClip(
         category=None,
         folder="f",
@@ -265,7 +266,7 @@ def test_tune_clip_shows_accuracy_and_what_was_left_out() -> None:
     assert words(lines[3]) == "all 30 10 50.0 90.0 0 of 4"
     assert lines[4:] == [
         "all: objects left out: 3 too small",
-        "all: no epoch was better on held-out crops; the CLIP is as it was",
+        "all: no epoch was better on held-out crops; the CLIP is unchanged",
         "file:f, sha256 5e",
         "failed: pins: no objects",
     ]
@@ -280,7 +281,7 @@ def test_serve_shows_a_command_to_try() -> None:
     ]
 
 
-def test_a_key_is_shown_once() -> None:
+def test_key_is_shown_once() -> None:
     made = MadeKey(name="line", key="secret", keys="k.yaml")
     assert serve_key.made_as_text(made).splitlines() == [
         "secret",

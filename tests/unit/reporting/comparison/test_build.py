@@ -1,4 +1,4 @@
-"""Runs on one archive, written by hand, against each other."""
+"""Comparison of hand-written runs on one archive."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def difference(report: ComparisonReport, metric: str, limit: float | None = None
     return found
 
 
-def test_a_run_against_its_like_differs_in_nothing(tmp_path: Path) -> None:
+def test_equal_runs_have_no_differences(tmp_path: Path) -> None:
     report = compared(tmp_path, images())
     assert report.differences
     for entry in report.differences:
@@ -76,7 +76,7 @@ def test_a_run_against_its_like_differs_in_nothing(tmp_path: Path) -> None:
     assert report.changes[0].images == len(images())
 
 
-def test_differences_and_their_paired_intervals_follow_from_both_runs(tmp_path: Path) -> None:
+def test_differences_have_paired_intervals(tmp_path: Path) -> None:
     # In the baseline 17 of the 20 pairs are in order and two are ties; in the other run all are in order.
     better = rescored({f"bad{index}": 0.9 for index in range(4)})
     report = compared(tmp_path, better)
@@ -92,7 +92,7 @@ def test_differences_and_their_paired_intervals_follow_from_both_runs(tmp_path: 
     assert (auroc.normal_images, auroc.anomalous_images) == (5, 4)
 
 
-def test_pixel_figures_are_compared_too(tmp_path: Path) -> None:
+def test_pixel_metrics_are_compared(tmp_path: Path) -> None:
     report = compared(tmp_path, rescored({}, anomaly_map=FLAT))
     pixel = difference(report, "pixel_auroc")
     assert pixel.value == 0.5
@@ -102,7 +102,7 @@ def test_pixel_figures_are_compared_too(tmp_path: Path) -> None:
     assert difference(report, "pixel_spro", 0.05).difference < 0  # type: ignore[operator]
 
 
-def test_images_whose_decision_changed_are_listed_the_furthest_moved_first(tmp_path: Path) -> None:
+def test_changed_images_are_sorted_by_score_shift(tmp_path: Path) -> None:
     report = compared(tmp_path, rescored({"good1": 0.6, "bad3": 0.4, "new": 0.9, "bad0": 0.55}))
     (changes,) = report.changes
     assert (changes.images, changes.changed, changes.to_anomalous, changes.to_normal) == (10, 4, 3, 1)
@@ -116,19 +116,20 @@ def test_images_whose_decision_changed_are_listed_the_furthest_moved_first(tmp_p
     ]
     shown = as_text(report)
     assert (
-        "4 of 10 decisions differ from run 1: 3 became anomalous, 1 normal; by label 1 are right now, 2 wrong" in shown
-    )
+        "4 of 10 decisions differ from run 1: 3 became anomalous, 1 became normal; "
+        "by their labels, 1 became right, 2 became wrong"
+    ) in shown
 
 
-def test_images_that_one_run_could_not_score_are_left_out_of_both(tmp_path: Path) -> None:
+def test_images_unscored_in_one_run_are_left_out(tmp_path: Path) -> None:
     report = compared(tmp_path, rescored({"good4": None}))
     auroc = difference(report, "image_auroc")
     assert (auroc.normal_images, auroc.baseline) == (4, auroc.value)
     assert any("1 images could not be scored" in note for note in report.notes)
-    assert any("1 images were scored in one of the runs only" in note for note in report.notes)
+    assert any("1 images were scored in only one of the runs" in note for note in report.notes)
 
 
-def test_several_runs_are_each_compared_with_the_first(tmp_path: Path) -> None:
+def test_several_runs_are_compared_with_the_first(tmp_path: Path) -> None:
     report = compared(tmp_path, images(), rescored({"bad0": 0.9}), resamples=0)
     assert difference(report, "image_auroc").difference == 0
     assert difference(report, "image_auroc", run=2).difference > 0  # type: ignore[operator]
@@ -136,7 +137,7 @@ def test_several_runs_are_each_compared_with_the_first(tmp_path: Path) -> None:
     assert [entry.changed for entry in report.changes] == [0, 1]
 
 
-def test_without_labels_decisions_alone_are_compared(tmp_path: Path) -> None:
+def test_without_labels_only_decisions_are_compared(tmp_path: Path) -> None:
     plain = [replace(image, label=None, defect_kind=None, anomaly_type=None, masks=()) for image in images()]
     archive = write_archive(tmp_path / "archive", plain)
     moved = [replace(image, score=0.9 if image.name == "new" else image.score) for image in plain]
@@ -147,22 +148,22 @@ def test_without_labels_decisions_alone_are_compared(tmp_path: Path) -> None:
     assert any("no image has a label" in note for note in report.notes)
 
 
-def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
+def test_incomparable_runs_are_refused(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "archive", images())
     first = write_run(tmp_path / "first", archive, images()).uri
     other = write_archive(tmp_path / "other", images()[:5])
     second = write_run(tmp_path / "second", other, images()[:5]).uri
-    with pytest.raises(RunError, match="one run alone cannot be compared"):
+    with pytest.raises(RunError, match="cannot compare a single run"):
         compare([first])
-    with pytest.raises(RunError, match="a run is named twice"):
+    with pytest.raises(RunError, match="the same run is named twice"):
         compare([first, first])
-    with pytest.raises(RunError, match="scored another archive"):
+    with pytest.raises(RunError, match="scored a different archive"):
         compare([first, second])
     with pytest.raises(RunError, match="no run there"):
         compare([first, str(tmp_path / "none")])
 
 
-def test_the_page_holds_figures_and_pictures_and_nothing_from_outside(tmp_path: Path) -> None:
+def test_page_has_metrics_and_pictures_and_escapes_names(tmp_path: Path) -> None:
     hostile = [replace(image, name=image.name.replace("new", "<script>new")) for image in images()]
     archive = write_archive(tmp_path / "archive", hostile)
     moved = [replace(image, score=0.9 if "new" in image.name else image.score) for image in hostile]
@@ -181,7 +182,7 @@ def test_the_page_holds_figures_and_pictures_and_nothing_from_outside(tmp_path: 
     assert (tmp_path / "again.html").read_bytes() == out.read_bytes()
 
 
-def test_the_page_says_whether_a_clear_difference_is_better_or_worse(tmp_path: Path) -> None:
+def test_page_marks_significant_differences(tmp_path: Path) -> None:
     found_more = rescored({f"bad{index}": 0.9 for index in range(4)})
     more_alarms = rescored({f"good{index}": 0.9 for index in range(5)})
     archive = write_archive(tmp_path / "archive", images())

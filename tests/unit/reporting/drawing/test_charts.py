@@ -1,4 +1,4 @@
-"""Charts as inline SVG: what is in them, and what must not be."""
+"""Charts as inline SVG."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_colours_are_those_of_the_page() -> None:
         assert not re.search("#[0-9a-f]{6}", svg)
 
 
-def test_nothing_is_left_that_a_strict_policy_or_other_charts_of_the_page_would_trip_over() -> None:
+def test_charts_obey_the_policy_and_share_no_ids() -> None:
     first, second = "".join(all_charts("one")), "".join(all_charts("two"))
     for svg in (first, second):
         assert " style=" not in svg
@@ -62,7 +62,7 @@ def test_nothing_is_left_that_a_strict_policy_or_other_charts_of_the_page_would_
         assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', text)) <= own
 
 
-def test_the_same_data_give_the_same_bytes_whatever_a_user_set_up() -> None:
+def test_bytes_do_not_depend_on_user_settings() -> None:
     expected = all_charts()
     with mpl.rc_context({"svg.fonttype": "path", "font.size": 30, "axes.facecolor": "red"}):
         before = dict(mpl.rcParams)
@@ -77,14 +77,14 @@ def test_labels_are_escaped() -> None:
 
 
 @pytest.mark.parametrize(("images", "logarithmic"), [(40, False), (5000, True)])
-def test_many_images_are_counted_on_a_logarithmic_axis(images: int, logarithmic: bool) -> None:
+def test_many_images_give_a_logarithmic_axis(images: int, logarithmic: bool) -> None:
     scores = np.random.default_rng(0).normal(0, 0.1, images)
     histogram = score_histogram(rows_of(score_table(scores, [None] * images)))
     ticks = words(histogram_chart(histogram, 0.5, identity="one", label="scores"))
     assert ("100" in ticks) == logarithmic
 
 
-def test_a_threshold_that_calls_nothing_anomalous_has_no_point_of_precision() -> None:
+def test_undefined_precision_has_no_point() -> None:
     found = curves(rows_of(labelled_table(threshold=5.0)))
     assert found is not None
     assert "at the threshold" not in words(precision_recall_chart(found, identity="one", label="precision"))

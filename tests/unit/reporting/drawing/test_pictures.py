@@ -1,4 +1,4 @@
-"""Thumbnails, heat maps and outlines, looked at pixel by pixel."""
+"""Thumbnails, heat maps and outlines, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_a_picture_has_all_its_layers() -> None:
 
 
 @pytest.mark.parametrize(("size", "shown"), [((1200, 640), (320, 171)), ((30, 20), (30, 20)), ((1, 4000), (1, 320))])
-def test_thumbnails_keep_the_aspect_ratio_and_are_never_enlarged(size: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_thumbnails_keep_aspect_ratio_and_never_enlarge(size: tuple[int, int], shown: tuple[int, int]) -> None:
     picture = draw_picture(encoded(np.zeros((*size, 3), np.uint8)), size, [], None, SCALE)
     assert picture.thumbnail is not None
     assert pixels(picture.thumbnail).shape[:2] == (picture.height, picture.width) == shown
 
 
-def test_overlay_leaves_normal_pixels_and_covers_those_at_the_top_of_the_scale() -> None:
+def test_overlay_covers_only_anomalous_pixels() -> None:
     image = np.full((20, 40, 3), 100, np.uint8)
     drawn = np.asarray(overlay(image, np.array([[0.0, 8.0]], np.float32), SCALE))
     assert drawn.shape == (20, 40, 3)
@@ -69,7 +69,7 @@ def test_the_exif_orientation_is_respected() -> None:
     picture = draw_picture(encoded(stored, "JPEG", exif=turned), (60, 40), [], None, SCALE)
     assert picture.thumbnail is not None
     shown = pixels(picture.thumbnail)
-    # Turned clockwise, the white left half comes to lie at the top.
+    # After a clockwise turn, the white left half is at the top.
     assert shown.shape[:2] == (60, 40)
     assert shown[5, 20, 0] > 200
     assert shown[55, 20, 0] < 50
@@ -84,27 +84,27 @@ def test_noise_is_compressed_until_it_fits() -> None:
     assert len(picture.heat_map) <= 6 << 10
 
 
-def test_a_picture_that_cannot_be_read_is_said_so_and_keeps_its_other_layers() -> None:
+def test_unreadable_image_keeps_its_other_layers() -> None:
     picture = draw_picture(b"nonsense", (48, 48), [mask_png()], np.ones((4, 4), np.float16), SCALE)
     assert picture.thumbnail is None
     assert picture.outline is not None
-    assert picture.problems == ("The picture cannot be shown: the file is none of JPEG, PNG, TIFF, BMP, WEBP, GIF.",)
+    assert picture.problems == ("The image cannot be shown: the file is none of JPEG, PNG, TIFF, BMP, WEBP, GIF.",)
     assert missing_picture("gone").problems == ("gone",)
 
 
 @pytest.mark.parametrize(
     ("mask", "problem"),
-    [(b"", "the file is empty"), (mask_png(20), "it has 20 x 20 pixels, the image 48 x 48")],
+    [(b"", "the file is empty"), (mask_png(20), "it is 20 x 20 pixels, the image 48 x 48")],
     ids=["empty", "of another size"],
 )
-def test_a_mask_that_cannot_be_used_is_said_so(mask: bytes, problem: str) -> None:
+def test_unusable_mask_is_reported(mask: bytes, problem: str) -> None:
     picture = draw_picture(png(0), (48, 48), [mask_png(), mask], None, SCALE)
     assert picture.thumbnail is not None
     assert picture.outline is None
     assert picture.problems == (f"The mask cannot be shown: {problem}.",)
 
 
-def test_the_outline_runs_around_the_mask_and_leaves_it_free() -> None:
+def test_outline_surrounds_the_mask() -> None:
     mask = np.zeros((100, 100), np.uint8)
     mask[40:60, 40:60] = 1
     picture = draw_picture(encoded(np.zeros((100, 100, 3), np.uint8)), (100, 100), [encoded(mask)], None, SCALE)
@@ -116,7 +116,7 @@ def test_the_outline_runs_around_the_mask_and_leaves_it_free() -> None:
     assert layer[50, 37, 3] == 0
 
 
-def test_one_pixel_of_a_large_mask_still_has_an_outline_and_an_empty_mask_has_none() -> None:
+def test_single_pixel_has_an_outline_and_empty_mask_none() -> None:
     mask = np.zeros((2000, 2000), np.uint8)
     black = encoded(np.zeros((2000, 2000, 3), np.uint8))
     assert draw_picture(black, (2000, 2000), [encoded(mask)], None, SCALE).outline is None
@@ -134,20 +134,20 @@ def test_colours_follow_the_scale_of_the_category() -> None:
     assert top.tolist() == above.tolist() == [128, 0, 90, 175]
 
 
-def test_a_heat_map_has_the_aspect_ratio_of_its_image() -> None:
+def test_heat_map_has_the_aspect_ratio_of_its_image() -> None:
     assert pixels(heat_png(np.zeros((64, 64), np.float16), (400, 800), SCALE)).shape[:2] == (MAP_SIDE // 2, MAP_SIDE)
     assert pixels(heat_legend()).shape[:2] == (1, HEAT_LEVELS)
 
 
 @pytest.mark.parametrize("threshold", [3.0, 0.2, 0.0, -4.0])
-def test_a_scale_rises_whatever_the_threshold(threshold: float) -> None:
+def test_scale_ascends_at_any_threshold(threshold: float) -> None:
     scale = map_scale(np.array([threshold - 2, threshold]), threshold)
     assert scale.start < scale.threshold < scale.top
     assert scale.threshold == threshold
     assert scale.start == (0.0 if threshold >= 1 else threshold - 1)
 
 
-def test_a_scale_reaches_as_high_as_nearly_all_scores_above_the_threshold() -> None:
+def test_scale_covers_most_scores_above_the_threshold() -> None:
     scores = np.concatenate([np.zeros(500), np.linspace(3, 40, 100), [1e6]])
     assert map_scale(scores, 2.0).top == pytest.approx(38.5, abs=0.5)
     assert map_scale(np.array([2.1]), 2.0).top == 4.0
