@@ -106,7 +106,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
         shots = int(folder.name.partition("-")[0])
         assert manifest.calibration.fit_images == manifest.lineage["normal_images"] == shots
         assert manifest.calibration.method == ("altered_copies" if shots == 1 else "cross_fit")
-    with pytest.raises(ConfigError, match="has 24 normal images, fewer than 99 to draw"):
+    with pytest.raises(ConfigError, match="has 24 normal images, but 99 are drawn; lower --shots"):
         ablate(archive, work, 10, paper="tmuad", options=TmuadTableOptions(shots=(99,)))
 
     costs = ablate(archive, work, 11, paper="tmuad", overrides=SMALL)

@@ -52,8 +52,8 @@ def test_cluster_with_token_says_which_variables_to_set(head: dict[str, str], tm
     token = {name: head[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     wrong = {**token, "RAY_AUTH_TOKEN": "0" * 64}
     advice = (
-        f"the Ray cluster at {head['RAY_ADDRESS']} asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN "
-        "to the cluster's token or keep it in ~/.ray/auth_token"
+        f"the Ray cluster at {head['RAY_ADDRESS']} requires a token: set RAY_AUTH_MODE=token, and put the cluster's "
+        "token in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
     )
     assert join(head, tmp_path) == advice
     assert join(head, tmp_path, RAY_AUTH_MODE="token") == advice

@@ -117,7 +117,7 @@ def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(arc
     cluster = Cluster(logical_cpus=4, physical_cpus=2, gpus=0, node_cpus=4)
     root = Location.parse(tmp_path)
     wanted = Workers(3, threads=2)
-    with pytest.raises(RunError, match="3 workers with 2 threads for training: do not fit 4 CPUs"):
+    with pytest.raises(RunError, match="3 workers with 2 threads for training: do not fit on 4 CPUs"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=wanted)
     assert train_students(archive, tiny_fit(), [], root, cluster=cluster).states == {}
 

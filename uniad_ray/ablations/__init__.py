@@ -1,1 +1,1 @@
-"""The ablation tables of both papers, filled in through the pipelines."""
+"""Ablation tables of both papers, computed with the pipelines."""

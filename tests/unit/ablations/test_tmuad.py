@@ -169,9 +169,9 @@ def test_a_tuned_clip_gives_a_row_and_names_objects_only() -> None:
 
 
 def test_what_a_table_cannot_do_is_a_clear_line() -> None:
-    with pytest.raises(ConfigError, match="--table 4: there are the tables 5, 6, 7, 8, 9, 10, 11 of TMUAD"):
+    with pytest.raises(ConfigError, match="--table 4: unknown table of TMUAD; use 5, 6, 7, 8, 9, 10, 11"):
         table(4)
-    with pytest.raises(ConfigError, match="a tuned CLIP names objects out of a list of classes"):
+    with pytest.raises(ConfigError, match="a tuned CLIP needs a list of classes"):
         table(11, clip_for_all="file:one")
     with pytest.raises(ConfigError, match=r"profile paper: .* in extractors\.named_objects\.config\.classes"):
         table(11, "paper", clip_for_all="file:one")

@@ -72,7 +72,7 @@ def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
 
 
 def test_another_table_or_a_profile_without_its_experts_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError, match="--table 3: there are the tables 4, 5, 6, 7, 8, 9"):
+    with pytest.raises(ConfigError, match="--table 3: unknown table of UniAD; use 4, 5, 6, 7, 8, 9"):
         uniad_ablation(3, ())
     assert "relations" in load_config("embedded").experts
     with pytest.raises(ConfigError, match="table 8 needs the experts"):

@@ -1,1 +1,1 @@
-"""What every job on Ray shares: the session, worker sizing, devices, decoding."""
+"""Parts that all Ray jobs share: session, worker sizing, devices, decoding."""

@@ -1,1 +1,1 @@
-"""Fits of categories in parallel on Ray."""
+"""Fit pipeline: fits categories in parallel on Ray."""

@@ -1,1 +1,1 @@
-"""Ingest on Ray Data: source images to Parquet shards."""
+"""Ingest pipeline: reads source images into Parquet shards with Ray Data."""

@@ -1,1 +1,1 @@
-"""Precomputed features, segments and descriptions, stored as a sidecar by Ray Data."""
+"""Precompute pipeline: stores features, segments and descriptions in a sidecar with Ray Data."""

@@ -91,9 +91,8 @@ def test_last_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch, pauses: l
     with pytest.raises(RunError) as caught, ray_session():
         pass
     assert str(caught.value) == (
-        "Ray cannot be started on this machine, tried 3 times: The current node timed out during startup. Some of the "
-        "raylet failed to startup (load 8.4 on 2 CPUs); wait until the machine is quieter, or join a running Ray with "
-        "--address"
+        "Ray failed to start 3 times: The current node timed out during startup. Some of the raylet failed to startup "
+        "(load 8.4 on 2 CPUs); try again when the machine is less busy, or join a running Ray with --address"
     )
     assert stub.calls == ["init", "shutdown"] * 3
     assert pauses == list(PAUSES)

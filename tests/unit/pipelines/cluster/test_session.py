@@ -36,7 +36,7 @@ def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (
-        pytest.raises(RunError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot be joined: .*refused"),
+        pytest.raises(RunError, match=r"cannot join the Ray cluster at 127\.0\.0\.1:1: .*refused"),
         ray_session("127.0.0.1:1"),
     ):
         pass
@@ -49,8 +49,8 @@ NOT_THERE = "Failed to connect to GCS. Last connection error: RpcError: Timed ou
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
-        (REFUSED, r"asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to the cluster's token or keep"),
-        (NOT_THERE, r"cannot be joined: Failed to connect to Ray cluster; check the address$"),
+        (REFUSED, r"requires a token: set RAY_AUTH_MODE=token, and put the cluster's token in RAY_AUTH_TOKEN or in ~"),
+        (NOT_THERE, r"cannot join the Ray cluster at .*: Failed to connect to Ray cluster; check the address$"),
     ],
 )
 def test_cluster_that_cannot_be_joined_is_asked_once_and_says_why(

@@ -157,9 +157,9 @@ def test_tasks_wait_for_a_gpu_each() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Workers(count=5), "5 workers with 1 thread for scoring: do not fit 4 CPUs beside decoding; use at most 3"),
-        (Workers(threads=8), "1 worker with 8 threads for scoring: do not fit 4 CPUs beside decoding; use at most 3"),
-        (Workers(device="cuda"), "device cuda: there is no GPU here; use --device cpu or auto"),
+        (Workers(count=5), "5 workers with 1 thread for scoring: do not fit on 4 CPUs alongside decoding; use at most 3"),
+        (Workers(threads=8), "1 worker with 8 threads for scoring: do not fit on 4 CPUs alongside decoding; use at most 3"),
+        (Workers(device="cuda"), "device cuda: no GPU found; use --device cpu or auto"),
     ],
 )
 def test_actors_that_do_not_fit_are_refused(wanted: Workers, message: str) -> None:
@@ -172,17 +172,17 @@ def test_message_names_every_pool() -> None:
         plan_actors({"features": Workers(count=4), "segments": Workers(threads=2)}, cluster(4))
     assert str(caught.value) == (
         "4 workers with 1 thread for features and 1 worker with 2 threads for segments: "
-        "do not fit 4 CPUs beside decoding; use at most 3 threads in all"
+        "do not fit on 4 CPUs alongside decoding; use at most 3 threads in total"
     )
 
 
 @pytest.mark.parametrize(
     ("found", "wanted", "message"),
     [
-        (TWO_CORES, Workers(count=3, threads=2), "3 workers with 2 threads for training: do not fit 4 CPUs; use at m"),
-        (ONE_CPU, Workers(count=5), "5 workers with 1 thread for training: do not fit 1 CPUs; use at most 4 threads"),
-        (cluster(4, gpus=8), Workers(), "8 workers with 1 thread for training: do not fit 4 CPUs; use at most 4"),
-        (LAPTOP, Workers(device="cuda"), "device cuda: there is no GPU here"),
+        (TWO_CORES, Workers(count=3, threads=2), "3 workers with 2 threads for training: do not fit on 4 CPUs; use at m"),
+        (ONE_CPU, Workers(count=5), "5 workers with 1 thread for training: do not fit on 1 CPUs; use at most 4 threads"),
+        (cluster(4, gpus=8), Workers(), "8 workers with 1 thread for training: do not fit on 4 CPUs; use at most 4"),
+        (LAPTOP, Workers(device="cuda"), "device cuda: no GPU found"),
     ],
 )
 def test_group_that_does_not_fit_is_refused(found: Cluster, wanted: Workers, message: str) -> None:
