@@ -110,7 +110,7 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert not Path(f"{out}.checkpoints").exists()
     other = colour_fit(clip, tuning={"epochs": 11})
-    with pytest.raises(RunError, match="holds a CLIP that was tuned otherwise; choose another --out, or delete it"):
+    with pytest.raises(RunError, match="holds a CLIP tuned with other inputs; use a new --out, or delete the folder"):
         tune_clip(archive, str(out), other, categories=["lids", "trays"])
 
 
@@ -165,14 +165,14 @@ def test_sorted_crops_take_the_place_of_an_archive(
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"archive": None}, ConfigError, "give an archive to segment, or --crops with a folder"),
-        ({"crops": "crops"}, ConfigError, "give an archive to segment, or --crops with a folder"),
-        ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops are of no category"),
+        ({"archive": None}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
+        ({"crops": "crops"}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
+        ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops has no categories"),
         ({"each": True}, ConfigError, "--each needs {category} in --out"),
-        ({"out": "clip-{category}"}, ConfigError, "without --each it must not be there"),
+        ({"out": "clip-{category}"}, ConfigError, "with --each, and must not without it"),
         ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; use a local path here"),
         ({"categories": ["nuts"]}, ArchiveError, "no category nuts; the archive has lids, trays, voids"),
-        ({"out": "taken"}, RunError, "taken: there is something else; choose another --out"),
+        ({"out": "taken"}, RunError, "taken: the folder holds other files; use a new --out"),
         ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
     ],
 )

@@ -89,9 +89,7 @@ def _join(address: str) -> None:
                 f"the Ray cluster at {address} requires a token: set RAY_AUTH_MODE=token, and put the cluster's token "
                 "in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
             ) from error
-        raise RunError(
-            f"cannot join the Ray cluster at {address}: {first_line(error)}; check the address"
-        ) from error
+        raise RunError(f"cannot join the Ray cluster at {address}: {first_line(error)}; check the address") from error
 
 
 def local_cpus() -> int:

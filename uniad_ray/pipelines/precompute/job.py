@@ -179,7 +179,7 @@ def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
     stored = {stage for planned in plan.categories.values() for stage in planned.fields}
     if unused := sorted(set(stages or ()) - stored):
         raise SidecarError(
-            f"the experts use no {' and no '.join(unused)}; remove from --stages, or use another expert_set"
+            f"the experts use no {' and no '.join(unused)}; remove it from --stages, or use another expert_set"
         )
     if not stored:
         raise SidecarError("the experts use only features learned from normal images; fit first, then pass --bundles")

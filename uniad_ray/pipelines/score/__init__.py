@@ -1,1 +1,1 @@
-"""Scoring runs on Ray Data."""
+"""Score pipeline: scores archives with Ray Data."""

@@ -1,1 +1,1 @@
-"""Training of students on Ray Train."""
+"""Train pipeline: trains students on Ray Train."""

@@ -1,1 +1,1 @@
-"""Tuning of CLIP on Ray Train."""
+"""CLIP tuning pipeline: tunes the CLIP that names objects on Ray Train."""

@@ -157,8 +157,14 @@ def test_tasks_wait_for_a_gpu_each() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Workers(count=5), "5 workers with 1 thread for scoring: do not fit on 4 CPUs alongside decoding; use at most 3"),
-        (Workers(threads=8), "1 worker with 8 threads for scoring: do not fit on 4 CPUs alongside decoding; use at most 3"),
+        (
+            Workers(count=5),
+            "5 workers with 1 thread for scoring: do not fit on 4 CPUs alongside decoding; use at most 3",
+        ),
+        (
+            Workers(threads=8),
+            "1 worker with 8 threads for scoring: do not fit on 4 CPUs alongside decoding; use at most 3",
+        ),
         (Workers(device="cuda"), "device cuda: no GPU found; use --device cpu or auto"),
     ],
 )
@@ -179,8 +185,16 @@ def test_message_names_every_pool() -> None:
 @pytest.mark.parametrize(
     ("found", "wanted", "message"),
     [
-        (TWO_CORES, Workers(count=3, threads=2), "3 workers with 2 threads for training: do not fit on 4 CPUs; use at m"),
-        (ONE_CPU, Workers(count=5), "5 workers with 1 thread for training: do not fit on 1 CPUs; use at most 4 threads"),
+        (
+            TWO_CORES,
+            Workers(count=3, threads=2),
+            "3 workers with 2 threads for training: do not fit on 4 CPUs; use at m",
+        ),
+        (
+            ONE_CPU,
+            Workers(count=5),
+            "5 workers with 1 thread for training: do not fit on 1 CPUs; use at most 4 threads",
+        ),
         (cluster(4, gpus=8), Workers(), "8 workers with 1 thread for training: do not fit on 4 CPUs; use at most 4"),
         (LAPTOP, Workers(device="cuda"), "device cuda: no GPU found"),
     ],
