@@ -13,10 +13,10 @@ import uniad_ray as ur
 
 
 def main() -> None:
-    """Runs the verbs one after the other, and prints what the morning shift needs."""
+    """Runs the verbs in turn, and prints a summary for the morning shift."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="images in folders such as MVTec's, a path or an s3:// URI")
-    parser.add_argument("work", help="where everything goes, a path or an s3:// URI")
+    parser.add_argument("source", help="folder of images, for instance in the layout of MVTec, a path or an s3:// URI")
+    parser.add_argument("work", help="folder of all outputs, a path or an s3:// URI")
     parser.add_argument("--profile", default="embedded")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()

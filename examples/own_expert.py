@@ -1,6 +1,6 @@
 r"""A plug-in expert: does the mean colour of an image differ from that of normal images?
 
-Put it beside an expert of the package, from the command line alone; `make demo` makes an archive:
+Run `make demo` for an archive, and combine the plug-in with an expert of the package from the command line:
 
     export PYTHONPATH=examples
     uniad-ray fit demo/archive --bundles bundles \
@@ -19,20 +19,20 @@ import uniad_ray as ur
 
 
 class MeanColourConfig(ur.StrictModel):
-    """Options; they are the keys of `experts.colour.config`."""
+    """Options, the keys of `experts.colour.config`."""
 
     smallest_deviation: float = 0.5
 
 
 class MeanColour:
-    """Keeps the mean and the deviation of the mean colour of normal images."""
+    """Compares the mean colour of an image with the mean and the deviation over normal images."""
 
     config_model = MeanColourConfig
     mean: np.ndarray
     deviation: np.ndarray
 
     def __init__(self, name: str, config: MeanColourConfig) -> None:
-        """Reads the image itself, and so needs no network."""
+        """Needs no network, because it reads the images themselves."""
         self.name, self.config, self.needs = name, config, frozenset[str]()
 
     def fit(self, stream: Callable[[], Iterable[ur.Perception]]) -> None:
@@ -41,7 +41,7 @@ class MeanColour:
         self.mean, self.deviation = colours.mean(axis=0), colours.std(axis=0).clip(self.config.smallest_deviation)
 
     def score(self, perception: ur.Perception) -> ur.Evidence:
-        """Scores N images by the channel that is furthest off, in deviations."""
+        """Scores N images by the largest deviation over the channels, in standard deviations."""
         deviations = np.abs(self._colours(perception) - self.mean) / self.deviation
         scores = deviations.max(axis=1).astype(np.float32)
         names = np.array(["red", "green", "blue"])[deviations.argmax(axis=1)]
@@ -49,7 +49,7 @@ class MeanColour:
         return ur.Evidence(scores, maps=None, reasons=reasons)
 
     def state(self) -> ur.State:
-        """What goes into the bundle."""
+        """Returns the arrays to store in the bundle."""
         return ur.State(arrays={"mean": self.mean, "deviation": self.deviation})
 
     @classmethod

@@ -103,7 +103,7 @@ class ChunkScorer:
         bundle = BundleStore(self._plan.bundle_root).load(category, planned.version)
         if bundle.manifest.digest != planned.digest:
             raise BundleError(
-                f"bundle {category} {planned.version} differs from the run's plan; restore it, or score into a new --out"
+                f"bundle {category} {planned.version} differs from the run's plan; restore it, or use a new --out"
             )
         scorer = bundle.scorer(
             device=self._device,
