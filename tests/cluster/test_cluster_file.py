@@ -150,11 +150,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_the_cluster_file_is_right() -> None:
+def test_cluster_file_is_valid() -> None:
     assert problems(load()) == []
 
 
-def test_the_guide_names_what_the_file_names() -> None:
+def test_guide_and_cluster_file_agree() -> None:
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     chosen = load()["metadata"]
     for name in ("region", "security_group", "head_type", "cpu_type", "gpu_type"):
@@ -248,7 +248,7 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_cluster_file_is_caught(name: str) -> None:
+def test_broken_cluster_file_is_caught(name: str) -> None:
     break_it, expected = BROKEN[name]
     document = load()
     break_it(document)

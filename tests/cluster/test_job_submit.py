@@ -21,7 +21,7 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServer, tmp_path: Path) -> None:
+def test_jobs_make_a_run_with_metrics_and_report(job_server: JobServer, tmp_path: Path) -> None:
     source, archive, bundles, run = (str(tmp_path / name) for name in ("source", "archive", "bundles", "run"))
     counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", "scenes", source, *counts], check=True, timeout=120)
@@ -51,7 +51,7 @@ def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServe
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_says_why_in_one_line(job_server: JobServer, tmp_path: Path) -> None:
+def test_failed_job_prints_one_line(job_server: JobServer, tmp_path: Path) -> None:
     """From a working directory that holds the scripts alone, so that the installed package runs."""
     missing = str(tmp_path / "none")
     arguments = [missing, "--bundles", str(tmp_path), "--out", str(tmp_path / "run")]

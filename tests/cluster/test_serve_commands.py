@@ -41,7 +41,7 @@ def answers(client: Client) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_built_can_be_deployed_and_an_application_run(job_server: JobServer, tmp_path: Path) -> None:
+def test_built_config_deploys_and_application_runs(job_server: JobServer, tmp_path: Path) -> None:
     root, settings, built = (tmp_path / name for name in ("bundles", "settings.yaml", "built.yaml"))
     version = write_bundle(root, "part").version
     (wanted,) = verdicts(root, "part", version, [png(1)])

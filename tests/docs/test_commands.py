@@ -77,7 +77,7 @@ def run(text: str, name: str, folder: Path, verbs: Mapping[str, str] | None = No
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", runnable_pages())
-def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """With fewer images and steps of training than the page says; `make demo` is tested with all of them."""
     name, text = str(page.relative_to(ROOT)), page.read_text("utf-8")
     if not starts_ray(page):
@@ -90,7 +90,7 @@ def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pyt
     assert ended.returncode == 0, ended.stderr[-4000:]
 
 
-def test_nothing_but_images_and_steps_of_a_page_is_made_less() -> None:
+def test_only_image_and_step_counts_are_reduced() -> None:
     assert quick(["score", "a", "--bundles", "b"]) == ["score", "a", "--bundles", "b"]
     assert quick(["fit", "a", "--bundles", "b"]) == ["fit", *FEW_STEPS, "a", "--bundles", "b"]
     own = ["fit", "a", "--profile", "mine.yaml"]
@@ -103,7 +103,7 @@ def test_nothing_but_images_and_steps_of_a_page_is_made_less() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_is_one_that_its_program_takes(page: Path) -> None:
+def test_every_command_is_valid(page: Path) -> None:
     faults = []
     for block in blocks(page.read_text("utf-8")):
         if block.language not in SHELL:
@@ -131,12 +131,12 @@ def test_every_command_is_one_that_its_program_takes(page: Path) -> None:
         ("docs/plugins.md", ["uniad-ray evaluate run"]),
     ],
 )
-def test_the_commands_that_pages_are_known_to_show_are_run(page: str, expected: list[str]) -> None:
+def test_known_commands_are_run(page: str, expected: list[str]) -> None:
     found = [" ".join(words) for words in run_commands(ROOT / page)]
     assert set(expected) <= set(found)
 
 
-def test_every_verb_is_run_by_some_page() -> None:
+def test_every_verb_runs_on_some_page() -> None:
     verbs = {words[1] for page in PAGES for words in run_commands(page) if words[0] == "uniad-ray"}
     assert set(inner_commands(cli)) <= verbs
 
@@ -194,7 +194,7 @@ def test_blocks_commands_and_markers_are_found() -> None:
     ]
 
 
-def test_a_script_has_the_lines_of_its_page_and_leaves_out_what_is_not_to_run() -> None:
+def test_script_keeps_line_numbers_and_skips_marked_blocks() -> None:
     lines = script(SAMPLE, "page.md").splitlines()
     assert len(lines) == len(SAMPLE.splitlines())
     assert lines[4:6] == ["uniad-ray inspect one \\", "    --json"]
@@ -222,13 +222,13 @@ def test_a_script_has_the_lines_of_its_page_and_leaves_out_what_is_not_to_run() 
         ("pip install -c none.lock .", "there is no none.lock"),
     ],
 )
-def test_a_wrong_command_is_caught(command: str, message: str) -> None:
+def test_wrong_command_is_caught(command: str, message: str) -> None:
     with pytest.raises(PageError, match=message):
         check(command.split())
 
 
 @pytest.mark.parametrize("page", ["# P\n\n<!-- needs: a friend -->\n```sh\n```\n", "# P\n\n```fish\n```\n", "```sh\n"])
-def test_a_wrong_marker_language_or_fence_is_caught(page: str) -> None:
+def test_wrong_marker_language_or_fence_is_caught(page: str) -> None:
     with pytest.raises(PageError, match="line"):
         blocks(page)
 
@@ -241,7 +241,7 @@ def test_a_wrong_marker_language_or_fence_is_caught(page: str) -> None:
         ("```python\n\nimport no_such_module\n```", 3, "No module named 'no_such_module'"),
     ],
 )
-def test_a_command_that_fails_is_named_with_its_line_and_its_message(
+def test_failed_command_reports_line_and_message(
     code: str, line: int, message: str, tmp_path: Path
 ) -> None:
     ended = run(f"# Page\n\n{code}\n", "page.md", tmp_path)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_demo_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Path) -> None:
+def test_demo_finds_logical_anomalies_that_patches_miss(tmp_path: Path) -> None:
     demo = tmp_path / "demo"
     # The environment is there: it is the one that tests run in.
     variables = [f"DEMO={demo}", f"BIN={Path(sys.executable).parent}", "READY=ready", "--old-file=ready"]

@@ -160,7 +160,7 @@ def test_notebook_runs_from_top_to_bottom(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_night_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
+def test_night_run_writes_a_report(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "bottle", train=6, good=3, bad=2)
     overrides = [word for value in ("expert_set=patch", *SMALL) for word in ("--set", value)]
     with running_head(local_cpus(), environment()) as variables:

@@ -59,7 +59,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path
 
 
 @pytest.mark.slow
-def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path) -> None:
+def test_score_killed_twice_resumes_to_the_same_rows(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out"]
     verb(*arguments, str(factory / "whole"))
     kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", 3)
@@ -71,7 +71,7 @@ def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Pa
 
 
 @pytest.mark.slow
-def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path) -> None:
+def test_killed_ingest_resumes_to_the_same_bytes(factory: Path) -> None:
     arguments = ["ingest", str(factory / "bottle")]
     options = ["--shard-images=2", "--chunk-images=2"]
     verb(*arguments, str(factory / "archive-whole"), *options)
@@ -82,7 +82,7 @@ def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path)
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) -> None:
+def test_killed_score_worker_loses_no_row(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--workers=1", "--out"]
     verb(*arguments, str(factory / "undisturbed"))
     out = factory / "worker-killed"
@@ -110,7 +110,7 @@ def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) ->
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
+def test_ctrl_c_exits_cleanly_with_advice(factory: Path) -> None:
     out = factory / "interrupted"
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out", str(out)]
     process = subprocess.Popen(

@@ -107,7 +107,7 @@ def assert_same(one: State, other: State) -> None:
         np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
-def test_a_training_whose_worker_is_killed_ends_with_the_bits_of_one_that_was_not(
+def test_killed_training_worker_resumes_to_the_same_bits(
     archive: str, undisturbed: State, tmp_path: Path
 ) -> None:
     process = start(archive, tmp_path)
@@ -116,7 +116,7 @@ def test_a_training_whose_worker_is_killed_ends_with_the_bits_of_one_that_was_no
     assert_every_step_is_logged_once(tmp_path)
 
 
-def test_a_training_whose_driver_is_killed_goes_on_when_it_is_started_again(
+def test_killed_training_driver_resumes_when_restarted(
     archive: str, undisturbed: State, tmp_path: Path
 ) -> None:
     process = start(archive, tmp_path)
@@ -129,7 +129,7 @@ def test_a_training_whose_driver_is_killed_goes_on_when_it_is_started_again(
     assert_every_step_is_logged_once(tmp_path)
 
 
-def test_two_workers_one_of_which_is_killed_end_like_two_on_two_nodes_that_were_not(
+def test_killed_worker_of_two_matches_two_nodes(
     archive: str, job_server: JobServer, tmp_path: Path
 ) -> None:
     disturbed = start(archive, tmp_path / "disturbed", workers=2, threads=2)

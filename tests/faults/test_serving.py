@@ -97,7 +97,7 @@ def _is_ours(process: int) -> bool:
     return False
 
 
-def test_a_replica_killed_under_load_costs_no_wrong_verdict(served: Served) -> None:
+def test_killed_replica_gives_no_wrong_verdict(served: Served) -> None:
     with Load(served.send, clients=3) as load:
         load.wait_for_more(10)
         before = scorer_processes()
@@ -112,7 +112,7 @@ def test_a_replica_killed_under_load_costs_no_wrong_verdict(served: Served) -> N
     assert served.check(*served.send(0)) == "ok"
 
 
-def test_while_the_store_is_away_what_is_loaded_goes_on(served: Served) -> None:
+def test_loaded_categories_survive_a_store_outage(served: Served) -> None:
     away = served.root.with_name("away")
     served.root.rename(away)
     try:
@@ -126,7 +126,7 @@ def test_while_the_store_is_away_what_is_loaded_goes_on(served: Served) -> None:
     wait_for(lambda: served.client.score("lid", IMAGES[0]).status == 200)
 
 
-def test_malformed_requests_among_others_touch_none_of_them(served: Served) -> None:
+def test_malformed_requests_do_not_affect_others(served: Served) -> None:
     draw = np.random.default_rng(3)
     broken = [b"", b"nonsense", IMAGES[0][:100], b"\x89PNG\r\n\x1a\n" + bytes(200)]
     lock = threading.Lock()
@@ -148,7 +148,7 @@ def test_malformed_requests_among_others_touch_none_of_them(served: Served) -> N
     assert {served.check(chosen, answer) for chosen, answer in load.answers if chosen >= 0} == {"ok"}
 
 
-def test_four_times_overload_is_said_and_those_inside_finish(served: Served) -> None:
+def test_fourfold_overload_is_refused_and_admitted_requests_finish(served: Served) -> None:
     room = REPLICAS * 2 * BATCH + QUEUED
     with Load(served.send, clients=4 * room) as load:
         load.wait_for_more(300)

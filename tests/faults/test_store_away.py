@@ -18,7 +18,7 @@ from uniad_ray.serving.http.catalogue import Catalogue
 from uniad_ray.serving.settings import STORE_ATTEMPTS, ServeSettings
 
 
-def test_what_is_loaded_goes_on_and_the_rest_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_categories_score_and_others_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def lose_the_store(root: str, server: int) -> None:
         replica = ReplicaInProcess(ServeSettings(bundles=root, refresh_seconds=0.1))
         catalogue = Catalogue(root, refresh_seconds=0.1)

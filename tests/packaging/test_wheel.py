@@ -50,7 +50,7 @@ def test_schemas_profiles_and_pages_are_packed(installed: Path) -> None:
     assert not list(installed.glob("tests*"))
 
 
-def test_it_runs_from_there(installed: Path, tmp_path: Path) -> None:
+def test_unpacked_wheel_runs(installed: Path, tmp_path: Path) -> None:
     code = "import uniad_ray, uniad_ray.archive.schemas as s; print(uniad_ray.__file__); print(s.schema_directory())"
     package, schemas = run(installed, tmp_path, "-c", code).split()
     assert package == str(installed / "uniad_ray/__init__.py")

@@ -41,7 +41,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
     return str(root / "archive")
 
 
-def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_path: Path) -> None:
+def test_table_fuses_one_fit_and_is_stored(archive: str, tmp_path: Path) -> None:
     report = ablate(archive, str(tmp_path / "work"), 8, overrides=SMALL)
     assert report.categories == ("trays",)
     assert not report.random_weights
@@ -75,7 +75,7 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     assert any((tmp_path / "work/checkpoints").rglob("*.parquet"))
 
 
-def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(archive: str, tmp_path: Path) -> None:
+def test_memory_banks_have_image_and_pixel_metrics(archive: str, tmp_path: Path) -> None:
     report = ablate(archive, str(tmp_path / "work"), 5, paper="tmuad", overrides=SMALL)
     folders = {path.name.rpartition("-")[0]: path for path in (tmp_path / "work/variants").iterdir()}
     assert set(folders) == {"whole", "paper"}
@@ -96,7 +96,7 @@ def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(arch
     assert "pixel structural" in as_text(report)
 
 
-def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Path) -> None:
+def test_few_shot_and_cost_tables(archive: str, tmp_path: Path) -> None:
     work, options = str(tmp_path / "work"), TmuadTableOptions(shots=(1, 2), draws=2)
     report = ablate(archive, work, 10, paper="tmuad", overrides=SMALL, options=options)
     assert {row.settings["shots"] for row in report.rows} == {"1", "2"}

@@ -55,7 +55,7 @@ def content(state: State) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_bank_built_by_several_workers_is_that_of_one(archive: str, workers: int) -> None:
+def test_bank_does_not_depend_on_worker_count(archive: str, workers: int) -> None:
     import ray
 
     rows = normal_images(archive).rows

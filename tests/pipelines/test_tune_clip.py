@@ -72,7 +72,7 @@ def parameters(report: TuneReport) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_verb_tunes_a_clip_that_then_names_objects(
+def test_tuned_clip_names_objects(
     archive: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = colour_fit(clip, tuning={"epochs": 12})
@@ -116,7 +116,7 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: Path) -> None:
+def test_clip_per_category_and_two_workers_per_clip(archive: str, clip: str, tmp_path: Path) -> None:
     config = colour_fit(clip)
     each = tune_clip(archive, str(tmp_path / "clip-{category}"), config, each=True, workers=2)
     assert [(entry.category, Path(entry.folder).name) for entry in each.tuned] == [
@@ -145,7 +145,7 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sorted_crops_take_the_place_of_an_archive(
+def test_sorted_crops_replace_an_archive(
     clip: str,
     tmp_path: Path,
     ray_cluster: None,  # noqa: ARG001
@@ -176,7 +176,7 @@ def test_sorted_crops_take_the_place_of_an_archive(
         ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
     ],
 )
-def test_mistakes_are_found_before_anything_starts(
+def test_invalid_arguments_are_refused_at_once(
     archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], error: type, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,7 +188,7 @@ def test_mistakes_are_found_before_anything_starts(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_workers_start(
+def test_weights_and_batch_size_are_checked_first(
     archive: str, clip: str, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):

@@ -48,7 +48,7 @@ def test_every_verb_works_on_s3(s3_prefix: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
+def test_small_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
     with running_head(cpus, os.environ) as found:

@@ -98,7 +98,7 @@ def found(case: Case, fusion: RowFusion, *plugged_in: str, experts: tuple[str, .
 
 
 @pytest.mark.parametrize(("fusion", "weights"), [("equal", (1.0, 1.0)), ("profile", (2.0, 0.5)), ("own", (2.0, 0.5))])
-def test_terms_of_the_profile_are_added_with_or_without_weights(
+def test_profile_terms_sum_with_or_without_weights(
     case: Case, fusion: RowFusion, weights: tuple[float, float]
 ) -> None:
     held = case.held_out
@@ -112,7 +112,7 @@ def test_memories_are_fused_by_the_rule_of_tmuad(case: Case) -> None:
     assert found(case, "tmuad", experts=("patch", "third")) == pytest.approx(expected(case, scores))
 
 
-def test_an_expert_is_plugged_into_the_fused_score_of_the_others(case: Case) -> None:
+def test_plugged_in_expert_adds_to_fused_score(case: Case) -> None:
     held = case.held_out
     detector = z(case.raw("patch"), held["patch"])
     normal = z(held["patch"], held["patch"])
@@ -120,11 +120,11 @@ def test_an_expert_is_plugged_into_the_fused_score_of_the_others(case: Case) -> 
     assert found(case, "equal", "second", experts=("patch",)) == pytest.approx(expected(case, scores))
 
 
-def test_figures_are_means_over_categories_and_what_is_missing_has_no_mean() -> None:
+def test_metrics_are_means_over_categories() -> None:
     assert by_type({"logical": [0.5, 0.7], "structural": [0.9]}) == TypeMetrics(logical=0.6, structural=0.9, mean=0.75)
     assert by_type({"logical": [], "structural": [0.9]}) == TypeMetrics(logical=None, structural=0.9, mean=None)
 
 
-def test_fits_are_summed_up_figure_by_figure() -> None:
+def test_each_metric_is_summarized_over_fits() -> None:
     fits = [TypeMetrics(logical=value, structural=0.5, mean=None) for value in (0.2, 0.4, 0.9)]
     assert over_fits(fits, np.median) == TypeMetrics(logical=0.4, structural=0.5, mean=None)

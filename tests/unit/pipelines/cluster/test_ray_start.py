@@ -180,7 +180,7 @@ print(json.dumps({"left": list(left.values()), "after": after, "alive": alive, "
 """
 
 
-def test_ray_that_times_out_once_starts_and_leaves_nothing() -> None:
+def test_ray_start_recovers_from_one_timeout() -> None:
     """With a real Ray: what it leaves behind at its time-out is ended, and the next try works."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(

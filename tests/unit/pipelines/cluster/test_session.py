@@ -14,12 +14,12 @@ from uniad_ray.pipelines.cluster.session import local_cpus, ray_session, unwrap
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(1, 4), (2, 4), (4, 4), (16, 16)])
-def test_a_local_ray_never_has_fewer_than_four_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: int) -> None:
+def test_local_ray_has_at_least_four_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     assert local_cpus() == expected
 
 
-def test_our_errors_are_found_inside_wrappers() -> None:
+def test_unwrap_finds_own_errors() -> None:
     inner = ArchiveError("damaged")
     wrapped = RuntimeError("task failed")
     wrapped.__cause__ = ValueError("in between")
@@ -31,7 +31,7 @@ def test_our_errors_are_found_inside_wrappers() -> None:
     assert unwrap(other) is other
 
 
-def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_address_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -53,7 +53,7 @@ NOT_THERE = "Failed to connect to GCS. Last connection error: RpcError: Timed ou
         (NOT_THERE, r"cannot join the Ray cluster at .*: Failed to connect to Ray cluster; check the address$"),
     ],
 )
-def test_cluster_that_cannot_be_joined_is_asked_once_and_says_why(
+def test_failed_join_is_tried_once_and_explained(
     monkeypatch: pytest.MonkeyPatch, cause: str, message: str
 ) -> None:
     import ray
@@ -99,7 +99,7 @@ ray.shutdown()
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_pipeline_ends_on_a_cluster_of_one_or_two_cpus(cpus: int) -> None:
+def test_pipeline_finishes_on_one_or_two_cpus(cpus: int) -> None:
     """The shape of the scoring pipeline on a joined cluster that is too small for Ray Data's usual requests."""
     ended = subprocess.run(
         [sys.executable, "-c", PIPELINE, str(cpus)], capture_output=True, text=True, timeout=240, check=False

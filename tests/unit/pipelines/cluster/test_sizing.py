@@ -91,7 +91,7 @@ def test_pools_of_a_growing_cluster_share_its_gpus() -> None:
     assert {(plan.count, plan.gpus) for plan in plans} == {(1, 1 / 3)}
 
 
-def test_gpus_that_have_yet_to_come_are_not_shared() -> None:
+def test_future_gpus_are_not_shared() -> None:
     plans = plan_actors(dict.fromkeys(STAGES, Workers(device="cuda")), WAITING_FOR_GPUS).values()
     assert {(plan.count, plan.gpus) for plan in plans} == {(1, 1.0)}
 
@@ -168,7 +168,7 @@ def test_tasks_wait_for_a_gpu_each() -> None:
         (Workers(device="cuda"), "device cuda: no GPU found; use --device cpu or auto"),
     ],
 )
-def test_actors_that_do_not_fit_are_refused(wanted: Workers, message: str) -> None:
+def test_oversized_actors_are_refused(wanted: Workers, message: str) -> None:
     with pytest.raises(RunError, match=message):
         scoring(wanted, cluster(4))
 
@@ -199,12 +199,12 @@ def test_message_names_every_pool() -> None:
         (LAPTOP, Workers(device="cuda"), "device cuda: no GPU found"),
     ],
 )
-def test_group_that_does_not_fit_is_refused(found: Cluster, wanted: Workers, message: str) -> None:
+def test_oversized_group_is_refused(found: Cluster, wanted: Workers, message: str) -> None:
     with pytest.raises(RunError, match=message):
         plan_group(8, wanted, found)
 
 
-def test_gpus_that_may_come_are_asked_for_by_name() -> None:
+def test_future_gpus_are_requested_by_name() -> None:
     assert WAITING_FOR_GPUS.uses_gpus("cuda")
     assert not WAITING_FOR_GPUS.uses_gpus("auto")
 
