@@ -1,4 +1,4 @@
-"""cluster.yaml against Ray's own validation, EC2's model of RunInstances, and the rules that neither of them knows."""
+"""Validates cluster.yaml with Ray, with EC2's model of RunInstances, and by rules of this project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = (
 )
 SECRET = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b|PRIVATE KEY|aws_secret|aws_access_key|aws_credentials|ssh_private")
 ADDED_BY_RAY = {"MinCount": 1, "MaxCount": 1, "SubnetId": "subnet-0", "SecurityGroupIds": ["sg-0"], "KeyName": "ray"}
-"""What Ray's node provider and bootstrap put into the request; `SubnetIds`, Ray's own, they take out."""
+"""Parameters that Ray's node provider and bootstrap add to the request; they remove `SubnetIds`, Ray's own."""
 
 Document = dict[str, Any]
 
@@ -40,12 +40,12 @@ def load() -> Document:
 
 
 def problems(document: Document) -> list[str]:
-    """Everything that is wrong with a cluster file."""
+    """Problems of a cluster file, from all sources."""
     return [*ray_problems(document), *ec2_problems(document), *own_problems(document)]
 
 
 def ray_problems(document: Document) -> Iterator[str]:
-    """What `ray up` itself would refuse before it calls AWS."""
+    """Problems that `ray up` finds before it calls AWS."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
@@ -55,7 +55,7 @@ def ray_problems(document: Document) -> Iterator[str]:
 
 
 def ec2_problems(document: Document) -> Iterator[str]:
-    """Parameters of RunInstances that EC2 does not have, of another type, or of a value that is not in its list."""
+    """Unknown parameters of RunInstances, and parameters with a wrong type or an unlisted value."""
     shape = run_instances_shape()
     for name, node_type in document["available_node_types"].items():
         request = {**node_type["node_config"], **ADDED_BY_RAY}
@@ -77,7 +77,7 @@ def regions() -> frozenset[str]:
 
 
 def unlisted_values(value: Any, shape: Shape) -> Iterator[str]:
-    """Strings outside the list of their shape, which botocore leaves to the service to find."""
+    """Strings outside the list of their shape; botocore does not check them."""
     if shape.type_name == "structure":
         for key, inner in value.items():
             yield from unlisted_values(inner, shape.members[key])
@@ -89,7 +89,7 @@ def unlisted_values(value: Any, shape: Shape) -> Iterator[str]:
 
 
 def own_problems(document: Document) -> Iterator[str]:
-    """Rules of this project and of safe clusters."""
+    """Violations of this project's rules and of safe defaults."""
     region = document["provider"].get("region")
     if region not in regions():
         yield f"no region of AWS: {region}"
@@ -139,7 +139,7 @@ def command_problems(document: Document) -> Iterator[str]:
         elif missing := {word for word in shlex.split(command) if word.endswith((".lock", ".toml"))} - mounted:
             yield f"a command needs {', '.join(missing)}, which is not mounted"
     if not any("--dashboard-host=127.0.0.1" in command for command in document["head_start_ray_commands"]):
-        yield "the dashboard is open to others than the head"
+        yield "the dashboard is reachable from outside the head"
 
 
 @pytest.fixture(autouse=True)

@@ -241,9 +241,7 @@ def test_wrong_marker_language_or_fence_is_caught(page: str) -> None:
         ("```python\n\nimport no_such_module\n```", 3, "No module named 'no_such_module'"),
     ],
 )
-def test_failed_command_reports_line_and_message(
-    code: str, line: int, message: str, tmp_path: Path
-) -> None:
+def test_failed_command_reports_line_and_message(code: str, line: int, message: str, tmp_path: Path) -> None:
     ended = run(f"# Page\n\n{code}\n", "page.md", tmp_path)
     assert ended.returncode != 0
     assert f"page.md:{line}: " in ended.stderr

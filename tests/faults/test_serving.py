@@ -1,4 +1,4 @@
-"""What goes wrong around an endpoint: no wrong verdict, no hang, and errors only of the documented kinds."""
+"""Faults around an endpoint cause no wrong verdict, no hang, and only documented errors."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Served:
     wanted: list[Verdict]
 
     def send(self, number: int) -> tuple[int, ResponseModel]:
-        """Sends one of the images, and says which."""
+        """Sends one of the images; returns its index and the response."""
         chosen = number % len(IMAGES)
         return chosen, self.client.score("part", IMAGES[chosen])
 
     def check(self, chosen: int, answer: ResponseModel, *kinds: str) -> str:
-        """Checks that an answer is right, or one of some problems; says which."""
+        """Checks that a response is correct or one of the given problems, and returns which."""
         if answer.status == 200:
             assert agrees(answer.image, self.wanted[chosen]), answer.body
             return "ok"
@@ -72,7 +72,7 @@ def served(serve_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def scorer_processes() -> list[int]:
-    """Processes of the scoring deployment."""
+    """Process ids of the scoring deployment."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,7 +86,7 @@ def scorer_processes() -> list[int]:
 
 
 def _is_ours(process: int) -> bool:
-    """Whether a process descends from this one; other tests run endpoints of their own."""
+    """Returns whether a process descends from this one; other tests run their own endpoints."""
     while process > 1:
         if process == os.getpid():
             return True

@@ -1,4 +1,4 @@
-"""An S3 server that is gone while an endpoint uses it; the endpoint's parts are here, without Ray Serve."""
+"""An S3 server that stops while an endpoint uses it; the endpoint's parts run here without Ray Serve."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_loaded_categories_score_and_others_are_refused_in_time(monkeypatch: pyt
         assert replica.scorer.status()[0]["store_error"]
         upkeep.cancel()
 
-    # Its value comes back afterwards, whatever is set in between.
+    # `monkeypatch` restores the variable after the test, whatever the code sets.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     limit_attempts(STORE_ATTEMPTS)

@@ -1,4 +1,4 @@
-"""Memory banks from samples that Ray tasks take, each of some chunks of an archive."""
+"""Memory banks from samples of several Ray tasks, each on some chunks of an archive."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_bank_does_not_depend_on_worker_count(archive: str, workers: int) -> Non
     one, several = patch_memory(), patch_memory()
     one.fit_samples([extract_and_sample(archive, range(len(rows)))])
 
-    # Workers cannot import the modules of tests.
+    # Workers cannot import test modules.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         task = ray.remote(extract_and_sample)

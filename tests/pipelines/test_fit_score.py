@@ -1,4 +1,4 @@
-"""From a tree of images to figures, with the real networks at a small size."""
+"""Fit, score and evaluate on a tree of images, with the real networks at a small size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONE = Workers(count=1)
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
-    """An archive of two categories, one with damaged files, and a bundle for each."""
+    """An archive of two categories, one with corrupt files, and a bundle for each."""
     root = tmp_path_factory.mktemp("factory")
     bottle = mvtec_tree(root / "source/bottle", train=8, good=4, bad=4)
     write(bottle / "test/good/900.png", png(1)[:300])
@@ -49,7 +49,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path
 
 @pytest.fixture(scope="module")
 def whole(factory: Path) -> tuple[str, ScoreReport]:
-    """A run of all images with two actors, which no test changes, and what was said of it."""
+    """A run of all images with two actors, and its report; no test changes it."""
     run = str(factory / "whole")
     return run, score(str(factory / "archive"), str(factory / "bundles"), run, workers=Workers(count=2))
 
@@ -63,7 +63,7 @@ def run_rows(run: str) -> list[dict[str, Any]]:
 
 
 def run_bytes(run: str) -> dict[str, bytes]:
-    """Everything in a run but the records of attempts, which alone know a clock."""
+    """All files of a run except the timings, the only files that depend on the clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(run).list()}
     return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
@@ -101,14 +101,14 @@ def test_every_image_gets_a_row_and_defects_are_found(factory: Path, whole: tupl
 def test_metrics_are_computed_per_kind_and_stored(whole: tuple[str, ScoreReport], tmp_path: Path) -> None:
     run = shutil.copytree(whole[0], tmp_path / "evaluated")
     report = evaluate(str(run))
-    figures = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics if entry.expert is None}
-    assert figures["bottle", "all", "image_auroc"].value == 1.0
-    assert figures["bottle", "spot", "image_auroc"].anomalous_images == 4
-    assert figures["bottle", "all", "image_auroc"].normal_images == 4
-    pixel = figures["bottle", "all", "pixel_auroc"].value
+    values = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics if entry.expert is None}
+    assert values["bottle", "all", "image_auroc"].value == 1.0
+    assert values["bottle", "spot", "image_auroc"].anomalous_images == 4
+    assert values["bottle", "all", "image_auroc"].normal_images == 4
+    pixel = values["bottle", "all", "pixel_auroc"].value
     assert pixel is not None
     assert pixel > 0.9
-    assert figures["*", "all", "image_auroc"].value == 1.0
+    assert values["*", "all", "image_auroc"].value == 1.0
     assert report.error_images == 1
     stored = pq.read_table(io.BytesIO((Location.parse(run) / "evaluation/metrics.parquet").read_bytes()))
     assert stored.num_rows == len(report.metrics)
@@ -148,7 +148,7 @@ def test_maps_option_selects_stored_maps(factory: Path, whole: tuple[str, ScoreR
 
 def test_interrupted_run_resumes_to_the_same_bytes(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
-    # By one actor, where the whole run had two.
+    # With one actor; the uninterrupted run had two.
     score(archive, bundles, str(factory / "broken"), workers=ONE)
     broken = Location.parse(factory / "broken")
     names = [info.relative for info in (broken / "scores").list()]
@@ -198,8 +198,8 @@ def test_all_steps_work_on_s3(s3_prefix: str, tmp_path: Path) -> None:
     fit(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", small_config())
     report = score(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", f"{s3_prefix}/run", workers=ONE)
     assert report.images == 9
-    figures = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
-    assert figures["spot", "image_auroc"] == 1.0
+    values = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
+    assert values["spot", "image_auroc"] == 1.0
 
 
 def test_missing_bundle_is_reported_before_scoring(factory: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ SMALL = ShardLimits(rows=4, row_group_rows=2)
 
 
 def upload(folder: Path, root: str) -> str:
-    """Copies a local tree to the root of a store and gives the URI it has there."""
+    """Copies a local tree to the root of a store and returns its URI there."""
     target = Location.parse(root) / folder.name
     for path in folder.rglob("*"):
         if path.is_file():
@@ -73,7 +73,7 @@ def test_interrupted_ingest_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     root = Location.parse(tmp_path / "broken")
     plan_folder = next(info.relative for info in (root / "_ingest").list(suffix="plan.parquet")).split("/")[0]
     shards = read_manifest(root).shards
-    # As after a kill -9: one shard written without its record, one not at all, no record of the ingest, no manifest.
+    # As after a kill -9: one shard without its record, one missing, no record of the ingest, no manifest.
     (root / "_ingest" / plan_folder / "ingest.json").delete()
     (root / "manifest.json").delete()
     for index in (1, 2):

@@ -1,4 +1,4 @@
-"""What is precomputed is what fit and score would compute, to the last bit, and is not computed again."""
+"""Precomputed fields equal those of fit and score bit by bit, and are not computed again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAIN, TEST = 12, 6
 
 
 class Factory(NamedTuple):
-    """A category of trays with a damaged image, precomputed and fitted."""
+    """A category of trays with a corrupt image, precomputed and fitted."""
 
     archive: str
     config: FitConfig
@@ -49,7 +49,7 @@ class Factory(NamedTuple):
 
 
 def stored(root: str) -> dict[str, bytes]:
-    """All files but the records of attempts, which alone know a clock."""
+    """All files except the timings, the only files that depend on the clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
     return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
@@ -130,15 +130,13 @@ def test_fit_from_sidecar_is_identical_without_network_passes(factory: Factory) 
     assert factory.passes_with == REFERENCE_IMAGES
 
 
-def test_run_from_sidecar_is_identical_without_network_passes(
-    factory: Factory, tmp_path: Path
-) -> None:
+def test_run_from_sidecar_is_identical_without_network_passes(factory: Factory, tmp_path: Path) -> None:
     one = Workers(count=1)
     score(factory.archive, factory.bundles, str(tmp_path / "computed"), workers=one)
     computed = factory.passes.take()
     score(factory.archive, factory.bundles, str(tmp_path / "read"), sidecar=factory.sidecar.sidecar, workers=one)
     assert stored(str(tmp_path / "read")) == stored(str(tmp_path / "computed"))
-    # The reference images of the bundle always pass.
+    # The reference images of the bundle always run through the network.
     assert (computed, factory.passes.take()) == (TRAIN + TEST + REFERENCE_IMAGES, REFERENCE_IMAGES)
 
 
@@ -151,7 +149,7 @@ def test_interrupted_precomputation_resumes_to_the_same_bytes(factory: Factory) 
     report = precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles)
     assert report.skipped_files == len(before) - 3 - len(gone)
     assert stored(sidecar.uri) == before
-    # What was missing follows from the features, which were still there.
+    # The missing fields are computed from the features, which still exist.
     assert factory.passes.take() == 0
     assert precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles).skipped_files > 0
     assert stored(sidecar.uri) == before

@@ -1,4 +1,4 @@
-"""The report of runs written by hand, from their files to one file, on the local disk and on S3."""
+"""Reports of hand-written runs, on the local disk and on S3."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_document_matches_the_rows(tmp_path: Path) -> None:
     assert document["run"]["images"] == 13
     assert document["run"]["errors"] == 1
     (part,) = document["categories"]
-    # Of the test split: 0, 0.2, 0.4 and 0.6 are normal, 0, 0.3, 0.6 and 0.9 anomalous; the threshold is 0.5.
+    # Scores of the test split: normal 0, 0.2, 0.4 and 0.6; anomalous 0, 0.3, 0.6 and 0.9; the threshold is 0.5.
     assert {name: part[name] for name in ("split", "threshold", "normal_images", "anomalous_images")} == {
         "split": "test",
         "threshold": 0.5,

@@ -1,4 +1,4 @@
-"""Joining a cluster that asks for a token."""
+"""Joining a cluster that requires a token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def head() -> Iterator[dict[str, str]]:
 
 
 def join(head: Mapping[str, str], home: Path, **variables: str) -> str:
-    """What one who joins is told; no token is in their home folder."""
+    """Output of a program that joins the cluster, without a token in its home folder."""
     ended = subprocess.run(
         [sys.executable, "-c", JOIN, head["RAY_ADDRESS"]],
         env={**_without_ray(os.environ), "HOME": str(home), **variables},

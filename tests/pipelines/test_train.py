@@ -1,4 +1,4 @@
-"""Students trained by Ray Train, on one machine and on several."""
+"""Students trained with Ray Train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CATEGORIES = ("bottle", "nut")
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
-    """Two categories that can be trained on, and one of a single image many times."""
+    """Two categories to train on, and one with many copies of a single image."""
     root = tmp_path_factory.mktemp("training")
     for number, name in enumerate(CATEGORIES):
         mvtec_tree(root / "source" / name, train=12, good=1, bad=1, seed=number)
@@ -59,7 +59,7 @@ def job(archive: str, category: str, student: str = "student") -> TrainingJob:
 
 
 def fit_with_students(**students: dict[str, Any]) -> FitConfig:
-    """The tiny fit with more students, each with changes of its own."""
+    """The tiny fit configuration with further students, each with its own changes."""
     config = tiny_fit()
     more = {name: tiny_fit(**changes).extractors["student"] for name, changes in students.items()}
     return config.model_copy(update={"extractors": {**config.extractors, **more}})
@@ -125,7 +125,7 @@ def test_oversized_group_is_refused_and_no_jobs_are_allowed(archive: str, tmp_pa
 def test_indivisible_batch_size_is_refused(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=8, physical_cpus=8, gpus=0, node_cpus=8)
     root = Location.parse(tmp_path)
-    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
+    with pytest.raises(ConfigError, match="batch_size 4 cannot be divided among 3 workers"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=Workers(3))
 
 

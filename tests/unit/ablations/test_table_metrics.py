@@ -1,4 +1,4 @@
-"""Scores of a row against plain formulas, from a real bundle."""
+"""Row metrics from a real bundle, compared with plain formulas."""
 
 from __future__ import annotations
 
@@ -93,14 +93,12 @@ def expected(case: Case, scores: np.ndarray) -> list[float | None]:
 
 def found(case: Case, fusion: RowFusion, *plugged_in: str, experts: tuple[str, ...] = NAMES) -> list[float | None]:
     row = AblationRow({}, experts, fusion=fusion, plugged_in=plugged_in)
-    figures = row_metrics(row, case.bundle.manifest.config, [(case.labelled, case.bundle)])
-    return [figures.logical, figures.structural]
+    metrics = row_metrics(row, case.bundle.manifest.config, [(case.labelled, case.bundle)])
+    return [metrics.logical, metrics.structural]
 
 
 @pytest.mark.parametrize(("fusion", "weights"), [("equal", (1.0, 1.0)), ("profile", (2.0, 0.5)), ("own", (2.0, 0.5))])
-def test_profile_terms_sum_with_or_without_weights(
-    case: Case, fusion: RowFusion, weights: tuple[float, float]
-) -> None:
+def test_profile_terms_sum_with_or_without_weights(case: Case, fusion: RowFusion, weights: tuple[float, float]) -> None:
     held = case.held_out
     both = z(case.raw("patch") + case.raw("second"), held["patch"] + held["second"])
     scores = weights[0] * both + weights[1] * z(case.raw("third"), held["third"])

@@ -25,7 +25,7 @@ def cluster(logical: float, physical: int | None = None, gpus: int = 0, *, can_g
 
 
 TWO_CORES = cluster(4, 2)
-"""A Ray of this machine on two cores; see `local_cpus`."""
+"""A local Ray on two cores; see `local_cpus`."""
 ONE_CPU = cluster(1)
 LAPTOP = cluster(16)
 GPU_NODE = cluster(32, gpus=2)
