@@ -1,4 +1,4 @@
-"""The generated pages are those of the code, and what the pages point to is there."""
+"""Generated pages match the code, and links and commands of all pages are valid."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ generate = _generator()
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks of code."""
+    """Returns a page without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -75,11 +75,11 @@ def test_check_names_stale_pages_and_writing_updates_them(
 
 
 FREE = ("expert_sets", "fusion.groups", "fusion.weights", "fusions.<name>.groups", "fusions.<name>.weights")
-"""Keys whose values have names of the user's choice as keys."""
+"""Keys whose values are mappings with user-defined names."""
 
 
 def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -> Iterator[str]:
-    """Keys of a profile as the page writes them; `named` are the keys below which names are free."""
+    """Yields the keys of a profile as on the page; under the keys in `named`, names are user-defined."""
     for key, value in document.items():
         inside = prefix.split(".")[-2] if prefix else ""
         path = f"{prefix}<name>" if inside in named else f"{prefix}{key}"
@@ -177,7 +177,7 @@ def test_every_schema_column_is_listed(path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as code hosts derive them."""
+    """Returns the anchors of a page's headings, as on code hosts."""
     found = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
@@ -201,7 +201,7 @@ def test_pages_name_existing_verbs_and_options(page: Path) -> None:
 
 
 def speaks_of_what_is_not_there(code: str) -> bool:
-    """Whether a piece of code in the prose names a verb of `uniad-ray`, or an option of it or of `ray`, in vain."""
+    """Returns whether inline code names an unknown verb of `uniad-ray`, or an unknown option of it or of `ray`."""
     program, *words = code.replace("=", " ").split()
     if program.startswith("--"):
         return program not in options(cli) | options(ray_cli())

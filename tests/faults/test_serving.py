@@ -24,12 +24,12 @@ BATCH = 2
 
 @dataclass
 class Served:
-    """A running endpoint of two replicas with short queues.
+    """Running endpoint of two replicas with short queues.
 
     Attributes:
-        root: Its bundles; `part` is loaded, `lid` has never been asked for.
-        client: Asks without a key.
-        wanted: What is right for each of `IMAGES`.
+        root: Root of its bundles; `part` is loaded, `lid` is not.
+        client: Client without an access key.
+        wanted: Expected verdicts of `IMAGES`.
     """
 
     root: Path

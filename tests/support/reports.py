@@ -1,4 +1,4 @@
-"""Score rows and whole reports made by hand."""
+"""Hand-written score rows and reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uniad_ray.reporting.selection import gallery
 from uniad_ray.runs.scored_images import ScoredImages, by_category
 
 HOSTILE = '"><script>alert(1)</script>|`*[x](y)\n\u202e'
-"""What a file name, reason or category may hold, and what no report may take for more than text."""
+"""Text that file names, reasons or categories may contain; reports must escape it."""
 
 
 def score_table(
@@ -38,7 +38,7 @@ def score_table(
     name: str = "",
     reasons: tuple[str, ...] = (),
 ) -> pa.Table:
-    """Score rows of one category with two experts, of which the second says half of what the first says."""
+    """Score rows of one category with two experts; the second has half the score of the first."""
     count = len(labels)
     values = [float(score) for score in scores]
     columns = {
@@ -69,7 +69,7 @@ def score_table(
 
 
 def rows_of(table: pa.Table, split: str | None = "test") -> ScoredImages:
-    """The images of the one category of a table that have a score."""
+    """The scored images of a table with one category."""
     (images,) = by_category(table)
     return images.with_score(split)
 
@@ -84,7 +84,7 @@ def figure(
     expert: str | None = None,
     limit: float | None = None,
 ) -> Metric:
-    """A figure with an interval of a tenth."""
+    """A metric with an interval of width 0.1."""
     known = value is not None
     return Metric(
         category=category,
@@ -122,7 +122,7 @@ def lineage() -> Lineage:
 
 
 def with_choices(report: Report) -> Report:
-    """The same report, of categories whose experts an expert selection chose."""
+    """The same report, with selected experts in each category."""
     choices = (
         ExpertChoice(expert="patch", weight=1.0, reason="always takes part", synthetic_auroc={"surface": 0.912}),
         ExpertChoice(expert="student", weight=0.0, reason="would add too little", synthetic_auroc={"surface": 0.345}),
@@ -133,7 +133,7 @@ def with_choices(report: Report) -> Report:
 
 
 def category_result(category: str = "part", rows: ScoredImages | None = None, **changes: object) -> CategoryResult:
-    """A category of these rows; without rows, of nothing that could be scored."""
+    """A category with these rows, or without any scores if there are none."""
     values: dict[str, object] = {
         "category": category,
         "images": 0 if rows is None else len(rows.scores),
@@ -205,7 +205,7 @@ def make_report(
 
 
 def labelled_table(*, category: str = "part", **options: object) -> pa.Table:
-    """Four normal and four anomalous images, one of each on the wrong side of the threshold."""
+    """Four normal and four anomalous images, with one of each on the wrong side of the threshold."""
     scores = [0.1, 0.2, 0.3, 0.7, 0.4, 0.8, 0.9, 1.0]
     labels: list[str | None] = ["normal"] * 4 + ["anomalous"] * 4
     return score_table(scores, labels, category=category, **options)  # type: ignore[arg-type]
