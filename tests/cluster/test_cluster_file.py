@@ -92,7 +92,7 @@ def own_problems(document: Document) -> Iterator[str]:
     """Violations of this project's rules and of safe defaults."""
     region = document["provider"].get("region")
     if region not in regions():
-        yield f"no region of AWS: {region}"
+        yield f"unknown AWS region: {region}"
     if found := SECRET.search(yaml.safe_dump(document)):
         yield f"a credential or private key: {found[0]}"
     yield from worker_problems(document)
@@ -104,7 +104,7 @@ def own_problems(document: Document) -> Iterator[str]:
         if "IamInstanceProfile" not in config:
             yield f"{name}: no instance profile"
         if config.get("MetadataOptions", {}).get("HttpTokens") != "required":
-            yield f"{name}: version 1 of the metadata service is open"
+            yield f"{name}: version 1 of the metadata service is enabled"
         if not all(disk["Ebs"].get("Encrypted") for disk in config.get("BlockDeviceMappings", [{"Ebs": {}}])):
             yield f"{name}: the volume is not encrypted"
 
@@ -131,13 +131,13 @@ def command_problems(document: Document) -> Iterator[str]:
     mounts = document["file_mounts"]
     for local in mounts.values():
         if not local.startswith("~") and not (ROOT / local).exists():
-            yield f"no file {local} to mount"
+            yield f"{local}: the file to mount is missing"
     mounted = {Path(remote).name for remote in mounts}
     for command in [command for name in COMMANDS for command in document[name]]:
         if subprocess.run(["bash", "-n", "-c", command], check=False, capture_output=True).returncode:
-            yield f"not a shell command: {command}"
+            yield f"invalid shell command: {command}"
         elif missing := {word for word in shlex.split(command) if word.endswith((".lock", ".toml"))} - mounted:
-            yield f"a command needs {', '.join(missing)}, which is not mounted"
+            yield f"a command needs {', '.join(missing)}, which the cluster does not mount"
     if not any("--dashboard-host=127.0.0.1" in command for command in document["head_start_ray_commands"]):
         yield "the dashboard is reachable from outside the head"
 
@@ -179,8 +179,8 @@ def rename(mapping: Document, old: str, new: str) -> None:
 BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "unknown key at the top": (lambda d: d.update(max_wrokers=3), r"Ray: .*'max_wrokers' was unexpected"),
     "wrong type at the top": (lambda d: d.update(idle_timeout_minutes="5"), "Ray: '5' is not of type 'number'"),
-    "head type not there": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
-    "fewer workers than the least": (
+    "unknown head type": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
+    "fewer workers than the minimum": (
         lambda d: d["available_node_types"]["gpu"].update(min_workers=9),
         "Ray: The specified global `max_workers` is smaller than",
     ),
@@ -196,17 +196,17 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
         lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="150"),
         r"EC2: head: Invalid type for parameter BlockDeviceMappings\[0\].Ebs.VolumeSize",
     ),
-    "value that EC2 does not have": (
+    "value unknown to EC2": (
         lambda d: node_config(d, "gpu")["InstanceMarketOptions"].update(MarketType="sopt"),
         "EC2: gpu: 'sopt' is no MarketType",
     ),
-    "instance type that EC2 does not have": (
+    "instance type unknown to EC2": (
         lambda d: node_config(d, "gpu").update(InstanceType="g6.2xxlarge"),
         "EC2: gpu: 'g6.2xxlarge' is no InstanceType",
     ),
-    "no region": (lambda d: d["provider"].pop("region"), "no region of AWS: None"),
-    "region that is not there": (lambda d: d["provider"].update(region="us-esat-1"), "no region of AWS: us-esat-1"),
-    "key of an account": (
+    "no region": (lambda d: d["provider"].pop("region"), "unknown AWS region: None"),
+    "unknown region": (lambda d: d["provider"].update(region="us-esat-1"), "unknown AWS region: us-esat-1"),
+    "account key": (
         lambda d: d["provider"].update(aws_credentials={"aws_access_key_id": "x"}),
         "a credential or private key: aws_credentials",
     ),
@@ -218,9 +218,9 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     ),
     "old metadata service": (
         lambda d: node_config(d, "head")["MetadataOptions"].update(HttpTokens="optional"),
-        "head: version 1 of the metadata service is open",
+        "head: version 1 of the metadata service is enabled",
     ),
-    "volume in the clear": (
+    "unencrypted volume": (
         lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"),
         "head: the volume is not encrypted",
     ),
@@ -229,20 +229,20 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
         "the head is on spot",
     ),
     "GPUs on demand": (lambda d: node_config(d, "gpu").pop("InstanceMarketOptions"), "the GPU workers are not on spot"),
-    "more at least than at most": (
+    "minimum above maximum": (
         lambda d: d["available_node_types"]["cpu"].update(min_workers=5),
         "cpu: min_workers is not between 0 and max_workers",
     ),
-    "sum that is not the sum": (lambda d: d.update(max_workers=7), "max_workers is not the sum"),
-    "mount that is not there": (lambda d: d["file_mounts"].update({"~/x": "gone.txt"}), "no file gone.txt to mount"),
-    "lock that is not mounted": (
+    "wrong sum of workers": (lambda d: d.update(max_workers=7), "max_workers is not the sum"),
+    "missing mount": (lambda d: d["file_mounts"].update({"~/x": "gone.txt"}), "gone.txt: the file to mount is missing"),
+    "unmounted lock": (
         lambda d: d["file_mounts"].pop("~/uniad-ray/requirements.lock"),
-        "a command needs requirements.lock, which is not mounted",
+        "a command needs requirements.lock, which the cluster does not mount",
     ),
-    "command that is none": (lambda d: d["setup_commands"].append("if true"), "not a shell command: if true"),
+    "invalid command": (lambda d: d["setup_commands"].append("if true"), "invalid shell command: if true"),
     "open dashboard": (
         lambda d: d.update(head_start_ray_commands=["ray start --head --dashboard-host=0.0.0.0"]),
-        "the dashboard is open",
+        "the dashboard is reachable",
     ),
 }
 

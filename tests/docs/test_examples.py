@@ -74,8 +74,8 @@ def test_score_folder_writes_a_row_for_every_image(fitted_folder: Path, tmp_path
     (photos / "cut.png").write_bytes((photos / "good.png").read_bytes()[:1000])
     (photos / "notes.txt").write_text("no image")
     options = ("--bundles", str(fitted_folder / "bundles"), "--category", CATEGORY, "--out", "scores.csv")
-    said = run("score_folder.py", "photos", *options, folder=tmp_path)
-    assert said == "3 images in scores.csv\n"
+    output = run("score_folder.py", "photos", *options, folder=tmp_path)
+    assert output == "3 images in scores.csv\n"
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
     assert {name: row["decision"] for name, row in rows.items()} == {
@@ -152,9 +152,9 @@ def test_notebook_runs_from_top_to_bottom(
     for cell in document["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)  # noqa: S102 - our own notebook
-    said = capsys.readouterr().out
-    assert [line.split()[-1] for line in said.splitlines()[:2]] == ["normal", "anomalous"]
-    assert "threshold" in said.splitlines()[-1]
+    output = capsys.readouterr().out
+    assert [line.split()[-1] for line in output.splitlines()[:2]] == ["normal", "anomalous"]
+    assert "threshold" in output.splitlines()[-1]
     assert names["verdicts"][names["worst"]].decision == "anomalous"
 
 
@@ -164,7 +164,7 @@ def test_night_run_writes_a_report(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "bottle", train=6, good=3, bad=2)
     overrides = [word for value in ("expert_set=patch", *SMALL) for word in ("--set", value)]
     with running_head(local_cpus(), environment()) as variables:
-        said = run("night_run.py", "bottle", "night", *overrides, folder=tmp_path, **variables)
-    assert said.startswith("11 images: ")
-    page = Path(said.splitlines()[1].removeprefix("report: "))
+        output = run("night_run.py", "bottle", "night", *overrides, folder=tmp_path, **variables)
+    assert output.startswith("11 images: ")
+    page = Path(output.splitlines()[1].removeprefix("report: "))
     assert page.read_text("utf-8").startswith("<!doctype html>")

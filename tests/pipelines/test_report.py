@@ -213,8 +213,8 @@ def test_timings_are_reported_by_stage(tmp_path: Path) -> None:
         seconds=seconds,
     )
     write_timing(run, timing)
-    (told,) = json.loads(write(run, "json")[1])["timings"]
-    assert (told["images"], told["score"], told["wall"]) == (13, 8.0, 10.0)
+    (stored,) = json.loads(write(run, "json")[1])["timings"]
+    assert (stored["images"], stored["score"], stored["wall"]) == (13, 8.0, 10.0)
     assert b"2026-11-21 10:00:00" in write(run, "html")[1]
 
 

@@ -1,7 +1,7 @@
 """One of two processes that train a tiny student together, without Ray.
 
-Run as `python -m support.distill_worker RANK WORLD RENDEZVOUS FOLDER [STOP_AFTER]`.
-After step STOP_AFTER, the process exits as if killed.
+Run as `python -m support.distill_worker RANK WORLD RENDEZVOUS FOLDER [STOP_AFTER]`; it exits as if killed after step
+STOP_AFTER.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def blocks(text: str) -> list[Block]:
             while number < len(lines) and lines[number].rstrip() != "```":
                 number += 1
             if number == len(lines):
-                raise PageError(f"line {start + 1}: a fence is left open")
+                raise PageError(f"line {start + 1}: a fence is not closed")
             found.append(_block(lines, start, fence[1], lines[start + 1 : number]))
         elif lines[number].startswith("    ") and (number == 0 or not lines[number - 1].strip()):
             while number < len(lines) and lines[number].startswith("    "):
@@ -207,7 +207,7 @@ def _block(lines: list[str], above: int, language: str, code: list[str]) -> Bloc
     marker = _MARKER.match(before)
     kind, value = marker.groups() if marker else (None, None)
     if kind == "needs" and value not in NEEDS:
-        raise PageError(f"line {above + 1}: a block cannot need {value!r}; use one of {', '.join(NEEDS)}")
+        raise PageError(f"line {above + 1}: unknown requirement {value!r}; use one of {', '.join(NEEDS)}")
     return Block(
         line=above + 2,
         language=language,

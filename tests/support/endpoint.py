@@ -158,7 +158,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Waits until a condition holds."""
     ends = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < ends, "it never came to be"
+        assert time.monotonic() < ends, "the condition did not hold in time"
         time.sleep(0.1)
 
 

@@ -32,7 +32,7 @@ class _Remembering:
         return frozenset({f"{name}/count"})
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        assert self.seen, f"{self.name} extracts before it has learned"
+        assert self.seen, f"{self.name} extracts before it is trained"
         return {f"{self.name}/count": torch.full((len(perception), 1, 1, 1), float(len(self.seen)))}
 
     def state(self) -> State:
@@ -55,7 +55,7 @@ class Learned(_Remembering):
 
 
 class Trained(_Remembering):
-    """Is trained outside, by the fit."""
+    """Is trained by the caller of the fit."""
 
     needs: frozenset[str] = frozenset()
     training_needs = frozenset({"pyramid/level3"})

@@ -12,7 +12,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
     """Waits until a running job has reached a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "the job ended before it could be disturbed"
+        assert process.poll() is None, "the job ended before it could be interrupted"
         assert time.monotonic() < deadline, "the job wrote nothing in time"
         time.sleep(0.02)
 

@@ -17,7 +17,7 @@ TOGETHER = {
         "tests/serving/test_text_engine.py",
     ),
 }
-"""Tests that share slow set-up: a Ray, a Serve, a cluster. The slowest groups come first, to keep all processes busy."""
+"""Tests that share slow set-up: a Ray, a Serve, a cluster. The slowest groups come first to balance the processes."""
 
 
 def group_of(nodeid: str) -> str:

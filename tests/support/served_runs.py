@@ -24,7 +24,7 @@ STARTED = "2026-11-27T10:00:00+00:00"
 
 @dataclass(frozen=True)
 class Key:
-    """An access key with its plain text."""
+    """An access key in a test: its token, rights and categories."""
 
     token: str
     rights: tuple[str, ...]
@@ -32,7 +32,7 @@ class Key:
 
 
 def run_images(normal: int = 8) -> list[ScoredImage]:
-    """Images of `lids` with scores 0.5, 1.5, 2.5 and so on, every second anomalous, one unlabelled; an error; a tray."""
+    """Images of `lids` with scores 0.5, 1.5, 2.5, ..., every second anomalous, one unlabelled; an error, a tray."""
     rows, columns = np.mgrid[0:16, 0:16]
     peak = 6 * np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)
     lids = [

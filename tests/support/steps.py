@@ -39,6 +39,6 @@ class Learning(Step):
 
 
 class Trained(Learning):
-    """An extractor that is trained outside."""
+    """An extractor that a training job trains."""
 
     training_needs = frozenset({"net/out"})

@@ -1,7 +1,7 @@
 """One of two processes that tune a tiny CLIP together, without Ray.
 
-Run as `python -m support.tune_worker RANK WORLD RENDEZVOUS CLIP FOLDER [STOP_AFTER]`. After step
-STOP_AFTER, the process exits as if killed.
+Run as `python -m support.tune_worker RANK WORLD RENDEZVOUS CLIP FOLDER [STOP_AFTER]`; it exits as
+if killed after step STOP_AFTER.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_invalid_tables_raise_clear_errors() -> None:
         table(4)
     with pytest.raises(ConfigError, match="a tuned CLIP needs a list of classes"):
         table(11, clip_for_all="file:one")
-    with pytest.raises(ConfigError, match=r"profile paper: .* in extractors\.named_objects\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"profile paper: .*; set extractors\.named_objects\.config\.classes"):
         table(11, "paper", clip_for_all="file:one")
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")

@@ -75,8 +75,8 @@ def test_failed_start_is_repeated(
         start_local_ray(4)
     assert stub.calls == ["init", "shutdown"] * failures + ["init"]
     assert pauses == list(PAUSES[:failures])
-    said = ["Ray failed to start 2 times (load 8.4 on 2 CPUs); trying once more"]
-    assert [record.getMessage() for record in caplog.records] == (said if failures == 2 else [])
+    logged = ["Ray failed to start 2 times (load 8.4 on 2 CPUs); trying once more"]
+    assert [record.getMessage() for record in caplog.records] == (logged if failures == 2 else [])
 
 
 def test_pauses_grow_and_are_short() -> None:
