@@ -87,9 +87,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ratios(rounds: list[dict[str, Any]], kind: str, figure: str) -> dict[str, Any]:
+def ratios(rounds: list[dict[str, Any]], kind: str, metric: str) -> dict[str, Any]:
     """Ratio to `PixelMetrics` in each round, and its median."""
-    every = [entry[kind][figure] / entry["ours"][figure] for entry in rounds]
+    every = [entry[kind][metric] / entry["ours"][metric] for entry in rounds]
     return {"median": statistics.median(every), "all": every}
 
 
@@ -124,7 +124,7 @@ def stream(options: argparse.Namespace) -> dict[str, Any]:
         metrics.update(*drawn)
         seconds.append(time.perf_counter() - start)
     start = time.perf_counter()
-    values = figures(metrics)
+    values = metric_values(metrics)
     computed = time.perf_counter()
     metrics.resampled()
     return {
@@ -137,7 +137,7 @@ def stream(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def figures(metrics: PixelMetrics) -> dict[str, float | None]:
+def metric_values(metrics: PixelMetrics) -> dict[str, float | None]:
     """The compared metrics."""
     return {"auroc": metrics.auroc(), "aupro": metrics.aupro(), "spro": metrics.spro(SPRO_LIMIT)}
 
@@ -151,7 +151,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         metrics.update(*drawn)
         seconds += time.perf_counter() - start
     start = time.perf_counter()
-    values = figures(metrics)
+    values = metric_values(metrics)
     return result(values, seconds + time.perf_counter() - start, before)
 
 
@@ -191,7 +191,7 @@ def contributions(scores: np.ndarray, mask: np.ndarray, defects: list[Defect]) -
 
 
 def curve(gain: np.ndarray, order: np.ndarray, last_of_ties: np.ndarray) -> np.ndarray:
-    """Cumulative share in descending order of score, starting at 0, with one point per distinct score."""
+    """Cumulative fraction in descending order of score, starting at 0, with one point per distinct score."""
     summed = np.cumsum(gain[order], dtype=np.float64)[last_of_ties]
     return np.append(0, summed / summed[-1])
 

@@ -85,9 +85,9 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ratios(rounds: list[dict[str, Any]], figure: str, above: str, below: str) -> dict[str, Any]:
+def ratios(rounds: list[dict[str, Any]], metric: str, above: str, below: str) -> dict[str, Any]:
     """Ratio in each round, and its median."""
-    return summary([entry[above][figure] / entry[below][figure] for entry in rounds])
+    return summary([entry[above][metric] / entry[below][metric] for entry in rounds])
 
 
 def summary(every: list[float]) -> dict[str, Any]:

@@ -264,15 +264,15 @@ def clients(url: str, source: str, count: str, requests: str, settle_seconds: st
             started = time.perf_counter()
             try:
                 connection.request("POST", f"/{path}", image, {"Content-Type": "image/png"})
-                answer = connection.getresponse()
-                body = answer.read()
+                response = connection.getresponse()
+                body = response.read()
             except (OSError, http.client.HTTPException) as error:
                 errors[type(error).__name__] += 1
                 connection.close()
                 continue
             done.append((started, time.perf_counter()))
-            if answer.status != 200:
-                errors[f"{answer.status} {body[:200].decode(errors='replace')}"] += 1
+            if response.status != 200:
+                errors[f"{response.status} {body[:200].decode(errors='replace')}"] += 1
 
     def send(total: int) -> float:
         for number in range(total):
@@ -397,8 +397,8 @@ def read_images(source: str) -> list[bytes]:
 
 def get(url: str) -> Any:
     """Fetch a JSON document."""
-    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
-        return json.load(answer)
+    with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310
+        return json.load(response)
 
 
 def summary(every: list[float]) -> dict[str, Any]:

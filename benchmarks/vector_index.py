@@ -91,14 +91,14 @@ def compare(
 ) -> dict[str, Any]:
     """Build both indexes and search them in turns: bytes, seconds, milliseconds per image, recall and ratios."""
     indexes: dict[str, NearestNeighbours] = {}
-    figures: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     for kind in _KINDS:
         started = time.perf_counter()
         config = VectorIndexConfig(kind=kind, subvector=subvector, reranked=reranked)
         indexes[kind] = NearestNeighbours(bank, distance, 1, config)
-        figures[kind] = {"build_seconds": round(time.perf_counter() - started, 2)}
-        figures[kind]["index_bytes"] = indexes[kind].index_bytes
-    figures["pq"]["file_bytes"] = sum(
+        measured[kind] = {"build_seconds": round(time.perf_counter() - started, 2)}
+        measured[kind]["index_bytes"] = indexes[kind].index_bytes
+    measured["pq"]["file_bytes"] = sum(
         array.nbytes for array in indexes["pq"].arrays().values() if isinstance(array, np.memmap)
     )
     milliseconds: dict[str, list[float]] = {kind: [] for kind in _KINDS}
@@ -114,14 +114,14 @@ def compare(
         hits.append(found["pq"] <= nearest * (1 + _TIE) + _TIE**2)
         excess.append(found["pq"] / np.maximum(nearest, _TIE) - 1)
     for kind in _KINDS:
-        figures[kind]["milliseconds_an_image"] = round(statistics.median(milliseconds[kind]), 2)
-    figures["pq"]["recall_at_1"] = round(float(np.mean(hits)), 4)
-    figures["pq"]["mean_excess_of_distance"] = round(float(np.mean(excess)), 6)
+        measured[kind]["milliseconds_an_image"] = round(statistics.median(milliseconds[kind]), 2)
+    measured["pq"]["recall_at_1"] = round(float(np.mean(hits)), 4)
+    measured["pq"]["mean_excess_of_distance"] = round(float(np.mean(excess)), 6)
     ratios = {
-        "index_bytes": figures["flat"]["index_bytes"] / figures["pq"]["index_bytes"],
-        "milliseconds_an_image": figures["flat"]["milliseconds_an_image"] / figures["pq"]["milliseconds_an_image"],
+        "index_bytes": measured["flat"]["index_bytes"] / measured["pq"]["index_bytes"],
+        "milliseconds_an_image": measured["flat"]["milliseconds_an_image"] / measured["pq"]["milliseconds_an_image"],
     }
-    return {**figures, "flat_to_pq": {name: round(ratio, 2) for name, ratio in ratios.items()}}
+    return {**measured, "flat_to_pq": {name: round(ratio, 2) for name, ratio in ratios.items()}}
 
 
 def nearest_distances(bank: np.ndarray, queries: np.ndarray, distance: Distance) -> np.ndarray:

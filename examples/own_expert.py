@@ -19,7 +19,7 @@ import uniad_ray as ur
 
 
 class MeanColourConfig(ur.StrictModel):
-    """Options; they are the keys of `experts.colour.config`."""
+    """Options, the keys of `experts.colour.config`."""
 
     smallest_deviation: float = 0.5
 

@@ -17,7 +17,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
 
 def main() -> None:
-    """Scores the images in the order of their names."""
+    """Scores the images in order of their paths."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bundles", required=True, help="root of the bundles, a path or an s3:// URI")

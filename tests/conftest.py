@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests uses."""
+"""Fixtures shared by several folders of tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Test processes side by side share the cores, and threads that spin while they wait would take them from each
-    # other. To be set before anything is imported that starts threads.
+    # Parallel test processes share the cores; threads that spin while they wait would slow each other down. Set before
+    # any import that starts threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Ray counts what it is used for in a process of its own, which takes seconds to start.
+# Ray collects usage statistics in a separate process, which takes seconds to start.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
@@ -22,21 +22,21 @@ from hypothesis import settings
 from support.job_cluster import JobServer, job_cluster
 from support.s3_server import S3Server, run_s3_server
 
-# Machines are noisy: a slow example is no failure.
+# On a noisy machine, a slow example is not a failure.
 settings.register_profile("uniad_ray", deadline=None)
 settings.load_profile("uniad_ray")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, those that share what takes long to prepare stay in one of them."""
+    """Keeps tests that share slow set-up in one process when tests run in parallel."""
     from support.scheduling import ByGroup
 
     return ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, with whatever shares something with it."""
+    """Runs the slowest groups of tests first."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         from support.scheduling import longest_first
 
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3_server() -> Iterator[S3Server]:
     """A real S3 server, with its endpoint and keys in the environment until the session ends."""
     with run_s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        # Nothing of the developer's own AWS configuration may reach, or be reached by, a test.
+        # Isolates the tests from the developer's AWS configuration.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
@@ -60,7 +60,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_prefix(s3_server: S3Server) -> str:
-    """A fresh `s3://bucket/<unique>` with nothing below it."""
+    """An empty, unique prefix `s3://bucket/<unique>`."""
     return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
 
 
@@ -73,8 +73,8 @@ def store_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its environment must be there before Ray starts
-    """One Ray for all tests that need one; its workers inherit the S3 server's endpoint and keys and find `support`."""
+def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - Ray inherits its environment
+    """One Ray for all tests; its workers inherit the S3 server's endpoint and keys, and can import `support`."""
     import ray
 
     from uniad_ray.pipelines.cluster.ray_start import start_local_ray
@@ -82,7 +82,7 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        # A proxy of Serve that is slow to start beside other tests is not started again.
+        # Keeps Serve from restarting a proxy that starts slowly on a busy machine.
         patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         start_local_ray(4)
     try:
@@ -93,7 +93,7 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - its en
 
 @pytest.fixture(scope="session")
 def serve_port(ray_cluster: None) -> int:  # noqa: ARG001 - Serve runs in it
-    """The port of one Serve for all tests that need one; it ends with Ray."""
+    """The port of one Serve for all tests; it stops with Ray."""
     from ray import serve
     from support.s3_server import free_ports
 
@@ -114,6 +114,6 @@ def fitted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def job_server() -> Iterator[JobServer]:
-    """A head and a worker node for all tests that submit jobs or deploy to a cluster."""
+    """One cluster of a head and a worker node for all tests that submit jobs or deploy."""
     with job_cluster() as started:
         yield started

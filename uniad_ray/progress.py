@@ -1,4 +1,4 @@
-"""Shows how far a job is: a bar on a terminal, log lines elsewhere."""
+"""Progress of a job: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Images done, rate, errors and time left of one job."""
+    """Tracks the images, rate, errors and remaining time of one job."""
 
     def __init__(self, task: str, total: int, *, stream: TextIO | None = None) -> None:
         """Starts the clock.
 
         Args:
-            task: What is done, such as `scoring`.
-            total: Images to do.
-            stream: Where a bar would go; default stderr.
+            task: Name of the job, such as `scoring`.
+            total: Number of images.
+            stream: Stream for the bar; default stderr.
         """
         self._task = task
         self._total = total
@@ -36,7 +36,7 @@ class Progress:
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Self:
-        """Opens the bar where the stream is a terminal."""
+        """Opens the bar if the stream is a terminal."""
         if self._stream.isatty():
             self._bar = tqdm(total=self._total, desc=self._task, unit="image", file=self._stream, dynamic_ncols=True)
         elif self._total:
@@ -46,14 +46,19 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the bar; the last line is written whatever happened."""
+        """Closes the bar, or logs the last line; also after an error."""
         if self._bar is not None:
             self._bar.close()
         elif self._total and self._done != self._logged_at:
             _logger.info(self.line())
 
     def advance(self, images: int, errors: int = 0) -> None:
-        """Counts finished images, of which some may have failed."""
+        """Counts finished images.
+
+        Args:
+            images: Number of images finished since the last call.
+            errors: Number of those that failed.
+        """
         self._done += images
         self._errors += errors
         if self._bar is not None:
@@ -65,7 +70,7 @@ class Progress:
             _logger.info(self.line())
 
     def line(self) -> str:
-        """The state in words, such as `scoring: 640 of 1000 images, 41.2 images/s, 0 errors, 9 s left`."""
+        """Returns the state as text, such as `scoring: 640 of 1000 images, 41.2 images/s, 0 errors, 9 s left`."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = self._done / seconds
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate > 0 else "time left unknown"

@@ -1,4 +1,4 @@
-"""cluster.yaml against Ray's own validation, EC2's model of RunInstances, and the rules that neither of them knows."""
+"""Validates cluster.yaml with Ray, with EC2's model of RunInstances, and by rules of this project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = (
 )
 SECRET = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b|PRIVATE KEY|aws_secret|aws_access_key|aws_credentials|ssh_private")
 ADDED_BY_RAY = {"MinCount": 1, "MaxCount": 1, "SubnetId": "subnet-0", "SecurityGroupIds": ["sg-0"], "KeyName": "ray"}
-"""What Ray's node provider and bootstrap put into the request; `SubnetIds`, Ray's own, they take out."""
+"""Parameters that Ray's node provider and bootstrap add to the request; they remove `SubnetIds`, Ray's own."""
 
 Document = dict[str, Any]
 
@@ -40,12 +40,12 @@ def load() -> Document:
 
 
 def problems(document: Document) -> list[str]:
-    """Everything that is wrong with a cluster file."""
+    """Problems of a cluster file, from all sources."""
     return [*ray_problems(document), *ec2_problems(document), *own_problems(document)]
 
 
 def ray_problems(document: Document) -> Iterator[str]:
-    """What `ray up` itself would refuse before it calls AWS."""
+    """Problems that `ray up` finds before it calls AWS."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
@@ -55,7 +55,7 @@ def ray_problems(document: Document) -> Iterator[str]:
 
 
 def ec2_problems(document: Document) -> Iterator[str]:
-    """Parameters of RunInstances that EC2 does not have, of another type, or of a value that is not in its list."""
+    """Unknown parameters of RunInstances, and parameters with a wrong type or an unlisted value."""
     shape = run_instances_shape()
     for name, node_type in document["available_node_types"].items():
         request = {**node_type["node_config"], **ADDED_BY_RAY}
@@ -77,7 +77,7 @@ def regions() -> frozenset[str]:
 
 
 def unlisted_values(value: Any, shape: Shape) -> Iterator[str]:
-    """Strings outside the list of their shape, which botocore leaves to the service to find."""
+    """Strings outside the list of their shape; botocore does not check them."""
     if shape.type_name == "structure":
         for key, inner in value.items():
             yield from unlisted_values(inner, shape.members[key])
@@ -89,10 +89,10 @@ def unlisted_values(value: Any, shape: Shape) -> Iterator[str]:
 
 
 def own_problems(document: Document) -> Iterator[str]:
-    """Rules of this project and of safe clusters."""
+    """Violations of this project's rules and of safe defaults."""
     region = document["provider"].get("region")
     if region not in regions():
-        yield f"no region of AWS: {region}"
+        yield f"unknown AWS region: {region}"
     if found := SECRET.search(yaml.safe_dump(document)):
         yield f"a credential or private key: {found[0]}"
     yield from worker_problems(document)
@@ -104,7 +104,7 @@ def own_problems(document: Document) -> Iterator[str]:
         if "IamInstanceProfile" not in config:
             yield f"{name}: no instance profile"
         if config.get("MetadataOptions", {}).get("HttpTokens") != "required":
-            yield f"{name}: version 1 of the metadata service is open"
+            yield f"{name}: version 1 of the metadata service is enabled"
         if not all(disk["Ebs"].get("Encrypted") for disk in config.get("BlockDeviceMappings", [{"Ebs": {}}])):
             yield f"{name}: the volume is not encrypted"
 
@@ -131,15 +131,15 @@ def command_problems(document: Document) -> Iterator[str]:
     mounts = document["file_mounts"]
     for local in mounts.values():
         if not local.startswith("~") and not (ROOT / local).exists():
-            yield f"no file {local} to mount"
+            yield f"{local}: the file to mount is missing"
     mounted = {Path(remote).name for remote in mounts}
     for command in [command for name in COMMANDS for command in document[name]]:
         if subprocess.run(["bash", "-n", "-c", command], check=False, capture_output=True).returncode:
-            yield f"not a shell command: {command}"
+            yield f"invalid shell command: {command}"
         elif missing := {word for word in shlex.split(command) if word.endswith((".lock", ".toml"))} - mounted:
-            yield f"a command needs {', '.join(missing)}, which is not mounted"
+            yield f"a command needs {', '.join(missing)}, which the cluster does not mount"
     if not any("--dashboard-host=127.0.0.1" in command for command in document["head_start_ray_commands"]):
-        yield "the dashboard is open to others than the head"
+        yield "the dashboard is reachable from outside the head"
 
 
 @pytest.fixture(autouse=True)
@@ -150,11 +150,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_the_cluster_file_is_right() -> None:
+def test_cluster_file_is_valid() -> None:
     assert problems(load()) == []
 
 
-def test_the_guide_names_what_the_file_names() -> None:
+def test_guide_and_cluster_file_agree() -> None:
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     chosen = load()["metadata"]
     for name in ("region", "security_group", "head_type", "cpu_type", "gpu_type"):
@@ -179,8 +179,8 @@ def rename(mapping: Document, old: str, new: str) -> None:
 BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "unknown key at the top": (lambda d: d.update(max_wrokers=3), r"Ray: .*'max_wrokers' was unexpected"),
     "wrong type at the top": (lambda d: d.update(idle_timeout_minutes="5"), "Ray: '5' is not of type 'number'"),
-    "head type not there": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
-    "fewer workers than the least": (
+    "unknown head type": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
+    "fewer workers than the minimum": (
         lambda d: d["available_node_types"]["gpu"].update(min_workers=9),
         "Ray: The specified global `max_workers` is smaller than",
     ),
@@ -196,17 +196,17 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
         lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="150"),
         r"EC2: head: Invalid type for parameter BlockDeviceMappings\[0\].Ebs.VolumeSize",
     ),
-    "value that EC2 does not have": (
+    "value unknown to EC2": (
         lambda d: node_config(d, "gpu")["InstanceMarketOptions"].update(MarketType="sopt"),
         "EC2: gpu: 'sopt' is no MarketType",
     ),
-    "instance type that EC2 does not have": (
+    "instance type unknown to EC2": (
         lambda d: node_config(d, "gpu").update(InstanceType="g6.2xxlarge"),
         "EC2: gpu: 'g6.2xxlarge' is no InstanceType",
     ),
-    "no region": (lambda d: d["provider"].pop("region"), "no region of AWS: None"),
-    "region that is not there": (lambda d: d["provider"].update(region="us-esat-1"), "no region of AWS: us-esat-1"),
-    "key of an account": (
+    "no region": (lambda d: d["provider"].pop("region"), "unknown AWS region: None"),
+    "unknown region": (lambda d: d["provider"].update(region="us-esat-1"), "unknown AWS region: us-esat-1"),
+    "account key": (
         lambda d: d["provider"].update(aws_credentials={"aws_access_key_id": "x"}),
         "a credential or private key: aws_credentials",
     ),
@@ -218,9 +218,9 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     ),
     "old metadata service": (
         lambda d: node_config(d, "head")["MetadataOptions"].update(HttpTokens="optional"),
-        "head: version 1 of the metadata service is open",
+        "head: version 1 of the metadata service is enabled",
     ),
-    "volume in the clear": (
+    "unencrypted volume": (
         lambda d: node_config(d, "head")["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"),
         "head: the volume is not encrypted",
     ),
@@ -229,26 +229,26 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
         "the head is on spot",
     ),
     "GPUs on demand": (lambda d: node_config(d, "gpu").pop("InstanceMarketOptions"), "the GPU workers are not on spot"),
-    "more at least than at most": (
+    "minimum above maximum": (
         lambda d: d["available_node_types"]["cpu"].update(min_workers=5),
         "cpu: min_workers is not between 0 and max_workers",
     ),
-    "sum that is not the sum": (lambda d: d.update(max_workers=7), "max_workers is not the sum"),
-    "mount that is not there": (lambda d: d["file_mounts"].update({"~/x": "gone.txt"}), "no file gone.txt to mount"),
-    "lock that is not mounted": (
+    "wrong sum of workers": (lambda d: d.update(max_workers=7), "max_workers is not the sum"),
+    "missing mount": (lambda d: d["file_mounts"].update({"~/x": "gone.txt"}), "gone.txt: the file to mount is missing"),
+    "unmounted lock": (
         lambda d: d["file_mounts"].pop("~/uniad-ray/requirements.lock"),
-        "a command needs requirements.lock, which is not mounted",
+        "a command needs requirements.lock, which the cluster does not mount",
     ),
-    "command that is none": (lambda d: d["setup_commands"].append("if true"), "not a shell command: if true"),
+    "invalid command": (lambda d: d["setup_commands"].append("if true"), "invalid shell command: if true"),
     "open dashboard": (
         lambda d: d.update(head_start_ray_commands=["ray start --head --dashboard-host=0.0.0.0"]),
-        "the dashboard is open",
+        "the dashboard is reachable",
     ),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_cluster_file_is_caught(name: str) -> None:
+def test_broken_cluster_file_is_caught(name: str) -> None:
     break_it, expected = BROKEN[name]
     document = load()
     break_it(document)

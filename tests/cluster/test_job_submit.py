@@ -1,4 +1,4 @@
-"""The job scripts through `ray job submit`, as the README gives it, on a real cluster of two nodes on this machine."""
+"""The job scripts under `ray job submit`, as in the README, on a local cluster of two nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServer, tmp_path: Path) -> None:
+def test_jobs_make_a_run_with_metrics_and_report(job_server: JobServer, tmp_path: Path) -> None:
     source, archive, bundles, run = (str(tmp_path / name) for name in ("source", "archive", "bundles", "run"))
     counts = ["--train=10", "--test-good=3", "--logical=3", "--structural=3", "--image-size=64"]
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", "scenes", source, *counts], check=True, timeout=120)
@@ -33,7 +33,7 @@ def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServe
         "report": [run],
         "compare": [run, f"{run}-again"],
     }
-    # A variable of the job's own, as one names a store, which the verbs pass on themselves where they find it set.
+    # A variable in the job's runtime environment, such as the endpoint of a store; the verbs forward it as well.
     options = ["--working-dir=.", "--runtime-env-json", json.dumps({"env_vars": {"AWS_REGION": "us-east-1"}})]
     for verb, arguments in jobs.items():
         if verb == "compare":
@@ -45,14 +45,14 @@ def test_all_jobs_make_a_run_with_rows_figures_and_a_report(job_server: JobServe
     rows = pyarrow.dataset.dataset(f"{run}/scores").to_table()
     assert rows.num_rows == 19
     assert set(rows.column("status").to_pylist()) == {"ok"}
-    figures = pyarrow.dataset.dataset(f"{run}/evaluation/metrics.parquet").to_table()
-    assert {"logical", "structural"} <= set(figures.column("name").to_pylist())
+    metrics = pyarrow.dataset.dataset(f"{run}/evaluation/metrics.parquet").to_table()
+    assert {"logical", "structural"} <= set(metrics.column("name").to_pylist())
     assert "Anomaly report" in Path(run, "report/report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_says_why_in_one_line(job_server: JobServer, tmp_path: Path) -> None:
-    """From a working directory that holds the scripts alone, so that the installed package runs."""
+def test_failed_job_prints_one_line(job_server: JobServer, tmp_path: Path) -> None:
+    """The working directory holds only the scripts; the installed package runs."""
     missing = str(tmp_path / "none")
     arguments = [missing, "--bundles", str(tmp_path), "--out", str(tmp_path / "run")]
     ended = job_server.ray_job(

@@ -1,4 +1,4 @@
-"""Ray Serve's own commands on a cluster of two nodes on this machine: `serve build`, `serve deploy`, `serve run`."""
+"""Ray Serve's commands on a local cluster of two nodes: `serve build`, `serve deploy`, `serve run`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READY_SECONDS = 240
 
 
 def serve(server: JobServer, *arguments: str, **variables: str) -> str:
-    """Runs one of Serve's commands; what it says."""
+    """Runs a command of Serve and returns its output."""
     ended = subprocess.run(
         [str(BIN / "serve"), *arguments],
         check=False,
@@ -32,7 +32,7 @@ def serve(server: JobServer, *arguments: str, **variables: str) -> str:
 
 
 def answers(client: Client) -> bool:
-    """Whether the endpoint is ready; nobody listens before its proxy has started."""
+    """Returns whether the endpoint is ready; nothing listens before its proxy has started."""
     try:
         return client.get("/readyz").status == 200
     except OSError:
@@ -41,7 +41,7 @@ def answers(client: Client) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_built_can_be_deployed_and_an_application_run(job_server: JobServer, tmp_path: Path) -> None:
+def test_built_config_deploys_and_application_runs(job_server: JobServer, tmp_path: Path) -> None:
     root, settings, built = (tmp_path / name for name in ("bundles", "settings.yaml", "built.yaml"))
     version = write_bundle(root, "part").version
     (wanted,) = verdicts(root, "part", version, [png(1)])
@@ -51,7 +51,7 @@ def test_what_is_built_can_be_deployed_and_an_application_run(job_server: JobSer
 
     (port,) = free_ports(1)
     document = yaml.safe_load(built.read_text())
-    # Both nodes are this machine, where one proxy can have the port.
+    # Both nodes run on this machine, and only one proxy can have the port.
     document |= {"proxy_location": "HeadOnly", "http_options": {"host": HEAD, "port": port}}
     (application,) = document["applications"]
     application["runtime_env"] = {"env_vars": variables}
@@ -62,7 +62,7 @@ def test_what_is_built_can_be_deployed_and_an_application_run(job_server: JobSer
     assert client.score("part", png(1)).image["score"] == pytest.approx(wanted.score, abs=1e-5)
     assert "RUNNING" in serve(job_server, "status", "--address", job_server.address)
 
-    # The same without a file: arguments stand in the configuration, or on the command line.
+    # The same without a file: arguments in the configuration, or on the command line.
     application |= {"import_path": "uniad_ray.serving.app:build_app", "args": {"bundles": str(root)}}
     application.pop("runtime_env")
     application.pop("deployments")

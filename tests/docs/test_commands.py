@@ -1,4 +1,4 @@
-"""Every command of the pages is run, or, where it needs what a test has not, checked against the programs' options."""
+"""Runs every command of the pages, or checks it against the program's options if it cannot run in a test."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from uniad_ray.config.model import CalibrationConfig
 
 STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve")
 RAY_OF_ITS_OWN = ("docs/plugins.md", "docs/tmuad.md")
-"""Pages whose Ray must start in their own folder: its workers find a module, or the folder of a network, there alone.
-The others share one."""
+"""Pages that need their own Ray, started in their folder: its workers look there for a module or a network. The other
+pages share one Ray."""
 
 
 def run_commands(page: Path) -> list[tuple[str, ...]]:
-    """The commands of a page that are run."""
+    """Returns the commands of a page that are run."""
     found = blocks(page.read_text("utf-8"))
     return [command.words for block in found if block.needs is None for command in commands(block)]
 
 
 def starts_ray(page: Path) -> bool:
-    """Whether a page has commands, or calls from Python, that need Ray."""
+    """Returns whether a page has commands or Python calls that need Ray."""
     code = [line for block in blocks(page.read_text("utf-8")) if block.language == "python" for line in block.lines]
     calls = any(f"ur.{verb}(" in line for verb in STARTS_RAY for line in code)
     return calls or any(words[0] == "uniad-ray" and words[1] in STARTS_RAY for words in run_commands(page))
 
 
 def runnable_pages() -> list[object]:
-    """Pages that run something; those that start Ray are slow."""
+    """Returns the pages with commands to run; those that start Ray are marked slow."""
     found = []
     for page in PAGES:
         if any(words[0] not in ("make", "pip", "source") for words in run_commands(page)):
@@ -46,7 +46,7 @@ def runnable_pages() -> list[object]:
 
 
 def reader_environment(folder: Path) -> dict[str, str]:
-    """The environment of a reader: the installed programs are on the path, and no model was fetched yet."""
+    """Returns the environment of a reader: the installed programs are on the path, and no model is downloaded."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["HF_HOME"] = str(folder / "hub")
@@ -55,17 +55,17 @@ def reader_environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shared_verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A process for the verbs of several pages, with one Ray; the variables by which a shell finds it."""
+    """Variables of a process that runs the verbs of several pages on one Ray."""
     folder = tmp_path_factory.mktemp("verbs")
     with running_verbs(folder, reader_environment(folder)) as variables:
         yield variables
 
 
 def run(text: str, name: str, folder: Path, verbs: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a page from top to bottom in a folder, where one is given with a process for its verbs."""
+    """Runs a page from top to bottom in a folder, with a process for its verbs if given."""
     (folder / "page.sh").write_text(script(text, name), "utf-8")
     return subprocess.run(
-        ["timeout", "2340", "bash", "page.sh"],  # which ends the page's programs too, as subprocess would not
+        ["timeout", "2340", "bash", "page.sh"],  # ends the page's programs too, unlike subprocess
         cwd=folder,
         env={**reader_environment(folder), **(verbs or {})},
         check=False,
@@ -77,8 +77,8 @@ def run(text: str, name: str, folder: Path, verbs: Mapping[str, str] | None = No
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", runnable_pages())
-def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """With fewer images and steps of training than the page says; `make demo` is tested with all of them."""
+def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Uses fewer images and training steps than the page; `make demo` is tested with all of them."""
     name, text = str(page.relative_to(ROOT)), page.read_text("utf-8")
     if not starts_ray(page):
         ended = run(text, name, tmp_path)
@@ -90,7 +90,7 @@ def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pyt
     assert ended.returncode == 0, ended.stderr[-4000:]
 
 
-def test_nothing_but_images_and_steps_of_a_page_is_made_less() -> None:
+def test_only_image_and_step_counts_are_reduced() -> None:
     assert quick(["score", "a", "--bundles", "b"]) == ["score", "a", "--bundles", "b"]
     assert quick(["fit", "a", "--bundles", "b"]) == ["fit", *FEW_STEPS, "a", "--bundles", "b"]
     own = ["fit", "a", "--profile", "mine.yaml"]
@@ -103,7 +103,7 @@ def test_nothing_but_images_and_steps_of_a_page_is_made_less() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_is_one_that_its_program_takes(page: Path) -> None:
+def test_every_command_is_valid(page: Path) -> None:
     faults = []
     for block in blocks(page.read_text("utf-8")):
         if block.language not in SHELL:
@@ -131,12 +131,12 @@ def test_every_command_is_one_that_its_program_takes(page: Path) -> None:
         ("docs/plugins.md", ["uniad-ray evaluate run"]),
     ],
 )
-def test_the_commands_that_pages_are_known_to_show_are_run(page: str, expected: list[str]) -> None:
+def test_known_commands_are_run(page: str, expected: list[str]) -> None:
     found = [" ".join(words) for words in run_commands(ROOT / page)]
     assert set(expected) <= set(found)
 
 
-def test_every_verb_is_run_by_some_page() -> None:
+def test_every_verb_runs_on_some_page() -> None:
     verbs = {words[1] for page in PAGES for words in run_commands(page) if words[0] == "uniad-ray"}
     assert set(inner_commands(cli)) <= verbs
 
@@ -194,7 +194,7 @@ def test_blocks_commands_and_markers_are_found() -> None:
     ]
 
 
-def test_a_script_has_the_lines_of_its_page_and_leaves_out_what_is_not_to_run() -> None:
+def test_script_keeps_line_numbers_and_skips_marked_blocks() -> None:
     lines = script(SAMPLE, "page.md").splitlines()
     assert len(lines) == len(SAMPLE.splitlines())
     assert lines[4:6] == ["uniad-ray inspect one \\", "    --json"]
@@ -222,13 +222,13 @@ def test_a_script_has_the_lines_of_its_page_and_leaves_out_what_is_not_to_run() 
         ("pip install -c none.lock .", "there is no none.lock"),
     ],
 )
-def test_a_wrong_command_is_caught(command: str, message: str) -> None:
+def test_wrong_command_is_caught(command: str, message: str) -> None:
     with pytest.raises(PageError, match=message):
         check(command.split())
 
 
 @pytest.mark.parametrize("page", ["# P\n\n<!-- needs: a friend -->\n```sh\n```\n", "# P\n\n```fish\n```\n", "```sh\n"])
-def test_a_wrong_marker_language_or_fence_is_caught(page: str) -> None:
+def test_wrong_marker_language_or_fence_is_caught(page: str) -> None:
     with pytest.raises(PageError, match="line"):
         blocks(page)
 
@@ -241,9 +241,7 @@ def test_a_wrong_marker_language_or_fence_is_caught(page: str) -> None:
         ("```python\n\nimport no_such_module\n```", 3, "No module named 'no_such_module'"),
     ],
 )
-def test_a_command_that_fails_is_named_with_its_line_and_its_message(
-    code: str, line: int, message: str, tmp_path: Path
-) -> None:
+def test_failed_command_reports_line_and_message(code: str, line: int, message: str, tmp_path: Path) -> None:
     ended = run(f"# Page\n\n{code}\n", "page.md", tmp_path)
     assert ended.returncode != 0
     assert f"page.md:{line}: " in ended.stderr

@@ -1,4 +1,4 @@
-"""`make demo`. Its trays are good if a patch memory finds their structural anomalies alone, and the default set all."""
+"""`make demo`: the patch memory alone finds only structural anomalies; the default expert set finds all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_demo_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Path) -> None:
+def test_demo_finds_logical_anomalies_that_patches_miss(tmp_path: Path) -> None:
     demo = tmp_path / "demo"
-    # The environment is there: it is the one that tests run in.
+    # The tests run in the environment that `make demo` needs.
     variables = [f"DEMO={demo}", f"BIN={Path(sys.executable).parent}", "READY=ready", "--old-file=ready"]
     outside = ("AWS_", "RAY_", "MAKE", "MFLAGS")
     ended = subprocess.run(
-        ["timeout", "2340", "make", "demo", *variables],  # which ends the verbs too, as subprocess would not
+        ["timeout", "2340", "make", "demo", *variables],  # ends the verbs too, unlike subprocess
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if not key.startswith(outside)},
         check=False,
@@ -34,7 +34,7 @@ def test_the_demo_finds_logical_anomalies_that_patches_alone_do_not(tmp_path: Pa
 
     rows = pq.read_table(demo / "run/evaluation/metrics.parquet").to_pylist()
     aurocs = {(row["name"], row["expert"]): row["value"] for row in rows if row["metric"] == "image_auroc"}
-    # Alone an expert orders images by its own score, whatever is fused.
+    # A single expert ranks images by its own score, with any fusion.
     assert aurocs["logical", "patch"] < 0.75
     assert aurocs["structural", "patch"] > 0.95
     assert aurocs["logical", None] > 0.9

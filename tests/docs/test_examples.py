@@ -1,4 +1,4 @@
-"""The scripts and the notebook of examples/ run as a reader runs them."""
+"""Runs the scripts and the notebook of examples/ as a reader would."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SMALL = ("input_size=64", "map_size=16", "batch_size=4", "calibration.folds=2", 
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a reader who uses this checkout."""
+    """Returns the environment of a reader with this checkout."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
 def run(name: str, *arguments: str, folder: Path, **more: str) -> str:
-    """Runs a script of examples/ and gives what it prints."""
+    """Runs a script of examples/ and returns its output."""
     ended = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=folder,
@@ -54,7 +54,7 @@ def run(name: str, *arguments: str, folder: Path, **more: str) -> str:
 
 
 def commands(name: str) -> list[list[str]]:
-    """The commands in the docstring of a script."""
+    """Returns the commands in the docstring of a script."""
     text = (EXAMPLES / name).read_text("utf-8").split('"""')[1].replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     return [shlex.split(line) for line in lines if not line.startswith("export")]
@@ -74,8 +74,8 @@ def test_score_folder_writes_a_row_for_every_image(fitted_folder: Path, tmp_path
     (photos / "cut.png").write_bytes((photos / "good.png").read_bytes()[:1000])
     (photos / "notes.txt").write_text("no image")
     options = ("--bundles", str(fitted_folder / "bundles"), "--category", CATEGORY, "--out", "scores.csv")
-    said = run("score_folder.py", "photos", *options, folder=tmp_path)
-    assert said == "3 images in scores.csv\n"
+    output = run("score_folder.py", "photos", *options, folder=tmp_path)
+    assert output == "3 images in scores.csv\n"
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
     assert {name: row["decision"] for name, row in rows.items()} == {
@@ -89,7 +89,7 @@ def test_score_folder_writes_a_row_for_every_image(fitted_folder: Path, tmp_path
 
 @pytest.fixture
 def own_expert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module `own_expert`, importable for the length of a test."""
+    """The module `own_expert`, importable during a test."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import own_expert
 
@@ -120,7 +120,7 @@ def test_own_expert_is_fitted_stored_and_restored(own_expert: Any, tmp_path: Pat
 
 
 def demo(fitted_folder: Path, root: Path) -> None:
-    """What `make demo` leaves, as far as the notebook reads it."""
+    """The outputs of `make demo` that the notebook reads."""
     shutil.copytree(fitted_folder / "bundles", root / "demo/bundles")
     for kind, name in (("good", "good.png"), ("structural_anomalies", "damaged.png")):
         folder = root / "demo/source" / CATEGORY / "test" / kind
@@ -152,19 +152,19 @@ def test_notebook_runs_from_top_to_bottom(
     for cell in document["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)  # noqa: S102 - our own notebook
-    said = capsys.readouterr().out
-    assert [line.split()[-1] for line in said.splitlines()[:2]] == ["normal", "anomalous"]
-    assert "threshold" in said.splitlines()[-1]
+    output = capsys.readouterr().out
+    assert [line.split()[-1] for line in output.splitlines()[:2]] == ["normal", "anomalous"]
+    assert "threshold" in output.splitlines()[-1]
     assert names["verdicts"][names["worst"]].decision == "anomalous"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_night_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
+def test_night_run_writes_a_report(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "bottle", train=6, good=3, bad=2)
     overrides = [word for value in ("expert_set=patch", *SMALL) for word in ("--set", value)]
     with running_head(local_cpus(), environment()) as variables:
-        said = run("night_run.py", "bottle", "night", *overrides, folder=tmp_path, **variables)
-    assert said.startswith("11 images: ")
-    page = Path(said.splitlines()[1].removeprefix("report: "))
+        output = run("night_run.py", "bottle", "night", *overrides, folder=tmp_path, **variables)
+    assert output.startswith("11 images: ")
+    page = Path(output.splitlines()[1].removeprefix("report: "))
     assert page.read_text("utf-8").startswith("<!doctype html>")

@@ -1,4 +1,4 @@
-"""The generated pages are those of the code, and what the pages point to is there."""
+"""Generated pages match the code, and links and commands of all pages are valid."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ generate = _generator()
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks of code."""
+    """Returns a page without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -50,11 +50,11 @@ def inline_code(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(generate.PAGES))
-def test_a_generated_page_is_current(name: str) -> None:
+def test_generated_page_is_current(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == generate.PAGES[name](), "run `make docs`"
 
 
-def test_check_names_what_is_stale_and_writing_mends_it(
+def test_check_names_stale_pages_and_writing_updates_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(generate, "DOCS", tmp_path)
@@ -75,11 +75,11 @@ def test_check_names_what_is_stale_and_writing_mends_it(
 
 
 FREE = ("expert_sets", "fusion.groups", "fusion.weights", "fusions.<name>.groups", "fusions.<name>.weights")
-"""Keys whose values have names of the user's choice as keys."""
+"""Keys whose values are mappings with user-defined names."""
 
 
 def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -> Iterator[str]:
-    """Keys of a profile as the page writes them; `named` are the keys below which names are free."""
+    """Yields the keys of a profile as on the page; under the keys in `named`, names are user-defined."""
     for key, value in document.items():
         inside = prefix.split(".")[-2] if prefix else ""
         path = f"{prefix}<name>" if inside in named else f"{prefix}{key}"
@@ -90,7 +90,7 @@ def keys_of(document: dict[str, Any], named: frozenset[str], prefix: str = "") -
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
-def test_every_key_of_a_profile_is_explained(profile: Path) -> None:
+def test_every_profile_key_is_documented(profile: Path) -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     document = yaml.safe_load(profile.read_text("utf-8"))
     keys = set(keys_of(document, frozenset({"extractors", "experts", "fusions"})))
@@ -102,7 +102,7 @@ def test_every_key_of_a_profile_is_explained(profile: Path) -> None:
         assert [key for key in inner if f"\n| `{key}` |" not in section] == []
 
 
-def test_a_row_tells_type_default_range_and_meaning() -> None:
+def test_row_has_type_default_range_and_description() -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     for row in (
         "| `input_size` | integer | `256` | at least 32, at most 4096 | "
@@ -119,7 +119,7 @@ def test_a_row_tells_type_default_range_and_meaning() -> None:
     assert "| `levels` | list of integer | required | 1 or more entries, entries at least 0 |" in page
 
 
-def test_descriptions_come_from_fields_and_from_docstrings_of_the_class_and_its_bases() -> None:
+def test_descriptions_come_from_fields_and_docstrings() -> None:
     class Base(StrictModel):
         """What is shared.
 
@@ -150,7 +150,7 @@ def test_descriptions_come_from_fields_and_from_docstrings_of_the_class_and_its_
     }
 
 
-def test_a_field_without_description_is_an_error() -> None:
+def test_field_without_description_is_an_error() -> None:
     class Silent(StrictModel):
         """Says nothing of its field.
 
@@ -165,7 +165,7 @@ def test_a_field_without_description_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
-def test_every_column_of_a_schema_is_listed_under_its_name(path: Path) -> None:
+def test_every_schema_column_is_listed(path: Path) -> None:
     document = json.loads(path.read_text("utf-8"))
     section = (DOCS / "schemas.md").read_text("utf-8").partition(f"\n## {path.stem}\n")[2].partition("\n## ")[0]
     assert f"Version {document['version']};" in section
@@ -177,13 +177,13 @@ def test_every_column_of_a_schema_is_listed_under_its_name(path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as code hosts derive them."""
+    """Returns the anchors of a page's headings, as on code hosts."""
     found = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
+def test_relative_links_resolve(page: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -196,12 +196,12 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_page_speaks_of_a_verb_or_an_option_that_is_not_there(page: Path) -> None:
+def test_pages_name_existing_verbs_and_options(page: Path) -> None:
     assert [code for code in inline_code(page) if speaks_of_what_is_not_there(code)] == []
 
 
 def speaks_of_what_is_not_there(code: str) -> bool:
-    """Whether a piece of code in the prose names a verb of `uniad-ray`, or an option of it or of `ray`, in vain."""
+    """Returns whether inline code names an unknown verb of `uniad-ray`, or an unknown option of it or of `ray`."""
     program, *words = code.replace("=", " ").split()
     if program.startswith("--"):
         return program not in options(cli) | options(ray_cli())
@@ -228,11 +228,11 @@ def speaks_of_what_is_not_there(code: str) -> bool:
         ("manifest.json", False),
     ],
 )
-def test_words_that_no_program_takes_are_caught(code: str, expected: bool) -> None:
+def test_unknown_verbs_and_options_are_caught(code: str, expected: bool) -> None:
     assert speaks_of_what_is_not_there(code) is expected
 
 
-def test_the_licences_of_all_networks_and_packages_are_told() -> None:
+def test_licences_of_networks_and_packages_are_listed() -> None:
     page = (DOCS / "weights.md").read_text("utf-8").lower()
     configs = [load_config(name) for name in profile_names()]
     extractors = [extractor.config for config in configs for extractor in config.extractors.values()]
@@ -243,7 +243,7 @@ def test_the_licences_of_all_networks_and_packages_are_told() -> None:
     assert [name for name in sorted(networks | packages) if name not in page] == []
 
 
-def test_the_generator_runs_as_a_program() -> None:
+def test_generator_runs_as_a_program() -> None:
     command = [sys.executable, str(DOCS / "generate.py"), "--check"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Jobs killed with kill -9 in the middle, and given again."""
+"""Jobs that are killed with kill -9 and run again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> None:
-    """Starts a job and kills its driver and everything it started once `count` files are there."""
+    """Starts a job, and kills its driver and all descendants once `count` files exist."""
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -43,14 +43,14 @@ def kill_when(arguments: list[str], folder: Path, suffix: str, count: int) -> No
 
 
 def all_bytes(root: Path) -> dict[str, bytes]:
-    """Everything below a root but the records of attempts, which alone know a clock."""
+    """All files under a root except the timings, the only files that depend on the clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
     return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
-    """An archive and its bundle. Jobs to be killed start a Ray of their own, others have that of the tests."""
+    """An archive and its bundle. Jobs to be killed start their own Ray; others use the tests' Ray."""
     root = tmp_path_factory.mktemp("kill")
     mvtec_tree(root / "bottle", train=40, good=20, bad=20)
     verb("ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4")
@@ -59,7 +59,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path
 
 
 @pytest.mark.slow
-def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Path) -> None:
+def test_score_killed_twice_resumes_to_the_same_rows(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out"]
     verb(*arguments, str(factory / "whole"))
     kill_when([*arguments, str(factory / "killed")], factory / "killed/scores", ".parquet", 3)
@@ -71,7 +71,7 @@ def test_a_score_killed_twice_ends_with_the_rows_of_one_that_was_not(factory: Pa
 
 
 @pytest.mark.slow
-def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path) -> None:
+def test_killed_ingest_resumes_to_the_same_bytes(factory: Path) -> None:
     arguments = ["ingest", str(factory / "bottle")]
     options = ["--shard-images=2", "--chunk-images=2"]
     verb(*arguments, str(factory / "archive-whole"), *options)
@@ -82,7 +82,7 @@ def test_an_ingest_killed_ends_with_the_bytes_of_one_that_was_not(factory: Path)
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) -> None:
+def test_killed_score_worker_loses_no_row(factory: Path) -> None:
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--workers=1", "--out"]
     verb(*arguments, str(factory / "undisturbed"))
     out = factory / "worker-killed"
@@ -105,12 +105,12 @@ def test_a_worker_killed_in_the_middle_of_a_score_costs_no_row(factory: Path) ->
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert all_bytes(out) == all_bytes(factory / "undisturbed")
-    # Ray says on stdout that a worker died, unless it is kept from it.
+    # Ray reports dead workers on stdout unless redirected.
     assert json.loads(output)["run"] == Location.parse(out).uri
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
+def test_ctrl_c_exits_cleanly_with_advice(factory: Path) -> None:
     out = factory / "interrupted"
     arguments = ["score", str(factory / "archive"), "--bundles", str(factory / "bundles"), "--out", str(out)]
     process = subprocess.Popen(
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(factory: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests in the background of a shell ignore Ctrl-C, and so would their children.
+        # Tests in the background of a shell ignore Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300

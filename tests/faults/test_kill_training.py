@@ -1,4 +1,4 @@
-"""Trainings whose workers or driver are killed with kill -9, and trainings over two nodes."""
+"""Trainings whose workers or driver are killed with kill -9, and trainings on two nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("kill-training")
     mvtec_tree(root / "bottle", train=20, good=1, bad=1)
-    # In a process of its own, so that no second Ray is there while a training runs.
+    # In a separate process, to have no second Ray while a training runs.
     arguments = ["ingest", str(root / "bottle"), str(root / "archive"), "--shard-images=8", "--chunk-images=4"]
     subprocess.run([sys.executable, "-m", "uniad_ray.cli", *arguments], check=True, capture_output=True, timeout=400)
     return str(root / "archive")
@@ -43,7 +43,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(archive: str) -> State:
-    """The student of a training in one process that nothing happened to."""
+    """The student of an uninterrupted training in one process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     source = Location.parse(archive)
@@ -70,7 +70,7 @@ def finish(process: subprocess.Popen[bytes]) -> State:
         assert process.returncode == 0
     finally:
         end(process)
-    # Nothing else may be on stdout, whatever Ray has to say of dead workers.
+    # Nothing else may be on stdout, not even Ray's reports of dead workers.
     return read_student(Location.parse(json.loads(output)["bottle"]))
 
 
@@ -85,7 +85,7 @@ def has_checkpoints(root: Path) -> bool:
 
 
 def kill_a_worker(process: subprocess.Popen[bytes], root: Path) -> None:
-    """Kills the last worker once there are checkpoints to go on from."""
+    """Kills the last worker once there are checkpoints to resume from."""
     try:
         wait_for(lambda: has_checkpoints(root), process, START_SECONDS)
         os.kill(workers_of(process.pid, WORKER)[-1], signal.SIGKILL)
@@ -107,18 +107,14 @@ def assert_same(one: State, other: State) -> None:
         np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
-def test_a_training_whose_worker_is_killed_ends_with_the_bits_of_one_that_was_not(
-    archive: str, undisturbed: State, tmp_path: Path
-) -> None:
+def test_killed_training_worker_resumes_to_the_same_bits(archive: str, undisturbed: State, tmp_path: Path) -> None:
     process = start(archive, tmp_path)
     kill_a_worker(process, tmp_path)
     assert_same(finish(process), undisturbed)
     assert_every_step_is_logged_once(tmp_path)
 
 
-def test_a_training_whose_driver_is_killed_goes_on_when_it_is_started_again(
-    archive: str, undisturbed: State, tmp_path: Path
-) -> None:
+def test_killed_training_driver_resumes_when_restarted(archive: str, undisturbed: State, tmp_path: Path) -> None:
     process = start(archive, tmp_path)
     try:
         wait_for(lambda: has_checkpoints(tmp_path), process, START_SECONDS)
@@ -129,14 +125,12 @@ def test_a_training_whose_driver_is_killed_goes_on_when_it_is_started_again(
     assert_every_step_is_logged_once(tmp_path)
 
 
-def test_two_workers_one_of_which_is_killed_end_like_two_on_two_nodes_that_were_not(
-    archive: str, job_server: JobServer, tmp_path: Path
-) -> None:
+def test_killed_worker_of_two_matches_two_nodes(archive: str, job_server: JobServer, tmp_path: Path) -> None:
     disturbed = start(archive, tmp_path / "disturbed", workers=2, threads=2)
     kill_a_worker(disturbed, tmp_path / "disturbed")
     found = finish(disturbed)
     environment = {"PYTHONPATH": str(TESTS), "GLOO_SOCKET_IFNAME": "lo"}
-    # Two threads fill a node of two CPUs, so that each worker needs one of its own.
+    # Two threads fill a node of two CPUs; each worker needs its own node.
     arguments = [archive, str(tmp_path / "nodes"), "2", "2"]
     ended = job_server.ray_job(
         "submit",

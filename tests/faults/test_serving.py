@@ -1,4 +1,4 @@
-"""What goes wrong around an endpoint: no wrong verdict, no hang, and errors only of the documented kinds."""
+"""Faults around an endpoint cause no wrong verdict, no hang, and only documented errors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BATCH = 2
 
 @dataclass
 class Served:
-    """A running endpoint of two replicas with short queues.
+    """Running endpoint of two replicas with short queues.
 
     Attributes:
-        root: Its bundles; `part` is loaded, `lid` has never been asked for.
-        client: Asks without a key.
-        wanted: What is right for each of `IMAGES`.
+        root: Root of its bundles; `part` is loaded, `lid` is not.
+        client: Client without an access key.
+        wanted: Expected verdicts of `IMAGES`.
     """
 
     root: Path
@@ -37,12 +37,12 @@ class Served:
     wanted: list[Verdict]
 
     def send(self, number: int) -> tuple[int, ResponseModel]:
-        """Sends one of the images, and says which."""
+        """Sends one of the images; returns its index and the response."""
         chosen = number % len(IMAGES)
         return chosen, self.client.score("part", IMAGES[chosen])
 
     def check(self, chosen: int, answer: ResponseModel, *kinds: str) -> str:
-        """Checks that an answer is right, or one of some problems; says which."""
+        """Checks that a response is correct or one of the given problems, and returns which."""
         if answer.status == 200:
             assert agrees(answer.image, self.wanted[chosen]), answer.body
             return "ok"
@@ -72,7 +72,7 @@ def served(serve_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def scorer_processes() -> list[int]:
-    """Processes of the scoring deployment."""
+    """Process ids of the scoring deployment."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,7 +86,7 @@ def scorer_processes() -> list[int]:
 
 
 def _is_ours(process: int) -> bool:
-    """Whether a process descends from this one; other tests run endpoints of their own."""
+    """Returns whether a process descends from this one; other tests run their own endpoints."""
     while process > 1:
         if process == os.getpid():
             return True
@@ -97,7 +97,7 @@ def _is_ours(process: int) -> bool:
     return False
 
 
-def test_a_replica_killed_under_load_costs_no_wrong_verdict(served: Served) -> None:
+def test_killed_replica_gives_no_wrong_verdict(served: Served) -> None:
     with Load(served.send, clients=3) as load:
         load.wait_for_more(10)
         before = scorer_processes()
@@ -112,7 +112,7 @@ def test_a_replica_killed_under_load_costs_no_wrong_verdict(served: Served) -> N
     assert served.check(*served.send(0)) == "ok"
 
 
-def test_while_the_store_is_away_what_is_loaded_goes_on(served: Served) -> None:
+def test_loaded_categories_survive_a_store_outage(served: Served) -> None:
     away = served.root.with_name("away")
     served.root.rename(away)
     try:
@@ -126,7 +126,7 @@ def test_while_the_store_is_away_what_is_loaded_goes_on(served: Served) -> None:
     wait_for(lambda: served.client.score("lid", IMAGES[0]).status == 200)
 
 
-def test_malformed_requests_among_others_touch_none_of_them(served: Served) -> None:
+def test_malformed_requests_do_not_affect_others(served: Served) -> None:
     draw = np.random.default_rng(3)
     broken = [b"", b"nonsense", IMAGES[0][:100], b"\x89PNG\r\n\x1a\n" + bytes(200)]
     lock = threading.Lock()
@@ -148,7 +148,7 @@ def test_malformed_requests_among_others_touch_none_of_them(served: Served) -> N
     assert {served.check(chosen, answer) for chosen, answer in load.answers if chosen >= 0} == {"ok"}
 
 
-def test_four_times_overload_is_said_and_those_inside_finish(served: Served) -> None:
+def test_fourfold_overload_is_refused_and_admitted_requests_finish(served: Served) -> None:
     room = REPLICAS * 2 * BATCH + QUEUED
     with Load(served.send, clients=4 * room) as load:
         load.wait_for_more(300)

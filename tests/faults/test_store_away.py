@@ -1,4 +1,4 @@
-"""An S3 server that is gone while an endpoint uses it; the endpoint's parts are here, without Ray Serve."""
+"""An S3 server that stops while an endpoint uses it; the endpoint's parts run here without Ray Serve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uniad_ray.serving.http.catalogue import Catalogue
 from uniad_ray.serving.settings import STORE_ATTEMPTS, ServeSettings
 
 
-def test_what_is_loaded_goes_on_and_the_rest_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_categories_score_and_others_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def lose_the_store(root: str, server: int) -> None:
         replica = ReplicaInProcess(ServeSettings(bundles=root, refresh_seconds=0.1))
         catalogue = Catalogue(root, refresh_seconds=0.1)
@@ -43,7 +43,7 @@ def test_what_is_loaded_goes_on_and_the_rest_is_refused_in_time(monkeypatch: pyt
         assert replica.scorer.status()[0]["store_error"]
         upkeep.cancel()
 
-    # Its value comes back afterwards, whatever is set in between.
+    # `monkeypatch` restores the variable after the test, whatever the code sets.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     limit_attempts(STORE_ATTEMPTS)

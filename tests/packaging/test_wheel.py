@@ -1,4 +1,4 @@
-"""The built wheel, unpacked elsewhere, runs without the repository."""
+"""The built wheel runs without the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds nothing but the wheel's files."""
+    """A folder with only the wheel's files."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
@@ -50,7 +50,7 @@ def test_schemas_profiles_and_pages_are_packed(installed: Path) -> None:
     assert not list(installed.glob("tests*"))
 
 
-def test_it_runs_from_there(installed: Path, tmp_path: Path) -> None:
+def test_unpacked_wheel_runs(installed: Path, tmp_path: Path) -> None:
     code = "import uniad_ray, uniad_ray.archive.schemas as s; print(uniad_ray.__file__); print(s.schema_directory())"
     package, schemas = run(installed, tmp_path, "-c", code).split()
     assert package == str(installed / "uniad_ray/__init__.py")

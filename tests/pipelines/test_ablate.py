@@ -41,7 +41,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
     return str(root / "archive")
 
 
-def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_path: Path) -> None:
+def test_table_fuses_one_fit_and_is_stored(archive: str, tmp_path: Path) -> None:
     report = ablate(archive, str(tmp_path / "work"), 8, overrides=SMALL)
     assert report.categories == ("trays",)
     assert not report.random_weights
@@ -53,19 +53,19 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
         assert row.image.mean == pytest.approx((row.image.logical + row.image.structural) / 2)  # type: ignore[operator]
         assert (row.deviation, entry["deviation_mean"], row.pixel, row.milliseconds) == (None, None, None, None)
 
-    # The row of all experts is what the run itself says, since it fused them in the same way.
+    # The row of all experts matches the run, which uses the same fusion.
     (variant,) = (tmp_path / "work/variants").iterdir()
     own = of_run(variant / "run", "image_auroc")
     assert (report.rows[-1].image.logical, report.rows[-1].image.structural) == pytest.approx(own)
 
-    # Another table of the same evidence fits and scores nothing again.
+    # Another table on the same evidence neither fits nor scores again.
     manifest = (variant / "run/manifest.json").stat().st_mtime_ns
     again = ablate(archive, str(tmp_path / "work"), 9, overrides=SMALL)
     assert (variant / "run/manifest.json").stat().st_mtime_ns == manifest
     assert len(list((tmp_path / "work/variants").iterdir())) == 1
     assert again.rows[0].experts == ("structural_teacher",)
 
-    # The bundle says what the student learned from, and its training is kept where it can go on.
+    # The bundle records the student's training data, and the training's checkpoints are kept.
     manifest_of = BundleStore(str(variant / "bundles")).versions("trays")[0]
     assert {"pyramid", "logical", "student", "teacher_components", "student_components"} <= set(
         manifest_of.lineage["extractors"]
@@ -75,7 +75,7 @@ def test_a_table_fuses_the_evidence_of_one_fit_and_is_stored(archive: str, tmp_p
     assert any((tmp_path / "work/checkpoints").rglob("*.parquet"))
 
 
-def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(archive: str, tmp_path: Path) -> None:
+def test_memory_banks_have_image_and_pixel_metrics(archive: str, tmp_path: Path) -> None:
     report = ablate(archive, str(tmp_path / "work"), 5, paper="tmuad", overrides=SMALL)
     folders = {path.name.rpartition("-")[0]: path for path in (tmp_path / "work/variants").iterdir()}
     assert set(folders) == {"whole", "paper"}
@@ -89,14 +89,14 @@ def test_the_memory_banks_have_image_and_pixel_figures_of_runs_of_their_own(arch
     ]
     for row, run in zip(report.rows, runs, strict=True):
         assert row.pixel is not None
-        for figures, metric in ((row.image, "image_auroc"), (row.pixel, "pixel_auroc")):
-            assert (figures.logical, figures.structural) == pytest.approx(of_run(run, metric)), run
-    # Training images are not scored: no figure is about them.
+        for values, metric in ((row.image, "image_auroc"), (row.pixel, "pixel_auroc")):
+            assert (values.logical, values.structural) == pytest.approx(of_run(run, metric)), run
+    # Training images are not scored.
     assert set(RunReader(str(runs[0])).scores(["split"]).column("split").to_pylist()) == {"test"}
     assert "pixel structural" in as_text(report)
 
 
-def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Path) -> None:
+def test_few_shot_and_cost_tables(archive: str, tmp_path: Path) -> None:
     work, options = str(tmp_path / "work"), TmuadTableOptions(shots=(1, 2), draws=2)
     report = ablate(archive, work, 10, paper="tmuad", overrides=SMALL, options=options)
     assert {row.settings["shots"] for row in report.rows} == {"1", "2"}
@@ -106,7 +106,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
         shots = int(folder.name.partition("-")[0])
         assert manifest.calibration.fit_images == manifest.lineage["normal_images"] == shots
         assert manifest.calibration.method == ("altered_copies" if shots == 1 else "cross_fit")
-    with pytest.raises(ConfigError, match="has 24 normal images, fewer than 99 to draw"):
+    with pytest.raises(ConfigError, match="has 24 normal images, but 99 are drawn; lower --shots"):
         ablate(archive, work, 10, paper="tmuad", options=TmuadTableOptions(shots=(99,)))
 
     costs = ablate(archive, work, 11, paper="tmuad", overrides=SMALL)
@@ -123,7 +123,7 @@ def test_few_shots_and_costs_are_tables_of_their_own(archive: str, tmp_path: Pat
 
 
 def of_run(run: Path, metric: str) -> tuple[float | None, float | None]:
-    """A figure of a run on logical and on structural anomalies, by its own evaluation."""
+    """A metric of a run on logical and on structural anomalies, from its evaluation."""
     found = {
         entry.name: entry.value
         for entry in evaluate(str(run), resamples=0).metrics

@@ -1,4 +1,4 @@
-"""Memory banks from samples that Ray tasks take, each of some chunks of an archive."""
+"""Memory banks from samples of several Ray tasks, each on some chunks of an archive."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def content(state: State) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_bank_built_by_several_workers_is_that_of_one(archive: str, workers: int) -> None:
+def test_bank_does_not_depend_on_worker_count(archive: str, workers: int) -> None:
     import ray
 
     rows = normal_images(archive).rows
@@ -64,7 +64,7 @@ def test_a_bank_built_by_several_workers_is_that_of_one(archive: str, workers: i
     one, several = patch_memory(), patch_memory()
     one.fit_samples([extract_and_sample(archive, range(len(rows)))])
 
-    # Workers cannot import the modules of tests.
+    # Workers cannot import test modules.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         task = ray.remote(extract_and_sample)

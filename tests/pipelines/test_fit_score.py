@@ -1,4 +1,4 @@
-"""From a tree of images to figures, with the real networks at a small size."""
+"""Fit, score and evaluate on a tree of images, with the real networks at a small size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONE = Workers(count=1)
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
-    """An archive of two categories, one with damaged files, and a bundle for each."""
+    """An archive of two categories, one with corrupt files, and a bundle for each."""
     root = tmp_path_factory.mktemp("factory")
     bottle = mvtec_tree(root / "source/bottle", train=8, good=4, bad=4)
     write(bottle / "test/good/900.png", png(1)[:300])
@@ -49,7 +49,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path
 
 @pytest.fixture(scope="module")
 def whole(factory: Path) -> tuple[str, ScoreReport]:
-    """A run of all images with two actors, which no test changes, and what was said of it."""
+    """A run of all images with two actors, and its report; no test changes it."""
     run = str(factory / "whole")
     return run, score(str(factory / "archive"), str(factory / "bundles"), run, workers=Workers(count=2))
 
@@ -63,12 +63,12 @@ def run_rows(run: str) -> list[dict[str, Any]]:
 
 
 def run_bytes(run: str) -> dict[str, bytes]:
-    """Everything in a run but the records of attempts, which alone know a clock."""
+    """All files of a run except the timings, the only files that depend on the clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(run).list()}
     return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
 
-def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+def test_every_image_gets_a_row_and_defects_are_found(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     run, report = whole
     manifest = read_manifest(Location.parse(factory / "archive"))
     rows = run_rows(run)
@@ -98,23 +98,23 @@ def test_every_row_in_gives_a_row_out_and_defects_are_found(factory: Path, whole
     assert not finished.random_weights
 
 
-def test_figures_are_computed_per_kind_and_stored(whole: tuple[str, ScoreReport], tmp_path: Path) -> None:
+def test_metrics_are_computed_per_kind_and_stored(whole: tuple[str, ScoreReport], tmp_path: Path) -> None:
     run = shutil.copytree(whole[0], tmp_path / "evaluated")
     report = evaluate(str(run))
-    figures = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics if entry.expert is None}
-    assert figures["bottle", "all", "image_auroc"].value == 1.0
-    assert figures["bottle", "spot", "image_auroc"].anomalous_images == 4
-    assert figures["bottle", "all", "image_auroc"].normal_images == 4
-    pixel = figures["bottle", "all", "pixel_auroc"].value
+    values = {(entry.category, entry.name, entry.metric): entry for entry in report.metrics if entry.expert is None}
+    assert values["bottle", "all", "image_auroc"].value == 1.0
+    assert values["bottle", "spot", "image_auroc"].anomalous_images == 4
+    assert values["bottle", "all", "image_auroc"].normal_images == 4
+    pixel = values["bottle", "all", "pixel_auroc"].value
     assert pixel is not None
     assert pixel > 0.9
-    assert figures["*", "all", "image_auroc"].value == 1.0
+    assert values["*", "all", "image_auroc"].value == 1.0
     assert report.error_images == 1
     stored = pq.read_table(io.BytesIO((Location.parse(run) / "evaluation/metrics.parquet").read_bytes()))
     assert stored.num_rows == len(report.metrics)
 
 
-def test_maps_are_kept_as_asked(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+def test_maps_option_selects_stored_maps(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
     options = ScoreOptions(splits=("test",), maps="top", top_maps=2)
     score(archive, bundles, str(factory / "maps-top"), options=options, workers=ONE)
@@ -146,9 +146,9 @@ def test_maps_are_kept_as_asked(factory: Path, whole: tuple[str, ScoreReport]) -
     assert not (Location.parse(factory / "maps-top") / "_map_candidates").has_children()
 
 
-def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+def test_interrupted_run_resumes_to_the_same_bytes(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
-    # By one actor, where the whole run had two.
+    # With one actor; the uninterrupted run had two.
     score(archive, bundles, str(factory / "broken"), workers=ONE)
     broken = Location.parse(factory / "broken")
     names = [info.relative for info in (broken / "scores").list()]
@@ -165,7 +165,7 @@ def test_a_broken_off_run_goes_on_and_ends_with_the_same_bytes(factory: Path, wh
     assert run_bytes(str(factory / "broken")) == run_bytes(whole[0])
 
 
-def test_a_finished_run_given_again_does_nothing(factory: Path, whole: tuple[str, ScoreReport]) -> None:
+def test_repeating_a_finished_run_does_nothing(factory: Path, whole: tuple[str, ScoreReport]) -> None:
     run, first = whole
     archive, bundles = str(factory / "archive"), str(factory / "bundles")
     before = run_bytes(run)
@@ -176,7 +176,7 @@ def test_a_finished_run_given_again_does_nothing(factory: Path, whole: tuple[str
     assert run_bytes(run) == before
 
 
-def test_a_run_refuses_another_plan(factory: Path, tmp_path: Path) -> None:
+def test_run_refuses_another_plan(factory: Path, tmp_path: Path) -> None:
     archive, bundles, run = str(factory / "archive"), str(tmp_path / "bundles"), str(tmp_path / "run")
     fit(archive, bundles, small_config(), categories=["nut"])
     options = ScoreOptions(categories=("nut",))
@@ -192,17 +192,17 @@ def test_a_run_refuses_another_plan(factory: Path, tmp_path: Path) -> None:
     assert score(archive, bundles, run, options=options).images == 14
 
 
-def test_the_whole_road_works_on_s3(s3_prefix: str, tmp_path: Path) -> None:
+def test_all_steps_work_on_s3(s3_prefix: str, tmp_path: Path) -> None:
     tree = mvtec_tree(tmp_path / "cap", train=5, good=2, bad=2)
     ingest(str(tree), f"{s3_prefix}/archive", limits=SMALL)
     fit(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", small_config())
     report = score(f"{s3_prefix}/archive", f"{s3_prefix}/bundles", f"{s3_prefix}/run", workers=ONE)
     assert report.images == 9
-    figures = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
-    assert figures["spot", "image_auroc"] == 1.0
+    values = {(entry.name, entry.metric): entry.value for entry in evaluate(f"{s3_prefix}/run").metrics}
+    assert values["spot", "image_auroc"] == 1.0
 
 
-def test_a_category_without_bundle_is_named_before_anything_is_scored(factory: Path, tmp_path: Path) -> None:
+def test_missing_bundle_is_reported_before_scoring(factory: Path, tmp_path: Path) -> None:
     bundles = str(tmp_path / "bundles")
     fit(str(factory / "archive"), bundles, small_config(), categories=["nut"])
     with pytest.raises(BundleError, match="no published bundle for bottle"):
@@ -210,7 +210,7 @@ def test_a_category_without_bundle_is_named_before_anything_is_scored(factory: P
     assert not (tmp_path / "run").exists()
 
 
-def test_categories_that_cannot_be_fitted_do_not_stop_the_others(tmp_path: Path) -> None:
+def test_failed_categories_do_not_stop_the_others(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "source/good", train=4, good=1, bad=1)
     same = png(7)
     for index in range(4):
@@ -226,20 +226,20 @@ def test_categories_that_cannot_be_fitted_do_not_stop_the_others(tmp_path: Path)
         fit(str(tmp_path / "archive"), str(tmp_path / "bundles"), small_config(), categories=["gone"])
 
 
-def test_damaged_training_images_are_left_out_and_named(factory: Path) -> None:
+def test_corrupt_training_images_are_skipped_and_named(factory: Path) -> None:
     report = fit(str(factory / "archive"), str(factory / "bundles"), small_config(), categories=["bottle"])
     skipped = report.fitted[0].skipped
     assert [Path(uri).name for uri in skipped] == ["900.png"]
     assert next(iter(skipped.values())).startswith("truncated")
 
 
-def test_a_fit_with_the_same_result_makes_no_second_version(factory: Path) -> None:
+def test_identical_fit_makes_no_new_version(factory: Path) -> None:
     before = list_bundles(str(factory / "bundles")).bundles
     fit(str(factory / "archive"), str(factory / "bundles"), small_config(), categories=["nut"])
     assert list_bundles(str(factory / "bundles")).bundles == before
 
 
-def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tmp_path: Path) -> None:
+def test_fits_and_scores_plain_folders(tmp_path: Path) -> None:
     for index in range(6):
         write(tmp_path / f"known/{index}.png", png(index))
         write(tmp_path / f"night/{index}.png", png(50 + index, spot=index == 0))
@@ -257,7 +257,7 @@ def test_a_plain_folder_of_normals_can_be_fitted_and_an_unlabelled_one_scored(tm
     assert report.notes[-1].startswith("no image has a label, so there are no metrics")
 
 
-def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_path: Path) -> None:
+def test_worker_errors_reach_the_user_unchanged(factory: Path, tmp_path: Path) -> None:
     archive, bundles = str(factory / "archive"), str(tmp_path / "bundles")
     report = fit(archive, bundles, small_config(), categories=["nut"])
     (tmp_path / "bundles/nut" / report.fitted[0].version / "experts/patch.json").write_text("{}")
@@ -267,7 +267,7 @@ def test_what_fails_in_a_worker_reaches_the_user_as_it_is(factory: Path, tmp_pat
     assert not (tmp_path / "run/manifest.json").exists()
 
 
-def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_and_scoring_are_separate_stages(factory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from uniad_ray.pipelines.score import job as module
 
     names: list[str] = []
@@ -292,7 +292,7 @@ def test_decoding_and_scoring_are_stages_of_their_own(factory: Path, monkeypatch
     assert "Map(decode_chunk)->MapBatches(ChunkScorer)" not in names[0]
 
 
-def test_images_of_another_category_hold_a_bundle_back_until_they_are_accepted(tmp_path: Path) -> None:
+def test_unusual_images_block_publishing_until_accepted(tmp_path: Path) -> None:
     tree = mvtec_tree(tmp_path / "source/bottle", train=16, good=1, bad=0)
     foreign = np.zeros((96, 96, 3), dtype=np.uint8)
     foreign[::8] = (20, 220, 40)
@@ -311,7 +311,7 @@ def test_images_of_another_category_hold_a_bundle_back_until_they_are_accepted(t
     assert accepted.unusual == held.unusual
 
 
-def test_a_run_says_which_experts_took_part(factory: Path, tmp_path: Path) -> None:
+def test_run_lists_its_experts(factory: Path, tmp_path: Path) -> None:
     archive, bundles, run = str(factory / "archive"), str(factory / "bundles"), str(tmp_path / "run")
     with pytest.raises(BundleError, match="has no expert text; it has patch"):
         score(archive, bundles, run, options=ScoreOptions(experts=("text",)))

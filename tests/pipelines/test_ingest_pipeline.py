@@ -22,7 +22,7 @@ SMALL = ShardLimits(rows=4, row_group_rows=2)
 
 
 def upload(folder: Path, root: str) -> str:
-    """Copies a local tree to the root of a store and gives the URI it has there."""
+    """Copies a local tree to the root of a store and returns its URI there."""
     target = Location.parse(root) / folder.name
     for path in folder.rglob("*"):
         if path.is_file():
@@ -42,7 +42,7 @@ def rows(archive: str) -> list[dict[str, object]]:
     return found
 
 
-def test_a_tree_becomes_shards_with_every_byte(tmp_path: Path, store_root: str) -> None:
+def test_ingest_keeps_every_byte(tmp_path: Path, store_root: str) -> None:
     tree = mvtec_tree(tmp_path / "bottle", train=5, good=2, bad=2)
     write(tree / "test/good/broken.png", b"not an image at all")
     report = ingest(upload(tree, store_root), f"{store_root}/archive", limits=SMALL)
@@ -57,7 +57,7 @@ def test_a_tree_becomes_shards_with_every_byte(tmp_path: Path, store_root: str) 
     assert by_name["test/spot/001.png"]["masks"][0]["mask"] == (tree / "ground_truth/spot/001_mask.png").read_bytes()  # type: ignore[index]
 
 
-def test_again_after_the_end_adds_nothing_and_changes_no_byte(tmp_path: Path, store_root: str) -> None:
+def test_repeated_ingest_changes_nothing(tmp_path: Path, store_root: str) -> None:
     source = upload(mvtec_tree(tmp_path / "bottle"), store_root)
     ingest(source, f"{store_root}/archive", limits=SMALL)
     before = all_bytes(f"{store_root}/archive")
@@ -66,14 +66,14 @@ def test_again_after_the_end_adds_nothing_and_changes_no_byte(tmp_path: Path, st
     assert all_bytes(f"{store_root}/archive") == before
 
 
-def test_a_broken_off_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_interrupted_ingest_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     tree = mvtec_tree(tmp_path / "bottle", train=9)
     ingest(str(tree), str(tmp_path / "whole"), limits=SMALL)
     ingest(str(tree), str(tmp_path / "broken"), limits=SMALL)
     root = Location.parse(tmp_path / "broken")
     plan_folder = next(info.relative for info in (root / "_ingest").list(suffix="plan.parquet")).split("/")[0]
     shards = read_manifest(root).shards
-    # As after a kill -9: one shard written without its record, one not at all, no record of the ingest, no manifest.
+    # As after a kill -9: one shard without its record, one missing, no record of the ingest, no manifest.
     (root / "_ingest" / plan_folder / "ingest.json").delete()
     (root / "manifest.json").delete()
     for index in (1, 2):
@@ -86,7 +86,7 @@ def test_a_broken_off_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path
     assert all_bytes(str(tmp_path / "broken")) == all_bytes(str(tmp_path / "whole"))
 
 
-def test_new_images_and_categories_are_added_and_changed_ones_refused(tmp_path: Path) -> None:
+def test_new_images_are_added_and_changed_ones_rejected(tmp_path: Path) -> None:
     archive = str(tmp_path / "archive")
     tree = mvtec_tree(tmp_path / "bottle", train=3, good=1, bad=1)
     first = ingest(str(tree), archive, limits=SMALL)
@@ -104,7 +104,7 @@ def test_new_images_and_categories_are_added_and_changed_ones_refused(tmp_path: 
     assert len(set(keys)) == len(keys)
 
 
-def test_the_archive_does_not_depend_on_where_the_source_lies(tmp_path: Path, s3_prefix: str) -> None:
+def test_archive_does_not_depend_on_source_location(tmp_path: Path, s3_prefix: str) -> None:
     tree = mvtec_tree(tmp_path / "bottle")
     ingest(str(tree), str(tmp_path / "archive"), limits=SMALL)
     ingest(upload(tree, s3_prefix), f"{s3_prefix}/archive", limits=SMALL)
@@ -113,7 +113,7 @@ def test_the_archive_does_not_depend_on_where_the_source_lies(tmp_path: Path, s3
     assert local == remote
 
 
-def test_visa_is_read_from_any_store_with_masks_splits_and_defects(tmp_path: Path, store_root: str) -> None:
+def test_visa_is_ingested_with_masks_splits_and_defects(tmp_path: Path, store_root: str) -> None:
     tree = visa_tree(tmp_path / "visa")
     (tree / "pcb1/Data/Images/Normal/0001.JPG").unlink()
     report = ingest(upload(tree, store_root), f"{store_root}/archive")
@@ -140,7 +140,7 @@ def test_visa_is_read_from_any_store_with_masks_splits_and_defects(tmp_path: Pat
         (mvtec_ad_2_tree, "can", {"train/good/000_regular.png", "validation/good/000_regular.png"}),
     ],
 )
-def test_nothing_but_normal_images_is_fitted_on(
+def test_fit_uses_normal_images_only(
     tmp_path: Path, draw_tree: Callable[[Path], Path], category: str, fitted: set[str]
 ) -> None:
     ingest(str(draw_tree(tmp_path / "tree")), str(tmp_path / "archive"), category=category)

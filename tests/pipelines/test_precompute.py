@@ -1,4 +1,4 @@
-"""What is precomputed is what fit and score would compute, to the last bit, and is not computed again."""
+"""Precomputed fields equal those of fit and score bit by bit, and are not computed again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAIN, TEST = 12, 6
 
 
 class Factory(NamedTuple):
-    """A category of trays with a damaged image, precomputed and fitted."""
+    """A category of trays with a corrupt image, precomputed and fitted."""
 
     archive: str
     config: FitConfig
@@ -49,7 +49,7 @@ class Factory(NamedTuple):
 
 
 def stored(root: str) -> dict[str, bytes]:
-    """All files but the records of attempts, which alone know a clock."""
+    """All files except the timings, the only files that depend on the clock."""
     every = {info.relative: info.location.read_bytes() for info in Location.parse(root).list()}
     return {name: data for name, data in every.items() if not name.startswith("timings/")}
 
@@ -87,19 +87,19 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     return Factory(archive, config, passes, features, without, passes_without, fitted, passes_with, bundles, sidecar)
 
 
-def test_without_bundles_what_learns_nothing_is_stored(factory: Factory) -> None:
+def test_frozen_extractors_are_stored_without_bundles(factory: Factory) -> None:
     assert factory.features.fields == {"trays": {"features": ("pyramid/level2", "pyramid/level3")}}
     assert (factory.features.images, factory.features.errors) == (TRAIN + TEST + 1, 1)
 
 
-def test_with_bundles_what_is_learned_is_stored_too(factory: Factory) -> None:
+def test_trained_extractors_are_stored_with_bundles(factory: Factory) -> None:
     fields = factory.sidecar.fields["trays"]
     assert fields["features"] == ("pyramid/level2", "pyramid/level3")
     assert {"segmenter/segments", "object_features/vectors", "objects/segments"} <= set(fields["segments"])
     assert fields["descriptions"] == ("object_description/text",)
 
 
-def test_rows_are_those_of_the_archive_and_speak_for_themselves(factory: Factory) -> None:
+def test_rows_match_the_archive_and_are_complete(factory: Factory) -> None:
     archive = Location.parse(factory.archive)
     objects = 0
     for chunk in chunks(read_manifest(archive)):
@@ -123,26 +123,24 @@ def test_rows_are_those_of_the_archive_and_speak_for_themselves(factory: Factory
     assert objects > TRAIN
 
 
-def test_a_fit_from_a_sidecar_is_the_same_and_passes_no_image_through_the_stored_network(factory: Factory) -> None:
+def test_fit_from_sidecar_is_identical_without_network_passes(factory: Factory) -> None:
     assert factory.fitted.version.rpartition("-")[2] == factory.without.version.rpartition("-")[2]
     assert factory.fitted.recomputed == ()
     assert factory.passes_without == TRAIN + REFERENCE_IMAGES
     assert factory.passes_with == REFERENCE_IMAGES
 
 
-def test_a_run_from_a_sidecar_has_the_same_bytes_and_passes_no_image_through_any_network(
-    factory: Factory, tmp_path: Path
-) -> None:
+def test_run_from_sidecar_is_identical_without_network_passes(factory: Factory, tmp_path: Path) -> None:
     one = Workers(count=1)
     score(factory.archive, factory.bundles, str(tmp_path / "computed"), workers=one)
     computed = factory.passes.take()
     score(factory.archive, factory.bundles, str(tmp_path / "read"), sidecar=factory.sidecar.sidecar, workers=one)
     assert stored(str(tmp_path / "read")) == stored(str(tmp_path / "computed"))
-    # The reference images of the bundle always pass.
+    # The reference images of the bundle always run through the network.
     assert (computed, factory.passes.take()) == (TRAIN + TEST + REFERENCE_IMAGES, REFERENCE_IMAGES)
 
 
-def test_a_broken_off_annotation_goes_on_and_ends_with_the_same_bytes(factory: Factory) -> None:
+def test_interrupted_precomputation_resumes_to_the_same_bytes(factory: Factory) -> None:
     sidecar = Location.parse(factory.sidecar.sidecar)
     before = stored(sidecar.uri)
     gone = [name for name in sorted(before) if name.startswith(("segments/", "descriptions/"))][::2]
@@ -151,13 +149,13 @@ def test_a_broken_off_annotation_goes_on_and_ends_with_the_same_bytes(factory: F
     report = precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles)
     assert report.skipped_files == len(before) - 3 - len(gone)
     assert stored(sidecar.uri) == before
-    # What was missing follows from the features, which were still there.
+    # The missing fields are computed from the features, which still exist.
     assert factory.passes.take() == 0
     assert precompute(factory.archive, sidecar.uri, factory.config, bundles=factory.bundles).skipped_files > 0
     assert stored(sidecar.uri) == before
 
 
-def test_fields_of_other_options_are_computed_and_named(
+def test_stale_fields_are_recomputed_and_named(
     factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = factory.config.model_copy(update={"expert_set": "patch", "input_size": 96})
@@ -172,7 +170,7 @@ def test_fields_of_other_options_are_computed_and_named(
     ]
 
 
-def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
+def test_sidecar_of_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
     write(tmp_path / "source/train/good/0.png", png(0))
     write(tmp_path / "source/train/good/1.png", png(1))
     ingest(str(tmp_path / "source"), str(tmp_path / "archive"), category="trays")
@@ -184,7 +182,7 @@ def test_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_manifest_lists_every_file_with_its_lineage(factory: Factory) -> None:
+def test_manifest_lists_every_file_with_lineage(factory: Factory) -> None:
     every = stored(factory.sidecar.sidecar)
     manifest = json.loads(every["manifest.json"])
     listed = pq.read_table(io.BytesIO(every["files.parquet"])).to_pylist()

@@ -1,4 +1,4 @@
-"""The report of runs written by hand, from their files to one file, on the local disk and on S3."""
+"""Reports of hand-written runs, on the local disk and on S3."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def edit_manifest(run: Location, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_the_same_run_gives_the_same_bytes_at_a_place_of_its_own(store_root: str, format_name: Format) -> None:
+def test_report_bytes_and_path_are_deterministic(store_root: str, format_name: Format) -> None:
     run = make_run(store_root, labelled())
     result, data = write(run, format_name)
     assert result.path == f"{run}/report/report.{'md' if format_name == 'markdown' else format_name}"
@@ -86,13 +86,13 @@ def run_id(run: Location) -> str:
     return str((run / "manifest.json").read_json()["run_id"])
 
 
-def test_the_document_says_what_the_rows_say(tmp_path: Path) -> None:
+def test_document_matches_the_rows(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     document = json.loads(write(run, "json")[1])
     assert document["run"]["images"] == 13
     assert document["run"]["errors"] == 1
     (part,) = document["categories"]
-    # Of the test split: 0, 0.2, 0.4 and 0.6 are normal, 0, 0.3, 0.6 and 0.9 anomalous; the threshold is 0.5.
+    # Scores of the test split: normal 0, 0.2, 0.4 and 0.6; anomalous 0, 0.3, 0.6 and 0.9; the threshold is 0.5.
     assert {name: part[name] for name in ("split", "threshold", "normal_images", "anomalous_images")} == {
         "split": "test",
         "threshold": 0.5,
@@ -115,7 +115,7 @@ def test_the_document_says_what_the_rows_say(tmp_path: Path) -> None:
     assert detail["experts"][0]["image_auroc"]["value"] == aurocs[0]
 
 
-def test_the_page_shows_the_pictures_of_the_archive(tmp_path: Path) -> None:
+def test_page_shows_images_of_the_archive(tmp_path: Path) -> None:
     result, data = write(make_run(tmp_path, labelled()), "html")
     assert result.detailed == ("part",)
     assert (result.pictures, result.missing_pictures) == (9, 0)
@@ -124,7 +124,7 @@ def test_the_page_shows_the_pictures_of_the_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_a_run_without_labels_gets_a_report(tmp_path: Path, format_name: Format) -> None:
+def test_unlabelled_run_gets_a_report(tmp_path: Path, format_name: Format) -> None:
     run = make_run(tmp_path, unlabelled())
     result, data = write(run, format_name)
     assert result.images == 5
@@ -137,7 +137,7 @@ def test_a_run_without_labels_gets_a_report(tmp_path: Path, format_name: Format)
         assert json.loads(data)["details"][0]["curves"] is None
 
 
-def test_training_images_alone_are_shown_and_not_judged(tmp_path: Path) -> None:
+def test_training_images_are_shown_without_metrics(tmp_path: Path) -> None:
     images = [ScoredImage(f"{index}.png", png(index), 0.2 * index, split="train") for index in range(5)]
     run = make_run(tmp_path, images)
     (part,) = json.loads(write(run, "json")[1])["categories"]
@@ -145,7 +145,7 @@ def test_training_images_alone_are_shown_and_not_judged(tmp_path: Path) -> None:
     assert b"Highest scores" in write(run, "html")[1]
 
 
-def test_a_category_of_which_nothing_could_be_scored_is_counted_only(tmp_path: Path) -> None:
+def test_category_without_scores_is_only_counted(tmp_path: Path) -> None:
     images = [*unlabelled(), *(ScoredImage(f"{index}", b"x", None, category="broken") for index in range(3))]
     run = make_run(tmp_path, images)
     for format_name in FORMATS:
@@ -158,7 +158,7 @@ def test_a_category_of_which_nothing_could_be_scored_is_counted_only(tmp_path: P
     assert [entry["category"] for entry in document["details"]] == ["part"]
 
 
-def test_without_the_archive_the_page_says_so_where_the_pictures_were(tmp_path: Path) -> None:
+def test_page_marks_images_of_a_missing_archive(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     Location.parse(tmp_path / "archive").delete_tree()
     result, data = write(run, "html")
@@ -166,7 +166,7 @@ def test_without_the_archive_the_page_says_so_where_the_pictures_were(tmp_path: 
     assert b"The archive cannot be read" in data
 
 
-def test_a_bundle_that_is_gone_is_said_so_and_one_that_is_there_is_described(tmp_path: Path) -> None:
+def test_missing_bundle_is_noted_and_present_one_described(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     (part,) = json.loads(write(run, "json")[1])["categories"]
     assert part["lineage"] is None
@@ -200,7 +200,7 @@ def test_a_bundle_that_is_gone_is_said_so_and_one_that_is_there_is_described(tmp
     assert "changed after the run" in part["lineage_problem"]
 
 
-def test_attempts_are_told_with_their_stages(tmp_path: Path) -> None:
+def test_timings_are_reported_by_stage(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     seconds = StageSeconds(decode=1.0, score=8.0, write=0.5, wall=10.0)
     timing = Timing(
@@ -213,12 +213,12 @@ def test_attempts_are_told_with_their_stages(tmp_path: Path) -> None:
         seconds=seconds,
     )
     write_timing(run, timing)
-    (told,) = json.loads(write(run, "json")[1])["timings"]
-    assert (told["images"], told["score"], told["wall"]) == (13, 8.0, 10.0)
+    (stored,) = json.loads(write(run, "json")[1])["timings"]
+    assert (stored["images"], stored["score"], stored["wall"]) == (13, 8.0, 10.0)
     assert b"2026-11-21 10:00:00" in write(run, "html")[1]
 
 
-def test_a_run_that_is_not_finished_has_no_report(tmp_path: Path) -> None:
+def test_unfinished_run_has_no_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, labelled())
     (run / "manifest.json").delete()
     with pytest.raises(RunError, match="the run is not finished"):

@@ -1,4 +1,4 @@
-"""Joining a cluster that asks for a token."""
+"""Joining a cluster that requires a token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def head() -> Iterator[dict[str, str]]:
 
 
 def join(head: Mapping[str, str], home: Path, **variables: str) -> str:
-    """What one who joins is told; no token is in their home folder."""
+    """Output of a program that joins the cluster, without a token in its home folder."""
     ended = subprocess.run(
         [sys.executable, "-c", JOIN, head["RAY_ADDRESS"]],
         env={**_without_ray(os.environ), "HOME": str(home), **variables},
@@ -48,12 +48,12 @@ def _without_ray(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("RAY_")}
 
 
-def test_cluster_with_token_says_which_variables_to_set(head: dict[str, str], tmp_path: Path) -> None:
+def test_missing_or_wrong_token_names_the_variables(head: dict[str, str], tmp_path: Path) -> None:
     token = {name: head[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     wrong = {**token, "RAY_AUTH_TOKEN": "0" * 64}
     advice = (
-        f"the Ray cluster at {head['RAY_ADDRESS']} asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN "
-        "to the cluster's token or keep it in ~/.ray/auth_token"
+        f"the Ray cluster at {head['RAY_ADDRESS']} requires a token: set RAY_AUTH_MODE=token, and put the cluster's "
+        "token in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
     )
     assert join(head, tmp_path) == advice
     assert join(head, tmp_path, RAY_AUTH_MODE="token") == advice

@@ -1,4 +1,4 @@
-"""Students trained by Ray Train, on one machine and on several."""
+"""Students trained with Ray Train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CATEGORIES = ("bottle", "nut")
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
-    """Two categories that can be trained on, and one of a single image many times."""
+    """Two categories to train on, and one with many copies of a single image."""
     root = tmp_path_factory.mktemp("training")
     for number, name in enumerate(CATEGORIES):
         mvtec_tree(root / "source" / name, train=12, good=1, bad=1, seed=number)
@@ -59,7 +59,7 @@ def job(archive: str, category: str, student: str = "student") -> TrainingJob:
 
 
 def fit_with_students(**students: dict[str, Any]) -> FitConfig:
-    """The tiny fit with more students, each with changes of its own."""
+    """The tiny fit configuration with further students, each with its own changes."""
     config = tiny_fit()
     more = {name: tiny_fit(**changes).extractors["student"] for name, changes in students.items()}
     return config.model_copy(update={"extractors": {**config.extractors, **more}})
@@ -78,7 +78,7 @@ def assert_same(one: State, other: State) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_jobs_on_workers_of_their_own_end_or_fail_as_in_one_process(archive: str, s3_prefix: str) -> None:
+def test_parallel_jobs_match_a_single_process(archive: str, s3_prefix: str) -> None:
     root = Location.parse(s3_prefix) / "trainings"
     config = fit_with_students(
         divergent={"training": {"learning_rate": 1e30}},
@@ -113,23 +113,23 @@ def test_options_are_checked_before_workers_start(archive: str, tmp_path: Path) 
         train_students(archive, wrong, [job(archive, "nut")], Location.parse(tmp_path), cluster=cluster)
 
 
-def test_workers_that_do_not_fit_are_refused_and_without_jobs_nothing_starts(archive: str, tmp_path: Path) -> None:
+def test_oversized_group_is_refused_and_no_jobs_are_allowed(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=4, physical_cpus=2, gpus=0, node_cpus=4)
     root = Location.parse(tmp_path)
     wanted = Workers(3, threads=2)
-    with pytest.raises(RunError, match="3 workers with 2 threads for training: do not fit 4 CPUs"):
+    with pytest.raises(RunError, match="3 workers with 2 threads for training: do not fit on 4 CPUs"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=wanted)
     assert train_students(archive, tiny_fit(), [], root, cluster=cluster).states == {}
 
 
-def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(archive: str, tmp_path: Path) -> None:
+def test_indivisible_batch_size_is_refused(archive: str, tmp_path: Path) -> None:
     cluster = Cluster(logical_cpus=8, physical_cpus=8, gpus=0, node_cpus=8)
     root = Location.parse(tmp_path)
-    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 workers"):
+    with pytest.raises(ConfigError, match="batch_size 4 cannot be divided among 3 workers"):
         train_students(archive, tiny_fit(), [job(archive, "nut")], root, cluster=cluster, workers=Workers(3))
 
 
-def test_errors_of_a_fit_name_images_by_their_source(archive: str) -> None:
+def test_fit_errors_name_images_by_source(archive: str) -> None:
     images = normal_images(archive, "nut")
     second = images.rows[1].row_key
     uri = images.by_source_uri({second: ""}).popitem()[0]

@@ -1,4 +1,4 @@
-"""CLIPs tuned by Ray Train on crops of an archive's objects, and used as they are."""
+"""CLIPs tuned with Ray Train on crops of an archive's objects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:  # noqa: ARG001
-    """Two categories of coloured trays, and one of empty images."""
+    """Two categories of coloured trays, and one with empty images."""
     root = tmp_path_factory.mktemp("tune")
     for number, name in enumerate(("lids", "trays", "voids")):
         for index in range(IMAGES if name != "voids" else 4):
@@ -58,7 +58,7 @@ def profile(config: FitConfig, folder: Path) -> str:
 
 
 def colour_names(config: FitConfig, seed: int) -> list[tuple[str, str]]:
-    """The true colour of each object of an image, and the name that CLIP gives it."""
+    """The true colour of each object in an image, and its name from CLIP."""
     pipeline = build_pipeline(config, [("objects/segments", "the test")], device="cpu")
     wanted = frozenset({"objects/segments", "finder/segments"})
     perception = pipeline.extract(["0" * 32], coloured_tray(seed)[None], wanted)
@@ -72,9 +72,7 @@ def parameters(report: TuneReport) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_verb_tunes_a_clip_that_then_names_objects(
-    archive: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tuned_clip_names_objects(archive: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = colour_fit(clip, tuning={"epochs": 12})
     out = tmp_path / "clip-tuned"
     command = ["tune-clip", archive, "--out", str(out), "--profile", profile(config, tmp_path)]
@@ -90,7 +88,7 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
     assert tuned["accuracy_after"] > 0.9
     assert tuned["classes"].keys() == COLOURS.keys()
 
-    # As the report says: nothing but the weights changes.
+    # With the values of the report: only the weights change.
     better = colour_fit(tuned["uri"])
     assert all(true == given for seed in (900, 901) for true, given in colour_names(better, seed))
     assert any(true != given for seed in (900, 901) for true, given in colour_names(config, seed))
@@ -98,7 +96,7 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
     assert fitted.failed == {}
     assert fitted.fitted[0].published
 
-    # Again: it is there, and nothing is computed, not even where the checkpoints are gone.
+    # A second call computes nothing, even without the checkpoints.
     shutil.rmtree(f"{out}.checkpoints")
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     with pytest.raises(SystemExit) as ended:
@@ -110,13 +108,13 @@ def test_the_verb_tunes_a_clip_that_then_names_objects(
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert not Path(f"{out}.checkpoints").exists()
     other = colour_fit(clip, tuning={"epochs": 11})
-    with pytest.raises(RunError, match="holds a CLIP that was tuned otherwise; choose another --out, or delete it"):
+    with pytest.raises(RunError, match="holds a CLIP tuned with other inputs; use a new --out, or delete the folder"):
         tune_clip(archive, str(out), other, categories=["lids", "trays"])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: Path) -> None:
+def test_clip_per_category_and_two_workers_per_clip(archive: str, clip: str, tmp_path: Path) -> None:
     config = colour_fit(clip)
     each = tune_clip(archive, str(tmp_path / "clip-{category}"), config, each=True, workers=2)
     assert [(entry.category, Path(entry.folder).name) for entry in each.tuned] == [
@@ -131,12 +129,12 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
     one, other = (load_file(Path(entry.folder) / "model.safetensors") for entry in (each.tuned[1], alone.tuned[0]))
     for name, array in one.items():
         if name.endswith("k_proj.bias"):
-            # Softmax takes no notice of it: its gradient is rounding alone, which Adam brings to full steps.
+            # Softmax ignores this parameter: its gradient is only rounding, which Adam scales to full steps.
             continue
-        # Side by side each has fewer threads, and sums in another order.
+        # In parallel, each has fewer threads and sums in another order.
         np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert together.tuned[0].accuracy_after == pytest.approx(alone.tuned[0].accuracy_after, abs=0.2)
-    # Two workers draw other batches; what they train, and what they leave as it was, is the same.
+    # Two workers draw other batches, but train the same parameters.
     before, both = load_file(Path(clip.removeprefix("file:")) / "model.safetensors"), parameters(together)
     trained = {name for name in before if not np.array_equal(other[name], before[name])}
     assert trained
@@ -145,7 +143,7 @@ def test_a_clip_each_and_two_workers_for_one(archive: str, clip: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sorted_crops_take_the_place_of_an_archive(
+def test_sorted_crops_replace_an_archive(
     clip: str,
     tmp_path: Path,
     ray_cluster: None,  # noqa: ARG001
@@ -165,18 +163,18 @@ def test_sorted_crops_take_the_place_of_an_archive(
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"archive": None}, ConfigError, "give an archive to segment, or --crops with a folder"),
-        ({"crops": "crops"}, ConfigError, "give an archive to segment, or --crops with a folder"),
-        ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops are of no category"),
+        ({"archive": None}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
+        ({"crops": "crops"}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
+        ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops has no categories"),
         ({"each": True}, ConfigError, "--each needs {category} in --out"),
-        ({"out": "clip-{category}"}, ConfigError, "without --each it must not be there"),
+        ({"out": "clip-{category}"}, ConfigError, "with --each, and must not without it"),
         ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; use a local path here"),
         ({"categories": ["nuts"]}, ArchiveError, "no category nuts; the archive has lids, trays, voids"),
-        ({"out": "taken"}, RunError, "taken: there is something else; choose another --out"),
+        ({"out": "taken"}, RunError, "taken: the folder holds other files; use a new --out"),
         ({"namer": "looks"}, ConfigError, "no namer 'looks' that works by CLIP; there are objects"),
     ],
 )
-def test_mistakes_are_found_before_anything_starts(
+def test_invalid_arguments_are_refused_at_once(
     archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], error: type, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,9 +186,7 @@ def test_mistakes_are_found_before_anything_starts(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_workers_start(
-    archive: str, clip: str, tmp_path: Path
-) -> None:
+def test_weights_and_batch_size_are_checked_first(archive: str, clip: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
         tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
     with pytest.raises(ConfigError, match="batch_size 5 cannot be divided among 2 workers"):

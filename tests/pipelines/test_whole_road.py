@@ -1,4 +1,4 @@
-"""Every verb from the command line: on S3, and on a running cluster of one and of two CPUs."""
+"""Every verb from the command line: on S3, and on a running cluster with one or two CPUs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = [
 
 
 def program(*arguments: str, **variables: str) -> Any:
-    """Runs a verb with --json as a program, and gives its document."""
+    """Runs a verb with --json as a program and returns its document."""
     command = [sys.executable, "-m", "uniad_ray.cli", *arguments, "--json"]
     environment = {**os.environ, **variables}
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400, env=environment)
@@ -40,15 +40,15 @@ def test_every_verb_works_on_s3(s3_prefix: str) -> None:
     fitted = verb("fit", f"{s3_prefix}/archive", "--bundles", f"{s3_prefix}/bundles", *SMALL)["fitted"]
     run = verb("score", f"{s3_prefix}/archive", "--bundles", f"{s3_prefix}/bundles", "--out", f"{s3_prefix}/run")
     assert (run["images"], run["errors"]) == (19, 0)
-    figures = verb("evaluate", f"{s3_prefix}/run")["metrics"]
-    assert {entry["name"] for entry in figures} >= {"all", "logical", "structural"}
+    metrics = verb("evaluate", f"{s3_prefix}/run")["metrics"]
+    assert {entry["name"] for entry in metrics} >= {"all", "logical", "structural"}
     listed = verb("bundles", f"{s3_prefix}/bundles", "--publish", "trays", fitted[0]["version"])["bundles"]
     assert [(entry["version"], entry["published"]) for entry in listed] == [(fitted[0]["version"], True)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_small_running_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
+def test_small_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=2, bad=2)
     with running_head(cpus, os.environ) as found:

@@ -1,4 +1,4 @@
-"""Stands in for the scoring deployment where a page is to have all that an answer may hold."""
+"""Fake scoring deployment whose verdicts have every field that a response can hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.scoring.scorer import Verdict
 
 
 class AnomalousBackend(FakeBackend):
-    """Calls each image anomalous, with a map that is high in its middle, two experts, and one left out."""
+    """Returns an anomalous verdict for every image: a map with a high centre, two experts, and one left out."""
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
         found = await super().score(category, data, with_map=with_map, nearest=nearest)

@@ -1,4 +1,4 @@
-"""A replica that asks for captions as the scoring replicas do: from threads beside its event loop."""
+"""A replica that requests captions as the scoring replicas do, from threads outside its event loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from uniad_ray.serving.replica.captioners import DeployedCaptioner
 
 
 class AskingReplica:
-    """Bound to the deployment that it asks."""
+    """Deployment that is bound to the caption deployment."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
         self._engine = engine
 
     async def ask(self, config: dict[str, Any], images: np.ndarray, prompt: str, timeout: float) -> list[str] | str:
-        """The captions, or the message of the error."""
+        """Returns the captions, or the message of the error."""
         chosen = CaptionEngineConfig.model_validate(config)
         captioner = DeployedCaptioner("caption", chosen, self._engine, asyncio.get_running_loop(), timeout)
         try:

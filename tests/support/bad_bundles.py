@@ -1,4 +1,4 @@
-"""Bundles that must not come to score: damaged ones, and such as give other scores here than at their fit."""
+"""Bundles that must not score: corrupt ones, and ones whose reference images no longer get the same scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.serving.replica.live_bundle import LiveBundle
 
 
 def publish_other_scores(root: str | Path, category: str) -> BundleManifest:
-    """Publishes a version that is whole, but whose reference images had other scores at the fit."""
+    """Publishes an intact version whose stored reference scores differ from the actual ones."""
 
     def altered(bundle: Bundle) -> dict[str, bytes]:
         document = json.loads(bundle.files["reference.json"])
@@ -28,7 +28,7 @@ def publish_other_scores(root: str | Path, category: str) -> BundleManifest:
 
 
 def unlike_the_fit(live: LiveBundle) -> None:
-    """Makes the reference images of a loaded bundle fail, as networks do that a library changed."""
+    """Makes the reference check of a loaded bundle fail, as a change in a library would."""
     current = live.current
     scores = current.reference.scores
     wrong = {name: tuple(value + 1 for value in values) for name, values in scores.raw.items()}

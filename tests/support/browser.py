@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, and what they all look at in it."""
+"""A real Chromium for tests of pages, and checks that they share."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ POOR_CONTRAST = """
   return poor;
 }
 """
-"""JavaScript that lists the texts of a page whose contrast with what is behind them is below 4.5."""
+"""JavaScript that lists the texts of a page with a contrast below 4.5 against their background."""
 
 
 @contextmanager
 def running_browser() -> Iterator[Any]:
-    """A browser that asks for nothing by itself."""
+    """A browser that makes no requests of its own."""
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -59,7 +59,7 @@ def running_browser() -> Iterator[Any]:
 
 
 def watch(page: Any) -> Any:
-    """Keeps what a page complains of as `page.messages`, and what it asks for as `page.requested`."""
+    """Records the errors of a page in `page.messages` and its requests in `page.requested`."""
     page.messages, page.requested = [], []
     page.on("console", lambda message: page.messages.append(message.text))
     page.on("pageerror", lambda error: page.messages.append(str(error)))

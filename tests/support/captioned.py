@@ -1,4 +1,4 @@
-"""A fitted category with an expert that needs captions, which a fake chat server writes: a text on the brightness."""
+"""A fitted category with an expert on captions; a fake chat server describes the brightness of each image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from uniad_ray.scoring.fitting.category import fit_category
 
 
 def brightness_text(asked: Asked) -> str:
-    """What the fake model says: how bright an image is, and which way it leans, so that normal texts differ."""
+    """Response of the fake model: the brightness of an image and its tilt, which varies the normal texts."""
     lean = ("left", "right", "ahead")[int(asked.image[0, 0, 0]) % 3]
     return f"There is a part. Its brightness is {int(asked.image.mean()) // 40} of 6. It leans {lean}."
 
 
 def captioned_config(url: str, *overrides: str) -> FitConfig:
-    """Patch memory and text similarity on captions of a server."""
+    """Configuration with the patch memory, and text similarity on captions of a server."""
     caption = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
         "config": {"captioner": {"kind": "server", "url": url, "model": "fake"}},
@@ -37,7 +37,7 @@ def captioned_config(url: str, *overrides: str) -> FitConfig:
 
 
 def write_captioned(root: Path, url: str, *overrides: str, category: str = "part") -> BundleStore:
-    """Fits a category and publishes its bundle below a root."""
+    """Fits a category and publishes its bundle under a root."""
     fitted = fit_category(DrawnNormalImages(12), captioned_config(url, *overrides))
     store = BundleStore(str(root))
     lineage = {"extractors": fitted.extractors}
@@ -47,7 +47,7 @@ def write_captioned(root: Path, url: str, *overrides: str, category: str = "part
 
 
 def images(count: int = 3) -> np.ndarray:
-    """uint8, shape (count, 64, 64, 3): normal ones, of which the last is much brighter."""
+    """Normal images, the last one much brighter; uint8, shape (count, 64, 64, 3)."""
     found = np.stack([DrawnNormalImages(count).image(index) for index in range(count)])
     found[-1] = np.clip(found[-1].astype(int) + 90, 0, 255)
     return found

@@ -1,4 +1,4 @@
-"""A fake of a server with OpenAI's chat interface: no model, but answers that a test gives, and a list of what came."""
+"""Fake server with OpenAI's chat API: gives the test's responses and records the requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came: its path, its headers, its JSON, the prompt in it and the pixels of its image."""
+    """One request: its path, headers and JSON, and the prompt and pixels in it."""
 
     path: str
     headers: dict[str, str]
@@ -28,18 +28,18 @@ class Asked:
 
 
 Answer = Callable[[Asked], "str | tuple[int, bytes]"]
-"""The text of the answer; or a status and a body of the test's own."""
+"""Text of the response, or a status and a body."""
 
 
 @dataclass
 class ChatServer:
-    """A running fake.
+    """Running fake server.
 
     Attributes:
-        url: Where its interface begins.
-        answer: What it answers.
-        asked: What it was asked, in the order of arrival.
-        most_at_once: Most requests that were open at one time.
+        url: Base URL of the API.
+        answer: Function that returns the response to a request.
+        asked: Requests, in order of arrival.
+        most_at_once: Maximum number of concurrent requests.
     """
 
     url: str
@@ -52,7 +52,7 @@ class ChatServer:
 
 @contextlib.contextmanager
 def chat_server(answer: Answer) -> Iterator[ChatServer]:
-    """Starts a fake on 127.0.0.1 that ends with the block."""
+    """Runs a fake server on 127.0.0.1 within a `with` block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.fake = ChatServer(f"http://127.0.0.1:{server.server_port}/v1", answer)  # type: ignore[attr-defined]
@@ -86,21 +86,21 @@ class _Handler(BaseHTTPRequestHandler):
         if status in (301, 302, 307, 308):
             self.send_header("Location", body.decode())
         self.end_headers()
-        with contextlib.suppress(OSError):  # who has read enough hangs up
+        with contextlib.suppress(OSError):  # the client may close the connection early
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing on stderr."""
+        """Logs nothing to stderr."""
 
 
 def completion(text: str | None) -> bytes:
-    """A chat completion as vLLM writes one."""
+    """Returns a chat completion in the format of vLLM."""
     message = {"role": "assistant", "content": text}
     return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
 
 
 def refusal(message: str) -> bytes:
-    """An error as vLLM writes one."""
+    """Returns an error in the format of vLLM."""
     return json.dumps({"error": {"message": message, "type": "NotFoundError", "param": None, "code": 404}}).encode()
 
 

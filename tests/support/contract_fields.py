@@ -1,4 +1,4 @@
-"""Made-up perceptions with any fields, by what their names say: for tests that run over all experts or extractors."""
+"""Synthetic perceptions with any fields, derived from the fields' names, for tests of all experts or extractors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLUSTERS = 4
 NORMAL_IMAGES = tuple(f"normal-{number:02d}" for number in range(16))
 OTHERS = ("test-a", "test-b", "test-c", "test-d", "test-e")
 LACKING = ("test-b", "test-d")
-"""Images that lack the second pin, so that every expert has something to tell apart."""
+"""Images without the second pin, which every expert can detect."""
 
 _SHAPES = {"level1": (4, 16, 16), "level2": (6, 8, 8), "level3": (8, 4, 4), "embedding": (CLIP_WIDTH, 1, 1)}
 _SHAPES_OF = {"sam_encoder/embedding": (16, SAM_SIDE // 4, SAM_SIDE // 4)}
@@ -26,7 +26,7 @@ _SIZES = {"block": (20, 20), "bar": (8, 28), "pin": (6, 8)}
 
 
 def extract(keys: Sequence[str], names: Collection[str]) -> Perception:
-    """A batch with some fields; what an image holds follows from its key alone."""
+    """Builds a batch with some fields; the content of an image depends only on its key."""
     labels = [_labels(key) for key in keys]
     ground = np.array([[40, 40, 40], [200, 60, 50], [60, 70, 210], [90, 200, 80]], dtype=np.uint8)
     noise = np.stack([_own(key, "image").integers(0, 12, (SIDE, SIDE, 3), dtype=np.uint8) for key in keys])
@@ -35,7 +35,7 @@ def extract(keys: Sequence[str], names: Collection[str]) -> Perception:
 
 
 def stream_of(keys: Sequence[str], names: Collection[str], batch: int = 5) -> PerceptionStream:
-    """A stream over some images."""
+    """Builds a stream over some images."""
     return lambda: (extract(keys[start : start + batch], names) for start in range(0, len(keys), batch))
 
 
@@ -44,7 +44,7 @@ def _own(key: str, purpose: str) -> np.random.Generator:
 
 
 def _labels(key: str) -> np.ndarray:
-    """A ground (0), a block (1), a bar (2) and two pins (3) or one, a little shifted by the key."""
+    """Label image of a ground (0), a block (1), a bar (2) and one or two pins (3), shifted slightly by the key."""
     shifts = _own(key, "places").integers(0, 6, size=(4, 2))
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     places = [("block", 1, 4, 4), ("bar", 2, 44, 4), ("pin", 3, 8, 40), ("pin", 3, 24, 40)]
@@ -62,7 +62,7 @@ def _segments(labels: np.ndarray) -> Segments:
 
 
 def _halves() -> Iterator[np.ndarray]:
-    """Where the first and the second pin may lie."""
+    """Regions of the first and the second pin."""
     above = np.arange(SIDE)[:, None] < 22
     yield np.broadcast_to(above, (SIDE, SIDE))
     yield np.broadcast_to(~above, (SIDE, SIDE))

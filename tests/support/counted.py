@@ -1,4 +1,4 @@
-"""A network that counts, in a file that all processes share, the images that pass it."""
+"""A network that counts its images in a file shared by all processes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from uniad_ray.perception.features.encoders import FeaturePyramid, FeaturePyrami
 
 
 class CountedPyramidConfig(FeaturePyramidConfig):
-    """Options of the pyramid, and the file.
+    """Options of the counted pyramid.
 
     Attributes:
-        log: File that gets a byte an image.
+        log: File that grows by one byte per image.
     """
 
     log: str
 
 
 class CountedPyramid(FeaturePyramid):
-    """The real pyramid."""
+    """The real pyramid, with a count of its images."""
 
     config_model: ClassVar[type[CountedPyramidConfig]] = CountedPyramidConfig
     config: CountedPyramidConfig
@@ -34,21 +34,21 @@ class CountedPyramid(FeaturePyramid):
 
 
 class Passes:
-    """Reads the file."""
+    """Reads the number of counted images."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
 
     @property
     def overrides(self) -> list[str]:
-        """Puts the counted network in the place of the embedded profile's."""
+        """Overrides that replace the pyramid of the embedded profile."""
         return [
             "extractors.pyramid.class=support.counted:CountedPyramid",
             f"extractors.pyramid.config.log={self.log}",
         ]
 
     def take(self) -> int:
-        """The images since it was last asked."""
+        """Returns the number of images since the last call."""
         count = self.log.stat().st_size if self.log.exists() else 0
         self.log.unlink(missing_ok=True)
         return count

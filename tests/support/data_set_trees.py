@@ -1,4 +1,4 @@
-"""Small trees in the folders of public data sets, for the tests of layouts, and what is read from them."""
+"""Small trees in the layouts of public data sets, and a reader for tests of the layouts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def draw(root: Path, *images: str, masks: tuple[str, ...] = ()) -> Path:
 
 
 def visa_tree(root: Path) -> Path:
-    """VisA with objects `candle` and `pcb1`: a table of splits, and defects of `candle` alone."""
+    """VisA with the objects `candle` and `pcb1`: a table of splits, and defects only of `candle`."""
     rows = [VISA_HEADER]
     for name in ("candle", "pcb1"):
         images = f"{name}/Data/Images"
         draw(root, f"{images}/Normal/0000.JPG", f"{images}/Normal/0001.JPG", f"{images}/Anomaly/000.JPG")
-        # Values of masks are the numbers of defects.
+        # Mask values are defect numbers.
         write(root / f"{name}/Data/Masks/Anomaly/000.png", mask_png(value=3))
         rows += [
             f"{name},train,normal,{images}/Normal/0000.JPG,",
@@ -56,7 +56,7 @@ def mpdd_tree(root: Path) -> Path:
 
 
 def btad_tree(root: Path) -> Path:
-    """BTAD, with masks in either format and one image without."""
+    """BTAD, with masks in both formats and one image without a mask."""
     return draw(
         root,
         "01/train/ok/0000.bmp",
@@ -84,7 +84,7 @@ def mvtec_ad_2_tree(root: Path) -> Path:
 
 
 def bmad_tree(root: Path) -> Path:
-    """BMAD's brain MRI, RESC with its own names of folders, and liver CT as some copies have it."""
+    """BMAD's brain MRI, RESC with its own folder names, and liver CT in the layout of some copies."""
     return draw(
         root,
         "brain/train/good/00003_60.png",
@@ -112,7 +112,7 @@ def write_lines(path: Path, *lines: str) -> None:
 
 
 def read(root: Path, **options: object) -> tuple[list[SourceImage], dict[str, str]]:
-    """The rows of a source, and the reasons of what it does not take by path."""
+    """Returns the rows of a source, and the reason for each rejected path."""
     entries = list(open_source(Location.parse(root), **options).entries())  # type: ignore[arg-type]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     reasons = {Path(entry.source_uri).relative_to(root).as_posix(): entry.reason for entry in rejected}

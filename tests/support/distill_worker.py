@@ -1,6 +1,7 @@
 """One of two processes that train a tiny student together, without Ray.
 
-Run as `python -m support.distill_worker RANK WORLD RENDEZVOUS FOLDER [STOP_AFTER]`; stops, as if killed, after a step.
+Run as `python -m support.distill_worker RANK WORLD RENDEZVOUS FOLDER [STOP_AFTER]`; it exits as if killed after step
+STOP_AFTER.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from uniad_ray.training.distillation import Distillation
 
 
 def main() -> None:
-    """Trains."""
+    """Trains the student."""
     rank, world, rendezvous, folder, *stop = sys.argv[1:]
     with process_group(rank, world, rendezvous) as group:
         training = Distillation(tiny_student(), tiny_teachers(), DrawnNormalImages(15), range(15), group=group)

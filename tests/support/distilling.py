@@ -12,11 +12,11 @@ from uniad_ray.perception.weights.sources import WeightSource
 
 TINY_TRAINING = {"iterations": 12, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 4, "held_out": 0.2}
 LONG_TRAINING = {"iterations": 400, "checkpoint_every": 20}
-"""Long enough to be killed in the middle."""
+"""Long enough to be killed during the training."""
 
 
 def tiny_teachers() -> PerceptionPipeline:
-    """A structural teacher with two levels and a logical one with one."""
+    """A structural teacher with two levels and a logical teacher with one."""
     structural = FeaturePyramidConfig(architecture="test_resnet", weights=WeightSource(uri="random:1"), levels=(1, 2))
     logical = FeaturePyramidConfig(architecture="test_efficientnet", weights=WeightSource(uri="random:2"), levels=(3,))
     return PerceptionPipeline([FeaturePyramid("pyramid", structural, "cpu"), FeaturePyramid("logical", logical, "cpu")])
@@ -37,7 +37,7 @@ def tiny_student(training: dict[str, Any] | None = None, **changes: Any) -> Stud
 
 
 def tiny_fit(**student: Any) -> FitConfig:
-    """A fit configuration at 64 pixels with `tiny_teachers` and a student of theirs."""
+    """A fit configuration at 64 pixels with `tiny_teachers` and their student."""
 
     def pyramid(architecture: str, uri: str, levels: list[int]) -> dict[str, Any]:
         options = {"architecture": architecture, "weights": {"uri": uri}, "levels": levels}

@@ -1,4 +1,4 @@
-"""The commands of the Markdown pages: found, checked against the programs' own options, and joined to a script."""
+"""Commands of the Markdown pages: finds them, checks them against the programs' options, and joins them to a script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _END = "END_OF_BLOCK"
 
 
 class PageError(Exception):
-    """A page holds a command or a marker that cannot be right."""
+    """A page has an invalid command or marker."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Block:
     """One code block of a page.
 
     Attributes:
-        line: Line of its first line of code, from 1.
-        language: As behind the fence; `sh` for an indented block of commands.
-        lines: Its code.
-        needs: What it needs that a test has not, or None where it is run.
-        file: Name of the file that the reader saves it as, or None.
+        line: Line number of its first line of code, from 1.
+        language: Language after the fence; `sh` for an indented block of commands.
+        lines: Lines of code.
+        needs: Requirement that the tests lack; None if the block is run.
+        file: File that the reader saves the block as, or None.
     """
 
     line: int
@@ -56,17 +56,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """One simple command of a shell block: its line in the page, and its words without assignments before them."""
+    """One simple command of a shell block: its line in the page, and its words without leading assignments."""
 
     line: int
     words: tuple[str, ...]
 
 
 def blocks(text: str) -> list[Block]:
-    """The code blocks of a page, in order.
+    """Returns the code blocks of a page, in order.
 
     Raises:
-        PageError: A language or a marker is unknown, or a fence is left open.
+        PageError: A language or a marker is unknown, or a fence is not closed.
     """
     lines = text.splitlines()
     found: list[Block] = []
@@ -78,7 +78,7 @@ def blocks(text: str) -> list[Block]:
             while number < len(lines) and lines[number].rstrip() != "```":
                 number += 1
             if number == len(lines):
-                raise PageError(f"line {start + 1}: a fence is left open")
+                raise PageError(f"line {start + 1}: a fence is not closed")
             found.append(_block(lines, start, fence[1], lines[start + 1 : number]))
         elif lines[number].startswith("    ") and (number == 0 or not lines[number - 1].strip()):
             while number < len(lines) and lines[number].startswith("    "):
@@ -91,14 +91,14 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """The simple commands of a shell block."""
+    """Returns the simple commands of a shell block."""
     return list(_commands(block.lines, block.line)) if block.language in SHELL else []
 
 
 def script(text: str, name: str) -> str:
-    """A bash script of all that a page lets run; its line numbers are those of the page.
+    """Builds a bash script of the runnable blocks of a page, with the line numbers of the page.
 
-    Set-up commands that every reader gives once (`make`, `pip install`, the environment) are left out.
+    It leaves out the set-up commands that a reader runs once (`make`, `pip install`, the environment).
 
     Args:
         text: The page; its first line is a heading.
@@ -119,21 +119,21 @@ def script(text: str, name: str) -> str:
             set_up = {command.line for command in given if _is_set_up(command.words)}
             for line in set_up - {command.line for command in given if not _is_set_up(command.words)}:
                 lines[line - 1] = ""
-    # A page that fails leaves no program running behind it, which would hold the output open.
+    # If the page fails, end its programs; they would keep the output open.
     ended = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"
     lines[0] = f"set -eEo pipefail; {ended}; trap 'echo \"{name}:$LINENO: $BASH_COMMAND\" >&2' ERR"
     return "\n".join(lines) + "\n"
 
 
 def check(words: Sequence[str], folder: Path = ROOT) -> None:
-    """Checks a command without running it: verbs, options and values, make targets, files it names.
+    """Checks a command without running it: verbs, options and values, make targets, named files.
 
     Args:
-        words: The command.
-        folder: Folder that it is given in.
+        words: Words of the command.
+        folder: Working directory of the command.
 
     Raises:
-        PageError: The program would refuse the command.
+        PageError: The program would reject the command.
     """
     program, *rest = words
     if program == "uniad-ray":
@@ -147,7 +147,7 @@ def check(words: Sequence[str], folder: Path = ROOT) -> None:
     elif program == "serve":
         _parse(serve_cli(), rest)
     elif program == "python" and rest[0].endswith(".py"):
-        # What a variable holds is known to the reader alone; the scripts of this project lie in jobs/.
+        # The value of a variable is unknown here; the scripts of this project are in jobs/.
         path = ROOT / "jobs" / Path(rest[0]).name if "$" in rest[0] else folder / rest[0]
         if not path.is_file():
             raise PageError(f"there is no {rest[0]}")
@@ -167,7 +167,7 @@ def check(words: Sequence[str], folder: Path = ROOT) -> None:
 def ray_cli() -> click.Group:
     """Ray's own command line."""
     with warnings.catch_warnings():
-        # Its models warn of pydantic's next version; a user of the pages never sees that.
+        # Its models warn about the next version of pydantic; readers of the pages never see that.
         warnings.simplefilter("ignore")
         from ray.scripts.scripts import cli as found
     return found
@@ -183,7 +183,7 @@ def serve_cli() -> click.Group:
 
 
 def options(command: click.Command) -> set[str]:
-    """The options of a command and of all commands below it."""
+    """Returns the options of a command and of all its subcommands."""
     found = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for inner in inner_commands(command).values():
         found |= options(inner)
@@ -191,7 +191,7 @@ def options(command: click.Command) -> set[str]:
 
 
 def inner_commands(command: click.Command) -> dict[str, click.Command]:
-    """The commands of a group by name; none of any other command."""
+    """Returns the subcommands of a group by name; empty for other commands."""
     if not isinstance(command, click.Group):
         return {}
     context = click.Context(command)
@@ -200,14 +200,14 @@ def inner_commands(command: click.Command) -> dict[str, click.Command]:
 
 
 def _block(lines: list[str], above: int, language: str, code: list[str]) -> Block:
-    """Builds a block whose code begins below line `above`, counted from 0, with the marker that stands before it."""
+    """Builds a block whose code begins after line `above`, counted from 0, with the marker before it."""
     if language not in LANGUAGES:
         raise PageError(f"line {above + 1}: unknown language {language!r}")
     before = next((line for line in reversed(lines[: max(above, 0)]) if line.strip()), "")
     marker = _MARKER.match(before)
     kind, value = marker.groups() if marker else (None, None)
     if kind == "needs" and value not in NEEDS:
-        raise PageError(f"line {above + 1}: a block cannot need {value!r}; use one of {', '.join(NEEDS)}")
+        raise PageError(f"line {above + 1}: unknown requirement {value!r}; use one of {', '.join(NEEDS)}")
     return Block(
         line=above + 2,
         language=language,
@@ -233,7 +233,7 @@ def _commands(code: Sequence[str], first: int) -> Iterator[Command]:
 
 
 def _simple_commands(line: str) -> Iterator[tuple[str, ...]]:
-    """The words of each command of a line, without assignments, redirections and the operators between commands."""
+    """Yields the words of each command in a line, without assignments, redirections and operators."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
@@ -256,7 +256,7 @@ def _is_set_up(words: Sequence[str]) -> bool:
 
 
 def _parse(command: click.Command, words: list[str]) -> None:
-    """Parses arguments as the program does, without running it."""
+    """Parses arguments like the program, without running it."""
     try:
         context = click.Context(command)
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""An endpoint in real Serve, over bundles that take a second to fit."""
+"""An endpoint in real Serve, with bundles that fit in a second."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of the endpoint."""
+    """One response of the endpoint."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -43,18 +43,18 @@ class Answer:
 
     @property
     def image(self) -> dict[str, Any]:
-        """The only image of an answer with verdicts."""
+        """The only image of a response with verdicts."""
         (image,) = self.document["images"]
         return dict(image)
 
     def header(self, name: str) -> str | None:
-        """A header that comes at most once."""
+        """Returns a header that occurs at most once."""
         found = [value for key, value in self.headers if key.lower() == name]
         assert len(found) <= 1, (name, found)
         return found[0] if found else None
 
     def problem(self, *kinds: str) -> dict[str, Any]:
-        """Checks that it is a problem document of one of some kinds, or of any."""
+        """Checks that the response is a problem document, of one of the kinds if given."""
         document = self.document
         assert self.header("content-type") == MEDIA_TYPE
         assert document["status"] == self.status
@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass
 class Client:
-    """Sends requests to an endpoint; each has a connection of its own."""
+    """Sends requests to an endpoint, each on a new connection."""
 
     port: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def write_bundle(root: Path | str, category: str, *overrides: str, publish: bool
 
 
 def png(number: int) -> bytes:
-    """An image file of 64 x 64 pixels, as the normal ones of the fit; those with odd numbers have a spot."""
+    """Image file of 64 x 64 pixels, like the normal images of the fit; odd numbers have a spot."""
     pixels = np.random.default_rng(1000 + number).normal(120, 8, (64, 64, 3))
     if number % 2:
         pixels[20:40, 30:50] = 250
@@ -111,7 +111,7 @@ def png(number: int) -> bytes:
 
 
 def verdicts(root: Path | str, category: str, version: str, images: Sequence[bytes]) -> list[Verdict]:
-    """What a plain loop says of images."""
+    """Scores images in a plain loop."""
     scorer = BundleStore(str(root)).load(category, version).scorer()
     found = [scorer.score_encoded(["x"], [image])[0] for image in images]
     assert all(isinstance(verdict, Verdict) for verdict in found)
@@ -119,7 +119,7 @@ def verdicts(root: Path | str, category: str, version: str, images: Sequence[byt
 
 
 def agrees(image: Mapping[str, Any], verdict: Verdict) -> bool:
-    """Whether an answer says the same as a verdict."""
+    """Returns whether a response agrees with a verdict."""
     return (
         image["status"] == "ok"
         and image["decision"] == verdict.decision
@@ -130,7 +130,7 @@ def agrees(image: Mapping[str, Any], verdict: Verdict) -> bool:
 
 
 def same_verdict(found: object, verdict: Verdict) -> bool:
-    """Whether a replica says the same as a verdict."""
+    """Returns whether a replica's result agrees with a verdict."""
     return (
         isinstance(found, OnlineVerdict)
         and found.verdict.decision == verdict.decision
@@ -142,7 +142,7 @@ def same_verdict(found: object, verdict: Verdict) -> bool:
 
 @contextmanager
 def endpoint(port: int, settings: Mapping[str, Any], name: str = "uniad_ray") -> Iterator[Client]:
-    """Runs an endpoint in the running Serve until the block ends."""
+    """Runs an endpoint in the running Serve within a `with` block."""
     from ray import serve
 
     from uniad_ray.serving.app import build_app
@@ -155,19 +155,19 @@ def endpoint(port: int, settings: Mapping[str, Any], name: str = "uniad_ray") ->
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits until something holds."""
+    """Waits until a condition holds."""
     ends = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < ends, "it never came to be"
+        assert time.monotonic() < ends, "the condition did not hold in time"
         time.sleep(0.1)
 
 
 class Load:
-    """Clients that go on sending until they are told to end.
+    """Clients that send requests within a `with` block.
 
     Attributes:
-        answers: What came, as (what was sent, answer), in no order.
-        errors: What no endpoint should do: connections that broke, or hung.
+        answers: Pairs of what was sent and the response, unordered.
+        errors: Broken and hanging connections.
     """
 
     def __init__(self, send: Callable[[int], tuple[Any, Answer]], clients: int) -> None:
@@ -189,7 +189,7 @@ class Load:
             assert not thread.is_alive(), "a request hangs"
 
     def wait_for_more(self, count: int) -> None:
-        """Waits for so many further answers."""
+        """Waits for a number of further responses."""
         wanted = len(self.answers) + count
         wait_for(lambda: len(self.answers) >= wanted or bool(self.errors))
 

@@ -1,4 +1,4 @@
-"""Images as bytes, whole and odd, and which error a decoder has for them."""
+"""Encoded images, valid and invalid, and the error kind of the decoders for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def raw_png(width: int, height: int, bits: int, colour_type: int, pixels: np.nda
 
 
 def raw_tiff(pixels: np.ndarray, tile: tuple[int, int] | None = None) -> bytes:
-    """One uncompressed big-endian grey strip, or a tile that claims to be of that size."""
+    """TIFF with one uncompressed big-endian grey strip, or with a tile that claims the given size."""
     height, width = pixels.shape
     content = pixels.tobytes()
     tags = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 277: 1}
@@ -71,7 +71,7 @@ WHOLE = {
 
 
 def kind_of(data: bytes, limits: ImageLimits | None = None) -> str:
-    """The error kind, the same from all three functions."""
+    """Returns the error kind, and checks that all three functions agree."""
     limits = limits or ImageLimits()
     kinds = set()
     for call in (probe_image, decode_mask, lambda d, li: decode_image(d, (8, 8), li)):

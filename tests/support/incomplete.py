@@ -1,4 +1,4 @@
-"""Plug-ins that each lack one thing that the loader needs."""
+"""Plug-ins that each lack one requirement of the loader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 
 class Nothing:
-    """Has nothing that an expert has."""
+    """Lacks every attribute of an expert."""
 
 
 class WithoutFromState:
@@ -34,11 +34,11 @@ class WithoutFromState:
 
 
 class LooseOptions(BaseModel):
-    """Takes unknown keys."""
+    """Options that accept unknown keys."""
 
 
 class WithLooseOptions(WithoutFromState):
-    """Its options take unknown keys."""
+    """Has options that accept unknown keys."""
 
     config_model = LooseOptions  # type: ignore[assignment]
 
@@ -48,7 +48,7 @@ class WithLooseOptions(WithoutFromState):
 
 
 class WithoutFieldsOf:
-    """Cannot say what it provides before its network is loaded."""
+    """Cannot list its fields before its network is loaded."""
 
     config_model = NoOptions
     lineage = _Remembering.lineage

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, to which jobs are submitted."""
+"""A local Ray cluster of two nodes that accepts jobs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ START_SECONDS = 240
 
 @dataclass(frozen=True)
 class JobServer:
-    """Where jobs are submitted, and the environment of who may submit them."""
+    """Address of the job server, and the environment that may submit jobs."""
 
     address: str
     environment: dict[str, str]
 
     def ray_job(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs `ray job VERB`; stdout and stderr come as one."""
+        """Runs `ray job VERB`, with stdout and stderr combined."""
         return subprocess.run(
             [str(BIN / "ray"), "job", verb, f"--address={self.address}", *arguments],
             check=False,
@@ -46,19 +46,19 @@ class JobServer:
 
 
 def marked_processes(mark: str) -> list[int]:
-    """Processes that have the mark in their environment: all that descend from the cluster, whoever is their parent."""
+    """Returns the processes with the mark in their environment: all descendants of the cluster, orphans included."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
-        except OSError:  # it ended, or is another user's
+        except OSError:  # it has exited, or belongs to another user
             continue
     return found
 
 
 def kill_marked(mark: str) -> None:
-    """Kills until nothing is left; jobs and workers are in process groups of their own."""
+    """Kills all marked processes; jobs and workers have their own process groups."""
     deadline = time.monotonic() + 60
     while pids := marked_processes(mark):
         assert time.monotonic() < deadline, f"processes that cannot be killed: {pids}"
@@ -71,7 +71,7 @@ def kill_marked(mark: str) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, in which a process that is just dying may still finish a write."""
+    """Removes a folder; retries while dying processes still write to it."""
     deadline = time.monotonic() + 60
     while folder.exists():
         assert time.monotonic() < deadline, f"{folder} cannot be removed"
@@ -80,7 +80,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def job_cluster() -> Iterator[JobServer]:
-    """A head with the job server and one worker node, on loopback addresses and ports of their own."""
+    """Runs a head with the job server and one worker node, on separate loopback addresses and ports."""
     mark = secrets.token_hex(8)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         MARK: mark,
@@ -90,7 +90,7 @@ def job_cluster() -> Iterator[JobServer]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     gcs, dashboard, client, *agents = free_ports(5)
-    # Ray's sockets lie below it, and their paths must be short.
+    # Ray puts its sockets under this folder, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-jobs-"))
     nodes = {
         "head": [
@@ -117,7 +117,7 @@ def job_cluster() -> Iterator[JobServer]:
                             "--block",
                             "--num-cpus=2",
                             f"--dashboard-agent-listen-port={agent}",
-                            # Any free port, so that workers of other clusters on this machine do not want the same.
+                            # Any free port, to avoid conflicts with other clusters on this machine.
                             "--min-worker-port=0",
                             "--max-worker-port=0",
                             *options,

@@ -1,4 +1,4 @@
-"""Extractors and an expert that learn and remember from which images, to watch how a fit uses them."""
+"""Extractors and an expert that record their training images, to check how a fit uses them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 
 class NoOptions(StrictModel):
-    """Nothing to set."""
+    """No options."""
 
 
 class _Remembering:
-    """Its state is the row keys that it learned from."""
+    """Stores the row keys of its training images as its state."""
 
     config_model = NoOptions
 
@@ -32,7 +32,7 @@ class _Remembering:
         return frozenset({f"{name}/count"})
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        assert self.seen, f"{self.name} extracts before it has learned"
+        assert self.seen, f"{self.name} extracts before it is trained"
         return {f"{self.name}/count": torch.full((len(perception), 1, 1, 1), float(len(self.seen)))}
 
     def state(self) -> State:
@@ -46,7 +46,7 @@ class _Remembering:
 
 
 class Learned(_Remembering):
-    """Learns by itself from the fields of the pyramid."""
+    """Learns in its own `fit`, from the fields of the pyramid."""
 
     needs = frozenset({"pyramid/level2"})
 
@@ -55,14 +55,14 @@ class Learned(_Remembering):
 
 
 class Trained(_Remembering):
-    """Is trained by whoever fits."""
+    """Is trained by the caller of the fit."""
 
     needs: frozenset[str] = frozenset()
     training_needs = frozenset({"pyramid/level3"})
 
 
 class Words:
-    """Says in words what the learned extractor counts."""
+    """Describes the count of the learned extractor in words."""
 
     config_model = NoOptions
 
@@ -84,7 +84,7 @@ class Words:
 
 
 class Witness:
-    """Scores an image by whether anything that judges it has seen it: 0 if nothing has."""
+    """Scores an image by whether it was in any training data: 0 if it was not."""
 
     config_model = NoOptions
 

@@ -1,4 +1,4 @@
-"""Squares with names in every image: stands for segmenter and namer where only what follows from them matters."""
+"""Stub of segmenter and namer that finds the same named squares in every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uniad_ray.perception.segments import Segments
 
 
 def squares(names: Sequence[str]) -> Segments:
-    """Squares of 4 x 4 pixels beside each other at the top of an image of 40 x 40."""
+    """Squares of 4 x 4 pixels in a row at the top of an image of 40 x 40."""
     masks = np.zeros((len(names), 40, 40), dtype=bool)
     for number, mask in enumerate(masks):
         mask[2:6, 2 + 10 * number : 6 + 10 * number] = True

@@ -1,4 +1,4 @@
-"""Fields of made-up normal images for tests of experts: a fixed layout, with a little noise of each image's own."""
+"""Fields of synthetic normal images for tests of experts: a fixed layout with a little noise per image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAMAGED_CELL = (3, 5)
 
 
 def fields_of(key: str, shapes: Mapping[str, tuple[int, int, int]], noise: float = 0.2) -> dict[str, torch.Tensor]:
-    """The fields of one image, float32, by name in the given shapes (C, h, w)."""
+    """Fields of one image by name, float32, in the given shapes (C, h, w)."""
     layout = np.random.default_rng(7)
     own = np.random.default_rng(int.from_bytes(key.encode(), "little"))
     return {
@@ -30,7 +30,7 @@ def extract(
     damaged: Sequence[str] = (),
     damage: float = 25.0,
 ) -> Perception:
-    """A batch; the images named in `damaged` get one odd cell, `DAMAGED_CELL`, in the first of the fields."""
+    """A batch; the images in `damaged` get one odd cell, `DAMAGED_CELL`, in the first field."""
     each = [fields_of(key, shapes) for key in keys]
     for key in damaged:
         each[keys.index(key)][next(iter(shapes))][(slice(None), *DAMAGED_CELL)] += damage

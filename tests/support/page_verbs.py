@@ -1,4 +1,4 @@
-"""The `uniad-ray` of a page's shell: one process for all its verbs, in which Ray starts once."""
+"""The `uniad-ray` command of a page's shell: one process runs all its verbs and starts Ray once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ START_SECONDS = 120
 
 @contextmanager
 def running_verbs(folder: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Starts the process and ends it, with all that it started.
+    """Runs the process within a `with` block, and kills it with all its descendants.
 
     Args:
-        folder: Where it is, and with it the workers of its Ray.
-        environment: Its environment until a shell asks for a verb.
+        folder: Working directory of the process and of its Ray workers.
+        environment: Its environment until a shell runs a verb.
 
     Yields:
-        The variables by which a shell finds it.
+        The variables that a shell needs to find it.
     """
     mark = secrets.token_hex(8)
     # Paths of sockets must be short.
@@ -42,11 +42,11 @@ def running_verbs(folder: Path, environment: Mapping[str, str]) -> Iterator[dict
     variables = {
         MARK: mark,
         "VERB_SERVER": str(server),
-        # What a page serves joins the same Ray.
+        # `uniad-ray serve` in a page joins the same Ray.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # A proxy of Serve that is slow to start beside other tests is not started again.
+        # Keeps Serve from restarting a proxy that starts slowly on a busy machine.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
     process = None

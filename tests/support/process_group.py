@@ -1,4 +1,4 @@
-"""One of several processes that train together, without Ray."""
+"""A process in a group that trains together, without Ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniad_ray.training.group import WorkerGroup
 
 @contextmanager
 def process_group(rank: str, world: str, rendezvous: str) -> Iterator[WorkerGroup]:
-    """Joins the others; the arguments are those of a command line."""
+    """Joins the group; the arguments come from the command line."""
     torch.set_num_threads(1)
     group = WorkerGroup(int(rank), int(world))
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=group.rank, world_size=group.world)
@@ -23,7 +23,7 @@ def process_group(rank: str, world: str, rendezvous: str) -> Iterator[WorkerGrou
 
 
 def stop_after(arguments: list[str]) -> Callable[[int], None]:
-    """Ends the process, as if killed, after the step that the arguments name, if they do."""
+    """Exits the process as if killed, after the step in the arguments if given."""
 
     def on_step(step: int) -> None:
         if [str(step)] == arguments:

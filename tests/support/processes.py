@@ -1,4 +1,4 @@
-"""Waiting for jobs, and finding the processes that they started."""
+"""Waits for running jobs, and finds their processes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300) -> None:
-    """Waits for something that a running job does."""
+    """Waits until a running job has reached a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "the job ended before it could be disturbed"
+        assert process.poll() is None, "the job ended before it could be interrupted"
         assert time.monotonic() < deadline, "the job wrote nothing in time"
         time.sleep(0.02)
 
 
 def workers_of(driver: int, name: bytes) -> list[int]:
-    """Processes below a driver whose title holds a name."""
+    """Returns the descendants of a driver whose title contains a name."""
     parents: dict[int, int] = {}
     titles: dict[int, bytes] = {}
     for entry in Path("/proc").iterdir():

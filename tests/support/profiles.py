@@ -1,4 +1,4 @@
-"""Small fit configurations for tests: the real networks and experts, at sizes that are quick."""
+"""Small fit configurations for tests: the real networks and experts, at fast sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uniad_ray.config.model import FitConfig
 
 
 def small_config(*overrides: str) -> FitConfig:
-    """The embedded profile at 64 pixels, patch memory alone, with a small memory."""
+    """The embedded profile at 64 pixels, with only a small patch memory."""
     return load_config(
         "embedded",
         [

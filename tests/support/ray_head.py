@@ -1,4 +1,4 @@
-"""A Ray head of its own, as an operator would have started it, which commands join."""
+"""A separate Ray head that commands can join."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from support.job_cluster import MARK, kill_marked, remove, wait_for_runtime
 from support.s3_server import DIE_WITH_PARENT, free_ports
 
 STOP_SECONDS = 30
-# On SIGTERM `ray start --block` ends all that it started, so that tests which are killed leave nothing either.
+# On SIGTERM, `ray start --block` ends all its processes; killed tests therefore leave none behind.
 END_WITH_PARENT = DIE_WITH_PARENT.replace("SIGKILL", "SIGTERM")
 
 
 @contextmanager
 def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Starts a head and stops it at the end, with all that it started.
+    """Runs a head within a `with` block, and ends it with all its processes.
 
     Args:
-        cpus: CPUs that it says it has.
+        cpus: Number of CPUs that it declares.
         environment: Environment of its workers.
 
     Yields:
-        The variables by which commands find and join it.
+        The variables that commands need to join it.
     """
     mark = secrets.token_hex(8)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     gcs, dashboard, client, agent = free_ports(4)
-    # Ray's sockets lie below it, and their paths must be short.
+    # Ray puts its sockets under this folder, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-head-"))
     log = folder / "head.log"
     options = [
@@ -45,7 +45,7 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
         f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
-        # Its workers take any free port, so that another head on this machine does not want the same.
+        # Workers take any free port, to avoid conflicts with other heads on this machine.
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--temp-dir={folder}",
@@ -80,7 +80,7 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
 
 
 def wait(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a process to end, but not for ever."""
+    """Waits for a process to end, with a timeout."""
     deadline = time.monotonic() + STOP_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)

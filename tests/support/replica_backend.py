@@ -1,4 +1,4 @@
-"""A replica's scorer behind the API without Ray: what Serve does between them, this does in one process."""
+"""A replica's scorer behind the API in one process, without Ray Serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uniad_ray.serving.settings import ServeSettings
 
 
 class ReplicaInProcess:
-    """A `Backend` whose only replica is here; it keeps all categories."""
+    """A `Backend` with one replica in this process, which keeps all categories."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.scorer = ReplicaScorer(settings, device="cpu")

@@ -205,7 +205,7 @@ def make_report(
 
 
 def labelled_table(*, category: str = "part", **options: object) -> pa.Table:
-    """Four normal and four anomalous images, one of each on the wrong side of the threshold."""
+    """Four normal and four anomalous images, with one of each on the wrong side of the threshold."""
     scores = [0.1, 0.2, 0.3, 0.7, 0.4, 0.8, 0.9, 1.0]
     labels: list[str | None] = ["normal"] * 4 + ["anomalous"] * 4
     return score_table(scores, labels, category=category, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The endpoint's application over real HTTP, in a thread and without Ray."""
+"""The endpoint's application over real HTTP, in a thread, without Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def running_api(api: FastAPI, port: int = 0) -> Iterator[str]:
     """Serves an application on this machine.
 
     Yields:
-        Its address, without a slash at the end.
+        Its URL, without a trailing slash.
     """
     with socket.create_server(("127.0.0.1", port)) as listening:
         server = uvicorn.Server(uvicorn.Config(api, log_level="warning", lifespan="off"))

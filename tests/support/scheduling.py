@@ -1,4 +1,4 @@
-"""How tests are shared out to the processes of pytest-xdist."""
+"""Distribution of tests over the processes of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ TOGETHER = {
         "tests/serving/test_text_engine.py",
     ),
 }
-"""Tests that share what takes long to start: a Ray, a Serve, a cluster. Those that take longest come first, so that no
-process is left with them while the other has nothing to do."""
+"""Tests that share slow set-up: a Ray, a Serve, a cluster. The slowest groups come first to balance the processes."""
 
 
 def group_of(nodeid: str) -> str:
-    """The tests that go to the process that this one goes to: those of its file, or more."""
+    """Returns the group of a test, which runs in one process: the name in `TOGETHER`, or its file."""
     return next((name for name, places in TOGETHER.items() if nodeid.startswith(places)), nodeid.partition("::")[0])
 
 
 def longest_first(nodeids: list[str]) -> list[int]:
-    """The order in which tests are given out, as indices: groups as they are listed, and the rest as it was."""
+    """Returns the order of the tests as indices: the groups as listed, then the rest in the original order."""
     ranks = {name: rank for rank, name in enumerate(TOGETHER)}
     return sorted(range(len(nodeids)), key=lambda index: ranks.get(group_of(nodeids[index]), len(ranks)))
 
 
 class ByGroup(LoadScopeScheduling):
-    """The tests of a group go to one process, in order."""
+    """Runs the tests of a group in one process, in order."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

@@ -1,4 +1,4 @@
-"""Stands in for the scoring deployment: no network, no Ray; what it answers is set by the test."""
+"""Fake scoring deployment without network or Ray; the test sets its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from uniad_ray.serving.http.problems import ProblemError
 
 
 def grey(level: int) -> bytes:
-    """A small JPEG of one grey."""
+    """A small JPEG of a uniform grey."""
     sink = io.BytesIO()
     Image.new("RGB", (8, 8), (level, level, level)).save(sink, "JPEG")
     return sink.getvalue()
@@ -28,13 +28,13 @@ def grey(level: int) -> bytes:
 
 @dataclass
 class FakeBackend:
-    """Decodes images and calls each normal, with its mean grey as score.
+    """Decodes images and returns a normal verdict for each, with its mean grey as the score.
 
     Attributes:
-        problem: Raised instead of an answer.
-        error: What a check of the reference images finds.
-        seconds: How long an image takes.
-        asked: Category of each image that came.
+        problem: Raised instead of a verdict.
+        error: Result of the check of the reference images.
+        seconds: Time per image.
+        asked: Category of each received image.
     """
 
     problem: ProblemError | None = None

@@ -1,4 +1,4 @@
-"""A small run behind the endpoint's application: two categories, every kind of row, no network and no Ray."""
+"""A small run behind the endpoint's application: two categories, every kind of row, without network or Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STARTED = "2026-11-27T10:00:00+00:00"
 
 @dataclass(frozen=True)
 class Key:
-    """An access key as a test writes it down."""
+    """An access key in a test: its token, rights and categories."""
 
     token: str
     rights: tuple[str, ...]
@@ -32,7 +32,7 @@ class Key:
 
 
 def run_images(normal: int = 8) -> list[ScoredImage]:
-    """Of `lids`, scores 0.5, 1.5, 2.5 and so on, every second labelled anomalous and one not; an error; and a tray."""
+    """Images of `lids` with scores 0.5, 1.5, 2.5, ..., every second anomalous, one unlabelled; an error, a tray."""
     rows, columns = np.mgrid[0:16, 0:16]
     peak = 6 * np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 20)
     lids = [
@@ -56,7 +56,7 @@ def run_images(normal: int = 8) -> list[ScoredImage]:
 
 
 def write_served_run(root: str | Path, images: list[ScoredImage], **options: Any) -> Location:
-    """A finished run on its own archive, with a record of its attempt."""
+    """A finished run on its own archive, with timings."""
     archive = write_archive(f"{root}/archive", images)
     run = write_run(f"{root}/night", archive, images, threshold=THRESHOLD, **options)
     seconds = StageSeconds(decode=1.0, score=1.0, write=1.0, wall=2.0)
@@ -70,7 +70,7 @@ def write_served_run(root: str | Path, images: list[ScoredImage], **options: Any
 def endpoint_with_runs(
     root: Path, runs: dict[str, str], *, keys: dict[str, Key] | None = None, backend: FakeBackend | None = None
 ) -> Endpoint:
-    """An endpoint that shows runs; `lids` and `trays` are published, with nothing in their bundles."""
+    """An endpoint that shows runs; `lids` and `trays` are published with empty bundles."""
     for category in ("lids", "trays"):
         pointer = {"category": category, "version": "1", "digest": "0" * 64}
         (Location.parse(root / "bundles") / category / "current.json").write_json(pointer)

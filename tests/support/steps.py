@@ -1,4 +1,4 @@
-"""Extractors that never run: only their names, needs and lineage matter."""
+"""Extractors that never run, with only names, needs and lineage."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from uniad_ray.perception.base import Perception, State
 
 
 class Step:
-    """An extractor of which only names and lineage matter."""
+    """An extractor with only a name and lineage."""
 
     def __init__(self, field: str, *needs: str, **lineage: Any) -> None:
-        """Provides one field, which begins with the name of the extractor."""
+        """Provides one field, named after the extractor."""
         self.name = field.partition("/")[0]
         self.needs = frozenset(needs)
         self.provides = frozenset({field})
@@ -25,20 +25,20 @@ class Step:
 
 
 class OtherStep(Step):
-    """The same with another class."""
+    """The same extractor as another class."""
 
 
 class Learning(Step):
-    """One that learns."""
+    """An extractor that learns in `fit`."""
 
     def state(self) -> State:
-        raise AssertionError("whoever asks has the digest")
+        raise AssertionError("the digest is known and must not be computed")
 
     def restore(self, state: State) -> None:
         raise AssertionError(f"nothing is restored, not even {state}")
 
 
 class Trained(Learning):
-    """One that is trained by a layer above."""
+    """An extractor that a training job trains."""
 
     training_needs = frozenset({"net/out"})

@@ -1,4 +1,4 @@
-"""Networks of the published architectures with a few random parameters, saved as transformers saves them."""
+"""Tiny networks of the published architectures with random parameters, saved in the format of transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUNDING_WORDS = ("bolt", "nut", "red", "pin")
 
 
 def save_clip(folder: Path) -> None:
-    """A tiny CLIP; its configuration is silent on how many positions it has, as in Long-CLIP."""
+    """A tiny CLIP; its configuration does not state the number of positions, as in Long-CLIP."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     vocabulary = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
@@ -40,7 +40,7 @@ def save_clip(folder: Path) -> None:
 
 
 def save_sam(folder: Path) -> None:
-    """A tiny SAM of 32 pixels."""
+    """A tiny SAM with an input size of 32 pixels."""
     from transformers import SamConfig, SamImageProcessor, SamModel
 
     shared = {"image_size": SAM_SIDE, "patch_size": 4, "hidden_size": 16}
@@ -66,7 +66,7 @@ def save_sam(folder: Path) -> None:
         },
         initializer_range=0.5,
     )
-    # By this seed some of its masks are stable and sure.
+    # With this seed, some of its masks are stable and confident.
     torch.manual_seed(6)
     SamModel(config).save_pretrained(folder)
     side, padded = {"longest_edge": SAM_SIDE}, {"height": SAM_SIDE, "width": SAM_SIDE}
@@ -85,7 +85,7 @@ def save_grounding_dino(folder: Path) -> None:
         SwinConfig,
     )
 
-    # The network knows the marks of phrases by BERT's own numbers.
+    # The network identifies the separators of phrases by BERT's token ids.
     vocabulary = [f"[unused{number}]" for number in range(1030)]
     for number, token in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}.items():
         vocabulary[number] = token
@@ -125,7 +125,7 @@ def save_grounding_dino(folder: Path) -> None:
         fusion_droppath=0.0,
         init_std=0.5,
     )
-    # By this seed it finds more than one class.
+    # With this seed, it finds more than one class.
     torch.manual_seed(6)
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})

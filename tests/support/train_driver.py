@@ -1,6 +1,6 @@
-"""A program that trains tiny students on Ray, to be killed, or submitted to a cluster.
+"""Program that trains tiny students on Ray, for tests that kill it or submit it to a cluster.
 
-Run as `python -m support.train_driver ARCHIVE ROOT WORKERS THREADS`; prints where each student is, as JSON.
+Run as `python -m support.train_driver ARCHIVE ROOT WORKERS THREADS`; prints the location of each student as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small image trees for tests: flat colour images with a little noise, cheap to draw and to score."""
+"""Small image trees for tests: flat colours with a little noise, cheap to draw and score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def png(seed: int, size: int = 48, *, spot: bool = False, mode: str = "RGB") -> bytes:
-    """A noisy grey picture, with a bright square in its middle where `spot`."""
+    """A noisy grey image, with a bright square at its centre if `spot`."""
     generator = np.random.default_rng(seed)
     pixels = generator.normal(120, 8, (size, size, 3)).clip(0, 255).astype(np.uint8)
     if spot:
@@ -33,7 +33,7 @@ def mask_png(size: int = 48, value: int = 255) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file and the folders above it."""
+    """Writes a file and creates its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -51,7 +51,7 @@ def mvtec_tree(root: Path, *, train: int = 6, good: int = 3, bad: int = 3, seed:
 
 
 def loco_tree(root: Path) -> Path:
-    """One category in MVTec LOCO's layout: several masks an image, grey values name the defects."""
+    """One category in MVTec LOCO's layout: several masks per image; grey values identify the defects."""
     for index in range(4):
         write(root / f"train/good/{index:03d}.png", png(index))
         write(root / f"validation/good/{index:03d}.png", png(50 + index))

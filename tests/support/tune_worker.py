@@ -1,7 +1,7 @@
 """One of two processes that tune a tiny CLIP together, without Ray.
 
-Run as `python -m support.tune_worker RANK WORLD RENDEZVOUS CLIP FOLDER [STOP_AFTER]`; stops, as if killed, after a
-step.
+Run as `python -m support.tune_worker RANK WORLD RENDEZVOUS CLIP FOLDER [STOP_AFTER]`; it exits as
+if killed after step STOP_AFTER.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uniad_ray.archive.stores.location import Location
 
 
 def main() -> None:
-    """Tunes."""
+    """Tunes the CLIP."""
     rank, world, rendezvous, clip, folder, *stop = sys.argv[1:]
     with process_group(rank, world, rendezvous) as group:
         clip_tuning(Path(clip), group=group).run(Location.parse(folder), on_step=stop_after(stop))

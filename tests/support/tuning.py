@@ -1,4 +1,4 @@
-"""A tiny CLIP that can be tuned, crops of plain colours for it, and a profile in which it names objects."""
+"""A tiny CLIP to tune, crops of plain colours, and a profile that uses it to name objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 8
 
 
 def coloured_crop(colour: str, seed: int, side: int = SIDE) -> np.ndarray:
-    """A patch of about one colour on black: uint8, shape (side, side, 3)."""
+    """A patch of roughly one colour on black, uint8, shape (side, side, 3)."""
     rng = np.random.default_rng(seed)
     crop = np.zeros((side, side, 3), dtype=np.uint8)
     edge = max(1, side // 8)
@@ -35,7 +35,7 @@ def coloured_crop(colour: str, seed: int, side: int = SIDE) -> np.ndarray:
 
 
 def coloured_crops(images: int = 12, category: str = "trays") -> LabelledCrops:
-    """One crop of each colour out of each of some images."""
+    """One crop of each colour from each of some images."""
     crops = []
     for image in range(images):
         image_id = hashlib.sha256(f"{category} {image}".encode()).hexdigest()
@@ -49,7 +49,7 @@ def coloured_crops(images: int = 12, category: str = "trays") -> LabelledCrops:
 
 
 def sorted_crops(folder: Path, images: int = 12) -> None:
-    """The same as a user sorts them."""
+    """The same crops, sorted into folders as by a user."""
     for colour in COLOURS:
         (folder / colour).mkdir(parents=True)
         for image in range(images):
@@ -57,13 +57,13 @@ def sorted_crops(folder: Path, images: int = 12) -> None:
 
 
 def tiny_tuning(**changes: Any) -> ClipTuningConfig:
-    """Few steps with a high rate, as random parameters need."""
+    """Options with few steps and a high learning rate, as random parameters need."""
     options = {"blocks": 1, "epochs": 4, "batch_size": 6, "learning_rate": 0.02, "warm_up": 0, "held_out": 0.25}
     return ClipTuningConfig.model_validate(options | changes)
 
 
 def tiny_classifier(folder: Path) -> CropClassifier:
-    """A tiny CLIP before the texts of the colours."""
+    """A tiny CLIP with the texts of the colours."""
     return CropClassifier("namer", ModelFolderSource(uri=f"file:{folder}"), TEXTS, "cpu")
 
 
@@ -73,7 +73,7 @@ def clip_tuning(folder: Path, crops: LabelledCrops | None = None, group: Any = N
 
 
 def coloured_tray(seed: int, side: int = 64) -> np.ndarray:
-    """A dark image with one square of each colour, somewhere: uint8, shape (side, side, 3)."""
+    """A dark image with one square of each colour at random places, uint8, shape (side, side, 3)."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 20, size=(side, side, 3), dtype=np.uint8)
     for column, colour in enumerate(rng.permutation(list(COLOURS))):
@@ -87,14 +87,14 @@ class ColourSegmenterConfig(StrictModel):
     """Options of the segmenter.
 
     Attributes:
-        named: Whether segments have the names of their colours.
+        named: Whether segments are named by their colours.
     """
 
     named: bool = True
 
 
 class ColourSegmenter:
-    """Finds the squares of `coloured_tray`; confidence is 0.9, of green ones 0.4."""
+    """Finds the squares of `coloured_tray`, with confidence 0.9, or 0.4 for green ones."""
 
     config_model = ColourSegmenterConfig
 
@@ -121,7 +121,7 @@ class ColourSegmenter:
 
 
 def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None = None, **namer: Any) -> FitConfig:
-    """A fit whose objects are named by a CLIP, at 64 pixels; its text memory alone takes part."""
+    """A fit configuration at 64 pixels with objects named by a CLIP, and only the text memory as expert."""
     options = tiny_tuning(**{"labels": "finder/segments", **(tuning or {})}).model_dump(mode="json", exclude_none=True)
     weights = {"uri": clip}
     extractors = {

@@ -1,6 +1,6 @@
-"""What a page's shell runs as `uniad-ray`: asks the `verb_server` that a variable names, which has everything loaded.
+"""The `uniad-ray` program of a page's shell: sends the command to the running `verb_server`.
 
-Imports nothing that takes time.
+Imports only fast modules.
 """
 
 import json
@@ -18,5 +18,5 @@ with socket.socket(socket.AF_UNIX) as asking:
     answer = json.load(asking.makefile())
 if "join" in answer:
     program = str(Path(sys.executable).with_name("uniad-ray"))
-    os.execve(program, [program, *sys.argv[1:]], {**os.environ, **answer["join"]})  # noqa: S606 - takes its place
+    os.execve(program, [program, *sys.argv[1:]], {**os.environ, **answer["join"]})  # noqa: S606 - replaces this process
 sys.exit(answer["code"])

@@ -1,7 +1,7 @@
-"""Runs the verbs of a page in one process, in which Ray starts once; each comes from a shell, through `verb_client`.
+"""Runs the verbs of a page in one process that starts Ray once; shells send them through `verb_client`.
 
-Run as `python -m support.verb_server SOCKET`. A verb gets the folder, the environment and the streams of the shell that
-asks. So that pages are quick, `scenes` draws a few images, and the student of `embedded` is trained for a few steps.
+Run as `python -m support.verb_server SOCKET`. A verb runs with the folder, the environment and the streams of its
+shell. To keep pages fast, `scenes` draws few images, and the student of `embedded` is trained for few steps.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from uniad_ray.pipelines.cluster.session import ray_session
 
 FEW_STEPS = ("--set", "extractors.student.config.training.iterations=20")
 FEW_IMAGES = {"--train": 50, "--test-good": 6, "--logical": 6, "--structural": 6}
-"""With fewer normal images a fit would cross-fit, which trains more students."""
+"""With fewer normal images, a fit would use cross-fitting, which trains more students."""
 
 
 def quick(arguments: list[str]) -> list[str]:
-    """The same verb with less to do; what it says of images and steps is changed, and nothing else."""
+    """Returns the same command with fewer images or training steps; nothing else changes."""
     verb, *rest = arguments or [""]
     if verb in ("fit", "ablate") and "--profile" not in rest:
-        # What the page sets comes later, and counts.
+        # The page's own options come later and take precedence.
         return [verb, *FEW_STEPS, *rest]
     if verb == "scenes":
         given = dict(pairwise(rest))
@@ -40,7 +40,7 @@ def quick(arguments: list[str]) -> list[str]:
 
 
 def answer_clients(path: str) -> None:
-    """Answers one client after the other until the process is ended."""
+    """Serves one client after another until the process is terminated."""
     with socket.socket(socket.AF_UNIX) as listening, ExitStack() as running:
         listening.bind(path)
         listening.listen()
@@ -53,7 +53,7 @@ def answer_clients(path: str) -> None:
                 with _environment(asked["environment"], asked["folder"]):
                     try:
                         if not is_ray_there:
-                            # With the reader's environment, which its workers have from it.
+                            # With the reader's environment, which Ray's workers inherit.
                             running.enter_context(ray_session())
                             is_ray_there = True
                     except UserError as error:
@@ -67,12 +67,12 @@ def answer_clients(path: str) -> None:
 
 
 def _answer(arguments: list[str], streams: Sequence[int]) -> dict[str, Any]:
-    """The exit code of a verb; of one that runs until it is killed, where the process that runs it finds Ray."""
+    """Runs a verb and returns its exit code; for `serve`, returns the address of Ray instead."""
     if arguments[:1] == ["serve"]:
         import ray
 
         return {"join": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
-    # The session of Ray keeps stdout for itself.
+    # The Ray session has redirected stdout.
     with _streams(streams), redirect_stdout(sys.__stdout__):
         try:
             main(quick(arguments))

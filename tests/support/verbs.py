@@ -1,4 +1,4 @@
-"""Verbs of the command line in this process, where it matters what they do and not that they are programs."""
+"""Runs verbs of the command line in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uniad_ray.cli import main
 
 
 def verb(*arguments: str) -> Any:
-    """Runs a verb, on the Ray of this process where there is one; gives what it says with `--json`."""
+    """Runs a verb, on the Ray of this process if it has one, and returns its `--json` document."""
     output = io.StringIO()
     with pytest.raises(SystemExit) as ended, redirect_stdout(output):
         main([*arguments, "--json"])

@@ -1,4 +1,4 @@
-"""Fills in an ablation table of UniAD or TMUAD: fits and scores each variant once, then fuses row by row."""
+"""Computes an ablation table of UniAD or TMUAD: fits and scores each variant once, then fuses its experts by row."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _logger = logging.getLogger(__name__)
 
 
 class AblationMetrics(StrictModel):
-    """One row of the table, filled in.
+    """Metrics of one row of the table.
 
     Attributes:
         row: Position in the table, from 0.
-        settings: What the row has and has not, by column.
-        variants: The fits that gave the evidence.
-        experts: Experts that were fused.
+        settings: Setting of the row in each column.
+        variants: Names of the fitted variants.
+        experts: Fused experts.
         image: Image AUROC, mean over the fits.
-        deviation: Its standard deviation over the fits, where there are several.
-        pixel: Pixel AUROC, where the table has it.
-        milliseconds: By stage, median time of an image on one thread, where the table has it.
+        deviation: Sample standard deviation of the image AUROC over the fits; None with a single fit.
+        pixel: Pixel AUROC; None if the table does not report it.
+        milliseconds: Median time per image on one thread, by stage; None if the table does not report it.
     """
 
     row: int
@@ -63,17 +63,17 @@ class AblationMetrics(StrictModel):
 
 
 class AblationReport(StrictModel):
-    """A filled table.
+    """Computed ablation table.
 
     Attributes:
-        paper: Whose table it is.
+        paper: Paper that defines the table.
         table: Number in the paper.
-        title: What it shows.
+        title: Title of the table.
         archive: URI of the archive.
-        categories: Categories behind the figures.
+        categories: Categories that the metrics cover.
         rows: The rows.
-        path: Parquet file that holds them.
-        random_weights: Whether a network had random weights, so that the figures say nothing of quality.
+        path: Parquet file of the rows.
+        random_weights: Whether a network had random weights; the metrics are then meaningless.
     """
 
     paper: Paper
@@ -100,29 +100,31 @@ def ablate(
     device: str = "auto",
     address: str | None = None,
 ) -> AblationReport:
-    """Fits and scores what a table needs and is not there yet, fuses its rows, and writes `PAPER-table-N.parquet`.
+    """Computes an ablation table and writes it to `PAPER-table-N.parquet`.
+
+    Variants that `work` already holds are not fitted or scored again.
 
     Args:
         archive: Root of an archive with labels.
-        work: Root of the bundles and runs of all variants; the same root again fits nothing twice.
+        work: Root of the bundles and runs of all variants.
         table: Number of the table: 4 to 9 of UniAD, 5 to 11 of TMUAD.
-        paper: Whose table.
+        paper: Paper that defines the table.
         profile: Profile, or YAML file.
         overrides: Overrides of the profile for every variant.
         backbones: Other architectures of the student, for table 4 of UniAD.
-        options: What the tables of TMUAD leave open.
+        options: Options of the TMUAD tables.
         categories: Categories; default all.
         device: `cpu`, `cuda` or `auto`.
-        address: Ray cluster to join; default is a Ray on this machine.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
         ArchiveError: The archive cannot be read.
-        ConfigError: There is no such table, the profile lacks a part of it, or it draws more images than there are.
+        ConfigError: The table does not exist, the profile lacks a component, or a category has too few images to draw.
         RunError: A category could not be fitted.
-        UserError: As of `fit` and `score`.
+        UserError: See `fit` and `score`.
     """
     source = Location.parse(archive)
-    manifest = read_manifest(source)  # a wrong path is said before anything starts
+    manifest = read_manifest(source)  # reports a wrong path before any work starts
     wanted = tuple(sorted(set(categories or manifest.categories)))
     if paper == "uniad":
         plan = uniad_ablation(table, tuple(backbones))
@@ -141,7 +143,7 @@ def ablate(
         pixels = [runs.pixels(row, scored[row.variants[0]]) if plan.has_pixels else None for row in plan.rows]
         costs = {name: runs.costs(each) for name, each in scored.items()} if plan.has_costs else {}
     rows = [
-        _figures(index, row, [scored[name] for name in row.variants], found, costs)
+        _metrics(index, row, [scored[name] for name in row.variants], found, costs)
         for index, (row, found) in enumerate(zip(plan.rows, pixels, strict=True))
     ]
     path = root / f"{paper}-table-{table}.parquet"
@@ -159,22 +161,22 @@ def ablate(
 
 
 def _check_shots(manifest: ArchiveManifest, categories: Sequence[str], config: FitConfig) -> None:
-    """Refuses a draw of more normal images than a category has.
+    """Checks that each category has enough normal images for the draw.
 
     Raises:
-        ConfigError: There are fewer.
+        ConfigError: A category has too few.
     """
     most = config.normal_images.most or 0
     for category in categories:
         labels = manifest.categories[category].labels if category in manifest.categories else {}
         there = sum(labels.get(f"{split}/normal", 0) for split in FITTED_SPLITS) or labels.get("archive/normal", 0)
         if there < most:
-            raise ConfigError(f"category {category!r} has {there} normal images, fewer than {most} to draw; --shots")
+            raise ConfigError(f"category {category!r} has {there} normal images, but {most} are drawn; lower --shots")
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Fits and scores what is not there yet."""
+    """Fits and scores variants unless their results exist."""
 
     archive: Location
     manifest: ArchiveManifest
@@ -183,11 +185,11 @@ class _Runs:
     device: str
 
     def variant(self, name: str, config: FitConfig, categories: Sequence[str], with_maps: bool) -> ScoredVariant:
-        """Fits and scores one variant, or what is left of it; another configuration or archive goes elsewhere."""
+        """Fits and scores one variant, or resumes it; each configuration and archive has its own folder."""
         identity = config.model_dump_json(by_alias=True) + self.manifest.digest
         root = self.work / f"variants/{safe_segment(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         bundles = root / "bundles"
-        # Where an expert selection leaves experts out of the score, rows may want them.
+        # Rows may need experts that the expert selection leaves out of the score.
         experts = config.chosen_experts if config.chosen_fusion.selection is not None else None
         options = ScoreOptions(maps="all" if with_maps else "none", experts=experts)
         store = BundleStore(bundles)
@@ -209,7 +211,7 @@ class _Runs:
         return ScoredVariant(root, config, self._score(root, "run", categories, options))
 
     def pixels(self, row: AblationRow, scored: ScoredVariant) -> TypeMetrics:
-        """Pixel AUROC of the experts of one row, from a run of theirs."""
+        """Computes the pixel AUROC of one row from a run with its experts alone."""
         reader = scored.reader
         if set(row.experts) != set(scored.config.chosen_experts):
             options = ScoreOptions(experts=row.experts)
@@ -222,7 +224,7 @@ class _Runs:
         return by_type(found)
 
     def costs(self, scored: ScoredVariant) -> StageCosts:
-        """Times of the stages, on the bundle of the first category of a variant."""
+        """Measures the stages of the bundle of the variant's first category."""
         category = min(scored.reader.manifest.categories)
         return measure_stages(self.archive, scored.reader.manifest.plan, category)
 
@@ -238,13 +240,13 @@ class _Runs:
                 (root / "bundles").uri,
                 run.uri,
                 options=options.model_copy(update={"categories": tuple(categories), "splits": splits}),
-                # Another actor than one a chunk would load its networks for nothing.
+                # With a single chunk, further actors would load their networks in vain.
                 workers=Workers(count=1 if len(work) == 1 else None, device=self.device),
             )
         return RunReader(run)
 
 
-def _figures(
+def _metrics(
     index: int,
     row: AblationRow,
     scored: Sequence[ScoredVariant],
@@ -281,6 +283,6 @@ def _write(path: Location, rows: Sequence[AblationMetrics], plan: Ablation) -> N
     }
     for prefix, kind in (("", "image"), ("deviation_", "deviation"), ("pixel_", "pixel")):
         for name in TypeMetrics.model_fields:
-            figures = [getattr(row, kind) for row in rows]
-            columns[prefix + name] = [each and getattr(each, name) for each in figures]
+            metrics = [getattr(row, kind) for row in rows]
+            columns[prefix + name] = [each and getattr(each, name) for each in metrics]
     path.write_bytes(encode_table(schema, schema.table(columns)))

@@ -1,4 +1,4 @@
-"""What a bundle's stages take for an image, measured on test images in one Ray task of one thread."""
+"""Time per image of each stage of a bundle, measured on test images in a Ray task with one thread."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ class StageCosts:
     """Times of the stages of a bundle.
 
     Attributes:
-        milliseconds: Median of an image by stage, `extractor NAME` or `expert NAME`, in the order in which they run.
-        stages_of: By expert, the stages behind it, itself included.
+        milliseconds: Median time per image by stage, `extractor NAME` or `expert NAME`, in the order of execution.
+        stages_of: Stages that each expert needs, itself included.
     """
 
     milliseconds: Mapping[str, float]
     stages_of: Mapping[str, Sequence[str]]
 
     def of(self, experts: Iterable[str]) -> dict[str, float]:
-        """The stages behind some experts, each once."""
+        """Returns the times of the stages that some experts need."""
         wanted = {stage for expert in experts for stage in self.stages_of[expert]}
         return {stage: value for stage, value in self.milliseconds.items() if stage in wanted}
 
 
 def measure_stages(archive: Location, plan: RunPlan, category: str) -> StageCosts:
-    """Measures the experts of a run on the first images that it scored of a category, on the CPU.
+    """Measures the experts of a run on the CPU, on the first scored images of a category.
+
+    Needs a Ray session.
 
     Args:
         archive: Root of the archive.
-        plan: Plan of the run, inside of a Ray session.
+        plan: Plan of the run.
         category: Category.
     """
     import ray

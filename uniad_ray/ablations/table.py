@@ -1,4 +1,4 @@
-"""An ablation table before it is filled in: the fits that it needs, and the experts that each row fuses."""
+"""Definition of an ablation table: the fits that it needs and the experts that each row fuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 
 WHOLE = "whole"
-"""The variant that is the profile as it is."""
+"""Name of the variant with the unchanged profile."""
 
 Paper = Literal["uniad", "tmuad"]
 RowFusion = Literal["equal", "profile", "tmuad", "own"]
@@ -23,12 +23,12 @@ class AblationRow:
     """One row of a table.
 
     Attributes:
-        settings: What the row has and has not, by column.
-        experts: Experts that are fused.
-        variants: The fits that give their evidence; the row has the mean over them.
-        fusion: `equal` adds the terms of the profile's `fusion` with equal weights (UniAD, eq. 15), `profile` with its
-            own, `tmuad` by its `fusions.tmuad`; `own` fuses the variant's expert set as the set says.
-        plugged_in: Experts whose evidence is added to the fused score as to that of any other detector.
+        settings: Setting of the row in each column.
+        experts: Experts to fuse.
+        variants: Fitted variants; the row reports the mean over them.
+        fusion: Fusion rule. `equal` sums the terms of the profile's `fusion` with equal weights (UniAD, eq. 15);
+            `profile` uses its weights; `tmuad` uses `fusions.tmuad`; `own` uses the fusion of the variant's expert set.
+        plugged_in: Experts whose evidence is added to the fused score, as a plug-in to any other detector.
     """
 
     settings: Mapping[str, str]
@@ -40,14 +40,14 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class Addition:
-    """A component that a fit has beside those of the profile.
+    """Component that a fit adds to the profile.
 
     Attributes:
-        section: Where it stands.
-        name: Its name.
-        options: Options that differ from those of the component that it is like.
-        like: A component of the profile whose class and options it takes over.
-        class_path: Its class, where it is like none.
+        section: Section of the configuration.
+        name: Name of the component.
+        options: Options, added to those of `like`.
+        like: Component of the profile whose class and options it inherits.
+        class_path: Class of the component if `like` is None.
     """
 
     section: Literal["extractors", "experts"]
@@ -57,10 +57,10 @@ class Addition:
     class_path: str | None = None
 
     def override(self, config: FitConfig) -> str:
-        """The override of the profile that adds it.
+        """Returns the override that adds the component to the profile.
 
         Raises:
-            ConfigError: The profile lacks the component that it is like.
+            ConfigError: The profile lacks the component `like`.
         """
         known = getattr(config, self.section)
         if self.like is None:
@@ -75,14 +75,14 @@ class Addition:
 
 @dataclass(frozen=True)
 class Variant:
-    """One fit.
+    """One fit of a table.
 
     Attributes:
         overrides: Overrides of the profile, as for `--set`.
-        additions: Components beside those of the profile.
-        experts: Experts to fit beside those that the rows fuse, so that tables share the fit.
-        expert_set: A set of the profile that is fitted as it is, with its own fusion.
-        category: The only category that is fitted and scored; None takes all.
+        additions: Components to add to the profile.
+        experts: Further experts to fit, which lets several tables share the fit.
+        expert_set: Expert set of the profile to fit unchanged, with its own fusion.
+        category: The only category to fit and score; None uses all.
     """
 
     overrides: tuple[str, ...] = ()
@@ -97,13 +97,13 @@ class Ablation:
     """One table.
 
     Attributes:
-        paper: Whose table it is.
-        table: Its number in the paper.
-        title: What it shows.
-        rows: Its rows.
-        variants: The fits by name.
-        has_pixels: Whether pixel figures are part of it, for which every row is scored by itself.
-        has_costs: Whether the time that an image takes is part of it.
+        paper: Paper that defines the table.
+        table: Number in the paper.
+        title: Title of the table.
+        rows: The rows.
+        variants: Variants by name.
+        has_pixels: Whether the table reports pixel metrics; every row then needs its own run.
+        has_costs: Whether the table reports the time per image.
     """
 
     paper: Paper
@@ -115,16 +115,16 @@ class Ablation:
     has_costs: bool = False
 
     def experts_of(self, variant: str) -> tuple[str, ...]:
-        """The experts to fit for a variant, if it is no set of the profile."""
+        """Returns the experts to fit for a variant that names no expert set."""
         fused = (name for row in self.rows if variant in row.variants for name in (*row.experts, *row.plugged_in))
         return tuple(dict.fromkeys((*self.variants[variant].experts, *fused)))
 
 
 def variant_config(plan: Ablation, name: str, profile: str, overrides: Sequence[str]) -> FitConfig:
-    """The configuration of one variant of a table.
+    """Returns the configuration of one variant of a table.
 
     Raises:
-        ConfigError: The profile lacks a component or a set of the table, or an override does not fit it.
+        ConfigError: The profile lacks a component or expert set of the table, or an override does not apply to it.
     """
     variant = plan.variants[name]
     changed = [*overrides, *variant.overrides]
@@ -143,5 +143,5 @@ def variant_config(plan: Ablation, name: str, profile: str, overrides: Sequence[
 
 
 def marks(columns: str, present: str) -> dict[str, str]:
-    """A row's settings: an x in those columns that it has, both given as names with commas between them."""
+    """Returns the settings of a row, with an x in the present columns; both arguments are comma-separated names."""
     return {name: "x" if name in present.split(", ") else "" for name in columns.split(", ")}

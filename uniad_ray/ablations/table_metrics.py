@@ -1,4 +1,4 @@
-"""The figures of an ablation table: the evidence of fitted variants, fused as each row says."""
+"""Metrics of an ablation table, from the evidence of fitted variants fused by row."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TYPES = ("logical", "structural")
 
 
 class TypeMetrics(StrictModel):
-    """A figure by type of anomaly.
+    """A metric by type of anomaly.
 
     Attributes:
-        logical: On logical anomalies, mean over the categories; None where there are none.
-        structural: The same on structural ones.
-        mean: Mean of the two, where both are there.
+        logical: Metric on logical anomalies, mean over the categories; None if there are none.
+        structural: Metric on structural anomalies, likewise.
+        mean: Mean of the two; None if one is None.
     """
 
     logical: float | None
@@ -42,12 +42,12 @@ class TypeMetrics(StrictModel):
 
 @dataclass(frozen=True)
 class ScoredVariant:
-    """A variant that is fitted and scored.
+    """Fitted and scored variant.
 
     Attributes:
-        root: Where its bundles and runs are.
+        root: Root of its bundles and runs.
         config: Its configuration.
-        reader: Its run, with the evidence of all of its experts.
+        reader: Its run, with the evidence of all its experts.
     """
 
     root: Location
@@ -55,7 +55,7 @@ class ScoredVariant:
     reader: RunReader
 
     def judged(self) -> list[tuple[LabelledImages, Bundle]]:
-        """By category its labelled images, and its bundle."""
+        """Returns the labelled images and the bundle of each category."""
         plan = self.reader.manifest.plan
         store = BundleStore(plan.bundle_root)
         return [
@@ -65,12 +65,13 @@ class ScoredVariant:
 
 
 def row_metrics(row: AblationRow, config: FitConfig, judged: Iterable[tuple[LabelledImages, Bundle]]) -> TypeMetrics:
-    """Image AUROC of one row on one variant.
+    """Computes the image AUROC of one row on one variant.
 
     Args:
         row: The row.
         config: Configuration of the variant.
-        judged: By category the labelled images with the evidence of its experts, and the bundle that gave it.
+        judged: For each category, the labelled images with the evidence of the experts, and the bundle that scored
+            them.
     """
     values: dict[str, list[float]] = {name: [] for name in TYPES}
     for labelled, bundle in judged:
@@ -80,7 +81,7 @@ def row_metrics(row: AblationRow, config: FitConfig, judged: Iterable[tuple[Labe
 
 
 def _row_scores(row: AblationRow, config: FitConfig, labelled: LabelledImages, bundle: Bundle) -> FloatArray:
-    """The fused scores of the images of a category's labelled images."""
+    """Returns the fused scores of a category's labelled images."""
     if row.fusion == "own" and config.chosen_fusion.rule == "maps":
         return labelled.scores
     held_out = decode_calibration_scores(bundle.files[CALIBRATION_SCORES]).raw
@@ -101,10 +102,10 @@ def _row_scores(row: AblationRow, config: FitConfig, labelled: LabelledImages, b
     if not row.plugged_in:
         return fused(raw)
 
-    def beside(scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def with_plugged_in(scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         return {"detector": fused(scores), **{name: scores[name] for name in row.plugged_in}}
 
-    return Fusion.fit(FusionConfig(rule="excess"), beside(held_out)).fuse_scores(beside(raw))
+    return Fusion.fit(FusionConfig(rule="excess"), with_plugged_in(held_out)).fuse_scores(with_plugged_in(raw))
 
 
 def _rule(row: AblationRow, config: FitConfig) -> FusionConfig:
@@ -124,14 +125,14 @@ def _auroc_by_type(labelled: LabelledImages, scores: np.ndarray) -> dict[str, fl
 
 
 def by_type(values: Mapping[str, Sequence[float]]) -> TypeMetrics:
-    """Means over categories."""
+    """Averages the values of each type over the categories."""
     logical, structural = (float(np.mean(values[name])) if values[name] else None for name in TYPES)
     both = None if logical is None or structural is None else (logical + structural) / 2
     return TypeMetrics(logical=logical, structural=structural, mean=both)
 
 
 def over_fits(found: Sequence[TypeMetrics], summary: Callable[[list[float]], Any]) -> TypeMetrics:
-    """A summary of each figure over several fits."""
+    """Summarizes each metric over several fits, such as by its mean."""
     values = {
         name: [value for each in found if (value := getattr(each, name)) is not None]
         for name in TypeMetrics.model_fields

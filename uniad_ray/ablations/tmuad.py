@@ -1,4 +1,4 @@
-"""The tables V to XI of TMUAD as data: the fits that each needs, and the experts that each row fuses."""
+"""Definitions of tables V to XI of TMUAD: the fits that each needs and the experts that each row fuses."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CORESETS: Final = (500, 2000)
 
 
 class TmuadTableOptions(StrictModel):
-    """What some of the tables leave open.
+    """Options of tables 10 and 11.
 
     Attributes:
         shots: Numbers of normal images in table 10.
-        draws: How often so many are drawn.
-        clip_for_all: URI of a CLIP that was tuned on the objects of all categories, for table 11.
-        clip_for_each: URI with `{category}` in it of one that was tuned on those of each category.
+        draws: Number of random draws for each number of images.
+        clip_for_all: URI of a CLIP tuned on the objects of all categories, for table 11.
+        clip_for_each: URI of a CLIP tuned for each category, with the placeholder `{category}`, for table 11.
     """
 
     shots: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
@@ -39,16 +39,16 @@ class TmuadTableOptions(StrictModel):
 def tmuad_ablation(
     table: int, config: FitConfig, categories: Sequence[str], options: TmuadTableOptions | None = None
 ) -> Ablation:
-    """One of the tables 5 to 11 of TMUAD; tables 8 and 9 compare the networks that the profile has.
+    """Returns one of tables 5 to 11 of TMUAD; tables 8 and 9 compare the networks of the profile.
 
     Args:
         table: Number of the table.
         config: The profile.
-        categories: Categories that are looked at.
-        options: What some tables leave open.
+        categories: Categories to fit and score.
+        options: Options of tables 10 and 11.
 
     Raises:
-        ConfigError: There is no such table, or the profile has not what it needs.
+        ConfigError: The table does not exist, or the profile lacks a component.
     """
     chosen = options or TmuadTableOptions()
     has_clip = "clip" in config.extractors
@@ -62,7 +62,7 @@ def tmuad_ablation(
         11: lambda: _costs(config, categories, chosen),
     }
     if table not in tables:
-        raise ConfigError(f"--table {table}: there are the tables {', '.join(map(str, sorted(tables)))} of TMUAD")
+        raise ConfigError(f"--table {table}: unknown table of TMUAD; use {', '.join(map(str, sorted(tables)))}")
     return tables[table]()
 
 
@@ -153,7 +153,7 @@ def _object_memory(
     features: Addition,
     *others: Addition,
 ) -> tuple[AblationRow, tuple[Addition, ...]]:
-    """A row of table 8, and the components behind it."""
+    """Returns a row of table 8 and the components that it needs."""
     name = f"object_{number}"
     options = {"segments": segments, "vectors": f"{features.name}/vectors"}
     additions = (*others, features, Addition("experts", name, options, like=_OBJECT))
@@ -172,7 +172,7 @@ def _object_table(memories: Sequence[tuple[AblationRow, tuple[Addition, ...]]]) 
 
 
 def _objects_of_components() -> Ablation:
-    """Table 8 for segments that are pieces of components."""
+    """Returns table 8 for segments cut from the components of the embedded profile."""
     one, two = ["parts"], ["parts", "teacher_components"]
     segmenters: Mapping[str, Mapping[str, Any]] = {
         "one scale": {"components": one, "necks": [0.0]},
@@ -204,7 +204,7 @@ def _objects_of_components() -> Ablation:
 
 
 def _objects_of_networks(config: FitConfig) -> Ablation:
-    """Table 8 for segments of SAM; those of Grounded SAM where classes are given."""
+    """Returns table 8 for segments of SAM, and of Grounded SAM if the profile lists classes."""
     segmenters = {"SAM": "sam/segments"}
     if config.extractors["grounded_sam"].config.get("classes"):
         segmenters["Grounded SAM"] = "grounded_sam/segments"
@@ -239,7 +239,7 @@ _PAPER_ENCODERS: Mapping[str, Sequence[str]] = {
 
 
 def _encoders(fields: Mapping[str, Sequence[str]]) -> Ablation:
-    """Table 9: one patch memory an encoder."""
+    """Returns table 9, with one patch memory for each encoder."""
     names = {encoder: f"patch_{number}" for number, encoder in enumerate(fields, start=1)}
     return Ablation(
         "tmuad",
@@ -258,7 +258,7 @@ def _encoders(fields: Mapping[str, Sequence[str]]) -> Ablation:
 
 
 def _few_shots(options: TmuadTableOptions) -> Ablation:
-    """Table 10: a fit for each number of images and each draw; draws of more images hold those of fewer."""
+    """Returns table 10, with a fit for each number of images and each draw; larger draws contain the smaller ones."""
     rows: list[AblationRow] = []
     variants: dict[str, Variant] = {}
     relaxed = "text_relaxed"
@@ -285,7 +285,7 @@ def _few_shots(options: TmuadTableOptions) -> Ablation:
 
 
 def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOptions) -> Ablation:
-    """Table 11 and figure 18: quality and time by the size of the patch memory's bank."""
+    """Returns table 11 (and figure 18): quality and time against the size of the patch memory's bank."""
     banks = [("kmeans", size) for size in _CLUSTERS] + [("coreset", size) for size in _CORESETS]
     additions = [
         Addition("experts", f"patch_{selection}_{size}", {"selection": selection, "memory_size": size}, like=_PATCH)
@@ -307,7 +307,7 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
         namer = config.extractors.get("named_objects")
         if namer is None or not namer.config.get("classes"):
             raise ConfigError(
-                f"profile {config.name}: a tuned CLIP names objects out of a list of classes; give the list in "
+                f"profile {config.name}: a tuned CLIP needs a list of classes; set "
                 "extractors.named_objects.config.classes, as in the profile paper"
             )
         variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
@@ -317,7 +317,7 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
 
 
 def _tuned_clips(categories: Sequence[str], options: TmuadTableOptions) -> dict[str, dict[str, tuple[str, str | None]]]:
-    """URI and category of each tuned CLIP, by variant, by what it was tuned on."""
+    """Returns the URI and category of each tuned CLIP, by title and variant."""
     found: dict[str, dict[str, tuple[str, str | None]]] = {}
     if options.clip_for_all is not None:
         found["one for all categories"] = {"clip-for-all": (options.clip_for_all, None)}
@@ -330,7 +330,7 @@ def _tuned_clips(categories: Sequence[str], options: TmuadTableOptions) -> dict[
 
 
 def _with_clip(uri: str, category: str | None) -> Variant:
-    """A fit whose objects are named by a tuned CLIP; the object memory keeps its own."""
+    """Returns a fit that names objects with a tuned CLIP; the object memory keeps the original CLIP."""
     segments = "named_objects/segments"
     return Variant(
         (

@@ -1,4 +1,4 @@
-"""The ablation tables of UniAD as data: the fits that each needs, and the experts that each row fuses."""
+"""Definitions of tables 4 to 9 of UniAD: the fits that each needs and the experts that each row fuses."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ _STRUCTURAL = ("structural_teacher", "structural_student")
 _LOGICAL = ("logical_teacher", "logical_student")
 _PAPER = (*_STRUCTURAL, *_LOGICAL, "text")
 EXPERTS = (*_PAPER, "relations", "discrepancy")
-"""Every expert that some table fuses."""
+"""Experts that at least one table fuses."""
 _STUDENT = "extractors.student.config"
 _LOSSES = f"{_STUDENT}.losses"
 _WHOLE = {WHOLE: Variant(experts=EXPERTS)}
 
 
 def uniad_ablation(table: int, backbones: tuple[str, ...]) -> Ablation:
-    """One of the tables 4 to 9 of UniAD.
+    """Returns one of tables 4 to 9 of UniAD.
 
-    Tables 4 to 6 train other students; tables 7 to 9 fuse the stored evidence of one fit in other ways.
+    Tables 4 to 6 train other students; tables 7 to 9 fuse the stored evidence of a single fit.
 
     Args:
         table: Number of the table.
         backbones: Other architectures of the student, for table 4.
 
     Raises:
-        ConfigError: There is no such table.
+        ConfigError: The table does not exist.
     """
     tables = {4: _backbones(backbones), 5: _DISTILLED, 6: _TEACHERS, 7: _TEXTS, 8: _BRANCHES, 9: _FUSIONS}
     if table not in tables:
-        raise ConfigError(f"--table {table}: there are the tables {', '.join(map(str, sorted(tables)))} of UniAD")
+        raise ConfigError(f"--table {table}: unknown table of UniAD; use {', '.join(map(str, sorted(tables)))}")
     return tables[table]
 
 
@@ -51,7 +51,7 @@ def _backbones(names: tuple[str, ...]) -> Ablation:
         {
             **_WHOLE,
             "from-scratch": Variant((from_scratch,)),
-            # Initial weights are those of one architecture.
+            # The profile's initial weights fit one architecture only.
             **{f"student-{name}": Variant((f"{_STUDENT}.architecture={name}", from_scratch)) for name in names},
         },
     )
@@ -61,7 +61,7 @@ _LEVELS = "low-level, high-level"
 _DISTILLED = Ablation(
     "uniad",
     5,
-    "features that the student learns of the structural teacher",
+    "features of the structural teacher that the student learns",
     (
         AblationRow(marks(_LEVELS, "low-level"), _PAPER, ("low-level",)),
         AblationRow(marks(_LEVELS, "high-level"), _PAPER, ("high-level",)),

@@ -1,4 +1,4 @@
-"""Stands for vLLM, which is not among the tests' packages, in processes that have this folder on their path."""
+"""Stub of vLLM, which the tests do not install, for processes with this folder on their path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SamplingParams = SimpleNamespace
 
 
 class LLM:
-    """Answers with the mean of the image and how many were asked about together."""
+    """Responds with the mean of the image and the size of the batch."""
 
     def __init__(self, **options: Any) -> None:
         self.model = options["model"]

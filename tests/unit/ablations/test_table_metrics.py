@@ -1,4 +1,4 @@
-"""Scores of a row against plain formulas, from a real bundle."""
+"""Row metrics from a real bundle, compared with plain formulas."""
 
 from __future__ import annotations
 
@@ -93,14 +93,12 @@ def expected(case: Case, scores: np.ndarray) -> list[float | None]:
 
 def found(case: Case, fusion: RowFusion, *plugged_in: str, experts: tuple[str, ...] = NAMES) -> list[float | None]:
     row = AblationRow({}, experts, fusion=fusion, plugged_in=plugged_in)
-    figures = row_metrics(row, case.bundle.manifest.config, [(case.labelled, case.bundle)])
-    return [figures.logical, figures.structural]
+    metrics = row_metrics(row, case.bundle.manifest.config, [(case.labelled, case.bundle)])
+    return [metrics.logical, metrics.structural]
 
 
 @pytest.mark.parametrize(("fusion", "weights"), [("equal", (1.0, 1.0)), ("profile", (2.0, 0.5)), ("own", (2.0, 0.5))])
-def test_terms_of_the_profile_are_added_with_or_without_weights(
-    case: Case, fusion: RowFusion, weights: tuple[float, float]
-) -> None:
+def test_profile_terms_sum_with_or_without_weights(case: Case, fusion: RowFusion, weights: tuple[float, float]) -> None:
     held = case.held_out
     both = z(case.raw("patch") + case.raw("second"), held["patch"] + held["second"])
     scores = weights[0] * both + weights[1] * z(case.raw("third"), held["third"])
@@ -112,7 +110,7 @@ def test_memories_are_fused_by_the_rule_of_tmuad(case: Case) -> None:
     assert found(case, "tmuad", experts=("patch", "third")) == pytest.approx(expected(case, scores))
 
 
-def test_an_expert_is_plugged_into_the_fused_score_of_the_others(case: Case) -> None:
+def test_plugged_in_expert_adds_to_fused_score(case: Case) -> None:
     held = case.held_out
     detector = z(case.raw("patch"), held["patch"])
     normal = z(held["patch"], held["patch"])
@@ -120,11 +118,11 @@ def test_an_expert_is_plugged_into_the_fused_score_of_the_others(case: Case) -> 
     assert found(case, "equal", "second", experts=("patch",)) == pytest.approx(expected(case, scores))
 
 
-def test_figures_are_means_over_categories_and_what_is_missing_has_no_mean() -> None:
+def test_metrics_are_means_over_categories() -> None:
     assert by_type({"logical": [0.5, 0.7], "structural": [0.9]}) == TypeMetrics(logical=0.6, structural=0.9, mean=0.75)
     assert by_type({"logical": [], "structural": [0.9]}) == TypeMetrics(logical=None, structural=0.9, mean=None)
 
 
-def test_fits_are_summed_up_figure_by_figure() -> None:
+def test_each_metric_is_summarized_over_fits() -> None:
     fits = [TypeMetrics(logical=value, structural=0.5, mean=None) for value in (0.2, 0.4, 0.9)]
     assert over_fits(fits, np.median) == TypeMetrics(logical=0.4, structural=0.5, mean=None)

@@ -29,7 +29,7 @@ def configs(plan: Ablation, profile: str = "embedded", *overrides: str) -> dict[
 
 @pytest.mark.parametrize("profile", ["embedded", "paper"])
 @pytest.mark.parametrize("number", TABLES)
-def test_every_row_takes_its_evidence_from_fits_that_have_its_experts(number: int, profile: str) -> None:
+def test_variants_fit_the_experts_of_their_rows(number: int, profile: str) -> None:
     plan = table(number, profile)
     found = configs(plan, profile)
     assert (plan.paper, plan.table) == ("tmuad", number)
@@ -42,7 +42,7 @@ def test_every_row_takes_its_evidence_from_fits_that_have_its_experts(number: in
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_every_variant_can_be_built_of_the_embedded_profile_and_only_table_seven_needs_a_student(number: int) -> None:
+def test_embedded_variants_build_and_only_table_seven_needs_a_student(number: int) -> None:
     for config in configs(table(number)).values():
         experts = build_experts(config)
         pipeline = build_pipeline(config, needs_of(experts), device="cpu")
@@ -54,7 +54,7 @@ def test_rows_share_fits(number: int, fits: int) -> None:
     assert len(table(number).variants) == fits
 
 
-def test_the_banks_are_fused_calibrated_and_as_printed() -> None:
+def test_banks_are_fused_calibrated_and_as_printed() -> None:
     plan = table(5)
     found = configs(plan)
     assert plan.has_pixels
@@ -68,7 +68,7 @@ def test_the_banks_are_fused_calibrated_and_as_printed() -> None:
     assert [len(row.experts) for row in plan.rows] == [1, 1, 1, 2, 3, 3]
 
 
-def test_each_matching_of_texts_is_the_profile_s_memory_with_other_options() -> None:
+def test_text_matchings_are_variants_of_the_text_memory() -> None:
     (config,) = configs(table(6)).values()
     memory = config.experts["text_memory"]
     changed = {
@@ -85,7 +85,7 @@ def test_each_matching_of_texts_is_the_profile_s_memory_with_other_options() -> 
     assert config.extractors["object_text_embedding"].config["text"] == "object_description/text"
 
 
-def test_the_text_memory_plugs_into_each_detector() -> None:
+def test_text_memory_plugs_into_each_detector() -> None:
     plan = table(7)
     pairs = {(row.experts, row.plugged_in) for row in plan.rows}
     for experts in (("patch",), EXPERTS):
@@ -93,7 +93,7 @@ def test_the_text_memory_plugs_into_each_detector() -> None:
     assert plan.variants[WHOLE].expert_set == "fused"
 
 
-def test_segmenter_and_encoder_of_each_object_memory_are_its_own() -> None:
+def test_object_memories_have_own_segmenter_and_encoder() -> None:
     (config,) = configs(table(8)).values()
     for row in table(8).rows:
         memory = config.experts[row.experts[0]].config
@@ -105,7 +105,7 @@ def test_segmenter_and_encoder_of_each_object_memory_are_its_own() -> None:
         assert ("logical/level3" in features["fields"]) == (row.settings["encoder"] == "logical network")
 
 
-def test_the_paper_s_segmenters_and_encoders_are_compared_where_classes_are_given() -> None:
+def test_grounded_sam_is_compared_if_classes_are_given() -> None:
     assert [tuple(row.settings.values()) for row in table(8, "paper").rows] == [
         ("SAM", "CLIP"),
         ("SAM", "DINOv2, mean of patches"),
@@ -116,7 +116,7 @@ def test_the_paper_s_segmenters_and_encoders_are_compared_where_classes_are_give
     assert config.experts["object_4"].config["segments"] == "grounded_sam/segments"
 
 
-def test_the_paper_s_encoders_of_patches_are_compared_alone_and_together() -> None:
+def test_patch_encoders_are_compared_alone_and_combined() -> None:
     plan = table(9, "paper")
     (config,) = configs(plan, "paper").values()
     fields = [config.experts[row.experts[0]].config["fields"] for row in plan.rows]
@@ -126,7 +126,7 @@ def test_the_paper_s_encoders_of_patches_are_compared_alone_and_together() -> No
     )
 
 
-def test_few_shots_are_drawn_as_often_as_asked_and_fitted_with_and_without_the_gate() -> None:
+def test_few_shot_draws_with_and_without_expert_selection() -> None:
     plan = table(10)
     found = configs(plan)
     draws = {(config.normal_images.most, config.normal_images.draw, config.expert_set) for config in found.values()}
@@ -137,7 +137,7 @@ def test_few_shots_are_drawn_as_often_as_asked_and_fitted_with_and_without_the_g
     assert all(len(row.variants) == 2 for row in plan.rows)
 
 
-def test_the_cost_table_has_banks_of_all_sizes_in_one_fit() -> None:
+def test_cost_table_fits_all_bank_sizes_once() -> None:
     plan = table(11)
     assert plan.has_costs
     (config,) = configs(plan).values()
@@ -149,7 +149,7 @@ def test_the_cost_table_has_banks_of_all_sizes_in_one_fit() -> None:
     assert len(plan.rows) == 2 * len(sizes)
 
 
-def test_a_tuned_clip_gives_a_row_and_names_objects_only() -> None:
+def test_tuned_clip_adds_a_row_and_only_names_objects() -> None:
     assert not [row for row in table(11, "paper", *CLIP).rows if "CLIP" in row.settings]
     plan = table(11, "paper", *CLIP, clip_for_all="file:one", clip_for_each="file:{category}/clip")
     rows = {row.settings["CLIP"]: row.variants for row in plan.rows if row.settings["CLIP"]}
@@ -168,12 +168,12 @@ def test_a_tuned_clip_gives_a_row_and_names_objects_only() -> None:
     assert config.experts["object"].config["vectors"] == "object_features/vectors"
 
 
-def test_what_a_table_cannot_do_is_a_clear_line() -> None:
-    with pytest.raises(ConfigError, match="--table 4: there are the tables 5, 6, 7, 8, 9, 10, 11 of TMUAD"):
+def test_invalid_tables_raise_clear_errors() -> None:
+    with pytest.raises(ConfigError, match="--table 4: unknown table of TMUAD; use 5, 6, 7, 8, 9, 10, 11"):
         table(4)
-    with pytest.raises(ConfigError, match="a tuned CLIP names objects out of a list of classes"):
+    with pytest.raises(ConfigError, match="a tuned CLIP needs a list of classes"):
         table(11, clip_for_all="file:one")
-    with pytest.raises(ConfigError, match=r"profile paper: .* in extractors\.named_objects\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"profile paper: .*; set extractors\.named_objects\.config\.classes"):
         table(11, "paper", clip_for_all="file:one")
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")
@@ -188,7 +188,7 @@ def test_what_a_table_cannot_do_is_a_clear_line() -> None:
         variant_config(bare, WHOLE, "embedded", without)
 
 
-def test_an_addition_is_written_as_an_override() -> None:
+def test_addition_becomes_an_override() -> None:
     config = load_config("embedded")
     key, _, value = Addition("experts", "other", {"memory_size": 7}, like="patch").override(config).partition("=")
     assert key == "experts.other"

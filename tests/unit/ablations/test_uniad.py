@@ -13,7 +13,7 @@ TABLES = range(4, 10)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_row_takes_its_evidence_from_a_fit_that_has_its_experts(table: int) -> None:
+def test_variants_fit_the_experts_of_their_rows(table: int) -> None:
     plan = uniad_ablation(table, ("resnet18",))
     assert plan.table == table
     for row in plan.rows:
@@ -25,7 +25,7 @@ def test_every_row_takes_its_evidence_from_a_fit_that_has_its_experts(table: int
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_variant_is_a_valid_configuration_of_the_profile(table: int) -> None:
+def test_every_variant_is_a_valid_configuration(table: int) -> None:
     plan = uniad_ablation(table, ("resnet18", "resnet34"))
     for variant in plan.variants:
         config = variant_config(plan, variant, "embedded", ["input_size=64"])
@@ -40,7 +40,7 @@ def test_tables_seven_to_nine_share_one_fit() -> None:
     assert configs[0].chosen_experts == EXPERTS
 
 
-def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
+def test_tables_five_and_six_switch_losses_off() -> None:
     def losses(table: int, variant: str) -> LossWeights:
         config = variant_config(uniad_ablation(table, ()), variant, "embedded", [])
         return StudentConfig.model_validate(config.extractors["student"].config).losses
@@ -51,14 +51,14 @@ def test_tables_five_and_six_switch_the_losses_that_they_say() -> None:
     assert losses(6, "logical-teacher") == LossWeights(low=0, high=0)
 
 
-def test_table_four_trains_the_backbones_that_are_asked_for() -> None:
+def test_table_four_trains_requested_backbones() -> None:
     plan = uniad_ablation(4, ("resnet18", "resnet34"))
     backbones = ["as the teacher", "as the teacher", "resnet18", "resnet34"]
     assert [row.settings["backbone"] for row in plan.rows] == backbones
 
 
 @pytest.mark.parametrize("row", range(3))
-def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
+def test_every_backbone_of_table_four_builds(row: int) -> None:
     plan = uniad_ablation(4, ("resnet18",))
     config = variant_config(plan, plan.rows[row].variants[0], "embedded", [])
     student = StudentConfig.model_validate(config.extractors["student"].config)
@@ -71,8 +71,8 @@ def test_every_backbone_of_table_four_can_be_built(row: int) -> None:
     assert [level.shape[1] for level in network(torch.zeros(1, 3, 32, 32)).levels] == [24, 40, 112]
 
 
-def test_another_table_or_a_profile_without_its_experts_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError, match="--table 3: there are the tables 4, 5, 6, 7, 8, 9"):
+def test_unknown_table_or_missing_expert_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--table 3: unknown table of UniAD; use 4, 5, 6, 7, 8, 9"):
         uniad_ablation(3, ())
     assert "relations" in load_config("embedded").experts
     with pytest.raises(ConfigError, match="table 8 needs the experts"):

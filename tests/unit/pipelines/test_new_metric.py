@@ -1,4 +1,4 @@
-"""A metric that is added to the catalogue alone is computed and shown everywhere."""
+"""A new metric needs only a catalogue entry to appear in every output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NORMAL, ANOMALOUS = [0.1, 0.7, 0.3], [0.9, 0.6]
 
 
 def clear_lead(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Share of the anomalous images that score above every normal one."""
+    """Fraction of the anomalous images that score above every normal one."""
     if labels.all() or not labels.any():
         return None
     return float((scores[labels] > scores[~labels].max()).mean())
@@ -36,7 +36,7 @@ def resampled_lead(drawn: Resamples) -> np.ndarray:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two runs on one archive, the second with better scores, and a catalogue with one more metric."""
+    """Two runs on one archive, the second with better scores, and a catalogue with an additional metric."""
     added = CatalogueEntry("clear_lead", "Clear lead", of_scores=clear_lead, resampled=resampled_lead)
     monkeypatch.setattr(catalogue, "CATALOGUE", (*catalogue.CATALOGUE, added))
     images = [ScoredImage(f"good{index}", png(index), score) for index, score in enumerate(NORMAL)]
@@ -55,7 +55,7 @@ def test_evaluate_prints_and_stores_a_new_metric(runs: list[str]) -> None:
     assert header.endswith("Clear lead")
     assert row.split()[-1] == "50.0"
     (entry,) = (entry for entry in report.metrics if entry.metric == "clear_lead" and entry.group == "all")
-    # No resample of two anomalous images has another share than these.
+    # Resamples of two anomalous images can only have these fractions.
     assert (entry.value, entry.low, entry.high) == (0.5, 0.0, 1.0)
     stored = pq.read_table(f"{runs[0]}/evaluation/metrics.parquet").to_pylist()
     assert entry.model_dump() in stored

@@ -1,4 +1,4 @@
-"""Decodes chunks of an archive ahead of the actors that need them, in bounded memory."""
+"""Decodes the chunks of an archive ahead of the actors, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ from uniad_ray.pipelines.cluster.session import configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import DECODE_SHARE, Cluster
 
 COPIED_COLUMNS = ("row_key", "image_id", "source_uri", "category", "split", "label", "defect_kind", "anomaly_type")
-"""Columns of the archive that go with the decoded images."""
+"""Columns of the archive that are copied along with the decoded images."""
 
 DECODED_CHUNKS = 8
-"""Chunks in the object store for each actor. Left alone, Ray Data would decode ahead until a share of the store is
-full: gigabytes that no actor needs yet, and decoding that takes the cores from scoring at first and leaves them idle
-later."""
+"""Decoded chunks in the object store per actor. Without this limit, Ray Data decodes ahead until it has filled a share
+of the store. That wastes gigabytes; decoding first competes with scoring for the cores, and later leaves them idle."""
 MIN_DECODED_BYTES = 64 << 20
 
 
 def decoded_chunks(
     archive: str, chunks: Sequence[Chunk], input_sizes: dict[str, int], actors: int, cluster: Cluster
 ) -> Any:
-    """A Ray data set with a row a chunk, as `decode_chunk` returns it.
+    """Builds a Ray dataset with one row per chunk, as `decode_chunk` returns it.
 
     Args:
         archive: Root of the archive.
-        chunks: At least one.
-        input_sizes: Input size by category.
-        actors: Number of actors that will take the rows, in all stages together.
-        cluster: What there is to work with.
+        chunks: Chunks to decode, at least one.
+        input_sizes: Input size by category, pixels.
+        actors: Number of actors that consume the rows, over all stages.
+        cluster: Resources of the cluster.
     """
     import ray
 
@@ -55,7 +54,7 @@ def decoded_chunks(
 
 
 def chunk_item(chunk: Chunk) -> dict[str, str]:
-    """A chunk as a row of the data set that drives a run."""
+    """Encodes a chunk as a row of the dataset that drives a run."""
     return {"chunk": json.dumps(asdict(chunk))}
 
 
@@ -63,14 +62,14 @@ def decode_chunk(row: dict[str, Any], *, archive: str, input_sizes: dict[str, in
     """Reads one chunk and decodes its images to the input size.
 
     Args:
-        row: `chunk`: fields of a Chunk as JSON.
+        row: Row with `chunk`, the fields of a Chunk as JSON.
         archive: Root of the archive.
-        input_sizes: Input size by category.
+        input_sizes: Input size by category, pixels.
 
     Returns:
-        `chunk` as it came; `images`, uint8 of shape (M, size, size, 3), the M images that are good, or one black image
-        where none is; `errors`, JSON of kind and text by position; `rows`, the copied columns as Arrow stream;
-        `decode_seconds`.
+        `chunk`, unchanged; `images`, the M decoded images, uint8 of shape (M, size, size, 3), or one black image if
+        none could be decoded; `errors`, error kind and message by position, as JSON; `rows`, the copied columns as an
+        Arrow stream; `decode_seconds`.
     """
     started = time.perf_counter()
     chunk = Chunk(**json.loads(row["chunk"]))
@@ -94,14 +93,14 @@ def decode_chunk(row: dict[str, Any], *, archive: str, input_sizes: dict[str, in
 
 @dataclass(frozen=True)
 class DecodedChunk:
-    """What `decode_chunk` made of a chunk.
+    """Chunk decoded by `decode_chunk`.
 
     Attributes:
         chunk: The chunk.
         rows: The copied columns.
-        images: uint8, shape (M, size, size, 3): the images at the positions `good`; one black image where none is.
-        good: Positions of the M images that could be decoded.
-        errors: Kind and text by position of those that could not.
+        images: The images at the positions `good`, uint8, shape (M, size, size, 3); one black image if `good` is empty.
+        good: Positions of the M decoded images.
+        errors: Error kind and message by position, for images that could not be decoded.
     """
 
     chunk: Chunk
@@ -112,12 +111,12 @@ class DecodedChunk:
 
     @property
     def row_keys(self) -> list[str]:
-        """Row keys of all rows, in order."""
+        """Returns the row keys of all rows, in order."""
         return list(self.rows.column("row_key").to_pylist())
 
 
 def read_decoded(batch: Mapping[str, np.ndarray]) -> DecodedChunk:
-    """Takes a row of the data set apart, which comes as arrays of length one."""
+    """Parses a row of the dataset, given as arrays of length one."""
     rows = pa.ipc.open_stream(bytes(batch["rows"][0])).read_all()
     errors = {int(position): tuple(error) for position, error in json.loads(str(batch["errors"][0])).items()}
     return DecodedChunk(

@@ -6,10 +6,10 @@ from uniad_ray.errors import ConfigError
 
 
 def choose_device(device: str) -> str:
-    """Resolves `auto` to `cuda` where this process has a GPU, else to `cpu`.
+    """Resolves `auto` to `cuda` if this process has a GPU, else to `cpu`.
 
     Raises:
-        ConfigError: `cuda` is asked for and there is none, or the name is neither.
+        ConfigError: `cuda` is requested without a GPU, or the name is unknown.
     """
     import torch
 
@@ -23,14 +23,14 @@ def choose_device(device: str) -> str:
 
 
 def limit_threads(threads: int) -> None:
-    """Sets the threads of networks and neighbour search, so that workers do not fight for cores.
+    """Limits the threads of networks and neighbour search, to keep workers from competing for cores.
 
-    It holds for the thread that calls it, and for threads that start later.
+    The limit holds for the calling thread and for threads that start later.
     """
     import faiss
     import torch
 
     torch.set_num_threads(threads)
-    # Only what a thread has once read stays its own; until then another thread's number becomes that of this one.
+    # Reading the number pins it for this thread; until then, a call in another thread would change it.
     torch.get_num_threads()
     faiss.omp_set_num_threads(threads)

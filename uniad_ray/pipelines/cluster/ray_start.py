@@ -1,4 +1,4 @@
-"""Starts Ray on this machine, again where the machine was too busy for it."""
+"""Starts Ray on this machine, and retries if the machine is too busy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from uniad_ray.errors import RunError
 _logger = logging.getLogger(__name__)
 
 PAUSES: Final = (2.0, 5.0)
-"""Seconds between the tries to start Ray; there is one try more."""
+"""Pauses between the tries to start Ray, in seconds."""
 _END_SECONDS = 10.0
 
 
 def start_local_ray(cpus: int) -> None:
     """Starts Ray on this machine.
 
-    Ray gives up where its processes are not up within 30 seconds, as happens on a busy machine. A failed try is
-    repeated after a pause; what it left running is ended first.
+    Ray gives up if its processes do not start within 30 seconds, which happens on a busy machine. A failed try is
+    repeated after a pause; its left-over processes are killed first.
 
     Args:
-        cpus: Logical CPUs that Ray schedules by.
+        cpus: Number of logical CPUs for Ray's scheduler.
 
     Raises:
         RunError: Every try failed.
@@ -42,13 +42,13 @@ def start_local_ray(cpus: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except Exception as error:  # Ray raises bare ones as well, for instance where the machine is too busy
+        except Exception as error:  # Ray also raises bare exceptions, for instance on a busy machine
             ray.shutdown()
             _end_left_processes()
             if pause is None:
                 raise RunError(
-                    f"Ray cannot be started on this machine, tried {tries} times: {first_line(error)} ({_load()}); "
-                    "wait until the machine is quieter, or join a running Ray with --address"
+                    f"Ray failed to start {tries} times: {first_line(error)} ({_load()}); "
+                    "try again when the machine is less busy, or join a running Ray with --address"
                 ) from error
             if number == tries - 1:
                 _logger.warning("Ray failed to start %d times (%s); trying once more", number, _load())
@@ -58,15 +58,15 @@ def start_local_ray(cpus: int) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text without its full stop, or its type where it has no text."""
+    """Returns the first line of an error's message without its full stop, or its type if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _end_left_processes() -> None:
-    """Ends the processes of a failed start, which `ray.shutdown` does not know yet."""
-    import psutil  # Ray brings it.
+    """Kills the processes of a failed start; `ray.shutdown` does not know them yet."""
+    import psutil  # a dependency of Ray
 
-    # Ray names the folder of a session, which is an argument of each of these processes, after the process that starts.
+    # Each of these processes has the session folder as an argument, and its name holds the PID of the starting process.
     session = re.compile(rf"session_[\d_-]+_{os.getpid()}(?!\d)")
     left = []
     for child in psutil.Process().children():
@@ -80,6 +80,6 @@ def _end_left_processes() -> None:
 
 
 def _load() -> str:
-    """The load of the machine beside its CPUs, such as `load 8.4 on 2 CPUs`."""
+    """Returns the load of the machine and its CPUs, such as `load 8.4 on 2 CPUs`."""
     cpus = f"{os.cpu_count()} CPUs"
     return f"load {os.getloadavg()[0]:.1f} on {cpus}" if hasattr(os, "getloadavg") else cpus

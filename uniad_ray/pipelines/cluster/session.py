@@ -1,4 +1,4 @@
-"""Starts Ray on this machine or joins a cluster, and always leaves the machine as it was."""
+"""Ray session: starts Ray on this machine or joins a cluster, and cleans up at the end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from uniad_ray.pipelines.cluster.ray_start import first_line, start_local_ray
 from uniad_ray.pipelines.cluster.sizing import MIN_LOGICAL_CPUS, Cluster
 
 _DEFAULTS = {
-    # Ray's C++ core writes remarks about its own actors to stderr at level error; a user can do nothing about them.
+    # Ray's C++ core logs messages about its own actors to stderr at level error; a user cannot act on them.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # Threads that spin while they wait make a worker ten times slower as soon as anything else wants its cores.
+    # Threads that spin while they wait make a worker ten times slower when another process needs its cores.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # A job submitted with variables of its own has given them to this process, which forwards them; Ray would refuse
-    # to be told the same variable twice.
+    # A submitted job may set variables in its own runtime environment. This process forwards them, and Ray refuses a
+    # variable that is set twice without this option.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 _CONNECT_SECONDS = 10.0
@@ -38,11 +38,11 @@ _FORWARDED = (
 
 @contextmanager
 def ray_session(address: str | None = None) -> Iterator[Cluster]:
-    """Gives a cluster for the length of a block.
+    """Provides a cluster within a `with` block.
 
-    An initialised Ray is used as it is and left running. Otherwise `address`, or the `RAY_ADDRESS` that
-    `ray job submit` sets, is joined; without either Ray is started on this machine with at least 4 logical CPUs, in
-    several tries where the machine is busy, and shut down at the end.
+    An initialised Ray is used as it is and left running. Otherwise the cluster at `address`, or at the `RAY_ADDRESS`
+    that `ray job submit` sets, is joined. Without either, Ray starts on this machine with at least 4 logical CPUs, with
+    retries on a busy machine, and is shut down at the end.
 
     Args:
         address: Address of a running cluster, or `auto`.
@@ -60,7 +60,7 @@ def ray_session(address: str | None = None) -> Iterator[Cluster]:
         _check_reachable(target)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    # Ray says on stdout that a worker died, where `--json` has its document.
+    # Ray reports dead workers on stdout, which `--json` needs for its document.
     with redirect_stdout(sys.stderr):
         if target:
             _join(target)
@@ -83,41 +83,39 @@ def _join(address: str) -> None:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": variables} if variables else None,
         )
-    except Exception as error:  # Ray raises bare ones as well
+    except Exception as error:  # Ray also raises bare exceptions
         if _asks_for_token(error):
             raise RunError(
-                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to "
-                "the cluster's token or keep it in ~/.ray/auth_token"
+                f"the Ray cluster at {address} requires a token: set RAY_AUTH_MODE=token, and put the cluster's token "
+                "in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
             ) from error
-        raise RunError(
-            f"the Ray cluster at {address} cannot be joined: {first_line(error)}; check the address"
-        ) from error
+        raise RunError(f"cannot join the Ray cluster at {address}: {first_line(error)}; check the address") from error
 
 
 def local_cpus() -> int:
-    """Logical CPUs of a Ray started on this machine: all it has, and never fewer than 4."""
+    """Returns the logical CPUs for a Ray started on this machine: all CPUs, and at least 4."""
     return max(MIN_LOGICAL_CPUS, usable_cpus())
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use."""
+    """Returns the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def configure_ray_data() -> None:
-    """Quiets Ray Data's own bars and logs, which would mix with ours, and lets our errors through as they are."""
+    """Silences Ray Data's progress bars and logs, and lets this package's errors pass unwrapped."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    # Ray Data's own wrapper loses the cause on its way to the driver.
+    # Ray Data's wrapper loses the cause on the way to the driver.
     context.raise_original_map_exception = True
     for name in ("ray.data", "ray.data._internal", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """Finds the error of this package inside Ray's wrappers, or gives the error back as it is."""
+    """Returns the error of this package inside Ray's wrappers, or the error itself if there is none."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -129,18 +127,22 @@ def unwrap(error: BaseException) -> BaseException:
 
 
 def _check_reachable(address: str) -> None:
-    """Fails at once where nothing listens; Ray itself would try for minutes."""
+    """Fails at once if nothing listens at the address; Ray would retry for minutes.
+
+    Raises:
+        RunError: No connection.
+    """
     match = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+):(?P<port>\d{1,5})", address)
     if match is None:
         return
     try:
         socket.create_connection((match["host"], int(match["port"])), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        raise RunError(f"the Ray cluster at {address} cannot be joined: {error}; check the address") from error
+        raise RunError(f"cannot join the Ray cluster at {address}: {error}; check the address") from error
 
 
 def _asks_for_token(error: BaseException) -> bool:
-    """Whether a cluster refused this process for its token, which Ray says only in the text of a cause."""
+    """Returns whether the cluster refused this process's token; Ray says so only in the message of a cause."""
     current: BaseException | None = error
     while current is not None:
         if _TOKEN_REFUSED.search(f"{type(current).__name__}: {current}"):
@@ -150,7 +152,7 @@ def _asks_for_token(error: BaseException) -> bool:
 
 
 def _plain(error: UniadRayError) -> UniadRayError:
-    """Drops the mixed-in Ray type, whose message holds a remote traceback, and what Ray Data adds to ours."""
+    """Removes Ray's remote traceback and Ray Data's additions from the error's message."""
     import ray
 
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, UniadRayError):
@@ -167,7 +169,7 @@ def _cluster(*, can_grow: bool) -> Cluster:
     alive = [node for node in ray.nodes() if node["Alive"]]
     with_gpu = [node for node in alive if node["Resources"].get("GPU")]
     nodes = [node["NodeManagerAddress"] for node in alive]
-    # A Ray of this machine alone may say that it has more CPUs than there are; see MIN_LOGICAL_CPUS.
+    # A Ray on this machine alone may declare more CPUs than it has; see MIN_LOGICAL_CPUS.
     is_here = nodes in ([ray.util.get_node_ip_address()], ["127.0.0.1"])
     physical = min(logical, usable_cpus()) if is_here else logical
     return Cluster(

@@ -1,7 +1,7 @@
-"""Sizes workers: how many, with how many threads, CPUs and GPUs each, from what a cluster has and what a user asks for.
+"""Sizes workers: their number, and the threads, CPUs and GPUs of each.
 
-Actors (`plan_actors`) run side by side with decoding. Tasks (`plan_tasks`) wait in Ray's queue for their turn. A group
-(`plan_group`) starts together or not at all. This file imports no Ray.
+Actors (`plan_actors`) run in parallel with decoding. Tasks (`plan_tasks`) wait in Ray's queue. The workers of a group
+(`plan_group`) start all together or not at all. This module does not import Ray.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from typing import TypeVar
 from uniad_ray.errors import RunError
 
 MIN_LOGICAL_CPUS = 4
-"""Ray Data keeps a CPU for an actor pool and one for what feeds it; with one or two, some plans wait for ever."""
+"""Ray Data reserves one CPU for an actor pool and one for its input; with one or two CPUs, some plans deadlock."""
 MAX_THREADS = 8
-"""More threads than this do not make one fit or training faster."""
+"""A single fit or training does not speed up with more threads than this."""
 DECODE_SHARE = 0.5
-"""CPU shares of a decoding task: it waits for the store half of its time. Asking for other than an actor also keeps
-Ray Data from fusing the two stages, which would decode inside the actors, on GPU machines while the GPU waits."""
+"""CPU shares of a decoding task, which waits for the store half of the time. The share must differ from that of an
+actor: Ray Data would otherwise fuse the two stages and decode inside the actors while their GPU waits."""
 
 NameT = TypeVar("NameT", bound=str)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to work with.
+    """Resources of a Ray cluster.
 
     Attributes:
-        logical_cpus: CPUs that Ray schedules by.
-        physical_cpus: CPUs that the machines have; fewer than `logical_cpus` on a small machine.
-        gpus: GPUs.
-        node_cpus: CPUs of the largest node; of the largest with a GPU, where there are GPUs. A task must fit one node.
-        can_grow: Whether nodes may come for work that waits: the cluster was joined, not started here.
+        logical_cpus: CPUs in Ray's scheduler.
+        physical_cpus: CPUs of the machines; fewer than `logical_cpus` on a small machine.
+        gpus: Number of GPUs.
+        node_cpus: CPUs of the largest node, or of the largest node with a GPU if there are GPUs. A task must fit on one
+            node.
+        can_grow: Whether nodes may be added for waiting work; true for a joined cluster.
     """
 
     logical_cpus: float
@@ -44,30 +45,32 @@ class Cluster:
 
     @property
     def cpu_share(self) -> float:
-        """CPUs that one thread of a task or actor asks for, so that a pipeline of two stages always fits.
+        """Returns the CPUs that one thread of a task or actor requests, at most 1.
 
-        A joined cluster may have one or two CPUs; four shares then still fit side by side.
+        Four shares always fit, even on a joined cluster with one or two CPUs; a pipeline of two stages needs them.
         """
         return min(1.0, self.logical_cpus / MIN_LOGICAL_CPUS)
 
     def uses_gpus(self, device: str) -> bool:
-        """Whether work for a device is given GPUs: those there are, or, asked for by name, those that may come.
+        """Returns whether work on a device gets GPUs.
+
+        `auto` uses the GPUs of the cluster; `cuda` also waits for a GPU if the cluster can grow.
 
         Raises:
-            RunError: `cuda` is asked for, there is none and none can come.
+            RunError: `cuda` is requested, and the cluster has no GPU and cannot grow.
         """
         if device == "cuda" and not self.gpus and not self.can_grow:
-            raise RunError("device cuda: there is no GPU here; use --device cpu or auto")
+            raise RunError("device cuda: no GPU found; use --device cpu or auto")
         return device == "cuda" or (self.gpus > 0 and device != "cpu")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What a user asks for; no score depends on it.
+    """Requested workers; no score depends on them.
 
     Attributes:
-        count: Actors or processes; None chooses by the cluster.
-        threads: Threads of each on the CPU; None chooses by the cluster.
+        count: Number of actors or processes; None fits the cluster.
+        threads: CPU threads of each; None fits the cluster.
         device: `cpu`, `cuda` or `auto`.
     """
 
@@ -78,13 +81,13 @@ class Workers:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """How some work uses the cluster.
+    """Workers of a job and the resources of each.
 
     Attributes:
-        count: Actors or processes; of tasks, those that run side by side.
-        threads: Threads of each on the CPU.
-        cpus: CPUs that each asks of Ray.
-        gpus: GPUs of each; less than 1 where several share one.
+        count: Number of actors, processes or concurrent tasks.
+        threads: CPU threads of each.
+        cpus: CPUs that each requests from Ray.
+        gpus: GPUs of each; below 1 if several share one.
         device: `cpu`, `cuda` or `auto`.
     """
 
@@ -96,18 +99,18 @@ class WorkerPlan:
 
 
 def plan_actors(wanted: Mapping[NameT, Workers], cluster: Cluster) -> dict[NameT, WorkerPlan]:
-    """Sizes the actor pools of a Ray Data pipeline, so that all of them and decoding fit side by side.
+    """Sizes the actor pools of a Ray Data pipeline to fit the cluster alongside decoding.
 
-    Ray Data would wait for ever if one pool found no place. Pools on GPUs share the GPUs, with one actor for each GPU.
-    The others share about nine tenths of the cores. Their actors have one thread: that scales better than one actor
-    with many threads. Every pool has at least one actor.
+    Ray Data would deadlock if one pool did not fit. Pools on GPUs share the GPUs, with one actor per GPU. The others
+    share about 90 % of the cores. Their actors have one thread each, which scales better than one actor with many
+    threads. Every pool has at least one actor.
 
     Args:
-        wanted: What the user asks for, by name of the pool.
-        cluster: What there is to work with.
+        wanted: Requested workers, by name of the pool.
+        cluster: Resources of the cluster.
 
     Raises:
-        RunError: The actors do not fit, or a GPU is asked for and cannot come.
+        RunError: The actors do not fit, or a GPU is requested and none is available.
     """
     on_gpu = {name for name, workers in wanted.items() if cluster.uses_gpus(workers.device)}
     places = int(cluster.logical_cpus / cluster.cpu_share - DECODE_SHARE)
@@ -130,36 +133,36 @@ def plan_actors(wanted: Mapping[NameT, Workers], cluster: Cluster) -> dict[NameT
         )
         for name, workers in wanted.items()
     }
-    _check_places(plans, places, cluster, beside=" beside decoding")
+    _check_places(plans, places, cluster, shared_with=" alongside decoding")
     return plans
 
 
 def plan_tasks(tasks: int, device: str, cluster: Cluster) -> WorkerPlan:
-    """Sizes tasks that each use the cores or the GPU of a whole node's share, such as the fit of one category.
+    """Sizes tasks that use many cores or a GPU each, such as the fit of one category.
 
-    Tasks that find no place wait for one, so nothing is refused.
+    Any number of tasks is accepted; they wait until resources are free.
 
     Args:
-        tasks: How many there are.
+        tasks: Number of tasks.
         device: `cpu`, `cuda` or `auto`.
-        cluster: What there is to work with.
+        cluster: Resources of the cluster.
 
     Raises:
-        RunError: A GPU is asked for and cannot come.
+        RunError: A GPU is requested and none is available.
     """
     return _shared_out(tasks, Workers(device=device), cluster)
 
 
 def plan_group(jobs: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:
-    """Sizes processes that start together, one for each job as far as there are GPUs or CPUs.
+    """Sizes processes that start together: by default one per job, up to the number of GPUs or CPUs.
 
     Args:
-        jobs: Trainings to run.
-        wanted: What the user asks for. With other threads a result differs in its last digits.
-        cluster: What there is to work with.
+        jobs: Number of trainings.
+        wanted: Requested workers. The number of threads changes the last digits of a result.
+        cluster: Resources of the cluster.
 
     Raises:
-        RunError: The processes do not fit, or a GPU is asked for and cannot come.
+        RunError: The processes do not fit, or a GPU is requested and none is available.
     """
     plan = _shared_out(jobs, wanted, cluster)
     _check_places({"training": plan}, int(cluster.logical_cpus / cluster.cpu_share), cluster)
@@ -167,9 +170,9 @@ def plan_group(jobs: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:
 
 
 def _shared_out(work: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:
-    """One worker for each piece of work as far as there are GPUs or CPUs; their threads share the CPUs.
+    """Plans one worker per piece of work, up to the number of GPUs or CPUs; their threads share the CPUs.
 
-    A worker has no more threads than one node has CPUs, since it must fit on one.
+    The threads of a worker are capped at the CPUs of one node, since it must fit on one.
     """
     uses_gpus = cluster.uses_gpus(wanted.device)
     count = wanted.count or max(1, min(work, cluster.gpus if uses_gpus else cluster.physical_cpus))
@@ -178,17 +181,21 @@ def _shared_out(work: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:
 
 
 def _gpus_of_each(actors: int, pools: Collection[str], cluster: Cluster) -> float:
-    """GPUs of each actor: several share one where there are fewer GPUs than actors.
+    """Returns the GPUs of each actor; several actors share one if there are fewer GPUs than actors.
 
-    Nothing is known of GPUs that have yet to come, so none is shared if there is none. A single pool waits for them.
+    Without GPUs yet, the number of future GPUs is unknown, and none is shared. A single pool waits for its GPUs.
     """
     if not cluster.gpus or (cluster.can_grow and len(pools) == 1):
         return 1.0
     return 1 / max(1, math.ceil(actors / cluster.gpus))
 
 
-def _check_places(plans: Mapping[NameT, WorkerPlan], places: int, cluster: Cluster, beside: str = "") -> None:
-    """Refuses more threads than there are places for, unless nodes may come."""
+def _check_places(plans: Mapping[NameT, WorkerPlan], places: int, cluster: Cluster, shared_with: str = "") -> None:
+    """Checks that all threads fit, unless the cluster can grow.
+
+    Raises:
+        RunError: There are more threads than places.
+    """
     if cluster.can_grow or sum(plan.count * plan.threads for plan in plans.values()) <= places:
         return
     asked = " and ".join(
@@ -196,7 +203,8 @@ def _check_places(plans: Mapping[NameT, WorkerPlan], places: int, cluster: Clust
         for name, plan in plans.items()
     )
     raise RunError(
-        f"{asked}: do not fit {cluster.logical_cpus:g} CPUs{beside}; use at most {_number(places, 'thread')} in all"
+        f"{asked}: do not fit on {cluster.logical_cpus:g} CPUs{shared_with}; "
+        f"use at most {_number(places, 'thread')} in total"
     )
 
 

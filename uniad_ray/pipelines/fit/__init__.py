@@ -1,4 +1,4 @@
-"""Fits of categories in parallel on Ray."""
+"""Fit pipeline: fits categories in parallel on Ray."""
 
 from __future__ import annotations
 

@@ -25,27 +25,26 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = ".checkpoints"
-"""Folder below the bundles for trainings."""
+"""Folder of the trainings, under the root of the bundles."""
 _POLL_SECONDS = 0.5
 
 
 class FittedBundle(StrictModel):
-    """What a fit made of one category.
+    """Fitted bundle of one category.
 
     Attributes:
         category: Category.
         version: Version of the bundle.
-        digest: sha256 of its manifest.
-        method: How it was calibrated: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
-        fit_images: Normal images in the fit.
-        held_out_images: Held-out scores behind the threshold.
+        digest: SHA-256 of its manifest.
+        method: Calibration method: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
+        fit_images: Number of normal images in the fit.
+        held_out_images: Number of held-out scores that set the threshold.
         threshold: Threshold on the calibrated scale.
-        skipped: Reason by source URI of training images that could not be decoded.
-        unusual: What is unusual, by source URI of normal images that do not look like the others. Unless they are
-            accepted, the bundle is written and verified, but not published.
+        skipped: Reason by source URI, for training images that could not be decoded.
+        unusual: Finding by source URI, for normal images that differ from the others. Unless accepted, they keep the
+            verified bundle from being published.
         published: Whether the category's pointer now names this version.
-        recomputed: Fields that were computed although the sidecar has them, since it has them of other weights, options
-            or code.
+        recomputed: Fields of the sidecar that were computed again, because its weights, options or code differ.
     """
 
     category: str
@@ -62,12 +61,12 @@ class FittedBundle(StrictModel):
 
 
 class FitReport(StrictModel):
-    """What a fit did.
+    """Result of a fit.
 
     Attributes:
         bundles: Root of the bundles.
-        fitted: One entry a category that was fitted.
-        failed: Reason by category of those that were not; nothing of them is published.
+        fitted: Fitted bundles, one per category.
+        failed: Reason by category, for categories that failed; they publish no bundle.
     """
 
     bundles: str
@@ -89,26 +88,27 @@ def fit(
     checkpoints: str | None = None,
     address: str | None = None,
 ) -> FitReport:
-    """Fits a bundle for each category, each in a Ray task of its own; students are trained before, on Ray Train.
+    """Fits a bundle for each category.
+
+    Students are trained first, on Ray Train. Each category is then fitted in its own Ray task.
 
     Args:
         archive: Root of an archive.
         bundles: Root of the bundles.
         config: The fit configuration.
-        categories: Categories to fit; default all of the archive.
-        sidecar: Root of a sidecar of the archive; what it holds of frozen networks as the configuration needs it is not
-            computed again, which changes no bundle.
-        publish: Move each category's pointer to its new version once it is verified.
-        accept_unusual: Publish also where some normal images do not look like the others.
+        categories: Categories to fit; default all.
+        sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
+        publish: Whether to point each category to its new version once it is verified.
+        accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
-        workers: Processes that train students; default one a student, as far as there are GPUs or CPUs.
-        checkpoints: Where trainings are kept, so that none is done twice; default is below the bundles.
-        address: Ray cluster to join; default is a Ray on this machine.
+        workers: Number of processes that train students; default one per student, up to the number of GPUs or CPUs.
+        checkpoints: Root of the trainings, which are resumed or reused; default is a folder under `bundles`.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read, or a category is not in it.
-        ConfigError: A component's options are wrong.
-        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
+        ArchiveError: The archive cannot be read, or lacks a category.
+        ConfigError: An option of a component is invalid.
+        SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
     source = Location.parse(archive)
     manifest = read_manifest(source)
@@ -155,15 +155,15 @@ def fit(
 
 @dataclass(frozen=True)
 class _FitTask:
-    """What the fits of all categories have in common, as every Ray task is told.
+    """Settings that all Ray tasks of a fit share.
 
     Attributes:
         archive: Root of the archive.
         bundles: Root of the bundles.
         config: The fit configuration.
-        sidecar: Root of a sidecar of the archive.
-        publish: Whether verified bundles are published.
-        accept_unusual: Whether that holds where some normal images do not look like the others.
+        sidecar: Root of a sidecar of the archive, or None.
+        publish: Whether to publish verified bundles.
+        accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
         students: URI of the trained student by job key.
     """
@@ -182,7 +182,7 @@ _NORMAL_IMAGES = ("train/normal", "validation/normal")
 
 
 def _images_to_extract(labels: Mapping[str, int], choice: NormalImagesConfig) -> int:
-    """Normal images of a category that are taken, with their altered copies, if they are all different."""
+    """Returns the number of normal images to extract, altered copies included; duplicates are not known yet."""
     there = sum(count for key, count in labels.items() if key in _NORMAL_IMAGES)
     taken = min(there, choice.most or there)
     return taken and taken * (1 + choice.copies_of_each(taken))
@@ -209,7 +209,7 @@ def _fit_in_parallel(
             name = pending.pop(reference)
             try:
                 results.append(FittedBundle.model_validate(ray.get(reference)))
-            except Exception as error:  # the other categories go on, whatever happened to this one
+            except Exception as error:  # a failed category does not stop the others
                 cause = unwrap(error)
                 if not isinstance(cause, UserError):
                     raise
@@ -219,7 +219,7 @@ def _fit_in_parallel(
 
 
 class _Counter:
-    """Counts extracted images of all tasks, for the progress line."""
+    """Actor that counts the extracted images of all tasks, for the progress line."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -232,7 +232,7 @@ class _Counter:
 
 
 def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[str, Any]:
-    """One Ray task: fit, write, load what was written, compare, publish."""
+    """Fits, writes, verifies and publishes the bundle of a category, as a Ray task."""
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.pipelines.fit.students import find_trained
     from uniad_ray.scoring.bundles.store import BundleStore

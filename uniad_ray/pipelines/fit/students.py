@@ -1,4 +1,4 @@
-"""Which students a fit has to train, on which images, and where the trained ones are."""
+"""Plans the student trainings of a fit, and hands the trained students to it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 def plan_training(
     archive: str, categories: Sequence[str], config: FitConfig, cluster: Cluster
 ) -> tuple[list[TrainingJob], dict[str, str]]:
-    """Finds the students behind the chosen experts, and the images of every training for each category's fit.
+    """Finds the students that the chosen experts need, and the images of each of their trainings.
 
     Args:
         archive: Root of the archive.
         categories: Categories to fit.
         config: The fit configuration.
-        cluster: What there is to work with.
+        cluster: Resources of the cluster.
 
     Returns:
-        The jobs, none where no expert needs a student; and the reason by category of those that cannot be fitted.
+        The jobs, empty if no expert needs a student; and the reason by category, for categories that cannot be fitted.
 
     Raises:
-        UserError: The configuration or the weights are not as they should be.
+        UserError: The configuration or the weights are invalid.
     """
     import ray
 
@@ -55,7 +55,7 @@ def plan_training(
     for category, reference in planned.items():
         try:
             trainings = ray.get(reference)
-        except Exception as error:  # the other categories go on, whatever happened to this one
+        except Exception as error:  # a failed category does not stop the others
             cause = unwrap(error)
             if not isinstance(cause, FitError):
                 raise
@@ -70,7 +70,7 @@ def plan_training(
 
 
 def job_key(category: str, student: str, row_keys: Sequence[str]) -> str:
-    """Names the training of a student on a set of images, whatever their order."""
+    """Returns the key of a student's training on a set of images; their order does not matter."""
     digest = hashlib.sha256("\n".join(sorted(row_keys)).encode()).hexdigest()[:16]
     return f"{category}/{student}/{digest}"
 
@@ -78,7 +78,7 @@ def job_key(category: str, student: str, row_keys: Sequence[str]) -> str:
 def find_trained(
     category: str, rows: Sequence[NormalImage], states: Mapping[str, str]
 ) -> Callable[[TrainedExtractor, Sequence[int]], State]:
-    """Gives a fit the students that were trained for it.
+    """Returns a function that reads a trained student for a fit.
 
     Args:
         category: Category.
@@ -90,14 +90,14 @@ def find_trained(
     def train(extractor: TrainedExtractor, indices: Sequence[int]) -> State:
         key = job_key(category, extractor.name, [rows[index].row_key for index in indices])
         if key not in states:
-            raise FitError(f"category {category!r} changed while it was fitted; fit it again")
+            raise FitError(f"category {category!r} changed during the fit; fit it again")
         return read_student(Location.parse(states[key]))
 
     return train
 
 
 def _student_names(config: FitConfig) -> list[str]:
-    """One Ray task: names of the extractors that have to be trained."""
+    """Returns the names of the extractors to train, as a Ray task."""
     from uniad_ray.perception.base import TrainedExtractor
     from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
@@ -107,7 +107,7 @@ def _student_names(config: FitConfig) -> list[str]:
 
 
 def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
-    """One Ray task: row keys of every training for a category's fit."""
+    """Returns the row keys of each training for a category's fit, as a Ray task."""
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.splits import split_normal_images
 

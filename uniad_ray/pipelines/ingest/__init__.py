@@ -1,4 +1,4 @@
-"""Ingest on Ray Data: source images to Parquet shards."""
+"""Ingest pipeline: reads source images into Parquet shards with Ray Data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a source of images into an archive of Parquet shards, as a Ray Data job that can be run again."""
+"""Ingests a source of images into an archive of Parquet shards with a resumable Ray Data job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class IngestRecord(StrictModel):
-    """One ingest of one source; complete once it is written, since it is written last."""
+    """Record of one ingest of one source, written last; its presence means that the ingest is complete."""
 
     ingest_id: str
     source: str
@@ -34,14 +34,14 @@ class IngestRecord(StrictModel):
 
 
 class IngestReport(StrictModel):
-    """What an ingest did.
+    """Result of an ingest.
 
     Attributes:
-        archive: Where the archive lies.
-        ingest_id: Identity of this ingest.
+        archive: URI of the archive.
+        ingest_id: Identifier of this ingest.
         new_images: Rows added by this ingest.
-        skipped_shards: Shards that an earlier attempt had finished.
-        rejected: Files of this source that were not taken, with the reason.
+        skipped_shards: Shards that an earlier call had already built.
+        rejected: Files of this source that were rejected, with the reason.
         images: Rows of the whole archive.
         digest: Digest of the whole archive.
     """
@@ -68,21 +68,21 @@ def ingest(
 ) -> IngestReport:
     """Adds the images of a source to an archive.
 
-    Run again after a break it goes on where it stopped; run again after its end it adds what is new in the source and
-    nothing else. Killed at any moment and run again it gives the same bytes as if it had never been killed.
+    An interrupted ingest resumes when it is called again, and produces the same bytes as an uninterrupted one. A
+    repeated ingest adds only the new images of the source.
 
     Args:
-        source: Folder or S3 prefix, in a layout of docs/layouts.md or of any images.
-        archive: Folder or S3 prefix of the archive; made if it is not there.
-        category: Name of the category where the source names none, or the one to take.
-        layout: One of `LAYOUT_NAMES`; `auto` recognises it.
-        split: Split of a plain folder, default `archive`.
-        label: Label of a plain folder, default unknown.
-        limits: Bounds of shards and row groups.
-        address: Ray cluster to join; default is a Ray on this machine.
+        source: Folder or S3 prefix, in a layout of docs/layouts.md or with plain images.
+        archive: Folder or S3 prefix of the archive; created if missing.
+        category: Category to take, or its name if the source has none.
+        layout: One of `LAYOUT_NAMES`; `auto` detects it.
+        split: Split of a plain folder; default `archive`.
+        label: Label of a plain folder; default unknown.
+        limits: Maximum sizes of shards and row groups.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The source holds nothing, or the archive is damaged.
+        ArchiveError: The source is empty, or the archive is corrupt.
         StoreError: A store cannot be read or written.
     """
     root, target = Location.parse(source), Location.parse(archive)
@@ -109,10 +109,10 @@ def ingest(
 
 
 def rebuild_manifest(archive: Location) -> ArchiveManifest:
-    """Sums all finished ingests of an archive up to its manifest and writes it.
+    """Builds the manifest of an archive from all finished ingests, and writes it.
 
-    Two ingests that end at once both rebuild it; the listing is repeated until it holds still, so that the last writer
-    has seen both.
+    Two ingests that end at the same time both rebuild it. The listing is repeated until it no longer changes; the last
+    writer then includes both.
     """
     while True:
         records = _finished_ingests(archive)
@@ -134,7 +134,7 @@ def rebuild_manifest(archive: Location) -> ArchiveManifest:
 def _run(
     plan: IngestPlan, source: Source, folder: Location, archive: Location, limits: ShardLimits, address: str | None
 ) -> int:
-    """Builds every planned shard that is not there yet; gives the number of those that were."""
+    """Builds the planned shards that are missing, and returns the number of existing ones."""
     done = {info.relative for info in (folder / "shards").list(suffix=".json")}
     pending = [index for index in range(len(plan.shards)) if _record_name(index) not in done]
     if not pending:
@@ -167,7 +167,7 @@ def _run(
 def _build_planned_shard(
     row: dict[str, Any], *, folder: str, archive: str, defects: dict[str, Any], limits: ShardLimits
 ) -> dict[str, Any]:
-    """One Ray task: one shard, written whole, then its record."""
+    """Writes one shard and then its record, as a Ray task."""
     index = int(row["row_group"])
     target = Location.parse(folder)
     planned = read_planned_shard(target / "plan.parquet", index)
@@ -205,12 +205,12 @@ def _finished_ingests(archive: Location) -> list[IngestRecord]:
         try:
             records.append(IngestRecord.model_validate(info.location.read_json()))
         except ValidationError as error:
-            raise ArchiveError(f"{info.location}: damaged record of an ingest; delete it and ingest again") from error
+            raise ArchiveError(f"{info.location}: corrupt record of an ingest; delete it and ingest again") from error
     return records
 
 
 def _known_rows(archive: Location) -> dict[str, int]:
-    """Bytes by row key of everything that finished ingests took."""
+    """Returns the source bytes by row key of all images in finished ingests."""
     known: dict[str, int] = {}
     for record in _finished_ingests(archive):
         refused = {entry.source_uri for entry in record.rejected}
@@ -229,7 +229,7 @@ def _read_record(folder: Location, index: int) -> ShardRecord:
     try:
         return ShardRecord.model_validate(location.read_json())
     except ValidationError as error:
-        raise ArchiveError(f"{location}: damaged record of a shard; delete it and ingest again") from error
+        raise ArchiveError(f"{location}: corrupt record of a shard; delete it and ingest again") from error
 
 
 def _record_name(index: int) -> str:

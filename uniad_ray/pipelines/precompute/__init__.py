@@ -1,4 +1,4 @@
-"""Precomputed features, segments and descriptions, stored as a sidecar by Ray Data."""
+"""Precompute pipeline: stores features, segments and descriptions in a sidecar with Ray Data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Precomputes an archive with Ray Data: stage after stage over the chunks, and a manifest when every row is there."""
+"""Precomputes an archive with Ray Data: runs all stages on each chunk, and writes the manifest last."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ _READ_THREADS = 16
 
 
 class PrecomputeReport(StrictModel):
-    """What a precomputation made.
+    """Result of a precomputation.
 
     Attributes:
         sidecar: Root of the sidecar.
-        images: Image rows.
-        errors: Images that cannot be decoded.
-        bytes: Size of all files.
+        images: Number of image rows.
+        errors: Number of images that could not be decoded.
+        bytes: Total size of the files.
         fields: Names of the stored fields by category and stage.
-        skipped_files: Files that an earlier attempt had finished.
+        skipped_files: Files that an earlier call had already written.
     """
 
     sidecar: str
@@ -75,33 +75,32 @@ def precompute(
     workers: Mapping[Stage, Workers] | None = None,
     address: str | None = None,
 ) -> PrecomputeReport:
-    """Computes what the experts of a configuration need, and stores it beside the archive, row by row.
+    """Computes the features that the experts of a configuration need, and stores them in a sidecar of the archive.
 
-    Killed at any moment and run again it computes what is missing, and its files are those of a precomputation that was
-    never killed.
+    An interrupted precomputation resumes when it is called again, and produces the same files as an uninterrupted one.
 
     Args:
         archive: Root of the archive.
-        out: Root of the sidecar; made if it is not there.
-        config: The fit configuration whose extractors run, as far as they learn nothing.
-        bundles: Root of bundles; the published ones take the place of `config`, with what they learned.
-        stages: Stages to store; default those that have something to store.
-        categories: Categories to precompute; default all of the archive.
-        workers: How each stage uses the cluster; none of it changes a row.
-        address: Ray cluster to join; default is a Ray on this machine.
+        out: Root of the sidecar; created if missing.
+        config: The fit configuration; its frozen extractors run, trained ones are left out.
+        bundles: Root of bundles. The published bundles replace `config`, and their trained extractors run as well.
+        stages: Stages to store; default all with fields to store.
+        categories: Categories to precompute; default all.
+        workers: Workers of each stage; no row depends on them.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read, or a category is not in it.
-        BundleError: A category has no published bundle, or one is damaged.
+        ArchiveError: The archive cannot be read, or lacks a category.
+        BundleError: A category has no published bundle, or its bundle is corrupt.
         SidecarError: A stage cannot be stored, the sidecar was started with another plan, or rows are missing.
-        ConfigError: A component's options are wrong.
+        ConfigError: An option of a component is invalid.
     """
     source, sidecar = Location.parse(archive), Location.parse(out)
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
     work = list(chunks(manifest, categories=wanted))
     if not work:
-        raise SidecarError(f"{source}: no images to precompute; `uniad-ray inspect` shows what is there")
+        raise SidecarError(f"{source}: no images to precompute; check the archive with `uniad-ray inspect`")
     store = None if bundles is None else BundleStore(bundles)
     published = {} if store is None else published_bundles(store, wanted, source)
     with ray_session(address) as cluster:
@@ -146,7 +145,7 @@ def _plan_categories(
     stages: Sequence[Stage] | None,
     cluster: Cluster,
 ) -> dict[str, CategoryPlan]:
-    """Plans each category in a Ray task, which loads its networks; one task for all where there are no bundles."""
+    """Plans each category in a Ray task, which loads its networks; without bundles, one task plans all."""
     import ray
 
     task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
@@ -168,7 +167,7 @@ def _plan_category(
     config: FitConfig,
     stages: Sequence[Stage] | None,
 ) -> dict[str, Any]:
-    """One Ray task: loads what extracts the images of a category, and chooses what is stored."""
+    """Loads the extractors of a category and chooses the fields to store, as a Ray task."""
     if published is None or store is None:
         found = CategoryPipeline.unfitted(config, device="cpu")
     else:
@@ -180,10 +179,10 @@ def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
     stored = {stage for planned in plan.categories.values() for stage in planned.fields}
     if unused := sorted(set(stages or ()) - stored):
         raise SidecarError(
-            f"the experts use no {' and no '.join(unused)}; leave that out of --stages, or choose another expert_set"
+            f"the experts use no {' and no '.join(unused)}; remove it from --stages, or use another expert_set"
         )
     if not stored:
-        raise SidecarError("all that the experts use is learned from normal images; fit first, then give --bundles")
+        raise SidecarError("the experts use only features learned from normal images; fit first, then pass --bundles")
 
 
 def _precompute_pending(
@@ -193,7 +192,7 @@ def _precompute_pending(
     workers: Mapping[Stage, Workers],
     cluster: Cluster,
 ) -> dict[str, SidecarFile]:
-    """Writes the pending files, and lists those that it knows to be written, by path."""
+    """Writes the pending files, and returns the written ones by path."""
     work = list(dict.fromkeys(chunk for _, chunk in pending))
     stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
     pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
@@ -240,7 +239,7 @@ def _dataset(
 def _finish(
     sidecar: Location, plan: SidecarPlan, due: Sequence[tuple[Stage, Chunk]], written: Mapping[str, SidecarFile]
 ) -> None:
-    """Checks that rows in are rows out, lists all files, and writes the manifest."""
+    """Checks that every image has a row, lists all files, and writes the manifest."""
 
     def find(entry: tuple[Stage, Chunk]) -> SidecarFile:
         path = file_path(entry[0], entry[1].name)
@@ -252,7 +251,7 @@ def _finish(
         if file.rows != chunk.rows:
             location = sidecar / file_path(file.stage, file.chunk)
             raise SidecarError(
-                f"{location}: {file.rows} rows for {chunk.rows} images; delete it and give the same command again"
+                f"{location}: {file.rows} rows for {chunk.rows} images; delete the file and run the same command again"
             )
     data, digest = encode_files(files)
     (sidecar / FILES_NAME).write_bytes(data)
@@ -267,7 +266,7 @@ def _finish(
 
 
 def _read_file(location: Location, stage: Stage, chunk: Chunk) -> SidecarFile:
-    """Counts and digest of a file that an earlier attempt wrote."""
+    """Reads the counts and the digest of a file that an earlier call wrote."""
     data = location.read_bytes()
     status = read_table(stage_schema(stage), location, columns=["status"]).column("status")
     return SidecarFile(

@@ -1,4 +1,4 @@
-"""The work of one stage on one decoded chunk of a sidecar: extract it, commit it."""
+"""Worker of one precompute stage: extracts the fields of a decoded chunk and commits them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from uniad_ray.sidecars.stages import CategoryPipeline, load_pipeline
 
 
 class StageWorker:
-    """An actor's callable: computes the fields of one stage for decoded chunks, and commits them.
+    """Ray Data actor that computes the fields of one stage for decoded chunks, and commits them.
 
-    What earlier stages have stored of a chunk is read from their files.
+    Fields that earlier stages have stored for a chunk are read from their files.
     """
 
     def __init__(
         self, stage: Stage, plan: dict[str, Any], out: str, *, is_last: bool, device: str, threads: int
     ) -> None:
-        """Prepares the process; extractors are loaded when the first chunk of their category comes.
+        """Prepares the process; the extractors of a category are loaded with its first chunk.
 
         Args:
             stage: The stage.
             plan: A SidecarPlan as JSON.
             out: Root of the sidecar.
-            is_last: Whether no other stage follows, which needs the images.
+            is_last: Whether this is the last stage; later stages need the images.
             device: `cpu`, `cuda` or `auto`.
-            threads: Threads of this process on the CPU.
+            threads: CPU threads of this process.
         """
         limit_threads(threads)
         self._stage = stage
@@ -51,13 +51,13 @@ class StageWorker:
         self._pipelines: OrderedDict[str, CategoryPipeline] = OrderedDict()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Precomputes one decoded chunk, unless an earlier attempt has.
+        """Precomputes one decoded chunk, unless its file exists.
 
         Args:
-            batch: One row of what `decode_chunk`, or the stage before, returns, as arrays of length one.
+            batch: One row from `decode_chunk` or the previous stage, as arrays of length one.
 
         Returns:
-            The row with `files`, JSON of what all stages up to this one have written; without images after the last.
+            The row with `files`, the files written by all stages so far, as JSON. The last stage drops the images.
         """
         decoded = read_decoded(batch)
         files = json.loads(str(batch["files"][0])) if "files" in batch else []
@@ -79,7 +79,7 @@ class StageWorker:
         return {**row, "files": [json.dumps(files)]}
 
     def _tables(self, decoded: DecodedChunk) -> Iterator[pa.Table]:
-        """The rows of a chunk in batches of the configured size."""
+        """Yields the rows of a chunk in batches of the configured size."""
         extractor = self._pipeline(decoded.chunk.category)
         fields = self._plan.categories[decoded.chunk.category].fields
         before = {stage: fields[stage] for stage in STAGES[: STAGES.index(self._stage)] if stage in fields}
@@ -108,7 +108,7 @@ class StageWorker:
 
     def _pipeline(self, category: str) -> CategoryPipeline:
         bundle = self._plan.categories[category].bundle
-        # Without bundles all categories are extracted in the same way.
+        # Without bundles, all categories share one pipeline.
         key = category if bundle else ""
         if key not in self._pipelines:
             self._pipelines[key] = load_pipeline(self._plan, category, self._device)

@@ -1,4 +1,4 @@
-"""Scoring runs on Ray Data."""
+"""Score pipeline: scores archives with Ray Data."""
 
 from __future__ import annotations
 

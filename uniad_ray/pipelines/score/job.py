@@ -1,4 +1,4 @@
-"""Scores an archive with Ray Data: chunks in, committed chunks out, a manifest when every row is accounted for."""
+"""Scores an archive with Ray Data: commits chunk by chunk, and writes the manifest once every image has a row."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ _READ_THREADS = 16
 
 
 class ScoreReport(StrictModel):
-    """What a run found.
+    """Result of a scoring run.
 
     Attributes:
         run: Root of the run.
         run_id: Digest of its plan.
-        images: Score rows.
-        errors: Rows with status error.
-        anomalous: Rows with decision anomalous.
-        categories: The same by category.
-        skipped_chunks: Chunks that an earlier attempt had finished.
-        seconds: Time of this attempt.
+        images: Number of score rows.
+        errors: Number of rows with status `error`.
+        anomalous: Number of rows with decision `anomalous`.
+        categories: The same counts by category.
+        skipped_chunks: Chunks that an earlier call had already scored.
+        seconds: Time spent in this call, by stage.
     """
 
     run: str
@@ -84,23 +84,22 @@ def score(
 ) -> ScoreReport:
     """Scores every image row of an archive with the published bundles.
 
-    Killed at any moment and run again it scores what is missing, and its rows are those of a run that was never killed.
+    An interrupted run resumes when it is called again, and produces the same rows as an uninterrupted one.
 
     Args:
         archive: Root of the archive.
         bundles: Root of the bundles.
-        out: Root of the run; made if it is not there.
-        options: What decides the content of the run.
-        sidecar: Root of a sidecar of the archive; what it holds as the bundles need it is not computed again, which
-            changes no score.
-        workers: How the cluster is used.
-        address: Ray cluster to join; default is a Ray on this machine.
+        out: Root of the run; created if missing.
+        options: Options that determine the content of the run.
+        sidecar: Root of a sidecar of the archive. Its matching features are reused; the scores do not depend on it.
+        workers: Workers to use; no score depends on them.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
         ArchiveError: The archive cannot be read.
-        BundleError: A category has no published bundle, or one is damaged.
-        RunError: The run was started with another plan, or rows are missing at its end.
-        SidecarError: The sidecar is missing, unfinished, damaged, or of another archive.
+        BundleError: A category has no published bundle, or its bundle is corrupt.
+        RunError: The run was started with another plan, or rows are missing at the end.
+        SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
     source, run = Location.parse(archive), Location.parse(out)
     store = BundleStore(bundles)
@@ -194,7 +193,7 @@ def _dataset(
 
 
 def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
-    """Counts and digests of chunks that an earlier attempt wrote."""
+    """Reads the counts and digests of chunks that an earlier call scored."""
 
     def read(chunk: Chunk) -> RunChunk:
         location = run / scores_path(chunk.name)
@@ -209,13 +208,13 @@ def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
 
 
 def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunChunk]) -> RunManifest:
-    """Checks that rows in are rows out, keeps the highest maps, and writes the manifest."""
+    """Checks that every image has a row, keeps the highest-scoring maps, and writes the manifest."""
     by_name = {result.chunk: result for result in results}
     wrong = [chunk.name for chunk in work if chunk.name not in by_name or by_name[chunk.name].rows != chunk.rows]
     if wrong:
         raise RunError(
-            f"{run}: {len(wrong)} chunks have no scores or another number of rows than the archive, first {wrong[0]}; "
-            "delete their files under scores/ and give the same command again"
+            f"{run}: {len(wrong)} chunks have no scores or a wrong number of rows, first {wrong[0]}; "
+            "delete their files under scores/ and run the same command again"
         )
     ordered = [by_name[chunk.name] for chunk in work]
     if plan.options.maps == "top":

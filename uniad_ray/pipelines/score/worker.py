@@ -1,4 +1,4 @@
-"""The work on one decoded chunk of a run: score it, commit it. No state beyond the loaded bundles."""
+"""Worker of a scoring run: scores decoded chunks and commits them. Its only state is the loaded bundles."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from uniad_ray.sidecars.fingerprints import feature_fingerprints
 from uniad_ray.sidecars.reader import open_sidecar
 
 MAX_LOADED_BUNDLES = 4
-"""Bundles an actor keeps; archives are sorted by category, so an actor seldom needs another soon."""
+"""Bundles that an actor keeps loaded. Archives are sorted by category, so an actor rarely switches."""
 
 
 class ChunkScorer:
-    """An actor's callable: scores decoded chunks and commits them."""
+    """Ray Data actor that scores decoded chunks and commits them."""
 
     def __init__(self, plan: dict[str, Any], out: str, *, sidecar: str | None, device: str, threads: int) -> None:
-        """Prepares the process; bundles are loaded when their first chunk comes.
+        """Prepares the process; the bundle of a category is loaded with its first chunk.
 
         Args:
             plan: A RunPlan as JSON.
             out: Root of the run.
             sidecar: Root of a sidecar of the archive, or None.
             device: `cpu`, `cuda` or `auto`.
-            threads: Threads of this process on the CPU.
+            threads: CPU threads of this process.
         """
         limit_threads(threads)
         self._plan = RunPlan.model_validate(plan)
@@ -52,14 +52,14 @@ class ChunkScorer:
         self._digests: dict[str, dict[str, str]] = {}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Scores one decoded chunk; the scores are written last, so that their presence means the chunk is whole.
+        """Scores one decoded chunk. The scores are written last; their presence means that the chunk is complete.
 
         Args:
-            batch: One row of what `decode_chunk` returns, as arrays of length one.
+            batch: One row from `decode_chunk`, as arrays of length one.
 
         Returns:
-            One row: counts, the digest of the scores, the fields that the sidecar holds in another form (JSON), and
-            seconds spent.
+            One row: counts, the digest of the scores, `recomputed` (stale fields of the sidecar, as JSON), and the
+            seconds spent by stage.
         """
         started = time.perf_counter()
         decoded = read_decoded(batch)
@@ -103,7 +103,7 @@ class ChunkScorer:
         bundle = BundleStore(self._plan.bundle_root).load(category, planned.version)
         if bundle.manifest.digest != planned.digest:
             raise BundleError(
-                f"bundle {category} {planned.version} is not the one of the run's plan; fit or publish it again"
+                f"bundle {category} {planned.version} differs from the run's plan; restore it, or use a new --out"
             )
         scorer = bundle.scorer(
             device=self._device,

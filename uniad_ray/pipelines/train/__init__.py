@@ -1,4 +1,4 @@
-"""Training of students on Ray Train."""
+"""Train pipeline: trains students on Ray Train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains students on Ray Train: several side by side, or one by all workers together."""
+"""Trains students on Ray Train: several in parallel, or each on all workers together."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TrainingJob:
     """One student to train.
 
     Attributes:
-        key: Name of the job, another one for each.
+        key: Unique name of the job.
         category: Category in the archive.
-        student: Name of the student among the configuration's extractors.
+        student: Name of the student extractor in the configuration.
         row_keys: Row keys of the normal images to train on.
     """
 
@@ -47,26 +47,26 @@ def train_students(
 ) -> Trained:
     """Trains all jobs on one group of workers.
 
-    With no fewer jobs than workers, each worker trains its own, one after the other; with fewer, all workers train each
-    job together and exchange gradients. A worker that dies restarts the group, and every job goes on from its last
-    checkpoint; so it does where the driver is killed and the same call is made again.
+    With at least as many jobs as workers, each worker trains its share of the jobs in turn. With fewer jobs, all
+    workers train each job together and exchange gradients. If a worker dies, the group restarts and every job resumes
+    from its last checkpoint. If the driver is killed, the same call resumes likewise.
 
     Args:
         archive: Root of the archive.
         config: The fit configuration.
         jobs: The students to train.
-        root: Where each training has a folder, named by the digest of all that decides its result.
-        sidecar: Root of a sidecar of the archive, for what it holds of the teachers.
-        cluster: What there is to work with.
+        root: Root of the trainings. The folder of each is named by a digest of all inputs that determine its result.
+        sidecar: Root of a sidecar of the archive, to reuse its features of the teachers.
+        cluster: Resources of the cluster.
         workers: Processes that train; see `plan_group`.
 
     Returns:
-        Where the trained students are (see `uniad_ray.training.distillation.read_student`), and what failed.
+        Locations of the trained students (see `uniad_ray.training.distillation.read_student`), and the failed jobs.
 
     Raises:
-        RunError: The workers do not fit the cluster, or died again and again.
-        ConfigError: A batch cannot be shared by the workers.
-        UserError: The archive, the configuration or the weights are not as they should be.
+        RunError: The workers do not fit the cluster, or failed too often.
+        ConfigError: The batch size is not divisible among the workers.
+        UserError: The archive, the configuration or the weights are invalid.
     """
     if not jobs:
         return Trained()
@@ -78,7 +78,7 @@ def train_students(
 
 
 def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
-    """Images that pass through a student until its training ends, and a check of the options before workers start."""
+    """Returns the number of images in the training of a student, and checks its options before workers start."""
     from uniad_ray.training.distillation import student_config
     from uniad_ray.training.group import check_batch_size
 
@@ -89,7 +89,7 @@ def _images_of_training(config: FitConfig, student: str, sharing: int) -> int:
 
 @dataclass(frozen=True)
 class _Trainings:
-    """What every worker is told, see `train_students`; the jobs by key."""
+    """Settings that all workers share, with the jobs by key; see `train_students`."""
 
     archive: str
     config: FitConfig
@@ -101,7 +101,7 @@ class _Trainings:
 def _train(
     trainings: _Trainings, key: str, group: WorkerGroup, device: str, advance: Callable[[int], None]
 ) -> tuple[int, Location]:
-    """Trains one job, or finds it trained; gives the images of a whole training and where the student is."""
+    """Trains one job unless it is trained; returns the number of images in its training and the student's location."""
     from uniad_ray.scoring.factory import build_pipeline
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.sidecars.reader import fields_of_normal_images
@@ -114,7 +114,7 @@ def _train(
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normal_images.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
-        raise FitError(f"{source}: category {job.category!r} changed while it was fitted; fit it again")
+        raise FitError(f"{source}: category {job.category!r} changed during the fit; fit it again")
     student = _student(config, job.student)
     needs = [(name, f"the training of {job.student}") for name in sorted(student.training_needs)]
     teachers = build_pipeline(config, needs, device=device)
@@ -135,7 +135,7 @@ def _train(
 
 
 def _student(config: FitConfig, name: str) -> Any:
-    """The untrained student among the extractors."""
+    """Builds the untrained student of a configuration."""
     from uniad_ray.scoring.factory import build_pipeline
 
     pipeline = build_pipeline(config, [(f"{name}/logical", "the training")], device="cpu")

@@ -1,4 +1,4 @@
-"""Runs trainings on the workers of Ray Train: several side by side, or one by all workers together."""
+"""Runs trainings on the workers of Ray Train: several in parallel, or each on all workers together."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _MAX_FAILURES = 3
 _POLL_SECONDS = 0.5
 
 TrainOne = Callable[[str, "WorkerGroup", str, Callable[[int], None]], tuple[int, Location]]
-"""Trains the job of a key with a group of workers on a device, and says how many images have passed meanwhile.
+"""Function that trains one job: called with its key, the group of workers, the device, and a callback for the number of
+images so far.
 
-Gives the images of a whole training and where its result is. It goes on from its last checkpoint where there is one.
+It resumes from the last checkpoint, and returns the number of images in the training and the location of the result.
 """
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of the jobs.
+    """Results of the jobs.
 
     Attributes:
-        states: Where the result is, by job.
-        failed: Reason by job of those that cannot be trained.
+        states: Location of the result by job.
+        failed: Reason by job, for jobs that failed.
     """
 
     states: dict[str, Location] = field(default_factory=dict)
@@ -46,20 +47,20 @@ def run_trainings(
 ) -> Trained:
     """Trains all jobs on one group of workers.
 
-    With no fewer jobs than workers, each worker trains its own, one after the other; with fewer, all workers train each
-    job together and exchange gradients. A worker that dies restarts the group, and every job goes on from its last
-    checkpoint; so it does where the driver is killed and the same call is made again.
+    With at least as many jobs as workers, each worker trains its share of the jobs in turn. With fewer jobs, all
+    workers train each job together and exchange gradients. If a worker dies, the group restarts and every job resumes
+    from its last checkpoint. If the driver is killed, the same call resumes likewise.
 
     Args:
-        keys: A name for each job.
-        train: Trains one of them; it is sent to the workers.
+        keys: Unique names of the jobs.
+        train: Function that trains one job; it is sent to the workers.
         plan: The workers.
-        images: Images of all trainings together, for the progress line.
-        task: What is done, for the progress line.
+        images: Number of images in all trainings, for the progress line.
+        task: Name of the work, for the progress line.
 
     Raises:
-        RunError: The workers died again and again.
-        UserError: The archive, the configuration or the weights are not as they should be.
+        RunError: The workers failed too often.
+        UserError: The archive, the configuration or the weights are invalid.
     """
     import ray
 
@@ -75,7 +76,7 @@ def run_trainings(
 
 @dataclass(frozen=True)
 class _Work:
-    """What every worker is told; holds nothing that depends on the worker."""
+    """Settings that all workers share."""
 
     keys: tuple[str, ...]
     train: TrainOne
@@ -84,7 +85,7 @@ class _Work:
 
 
 class _Board:
-    """Where workers tell the driver how far they are; survives them."""
+    """Actor that collects the progress and the results of the workers, and outlives them."""
 
     def __init__(self) -> None:
         self._images: dict[str, int] = {}
@@ -109,12 +110,12 @@ class _Board:
 
 
 def _run_workers(task: _Work, progress: Progress) -> Exception | None:
-    """Runs Ray Train to its end; returns what a user should be told where it failed."""
+    """Runs Ray Train to the end; returns the error for the user if it failed."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    # A worker in a folder of Ray's would not find weights that are named by a relative path.
+    # A worker in one of Ray's folders would not find weights with a relative path.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     plan = task.plan
     failures: list[Exception] = []
@@ -123,8 +124,8 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
         _work(task)
 
     with tempfile.TemporaryDirectory(prefix="uniad-ray-train-") as folder:
-        # Ray Train's own checkpoints are not used: they are pickles, and `ray.train.report` would have to be called
-        # equally often by all workers. So nothing of worth is ever in this folder, and no other node needs to see it.
+        # Ray Train's own checkpoints are not used: they are pickles, and all workers would have to call
+        # `ray.train.report` equally often. This folder therefore holds nothing to keep or to share with other nodes.
         trainer = TorchTrainer(
             work,
             scaling_config=ScalingConfig(
@@ -138,10 +139,10 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
         def fit() -> None:
             try:
                 trainer.fit()
-            except Exception as error:  # handed over to the thread that waits
+            except Exception as error:  # passed to the waiting thread
                 failures.append(error)
 
-        # In a thread of its own, since it would take over Ctrl-C, and since somebody must watch the board.
+        # Runs in its own thread: it would catch Ctrl-C otherwise, and the main thread reads the board meanwhile.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         seen = 0
@@ -154,19 +155,19 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
 
 
 def _plain(error: Exception) -> Exception:
-    """What a user should be told of Ray Train's error."""
+    """Returns the error for the user behind an error of Ray Train."""
     failures = [*getattr(error, "worker_failures", {}).values(), error]
     for cause in map(unwrap, failures):
         if isinstance(cause, UserError):
             return cause
     return RunError(
         f"training failed {_MAX_FAILURES + 1} times, the last time with {' '.join(str(failures[0]).split()):.300}; "
-        "give the same command again to go on"
+        "run the same command again to resume"
     )
 
 
 def _work(task: _Work) -> None:
-    """What one worker of Ray Train does."""
+    """Trains the jobs of one worker."""
     import ray
     import ray.train
 
@@ -179,7 +180,7 @@ def _work(task: _Work) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     together = len(task.keys) < world
     group = WorkerGroup(rank, world) if together else WorkerGroup()
-    # Of one job alone, and, where they train together, raised by all workers; whatever else goes wrong restarts them.
+    # These errors fail one job; workers that train together all raise them. Any other error restarts the workers.
     of_the_job = (FitError, ConfigError) if together else (FitError, ConfigError, WeightsError)
     for key in task.keys if together else task.keys[rank::world]:
 

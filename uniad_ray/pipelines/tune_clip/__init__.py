@@ -1,4 +1,4 @@
-"""Tuning of CLIP on Ray Train."""
+"""CLIP tuning pipeline: tunes the CLIP that names objects on Ray Train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled crops for a tuning of CLIP, made once: a Ray task a category, or a folder that somebody has sorted."""
+"""Labelled crops to tune CLIP on, made once: by a Ray task per category, or from a folder of sorted crops."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _CHOICE = {"labels", "images", "least_share", "least_confidence", "most_crops"}
-"""Options of a tuning that decide which crops there are."""
+"""Options of a tuning that determine its crops."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CropSource:
-    """Where the crops come from, as every worker is told.
+    """Source of the crops.
 
     Attributes:
         archive: Root of the archive, or None for a folder.
@@ -53,12 +53,12 @@ class CropSource:
 
 @dataclass(frozen=True)
 class CropFile:
-    """The crops of one category, as they are stored.
+    """Stored crops of one category.
 
     Attributes:
-        location: See `LabelledCrops.read`.
-        crops: How many there are.
-        left_out: Objects that are not among them, by reason.
+        location: File of the crops; see `LabelledCrops.read`.
+        crops: Number of crops.
+        left_out: Number of objects without a crop, by reason.
     """
 
     location: Location
@@ -67,10 +67,10 @@ class CropFile:
 
 
 def plan_crops(source: CropSource, cluster: Cluster) -> str:
-    """The digest of all that the crops follow from; what segments is loaded by a Ray task.
+    """Returns a digest of all inputs that determine the crops; a Ray task loads the segmenter for it.
 
     Raises:
-        UserError: The configuration or the weights are not as they should be.
+        UserError: The configuration or the weights are invalid.
     """
     import ray
 
@@ -85,19 +85,19 @@ def plan_crops(source: CropSource, cluster: Cluster) -> str:
 def make_crops(
     source: CropSource, categories: Sequence[str], folder: Location, cluster: Cluster
 ) -> tuple[dict[str, CropFile], dict[str, str]]:
-    """Makes the crops of each category that are not there yet.
+    """Makes the missing crops of each category.
 
     Args:
-        source: Where they come from.
-        categories: Categories; a folder of sorted crops counts as one with an empty name.
-        folder: Where the crops of this plan are kept.
-        cluster: What there is to work with.
+        source: Source of the crops.
+        categories: Categories; a folder of sorted crops counts as one category with an empty name.
+        folder: Folder of the crops of this plan.
+        cluster: Resources of the cluster.
 
     Returns:
-        The crops by category, and the reason by category of those that cannot be made.
+        The crops by category, and the reason by category, for categories that failed.
 
     Raises:
-        UserError: The configuration, the weights or the archive are not as they should be.
+        UserError: The configuration, the weights or the archive are invalid.
     """
     import ray
 
@@ -125,7 +125,7 @@ def make_crops(
 
 
 def _images_of(source: CropSource, category: str) -> int:
-    """The most images of a category that are segmented."""
+    """Returns the maximum number of images of a category to segment."""
     if source.archive is None:
         return 0
     labels = read_manifest(Location.parse(source.archive)).categories[category].labels
@@ -138,7 +138,7 @@ def _crops(place: Location) -> Location:
 
 
 def _counts(place: Location) -> Location:
-    """Written last, so that crops without it are made again."""
+    """Returns the location of the counts. They are written last; crops without them are made again."""
     return Location(place.bucket, f"{place.path}.json")
 
 
@@ -148,7 +148,7 @@ def _read_counts(place: Location) -> CropFile:
 
 
 def _plan(source: CropSource) -> dict[str, Any]:
-    """One Ray task: loads what segments and what is tuned, for their digests."""
+    """Collects the inputs that determine the crops, as a Ray task; loads the networks for their digests."""
     from uniad_ray.perception.weights.model_folders import resolve_folder
     from uniad_ray.scoring.fitting.object_labels import labelling_pipeline
 
@@ -179,7 +179,7 @@ def _plan(source: CropSource) -> dict[str, Any]:
 
 
 def _make(source: CropSource, category: str, place: Location, threads: int) -> None:
-    """One Ray task: the crops of one category."""
+    """Makes the crops of one category, as a Ray task."""
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.object_labels import label_objects, labelling_pipeline

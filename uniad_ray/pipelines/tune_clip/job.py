@@ -1,4 +1,4 @@
-"""Tunes the CLIP that names objects on crops of them: one for all categories, or one each (TMUAD, section IV-B)."""
+"""Tunes the CLIP that names objects on crops of objects, for all categories or for each (TMUAD, section IV-B)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
 
 CHECKPOINTS_SUFFIX = ".checkpoints"
-"""What is added to the name of the folder for the crops and the trainings; they may be deleted afterwards."""
+"""Suffix of the folder for crops and trainings, which may be deleted afterwards."""
 CATEGORY = "{category}"
-"""Stands for the name of a category in the name of a folder."""
+"""Placeholder for the category in a folder's name."""
 
 
 class ClassAccuracy(StrictModel):
-    """What became of one class.
+    """Accuracy of one class before and after tuning.
 
     Attributes:
-        crops: Crops that CLIP was tuned on.
-        held_out: Crops that it was not.
-        right_before: Held-out crops that were named rightly before.
-        right_after: Those that are now.
+        crops: Number of crops in the tuning.
+        held_out: Number of held-out crops.
+        right_before: Held-out crops with the right name before tuning.
+        right_after: Held-out crops with the right name after tuning.
     """
 
     crops: int
@@ -47,18 +47,18 @@ class TunedClip(StrictModel):
     """One tuned CLIP.
 
     Attributes:
-        category: The category that it is for; None where it is for all.
-        folder: Where it is.
-        uri: What to write as `weights.uri`.
+        category: Category of the CLIP; None if it is for all.
+        folder: Folder of the CLIP.
+        uri: Value for `weights.uri`.
         sha256: Digest of the folder, for `weights.sha256`.
-        crops: Crops that it was tuned on.
-        held_out: Crops that it was not.
-        accuracy_before: Share of the held-out crops with the right name before.
-        accuracy_after: The same now.
-        epoch: The epoch that was kept; 0 is the CLIP as it was.
-        epochs: Epochs that were tried.
-        classes: The same class by class.
-        left_out: Objects that gave no crop, by reason.
+        crops: Number of crops in the tuning.
+        held_out: Number of held-out crops.
+        accuracy_before: Fraction of the held-out crops with the right name before tuning, in [0, 1].
+        accuracy_after: The same fraction after tuning.
+        epoch: Epoch that was kept; 0 is the original CLIP.
+        epochs: Number of epochs that ran.
+        classes: Accuracy by class.
+        left_out: Number of objects without a crop, by reason.
     """
 
     category: str | None
@@ -76,14 +76,14 @@ class TunedClip(StrictModel):
 
 
 class TuneReport(StrictModel):
-    """What a tuning made.
+    """Result of a tuning.
 
     Attributes:
         namer: Extractor whose CLIP was tuned.
-        labels: Where the labels came from: a field, a folder, or `CLIP itself`, of which accuracy is no more than
-            agreement with the CLIP before.
+        labels: Source of the labels: a field, a folder, or `CLIP itself`. With `CLIP itself`, accuracy only measures
+            agreement with the original CLIP.
         tuned: The tuned CLIPs.
-        failed: Reason by category of those that are missing.
+        failed: Reason by category, for categories that failed.
     """
 
     namer: str
@@ -107,41 +107,42 @@ def tune_clip(
     checkpoints: str | None = None,
     address: str | None = None,
 ) -> TuneReport:
-    """Tunes a CLIP, and writes it as a folder that takes the place of the one it was tuned from.
+    """Tunes a CLIP, and writes it as a folder that replaces the original one.
 
-    Killed at any moment and called again it goes on from the crops and the last epoch that are there; a folder that
-    was made by the same call is left as it is.
+    An interrupted tuning resumes from its crops and last epoch when it is called again. A folder that the same call has
+    already written is left unchanged.
 
     Args:
         archive: Root of an archive whose normal images are segmented; None with `crops`.
-        out: Folder of the tuned CLIP, on a disk that all machines mount; `{category}` in it with `each`.
-        config: The fit configuration; its namer says how to tune (`tuning`).
-        crops: Folder of sorted crops, `CLASS/image.png`, in place of an archive.
-        each: One CLIP for each category, each tuned on that category alone.
+        out: Folder of the tuned CLIP, on a disk that all machines mount; with `each`, it must contain `{category}`.
+        config: The fit configuration; the namer's `tuning` sets the options.
+        crops: Folder of sorted crops, `CLASS/image.png`, instead of an archive.
+        each: Whether to tune one CLIP per category, on that category alone.
         namer: Extractor whose CLIP is tuned; default the only `ClipNamer` with classes.
-        categories: Categories to take crops of; default all of the archive.
-        sidecar: Root of a sidecar of the archive; what it holds of the segments is not computed again.
+        categories: Categories to take crops from; default all.
+        sidecar: Root of a sidecar of the archive, to reuse its segments.
         device: `cpu`, `cuda` or `auto`.
-        workers: Processes; default one a CLIP, as far as there are GPUs or CPUs. With more, several tune one together.
-        checkpoints: Where crops and trainings are kept; default is beside `out`.
-        address: Ray cluster to join; default is a Ray on this machine.
+        workers: Number of processes; default one per CLIP, up to the number of GPUs or CPUs. With more processes than
+            CLIPs, all of them tune each CLIP together.
+        checkpoints: Folder of crops and trainings; default is next to `out`.
+        address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read, or a category is not in it.
-        ConfigError: No extractor names objects by CLIP, or an option is wrong.
+        ArchiveError: The archive cannot be read, or lacks a category.
+        ConfigError: No extractor names objects by CLIP, or an option is invalid.
         FitError: There are too few crops or classes.
-        RunError: Something else is in the folder, or the workers do not fit the cluster.
-        WeightsError: A network's weights cannot be found.
+        RunError: The folder holds other files, or the workers do not fit the cluster.
+        WeightsError: The weights of a network cannot be found.
     """
     from uniad_ray.scoring.fitting.clip_setup import find_clip
     from uniad_ray.training.group import check_batch_size
 
     if (archive is None) == (crops is None):
-        raise ConfigError("give an archive to segment, or --crops with a folder of sorted crops, and not both")
+        raise ConfigError("pass either an archive to segment, or --crops with a folder of sorted crops")
     if crops is not None and (each or categories or sidecar):
-        raise ConfigError("--crops are of no category; leave --each, --category and --sidecar out")
+        raise ConfigError("--crops has no categories; remove --each, --category and --sidecar")
     if each != (CATEGORY in out):
-        raise ConfigError(f"{out}: --each needs {CATEGORY} in --out, and without --each it must not be there")
+        raise ConfigError(f"{out}: --out must contain {CATEGORY} with --each, and must not without it")
     setup = find_clip(config, namer=namer)
     wanted = [""] if archive is None else _categories(archive, categories)
     groups = {name: [name] for name in wanted} if each else {"": wanted}
@@ -191,24 +192,28 @@ def _categories(archive: str, chosen: Sequence[str] | None) -> list[str]:
 
 
 def _check_free(folder: Path) -> None:
-    """Refuses a folder with anything in it but a tuned CLIP."""
+    """Checks that a folder is missing, empty, or holds a tuned CLIP.
+
+    Raises:
+        RunError: It holds other files.
+    """
     from uniad_ray.training.clip.folder import read_record
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and read_record(folder) is None:
-        raise RunError(f"{folder}: there is something else; choose another --out")
+        raise RunError(f"{folder}: the folder holds other files; use a new --out")
 
 
 def _is_made(folder: Path, plan: Mapping[str, Any]) -> bool:
-    """Whether a folder is that of a plan.
+    """Returns whether a folder holds the tuned CLIP of a plan.
 
     Raises:
-        RunError: It is that of another one.
+        RunError: It holds the CLIP of another plan.
     """
     from uniad_ray.training.clip.folder import read_record
 
     record = read_record(folder)
     if record is not None and record.get("plan") != plan:
-        raise RunError(f"{folder}: holds a CLIP that was tuned otherwise; choose another --out, or delete it")
+        raise RunError(f"{folder}: holds a CLIP tuned with other inputs; use a new --out, or delete the folder")
     return record is not None
 
 
@@ -220,7 +225,7 @@ def _tune(
     plans: Mapping[str, Mapping[str, Any]],
     plan: WorkerPlan,
 ) -> dict[str, str]:
-    """Tunes on the crops, and writes what came of it; gives the reason of what failed."""
+    """Tunes on the crops and writes the results; returns the reason by group, for groups that failed."""
     if not parts:
         return {}
     total = sum(file.crops for files in parts.values() for file in files) * source.setup.namer.tuning.epochs
@@ -239,7 +244,7 @@ def _train(
     device: str,
     advance: Callable[[int], None],
 ) -> tuple[int, Location]:
-    """Tunes one CLIP, or finds it tuned; gives the crops of a whole tuning and where the parameters are."""
+    """Tunes one CLIP unless it is tuned; returns the number of crops in the tuning and the location of the result."""
     from uniad_ray.training.clip.crop_classifier import CropClassifier
     from uniad_ray.training.clip.labelled_crops import LabelledCrops
     from uniad_ray.training.clip.tuning import STATE_NAME, ClipTuning
@@ -280,7 +285,7 @@ def _write(
 
 
 def _report(category: str | None, folder: Path) -> TunedClip:
-    """What the record of a folder says."""
+    """Reads the result of a tuning from its folder."""
     from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
     from uniad_ray.training.clip.folder import read_record
 

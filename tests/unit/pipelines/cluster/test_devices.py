@@ -7,7 +7,7 @@ import torch
 from uniad_ray.pipelines.cluster.devices import limit_threads
 
 
-def test_each_thread_keeps_its_own_number_of_threads() -> None:
+def test_thread_limit_is_per_thread() -> None:
     with (
         ThreadPoolExecutor(1, initializer=limit_threads, initargs=(2,)) as two,
         ThreadPoolExecutor(1, initializer=limit_threads, initargs=(1,)) as one,

@@ -1,4 +1,4 @@
-"""Starting Ray on a machine that is too busy for it at first."""
+"""Starting Ray on a busy machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLEEP = "import time; time.sleep(600)"
 
 
 class StubRay:
-    """Stands for `ray.init` and `ray.shutdown`: fails a number of times, and may leave processes as Ray does."""
+    """Stub of `ray.init` and `ray.shutdown` that fails a number of times and may leave processes, as Ray does."""
 
     def __init__(self, failures: int, leave: list[str] | None = None) -> None:
         self.failures = failures
@@ -75,8 +75,8 @@ def test_failed_start_is_repeated(
         start_local_ray(4)
     assert stub.calls == ["init", "shutdown"] * failures + ["init"]
     assert pauses == list(PAUSES[:failures])
-    said = ["Ray failed to start 2 times (load 8.4 on 2 CPUs); trying once more"]
-    assert [record.getMessage() for record in caplog.records] == (said if failures == 2 else [])
+    logged = ["Ray failed to start 2 times (load 8.4 on 2 CPUs); trying once more"]
+    assert [record.getMessage() for record in caplog.records] == (logged if failures == 2 else [])
 
 
 def test_pauses_grow_and_are_short() -> None:
@@ -91,9 +91,8 @@ def test_last_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch, pauses: l
     with pytest.raises(RunError) as caught, ray_session():
         pass
     assert str(caught.value) == (
-        "Ray cannot be started on this machine, tried 3 times: The current node timed out during startup. Some of the "
-        "raylet failed to startup (load 8.4 on 2 CPUs); wait until the machine is quieter, or join a running Ray with "
-        "--address"
+        "Ray failed to start 3 times: The current node timed out during startup. Some of the raylet failed to startup "
+        "(load 8.4 on 2 CPUs); try again when the machine is less busy, or join a running Ray with --address"
     )
     assert stub.calls == ["init", "shutdown"] * 3
     assert pauses == list(PAUSES)
@@ -101,7 +100,7 @@ def test_last_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch, pauses: l
 
 @pytest.fixture
 def other_child() -> Iterator[subprocess.Popen[bytes]]:
-    """A child that names a session of another process."""
+    """A child process with the session of another process in its arguments."""
     child = subprocess.Popen(
         [sys.executable, "-c", SLEEP, f"--session-dir=/tmp/ray/session_2026-01-01_1_{os.getpid()}1"]
     )
@@ -181,8 +180,8 @@ print(json.dumps({"left": list(left.values()), "after": after, "alive": alive, "
 """
 
 
-def test_ray_that_times_out_once_starts_and_leaves_nothing() -> None:
-    """With a real Ray: what it leaves behind at its time-out is ended, and the next try works."""
+def test_ray_start_recovers_from_one_timeout() -> None:
+    """With a real Ray: the processes of the failed try are killed, and the next try succeeds."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(
         [sys.executable, "-c", REAL], capture_output=True, text=True, timeout=300, check=False, env=environment

@@ -1,4 +1,4 @@
-"""Ray on machines of one and two CPUs: what is started, and that a pipeline of two stages ends."""
+"""Ray sessions: local start, joining, error messages, and pipelines on one or two CPUs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from uniad_ray.pipelines.cluster.session import local_cpus, ray_session, unwrap
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(1, 4), (2, 4), (4, 4), (16, 16)])
-def test_a_local_ray_never_has_fewer_than_four_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: int) -> None:
+def test_local_ray_has_at_least_four_cpus(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     assert local_cpus() == expected
 
 
-def test_our_errors_are_found_inside_wrappers() -> None:
+def test_unwrap_finds_own_errors() -> None:
     inner = ArchiveError("damaged")
     wrapped = RuntimeError("task failed")
     wrapped.__cause__ = ValueError("in between")
@@ -31,12 +31,12 @@ def test_our_errors_are_found_inside_wrappers() -> None:
     assert unwrap(other) is other
 
 
-def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_address_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (
-        pytest.raises(RunError, match=r"the Ray cluster at 127\.0\.0\.1:1 cannot be joined: .*refused"),
+        pytest.raises(RunError, match=r"cannot join the Ray cluster at 127\.0\.0\.1:1: .*refused"),
         ray_session("127.0.0.1:1"),
     ):
         pass
@@ -49,25 +49,26 @@ NOT_THERE = "Failed to connect to GCS. Last connection error: RpcError: Timed ou
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
-        (REFUSED, r"asks for a token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to the cluster's token or keep"),
-        (NOT_THERE, r"cannot be joined: Failed to connect to Ray cluster; check the address$"),
+        (
+            REFUSED,
+            r"the Ray cluster at auto requires a token: set RAY_AUTH_MODE=token, and put the cluster's token in RAY",
+        ),
+        (NOT_THERE, r"cannot join the Ray cluster at auto: Failed to connect to Ray cluster; check the address$"),
     ],
 )
-def test_cluster_that_cannot_be_joined_is_asked_once_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, cause: str, message: str
-) -> None:
+def test_failed_join_is_tried_once_and_explained(monkeypatch: pytest.MonkeyPatch, cause: str, message: str) -> None:
     import ray
 
     asked = []
 
     def refused(**options: object) -> None:
         asked.append(options["address"])
-        # As Ray raises it: the reason is in the cause alone.
+        # As Ray raises it: only the cause holds the reason.
         raise ConnectionError("Failed to connect to Ray cluster.\nMore of it.") from RuntimeError(cause)
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refused)
-    with pytest.raises(RunError, match=f"^the Ray cluster at auto {message}"), ray_session("auto"):
+    with pytest.raises(RunError, match=f"^{message}"), ray_session("auto"):
         pass
     assert asked == ["auto"]
 
@@ -99,8 +100,8 @@ ray.shutdown()
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_a_pipeline_ends_on_a_cluster_of_one_or_two_cpus(cpus: int) -> None:
-    """The shape of the scoring pipeline on a joined cluster that is too small for Ray Data's usual requests."""
+def test_pipeline_finishes_on_one_or_two_cpus(cpus: int) -> None:
+    """A pipeline like scoring, on a joined cluster that is too small for Ray Data's default requests."""
     ended = subprocess.run(
         [sys.executable, "-c", PIPELINE, str(cpus)], capture_output=True, text=True, timeout=240, check=False
     )

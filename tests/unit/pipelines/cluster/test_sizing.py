@@ -25,7 +25,7 @@ def cluster(logical: float, physical: int | None = None, gpus: int = 0, *, can_g
 
 
 TWO_CORES = cluster(4, 2)
-"""A Ray of this machine on two cores; see `local_cpus`."""
+"""A local Ray on two cores; see `local_cpus`."""
 ONE_CPU = cluster(1)
 LAPTOP = cluster(16)
 GPU_NODE = cluster(32, gpus=2)
@@ -91,7 +91,7 @@ def test_pools_of_a_growing_cluster_share_its_gpus() -> None:
     assert {(plan.count, plan.gpus) for plan in plans} == {(1, 1 / 3)}
 
 
-def test_gpus_that_have_yet_to_come_are_not_shared() -> None:
+def test_future_gpus_are_not_shared() -> None:
     plans = plan_actors(dict.fromkeys(STAGES, Workers(device="cuda")), WAITING_FOR_GPUS).values()
     assert {(plan.count, plan.gpus) for plan in plans} == {(1, 1.0)}
 
@@ -157,12 +157,18 @@ def test_tasks_wait_for_a_gpu_each() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Workers(count=5), "5 workers with 1 thread for scoring: do not fit 4 CPUs beside decoding; use at most 3"),
-        (Workers(threads=8), "1 worker with 8 threads for scoring: do not fit 4 CPUs beside decoding; use at most 3"),
-        (Workers(device="cuda"), "device cuda: there is no GPU here; use --device cpu or auto"),
+        (
+            Workers(count=5),
+            "5 workers with 1 thread for scoring: do not fit on 4 CPUs alongside decoding; use at most 3",
+        ),
+        (
+            Workers(threads=8),
+            "1 worker with 8 threads for scoring: do not fit on 4 CPUs alongside decoding; use at most 3",
+        ),
+        (Workers(device="cuda"), "device cuda: no GPU found; use --device cpu or auto"),
     ],
 )
-def test_actors_that_do_not_fit_are_refused(wanted: Workers, message: str) -> None:
+def test_oversized_actors_are_refused(wanted: Workers, message: str) -> None:
     with pytest.raises(RunError, match=message):
         scoring(wanted, cluster(4))
 
@@ -172,25 +178,33 @@ def test_message_names_every_pool() -> None:
         plan_actors({"features": Workers(count=4), "segments": Workers(threads=2)}, cluster(4))
     assert str(caught.value) == (
         "4 workers with 1 thread for features and 1 worker with 2 threads for segments: "
-        "do not fit 4 CPUs beside decoding; use at most 3 threads in all"
+        "do not fit on 4 CPUs alongside decoding; use at most 3 threads in total"
     )
 
 
 @pytest.mark.parametrize(
     ("found", "wanted", "message"),
     [
-        (TWO_CORES, Workers(count=3, threads=2), "3 workers with 2 threads for training: do not fit 4 CPUs; use at m"),
-        (ONE_CPU, Workers(count=5), "5 workers with 1 thread for training: do not fit 1 CPUs; use at most 4 threads"),
-        (cluster(4, gpus=8), Workers(), "8 workers with 1 thread for training: do not fit 4 CPUs; use at most 4"),
-        (LAPTOP, Workers(device="cuda"), "device cuda: there is no GPU here"),
+        (
+            TWO_CORES,
+            Workers(count=3, threads=2),
+            "3 workers with 2 threads for training: do not fit on 4 CPUs; use at m",
+        ),
+        (
+            ONE_CPU,
+            Workers(count=5),
+            "5 workers with 1 thread for training: do not fit on 1 CPUs; use at most 4 threads",
+        ),
+        (cluster(4, gpus=8), Workers(), "8 workers with 1 thread for training: do not fit on 4 CPUs; use at most 4"),
+        (LAPTOP, Workers(device="cuda"), "device cuda: no GPU found"),
     ],
 )
-def test_group_that_does_not_fit_is_refused(found: Cluster, wanted: Workers, message: str) -> None:
+def test_oversized_group_is_refused(found: Cluster, wanted: Workers, message: str) -> None:
     with pytest.raises(RunError, match=message):
         plan_group(8, wanted, found)
 
 
-def test_gpus_that_may_come_are_asked_for_by_name() -> None:
+def test_future_gpus_are_requested_by_name() -> None:
     assert WAITING_FOR_GPUS.uses_gpus("cuda")
     assert not WAITING_FOR_GPUS.uses_gpus("auto")
 
