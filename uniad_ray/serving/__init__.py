@@ -1,1 +1,1 @@
-"""The fused scorer online: a Ray Serve application with an HTTP interface and a page."""
+"""Online scoring: a Ray Serve application with an HTTP API and web pages."""

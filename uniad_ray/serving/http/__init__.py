@@ -1,1 +1,1 @@
-"""The HTTP interface: operations, schemas, images of requests, problem documents."""
+"""The HTTP API: operations, schemas, request images, problem documents."""

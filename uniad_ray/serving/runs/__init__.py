@@ -1,1 +1,1 @@
-"""The operations on finished runs: browse, preview thresholds, review."""
+"""Operations on finished runs: browse, preview thresholds, review."""

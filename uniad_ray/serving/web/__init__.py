@@ -1,1 +1,1 @@
-"""The pages and their scripts."""
+"""Web pages and their scripts."""
