@@ -99,14 +99,14 @@ def test_what_keeps_an_endpoint_from_starting_is_said_before_ray_is_started(
         return message
 
     assert "bundles: " in wrong()
-    assert "no published bundles; make one with `uniad-ray fit" in wrong("--bundles", str(tmp_path / "none"))
+    assert "no published bundles; create one with `uniad-ray fit" in wrong("--bundles", str(tmp_path / "none"))
     assert "batch.sise: unknown key; allowed: images, wait_seconds" in wrong(
         "--bundles", bundles, "--set", "batch.sise=4"
     )
     assert "batch.images" in wrong("--bundles", bundles, "--set", "batch.images=0")
-    assert "make keys with `uniad-ray serve-key`" in wrong("--bundles", bundles, "--host", "0.0.0.0")  # noqa: S104
-    assert "none.yaml: cannot be read" in wrong("--bundles", bundles, "--keys", str(tmp_path / "none.yaml"))
-    assert "there is another run called 'night'" in wrong("--bundles", bundles, "--runs", "/a/night", "--runs=/b/night")
+    assert "create keys with `uniad-ray serve-key`" in wrong("--bundles", bundles, "--host", "0.0.0.0")  # noqa: S104
+    assert "none.yaml: cannot read the keys" in wrong("--bundles", bundles, "--keys", str(tmp_path / "none.yaml"))
+    assert "another run is also called 'night'" in wrong("--bundles", bundles, "--runs", "/a/night", "--runs=/b/night")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "choose another --port" in wrong("--bundles", bundles, "--port", port)

@@ -122,7 +122,7 @@ async def _read_parts(request: Request, body: AsyncGenerator[bytes, None], setti
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:
-        text = getattr(error, "message", None) or "invalid multipart body"
+        text = getattr(error, "message", None) or "invalid multipart body or boundary"
         kind = "too-large" if "Too many files" in text else "invalid-request"
         raise ProblemError(kind, f"{text}; send at most {most} files and no other fields") from error
     images = []
