@@ -86,7 +86,7 @@ def test_runs_are_listed_with_their_counts(served: Served) -> None:
     assert document["may_review"] is True
     gone, night = document["runs"]
     assert gone["name"] == "gone"
-    assert gone["problem"].startswith("run 'gone' is unfinished, damaged or out of reach")
+    assert gone["problem"].startswith("run 'gone' is unfinished, corrupt or unreachable")
     assert served.run.uri not in gone["problem"]
     assert (night["created_at"], night["maps"], night["problem"]) == (STARTED, "all", None)
     assert (night["images"], night["errors"], night["anomalous"]) == (10, 1, 6)
