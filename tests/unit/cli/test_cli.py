@@ -122,10 +122,10 @@ def test_keys_are_made_once_and_revoked(capsys: pytest.CaptureFixture[str], tmp_
     (entry,) = read_keys(Path(keys))
     assert entry.sha256 == hash_key(made["key"])
     assert (entry.categories, entry.images_a_minute) == (("lids",), 5)
-    assert "has a key 'line' already" in fails(capsys, "serve-key", "line", *options)
+    assert "already has a key 'line'" in fails(capsys, "serve-key", "line", *options)
     assert run("serve-key", "line", *options, "--revoke") == 0
     assert json.loads(capsys.readouterr().out) == {"name": "line", "keys": keys}
-    assert "has no key 'line'" in fails(capsys, "serve-key", "line", *options, "--revoke")
+    assert "no key 'line'" in fails(capsys, "serve-key", "line", *options, "--revoke")
     assert "Missing option '--keys'" in fails(capsys, "serve-key", "line")
 
 
