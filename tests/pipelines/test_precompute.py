@@ -163,8 +163,8 @@ def test_stale_fields_are_recomputed_and_named(
         (fitted,) = fit(factory.archive, str(tmp_path / "bundles"), other, sidecar=factory.features.sidecar).fitted
     assert fitted.recomputed == ("pyramid/level2", "pyramid/level3")
     assert factory.passes.take() == TRAIN + REFERENCE_IMAGES
-    said = [record.getMessage() for record in caplog.records if "sidecar" in record.getMessage()]
-    assert said == [
+    logged = [record.getMessage() for record in caplog.records if "sidecar" in record.getMessage()]
+    assert logged == [
         "trays: the sidecar has pyramid/level2, pyramid/level3 from other weights, options or code; computing them "
         "again"
     ]

@@ -1,4 +1,4 @@
-"""Replicas are added under load, in real Serve."""
+"""Autoscaling under load, with real Serve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.endpoint import Load, ResponseModel, endpoint, png, wait_for, write
 
 
 @pytest.mark.slow
-def test_a_second_replica_comes_under_load(serve_port: int, tmp_path: Path) -> None:
+def test_second_replica_starts_under_load(serve_port: int, tmp_path: Path) -> None:
     from ray import serve
 
     write_bundle(tmp_path, "part")
@@ -34,4 +34,4 @@ def test_a_second_replica_comes_under_load(serve_port: int, tmp_path: Path) -> N
             wait_for(lambda: running() == 2, seconds=240)
             load.wait_for_more(20)
         assert load.errors == []
-        assert {answer.status for _, answer in load.answers} == {200}
+        assert {response.status for _, response in load.answers} == {200}

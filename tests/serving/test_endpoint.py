@@ -1,4 +1,4 @@
-"""The endpoint in real Serve: categories that come and go, bundles that change under load, keys that are rotated."""
+"""The endpoint with real Serve: category eviction, new bundles under load, key rotation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KEY = "a-key-of-this-test"
 
 @dataclass
 class Served:
-    """A running endpoint whose replica has room for one category.
+    """A running endpoint whose replica keeps one category.
 
     Attributes:
-        root: Its bundles.
-        keys: Its file of keys.
-        client: Asks with a key that may do everything.
+        root: Root of its bundles.
+        keys: Its key file.
+        client: Client whose key allows everything.
         versions: Published version by category.
     """
 
@@ -43,7 +43,7 @@ class Served:
     versions: dict[str, str]
 
     def loaded(self, category: str) -> dict[str, object]:
-        """What the replica says of a category; empty where it has not loaded it."""
+        """Return the replica's status of a category; empty if it is not loaded."""
         entries = self.client.get("/v1/bundles").document["loaded"]
         return next((entry for entry in entries if entry["category"] == category), {})
 
@@ -75,21 +75,21 @@ def write_keys(path: Path, **keys: str) -> None:
     path.write_text(yaml.safe_dump({"keys": entries}))
 
 
-def test_categories_take_turns_in_a_replica_with_room_for_one(served: Served) -> None:
+def test_categories_evict_each_other(served: Served) -> None:
     images = [png(number) for number in range(4)]
     wanted = {name: verdicts(served.root, name, served.versions[name], images) for name in CATEGORIES}
-    # Two fits on the same images must differ, or the test could not tell them apart.
+    # Two fits on the same images must differ: the test tells them apart by score.
     assert wanted["lid"][1].score != wanted["part"][1].score
     for number, image in enumerate(images):
         for category in CATEGORIES:
-            answer = served.client.score(category, image)
-            assert agrees(answer.image, wanted[category][number]), answer.body
-            assert answer.image["lineage"]["bundle_version"] == served.versions[category]
+            response = served.client.score(category, image)
+            assert agrees(response.image, wanted[category][number]), response.body
+            assert response.image["lineage"]["bundle_version"] == served.versions[category]
     assert served.loaded("lid") == {}
     assert {verdict.decision for verdict in wanted["part"]} == {"normal", "anomalous"}
 
 
-def test_maps_come_as_picture_and_as_numbers(served: Served) -> None:
+def test_maps_as_png_and_float16(served: Served) -> None:
     (verdict,) = verdicts(served.root, "part", served.versions["part"], [png(1)])
     assert verdict.anomaly_map is not None
     assert served.client.score("part", png(1)).image["map"] is None
@@ -102,30 +102,30 @@ def test_maps_come_as_picture_and_as_numbers(served: Served) -> None:
     np.testing.assert_allclose(values, verdict.anomaly_map, atol=(picture["high"] - picture["low"]) / 255)
 
 
-def test_several_images_and_references_of_one_request(served: Served, s3_server: S3Server) -> None:
+def test_images_and_references_in_one_request(served: Served, s3_server: S3Server) -> None:
     place = Location.parse(f"s3://{s3_server.bucket}/images/one.png")
     place.write_bytes(png(1))
     wanted = verdicts(served.root, "part", served.versions["part"], [png(0), png(1)])
     body = {"images": [{"base64": base64.b64encode(png(0)).decode()}, {"uri": place.uri}]}
-    answer = served.client.score("part", json.dumps(body).encode(), kind="application/json")
-    first, second = answer.document["images"]
+    response = served.client.score("part", json.dumps(body).encode(), kind="application/json")
+    first, second = response.document["images"]
     assert agrees(first, wanted[0])
     assert agrees(second, wanted[1])
     body = {"images": [{"uri": f"s3://{s3_server.bucket}/bundles/one.png"}]}
     served.client.score("part", json.dumps(body).encode(), kind="application/json").problem("not-allowed")
 
 
-def test_an_answer_has_one_request_id_which_is_that_of_the_request(served: Served) -> None:
+def test_response_keeps_request_id(served: Served) -> None:
     asked = served.client.request("GET", "/healthz", x_request_id="mine-1")
     assert asked.header("x-request-id") == "mine-1"
-    answer = served.client.score("part", png(0))
-    assert answer.header("x-request-id") == answer.document["request_id"]
-    assert re.fullmatch(r"[\w.-]{16,64}", answer.document["request_id"])
+    response = served.client.score("part", png(0))
+    assert response.header("x-request-id") == response.document["request_id"]
+    assert re.fullmatch(r"[\w.-]{16,64}", response.document["request_id"])
     refused = served.client.score("none", png(0))
     assert refused.problem("unknown-category")["request_id"] == refused.header("x-request-id")
 
 
-def test_a_new_bundle_is_taken_up_under_load_without_a_failed_request(served: Served) -> None:
+def test_new_bundle_under_load_fails_no_request(served: Served) -> None:
     images = {number: png(number) for number in range(8)}
     old = served.versions["part"]
 
@@ -142,17 +142,17 @@ def test_a_new_bundle_is_taken_up_under_load_without_a_failed_request(served: Se
     assert load.errors == []
     wanted = {version: verdicts(served.root, "part", version, list(images.values())) for version in (old, new)}
     seen = []
-    for number, answer in load.answers:
-        assert answer.status == 200, answer.body
-        version = answer.image["lineage"]["bundle_version"]
-        assert agrees(answer.image, wanted[version][number]), (version, answer.body)
+    for number, response in load.answers:
+        assert response.status == 200, response.body
+        version = response.image["lineage"]["bundle_version"]
+        assert agrees(response.image, wanted[version][number]), (version, response.body)
         seen.append(version)
     assert set(seen) == {old, new}
     assert served.client.score("part", png(0)).image["lineage"]["bundle_version"] == new
 
 
-@pytest.mark.parametrize("fault", ["damaged", "other scores"])
-def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(served: Served, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["corrupt", "other scores"])
+def test_bad_bundle_is_refused(served: Served, fault: str) -> None:
     (wanted,) = verdicts(served.root, "part", served.versions["part"], [png(1)])
     assert served.client.score("part", png(1)).status == 200
     store = BundleStore(str(served.root))
@@ -163,10 +163,10 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(served: Served, fault: 
         document["raw"]["patch"] = [value + 1 for value in document["raw"]["patch"]]
         files["reference.json"] = json.dumps(document).encode()
     else:
-        files["more"] = b"so that it is another version"
+        files["more"] = b"makes it another version"
     bad = store.write("part", fitted.manifest.config, fitted.manifest.calibration, fitted.manifest.lineage, files)
     store.publish("part", bad.version)
-    if fault == "damaged":
+    if fault == "corrupt":
         place = store.folder("part", bad.version) / "experts/patch.safetensors"
         place.write_bytes(place.read_bytes()[:-1] + b"?")
     try:
@@ -174,7 +174,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(served: Served, fault: 
         refused = served.loaded("part")["refused"]
         assert isinstance(refused, dict)
         assert refused["version"] == bad.version
-        says = "checksum mismatch" if fault == "damaged" else "gives the reference images"
+        says = "checksum mismatch" if fault == "corrupt" else "gives the reference images"
         assert says in refused["reason"]
         assert agrees(served.client.score("part", png(1)).image, wanted)
         assert served.client.get("/readyz").status == 200
@@ -183,7 +183,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on(served: Served, fault: 
     wait_for(lambda: served.loaded("part").get("refused") is None)
 
 
-def test_keys_are_rotated_without_a_restart(served: Served) -> None:
+def test_keys_rotate_without_restart(served: Served) -> None:
     write_keys(served.keys, all=KEY, next="another-key")
     other = Client(served.client.port, {"x-api-key": "another-key"})
     wait_for(lambda: other.score("part", png(0)).status == 200)

@@ -1,4 +1,4 @@
-"""Mutated image files through the API, really decoded and scored: a verdict or a documented problem, never a crash."""
+"""Mutated image files, decoded and scored through the API: a verdict or a documented problem, never a crash."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 def score(client: TestClient, data: bytes) -> str:
-    """Sends an image; `ok`, or the kind of the error of the image or of the problem."""
-    answer = client.post("/v1/categories/part/score", content=data, headers={"content-type": "image/png"})
-    if answer.status_code == 200:
-        (image,) = answer.json()["images"]
+    """Send an image; return `ok`, or the kind of the image error or problem."""
+    response = client.post("/v1/categories/part/score", content=data, headers={"content-type": "image/png"})
+    if response.status_code == 200:
+        (image,) = response.json()["images"]
         assert image["decision"] in ("normal", "anomalous")
         assert np.isfinite(image["score"])
         return str(image["status"])
-    document = answer.json()
-    assert answer.headers["content-type"] == MEDIA_TYPE
+    document = response.json()
+    assert response.headers["content-type"] == MEDIA_TYPE
     kind = str(document["type"]).removeprefix("/problems/")
     assert kind in TYPES - {"internal-error"}
     return str(document["errors"][0]["kind"]) if kind == "unusable-image" else kind
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_of_every_kind_are_scored(client: TestClient, name: str) -> None:
+def test_all_formats_are_scored(client: TestClient, name: str) -> None:
     assert score(client, FILES[name]) == "ok"
 
 
@@ -83,7 +83,7 @@ def test_files_of_every_kind_are_scored(client: TestClient, name: str) -> None:
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=12),
     inserted=st.binary(max_size=40),
 )
-def test_whatever_is_done_to_a_file_it_is_scored_or_refused(
+def test_mutated_files_are_scored_or_refused(
     client: TestClient,
     data: st.DataObject,
     name: str,
@@ -92,7 +92,7 @@ def test_whatever_is_done_to_a_file_it_is_scored_or_refused(
     inserted: bytes,
 ) -> None:
     content = bytearray(FILES[name])
-    # Headers decide what is allocated, so that half of the changes are made to them.
+    # Headers determine allocations: half of the changes go there.
     reach = data.draw(st.sampled_from([64, len(content)]))
     for place, bits in flips:
         content[int(place * min(reach, len(content)))] ^= bits
@@ -123,13 +123,13 @@ def test_whatever_is_done_to_a_file_it_is_scored_or_refused(
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
     ],
 )
-def test_sizes_are_bounded_before_anything_is_decoded(client: TestClient, data: bytes, kind: str) -> None:
+def test_sizes_are_bounded_before_decoding(client: TestClient, data: bytes, kind: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert score(client, data) == kind
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10, "KiB"
 
 
-def test_an_image_that_moves_is_its_first_picture_or_refused(client: TestClient) -> None:
+def test_animated_image_is_first_frame_or_refused(client: TestClient) -> None:
     sink = io.BytesIO()
     pictures = [Image.fromarray(np.full((64, 64, 3), level, dtype=np.uint8)) for level in (100, 130)]
     pictures[0].save(sink, "GIF", save_all=True, append_images=pictures[1:])

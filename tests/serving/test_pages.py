@@ -1,4 +1,4 @@
-"""The pages of the endpoint in a real browser, with its application behind them; only the scorer is a fake."""
+"""The web pages in a real browser, with the real application; only the scorer is a fake."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ VIEWS = [("light", LAPTOP), ("dark", LAPTOP), ("light", PHONE), ("dark", PHONE)]
 
 @dataclass
 class Site:
-    """The endpoint, and a page of it.
+    """A running endpoint and its pages.
 
     Attributes:
         open: Opens a path in a new window.
-        run: The run that is shown.
+        run: The run it shows.
     """
 
     open: Callable[..., Any]
@@ -54,7 +54,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def make_site(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Starts an endpoint; at the end, nothing may have been asked of another host or complained of."""
+    """Start an endpoint; after the test, check for requests to other hosts and for console messages."""
     pages: list[Any] = []
     with ExitStack() as running:
 
@@ -77,7 +77,7 @@ def make_site(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
         yield make
         for page in pages:
             assert [url for url in page.requested if not url.startswith((page.home, "data:", "blob:"))] == []
-            # The browser itself says so where a key is asked for.
+            # The browser logs this when a key is required.
             assert [text for text in page.messages if "401 (Unauthorized)" not in text] == []
 
 
@@ -87,7 +87,7 @@ def site(make_site: Callable[..., Site]) -> Site:
 
 
 def drop_image(page: Any, name: str = "dropped.png") -> None:
-    """Drops an image on the page, as from a folder."""
+    """Drop an image on the page, as from a folder."""
     page.locator("#category option").first.wait_for(state="attached")
     script = """([bytes, name]) => {
       const dropped = new DataTransfer();
@@ -104,7 +104,7 @@ def opacity(page: Any) -> str:
 
 
 def coloured(page: Any, canvas: str) -> int:
-    """How many pixels of a map are coloured."""
+    """Count the coloured pixels of a map."""
     script = """canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
       .filter((value, index) => index % 4 === 3 && value > 0).length"""
     return int(page.eval_on_selector(canvas, script))
@@ -124,7 +124,7 @@ def wait_for_text(page: Any, selector: str, text: str) -> None:
     page.locator(selector).filter(has_text=text).first.wait_for()
 
 
-def test_a_dropped_image_gets_its_verdict_map_reasons_and_bars(site: Site) -> None:
+def test_dropped_image_shows_verdict_map_and_experts(site: Site) -> None:
     page = site.open("/")
     drop_image(page)
     assert page.locator("#verdict").inner_text() == "Anomalous"
@@ -138,7 +138,7 @@ def test_a_dropped_image_gets_its_verdict_map_reasons_and_bars(site: Site) -> No
     widths = page.eval_on_selector_all("#experts rect", "bars => bars.map(bar => bar.getBoundingClientRect().width)")
     assert widths[0] > 50
     assert widths[1] == 0
-    assert page.locator("#left-out").inner_text() == "text similarity was left out: no text within 2 seconds"
+    assert page.locator("#left-out").inner_text() == "text similarity: left out, no text within 2 seconds"
     assert opacity(page) == "0.6"
     assert 10 < coloured(page, "#map") < 256
     page.locator("#opacity").focus()
@@ -146,11 +146,11 @@ def test_a_dropped_image_gets_its_verdict_map_reasons_and_bars(site: Site) -> No
         page.keyboard.press("ArrowRight")
     assert opacity(page) == "0.7"
     assert page.locator("#opacity-value").inner_text() == "70 %"
-    page.get_by_text("Where this comes from").click()
+    page.get_by_text("Lineage", exact=True).click()
     assert "bundle version" in page.locator("#lineage").inner_text()
 
 
-def test_the_nearest_normal_images_are_shown_where_the_answer_has_them(site: Site) -> None:
+def test_nearest_normal_images_are_shown(site: Site) -> None:
     page = site.open("/")
     page.locator("#category option").first.wait_for(state="attached")
     sink = io.BytesIO()
@@ -167,10 +167,10 @@ def test_the_nearest_normal_images_are_shown_where_the_answer_has_them(site: Sit
     page.route("**/score?map=png&nearest=3", add_nearest)
     drop_image(page)
     assert page.locator("#nearest figcaption").all_inner_texts() == ["good/003.png"]
-    assert page.locator("#nearest img").get_attribute("alt") == "A normal image like it: train/good/003.png"
+    assert page.locator("#nearest img").get_attribute("alt") == "Similar normal image: train/good/003.png"
 
 
-def test_a_file_that_is_no_image_is_said_to_be_none(site: Site) -> None:
+def test_invalid_file_shows_error(site: Site) -> None:
     page = site.open("/")
     page.locator("#category option").first.wait_for(state="attached")
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"nonsense"})
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_image_is_said_to_be_none(site: Site) -> None:
     page.messages = [text for text in page.messages if "422" not in text]
 
 
-def test_a_key_is_asked_for_where_one_is_needed_and_the_dropped_image_is_not_lost(
+def test_key_dialog_opens_if_key_is_required(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(KEYS)
@@ -188,10 +188,10 @@ def test_a_key_is_asked_for_where_one_is_needed_and_the_dropped_image_is_not_los
     dialog.wait_for()
     page.get_by_label("Key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
-    wait_for_text(page, "#message.error", "the key is not known here")
+    wait_for_text(page, "#message.error", "unknown access key")
     dialog.wait_for()
     page.get_by_label("Key", exact=True).fill("anna-key")
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Use key").click()
     drop_image(page)
     assert page.locator("#verdict").inner_text() == "Anomalous"
     page.goto(f"{page.home}/runs")
@@ -199,20 +199,20 @@ def test_a_key_is_asked_for_where_one_is_needed_and_the_dropped_image_is_not_los
     assert page.locator("#key-button").is_visible()
 
 
-def test_a_key_that_may_look_only_cannot_mark(make_site: Callable[..., Site]) -> None:
+def test_key_without_review_cannot_mark(make_site: Callable[..., Site]) -> None:
     page = make_site(KEYS).open("/runs")
     page.get_by_label("Key", exact=True).fill("looker-key")
     page.keyboard.press("Enter")
     page.locator(".tile button").first.click()
     page.locator("#detail").wait_for()
     assert page.locator("#detail-marks button:enabled").count() == 0
-    assert "the key may look at runs, but not mark" in page.locator("#detail-marked").inner_text()
+    assert "This access key cannot set marks." in page.locator("#detail-marked").inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("f")
-    wait_for_text(page, "#message.error", "but not mark")
+    wait_for_text(page, "#message.error", "This access key cannot set marks.")
 
 
-def test_runs_are_paged_filtered_and_kept_in_the_address(site: Site) -> None:
+def test_filters_and_pages_are_kept_in_url(site: Site) -> None:
     page = open_runs(site)
     assert page.locator("#place").inner_text() == "1 to 24 of 31 images"
     assert names(page)[:2] == ["029", "028"]
@@ -223,37 +223,39 @@ def test_runs_are_paged_filtered_and_kept_in_the_address(site: Site) -> None:
     page.get_by_label("Decision", exact=True).select_option("Normal")
     wait_for_text(page, "#place", "1 to 2 of 2 images")
     assert names(page) == ["001", "000"]
-    page.get_by_label("Decision", exact=True).select_option("Could not be scored")
+    page.get_by_label("Decision", exact=True).select_option("Not scored")
     wait_for_text(page, "#place", "1 to 1 of 1 image")
     assert "PNG: ends early" in page.locator(".tile").inner_text()
     page.get_by_label("Decision", exact=True).select_option("All")
-    page.get_by_label("Score from").fill("3")
-    page.get_by_label("Score to").fill("6")
+    page.get_by_label("Min score").fill("3")
+    page.get_by_label("Max score").fill("6")
     page.keyboard.press("Enter")
     page.get_by_label("Order", exact=True).select_option("Lowest first")
     wait_for_text(page, ".tile >> nth=0", "003.png")
     assert names(page) == ["003", "004", "005"]
     assert page.url.endswith("/runs?run=night&category=lids&min_score=3&max_score=6&order=lowest")
-    # Whoever is given the address sees the same.
+    # The URL restores the same view.
     assert names(open_runs(site, page.url.partition("/runs")[2])) == ["003", "004", "005"]
     page.go_back()
     page.wait_for_url("**/runs?run=night&category=lids&min_score=3&max_score=6")
     wait_for_text(page, ".tile >> nth=0", "005.png")
     page.get_by_label("Category", exact=True).select_option("trays")
-    wait_for_text(page, "#place", "No image is like that.")
+    wait_for_text(page, "#place", "No images match the filters.")
 
 
-def test_the_threshold_says_at_once_what_it_changes(site: Site) -> None:
+def test_moved_threshold_previews_changes(site: Site) -> None:
     page = open_runs(site)
-    wait_for_text(page, "#change", "As stored, 28 of 30 images are called anomalous.")
-    assert page.get_by_role("button", name="Back to 2.00").is_disabled()
+    wait_for_text(page, "#change", "Stored threshold: 28 of 30 images anomalous.")
+    assert page.get_by_role("button", name="Reset to 2.00").is_disabled()
     assert page.locator(".tile.anomalous").count() == 24
-    page.get_by_label("Threshold as a number").fill("20")
-    # Tiles change before the endpoint has answered.
+    page.get_by_label("Threshold value").fill("20")
+    # Tiles change before the response arrives.
     assert page.locator(".tile.normal.changed").count() == 14
     assert "stored: anomalous" in page.locator(".tile.changed").first.inner_text()
-    wait_for_text(page, "#change", "18 decisions change: 0 to anomalous, 18 to normal. 10 of 30 images")
-    wait_for_text(page, "#change", "as stored 13 false alarms, 1 miss.")
+    wait_for_text(
+        page, "#change", "18 decisions change: 0 to anomalous, 18 to normal. 10 of 30 images anomalous (stored: 28)."
+    )
+    wait_for_text(page, "#change", "(stored: 13 false alarms, 1 miss).")
     assert float(page.locator("#threshold").input_value()) == pytest.approx(20, abs=0.05)
     page.wait_for_url("**threshold=20")
     page.get_by_label("Decision", exact=True).select_option("Anomalous")
@@ -262,13 +264,13 @@ def test_the_threshold_says_at_once_what_it_changes(site: Site) -> None:
     page.keyboard.press("Home")
     wait_for_text(page, "#place", "1 to 24 of 30 images")
     wait_for_text(page, "#change", "2 decisions change: 2 to anomalous")
-    page.get_by_role("button", name="Back to 2.00").click()
+    page.get_by_role("button", name="Reset to 2.00").click()
     wait_for_text(page, "#place", "1 to 24 of 28 images")
-    wait_for_text(page, "#change", "As stored")
+    wait_for_text(page, "#change", "Stored threshold: 28 of 30 images anomalous.")
     assert "threshold" not in page.url
 
 
-def test_a_run_that_takes_long_to_read_is_waited_for(site: Site) -> None:
+def test_slow_run_is_retried(site: Site) -> None:
     page = site.open("/")
     refused = []
 
@@ -277,17 +279,17 @@ def test_a_run_that_takes_long_to_read_is_waited_for(site: Site) -> None:
             route.continue_()
             return
         refused.append(route.request.url)
-        problem = {"type": "/problems/deadline-exceeded", "title": "Late", "status": 504, "detail": "ask again"}
+        problem = {"type": "/problems/deadline-exceeded", "title": "Late", "status": 504, "detail": "try again"}
         route.fulfill(status=504, content_type="application/problem+json", json=problem)
 
     page.route("**/v1/runs/night/images*", refuse_once)
     page.goto(f"{page.home}/runs")
-    wait_for_text(page, "#message", "The run is large and is still being read")
+    wait_for_text(page, "#message", "Still reading the run.")
     page.locator(".tile").first.wait_for()
     page.messages = [text for text in page.messages if "504" not in text]
 
 
-def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Site) -> None:
+def test_marks_are_set_by_keyboard_and_survive_reload(site: Site) -> None:
     page = open_runs(site)
     page.locator("#change").filter(has_text="13 false alarms").wait_for()
     page.locator(".tile button").first.focus()
@@ -296,7 +298,7 @@ def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Sit
     page.locator("#detail").wait_for()
     assert page.locator("#detail-title").inner_text() == "lids/028.png"
     page.locator("#detail-image[src]").wait_for()
-    wait_for_text(page, "#detail-map-note", "Yellow where")
+    wait_for_text(page, "#detail-map-note", "Yellow: near the threshold.")
     assert coloured(page, "#detail-map") > 10
     assert page.locator("#detail-reasons").inner_text() == "patch: reason 28"
     assert page.locator("#detail-experts .bar").count() == 2
@@ -305,7 +307,7 @@ def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Sit
     assert page.locator("[data-mark=false_alarm]").get_attribute("aria-pressed") == "true"
     page.keyboard.press("ArrowRight")
     wait_for_text(page, "#detail-title", "lids/027.png")
-    # It is called anomalous, so that it cannot be a miss.
+    # An anomalous decision cannot be a miss.
     page.keyboard.press("m")
     page.keyboard.press("r")
     wait_for_text(page, "#detail-message", "Right: lids/027.png")
@@ -327,19 +329,19 @@ def test_marks_are_set_by_keys_alone_stored_shown_and_survive_a_reload(site: Sit
     assert [mark.mark for mark in read_marks(site.run).values()] == ["confirmed"]
 
 
-def test_a_miss_at_a_moved_threshold_is_stored_with_that_threshold_and_its_note(site: Site) -> None:
+def test_mark_stores_moved_threshold_and_note(site: Site) -> None:
     page = open_runs(site, "?threshold=29")
     page.locator(".tile button").nth(1).click()
     page.locator("#detail").wait_for()
     assert page.locator("#detail-decision").inner_text().startswith("Normal (stored: anomalous) · score 28.50")
-    page.get_by_label("Note with the mark").fill("from the lower edge")
+    page.get_by_label("Note", exact=True).fill("from the lower edge")
     page.get_by_role("button", name="Miss").click()
     wait_for_text(page, "#detail-message", "Miss: lids/028.png")
     (mark,) = read_marks(site.run).values()
     assert (mark.mark, mark.threshold, mark.note) == ("miss", 29.0, "from the lower edge")
 
 
-def test_pages_of_the_list_are_turned_by_keys_also_out_of_the_enlarged_image(site: Site) -> None:
+def test_keyboard_turns_pages(site: Site) -> None:
     page = open_runs(site)
     page.locator(".tile button").first.focus()
     page.keyboard.press("n")
@@ -353,7 +355,7 @@ def test_pages_of_the_list_are_turned_by_keys_also_out_of_the_enlarged_image(sit
     assert page.locator("#place").inner_text() == "25 to 31 of 31 images"
 
 
-def test_everything_can_be_reached_by_the_tabulator_and_seen_to_be(site: Site) -> None:
+def test_all_controls_are_reachable_by_tab(site: Site) -> None:
     page = open_runs(site)
     reached = []
     for _ in range(20):
@@ -366,24 +368,22 @@ def test_everything_can_be_reached_by_the_tabulator_and_seen_to_be(site: Site) -
         )
     order = [name for name, _ in reached]
     wanted = ["run", "category", "decision", "mark", "min_score", "max_score", "order", "threshold", "threshold-number"]
-    assert order[: 4 + len(wanted)] == ["Skip to the content", "Score an image", "Runs", *wanted, "Next"]
+    assert order[: 4 + len(wanted)] == ["Skip to content", "Score an image", "Runs", *wanted, "Next"]
     assert {outline for _, outline in reached} == {"solid"}
 
 
 @pytest.mark.parametrize(("scheme", "viewport"), VIEWS)
-def test_both_pages_can_be_read_in_both_colours_and_fit_every_screen(
-    site: Site, scheme: str, viewport: dict[str, int]
-) -> None:
+def test_pages_have_contrast_and_fit_screen(site: Site, scheme: str, viewport: dict[str, int]) -> None:
     def check(page: Any) -> None:
         assert page.evaluate(POOR_CONTRAST) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
     page = site.open("/", scheme, viewport)
     drop_image(page, "a-file-with-a-long-name-that-has-no-place-to-be-broken-at-all-but-must-be-shown.png")
-    page.get_by_text("Where this comes from").click()
+    page.get_by_text("Lineage", exact=True).click()
     check(page)
     page = open_runs(site, "?threshold=20", scheme=scheme, viewport=viewport)
-    page.get_by_text("Keys", exact=True).click()
+    page.get_by_text("Keyboard shortcuts", exact=True).click()
     page.locator(".tile button").first.focus()
     page.keyboard.press("r")
     wait_for_text(page, ".tile .mark", "Right")

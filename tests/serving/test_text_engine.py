@@ -1,4 +1,4 @@
-"""The deployment with vLLM in real Serve; vLLM itself is a stub."""
+"""The vLLM deployment with real Serve; vLLM itself is a stub."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def config(folder: Path) -> dict[str, Any]:
     return {"kind": "vllm", "weights": {"uri": f"file:{folder}"}}
 
 
-def test_images_are_captioned_together_by_replicas(handle: DeploymentHandle, tmp_path: Path) -> None:
+def test_replicas_batch_captions(handle: DeploymentHandle, tmp_path: Path) -> None:
     model = config(tmp_path / "model")
     texts = handle.ask.remote(model, IMAGES, "how bright?", 60.0).result(timeout_s=120)
     assert [text.partition(" of ")[0] for text in texts] == [f"how bright? {10 * n}" for n in (1, 2, 3)]
-    # The first may have gone alone; what came while it was answered went together.
+    # The first image may be a batch of its own; the others arrived meanwhile and share one.
     assert texts[-1].endswith((" of 2", " of 3"))
     says = handle.ask.remote(model, IMAGES[:1], "fail", 60.0).result(timeout_s=120)
-    assert "the deployed model does not answer" in says
+    assert "the deployed model does not respond" in says
     says = handle.ask.remote(config(tmp_path / "other"), IMAGES[:1], "x", 0.0001).result(timeout_s=120)
-    assert says == "caption: the deployed model does not answer: TimeoutError"
+    assert says == "caption: the deployed model does not respond: TimeoutError"
 
 
-def test_the_application_has_an_engine_only_if_it_is_to_be_deployed() -> None:
+def test_engine_is_deployed_only_if_configured() -> None:
     for kind, wanted in (("none", []), ("endpoint", []), ("deployment", ["VllmDeployment"])):
         app = scorer_application(ServeSettings.model_validate({"bundles": "b", "engine": {"kind": kind}}))
         bound = [argument for argument in app._bound_deployment.init_args if isinstance(argument, serve.Application)]

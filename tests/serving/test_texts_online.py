@@ -1,6 +1,6 @@
-"""Experts that need texts, from a request to its answer: with a model that answers, is slow, is away, or is not there.
+"""Experts that need texts, from request to response: the model responds, is slow, fails, or is not configured.
 
-The model is a fake server with the chat interface of OpenAI; Ray Serve is left out, see `support.replica_backend`.
+The model is a fake server with OpenAI's chat API. Ray Serve is not involved; see `support.replica_backend`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def encoded(index: int) -> bytes:
 
 def score(asking: Any, index: int = 2) -> dict[str, Any]:
     headers = {"content-type": "image/png"}
-    answer = asking.post("/v1/categories/part/score?nearest=2", content=encoded(index), headers=headers)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json()["images"][0])
+    response = asking.post("/v1/categories/part/score?nearest=2", content=encoded(index), headers=headers)
+    assert response.status_code == 200, response.text
+    return dict(response.json()["images"][0])
 
 
 def of_scorer(root: Path, only: list[str] | None = None) -> Verdict:
@@ -68,55 +68,53 @@ def of_scorer(root: Path, only: list[str] | None = None) -> Verdict:
     return found
 
 
-def test_with_a_model_the_answer_is_that_of_all_experts(root: Path) -> None:
+def test_verdict_of_all_experts_with_model(root: Path) -> None:
     with client(root, deadline_seconds=30) as asking:
-        answer = score(asking)
+        image = score(asking)
     wanted = of_scorer(root)
-    assert answer["left_out"] == []
-    assert {entry["expert"]: entry["raw"] for entry in answer["experts"]} == pytest.approx(dict(wanted.raw), abs=1e-5)
-    assert (answer["score"], answer["threshold"]) == pytest.approx((wanted.score, wanted.threshold), abs=1e-5)
-    assert answer["decision"] == wanted.decision
-    assert len(answer["nearest"]) == 2
+    assert image["left_out"] == []
+    assert {entry["expert"]: entry["raw"] for entry in image["experts"]} == pytest.approx(dict(wanted.raw), abs=1e-5)
+    assert (image["score"], image["threshold"]) == pytest.approx((wanted.score, wanted.threshold), abs=1e-5)
+    assert image["decision"] == wanted.decision
+    assert len(image["nearest"]) == 2
 
 
 @pytest.mark.parametrize(
     ("engine", "reason"),
     [
         ({"kind": "none"}, "no engine is configured"),
-        ({"url": "http://127.0.0.1:9/v1"}, "the model that writes texts does not answer"),
+        ({"url": "http://127.0.0.1:9/v1"}, "the captioning model does not respond"),
     ],
 )
-def test_without_one_the_answer_says_who_is_left_out_and_is_that_of_the_others(
-    root: Path, engine: dict[str, Any], reason: str
-) -> None:
+def test_verdict_without_model_names_left_out_experts(root: Path, engine: dict[str, Any], reason: str) -> None:
     with client(root, **engine) as asking:
-        answer = score(asking)
+        image = score(asking)
         (loaded,) = asking.get("/v1/bundles").json()["loaded"]
     wanted = of_scorer(root, ["patch"])
-    assert answer["left_out"] == [{"expert": "text", "reason": reason}]
-    assert [entry["expert"] for entry in answer["experts"]] == ["patch"]
-    assert (answer["score"], answer["threshold"]) == pytest.approx((wanted.score, wanted.threshold), abs=1e-5)
+    assert image["left_out"] == [{"expert": "text", "reason": reason}]
+    assert [entry["expert"] for entry in image["experts"]] == ["patch"]
+    assert (image["score"], image["threshold"]) == pytest.approx((wanted.score, wanted.threshold), abs=1e-5)
     assert loaded["experts"] == ["patch", "text"]
     assert loaded["no_texts"] == (reason if engine.get("kind") == "none" else None)
 
 
-def test_after_the_deadline_the_verdict_comes_without_texts(root: Path, server: ChatServer) -> None:
-    answered = threading.Event()
+def test_verdict_without_texts_after_deadline(root: Path, server: ChatServer) -> None:
+    scored = threading.Event()
 
     def never_before_the_verdict(asked: Asked) -> str:
-        assert answered.wait(60)
+        assert scored.wait(60)
         return brightness_text(asked)
 
     with client(root, deadline_seconds=0.5) as asking:
         score(asking)  # loads the bundle
         server.answer = never_before_the_verdict
-        answer = score(asking)
-        answered.set()
-    assert [entry["expert"] for entry in answer["left_out"]] == ["text"]
-    assert answer["score"] == pytest.approx(of_scorer(root, ["patch"]).score, abs=1e-5)
+        image = score(asking)
+        scored.set()
+    assert [entry["expert"] for entry in image["left_out"]] == ["text"]
+    assert image["score"] == pytest.approx(of_scorer(root, ["patch"]).score, abs=1e-5)
 
 
-def test_a_model_that_is_away_at_the_start_keeps_no_bundle_from_being_loaded(root: Path, server: ChatServer) -> None:
+def test_unavailable_model_does_not_block_loading(root: Path, server: ChatServer) -> None:
     server.answer = lambda _: (503, b"{}")
     with client(root, deadline_seconds=5) as asking:
         assert score(asking)["left_out"][0]["expert"] == "text"

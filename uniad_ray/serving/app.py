@@ -1,7 +1,7 @@
-"""The application for Ray Serve's own commands.
+"""Application builder for Ray Serve's own commands.
 
-`serve run uniad_ray.serving.app:build_app bundles=ROOT` takes arguments. `serve build` knows none: with
-`uniad_ray.serving.app:application` the settings are those of the file that `UNIAD_RAY_SERVE` names.
+`serve run uniad_ray.serving.app:build_app bundles=ROOT` takes arguments. `serve build` takes none:
+`uniad_ray.serving.app:application` reads its settings from the file named by `UNIAD_RAY_SERVE`.
 """
 
 # No `from __future__ import annotations` here: Serve reads the type of the builder's argument from its signature.
@@ -19,20 +19,20 @@ SETTINGS_VARIABLE: Final = "UNIAD_RAY_SERVE"
 
 
 def build_app(settings: ServeSettings) -> Application:
-    """Builds the endpoint from its typed arguments.
+    """Build the endpoint from its typed arguments.
 
     Args:
-        settings: What the operator decides; a Serve configuration file gives it as `args`.
+        settings: Settings of the endpoint; `args` in a Serve configuration file.
     """
     return gateway_application(settings, scorer_application(settings))
 
 
 def __getattr__(name: str) -> Any:
-    """`application`: the endpoint with the settings of the file that `UNIAD_RAY_SERVE` names.
+    """Build `application` from the settings file named by `UNIAD_RAY_SERVE`.
 
     Raises:
-        AttributeError: Another name, or the variable is not set.
-        ConfigError: The file cannot be read, or is not as it should be.
+        AttributeError: The name is not `application`, or the variable is not set.
+        ConfigError: The file cannot be read or is invalid.
     """
     if name != "application":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The whole HTTP interface, as an application that knows nothing of Ray: its operations, and its errors as problems."""
+"""The HTTP API as an application without Ray: all operations, and errors as problem documents."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from uniad_ray.serving.web.pages import page_operations
 
 
 def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
-    """Builds the application with all its operations.
+    """Build the application with all its operations.
 
     Args:
-        endpoint: What the operations share.
-        adds_request_id: Whether answers get `X-Request-Id` here; Ray Serve's proxy adds it by itself.
+        endpoint: State shared by the operations.
+        adds_request_id: Whether to add `X-Request-Id` to responses; Ray Serve's proxy adds it itself.
     """
     api = FastAPI(
         title="uniad_ray",
         version=__version__,
-        summary="Structural and logical anomalies in images, with map and reasons.",
+        summary="Detect structural and logical anomalies in images, with anomaly maps and reasons.",
         docs_url=None,
         redoc_url=None,
     )
@@ -36,7 +36,7 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
     api.include_router(run_operations(endpoint.settings, endpoint.identify))
     api.include_router(page_operations())
     api.add_exception_handler(ProblemError, _problem_response)
-    api.add_exception_handler(AccessDeniedError, _answer_denied)
+    api.add_exception_handler(AccessDeniedError, _denied_response)
     api.add_exception_handler(RequestValidationError, _invalid_response)
     api.add_exception_handler(HTTPException, _http_response)
     api.add_middleware(RequestLog, adds_id=adds_request_id)
@@ -44,7 +44,7 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
 
 
 async def _problem_response(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ProblemError)  # noqa: S101 - what FastAPI promises
+    assert isinstance(error, ProblemError)  # noqa: S101 - guaranteed by FastAPI
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
@@ -54,7 +54,7 @@ async def _problem_response(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(document.model_dump(mode="json"), error.status, headers, MEDIA_TYPE)
 
 
-async def _answer_denied(request: Request, error: Exception) -> JSONResponse:
+async def _denied_response(request: Request, error: Exception) -> JSONResponse:
     kind = "not-authenticated" if isinstance(error, NotAuthenticatedError) else "not-allowed"
     return await _problem_response(request, ProblemError(kind, str(error)))
 
@@ -64,7 +64,7 @@ async def _invalid_response(request: Request, error: Exception) -> JSONResponse:
     errors: list[dict[str, Any]] = [
         {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]} for entry in error.errors()
     ]
-    problem = ProblemError("invalid-request", "the request is not as the API describes it", errors=errors)
+    problem = ProblemError("invalid-request", "the request does not match /openapi.json; see errors", errors=errors)
     return await _problem_response(request, problem)
 
 

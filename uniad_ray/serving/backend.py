@@ -1,4 +1,4 @@
-"""How a gateway reaches the replicas, and what it makes of their failures."""
+"""Calls from a gateway to the scoring replicas, and their failures as problems."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PAUSE_SECONDS = 0.05
 
 
 class ReplicaBackend:
-    """An `api.Backend` that asks the scoring deployment.
+    """An `api.Backend` that calls the scoring deployment.
 
-    A call whose replica dies is given to another one: scoring changes nothing.
+    If a replica dies, the call is retried on another one; scoring has no side effects.
     """
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        """Takes the handle of the deployment."""
+        """Take the handle of the deployment."""
         self._handle = handle
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
@@ -54,14 +54,14 @@ class ReplicaBackend:
                 raise _problem(unwrap(error)) from error
             except (DeploymentUnavailableError, RequestCancelledError, RayError) as error:
                 if attempt == _RETRIES:
-                    raise ProblemError("overloaded", "no replica answers; try again", retry_after=2) from error
+                    raise ProblemError("overloaded", "no replica is responding; try again", retry_after=2) from error
                 await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
 
 
 def _problem(error: BaseException) -> ProblemError:
     if isinstance(error, StoreError):
-        return ProblemError("store-unavailable", "the store of bundles cannot be read now", retry_after=5)
+        return ProblemError("store-unavailable", "the bundle store is unavailable; try again", retry_after=5)
     if isinstance(error, UserError):
         return ProblemError("bundle-unusable", str(error), retry_after=30)
-    return ProblemError("internal-error", "the image could not be scored; the logs have the reason by request id")
+    return ProblemError("internal-error", "the image could not be scored; find the reason in the logs by request id")

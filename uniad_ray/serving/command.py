@@ -1,4 +1,4 @@
-"""Serves on this machine, or on a cluster that is joined, until it is interrupted."""
+"""Serve on this machine or on an existing Ray cluster until interrupted."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _logger = logging.getLogger(__name__)
 APPLICATION = "uniad_ray"
 OF_RAY: Final = {
     **OF_REPLICAS,
-    # Ray's own is 15; somebody waits for these processes.
+    # Ray's default is 15; requests wait for these processes.
     "RAY_worker_niceness": "0",
-    # Ray's own is 5 seconds, after which a proxy that is slow to start on a busy machine is started again, and again.
+    # Ray's default of 5 seconds restarts a proxy over and over if it starts slowly on a busy machine.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    # Serve tells what `ready` says, and repeats in its access log what ours says.
+    # Serve's log repeats the `ready` message and our access log.
     "RAY_SERVE_LOG_TO_STDERR": "0",
 }
-"""Environment of a Ray that is started for an endpoint alone."""
+"""Environment variables of a Ray instance started for one endpoint."""
 _CONNECT_SECONDS = 10.0
 
 
 class Served(StrictModel):
-    """Where the endpoint is.
+    """A running endpoint.
 
     Attributes:
-        url: Its address, which is that of the page.
-        categories: What can be scored.
-        is_open: Whether no key is asked for.
+        url: Address of the endpoint and of its start page.
+        categories: Categories that can be scored.
+        is_open: Whether requests need no key.
     """
 
     url: str
@@ -58,20 +58,20 @@ def serve_until_interrupted(
     ready: Callable[[Served], None],
     open_page: bool = False,
 ) -> None:
-    """Starts the endpoint, says that it is ready, and waits for Ctrl-C or SIGTERM.
+    """Start the endpoint, report that it is ready, and wait for Ctrl-C or SIGTERM.
 
     Args:
-        settings: What the operator decided.
+        settings: Settings of the endpoint.
         host: Address to listen on.
         port: Port to listen on.
         address: Ray cluster to join; None starts Ray on this machine.
-        ready: Called when images can be scored.
-        open_page: Whether the page is opened in a browser.
+        ready: Called once images can be scored.
+        open_page: Whether to open the page in a browser.
 
     Raises:
-        ConfigError: The keys cannot be read, or are missing where others than this machine could come in.
-        BundleError: There is no bundle, or one cannot be used.
-        RunError: The port is taken, or Ray cannot be started.
+        ConfigError: The keys cannot be read, no bundle is published, or `host` is not loopback and there are no keys.
+        BundleError: A bundle cannot be used.
+        RunError: The port is in use, or Ray cannot be started.
     """
     from ray import serve
 
@@ -81,12 +81,12 @@ def serve_until_interrupted(
     KeyRing(settings.keys)
     if settings.keys is None and not _is_loopback(host):
         raise ConfigError(
-            f"--host {host}: others could use the endpoint; make keys with `uniad-ray serve-key`, give --keys"
+            f"--host {host}: open to other machines; create keys with `uniad-ray serve-key` and pass --keys"
         )
     categories = tuple(BundleStore(settings.bundles).categories())
     if not categories:
         raise ConfigError(
-            f"{settings.bundles}: no published bundles; make one with `uniad-ray fit ARCHIVE --bundles ...`"
+            f"{settings.bundles}: no published bundles; create one with `uniad-ray fit ARCHIVE --bundles ...`"
         )
     _check_port(host, port)
     for name, value in OF_RAY.items():
@@ -109,7 +109,7 @@ def serve_until_interrupted(
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM: they end the wait, and interrupt what comes before it."""
+    """Ctrl-C and SIGTERM: end the wait, or interrupt the start."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -127,7 +127,7 @@ class _Signals:
 
 @contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Takes the place of what Python and Ray do on a signal."""
+    """Replace the signal handlers of Python and Ray."""
     signals = _Signals()
     before = {number: signal.signal(number, signals.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -138,7 +138,7 @@ def _signals() -> Iterator[_Signals]:
 
 
 def _end(cluster: Cluster) -> None:
-    """Lets the requests inside finish; where the cluster goes on, so does what others serve there."""
+    """Finish open requests; on a cluster, other Serve applications keep running."""
     from ray import serve
 
     serve.delete(APPLICATION)
@@ -160,7 +160,7 @@ def _check_port(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise RunError(f"{host}:{port}: cannot listen there: {error}; choose another --port") from error
+        raise RunError(f"{host}:{port}: cannot listen: {error}; choose another --port") from error
 
 
 def _check_listening(host: str, port: int) -> None:
@@ -168,11 +168,11 @@ def _check_listening(host: str, port: int) -> None:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise RunError(
-            f"{host}:{port}: nobody listens there: Serve runs on this cluster already, at another address; give its "
-            "--host and --port, or end it with `serve shutdown`"
+            f"{host}:{port}: Serve already runs on this cluster at another address; pass its --host and --port, "
+            "or stop it with `serve shutdown`"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"the endpoint did not start: {lines[-1] if lines else type(error).__name__}"
+    return f"cannot start the endpoint: {lines[-1] if lines else type(error).__name__}"

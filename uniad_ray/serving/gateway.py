@@ -1,4 +1,4 @@
-"""What Serve runs in a process that takes requests."""
+"""The gateway: the Serve deployment that accepts HTTP requests."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from uniad_ray.serving.http.api import Endpoint
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 
 _REQUESTS_INSIDE = 1000
-"""Serve hands a gateway as many; what is too much the gateway says itself, as a problem document."""
+"""Requests that Serve passes to a gateway; the gateway itself reports overload, as a problem document."""
 
 
 class Gateway:
-    """Speaks HTTP; the replicas behind `scorer` score."""
+    """Accepts HTTP requests and passes images to the scoring replicas."""
 
     def __init__(self, settings: dict[str, Any], scorer: DeploymentHandle) -> None:
-        """Prepares the application.
+        """Prepare the application.
 
         Args:
-            settings: A ServeSettings as JSON types.
+            settings: ServeSettings as JSON types.
             scorer: The scoring deployment.
         """
         limit_attempts(STORE_ATTEMPTS)
         self._endpoint = Endpoint(ServeSettings.model_validate(settings), ReplicaBackend(scorer))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve when the replica starts."""
+        """Build the application; called by Serve when the replica starts."""
         return create_api(self._endpoint, adds_request_id=False)
 
 
 def gateway_application(settings: ServeSettings, scorer: Application) -> Application:
-    """The ingress, bound to the scoring deployment."""
+    """Build the ingress, bound to the scoring deployment."""
     deployment = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",

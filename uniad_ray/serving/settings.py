@@ -1,4 +1,4 @@
-"""What the operator of an endpoint decides; the typed arguments of the application builder."""
+"""Settings of an endpoint: the typed arguments of the application builder."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from uniad_ray.errors import ConfigError, StoreError
 from uniad_ray.perception.captions.server import CaptionServerConfig
 
 STORE_ATTEMPTS: Final = 3
-"""How often a replica or a gateway tries to reach a store: somebody waits for the answer."""
+"""Attempts of a replica or gateway to reach a store; few, because a request is waiting."""
 
 OF_REPLICAS: Final = {
-    # Their code never blocks, and three event loops in three threads would wait for each other.
+    # Our code never blocks; three event loops in three threads would wait for each other.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    # An image goes with the call; by way of the object store, as all above 100 kB by default, it takes twice as long.
+    # Pass images with the call. By default, Ray sends data above 100 kB through the object store: twice the latency.
     "RAY_max_direct_call_object_size": str(2 << 20),
 }
-"""Environment of the processes of an endpoint."""
+"""Environment variables of the processes of an endpoint."""
 
 
 class BatchSettings(StrictModel):
-    """How images of different requests are scored together.
+    """Batching of images across requests.
 
     Attributes:
-        images: Most images of one category in a batch.
-        wait_seconds: How long a batch waits to be filled; 0 takes what is there.
+        images: Maximum batch size; a batch holds images of one category.
+        wait_seconds: Maximum time to wait for a full batch; 0 starts with the images that have arrived.
     """
 
     images: int = Field(default=8, ge=1, le=256)
@@ -40,16 +40,15 @@ class BatchSettings(StrictModel):
 
 
 class RequestLimits(StrictModel):
-    """What one request may cost; all but the time is checked before an image is decoded.
+    """Limits of one request. All except the time are checked before an image is decoded.
 
     Attributes:
-        request_bytes: Size of a body.
-        image_bytes: Size of one encoded image.
-        image_pixels: Width times height of one image.
-        images: Images of one request.
-        bytes_inside: Size of all bodies that a gateway holds at a time; further requests are told that it is
-            overloaded.
-        seconds: From the first byte to the answer.
+        request_bytes: Maximum size of a request body.
+        image_bytes: Maximum size of an encoded image.
+        image_pixels: Maximum width times height of an image.
+        images: Maximum number of images in a request.
+        bytes_inside: Maximum size of all bodies that a gateway holds at a time; further requests get `overloaded`.
+        seconds: Maximum time from the first byte to the response.
     """
 
     request_bytes: int = Field(default=64 << 20, ge=1 << 10, le=1 << 30)
@@ -61,22 +60,22 @@ class RequestLimits(StrictModel):
 
     @property
     def of_an_image(self) -> ImageLimits:
-        """The bounds that decoding holds an image against."""
+        """Limits for decoding an image."""
         return ImageLimits(max_bytes=self.image_bytes, max_pixels=self.image_pixels)
 
 
 class ReplicaSettings(StrictModel):
-    """Processes that hold networks and bundles.
+    """Scoring replicas: processes that hold networks and bundles.
 
     Attributes:
-        fewest: Replicas that are always there.
-        most: Replicas under load; more than `fewest` lets Serve add and remove some.
-        categories: Bundles that a replica keeps; the one that was not asked for longest goes first.
-        threads: Threads of a replica on the CPU; null takes the cores of the machine, shared among `most` replicas.
+        fewest: Minimum number of replicas.
+        most: Maximum number of replicas; if above `fewest`, Serve scales with the load.
+        categories: Bundles that a replica keeps in memory; the least recently used one is evicted.
+        threads: CPU threads of a replica; null divides the cores of the machine among `most` replicas.
         device: `cpu`, `cuda` or `auto`.
-        queued_images: Images that wait for a replica before the endpoint says that it is overloaded.
-        loaded_at_start: Categories whose bundles are loaded and checked before a replica takes requests; null takes
-            the first `categories` of the store.
+        queued_images: Images that may queue for a replica; beyond that, requests get `overloaded`.
+        loaded_at_start: Categories to load and check before a replica accepts requests; null takes the first
+            `categories` of the store.
     """
 
     fewest: int = Field(default=1, ge=1, le=1000)
@@ -90,22 +89,22 @@ class ReplicaSettings(StrictModel):
     @model_validator(mode="after")
     def _check_range(self) -> Self:
         if self.most < self.fewest:
-            raise ValueError(f"most: {self.most} is below fewest, {self.fewest}")
+            raise ValueError(f"most: {self.most} is below fewest, {self.fewest}; raise most or lower fewest")
         return self
 
 
 class EngineSettings(StrictModel):
-    """The vision-language model behind experts that need texts.
+    """The vision-language model for experts that need texts.
 
     Attributes:
-        kind: `none` leaves such experts out, and every answer says so; `endpoint` asks a server with the chat interface
-            of OpenAI; `deployment` runs vLLM in replicas of this application.
-        url: The server, such as `http://gpu-1:8000/v1`; null takes that of each bundle.
-        model: The model's name at `url`; null takes that of each bundle.
-        deadline_seconds: How long a verdict waits for its texts before it is given without them.
-        most_waiting: Images of a replica that wait for texts at a time; further ones are judged without.
-        replicas: Processes with vLLM, for `deployment`.
-        gpus: GPUs of each.
+        kind: `endpoint` uses a server with OpenAI's chat API; `deployment` runs vLLM in replicas of this application;
+            `none` leaves these experts out, and every response says so.
+        url: URL of the server, such as `http://gpu-1:8000/v1`; null takes the URL in each bundle.
+        model: Name of the model at `url`; null takes the name in each bundle.
+        deadline_seconds: Maximum time that a verdict waits for its texts; after it, the verdict is returned without.
+        most_waiting: Maximum number of images per replica that wait for texts; further ones are scored without.
+        replicas: Number of vLLM replicas, for `deployment`.
+        gpus: GPUs per vLLM replica.
     """
 
     kind: Literal["none", "endpoint", "deployment"] = "endpoint"
@@ -119,9 +118,9 @@ class EngineSettings(StrictModel):
     @model_validator(mode="after")
     def _check_place(self) -> Self:
         if (self.url or self.model) and self.kind != "endpoint":
-            raise ValueError(f"url and model are of kind: endpoint; this is kind: {self.kind}")
+            raise ValueError(f"url and model need kind: endpoint; this is kind: {self.kind}")
         if self.model and not self.url:
-            raise ValueError("model: give the url as well at which it is asked for")
+            raise ValueError("model: set url as well")
         if self.url:
             CaptionServerConfig(kind="server", url=self.url, model=self.model or "any")
         return self
@@ -132,15 +131,15 @@ class ServeSettings(StrictModel):
 
     Attributes:
         bundles: Root of the bundles, a path or `s3://` URI.
-        runs: Folders of runs that the page may show, by the name it shows them under.
-        keys: YAML file of access keys, made by `uniad-ray serve-key`; null lets everybody do everything.
-        reference_prefixes: Prefixes below which an image may be named instead of sent, such as `s3://plant/line-1/`.
-        batch: How requests share a batch.
-        limits: What one request may cost.
-        replicas: Processes that score.
-        engine: The model that writes texts.
-        gateways: Processes that take requests.
-        refresh_seconds: How often replicas look for newly published bundles, and gateways for changed keys.
+        runs: Folders of the runs to show, by display name.
+        keys: YAML file of access keys, created by `uniad-ray serve-key`; null disables access control.
+        reference_prefixes: Prefixes of the images that a request may reference by URI, such as `s3://plant/line-1/`.
+        batch: Batching of images across requests.
+        limits: Limits of one request.
+        replicas: Scoring replicas.
+        engine: The vision-language model for experts that need texts.
+        gateways: Number of processes that accept requests.
+        refresh_seconds: Interval at which replicas check for newly published bundles, and gateways for changed keys.
     """
 
     bundles: str = Field(min_length=1)
@@ -157,7 +156,7 @@ class ServeSettings(StrictModel):
     @field_validator("bundles")
     @classmethod
     def _locate(cls, root: str) -> str:
-        # Replicas run elsewhere, where a relative path would lead to another place.
+        # Replicas run in another folder, where a relative path has another meaning.
         try:
             return Location.parse(root).uri
         except StoreError as error:
@@ -179,16 +178,16 @@ class ServeSettings(StrictModel):
         for prefix in prefixes:
             bucket, slash, _ = prefix.removeprefix("s3://").partition("/")
             if not prefix.startswith("s3://") or not bucket or not slash or not prefix.endswith("/"):
-                raise ValueError(f"{prefix!r}: write s3://BUCKET/ or s3://BUCKET/PREFIX/, with the slash at its end")
+                raise ValueError(f"{prefix!r}: write s3://BUCKET/ or s3://BUCKET/PREFIX/, with a trailing slash")
         return prefixes
 
     @property
     def images_in_a_replica(self) -> int:
-        """Images that Serve hands to a replica at a time: a batch at work, and the next one."""
+        """Images that Serve passes to a replica at a time: the current batch and the next one."""
         return 2 * self.batch.images
 
     def scorer_options(self) -> dict[str, Any]:
-        """Serve's options of the scoring deployment; all follow from what is set here, so that none contradict."""
+        """Serve's options of the scoring deployment, derived from these settings to keep them consistent."""
         replicas = self.replicas
         options: dict[str, Any] = {
             "max_ongoing_requests": self.images_in_a_replica,
@@ -211,15 +210,15 @@ class ServeSettings(StrictModel):
 
 
 def named_runs(roots: Sequence[str]) -> dict[str, str]:
-    """Runs by the name that the page shows them under: the last part of their path.
+    """Map display names to runs; a name is the last part of the path.
 
     Raises:
-        ConfigError: Two have the same name.
+        ConfigError: Two runs have the same name.
     """
     named: dict[str, str] = {}
     for root in roots:
         location = Location.parse(root)
         if location.name in named:
-            raise ConfigError(f"--runs {root}: there is another run called {location.name!r}; move one, or serve one")
+            raise ConfigError(f"--runs {root}: another run is also called {location.name!r}; rename or omit one")
         named[location.name] = location.uri
     return named

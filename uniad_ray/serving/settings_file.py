@@ -1,4 +1,4 @@
-"""The settings of an endpoint in a YAML file, local or in S3."""
+"""Read the settings of an endpoint from a YAML file, local or on S3."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_BYTES: Final = 1 << 20
 def read_settings(
     place: str | None, given: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
 ) -> ServeSettings:
-    """Settings of a file, with what was given beside it.
+    """Read settings from a file and apply overrides.
 
     Args:
-        place: The file; None starts from nothing.
-        given: Keys that stand above the file's.
-        overrides: Assignments such as `batch.images=4`, which stand above both.
+        place: The file; None starts from an empty document.
+        given: Keys that override those of the file.
+        overrides: Assignments such as `batch.images=4`; they override both.
 
     Raises:
-        ConfigError: The file cannot be read, or a key or value is wrong; the message names both.
+        ConfigError: The file cannot be read, or a key or value is wrong; the message names file and key.
     """
     document = {} if place is None else _read(place)
     document.update(given or {})
@@ -39,7 +39,7 @@ def _read(place: str) -> dict[str, Any]:
     except StoreError as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{place}: not UTF-8 text; give a YAML file") from error
+        raise ConfigError(f"{place}: not UTF-8 text; pass a YAML file") from error
     document = parse_yaml(text, where=place)
     if not isinstance(document, dict):
         raise ConfigError(f"{place}: expected keys and values, such as `bundles: s3://plant/bundles`")

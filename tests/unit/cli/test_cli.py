@@ -97,14 +97,14 @@ def test_endpoint_checks_options_before_starting_ray(capsys: pytest.CaptureFixtu
         return message
 
     assert "bundles: " in wrong()
-    assert "no published bundles; make one with `uniad-ray fit" in wrong("--bundles", str(tmp_path / "none"))
+    assert "no published bundles; create one with `uniad-ray fit" in wrong("--bundles", str(tmp_path / "none"))
     assert "batch.sise: unknown key; allowed: images, wait_seconds" in wrong(
         "--bundles", bundles, "--set", "batch.sise=4"
     )
     assert "batch.images" in wrong("--bundles", bundles, "--set", "batch.images=0")
-    assert "make keys with `uniad-ray serve-key`" in wrong("--bundles", bundles, "--host", "0.0.0.0")  # noqa: S104
-    assert "none.yaml: cannot be read" in wrong("--bundles", bundles, "--keys", str(tmp_path / "none.yaml"))
-    assert "there is another run called 'night'" in wrong("--bundles", bundles, "--runs", "/a/night", "--runs=/b/night")
+    assert "create keys with `uniad-ray serve-key`" in wrong("--bundles", bundles, "--host", "0.0.0.0")  # noqa: S104
+    assert "none.yaml: cannot read the keys" in wrong("--bundles", bundles, "--keys", str(tmp_path / "none.yaml"))
+    assert "another run is also called 'night'" in wrong("--bundles", bundles, "--runs", "/a/night", "--runs=/b/night")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "choose another --port" in wrong("--bundles", bundles, "--port", port)
@@ -120,10 +120,10 @@ def test_keys_are_made_once_and_revoked(capsys: pytest.CaptureFixture[str], tmp_
     (entry,) = read_keys(Path(keys))
     assert entry.sha256 == hash_key(made["key"])
     assert (entry.categories, entry.images_a_minute) == (("lids",), 5)
-    assert "has a key 'line' already" in fails(capsys, "serve-key", "line", *options)
+    assert "already has a key 'line'" in fails(capsys, "serve-key", "line", *options)
     assert run("serve-key", "line", *options, "--revoke") == 0
     assert json.loads(capsys.readouterr().out) == {"name": "line", "keys": keys}
-    assert "has no key 'line'" in fails(capsys, "serve-key", "line", *options, "--revoke")
+    assert "no key 'line'" in fails(capsys, "serve-key", "line", *options, "--revoke")
     assert "Missing option '--keys'" in fails(capsys, "serve-key", "line")
 
 

@@ -17,7 +17,7 @@ from uniad_ray.serving.settings_file import read_settings
 
 
 def deployments(application: serve.Application) -> dict[str, Any]:
-    """The deployments of an application by name."""
+    """Return the deployments of an application by name."""
     bound = application._bound_deployment
     found = {bound.name: bound}
     for argument in bound.init_args:
@@ -26,8 +26,8 @@ def deployments(application: serve.Application) -> dict[str, Any]:
     return found
 
 
-def test_serve_makes_typed_settings_of_the_arguments_of_a_command_line(tmp_path: Path) -> None:
-    # What `serve run uniad_ray.serving.app:build_app bundles=ROOT gateways=2` does.
+def test_serve_run_arguments_become_typed_settings(tmp_path: Path) -> None:
+    # Same as `serve run uniad_ray.serving.app:build_app bundles=ROOT gateways=2`.
     given = {"bundles": str(tmp_path), "gateways": "2"}
     found = deployments(call_user_app_builder_with_args_if_necessary(app.build_app, given))
     assert set(found) == {"Gateway", "Scorer"}
@@ -36,7 +36,7 @@ def test_serve_makes_typed_settings_of_the_arguments_of_a_command_line(tmp_path:
         call_user_app_builder_with_args_if_necessary(app.build_app, {"bundles": "b", "gatways": "2"})
 
 
-def test_serve_build_finds_the_application_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_build_reads_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "serve.yaml").write_text("bundles: s3://plant/bundles\nreplicas: {fewest: 3, most: 3}\n")
     monkeypatch.setenv("UNIAD_RAY_SERVE", str(tmp_path / "serve.yaml"))
     assert deployments(app.application)["Scorer"].num_replicas == 3
@@ -47,7 +47,7 @@ def test_serve_build_finds_the_application_of_a_file(tmp_path: Path, monkeypatch
         _ = app.nothing
 
 
-def test_the_configuration_in_the_docs_is_one_that_serve_takes() -> None:
+def test_documented_serve_config_is_valid() -> None:
     page = (ROOT / "docs/serve.md").read_text("utf-8")
     (block,) = [block for block in blocks(page) if block.language == "yaml"]
     document = ServeDeploySchema.model_validate(yaml.safe_load("\n".join(block.lines)))
@@ -66,7 +66,7 @@ def test_the_configuration_in_the_docs_is_one_that_serve_takes() -> None:
         (b"bundles: b\nbatch: {images: 0}", "batch.images: input should be greater"),
     ],
 )
-def test_a_file_that_is_wrong_is_one_line_that_names_it(tmp_path: Path, content: bytes, says: str) -> None:
+def test_invalid_settings_file_gives_one_line_error(tmp_path: Path, content: bytes, says: str) -> None:
     place = tmp_path / "serve.yaml"
     place.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -76,7 +76,7 @@ def test_a_file_that_is_wrong_is_one_line_that_names_it(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_given_stands_above_the_file_and_overrides_above_both(tmp_path: Path) -> None:
+def test_options_override_file_and_set_overrides_both(tmp_path: Path) -> None:
     place = tmp_path / "serve.yaml"
     place.write_text("bundles: a\ngateways: 2\nbatch: {images: 3}\n")
     found = read_settings(str(place), {"bundles": "s3://b/c"}, ["batch.images=5"])

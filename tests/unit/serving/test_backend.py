@@ -1,4 +1,4 @@
-"""What a gateway makes of the failures of replicas; the handle is a fake that raises what Ray and Serve raise."""
+"""Failures of replicas as problems. The handle is a fake that raises the errors of Ray and Serve."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY = BackPressureError(num_queued_requests=9, max_queued_requests=8)
 
 
 class FakeHandle:
-    """A handle whose calls fail in turn, and then succeed."""
+    """A handle whose calls raise the given failures in turn and then succeed."""
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
@@ -42,7 +42,7 @@ class FakeHandle:
 
 
 def in_replica(error: Exception) -> Exception:
-    """An error as it comes out of a replica."""
+    """Wrap an error like one raised in a replica."""
     return RayTaskError("score", "Traceback ...", error).as_instanceof_cause()  # type: ignore[no-any-return]
 
 
@@ -50,7 +50,7 @@ def score(handle: FakeHandle) -> object:
     return asyncio.run(ReplicaBackend(handle).score("lids", b"data", with_map=True, nearest=2))  # type: ignore[arg-type]
 
 
-def test_an_image_goes_to_the_replicas_that_have_its_category() -> None:
+def test_images_are_routed_by_category() -> None:
     handle = FakeHandle()
     assert score(handle) is FOUND
     assert handle.category == "lids"
@@ -58,7 +58,7 @@ def test_an_image_goes_to_the_replicas_that_have_its_category() -> None:
 
 
 @pytest.mark.parametrize("failure", [DIED, UNAVAILABLE, NO_DEPLOYMENT])
-def test_an_image_whose_replica_dies_is_given_to_another(failure: Exception) -> None:
+def test_image_of_dead_replica_is_retried(failure: Exception) -> None:
     handle = FakeHandle(failure, failure)
     assert score(handle) is FOUND
     assert len(handle.calls) == 3
@@ -72,13 +72,13 @@ def test_an_image_whose_replica_dies_is_given_to_another(failure: Exception) -> 
     ("failure", "kind", "says"),
     [
         (BUSY, "overloaded", "all replicas are busy"),
-        (in_replica(BundleError("bundle lids: damaged")), "bundle-unusable", "bundle lids: damaged"),
-        (in_replica(StoreError("s3://secret: no such host")), "store-unavailable", "cannot be read now"),
+        (in_replica(BundleError("bundle lids: corrupt")), "bundle-unusable", "bundle lids: corrupt"),
+        (in_replica(StoreError("s3://secret: no such host")), "store-unavailable", "bundle store is unavailable"),
         (in_replica(WeightsError("network pyramid: not there")), "bundle-unusable", "network pyramid: not there"),
         (in_replica(ZeroDivisionError("secret")), "internal-error", "could not be scored"),
     ],
 )
-def test_other_failures_are_told_at_once(failure: Exception, kind: str, says: str) -> None:
+def test_other_failures_are_not_retried(failure: Exception, kind: str, says: str) -> None:
     handle = FakeHandle(failure)
     with pytest.raises(ProblemError, match=says) as caught:
         score(handle)

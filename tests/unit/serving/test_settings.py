@@ -29,25 +29,25 @@ def replicas(draw: st.DrawFn) -> ReplicaSettings:
 
 
 @given(st.builds(ServeSettings, bundles=st.just("b"), batch=batches, limits=limits, replicas=replicas()))
-def test_whatever_is_set_serve_s_limits_do_not_contradict(settings: ServeSettings) -> None:
+def test_serve_limits_are_consistent(settings: ServeSettings) -> None:
     from ray import serve
 
     options = settings.scorer_options()
     deployment = serve.deployment(**options)(type("Scorer", (), {}))
-    # A batch can be filled while Serve still hands over images for the next one.
+    # Serve passes enough images to fill a batch and the next one.
     assert deployment.max_ongoing_requests >= settings.batch.images + 1
     assert deployment.max_queued_requests >= 1
     assert options["graceful_shutdown_timeout_s"] >= settings.limits.seconds
     autoscaling = options.get("autoscaling_config")
     assert (autoscaling is None) == (settings.replicas.most == settings.replicas.fewest)
     if autoscaling is not None:
-        # Otherwise no replica would ever have more to do than it is meant to have, and none be added.
+        # Otherwise no replica ever exceeds its target, and Serve never adds one.
         assert autoscaling["target_ongoing_requests"] < deployment.max_ongoing_requests
         assert autoscaling["min_replicas"] <= autoscaling["initial_replicas"] <= autoscaling["max_replicas"]
 
 
 @given(st.builds(ServeSettings, bundles=st.just("b"), batch=batches, limits=limits, replicas=replicas()))
-def test_settings_come_back_from_json(settings: ServeSettings) -> None:
+def test_settings_round_trip_through_json(settings: ServeSettings) -> None:
     assert ServeSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
@@ -61,21 +61,21 @@ def test_settings_come_back_from_json(settings: ServeSettings) -> None:
         ({"bundles": ""}, "at least 1 character"),
         ({"bundles": "ftp://host/x"}, "scheme `ftp` is not supported"),
         ({"runs": {"x": "ftp://host/x"}}, "scheme `ftp` is not supported"),
-        ({"reference_prefixes": ["s3://plant/line-1"]}, "with the slash at its end"),
+        ({"reference_prefixes": ["s3://plant/line-1"]}, "with a trailing slash"),
         ({"reference_prefixes": ["/etc/"]}, "write s3://BUCKET/"),
         ({"reference_prefixes": ["s3:///x/"]}, "write s3://BUCKET/"),
         ({"other": 1}, "Extra inputs are not permitted"),
     ],
 )
-def test_wrong_settings_are_named(changes: dict[str, Any], says: str) -> None:
+def test_invalid_settings_are_named(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         ServeSettings.model_validate({"bundles": "b", **changes})
 
 
-def test_runs_are_named_by_their_folder_and_never_twice() -> None:
+def test_runs_have_unique_folder_names() -> None:
     assert named_runs(["/a/monday", "s3://plant/runs/tuesday"]) == {
         "monday": "/a/monday",
         "tuesday": "s3://plant/runs/tuesday",
     }
-    with pytest.raises(ConfigError, match="there is another run called 'monday'"):
+    with pytest.raises(ConfigError, match="another run is also called 'monday'"):
         named_runs(["/a/monday", "/b/monday"])

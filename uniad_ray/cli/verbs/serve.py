@@ -1,4 +1,4 @@
-"""`uniad-ray serve`: serves bundles over HTTP."""
+"""`uniad-ray serve`: serve bundles over HTTP."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--bundles", metavar="ROOT", help="Root of the bundles.  [required, here or in --settings]")
 @click.option("--settings", metavar="FILE", help="YAML file with settings; command-line options override it.")
-@click.option("--runs", "runs", multiple=True, metavar="RUN", help="A run that the page may show; may be repeated.")
-@click.option("--keys", metavar="FILE", help="Access keys, made by `uniad-ray serve-key`.  [default: none are needed]")
+@click.option("--runs", "runs", multiple=True, metavar="RUN", help="Finished run to show on the page; may be repeated.")
+@click.option(
+    "--keys", metavar="FILE", help="YAML file of access keys, created by `serve-key`.  [default: no access control]"
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @overrides_option
 @address_option
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
@@ -35,9 +37,9 @@ def serve(
     open_page: bool,
     as_json: bool,
 ) -> None:
-    """Serve the published bundles below ROOT over HTTP, with a page to look at, until Ctrl-C.
+    """Serve the published bundles below ROOT over HTTP, with web pages, until Ctrl-C.
 
-    Without --keys, anyone who can reach --host can use it; a --host other than this machine therefore needs --keys.
+    Without --keys, there is no access control. A --host other than this machine requires --keys.
     """
     from uniad_ray.serving.command import serve_until_interrupted
     from uniad_ray.serving.settings import named_runs
@@ -55,10 +57,10 @@ def serve(
 
 
 def as_text(report: Served) -> str:
-    """Where the endpoint is, and how to try it."""
+    """Format the address of the endpoint and an example request."""
     key = "" if report.is_open else " -H 'Authorization: Bearer KEY'"
     place = f"{report.url}v1/categories/{report.categories[0]}/score"
     return (
-        f"{report.url}: scores {', '.join(report.categories)}; Ctrl-C ends it\n"
+        f"{report.url}: serving {', '.join(report.categories)}; press Ctrl-C to stop\n"
         f"try: curl{key} -H 'Content-Type: image/png' --data-binary @IMAGE.png {place}"
     )

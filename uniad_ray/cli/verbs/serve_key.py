@@ -1,4 +1,4 @@
-"""`uniad-ray serve-key`: makes and revokes access keys."""
+"""`uniad-ray serve-key`: create and revoke access keys."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name")
-@click.option("--keys", required=True, metavar="FILE", help="YAML file of keys; created if missing.")
-@click.option("--category", "categories", multiple=True, help="Only for this category; may be repeated.")
+@click.option("--keys", required=True, metavar="FILE", help="YAML file of access keys; created if missing.")
+@click.option(
+    "--category", "categories", multiple=True, help="Limit the key to this category; may be repeated.  [default: all]"
+)
 @click.option(
     "--right",
     "rights",
     multiple=True,
     type=click.Choice(["score", "runs", "review"]),
-    help="What the key allows; may be repeated.  [default: score]",
+    help="Operation that the key allows; may be repeated.  [default: score]",
 )
-@click.option("--images-a-minute", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True)
-@click.option("--revoke", is_flag=True, help="Remove the key of that name instead.")
+@click.option(
+    "--images-a-minute", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, help="Rate limit."
+)
+@click.option("--revoke", is_flag=True, help="Revoke the key called NAME.")
 @reporting
 def serve_key(
     name: str,
@@ -35,9 +39,9 @@ def serve_key(
     revoke: bool,
     as_json: bool,
 ) -> None:
-    """Make an access key called NAME. Print it once and store only its hash.
+    """Create an access key called NAME. The key is printed once; only its hash is stored.
 
-    A running endpoint picks up changed keys by itself.
+    A running endpoint reloads changed keys.
     """
     from uniad_ray.serving.auth.key_file import add_key, revoke_key
 
@@ -55,10 +59,10 @@ def serve_key(
 
 
 def made_as_text(report: MadeKey) -> str:
-    """A new key; its only appearance."""
-    return f"{report.key}\n{report.keys}: key {report.name!r}, stored as a hash; it is not shown again"
+    """Format a new key; it is shown only here."""
+    return f"{report.key}\n{report.keys}: key {report.name!r}, stored as a hash; the key is not shown again"
 
 
 def revoked_as_text(report: RevokedKey) -> str:
-    """That a key is gone."""
-    return f"{report.keys}: key {report.name!r} is revoked"
+    """Format the confirmation of a revoked key."""
+    return f"{report.keys}: revoked key {report.name!r}"

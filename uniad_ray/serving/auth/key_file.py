@@ -1,4 +1,4 @@
-"""Makes and revokes access keys in their file."""
+"""Create and revoke access keys in the key file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from uniad_ray.serving.auth.keys import AccessKey, KeyFile, Right, hash_key, new
 
 
 class MadeKey(StrictModel):
-    """A new key, which is said this once.
+    """A new key. The key itself is shown only here.
 
     Attributes:
-        name: What it is called.
+        name: Name of the key.
         key: The key.
-        keys: The file that has its hash.
+        keys: Path of the key file, which stores the hash.
     """
 
     name: str
@@ -29,7 +29,7 @@ class MadeKey(StrictModel):
 
 
 class RevokedKey(StrictModel):
-    """A key that is good no more."""
+    """A key that was revoked."""
 
     name: str
     keys: str
@@ -43,15 +43,15 @@ def add_key(
     rights: frozenset[Right] = frozenset({"score"}),
     images_a_minute: float = 600.0,
 ) -> MadeKey:
-    """Makes a key and adds its hash to the file, which is made where it is not there.
+    """Create a key and add its hash to the file; the file is created if missing.
 
     Raises:
-        ConfigError: The file cannot be read or written, or has a key of that name.
+        ConfigError: The file cannot be read or written, or already has a key of that name.
     """
     place = Path(path).expanduser()
     known = read_keys(place) if place.exists() else ()
     if any(entry.name == name for entry in known):
-        raise ConfigError(f"{path}: has a key {name!r} already; choose another name, or --revoke it first")
+        raise ConfigError(f"{path}: already has a key {name!r}; choose another name, or --revoke it first")
     key = new_key()
     try:
         made = AccessKey(
@@ -64,7 +64,7 @@ def add_key(
 
 
 def revoke_key(path: str, name: str) -> RevokedKey:
-    """Removes a key from the file.
+    """Remove a key from the file.
 
     Raises:
         ConfigError: The file cannot be read or written, or has no key of that name.
@@ -73,13 +73,13 @@ def revoke_key(path: str, name: str) -> RevokedKey:
     known = read_keys(place)
     if all(entry.name != name for entry in known):
         names = ", ".join(entry.name for entry in known) or "none"
-        raise ConfigError(f"{path}: has no key {name!r}; it has {names}")
+        raise ConfigError(f"{path}: no key {name!r}; the keys are {names}")
     _write(place, tuple(entry for entry in known if entry.name != name))
     return RevokedKey(name=name, keys=str(place))
 
 
 def _write(place: Path, keys: tuple[AccessKey, ...]) -> None:
-    """Replaces the file at once, so that an endpoint never reads half of it; only its owner may read it."""
+    """Replace the file atomically: an endpoint never reads a partial file. Only the owner may read it."""
     document = KeyFile(keys=keys).model_dump(mode="json", exclude_none=True)
     for entry in document["keys"]:
         entry["rights"] = sorted(entry["rights"])
@@ -94,4 +94,4 @@ def _write(place: Path, keys: tuple[AccessKey, ...]) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ConfigError(f"{place}: cannot be written: {error}") from error
+        raise ConfigError(f"{place}: cannot write the key file: {error}") from error

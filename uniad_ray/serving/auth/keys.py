@@ -1,4 +1,4 @@
-"""Access keys: kept as hashes in a YAML file, compared in constant time, changed without a restart."""
+"""Access keys: stored as hashes in a YAML file, compared in constant time, changed without a restart."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ _logger = logging.getLogger(__name__)
 MAX_KEYS_BYTES: Final = 1 << 20
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 Right = Literal["score", "runs", "review"]
-"""`score` images; look at `runs`; `review` them, which is to mark false alarms and misses."""
+"""`score` allows scoring images, `runs` browsing runs, `review` marking false alarms and misses."""
 
 
 class AccessDeniedError(UniadRayError):
-    """A caller may not do what it asks for."""
+    """The request is not authorized."""
 
 
 class NotAuthenticatedError(AccessDeniedError):
-    """There is no key, or an unknown one."""
+    """The key is missing or unknown."""
 
 
 class NotAllowedError(AccessDeniedError):
-    """The key does not allow it."""
+    """The key does not allow the operation."""
 
 
 class AccessKey(StrictModel):
-    """One key.
+    """An access key.
 
     Attributes:
-        name: What the key is called in logs and marks.
-        sha256: Hash of the key; the key itself is nowhere. Keys are long and random, so that no slow hash is needed.
-        categories: Categories it is good for; None is all.
-        rights: What may be done with it.
-        images_a_minute: Images it may send.
+        name: Name of the key in logs and marks.
+        sha256: Hash of the key; the key itself is not stored. Keys are long and random, which makes a slow hash
+            unnecessary.
+        categories: Categories the key is valid for; None allows all.
+        rights: Operations the key allows.
+        images_a_minute: Rate limit, in images per minute.
     """
 
     name: str = Field(min_length=1, max_length=100)
@@ -58,22 +59,22 @@ class AccessKey(StrictModel):
     @classmethod
     def _check_hash(cls, value: str) -> str:
         if not _HASH.fullmatch(value):
-            raise ValueError("64 hexadecimal digits, as `uniad-ray serve-key` prints them")
+            raise ValueError("expected 64 hexadecimal digits; create keys with `uniad-ray serve-key`")
         return value
 
     def require(self, right: Right, category: str | None = None) -> None:
-        """Refuses what the key does not allow.
+        """Check that the key allows an operation.
 
         Raises:
-            NotAllowedError: It is not among its rights, or of another category.
+            NotAllowedError: The key lacks the right, or is not valid for the category.
         """
         if right not in self.rights:
-            raise NotAllowedError(f"the key {self.name!r} has no right to {right}")
+            raise NotAllowedError(f"the key {self.name!r} does not have the right {right!r}")
         if category is not None and not self.covers(category):
-            raise NotAllowedError(f"the key {self.name!r} is not good for category {category!r}")
+            raise NotAllowedError(f"the key {self.name!r} is not valid for category {category!r}")
 
     def covers(self, category: str) -> bool:
-        """Whether the key is good for a category."""
+        """Whether the key is valid for a category."""
         return self.categories is None or category in self.categories
 
 
@@ -83,11 +84,11 @@ EVERYBODY: Final = AccessKey(
     rights=frozenset({"score", "runs", "review"}),
     images_a_minute=1e9,
 )
-"""What applies where no keys are configured."""
+"""The key of every request if no keys are configured."""
 
 
 class KeyFile(StrictModel):
-    """The content of the file."""
+    """Content of the key file."""
 
     keys: tuple[AccessKey, ...]
 
@@ -98,25 +99,25 @@ class KeyFile(StrictModel):
             values = [getattr(key, attribute) for key in keys]
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
-                raise ValueError(f"{attribute} {twice[0]!r} is there twice")
+                raise ValueError(f"duplicate {attribute} {twice[0]!r}")
         return keys
 
 
 class KeyRing:
-    """The keys of a file, read again when it has changed."""
+    """The keys of a file, reloaded when the file changes."""
 
     def __init__(
         self, path: str | None, *, refresh_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Reads the file.
+        """Read the file.
 
         Args:
-            path: The file; None lets everybody in.
-            refresh_seconds: How often the file is looked at.
-            clock: Seconds that never go back.
+            path: The key file; None disables access control.
+            refresh_seconds: Interval between checks of the file for changes.
+            clock: Monotonic clock, in seconds.
 
         Raises:
-            ConfigError: The file cannot be read, or is not as it should be.
+            ConfigError: The file cannot be read or is invalid.
         """
         self._path = None if path is None else Path(path).expanduser()
         self._refresh_seconds = refresh_seconds
@@ -127,18 +128,18 @@ class KeyRing:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is asked for."""
+        """Whether requests need no key."""
         return self._path is None
 
     def identify(self, authorization: str | None, api_key: str | None) -> AccessKey:
-        """Finds who is asking.
+        """Find the key of a request.
 
         Args:
-            authorization: The header `Authorization`, as `Bearer KEY`.
-            api_key: The header `X-API-Key`.
+            authorization: The `Authorization` header, as `Bearer KEY`.
+            api_key: The `X-API-Key` header.
 
         Raises:
-            NotAuthenticatedError: There is no key, or an unknown one.
+            NotAuthenticatedError: The key is missing or unknown.
         """
         if self._path is None:
             return EVERYBODY
@@ -148,10 +149,10 @@ class KeyRing:
         if not given:
             raise NotAuthenticatedError("send `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         digest = hash_key(given)
-        # All are compared, so that the time says nothing about which came close.
+        # Compare with every key: the time must not depend on which one matches.
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not found:
-            raise NotAuthenticatedError("the key is not known here")
+            raise NotAuthenticatedError("unknown access key; check the key, or ask the operator for a new one")
         return found[0]
 
     def _refresh(self) -> None:
@@ -165,8 +166,8 @@ class KeyRing:
         try:
             self._keys = read_keys(self._path)
         except ConfigError as error:
-            # A half-written file must lock nobody out; what was good stays good until the file is.
-            _logger.warning("the keys stay as they were: %s", error)
+            # A half-written file must lock nobody out: keep the old keys until the file is valid.
+            _logger.warning("cannot reload the keys, keeping the old ones: %s", error)
             return
         self._stamp = stamp
         _logger.info("%s: %d keys", self._path, len(self._keys))
@@ -182,27 +183,27 @@ class KeyRing:
 
 
 def read_keys(path: Path) -> tuple[AccessKey, ...]:
-    """Reads a file of keys.
+    """Read a key file.
 
     Raises:
-        ConfigError: It cannot be read, is too large, or is not as it should be.
+        ConfigError: The file cannot be read, is too large, or is invalid.
     """
     try:
         if path.stat().st_size > MAX_KEYS_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_KEYS_BYTES} bytes; keep one entry a key")
+            raise ConfigError(f"{path}: larger than {MAX_KEYS_BYTES} bytes; keep one entry per key")
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: cannot be read: {error}; make it with `uniad-ray serve-key NAME --keys {path}`"
+            f"{path}: cannot read the keys: {error}; create a key with `uniad-ray serve-key NAME --keys {path}`"
         ) from error
     return validate(KeyFile, parse_yaml(text, where=str(path)), where=str(path)).keys
 
 
 def hash_key(key: str) -> str:
-    """sha256 of a key, hexadecimal."""
+    """Return the sha256 of a key, in hexadecimal."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def new_key() -> str:
-    """A fresh random key of 256 bits, fit for a header."""
+    """Generate a random key of 256 bits, safe to send in a header."""
     return secrets.token_urlsafe(32)

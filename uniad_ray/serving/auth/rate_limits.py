@@ -1,4 +1,4 @@
-"""How many images a key may send: a bucket of tokens that fills at a steady rate."""
+"""Rate limits per key: token buckets."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One bucket a key; each image takes a token. Buckets are of one process: N gateways allow N times the rate."""
+    """One bucket per key; each image takes a token. Buckets are per process: N gateways allow N times the rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts with no key known.
+        """Start without buckets.
 
         Args:
-            clock: Seconds that never go back.
+            clock: Monotonic clock, in seconds.
         """
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, key: str, images: int, a_minute: float) -> float:
-        """Takes tokens for some images, or none.
+        """Take one token per image, or none at all.
 
-        A bucket holds a minute's worth, so that a key that was quiet may send so many at once. More images than that
-        in one request pass from a full bucket, which then is in debt: they could never be sent otherwise.
+        A bucket holds the tokens of one minute, which allows bursts of that size. A larger request passes if the bucket
+        is full and leaves it in debt; otherwise it could never be sent.
 
         Args:
             key: Name of the key.
-            images: How many.
-            a_minute: The rate of the key, images.
+            images: Number of images.
+            a_minute: Rate of the key, in images per minute.
 
         Returns:
-            0.0 where they were taken, else the seconds after which they could be.
+            0.0 if the tokens were taken, else the seconds to wait.
         """
         now = self._clock()
         bucket = self._buckets.setdefault(key, _Bucket(a_minute, now))

@@ -1,4 +1,4 @@
-"""A line a request in the log, with neither images nor keys, and the headers that every answer has."""
+"""Access log without images and keys, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _HEADERS: Final = {
 
 
 class RequestLog:
-    """Middleware: gives each request an id, its answer the security headers, and the log a line."""
+    """Middleware that gives each request an id, each response security headers, and the log one line per request."""
 
     def __init__(self, app: ASGIApp, *, adds_id: bool = True) -> None:
-        """Wraps an application.
+        """Wrap an application.
 
         Args:
             app: The application.
-            adds_id: Whether answers get the id as a header here; Ray Serve's proxy adds it by itself.
+            adds_id: Whether to add the id to responses as a header; Ray Serve's proxy adds it itself.
         """
         self._app = app
         self._adds_id = adds_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -72,7 +72,7 @@ class RequestLog:
             _logger.exception("request %s failed", request_id)
             if status:
                 raise
-            problem = ProblemError("internal-error", "the logs have the reason by request id")
+            problem = ProblemError("internal-error", "find the reason in the logs by request id")
             document = problem.document(scope["path"], request_id).model_dump(mode="json")
             await JSONResponse(document, problem.status, media_type=MEDIA_TYPE)(scope, receive, send_with_headers)
         finally:
@@ -88,5 +88,5 @@ class RequestLog:
 
 
 def request_id_of(request: Request) -> str:
-    """The id of a request; empty outside of `RequestLog`."""
+    """Return the id of a request; empty outside `RequestLog`."""
     return str(getattr(request.state, "request_id", ""))

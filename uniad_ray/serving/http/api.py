@@ -1,4 +1,4 @@
-"""The operations that score images, and those that say what can be scored."""
+"""Operations that score images, list categories and bundles, and report health."""
 
 import asyncio
 from collections.abc import Iterator
@@ -38,16 +38,16 @@ Category = Annotated[str, Path(min_length=1, max_length=200, examples=["trays"])
 
 
 class Backend(Protocol):
-    """Whoever scores."""
+    """Interface to the scoring replicas."""
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
-        """Scores one image.
+        """Score one image.
 
         Args:
-            category: Its category.
+            category: Category of the image.
             data: The encoded file.
-            with_map: Whether the verdict has its map.
-            nearest: How many of the nearest normal images come with it.
+            with_map: Whether to return the anomaly map.
+            nearest: Number of nearest normal images to return.
 
         Raises:
             ProblemError: `overloaded`, `bundle-unusable`, `store-unavailable` or `internal-error`.
@@ -55,23 +55,23 @@ class Backend(Protocol):
         ...
 
     async def check(self) -> dict[str, Any]:
-        """Scores the reference images of the loaded bundles: `checked` and `error`."""
+        """Score the reference images of the loaded bundles; return `checked` and `error`."""
         ...
 
     async def status(self) -> list[dict[str, Any]]:
-        """What a replica says of each loaded category."""
+        """Return the status of each category that a replica has loaded."""
         ...
 
 
 class Endpoint:
-    """Everything that the operations share."""
+    """State shared by the operations."""
 
     def __init__(self, settings: ServeSettings, backend: Backend) -> None:
-        """Reads the keys.
+        """Read the keys.
 
         Args:
-            settings: What the operator decided.
-            backend: Whoever scores.
+            settings: Settings of the endpoint.
+            backend: Interface to the scoring replicas.
 
         Raises:
             ConfigError: The keys cannot be read.
@@ -85,7 +85,7 @@ class Endpoint:
         self._bytes_inside = 0
 
     async def identify(self, request: Request) -> AccessKey:
-        """Finds the key of a request; a coroutine, since FastAPI gives everything else a thread."""
+        """Find the key of a request; a coroutine, because FastAPI would run a function in a thread."""
         key = self.keys.identify(request.headers.get("authorization"), request.headers.get("x-api-key"))
         request.state.key = key.name
         return key
@@ -93,11 +93,11 @@ class Endpoint:
     async def score(
         self, request: Request, key: AccessKey, category: str, form: MapForm, nearest: int
     ) -> ScoreResponse:
-        """Scores the images of a request.
+        """Score the images of a request.
 
         Raises:
-            NotAllowedError: The key is not good for it.
-            ProblemError: Whatever else is wrong with it.
+            NotAllowedError: The key does not allow it.
+            ProblemError: The request is invalid, or cannot be served.
         """
         key.require("score", category)
         await self.catalogue.require(category)
@@ -106,12 +106,12 @@ class Endpoint:
 
     @contextmanager
     def _room_for(self, request: Request) -> Iterator[None]:
-        """Counts the bytes of a body before any of it is read."""
+        """Reserve the bytes of a body before reading it."""
         declared = request.headers.get("content-length", "")
         most = self.settings.limits.request_bytes
         wanted = min(int(declared[:20]), most) if declared.isdecimal() else most
         if self._bytes_inside and self._bytes_inside + wanted > self.settings.limits.bytes_inside:
-            raise ProblemError("overloaded", "too many bodies are being read already; try again", retry_after=1)
+            raise ProblemError("overloaded", "too many requests are being read; try again", retry_after=1)
         self._bytes_inside += wanted
         try:
             yield
@@ -127,30 +127,32 @@ class Endpoint:
                     async with asyncio.timeout(self.settings.limits.seconds / 2):
                         images = await read_images(request, self.settings)
                 except TimeoutError as error:
-                    raise ProblemError("timed-out", "the body came too slowly; send smaller images") from error
+                    raise ProblemError("timed-out", "the body arrived too slowly; send smaller images") from error
                 wait = self.limiter.take(key.name, len(images), key.images_a_minute)
                 if wait:
                     raise ProblemError(
                         "too-many-requests",
-                        f"the key may send {key.images_a_minute:g} images a minute",
+                        f"the rate limit of the key is {key.images_a_minute:g} images per minute; try again later",
                         retry_after=wait,
                     )
-                answers = await self._score_all(category, images, form, nearest)
+                scored = await self._score_all(category, images, form, nearest)
         except TimeoutError as error:
             raise ProblemError(
-                "deadline-exceeded", f"no verdict within {self.settings.limits.seconds:g} seconds", retry_after=1
+                "deadline-exceeded",
+                f"no verdict within {self.settings.limits.seconds:g} seconds; try again",
+                retry_after=1,
             ) from error
-        if all(answer.status == "error" for answer in answers):
-            errors = [{"where": answer.image, **answer.error.model_dump()} for answer in answers if answer.error]
+        if all(image.status == "error" for image in scored):
+            errors = [{"where": image.image, **image.error.model_dump()} for image in scored if image.error]
             raise ProblemError("unusable-image", errors[0]["detail"], errors=errors)
-        return ScoreResponse(request_id=request.state.request_id, category=category, images=answers)
+        return ScoreResponse(request_id=request.state.request_id, category=category, images=scored)
 
     async def _score_all(
         self, category: str, images: list[SentImage], form: MapForm, nearest: int
     ) -> list[ImageResponse]:
         most = 4 * self.settings.replicas.queued_images
         if self._inside + len(images) > max(most, self.settings.limits.images):
-            raise ProblemError("overloaded", "too many images are inside already; try again", retry_after=1)
+            raise ProblemError("overloaded", "too many images are being scored; try again", retry_after=1)
         self._inside += len(images)
         try:
             async with asyncio.TaskGroup() as group:
@@ -171,12 +173,12 @@ class Endpoint:
         found = await self.backend.score(category, data, with_map=form != "none", nearest=nearest)
         if form == "none":
             return image_response(image.name, found, form)
-        # A map takes milliseconds to compress, too long for the event loop.
+        # Compressing a map takes milliseconds: too long for the event loop.
         return await asyncio.to_thread(image_response, image.name, found, form)
 
 
 def score_operations(endpoint: Endpoint) -> APIRouter:
-    """Routes to what can be scored, and to whether it can be."""
+    """Build the routes for scoring, listing and health."""
     router = APIRouter()
     Key = Annotated[AccessKey, Depends(endpoint.identify)]  # noqa: N806
 
@@ -210,11 +212,11 @@ def score_operations(endpoint: Endpoint) -> APIRouter:
         key: Key,
         category: Category,
         anomaly_map: Annotated[MapForm, Query(alias="map", description="Form of the anomaly map.")] = "none",
-        nearest: Annotated[int, Query(ge=0, le=10, description="How many of the nearest normal images.")] = 0,
+        nearest: Annotated[int, Query(ge=0, le=10, description="Number of nearest normal images to return.")] = 0,
     ) -> Response:
-        answer = await endpoint.score(request, key, category, anomaly_map, nearest)
-        # FastAPI would validate it once more.
-        return Response(answer.model_dump_json(), media_type="application/json")
+        found = await endpoint.score(request, key, category, anomaly_map, nearest)
+        # Returning the model itself would make FastAPI validate it again.
+        return Response(found.model_dump_json(), media_type="application/json")
 
     @router.get("/v1/categories", summary="List categories", responses=problems((*_WITH_KEY, "store-unavailable")))
     async def categories(key: Key) -> CategoryList:
@@ -229,12 +231,12 @@ def score_operations(endpoint: Endpoint) -> APIRouter:
             loaded=[entry for entry in await endpoint.backend.status() if key.covers(entry["category"])],
         )
 
-    @router.get("/healthz", summary="Whether the process answers", responses=problems(_ALWAYS))
+    @router.get("/healthz", summary="Check that the process responds", responses=problems(_ALWAYS))
     async def healthz() -> HealthResponse:
         return HealthResponse()
 
     @router.get(
-        "/readyz", summary="Whether images can be scored", responses=problems((*_ALWAYS, "not-ready", "overloaded"))
+        "/readyz", summary="Check that images can be scored", responses=problems((*_ALWAYS, "not-ready", "overloaded"))
     )
     async def readyz() -> ReadyResponse:
         found = await endpoint.backend.check()

@@ -1,4 +1,4 @@
-"""What bundles there are, read from the store now and then."""
+"""Catalogue of categories and bundle versions, refreshed from the store."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from uniad_ray.scoring.bundles.versions import BundleVersion, list_bundles
 from uniad_ray.serving.http.problems import ProblemError
 
 _logger = logging.getLogger(__name__)
+_UNAVAILABLE = "the bundle store is unavailable; try again"
 
 
 class Catalogue:
-    """Categories and versions of a bundle store; while the store is away, those of the last look."""
+    """Categories and versions of a bundle store; the last known categories if the store is unavailable."""
 
     def __init__(self, bundles: str, *, refresh_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Names the store; nothing is read yet.
+        """Name the store; nothing is read yet.
 
         Args:
             bundles: Root of the bundles.
-            refresh_seconds: How long a look counts.
-            clock: Seconds that never go back.
+            refresh_seconds: How long a listing is valid.
+            clock: Monotonic clock, in seconds.
         """
         self._root = bundles
         self._store = BundleStore(bundles)
@@ -36,20 +37,20 @@ class Catalogue:
         self._look_behind: asyncio.Task[list[str]] | None = None
 
     async def categories(self) -> list[str]:
-        """Categories with a published bundle, sorted; those of the last look, after which another may be taken.
+        """Return the categories with a published bundle, sorted; an old listing is refreshed in the background.
 
         Raises:
-            ProblemError: `store-unavailable`, where the store has never been read.
+            ProblemError: `store-unavailable`, if the store has never been read.
         """
         if self._categories is None:
             return await self._look()
         if self._is_due() and (self._look_behind is None or self._look_behind.done()):
-            # Nobody waits for it: a store that is away takes long to say so.
+            # No request waits for this: an unavailable store takes long to fail.
             self._look_behind = asyncio.create_task(self._look())
         return self._categories
 
     async def require(self, category: str) -> None:
-        """Refuses a category that has no published bundle.
+        """Check that a category has a published bundle.
 
         Raises:
             ProblemError: `unknown-category` or `store-unavailable`.
@@ -57,11 +58,11 @@ class Catalogue:
         if category not in await self.categories() and category not in await self._look():
             raise ProblemError(
                 "unknown-category",
-                f"no category {category[:100]!r} is published; GET /v1/categories lists those that are",
+                f"no published category {category[:100]!r}; GET /v1/categories lists the published ones",
             )
 
     async def versions(self) -> tuple[BundleVersion, ...]:
-        """All versions of all categories.
+        """Return all versions of all categories.
 
         Raises:
             ProblemError: `store-unavailable`.
@@ -69,22 +70,20 @@ class Catalogue:
         try:
             return (await asyncio.to_thread(list_bundles, self._root)).bundles
         except (StoreError, BundleError) as error:
-            raise ProblemError("store-unavailable", "the bundles cannot be listed now", retry_after=5) from error
+            raise ProblemError("store-unavailable", _UNAVAILABLE, retry_after=5) from error
 
     async def _look(self) -> list[str]:
-        """Reads the store, if that is due."""
+        """Read the store, if the listing is missing or old."""
         async with self._one_look:
             if self._categories is None or self._is_due():
                 try:
                     found = await asyncio.to_thread(self._store.categories)
                 except (StoreError, BundleError) as error:
                     if self._categories is None:
-                        raise ProblemError(
-                            "store-unavailable", "the store of bundles cannot be read now", retry_after=5
-                        ) from error
-                    _logger.warning("the categories stay as they were: %s", error)
+                        raise ProblemError("store-unavailable", _UNAVAILABLE, retry_after=5) from error
+                    _logger.warning("cannot list the categories, keeping the old list: %s", error)
                     found = self._categories
-                # A folder that is not mounted looks like an empty one.
+                # A folder that is not mounted looks empty: keep the old list.
                 self._categories = found or self._categories or []
                 self._looked_at = self._clock()
             return self._categories

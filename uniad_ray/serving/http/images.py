@@ -1,4 +1,4 @@
-"""The images of a request: one as the body, several as multipart, or JSON with base64 or references."""
+"""Read the images of a request: one as the body, several as multipart, or JSON with base64 or references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uniad_ray.serving.settings import ServeSettings
 
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/tiff", "image/bmp", "image/webp", "image/gif")
 BODY_TYPES: Final = (*IMAGE_TYPES, "application/octet-stream")
-"""Types of a body that is one image; what it really is, its first bytes say."""
+"""Content types of a body with one image; its first bytes determine the actual format."""
 MAX_NAME: Final = 255
 
 
@@ -30,8 +30,8 @@ class SentImage:
     """An image of a request.
 
     Attributes:
-        name: File name, URI or position.
-        data: The encoded bytes, or the allowed place where they lie.
+        name: File name, URI or position in the request.
+        data: The encoded bytes, or an allowed location to read them from.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SentImage:
 
 
 class NamedImage(BaseModel):
-    """One image of a JSON request: its bytes, or where they lie."""
+    """One image of a JSON request: its bytes or its URI."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,17 +50,17 @@ class NamedImage(BaseModel):
         description="`s3://bucket/key` below an allowed prefix.",
         examples=["s3://plant/line-1/0001.png"],
     )
-    name: str | None = Field(default=None, max_length=MAX_NAME, description="Comes back in the answer.")
+    name: str | None = Field(default=None, max_length=MAX_NAME, description="Name of the image in the response.")
 
     @model_validator(mode="after")
     def _check_source(self) -> NamedImage:
         if (self.base64 is None) == (self.uri is None):
-            raise ValueError("give either base64 or uri")
+            raise ValueError("set either base64 or uri")
         return self
 
 
 class ScoreRequest(BaseModel):
-    """A JSON request."""
+    """A JSON request with images to score."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ class ScoreRequest(BaseModel):
 
 
 async def read_images(request: Request, settings: ServeSettings) -> list[SentImage]:
-    """Takes the images out of a request, without decoding any.
+    """Read the images of a request without decoding them.
 
     Raises:
         ProblemError: `too-large`, `unsupported-media-type`, `invalid-request` or `not-allowed`.
@@ -84,36 +84,36 @@ async def read_images(request: Request, settings: ServeSettings) -> list[SentIma
     else:
         raise ProblemError(
             "unsupported-media-type",
-            f"{kind or 'no content type'}: send one image as {', '.join(BODY_TYPES)}, several as multipart/form-data, "
-            "or application/json",
+            f"unsupported content type {kind or 'none'}: send one image as {', '.join(BODY_TYPES)}, several images as "
+            "multipart/form-data, or application/json",
         )
     for image in images:
         if isinstance(image.data, bytes) and len(image.data) > settings.limits.image_bytes:
             raise ProblemError(
                 "too-large",
-                f"image {image.name!r} has {len(image.data)} bytes; at most {settings.limits.image_bytes} are read",
+                f"image {image.name!r} has {len(image.data)} bytes; the limit is {settings.limits.image_bytes}",
             )
     return images
 
 
 async def bounded_body(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """The body of a request in parts, of which no more are taken than are allowed.
+    """Yield the body of a request in parts, up to a maximum size in bytes.
 
     Raises:
-        ProblemError: `too-large`, or `invalid-request` where the body ends early.
+        ProblemError: `too-large`, or `invalid-request` if the body ends early.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > most:
-        raise ProblemError("too-large", f"the body has {declared} bytes; at most {most} are read")
+        raise ProblemError("too-large", f"the body has {declared} bytes; the limit is {most}")
     total = 0
     try:
         async for part in request.stream():
             total += len(part)
             if total > most:
-                raise ProblemError("too-large", f"the body has more than {most} bytes, which is what is read at most")
+                raise ProblemError("too-large", f"the body exceeds the limit of {most} bytes")
             yield part
     except ClientDisconnect as error:
-        raise ProblemError("invalid-request", "the body ended early") from error
+        raise ProblemError("invalid-request", "the body ended early; send it again") from error
 
 
 async def _read_parts(request: Request, body: AsyncGenerator[bytes, None], settings: ServeSettings) -> list[SentImage]:
@@ -122,19 +122,19 @@ async def _read_parts(request: Request, body: AsyncGenerator[bytes, None], setti
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:
-        text = getattr(error, "message", None) or "not a multipart body with a boundary"
+        text = getattr(error, "message", None) or "invalid multipart body or boundary"
         kind = "too-large" if "Too many files" in text else "invalid-request"
-        raise ProblemError(kind, f"{text}; send at most {most} files, and no other fields") from error
+        raise ProblemError(kind, f"{text}; send at most {most} files and no other fields") from error
     images = []
     try:
         for position, (_, part) in enumerate(form.multi_items()):
             if not isinstance(part, UploadFile):
-                raise ProblemError("invalid-request", "send files, and no other fields")
+                raise ProblemError("invalid-request", "send files and no other fields")
             images.append(SentImage((part.filename or str(position))[:MAX_NAME], await part.read()))
     finally:
         await form.close()
     if not images:
-        raise ProblemError("invalid-request", "the request has no image")
+        raise ProblemError("invalid-request", "the request has no image; send at least one")
     return images
 
 
@@ -143,11 +143,11 @@ def _read_json(body: bytes, settings: ServeSettings) -> list[SentImage]:
         asked = ScoreRequest.model_validate(_parse_json(body))
     except ValidationError as error:
         raise ProblemError(
-            "invalid-request", "the body is not as the API describes it", errors=readable(error)
+            "invalid-request", "the body does not match /openapi.json; see errors", errors=readable(error)
         ) from error
     if len(asked.images) > settings.limits.images:
         raise ProblemError(
-            "too-large", f"{len(asked.images)} images; at most {settings.limits.images} are taken at a time"
+            "too-large", f"the request has {len(asked.images)} images; the limit is {settings.limits.images}"
         )
     return [_named(position, image, settings) for position, image in enumerate(asked.images)]
 
@@ -165,12 +165,12 @@ def _named(position: int, image: NamedImage, settings: ServeSettings) -> SentIma
     try:
         data = base64.b64decode(image.base64 or "", validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ProblemError("invalid-request", f"images.{position}.base64: not base64") from error
+        raise ProblemError("invalid-request", f"images.{position}.base64: invalid base64") from error
     return SentImage(image.name or str(position), data)
 
 
 def readable(error: ValidationError) -> list[dict[str, Any]]:
-    """Where a document is wrong, without the values, which may be images or keys."""
+    """List the errors of a document without its values, which may be images or keys."""
     return [
         {"where": ".".join(str(part) for part in entry["loc"]), "what": entry["msg"]}
         for entry in error.errors(include_url=False, include_input=False)[:20]

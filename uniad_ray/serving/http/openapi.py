@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the signatures: bodies, examples and the kinds of errors."""
+"""Parts of the OpenAPI document beyond the signatures: bodies, examples and error responses."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ SCORE_EXAMPLE: Final = {"content": {"application/json": {"example": json_schema_
 
 
 def problems(kinds: Iterable[str]) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an operation, by status.
+    """Describe the error responses of an operation, by status.
 
     Args:
-        kinds: Kinds of `problems.TYPES`.
+        kinds: Problem types, from `problems.TYPES`.
     """
     by_status: dict[int, list[tuple[str, str]]] = {}
     for kind in kinds:

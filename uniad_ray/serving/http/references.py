@@ -1,4 +1,4 @@
-"""Images that a request names instead of sending them: objects below the prefixes that the operator allows."""
+"""Images referenced by URI: objects below the allowed prefixes."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from uniad_ray.serving.http.problems import ProblemError
 
 
 def check_reference(uri: str, prefixes: Sequence[str]) -> Location:
-    """The place that a caller names, if it may be read.
+    """Resolve a reference, if it may be read.
 
     Args:
-        uri: `s3://bucket/key`; no other scheme, and no path.
-        prefixes: Allowed prefixes, each ending in a slash.
+        uri: `s3://bucket/key`; other schemes and local paths are refused.
+        prefixes: Allowed prefixes, each with a trailing slash.
 
     Raises:
-        ProblemError: `not-allowed`; the same for what is not there and what is none of the caller's business.
+        ProblemError: `not-allowed`, whether or not the object exists.
     """
     try:
-        # The prefix is compared with what is read, not with what was written: `..` and empty segments are refused here.
+        # Parsing refuses `..` and empty segments, so the prefix is compared with the object that is really read.
         location = Location.parse(uri)
     except StoreError as error:
-        raise ProblemError("not-allowed", f"not a reference that may be read here: {uri[:200]!r}") from error
+        detail = f"invalid reference {uri[:200]!r}; send s3://BUCKET/KEY below an allowed prefix"
+        raise ProblemError("not-allowed", detail) from error
     if location.is_local or not any(location.uri.startswith(prefix) for prefix in prefixes):
-        allowed = "no references are" if not prefixes else f"only references below {', '.join(prefixes)} are"
-        raise ProblemError("not-allowed", f"{uri[:200]!r}: {allowed} allowed here")
+        allowed = f"use one below {', '.join(prefixes)}" if prefixes else "send the image itself"
+        raise ProblemError("not-allowed", f"reference {uri[:200]!r} is not allowed; {allowed}")
     return location
 
 
 def read_reference(location: Location, max_bytes: int) -> bytes:
-    """The bytes of an object.
+    """Read an object.
 
     Raises:
-        ImageError: `not_found`, or `too_large` for one of more than `max_bytes`.
+        ImageError: `not_found`, or `too_large` if the object exceeds `max_bytes`.
         ProblemError: `store-unavailable`.
     """
     try:
         return location.read_bytes(max_bytes=max_bytes)
     except ObjectNotFoundError as error:
-        raise ImageError("not_found", f"{location}: there is no such object") from error
+        raise ImageError("not_found", f"{location}: no such object") from error
     except ObjectTooLargeError as error:
         raise ImageError("too_large", str(error)) from error
     except StoreError as error:
-        raise ProblemError("store-unavailable", f"{location}: cannot be read now", retry_after=5) from error
+        detail = f"{location}: the store is unavailable; try again"
+        raise ProblemError("store-unavailable", detail, retry_after=5) from error

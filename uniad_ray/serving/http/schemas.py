@@ -1,4 +1,4 @@
-"""What the endpoint answers, as models that the OpenAPI document describes."""
+"""Response models of the endpoint, published in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ MapForm = Literal["none", "png", "float16"]
 
 
 class ResponseModel(BaseModel):
-    """Base of all answers."""
+    """Base of all response models."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ExpertScore(ResponseModel):
-    """What one expert says of an image."""
+    """Score of one expert for an image."""
 
     expert: str = Field(examples=["relations"])
-    raw: float = Field(description="On the expert's own scale.", examples=[0.62])
-    calibrated: float = Field(description="In deviations of held-out normal images.", examples=[11.8])
+    raw: float = Field(description="Score on the expert's own scale.", examples=[0.62])
+    calibrated: float = Field(description="Score in deviations of held-out normal images.", examples=[11.8])
 
 
 class LeftOutExpert(ResponseModel):
-    """An expert of the bundle that did not take part this time."""
+    """An expert of the bundle that did not score this image."""
 
     expert: str = Field(examples=["text_similarity"])
     reason: str = Field(examples=["no text within 2 seconds"])
 
 
 class AnomalyMap(ResponseModel):
-    """The map of an image on the calibrated scale; its corners are those of the image.
+    """Anomaly map of an image on the calibrated scale; it covers the whole image.
 
-    `png`: 8 bits of grey, where 0 is `low` and 255 is `high`. `float16`: zlib-compressed little-endian float16, row by
-    row.
+    `png`: 8-bit grey; 0 is `low` and 255 is `high`. `float16`: zlib-compressed little-endian float16, row by row.
     """
 
     form: Literal["png", "float16"]
@@ -50,37 +49,37 @@ class AnomalyMap(ResponseModel):
     width: int = Field(examples=[256])
     low: float = Field(description="Value of the lowest pixel.", examples=[0.1])
     high: float = Field(description="Value of the highest pixel.", examples=[23.5])
-    data: str = Field(description="Base64.")
+    data: str = Field(description="The map, in base64.")
 
 
 class NearestNormalImage(ResponseModel):
-    """A normal image of the fit that is like the scored one."""
+    """A normal image of the fit that is similar to the scored image."""
 
-    image: str = Field(description="Where it was ingested from.", examples=["train/good/0007.png"])
-    distance: float = Field(description="To be compared within one category only.", examples=[0.12])
-    thumbnail: str = Field(description="Base64 of a JPEG, square as the networks see the image.")
+    image: str = Field(description="Path or URI it was ingested from.", examples=["train/good/0007.png"])
+    distance: float = Field(description="Distance to the scored image, on the category's own scale.", examples=[0.12])
+    thumbnail: str = Field(description="JPEG in base64, square like the input of the networks.")
 
 
 class Lineage(ResponseModel):
-    """Where a verdict comes from."""
+    """Lineage of a verdict: bundle, code and image."""
 
     bundle_version: str = Field(examples=["20261127-101112-0a1b2c3d"])
     bundle_digest: str = Field(description="sha256 of the bundle's manifest.")
-    code_version: str = Field(description="Version of uniad_ray that answers.", examples=["0.1.0"])
-    image_sha256: str = Field(description="Of the bytes that were scored.")
+    code_version: str = Field(description="Version of uniad_ray that computed the verdict.", examples=["0.1.0"])
+    image_sha256: str = Field(description="sha256 of the encoded image.")
 
 
 class ImageProblem(ResponseModel):
-    """Why an image has no verdict."""
+    """The reason why an image has no verdict."""
 
     kind: str = Field(examples=["truncated"])
     detail: str = Field(examples=["JPEG: ends early or is corrupt"])
 
 
 class ImageResponse(ResponseModel):
-    """The verdict of one image, or why there is none.
+    """The verdict of one image, or its error.
 
-    A score is anomalous if it is above the threshold; both are in deviations of held-out normal images.
+    An image is anomalous if its score is above the threshold. Both are in deviations of held-out normal images.
     """
 
     image: str = Field(description="File name, URI or position in the request.", examples=["0001.png"])
@@ -112,60 +111,60 @@ class CategorySummary(ResponseModel):
 
 
 class CategoryList(ResponseModel):
-    """All categories that the key is good for."""
+    """All categories that the key is valid for."""
 
     categories: list[CategorySummary]
 
 
 class RefusedBundle(ResponseModel):
-    """A published bundle that could not be taken up."""
+    """A published bundle that a replica refused to load."""
 
     version: str
     reason: str
 
 
 class LoadedVersion(ResponseModel):
-    """What a replica has in memory of a category."""
+    """The bundle of a category that a replica has loaded."""
 
     category: str
     version: str
     digest: str
     load_seconds: float
-    experts: list[str] = Field(description="Those that the verdict is made of.", examples=[["patch"]])
+    experts: list[str] = Field(description="Experts of the verdict.", examples=[["patch"]])
     no_texts: str | None = Field(
-        default=None, description="Why experts that need texts are left out; null where they are not."
+        default=None, description="Why experts that need texts are left out; null if they are not."
     )
     refused: RefusedBundle | None = None
     store_error: str | None = None
 
 
 class BundleVersions(ResponseModel):
-    """All stored versions, and what the replica that was asked has loaded."""
+    """All stored versions, and the versions that one replica has loaded."""
 
     bundles: list[BundleVersion]
     loaded: list[LoadedVersion]
 
 
 class ReadyResponse(ResponseModel):
-    """That the endpoint can score."""
+    """The endpoint can score images."""
 
     status: Literal["ready"] = "ready"
-    checked: list[str] = Field(description="Categories whose reference images have the scores of the fit.")
+    checked: list[str] = Field(description="Categories whose reference images reproduce the scores of the fit.")
 
 
 class HealthResponse(ResponseModel):
-    """That the process answers."""
+    """The process responds."""
 
     status: Literal["ok"] = "ok"
 
 
 def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapForm) -> ImageResponse:
-    """The answer for one image.
+    """Build the response for one image.
 
     Args:
-        name: What the request calls the image.
-        found: What a replica says of it.
-        form: Form of the map, where the verdict has one.
+        name: Name of the image in the request.
+        found: Result of a replica.
+        form: Form of the map, if the verdict has one.
     """
     if isinstance(found, UnusableImage):
         return ImageResponse(image=name, status="error", error=ImageProblem(kind=found.kind, detail=found.detail))
@@ -201,7 +200,7 @@ def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapFor
 
 
 def map_document(anomaly_map: np.ndarray, form: MapForm) -> AnomalyMap | None:
-    """A map in the form that was asked for, or None.
+    """Encode a map in the requested form; None for `none`.
 
     Args:
         anomaly_map: float32, shape (height, width).
@@ -227,7 +226,7 @@ def _grey_png(anomaly_map: np.ndarray, low: float, high: float) -> bytes:
 
 
 def json_schema_examples() -> dict[str, Any]:
-    """An answer for the OpenAPI document."""
+    """Return an example response for the OpenAPI document."""
     lineage = Lineage(
         bundle_version="20261127-101112-0a1b2c3d",
         bundle_digest="5e8f" * 16,
@@ -244,5 +243,5 @@ def json_schema_examples() -> dict[str, Any]:
         reasons=["1 of part-5 expected, 0 found"],
         lineage=lineage,
     )
-    answer = ScoreResponse(request_id="0192f7c1e4b07d0ab3a51f0c7f7a8c11", category="trays", images=[image])
-    return answer.model_dump(mode="json")
+    example = ScoreResponse(request_id="0192f7c1e4b07d0ab3a51f0c7f7a8c11", category="trays", images=[image])
+    return example.model_dump(mode="json")

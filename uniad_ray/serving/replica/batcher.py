@@ -1,4 +1,4 @@
-"""Calls that come while others are at work, gathered into batches."""
+"""Dynamic batching of concurrent calls."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Makes a function of a list one that takes single items: what has come while a batch was at work is the next one.
+    """Call a list function with single items: items that arrive during a batch form the next one.
 
-    `serve.batch` takes what there is as soon as it is there, so that without a wait most batches would be of one; and
-    it keeps its last batch, and with it the bundle that scored it, until there is another.
+    `serve.batch` starts a batch as soon as an item arrives; without a wait, most batches would hold one item. It also
+    keeps a reference to its last batch, and thus to the bundle that scored it.
     """
 
     def __init__(
         self, function: Callable[[list[Item]], Awaitable[list[Result]]], *, most: int, wait_seconds: float = 0.0
     ) -> None:
-        """Takes the function; nothing runs yet.
+        """Take the function; nothing runs yet.
 
         Args:
-            function: Gives a result for each item, in order.
-            most: Most items of a batch.
-            wait_seconds: How long a batch that is not full waits for more.
+            function: Returns one result per item, in order.
+            most: Maximum batch size.
+            wait_seconds: Maximum time to wait for a full batch.
         """
         self._function = function
         self._most = most
@@ -36,7 +36,7 @@ class Batcher(Generic[Item, Result]):
         self._work: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
-        """Gives the result of one item; whatever the function raises, all items of the batch get."""
+        """Return the result of one item; an exception of the function is raised for every item of the batch."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._waiting) >= self._most:
@@ -62,7 +62,7 @@ class Batcher(Generic[Item, Result]):
                 return
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        """The next batch, without those that nobody waits for any more."""
+        """Take the next batch, without cancelled items."""
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._most:
             item, future = self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""What an endpoint asks for texts: of what a bundle was fitted with, that which answers within a request's time."""
+"""Choose the captioner of an endpoint: a server or deployment that is fast enough for requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uniad_ray.serving.settings import EngineSettings
 
 
 class DeployedCaptioner:
-    """Asks the replicas with vLLM that belong to this application."""
+    """Captioner that uses the vLLM replicas of this application."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class DeployedCaptioner:
         loop: asyncio.AbstractEventLoop,
         timeout: float,
     ) -> None:
-        """Prepares; nothing is asked yet.
+        """Keep the arguments; nothing is requested yet.
 
         Args:
-            name: The extractor, for messages.
-            config: The model of the bundle.
-            handle: The deployment.
-            loop: Where the handle may be called.
-            timeout: Seconds to wait for an answer.
+            name: Name of the extractor, for messages.
+            config: Model of the bundle.
+            handle: Handle of the vLLM deployment.
+            loop: Event loop on which the handle may be called.
+            timeout: Seconds to wait for the texts.
         """
         self._name = name
         self._config = config.model_dump(mode="json")
@@ -47,20 +47,21 @@ class DeployedCaptioner:
         self._timeout = timeout
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
-        """Asks for all images at once; see `Captioner`. To be called by other threads than that of the loop.
+        """Request all texts at once; see `Captioner`. Call this from a thread other than the event loop's.
 
         Raises:
-            CaptionError: No replica answers in time, or the model gives no text.
+            CaptionError: No replica responds in time, or the model returns no text.
         """
         asked = asyncio.run_coroutine_threadsafe(self._ask(images, prompt), self._loop)
         try:
             return asked.result(self._timeout)
         except (TimeoutError, FutureTimeoutError, RayServeException, RayError) as error:
             asked.cancel()
-            raise CaptionError(f"{self._name}: the deployed model does not answer: {type(error).__name__}") from error
+            reason = type(error).__name__
+            raise CaptionError(f"{self._name}: the deployed model does not respond: {reason}") from error
 
     def lineage(self) -> dict[str, Any]:
-        """The model."""
+        """Return the configuration of the model."""
         return dict(self._config)
 
     async def _ask(self, images: np.ndarray, prompt: str) -> list[str]:
@@ -74,30 +75,33 @@ def choose_captioner(
     deployed: DeploymentHandle | None,
     loop: asyncio.AbstractEventLoop,
 ) -> Captioner | str:
-    """What an extractor asks here, or why there is nothing to ask.
+    """Choose the captioner of an extractor.
 
     Args:
-        extractor: Of a bundle.
-        engine: What the operator decided.
-        deployed: The deployment with vLLM, if there is one.
-        loop: Where it may be called.
+        extractor: Extractor of a bundle that needs texts.
+        engine: Settings of the vision-language model.
+        deployed: Handle of the vLLM deployment, or None.
+        loop: Event loop on which the handle may be called.
+
+    Returns:
+        The captioner, or the reason why there is none.
     """
     fitted = extractor.config.captioner
     if engine.kind == "none":
         return "no engine is configured"
     if engine.kind == "deployment":
         if not isinstance(fitted, CaptionEngineConfig):
-            return f"the bundle's texts are of kind {fitted.kind}, which is no model that can be deployed"
+            return f"the bundle was fitted with a captioner of kind {fitted.kind}, which cannot be deployed"
         if deployed is None:
             return "no engine is deployed"
         return DeployedCaptioner(extractor.name, fitted, deployed, loop, engine.deadline_seconds)
     model = engine.model or getattr(fitted, "model", None)
     url = engine.url or getattr(fitted, "url", None)
     if url is None or model is None:
-        return f"the bundle's texts are of kind {fitted.kind}; engine.url and engine.model name no server to ask"
+        return f"the bundle was fitted with a captioner of kind {fitted.kind}; set engine.url and engine.model"
     kept = (
         fitted if isinstance(fitted, CaptionServerConfig) else CaptionServerConfig(kind="server", url=url, model=model)
     )
-    # Who waits for a verdict is served better by one without texts than by a repetition.
+    # A verdict without texts is better than a retry: a request is waiting.
     changes = {"url": url, "model": model, "retries": 0, "timeout": engine.deadline_seconds}
     return CaptionServer(extractor.name, kept.model_copy(update=changes))

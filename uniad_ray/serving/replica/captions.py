@@ -1,4 +1,4 @@
-"""Completes verdicts with texts, within a deadline; where there are none in time, the verdict stands without."""
+"""Complete verdicts with captions within a deadline, or return them without."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from uniad_ray.serving.settings import EngineSettings
 _logger = logging.getLogger(__name__)
 _FAILURES: Final = 3
 _PAUSE_SECONDS: Final = 10.0
+_NO_RESPONSE: Final = "the captioning model does not respond"
 
 
 @dataclass(frozen=True)
 class Completed:
-    """The verdict that is given.
+    """The final verdict.
 
     Attributes:
-        verdict: With texts where they came in time.
-        reason: Why experts that need texts are left out; None where all took part.
+        verdict: The verdict of all experts if the captions arrived in time, else of the others.
+        reason: Why experts that need captions are left out; None if none are.
     """
 
     verdict: Verdict | ImageError
     reason: str | None = None
 
 
-class TextsWithinDeadline:
-    """Has texts written for single images and judges with them.
+class CaptionsWithinDeadline:
+    """Requests captions of single images and scores the images with them.
 
-    After three failures in a row nothing is asked for ten seconds, so that a model that is away delays no verdict.
+    After three consecutive failures, no captions are requested for ten seconds: an unavailable model delays no verdict.
     """
 
     def __init__(
         self, engine: EngineSettings, *, computing: Executor, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Starts threads as they are needed.
+        """Prepare the threads; each starts when it is needed.
 
         Args:
-            engine: What the operator decided.
-            computing: Where networks run.
-            clock: Seconds that never go back.
+            engine: Settings of the vision-language model.
+            computing: Executor that runs the networks.
+            clock: Monotonic clock, in seconds.
         """
         self._engine = engine
         self._computing = computing
@@ -60,59 +61,59 @@ class TextsWithinDeadline:
     async def complete(
         self, scorer: OnlineScorer, first: FirstVerdict, deadline: float, unavailable: str | None
     ) -> Completed:
-        """The verdict of all experts, or of those that need no texts.
+        """Return the verdict of all experts, or of those that need no captions.
 
         Args:
-            scorer: Of the image's bundle.
-            first: What it said without texts.
-            deadline: When the verdict is to be given, on the clock.
-            unavailable: Why there is nothing to ask; None where there is.
+            scorer: Scorer of the image's bundle.
+            first: Its verdict without captions.
+            deadline: Deadline of the verdict, on the clock.
+            unavailable: Why there is no captioner; None if there is one.
         """
         if first.awaited is None or isinstance(first.verdict, ImageError):
             return Completed(_certain(first, "no verdict"))
         reason = unavailable or self._refusal()
         if reason is None:
             self._waiting += 1
-            written = asyncio.get_running_loop().create_task(self._judge_with_texts(scorer, first.awaited))
-            # A thread cannot be interrupted: it goes on past the deadline, and counts until it comes to its end.
-            written.add_done_callback(self._finished)
-            done, _ = await asyncio.wait({written}, timeout=max(0.0, deadline - self._clock()))
+            scored = asyncio.get_running_loop().create_task(self._score_with_captions(scorer, first.awaited))
+            # A thread cannot be interrupted: it runs past the deadline, and counts until it ends.
+            scored.add_done_callback(self._finished)
+            done, _ = await asyncio.wait({scored}, timeout=max(0.0, deadline - self._clock()))
             if not done:
                 self._failures += 1
                 self._pause()
                 reason = f"no text within {self._engine.deadline_seconds:g} seconds"
-            elif written.exception() is None:
+            elif scored.exception() is None:
                 self._failures = 0
-                return Completed(written.result())
+                return Completed(scored.result())
             else:
-                reason = "the model that writes texts does not answer"
+                reason = _NO_RESPONSE
         return Completed(_certain(first, reason), reason)
 
     def close(self) -> None:
-        """Lets the threads end."""
+        """Release the threads."""
         self._asking.shutdown(wait=False, cancel_futures=True)
 
-    async def _judge_with_texts(self, scorer: OnlineScorer, awaited: CaptionCompleter) -> Verdict | ImageError:
+    async def _score_with_captions(self, scorer: OnlineScorer, completer: CaptionCompleter) -> Verdict | ImageError:
         loop = asyncio.get_running_loop()
-        perception = await loop.run_in_executor(self._asking, scorer.ask, awaited)
-        return await loop.run_in_executor(self._computing, scorer.finish, awaited, perception)
+        features = await loop.run_in_executor(self._asking, scorer.ask, completer)
+        return await loop.run_in_executor(self._computing, scorer.finish, completer, features)
 
     def _refusal(self) -> str | None:
         if self._clock() < self._paused_until:
-            return "the model that writes texts does not answer"
+            return _NO_RESPONSE
         if self._waiting >= self._engine.most_waiting:
-            return "the model that writes texts has too much to do"
+            return "the captioning model is overloaded"
         return None
 
-    def _finished(self, written: asyncio.Task[Verdict | ImageError]) -> None:
+    def _finished(self, scored: asyncio.Task[Verdict | ImageError]) -> None:
         self._waiting -= 1
-        error = None if written.cancelled() else written.exception()
+        error = None if scored.cancelled() else scored.exception()
         if error is None:
             return
         self._failures += 1
         self._pause()
         level = logging.WARNING if isinstance(error, UniadRayError) else logging.ERROR
-        _logger.log(level, "a verdict is given without texts: %s", error)
+        _logger.log(level, "returning a verdict without texts: %s", error)
 
     def _pause(self) -> None:
         if self._failures >= _FAILURES:
@@ -121,4 +122,4 @@ class TextsWithinDeadline:
 
 
 def _certain(first: FirstVerdict, reason: str) -> Verdict | ImageError:
-    return first.verdict or ImageError("no_text", f"the bundle says nothing without texts: {reason}")
+    return first.verdict or ImageError("no_text", f"the bundle cannot score without texts: {reason}")

@@ -1,4 +1,4 @@
-"""What Serve runs in a scoring process: the scorer, its bundles by recency, and their upkeep."""
+"""The scoring replica: the Serve deployment with the scorer, its bundles and their refresh."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSetting
 
 
 class ScorerDeployment:
-    """Scores single images for gateways; see `scorer_application` for Serve's options."""
+    """Scores images for the gateways; see `scorer_application` for Serve's options."""
 
     async def __init__(self, settings: dict[str, Any], threads: int, engine: DeploymentHandle | None) -> None:  # type: ignore[misc] # Serve awaits it
-        """Loads and checks the bundles that are to be there at the start.
+        """Load and check the initial bundles.
 
         Args:
-            settings: A ServeSettings as JSON types.
-            threads: Threads of the process on the CPU.
-            engine: The deployment that writes texts, if there is one.
+            settings: ServeSettings as JSON types.
+            threads: CPU threads of the process.
+            engine: Handle of the vLLM deployment, or None.
         """
         limit_attempts(STORE_ATTEMPTS)
         self._settings = ServeSettings.model_validate(settings)
@@ -47,30 +47,30 @@ class ScorerDeployment:
         self._upkeep = asyncio.get_running_loop().create_task(self._scorer.refresh_for_ever())
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
-        """Scores one image, see `ReplicaScorer.score`."""
+        """Score one image; see `ReplicaScorer.score`."""
         return await self._scorer.score(await self._loaded(category), data, with_map=with_map, nearest=nearest)
 
     async def check(self) -> dict[str, Any]:
-        """Scores the reference images, see `ReplicaScorer.check`."""
+        """Score the reference images; see `ReplicaScorer.check`."""
         return await self._scorer.check()
 
     async def status(self) -> list[dict[str, Any]]:
-        """What there is to say of each loaded category."""
+        """Return the status of each loaded category."""
         return self._scorer.status()
 
     def check_health(self) -> None:
-        """Reads the result of the last check of the reference images; Serve replaces a replica that fails it."""
+        """Raise if the last check of the reference images failed; Serve then replaces the replica."""
         self._scorer.check_health()
 
     async def _loaded(self, category: str) -> LoadedCategory:
-        # Serve makes room before it loads: a bundle that cannot be loaded would cost a good one its place.
+        # Serve evicts a bundle before it loads another one. Load first: a broken bundle must not evict a good one.
         loaded = await self._scorer.load(category)
         await self._keep(category)
         return loaded
 
 
 def scorer_application(settings: ServeSettings) -> Application:
-    """The deployment of the scoring replicas, bound to its settings."""
+    """Build the deployment of the scoring replicas, bound to its settings."""
     replicas = settings.replicas
     threads = replicas.threads or max(1, usable_cpus() // replicas.most)
     uses_gpu = replicas.device == "cuda"

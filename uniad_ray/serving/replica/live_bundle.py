@@ -1,4 +1,4 @@
-"""The published bundle of a category in memory, replaced while requests go on when another is published."""
+"""The published bundle of a category in memory, replaced without interruption when a new one is published."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _logger = logging.getLogger(__name__)
 
 
 ChooseCaptioner = Callable[[AskingExtractor], Captioner | str]
-"""What an extractor asks for texts, or why there is nothing to ask."""
+"""Returns the captioner of an extractor, or the reason why there is none."""
 
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle that has given its reference images the scores of the fit.
+    """A bundle that reproduces the scores of the fit on its reference images.
 
     Attributes:
-        manifest: What it is.
-        pointer: The pointer that named it.
-        scorer: Scores with all that takes part.
-        reference: What it is checked by.
-        no_texts: Why there is nothing to ask for texts; None where there is, or where no expert needs any.
+        manifest: Manifest of the bundle.
+        pointer: Pointer that published it.
+        scorer: Its scorer.
+        reference: Its reference images and their scores.
+        no_texts: Why no captioner is available; None if one is, or if no expert needs texts.
         seconds: Time to load and check it.
     """
 
@@ -47,17 +47,17 @@ class LoadedBundle:
     seconds: float
 
     def check(self) -> None:
-        """Scores the reference images again with the experts that need no texts.
+        """Score the reference images again with the experts that need no texts.
 
         Raises:
-            BundleError: A score is another than the fit's.
+            BundleError: A score differs from that of the fit.
         """
         if self.scorer.first is not None:
             self.reference.check(self.scorer.first)
 
 
 class LiveBundle:
-    """What a replica knows of a category; `current` may be read by any thread while another refreshes."""
+    """The live bundle of a category; any thread may read `current` during a refresh."""
 
     def __init__(
         self,
@@ -69,18 +69,18 @@ class LiveBundle:
         choose_captioner: ChooseCaptioner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Loads and checks the published bundle.
+        """Load and check the published bundle.
 
         Args:
-            store: Where bundles lie.
+            store: Bundle store.
             category: The category.
             device: Torch device.
-            lock: Held while networks run, so that a check does not fight a batch for the cores.
-            choose_captioner: Says what is asked for texts.
-            clock: Seconds that never go back.
+            lock: Held while networks run: a check must not compete with a batch for the cores.
+            choose_captioner: Chooses the captioner of an extractor.
+            clock: Monotonic clock, in seconds.
 
         Raises:
-            BundleError: There is none, or it is damaged, or it does not give the scores of the fit.
+            BundleError: There is no published bundle, it is corrupt, or it does not reproduce the scores of the fit.
             StoreError: The store cannot be read.
         """
         self.category = category
@@ -91,21 +91,21 @@ class LiveBundle:
         self._clock = clock
         pointer = store.pointer(category)
         if pointer is None:
-            raise BundleError(f"no published bundle for category {category!r}")
+            raise BundleError(f"no published bundle for category {category!r}; publish one with `uniad-ray fit`")
         self._current = self._load(pointer)
         self._refused: tuple[Pointer, str] | None = None
         self._store_error: str | None = None
 
     @property
     def current(self) -> LoadedBundle:
-        """The bundle that scores now."""
+        """The bundle in use."""
         return self._current
 
     def refresh(self) -> bool:
-        """Takes up a newly published bundle; a bad one is refused, and the old one stays.
+        """Load a newly published bundle; a bad one is refused and the old one stays in use.
 
         Returns:
-            Whether another bundle scores now.
+            Whether the bundle in use changed.
         """
         try:
             pointer = self._store.pointer(self.category)
@@ -113,7 +113,7 @@ class LiveBundle:
             self._note_store_error(str(error))
             return False
         if pointer is None:
-            self._note_store_error("the category has no published bundle any more")
+            self._note_store_error("the category no longer has a published bundle")
             return False
         if pointer == self._current.pointer:
             self._store_error = self._refused = None
@@ -128,29 +128,29 @@ class LiveBundle:
         except UniadRayError as error:
             self._refused, self._store_error = (pointer, str(error)), None
             _logger.warning(
-                "bundle %s %s is refused; %s goes on: %s", self.category, pointer.version, self.version, error
+                "refused bundle %s %s; %s stays in use: %s", self.category, pointer.version, self.version, error
             )
             return False
-        _logger.info("bundle %s %s takes the place of %s", self.category, pointer.version, self.version)
+        _logger.info("bundle %s %s replaces %s", self.category, pointer.version, self.version)
         self._current, self._refused, self._store_error = loaded, None, None
         return True
 
     def check(self) -> None:
-        """Scores the reference images of the current bundle again.
+        """Score the reference images of the bundle in use again.
 
         Raises:
-            BundleError: A score is another than the fit's.
+            BundleError: A score differs from that of the fit.
         """
         with self._lock:
             self._current.check()
 
     @property
     def version(self) -> str:
-        """Version of the bundle that scores now."""
+        """Version of the bundle in use."""
         return self._current.manifest.version
 
     def status(self) -> dict[str, Any]:
-        """What there is to say of the category, as JSON types."""
+        """Return the status of the category, as JSON types."""
         manifest = self._current.manifest
         refused = None
         if self._refused is not None:
@@ -172,14 +172,14 @@ class LiveBundle:
         scorer = build_online_scorer(bundle, device=self._device)
         no_texts = self._prepare_texts(scorer)
         if scorer.first is None and no_texts is not None:
-            raise BundleError(f"bundle {self.category} {pointer.version} says nothing without texts: {no_texts}")
+            raise BundleError(f"bundle {self.category} {pointer.version} cannot score without texts: {no_texts}")
         loaded = LoadedBundle(bundle.manifest, pointer, scorer, bundle.reference, no_texts, 0.0)
         with self._lock:
             loaded.check()
         return replace(loaded, seconds=self._clock() - started)
 
     def _prepare_texts(self, scorer: OnlineScorer) -> str | None:
-        """Has extractors ask what answers in time; the reason where there is nothing to ask."""
+        """Give each extractor its captioner; return the reason if there is none."""
         for extractor in scorer.full.pipeline.asking:
             chosen = self._choose_captioner(extractor)
             if isinstance(chosen, str):
@@ -189,16 +189,16 @@ class LiveBundle:
 
     def _note_store_error(self, text: str) -> None:
         if self._store_error is None:
-            _logger.warning("the store cannot be read, %s %s goes on: %s", self.category, self.version, text)
+            _logger.warning("cannot read the bundle store; %s %s stays in use: %s", self.category, self.version, text)
         self._store_error = text
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image of a request, at the input size of the bundle that is to score it.
+    """One image of a request, at the input size of its bundle.
 
     Attributes:
-        loaded: That bundle.
+        loaded: The bundle that scores it.
         row_key: sha256 of the encoded bytes.
         pixels: uint8, shape (input_size, input_size, 3), RGB.
     """

@@ -1,4 +1,4 @@
-"""A replica: networks and bundles in one process, batches across requests, bundles that come and go."""
+"""The scorer of a replica: bundles in one process, batches across requests, cached categories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uniad_ray.scoring.online_scorer import FirstVerdict
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.replica.batcher import Batcher
 from uniad_ray.serving.replica.captioners import choose_captioner
-from uniad_ray.serving.replica.captions import Completed, TextsWithinDeadline
+from uniad_ray.serving.replica.captions import CaptionsWithinDeadline, Completed
 from uniad_ray.serving.replica.live_bundle import DecodedImage, LiveBundle, LoadedBundle
 from uniad_ray.serving.settings import ServeSettings
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _DECODERS = 2
 _CHECKED_FOR_SECONDS = 5.0
-"""How long a check of the reference images counts, so that nobody can keep a replica busy by asking for it."""
+"""How long a check of the reference images is valid; repeated requests cannot keep a replica busy."""
 
 Outcome = FirstVerdict | ImageError
 
 
 @dataclass(eq=False)
 class LoadedCategory:
-    """A category of a replica, for as long as it is among those last asked for.
+    """A recently used category of a replica.
 
     Attributes:
         live: Its bundle, kept up to date.
-        score: Scores one image together with others that come at the same time.
+        score: Scores one image, batched with concurrent ones.
     """
 
     live: LiveBundle
@@ -53,9 +53,9 @@ class LoadedCategory:
 
 
 class ReplicaScorer:
-    """Scores images of any category, one a call.
+    """Scores images of any category, one per call.
 
-    Runs without Serve, which holds what `load` returns. Categories that nobody holds any more are forgotten.
+    Works without Serve, which keeps the results of `load`. A category is released when nothing references it.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class ReplicaScorer:
         threads: int = 1,
         deployed: DeploymentHandle | None = None,
     ) -> None:
-        """Prepares the process; bundles are loaded by `load`.
+        """Prepare the process; `load` loads bundles.
 
         Args:
-            settings: What the operator decided.
+            settings: Settings of the endpoint.
             device: `cpu` or `cuda`.
-            threads: Threads that networks and neighbour search may take on the CPU.
-            deployed: The deployment that writes texts, if there is one.
+            threads: CPU threads of networks and neighbour search.
+            deployed: Handle of the vLLM deployment, or None.
         """
         self.settings = settings
         self._store = BundleStore(settings.bundles)
@@ -80,12 +80,12 @@ class ReplicaScorer:
         self._networks = threading.Lock()
         self._parallel = threads if device == "cpu" else 1
         self._parts = ThreadPoolExecutor(self._parallel, "part", limit_threads, (1,))
-        # Threads of a network wait for each other at each of its layers, and so for whoever brings the next image: one
-        # core is left to them.
+        # The threads of a network synchronize at every layer. Leave one core free to prepare the next images, or all of
+        # them wait.
         self._scoring = ThreadPoolExecutor(1, "scoring", limit_threads, (max(1, threads - 1),))
         self._decoding = ThreadPoolExecutor(_DECODERS, "decoding")
         self._loading = ThreadPoolExecutor(1, "loading", limit_threads, (threads,))
-        self._texts = TextsWithinDeadline(settings.engine, computing=self._scoring)
+        self._captions = CaptionsWithinDeadline(settings.engine, computing=self._scoring)
         self._deployed = deployed
         self._held: WeakValueDictionary[str, LoadedCategory] = WeakValueDictionary()
         self._one_load = asyncio.Lock()
@@ -94,24 +94,24 @@ class ReplicaScorer:
         self._checked_at = -_CHECKED_FOR_SECONDS
 
     def categories(self) -> list[str]:
-        """Categories with a published bundle."""
+        """Return the categories with a published bundle."""
         return self._store.categories()
 
     def at_start(self) -> tuple[str, ...]:
-        """Categories whose bundles are loaded before a replica takes requests."""
+        """Return the categories to load before the replica accepts requests."""
         replicas = self.settings.replicas
         if replicas.loaded_at_start is not None:
             return replicas.loaded_at_start
         return tuple(self.categories()[: replicas.categories])
 
     async def start(self, hold: Callable[[str], Awaitable[object]]) -> None:
-        """Loads the categories that are to be there at the start, as far as they can be used.
+        """Load the initial categories; categories that cannot be used are skipped.
 
         Args:
             hold: Loads a category and keeps it.
 
         Raises:
-            UserError: None of them can be used, or the store cannot be read.
+            UserError: No category can be used, or the store cannot be read.
         """
         failed: UserError | None = None
         for category in self.at_start():
@@ -120,19 +120,19 @@ class ReplicaScorer:
             except StoreError:
                 raise
             except UserError as error:
-                # A replica that is replaced after a bad bundle was published is still good for all others.
-                _logger.warning("category %s is not served: %s", category, error)
+                # One bad bundle must not keep a new replica from serving the other categories.
+                _logger.warning("cannot serve category %s: %s", category, error)
                 failed = error
         if failed is not None and not self._held:
             raise failed
 
     async def load(self, category: str) -> LoadedCategory:
-        """Loads and checks a category's bundle, unless somebody holds it already.
+        """Load and check a category's bundle, unless it is already loaded.
 
-        A failure counts for `refresh_seconds`, so that requests for a damaged bundle do not keep others from loading.
+        A failure is cached for `refresh_seconds`: requests for a corrupt bundle do not block other loads.
 
         Raises:
-            BundleError: There is none, or it cannot be used.
+            BundleError: There is no bundle, or it cannot be used.
             StoreError: The store cannot be read.
         """
         held = self._held.get(category)
@@ -157,13 +157,13 @@ class ReplicaScorer:
     async def score(
         self, category: LoadedCategory, data: bytes, *, with_map: bool, nearest: int
     ) -> OnlineVerdict | UnusableImage:
-        """Scores one image.
+        """Score one image.
 
         Args:
-            category: Its category.
+            category: Category of the image.
             data: The encoded file.
-            with_map: Whether the verdict has its map.
-            nearest: How many of the nearest normal images come with it.
+            with_map: Whether to return the anomaly map.
+            nearest: Number of nearest normal images to return.
         """
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self.settings.engine.deadline_seconds
@@ -177,7 +177,7 @@ class ReplicaScorer:
             first = error
         if isinstance(first, ImageError):
             return UnusableImage(first.kind, str(first))
-        completed: Completed = await self._texts.complete(scorer, first, deadline, loaded.no_texts)
+        completed: Completed = await self._captions.complete(scorer, first, deadline, loaded.no_texts)
         verdict, reason = completed.verdict, completed.reason
         if isinstance(verdict, ImageError):
             return UnusableImage(verdict.kind, str(verdict))
@@ -192,7 +192,7 @@ class ReplicaScorer:
         )
 
     async def refresh_for_ever(self) -> None:
-        """Takes up newly published bundles, every `refresh_seconds`."""
+        """Load newly published bundles every `refresh_seconds`, forever."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.settings.refresh_seconds)
@@ -200,13 +200,13 @@ class ReplicaScorer:
                 try:
                     await loop.run_in_executor(self._loading, live.refresh)
                 except Exception:
-                    _logger.exception("category %s cannot be refreshed; its bundle goes on", live.category)
+                    _logger.exception("cannot refresh category %s; its bundle stays in use", live.category)
 
     async def check(self) -> dict[str, Any]:
-        """Scores the reference images of all loaded bundles, unless that was done a moment ago.
+        """Score the reference images of all loaded bundles, unless the last check is still valid.
 
         Returns:
-            `checked`: categories; `error`: what is wrong, or None.
+            `checked`: the loaded categories; `error`: the first error, or None.
         """
         loop = asyncio.get_running_loop()
         if time.monotonic() - self._checked_at >= _CHECKED_FOR_SECONDS:
@@ -215,14 +215,14 @@ class ReplicaScorer:
         return {"checked": [live.category for live in self._lives()], "error": self._check_error}
 
     def status(self) -> list[dict[str, Any]]:
-        """What there is to say of each loaded category."""
+        """Return the status of each loaded category."""
         return [live.status() for live in self._lives()]
 
     def check_health(self) -> None:
-        """Reads the result of the last check; scores nothing.
+        """Raise the error of the last check; nothing is scored.
 
         Raises:
-            BundleError: A bundle no longer gives the scores of its fit, so that the replica is to be replaced.
+            BundleError: A bundle no longer reproduces the scores of its fit; Serve must replace the replica.
         """
         if self._check_error is not None:
             raise BundleError(self._check_error)
@@ -265,7 +265,7 @@ class ReplicaScorer:
         return DecodedImage(loaded, row_key, pixels)
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
-        """Scores images that came together; while a bundle changes they may be for the old one and the new one."""
+        """Score a batch of images; during a refresh, it may mix images of the old and the new bundle."""
         outcomes: dict[int, Outcome] = {}
         for loaded in {id(image.loaded): image.loaded for image in images}.values():
             rows = [row for row, image in enumerate(images) if image.loaded is loaded]
@@ -276,7 +276,7 @@ class ReplicaScorer:
         return [outcomes[row] for row in range(len(images))]
 
     def _begin(self, loaded: LoadedBundle, row_keys: list[str], pixels: np.ndarray) -> list[FirstVerdict]:
-        """Scores a batch: one image with several threads, several images in parts of a thread each."""
+        """Score a batch: one image with several threads, several images in parts with one thread each."""
         count = min(self._parallel, len(row_keys))
         if count == 1:
             return loaded.scorer.begin(row_keys, pixels)

@@ -1,4 +1,4 @@
-"""Replicas with vLLM, which write the texts that experts need."""
+"""vLLM replicas that caption images for the experts that need texts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from uniad_ray.perception.captions.engine import CaptionEngine, CaptionEngineCon
 from uniad_ray.serving.settings import EngineSettings
 
 _IMAGES = 8
-"""Images that are handed to vLLM together; it may compute fewer at a time, see `max_num_seqs`."""
+"""Maximum number of images per call of vLLM, which may process fewer at a time (`max_num_seqs`)."""
 
 Question = tuple[str, np.ndarray, str]
 
 
 class VllmDeployment:
-    """Writes texts of single images; those that come together are computed together.
+    """Captions single images, batched across concurrent calls.
 
-    The model is started when it is first asked for. Replicas are for one model: another one takes its place in memory.
+    The first call loads the model. A replica holds one model: another model replaces it in memory.
     """
 
     def __init__(self) -> None:
-        """Starts no model yet."""
+        """Prepare batching; no model is loaded yet."""
 
         async def caption_together(questions: list[Question]) -> list[str]:
             return await asyncio.to_thread(caption_all, questions)
@@ -36,22 +36,22 @@ class VllmDeployment:
         self._batched: Callable[[Question], Awaitable[str]] = batched(caption_together)
 
     async def caption(self, config: dict[str, Any], image: np.ndarray, prompt: str) -> str:
-        """The text of one image.
+        """Caption one image.
 
         Args:
-            config: A CaptionEngineConfig as JSON types.
+            config: CaptionEngineConfig as JSON types.
             image: uint8, shape (H, W, 3), RGB.
-            prompt: What the model is asked.
+            prompt: Prompt of the model.
 
         Raises:
-            CaptionError: The engine fails, or an answer has no text.
-            ConfigError: vLLM is not installed or does not fit the machine.
+            CaptionError: The engine fails, or returns no text.
+            ConfigError: vLLM is not installed or does not support the machine.
         """
         return await self._batched((json.dumps(config, sort_keys=True), image, prompt))
 
 
 def caption_all(questions: list[Question]) -> list[str]:
-    """Texts of images, in order; those with one model, one prompt and one size are computed together."""
+    """Caption images, in order; images with the same model, prompt and size are processed together."""
     groups: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}
     for row, (config, image, prompt) in enumerate(questions):
         groups.setdefault((config, prompt, image.shape), []).append(row)
@@ -64,7 +64,7 @@ def caption_all(questions: list[Question]) -> list[str]:
 
 
 def engine_application(engine: EngineSettings) -> Application:
-    """The deployment of vLLM."""
+    """Build the vLLM deployment."""
     deployment = serve.deployment(
         VllmDeployment,
         name="VllmDeployment",

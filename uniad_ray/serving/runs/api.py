@@ -1,4 +1,4 @@
-"""The operations on finished runs: look at their images, try other thresholds, mark what is wrong."""
+"""Operations on finished runs: browse images, preview thresholds, mark wrong decisions."""
 
 import asyncio
 import json
@@ -45,10 +45,10 @@ _KINDS: Final = (
     "deadline-exceeded",
 )
 _CACHED: Final = {"Cache-Control": "private, max-age=600", "Vary": "Authorization, X-API-Key"}
-"""A picture of a finished run stays what it is."""
+"""Pictures of a finished run never change."""
 
 _JPEG: Final[dict[str, Any]] = {
-    "description": "The picture.",
+    "description": "JPEG picture.",
     "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
 }
 _MARKS_BODY: Final[dict[str, Any]] = {
@@ -72,7 +72,7 @@ Number = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
 class _Work:
-    """Threads of its own, so that whoever leafs through runs does not keep those waiting who want a verdict."""
+    """A separate thread pool: browsing runs does not delay scoring requests."""
 
     def __init__(self, seconds: float) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="runs")
@@ -88,16 +88,16 @@ class _Work:
         except TimeoutError as error:
             raise ProblemError(
                 "deadline-exceeded",
-                f"not read within {self._seconds:g} seconds; ask again",
+                f"the run could not be read within {self._seconds:g} seconds; try again",
                 retry_after=5,
             ) from error
 
 
 def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaitable[AccessKey]]) -> APIRouter:
-    """Routes to the runs.
+    """Build the routes for runs.
 
     Args:
-        settings: What the operator decided.
+        settings: Settings of the endpoint.
         identify: Finds the key of a request.
     """
     router = APIRouter(prefix="/v1/runs")
@@ -115,7 +115,7 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         key: Key,
         run: RunName,
         category: CategoryName,
-        decision: Annotated[Decision | None, Query(description="At the threshold asked for.")] = None,
+        decision: Annotated[Decision | None, Query(description="Decision at the requested threshold.")] = None,
         mark: MarkFilter | None = None,
         status: Status | None = None,
         min_score: Number = None,
@@ -129,14 +129,14 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         asked = RowFilter(decision, mark, status, min_score, max_score, threshold, order)
         return await work.run(image_page, browser, run, category, asked, offset, limit)
 
-    @router.get("/{run}/threshold", summary="What another threshold would change", responses=problems(_KINDS))
+    @router.get("/{run}/threshold", summary="Preview a threshold", responses=problems(_KINDS))
     async def what_if(key: Key, run: RunName, category: CategoryName, threshold: Number = None) -> ThresholdResponse:
         key.require("runs", category)
         return await work.run(threshold_response, browser, run, category, threshold)
 
     @router.get(
         "/{run}/images/{row_key}/thumbnail",
-        summary="A small JPEG of an image",
+        summary="Get a thumbnail of an image",
         response_class=Response,
         responses={200: _JPEG, **problems((*_KINDS, "unusable-image"))},
     )
@@ -147,7 +147,7 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
 
     @router.get(
         "/{run}/images/{row_key}/image",
-        summary="A large JPEG of an image",
+        summary="Get a large picture of an image",
         response_class=Response,
         responses={200: _JPEG, **problems((*_KINDS, "unusable-image"))},
     )
@@ -156,7 +156,9 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         data = await work.run(lambda: browser.image(browser.category(run, category), row_key))
         return Response(data, media_type="image/jpeg", headers=_CACHED)
 
-    @router.get("/{run}/images/{row_key}/map", summary="The kept anomaly map of an image", responses=problems(_KINDS))
+    @router.get(
+        "/{run}/images/{row_key}/map", summary="Get the stored anomaly map of an image", responses=problems(_KINDS)
+    )
     async def anomaly_map(key: Key, run: RunName, row_key: RowKey, category: CategoryName) -> AnomalyMap:
         key.require("runs", category)
         return await work.run(map_response, browser, run, category, row_key)
@@ -179,20 +181,22 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
 
 
 async def _read_marks(request: Request, seconds: float) -> MarkRequest:
-    # A page of another site may send a form or plain text from a reviewer's browser, but JSON only where it is let.
+    # CSRF: a page of another site can send forms and plain text from a reviewer's browser, but not JSON.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ProblemError("unsupported-media-type", f"{kind or 'no content type'}: send application/json")
+        raise ProblemError(
+            "unsupported-media-type", f"unsupported content type {kind or 'none'}: send application/json"
+        )
     try:
         async with asyncio.timeout(seconds):
             body = b"".join([part async for part in bounded_body(request, MAX_BODY_BYTES)])
     except TimeoutError as error:
-        raise ProblemError("timed-out", "the body came too slowly") from error
+        raise ProblemError("timed-out", "the body arrived too slowly; try again") from error
     try:
         return MarkRequest.model_validate(json.loads(body))
     except ValidationError as error:
         raise ProblemError(
-            "invalid-request", "the body is not as the API describes it", errors=readable(error)
+            "invalid-request", "the body does not match /openapi.json; see errors", errors=readable(error)
         ) from error
     except (ValueError, RecursionError) as error:
         raise ProblemError("invalid-request", "the body is not valid JSON") from error

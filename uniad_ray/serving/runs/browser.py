@@ -1,4 +1,4 @@
-"""Reads the runs that the endpoint shows; keeps what is used again, within bounds: a finished run never changes."""
+"""Read finished runs, with bounded caches: a finished run never changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from uniad_ray.serving.runs.pictures import large_picture, thumbnail
 _logger = logging.getLogger(__name__)
 MAX_RUNS: Final = 32
 MAX_ROWS: Final = 4_000_000
-"""Rows whose scores are kept, of all runs together; about 300 MB."""
+"""Maximum number of rows whose scores are cached, over all runs; about 300 MB."""
 MAX_SOURCE_BYTES: Final = 128 << 20
 MAX_THUMBNAIL_BYTES: Final = 32 << 20
 _READ_THREADS: Final = 16
@@ -52,17 +52,17 @@ class OpenRun:
     """A finished run.
 
     Attributes:
-        name: What it is called here.
-        reader: Reads it.
+        name: Its display name.
+        reader: Its reader.
         marks: Its marks.
-        created_at: When its last attempt started, UTC, ISO 8601; None where no attempt is recorded.
+        created_at: Start of the last scoring, UTC, ISO 8601; None if no timings are recorded.
     """
 
     def __init__(self, name: str, location: Location) -> None:
-        """Reads manifest and list of chunks.
+        """Read the manifest and the list of chunks.
 
         Raises:
-            UserError: There is no run, it is not finished, or it is damaged.
+            UserError: The run does not exist, is not finished, or is corrupt.
         """
         self.name = name
         self.reader = RunReader(location)
@@ -75,16 +75,16 @@ class OpenCategory:
 
     Attributes:
         run: The run.
-        name: The category.
-        images: Its images, with what is kept in memory of each.
+        name: Name of the category.
+        images: Its images, with the columns kept in memory.
         scores: Their scores, sorted.
     """
 
     def __init__(self, run: OpenRun, name: str) -> None:
-        """Reads the scores.
+        """Read the scores.
 
         Raises:
-            UserError: A file of the run is missing or damaged.
+            UserError: A file of the run is missing or corrupt.
         """
         self.run = run
         self.name = name
@@ -94,30 +94,30 @@ class OpenCategory:
         self._starts = [0, *accumulate(chunk.rows for chunk in self._chunks)]
 
     def place(self, position: int) -> tuple[RunChunk, int]:
-        """The chunk that holds a row, and the row's place in it."""
+        """Return the chunk that holds a row, and the row's index in it."""
         index = bisect_right(self._starts, position) - 1
         return self._chunks[index], position - self._starts[index]
 
     def chunk_of(self, row_key: str) -> RunChunk:
-        """The chunk that holds an image.
+        """Return the chunk that holds an image.
 
         Raises:
             ProblemError: `not-found`.
         """
         position = self.images.position(row_key)
         if position is None:
-            raise ProblemError("not-found", f"run {self.run.name!r} has no such image in category {self.name!r}")
+            raise ProblemError("not-found", f"no such image in category {self.name!r} of run {self.run.name!r}")
         return self.place(position)[0]
 
 
 class RunBrowser:
-    """Runs by name. Every method reads files and may take a while: none is for the event loop."""
+    """Runs by name. Every method reads files and may be slow: do not call it on the event loop."""
 
     def __init__(self, runs: Mapping[str, str]) -> None:
-        """Names the runs; nothing is read yet.
+        """Name the runs; nothing is read yet.
 
         Args:
-            runs: Root of each run, by the name that callers know it under.
+            runs: Root of each run, by display name.
         """
         self._locations = {name: Location.parse(uri) for name, uri in runs.items()}
         self._runs: BoundedCache[OpenRun] = BoundedCache(MAX_RUNS)
@@ -131,30 +131,30 @@ class RunBrowser:
         return sorted(self._locations)
 
     def open(self, name: str) -> OpenRun:
-        """A run.
+        """Open a run.
 
         Raises:
-            ProblemError: `not-found`, or `store-unavailable` where it is not finished, damaged or out of reach.
+            ProblemError: `not-found`, or `store-unavailable` if it is unfinished, corrupt or unreachable.
         """
         if name not in self._locations:
-            raise ProblemError("not-found", f"no run {name[:100]!r} is shown here; GET /v1/runs lists those that are")
+            raise ProblemError("not-found", f"no run {name[:100]!r}; GET /v1/runs lists the runs")
         with _readable(f"run {name!r}"):
             return self._runs.get(name, lambda: OpenRun(name, self._locations[name]))
 
     def category(self, name: str, category: str) -> OpenCategory:
-        """A category of a run, with its scores.
+        """Open a category of a run, with its scores.
 
         Raises:
             ProblemError: As `open`.
         """
         run = self.open(name)
         if category not in run.reader.manifest.categories:
-            raise ProblemError("not-found", f"run {name!r} has no category {category[:100]!r}")
+            raise ProblemError("not-found", f"no category {category[:100]!r} in run {name!r}")
         with _readable(f"run {name!r}"):
             return self._categories.get((name, category), lambda: OpenCategory(run, category))
 
     def marks(self, opened: OpenCategory) -> dict[int, Mark]:
-        """The marks that are there now on the rows of a category, by position.
+        """Return the current marks of a category, by row position.
 
         Raises:
             ProblemError: `store-unavailable`.
@@ -163,7 +163,7 @@ class RunBrowser:
             return opened.scores.by_position(opened.run.marks.read())
 
     def rows(self, opened: OpenCategory, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """Some rows of a category with all that is shown of them, in the order given.
+        """Read rows of a category with all shown columns, in the given order.
 
         Raises:
             ProblemError: `store-unavailable`.
@@ -181,7 +181,7 @@ class RunBrowser:
         return [found[opened.place(position)] for position in positions]
 
     def thumbnail(self, opened: OpenCategory, row_key: str) -> bytes:
-        """A small JPEG of an image.
+        """Return a small JPEG of an image.
 
         Raises:
             ProblemError: `not-found`, `unusable-image` or `store-unavailable`.
@@ -190,7 +190,7 @@ class RunBrowser:
         return self._thumbnails.get(key, lambda: _drawn(thumbnail, self._source(opened, row_key)))
 
     def image(self, opened: OpenCategory, row_key: str) -> bytes:
-        """A large JPEG of an image.
+        """Return a large JPEG of an image.
 
         Raises:
             ProblemError: `not-found`, `unusable-image` or `store-unavailable`.
@@ -198,7 +198,7 @@ class RunBrowser:
         return _drawn(large_picture, self._source(opened, row_key))
 
     def anomaly_map(self, opened: OpenCategory, row_key: str) -> np.ndarray:
-        """The kept map of an image: float32, shape (h, w), on the calibrated scale.
+        """Return the stored anomaly map of an image: float32, shape (h, w), on the calibrated scale.
 
         Raises:
             ProblemError: `not-found` or `store-unavailable`.
@@ -208,7 +208,7 @@ class RunBrowser:
         with _readable(f"run {opened.run.name!r}"):
             maps = reader.chunk_maps(chunk) if kept == "all" else reader.maps(opened.name, [row_key])
         if row_key not in maps:
-            raise ProblemError("not-found", f"run {opened.run.name!r} keeps no map of this image (--maps {kept})")
+            raise ProblemError("not-found", f"run {opened.run.name!r} stored no map of this image (--maps {kept})")
         return maps[row_key].astype(np.float32)
 
     def _source(self, opened: OpenCategory, row_key: str) -> SourceRow:
@@ -218,7 +218,7 @@ class RunBrowser:
                 (opened.run.name, chunk.chunk), lambda: dict(reader.source_rows(chunk, with_images=True))
             )
         if row_key not in sources:
-            raise ProblemError("not-found", "the archive does not hold the image any more")
+            raise ProblemError("not-found", "the image is no longer in the archive")
         return sources[row_key]
 
 
@@ -243,11 +243,11 @@ def _created_at(reader: RunReader) -> str | None:
 
 @contextmanager
 def _readable(what: str) -> Iterator[None]:
-    """What cannot be read is a problem of the endpoint's; where things lie is for its logs alone."""
+    """Turn read errors into problems; only the logs name the files."""
     try:
         yield
     except UserError as error:
-        _logger.warning("%s cannot be read: %s", what, error)
+        _logger.warning("cannot read %s: %s", what, error)
         raise ProblemError(
-            "store-unavailable", f"{what} is unfinished, damaged or out of reach; the logs have the reason"
+            "store-unavailable", f"{what} is unfinished, corrupt or unreachable; see the logs for the reason"
         ) from error

@@ -1,4 +1,4 @@
-"""Keeps what was used last within a budget, and makes nothing twice at the same time."""
+"""Thread-safe LRU cache with a budget."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ValueT = TypeVar("ValueT")
 
 
 class BoundedCache(Generic[ValueT]):
-    """Values by key, for many threads; what was not asked for longest goes first."""
+    """Thread-safe LRU cache with a cost budget. Concurrent requests for one key compute its value once."""
 
     def __init__(self, budget: int, cost: Callable[[ValueT], int] = lambda _: 1) -> None:
-        """Starts empty.
+        """Start empty.
 
         Args:
-            budget: What all values may cost together; the newest is kept whatever it costs.
-            cost: What a value costs.
+            budget: Maximum total cost of all values; the newest value is always kept.
+            cost: Returns the cost of a value.
         """
         self._budget = budget
         self._cost = cost
@@ -29,11 +29,11 @@ class BoundedCache(Generic[ValueT]):
         self._being_made: dict[Hashable, Future[ValueT]] = {}
 
     def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
-        """The value of a key; a thread that asks while another makes it waits for that one.
+        """Return the value of a key; if another thread is already computing it, wait for that.
 
         Args:
             key: The key.
-            make: Makes the value; what it raises is raised here, and nothing is kept.
+            make: Computes the value; its exceptions are raised and not cached.
         """
         with self._lock:
             if key in self._values:

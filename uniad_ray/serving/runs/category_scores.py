@@ -1,4 +1,4 @@
-"""Filters, orders and other thresholds over the scored images of a category, each answered in milliseconds."""
+"""Filter, sort and re-threshold the scored images of a category in milliseconds."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MarkFilter = Literal["false_alarm", "miss", "confirmed", "any", "none"]
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which rows, and in which order; None takes all.
+    """Filter and order of rows; None applies no filter.
 
     Attributes:
-        decision: Decision at the threshold asked for.
-        mark: A kind of mark; `any` takes all that have one, `none` those that have none.
+        decision: Decision at `threshold`.
+        mark: Kind of mark; `any` selects marked rows, `none` unmarked ones.
         status: `ok` or `error`.
-        min_score: Lowest score, inclusive; rows without a score are not taken.
-        max_score: Highest score, inclusive; likewise.
-        threshold: Threshold of the decisions; None takes that of the run.
-        order: `highest` or `lowest` score first, those nearest to the threshold first, or as in the archive; rows with
-            the same score are as in the archive. Rows without a score come last, but for `archive`.
+        min_score: Minimum score, inclusive; excludes rows without a score.
+        max_score: Maximum score, inclusive; excludes rows without a score.
+        threshold: Threshold of the decisions; None takes the threshold of the run.
+        order: `highest` or `lowest` score first, nearest to the `threshold` first, or `archive` order. Ties are in
+            archive order. Rows without a score come last, except in `archive` order.
     """
 
     decision: Decision | None = None
@@ -44,7 +44,7 @@ class RowFilter:
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """What is wrong at a threshold among the images whose label is known."""
+    """Errors at a threshold among the labelled images."""
 
     false_alarms: int
     misses: int
@@ -52,15 +52,15 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class ThresholdChange:
-    """What another threshold changes in a category.
+    """Effect of a new threshold on a category.
 
     Attributes:
-        anomalous_before: Images called anomalous by the run.
-        anomalous_after: Images called anomalous at the other threshold.
+        anomalous_before: Anomalous decisions at the threshold of the run.
+        anomalous_after: Anomalous decisions at the new threshold.
         normal_labels: Scored images that are normal by label or mark.
         anomalous_labels: Scored images that are anomalous by label or mark.
-        before: Errors of the run; None where no label is known.
-        after: Errors at the other threshold.
+        before: Errors at the threshold of the run; None if no image is labelled.
+        after: Errors at the new threshold; None if no image is labelled.
     """
 
     anomalous_before: int
@@ -72,19 +72,19 @@ class ThresholdChange:
 
 
 class CategoryScores:
-    """N scored images, sorted once, so that every question after is cheap.
+    """The scores of a category, sorted once to make every query cheap.
 
     Attributes:
-        images: The images, those without a score as well, in the archive's order; at least one.
+        images: All images in archive order, including those without a score; at least one.
     """
 
     def __init__(self, images: ScoredImages) -> None:
-        """Sorts the scores."""
+        """Sort the scores."""
         self.images = images
         scores = images.scores
         self._normal = images.normal & images.scored
         self._anomalous = images.anomalous & images.scored
-        # NaN sorts to the end, so that rows without a score come last both ways round.
+        # NaN sorts to the end: rows without a score come last in both orders.
         self._ascending = np.argsort(scores, kind="stable").astype(np.int32)
         self._descending = np.argsort(-scores, kind="stable").astype(np.int32)
         self._sorted = scores[self._ascending][: int(images.scored.sum())]
@@ -94,20 +94,20 @@ class CategoryScores:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Lowest and highest score; None where nothing could be scored."""
+        """Lowest and highest score; None if no image has a score."""
         return (float(self._sorted[0]), float(self._sorted[-1])) if self._sorted.size else None
 
     def by_position(self, marks: Mapping[str, Mark]) -> dict[int, Mark]:
-        """Marks of this category's rows by position; where a key is, is looked up once."""
+        """Return the marks of this category by row position; the position of a key is cached."""
         known = self._marked_positions
         if new := [key for key in marks if key not in known]:
-            # A new dictionary, since another thread may be reading the old one.
+            # A new dictionary, because another thread may be reading the old one.
             known = known | dict.fromkeys(new, -1) | self.images.positions(new)
             self._marked_positions = known
         return {known[key]: mark for key, mark in marks.items() if known[key] >= 0}
 
     def select(self, asked: RowFilter, marks: Mapping[int, Mark]) -> npt.NDArray[np.int64]:
-        """Positions of the rows that a filter takes, in its order.
+        """Return the positions of the rows that match a filter, in its order.
 
         Args:
             asked: The filter.
@@ -120,7 +120,7 @@ class CategoryScores:
             taken &= images.scored == (asked.status == "ok")
         if asked.decision is not None:
             taken &= images.scored & ((images.scores > threshold) == (asked.decision == "anomalous"))
-        # NaN is neither above nor below anything.
+        # Comparisons with NaN are false: rows without a score do not match.
         if asked.min_score is not None:
             taken &= images.scores >= asked.min_score
         if asked.max_score is not None:
@@ -132,11 +132,11 @@ class CategoryScores:
         return self._ordered(taken, asked.order, threshold)
 
     def what_if(self, threshold: float, marks: Mapping[int, Mark]) -> ThresholdChange:
-        """What another threshold changes, in time that depends on the number of marks alone.
+        """Preview a threshold; the time depends on the number of marks only.
 
         Args:
-            threshold: The other threshold.
-            marks: Marks by position; their labels count instead of the given ones.
+            threshold: The new threshold.
+            marks: Marks by position; they override the ingested labels.
         """
         images = self.images
         positions = np.array([at for at in marks if images.scored[at]], dtype=np.int64)
@@ -169,7 +169,7 @@ class CategoryScores:
             case "lowest":
                 return np.asarray(self._ascending[taken[self._ascending]], dtype=np.int64)
             case "threshold":
-                # By ascending score the distances fall and then rise, which a stable sort merges in linear time.
+                # In ascending order of scores, distances fall and then rise: a stable sort merges them in linear time.
                 held = self._ascending[taken[self._ascending]]
                 nearest = np.argsort(np.abs(self.images.scores[held] - threshold), kind="stable")
                 return np.asarray(held[nearest], dtype=np.int64)
@@ -179,7 +179,7 @@ class CategoryScores:
 
 @dataclass(frozen=True)
 class _Reviewed:
-    """The M scored images with a mark: score, label by mark, and label before; each of shape (M,)."""
+    """The M scored images with a mark: score, label by mark, and ingested label; each of shape (M,)."""
 
     scores: npt.NDArray[np.float64]
     anomalous: npt.NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Archived images as a browser can show them: decoded and encoded anew, so that nothing of the file itself is sent."""
+"""Re-encode archived images for the browser; the original file is never sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IMAGE_QUALITY: Final = 92
 
 
 def thumbnail(source: SourceRow) -> bytes:
-    """A JPEG with no side above 256 pixels.
+    """Encode a JPEG with sides of at most 256 pixels.
 
     Raises:
         ImageError: The image cannot be decoded.
@@ -27,7 +27,7 @@ def thumbnail(source: SourceRow) -> bytes:
 
 
 def large_picture(source: SourceRow) -> bytes:
-    """A JPEG with no side above 2048 pixels.
+    """Encode a JPEG with sides of at most 2048 pixels.
 
     Raises:
         ImageError: The image cannot be decoded.

@@ -1,4 +1,4 @@
-"""Checks what a reviewer says of images of a run, and stores it beside the run."""
+"""Check the marks of a reviewer and store them next to the run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from uniad_ray.serving.runs.schemas import NewMark
 
 
 def store_marks(browser: RunBrowser, run: str, new: Sequence[NewMark], reviewer: str) -> list[Mark]:
-    """Stores all marks of a request as one file, or none.
+    """Store all marks of a request as one file, or none.
 
     Args:
         browser: The runs.
         run: Name of the run.
         new: At least one mark.
-        reviewer: Who sets them.
+        reviewer: Name of the reviewer's key.
 
     Raises:
-        ProblemError: `not-found`: there is no such run or category. `invalid-request`: an image is not there, was not
-            scored, is named twice, or its decision is not what the mark says. `store-unavailable`.
+        ProblemError: `not-found`: the run or category does not exist. `invalid-request`: an image does not exist, has
+            no score, occurs twice, or its decision contradicts the mark. `store-unavailable`: the marks cannot be
+            written.
     """
     opened = browser.open(run)
     images = {category: browser.category(run, category).images for category in {mark.category for mark in new}}
@@ -35,7 +36,7 @@ def store_marks(browser: RunBrowser, run: str, new: Sequence[NewMark], reviewer:
     }
     errors = list(_errors(new, images, positions))
     if errors:
-        raise ProblemError("invalid-request", f"no mark was stored: {errors[0]['what']}", errors=errors[:20])
+        raise ProblemError("invalid-request", f"no marks were stored: {errors[0]['what']}", errors=errors[:20])
     marked_at = now()
     marks = []
     for mark in new:
@@ -56,7 +57,7 @@ def store_marks(browser: RunBrowser, run: str, new: Sequence[NewMark], reviewer:
         write_marks(opened.reader.location, marks)
     except StoreError as error:
         raise ProblemError(
-            "store-unavailable", f"marks cannot be written beside run {run!r}; let the endpoint write there"
+            "store-unavailable", f"cannot write marks next to run {run!r}; give the endpoint write access"
         ) from error
     return marks
 
@@ -68,11 +69,11 @@ def _errors(
     for index, mark in enumerate(new):
         own, position = images[mark.category], positions[mark.category].get(mark.row_key)
         if named[mark.category, mark.row_key] > 1:
-            yield _error(index, "row_key", "the image is named twice")
+            yield _error(index, "row_key", "the image occurs twice")
         elif position is None:
             yield _error(index, "row_key", f"no image {mark.row_key[:64]!r} in category {mark.category!r} of the run")
         elif not own.scored[position]:
-            yield _error(index, "row_key", "the image could not be scored, so there is no decision to judge")
+            yield _error(index, "row_key", "the image has no score and no decision to mark")
         elif mark.mark in ("false_alarm", "miss"):
             threshold = own.threshold if mark.threshold is None else mark.threshold
             score = float(own.scores[position])
@@ -80,7 +81,7 @@ def _errors(
                 called = "anomalous" if score > threshold else "normal"
                 what = "false alarm" if mark.mark == "false_alarm" else "miss"
                 yield _error(
-                    index, "mark", f"at the threshold {threshold:g} the image is called {called}, so it is no {what}"
+                    index, "mark", f"the decision at threshold {threshold:g} is {called}, which cannot be a {what}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""What the operations on runs are asked and answer, as models that the OpenAPI document describes."""
+"""Request and response models of the operations on runs, published in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ MAX_NOTE = 2000
 
 
 class RunCategory(ResponseModel):
-    """What a run found in one category."""
+    """Counts of one category of a run."""
 
     category: str = Field(examples=["trays"])
     images: int = Field(examples=[200])
     errors: int = Field(description="Images that could not be scored.", examples=[0])
-    anomalous: int = Field(description="Images called anomalous.", examples=[56])
+    anomalous: int = Field(description="Images with an anomalous decision.", examples=[56])
     bundle_version: str = Field(examples=["20261127-101112-0a1b2c3d"])
     bundle_digest: str = Field(description="sha256 of the bundle's manifest.")
 
 
 class RunSummary(ResponseModel):
-    """A finished run, or why it cannot be read."""
+    """A finished run, or the reason why it cannot be read."""
 
     name: str = Field(examples=["run"])
-    run_id: str | None = Field(default=None, description="Digest of its plan.", examples=["08fbe98d51499aaf"])
+    run_id: str | None = Field(default=None, description="Digest of the run's plan.", examples=["08fbe98d51499aaf"])
     created_at: str | None = Field(
-        default=None, description="UTC, when the last scoring of it started; null where no record is kept."
+        default=None, description="Start of the last scoring, in UTC; null if no timings are recorded."
     )
     code_version: str | None = Field(default=None, examples=["0.1.0"])
-    maps: Literal["all", "top", "none"] | None = Field(default=None, description="Which anomaly maps were kept.")
-    images: int = Field(default=0, description="Of the categories below.")
+    maps: Literal["all", "top", "none"] | None = Field(default=None, description="Which anomaly maps the run stores.")
+    images: int = Field(default=0, description="Images of the listed categories.")
     errors: int = 0
     anomalous: int = 0
-    categories: list[RunCategory] = Field(default_factory=list, description="Those that the key is good for.")
+    categories: list[RunCategory] = Field(default_factory=list, description="Categories that the key is valid for.")
     problem: str | None = Field(default=None, description="Why the run cannot be read.")
 
 
 class RunList(ResponseModel):
-    """The runs that the endpoint shows."""
+    """All runs of the endpoint."""
 
     runs: list[RunSummary]
     may_review: bool = Field(description="Whether the key may set marks.")
 
 
 class RunMark(ResponseModel):
-    """What a reviewer says of an image."""
+    """A reviewer's mark on an image."""
 
     mark: MarkKind
-    score: float = Field(description="That the reviewer saw.")
-    threshold: float = Field(description="That the reviewer saw.")
+    score: float = Field(description="Score that the reviewer saw.")
+    threshold: float = Field(description="Threshold that the reviewer saw.")
     reviewer: str = Field(description="Name of the access key.")
     marked_at: str = Field(description="UTC, ISO 8601.")
     note: str | None = None
@@ -64,7 +64,7 @@ class RunImage(ResponseModel):
     """One scored image of a run."""
 
     row_key: str = Field(examples=["3ea2e3f5cc0558bb7f8925d88dee8476"])
-    source_uri: str = Field(description="Where it was ingested from.")
+    source_uri: str = Field(description="Path or URI it was ingested from.")
     category: str
     split: str = Field(examples=["test"])
     label: Decision | None = Field(description="As ingested; a mark does not change it.")
@@ -72,42 +72,42 @@ class RunImage(ResponseModel):
     status: Literal["ok", "error"]
     error: ImageProblem | None
     score: float | None
-    threshold: float = Field(description="Of the run.")
-    decision: Decision | None = Field(description="At the threshold of the run.")
-    decision_at_threshold: Decision | None = Field(description="At the threshold that was asked for.")
+    threshold: float = Field(description="Threshold of the run.")
+    decision: Decision | None = Field(description="Decision at the threshold of the run.")
+    decision_at_threshold: Decision | None = Field(description="Decision at the requested threshold.")
     reasons: list[str]
     experts: list[ExpertScore]
     mark: RunMark | None
 
 
 class RunImagePage(ResponseModel):
-    """A page of the images that the filters take."""
+    """A page of the images that match the filters."""
 
     run: str
     run_id: str
     category: str
-    threshold: float = Field(description="Of the run.")
-    total: int = Field(description="Images that the filters take.")
+    threshold: float = Field(description="Threshold of the run.")
+    total: int = Field(description="Images that match the filters.")
     offset: int
     images: list[RunImage]
 
 
 class ThresholdErrors(ResponseModel):
-    """Wrong decisions among the images whose label is known, by mark where there is one."""
+    """Wrong decisions among the labelled images; a mark overrides the label."""
 
     false_alarms: int
     misses: int
 
 
 class ThresholdResponse(ResponseModel):
-    """What another threshold changes in the decisions of a run; nothing is stored."""
+    """Effect of a new threshold on the decisions of a run; nothing is stored."""
 
     category: str
-    stored_threshold: float = Field(description="Of the run.", examples=[2.2])
-    threshold: float = Field(description="That was asked for.", examples=[3.0])
+    stored_threshold: float = Field(description="Threshold of the run.", examples=[2.2])
+    threshold: float = Field(description="The requested threshold.", examples=[3.0])
     lowest_score: float | None
     highest_score: float | None
-    images: int = Field(description="That have a score.", examples=[200])
+    images: int = Field(description="Images with a score.", examples=[200])
     changed: int = Field(description="Images whose decision changes.", examples=[9])
     to_anomalous: int = Field(description="From normal to anomalous.", examples=[0])
     to_normal: int = Field(description="From anomalous to normal.", examples=[9])
@@ -115,31 +115,31 @@ class ThresholdResponse(ResponseModel):
     anomalous_after: int = Field(examples=[47])
     labelled_normal: int = Field(description="Normal by label or mark.", examples=[40])
     labelled_anomalous: int = Field(description="Anomalous by label or mark.", examples=[60])
-    errors_before: ThresholdErrors | None = Field(description="Null where no label is known.")
-    errors_after: ThresholdErrors | None = Field(description="Null where no label is known.")
+    errors_before: ThresholdErrors | None = Field(description="Null if no image is labelled.")
+    errors_after: ThresholdErrors | None = Field(description="Null if no image is labelled.")
 
 
 class NewMark(BaseModel):
-    """A mark to be set."""
+    """A mark to set."""
 
     model_config = ConfigDict(extra="forbid")
 
     row_key: str = Field(min_length=1, max_length=200)
     category: str = Field(min_length=1, max_length=200, examples=["trays"])
     mark: MarkKind = Field(
-        description="false_alarm: called anomalous, and is normal. miss: called normal, and is anomalous. confirmed: "
-        "the decision is right. none: an earlier mark is withdrawn."
+        description="false_alarm: a normal image was decided anomalous. miss: an anomalous image was decided normal. "
+        "confirmed: the decision is right. none: remove the mark."
     )
     threshold: float | None = Field(
         default=None,
         allow_inf_nan=False,
-        description="Threshold that the reviewer had moved to; null is that of the run.",
+        description="Threshold that the reviewer saw; null is the threshold of the run.",
     )
     note: str | None = Field(default=None, max_length=MAX_NOTE)
 
 
 class MarkRequest(BaseModel):
-    """Marks to be set, all or none."""
+    """Marks to set, all or none."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -147,20 +147,20 @@ class MarkRequest(BaseModel):
 
 
 class StoredMark(RunMark):
-    """A mark as it was stored."""
+    """A stored mark."""
 
     row_key: str
     category: str
 
 
 class MarkResponse(ResponseModel):
-    """The marks that were stored, in the order of the request."""
+    """The stored marks, in the order of the request."""
 
     marks: list[StoredMark]
 
 
 def mark_schema() -> dict[str, Any]:
-    """JSON schema of a `MarkRequest` that refers to nothing outside of itself."""
+    """Return a self-contained JSON schema of `MarkRequest`."""
     schema = MarkRequest.model_json_schema()
     schema["properties"]["marks"]["items"] = schema.pop("$defs")["NewMark"]
     return schema

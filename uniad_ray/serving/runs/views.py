@@ -1,4 +1,4 @@
-"""Puts what is read of runs into answers."""
+"""Build the responses of the operations on runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from uniad_ray.serving.runs.schemas import (
 
 
 def list_runs(browser: RunBrowser, key: AccessKey) -> RunList:
-    """All runs with a category that the key is good for; one that cannot be read spoils none of the others."""
+    """List the runs with a category that the key is valid for; an unreadable run does not hide the others."""
     runs = []
     for name in browser.names:
         try:
             summary = _summary(browser.open(name), key)
         except ProblemError as problem:
-            # What categories it has is not known, so that it is for keys alone that are good for all.
+            # Its categories are unknown: show it only to keys that are valid for all categories.
             if key.categories is None:
                 runs.append(RunSummary(name=name, problem=problem.detail))
             continue
@@ -39,7 +39,7 @@ def list_runs(browser: RunBrowser, key: AccessKey) -> RunList:
 
 
 def image_page(browser: RunBrowser, run: str, category: str, asked: RowFilter, offset: int, limit: int) -> RunImagePage:
-    """A page of the images that a filter takes.
+    """Return a page of the images that match a filter.
 
     Raises:
         ProblemError: `not-found` or `store-unavailable`.
@@ -62,7 +62,7 @@ def image_page(browser: RunBrowser, run: str, category: str, asked: RowFilter, o
 
 
 def threshold_response(browser: RunBrowser, run: str, category: str, threshold: float | None) -> ThresholdResponse:
-    """What another threshold would change.
+    """Preview a threshold.
 
     Raises:
         ProblemError: `not-found` or `store-unavailable`.
@@ -93,14 +93,14 @@ def threshold_response(browser: RunBrowser, run: str, category: str, threshold: 
 
 
 def map_response(browser: RunBrowser, run: str, category: str, row_key: str) -> AnomalyMap:
-    """The kept map of an image, in the form that scoring answers with.
+    """Return the stored map of an image, in the form of a scoring response.
 
     Raises:
         ProblemError: `not-found` or `store-unavailable`.
     """
-    answer = map_document(browser.anomaly_map(browser.category(run, category), row_key), "png")
-    assert answer is not None  # noqa: S101 - None is for the form `none` alone
-    return answer
+    document = map_document(browser.anomaly_map(browser.category(run, category), row_key), "png")
+    assert document is not None  # noqa: S101 - None only for the form `none`
+    return document
 
 
 def _summary(run: OpenRun, key: AccessKey) -> RunSummary:
@@ -153,7 +153,7 @@ def _image(row: dict[str, Any], threshold: float, mark: Mark | None) -> RunImage
 
 
 def _run_mark(mark: Mark) -> RunMark:
-    """A mark as an answer has it."""
+    """Convert a mark for a response."""
     return RunMark(
         mark=mark.mark,
         score=mark.score,

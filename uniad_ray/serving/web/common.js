@@ -1,4 +1,4 @@
-// What both pages share: the key, requests, elements, maps and bars.
+// Shared by both pages: access key, requests, elements, maps and bars.
 
 const STORED_KEY = "uniad_ray.key";
 const SVG = "http://www.w3.org/2000/svg";
@@ -26,7 +26,7 @@ export function say(text, isError = false) {
 
 export class Problem extends Error {
   constructor(document_) {
-    super(document_.detail || document_.title || "the endpoint failed");
+    super(document_.detail || document_.title || "Internal error of the endpoint.");
     this.status = document_.status;
   }
 }
@@ -40,13 +40,13 @@ export async function request(path, options = {}) {
     response = await fetch(path, {...options, headers});
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({detail: "The endpoint cannot be reached; is it running?"});
+    throw new Problem({detail: "Cannot reach the endpoint. Check that it is running."});
   }
   if (response.ok) return response;
-  let problem = {status: response.status, detail: `The endpoint answered with ${response.status}.`};
+  let problem = {status: response.status, detail: `The endpoint returned status ${response.status}.`};
   try {
     problem = await response.json();
-  } catch { /* not a problem document: a proxy answered */ }
+  } catch { /* not a problem document: the response is a proxy's */ }
   if (response.status === 401) {
     byId("key-button").hidden = false;
     askForKey();
@@ -62,7 +62,7 @@ export async function requestPicture(path, options = {}) {
   return URL.createObjectURL(await (await request(path, options)).blob());
 }
 
-// What goes wrong is said to the user; what was given up is not.
+// Shows errors to the user, except those of aborted requests.
 export function guarded(action) {
   return async (...given) => {
     try {
@@ -74,14 +74,14 @@ export function guarded(action) {
   };
 }
 
-// Both pages ask for the key in the same words, so that none of them has the dialog in its HTML.
+// Both pages use the same key dialog: it is built here and not in their HTML.
 const keyInput = element("input", {type: "password", id: "key", autocomplete: "off", spellcheck: "false"});
 const keyCancel = element("button", {type: "button", class: "quiet"}, "Cancel");
 const keyForm = element("form", {},
   element("h2", {id: "key-title"}, "Access key"),
-  element("p", {}, "Kept in this tab until it is closed."),
+  element("p", {}, "Stored in this tab only, until you close it."),
   element("label", {for: "key"}, "Key"), " ", keyInput,
-  element("p", {}, element("button", {}, "Use it"), " ", keyCancel));
+  element("p", {}, element("button", {}, "Use key"), " ", keyCancel));
 const keyDialog = element("dialog", {id: "key-dialog", "aria-labelledby": "key-title"}, keyForm);
 
 export function askForKey() {
@@ -122,7 +122,7 @@ export function description(facts) {
     [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, String(value))]);
 }
 
-// One bar an expert on a scale that all share; the line is the threshold of the whole score.
+// One bar per expert, on a shared scale; the line marks the image threshold.
 export function bars(experts, threshold) {
   const most = Math.max(threshold * 1.5, ...experts.map(({calibrated}) => calibrated), 1);
   const place = (value) => `${Math.max(0, Math.min(100, 100 * value / most))}%`;
@@ -154,14 +154,14 @@ export function clearMap(canvas) {
   canvas.width = canvas.height = 1;
 }
 
-// Position (0 at the mean of normal images, 0.5 at the threshold, 1 at the top), then red, green, blue and opacity: the
-// colours of the report.
+// Position (0 at the mean of normal images, 0.5 at the threshold, 1 at the top), then red, green, blue and opacity.
+// The colours match those of the report.
 const HEAT = [
   [0.25, 255, 236, 140, 0], [0.5, 255, 190, 60, 110], [0.75, 238, 70, 40, 150], [1, 128, 0, 90, 175],
 ];
 
-// Draws a map of an answer, and says in words what is to be seen. The map of an anomalous image may be low everywhere
-// where no place alone made it so; then it is coloured by its own highest value.
+// Draws the map of a response and describes it in words. An anomalous image can have a low map if no single region
+// exceeds the threshold; the map is then coloured relative to its own maximum.
 export async function drawMap(canvas, map, threshold, isAnomalous) {
   const {width, height, low, high, data} = map;
   const loaded = new Image();
@@ -173,7 +173,7 @@ export async function drawMap(canvas, map, threshold, isAnomalous) {
   const middle = isRelative ? high : threshold;
   const start = Math.min(0, middle - 1);
   const top = Math.max(high, 2 * middle - start);
-  // A map has 256 levels, so that each is looked up once.
+  // A map has 256 levels: compute the colour of each once.
   const colours = Array.from({length: 256}, (_, grey) => {
     const value = low + (high - low) * grey / 255;
     return heat(value <= middle ? 0.5 * (value - start) / (middle - start) : 0.5 + 0.5 * (value - middle) / (top - middle));
@@ -183,9 +183,9 @@ export async function drawMap(canvas, map, threshold, isAnomalous) {
   canvas.width = width;
   canvas.height = height;
   canvas.getContext("2d").putImageData(pixels, 0, 0);
-  if (isRelative) return "No place alone is above the threshold; the highest places are yellow.";
-  if (colours[255][3] === 0) return "The map is low everywhere.";
-  return "Yellow where the map comes near the threshold, red and purple where it is above.";
+  if (isRelative) return "No single region exceeds the threshold; the highest regions are yellow.";
+  if (colours[255][3] === 0) return "All map values are low.";
+  return "Yellow: near the threshold. Red and purple: above it.";
 }
 
 function heat(position) {

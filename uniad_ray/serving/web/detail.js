@@ -1,4 +1,4 @@
-// One image of a run, enlarged: map, reasons, experts, where it comes from, and what a reviewer says of it.
+// Detail view of one image of a run: map, reasons, experts, lineage and mark.
 
 import {
   bars, byId, clearMap, connectOpacity, description, drawMap, element, fileName, number, requestJson, requestPicture,
@@ -8,7 +8,7 @@ import {MARKS, decisionAt, decisionText, fits, picturePath} from "./tiles.js";
 export const KEYS = {f: "false_alarm", m: "miss", r: "confirmed", w: "none"};
 
 export class Detail {
-  // `step` shows a neighbour, `mark` stores a mark, `closed` is told the row that was shown last.
+  // `step` shows a neighbour, `mark` stores a mark, `closed` receives the last row shown.
   constructor({step, mark, closed}) {
     this.row = null;
     this.dialog = byId("detail");
@@ -44,8 +44,8 @@ export class Detail {
     byId("detail-next").disabled = !place.hasNext;
     byId("detail-message").textContent = "";
     byId("detail-note").value = row.mark?.note ?? "";
-    byId("detail-label").textContent = row.label ? `Labelled ${row.label}${row.defect_kind ? `: ${row.defect_kind}` : ""}.` : "No label.";
-    const reasons = row.error ? [row.error.detail] : row.reasons.length ? row.reasons : ["No expert gives a reason."];
+    byId("detail-label").textContent = row.label ? `Label: ${row.label}${row.defect_kind ? `, ${row.defect_kind}` : ""}` : "No label";
+    const reasons = row.error ? [row.error.detail] : row.reasons.length ? row.reasons : ["None"];
     byId("detail-reasons").replaceChildren(...reasons.map((reason) => element("li", {}, reason)));
     byId("detail-experts").replaceChildren(...bars(row.experts, row.threshold));
     byId("detail-lineage").replaceChildren(...description({
@@ -74,7 +74,7 @@ export class Detail {
     byId("detail-note").disabled = !mayReview;
     byId("detail-marked").textContent = row.mark
       ? `${MARKS[row.mark.mark]}, by ${row.mark.reviewer}, ${new Date(row.mark.marked_at).toLocaleString()}`
-      : mayReview ? "Not marked." : "Not marked; the key may look at runs, but not mark.";
+      : mayReview ? "Not marked" : "Not marked. This access key cannot set marks.";
   }
 
   async markAs(mark) {
@@ -112,7 +112,7 @@ export class Detail {
     byId("detail-opacity").disabled = true;
     note.textContent = "";
     if (run.maps === "none" || row.status === "error") {
-      note.textContent = "There is no map of this image.";
+      note.textContent = "No map is stored for this image.";
       return;
     }
     try {

@@ -1,4 +1,4 @@
-"""The pages for people, and the files they are made of."""
+"""Serve the web pages and their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILES: Final = {
 
 
 def page_operations() -> APIRouter:
-    """Routes to the pages, which need no key and are not in the OpenAPI document; all files are read now."""
+    """Build the routes of the pages; they need no key and are not in the OpenAPI document. Reads all files now."""
     router = APIRouter(include_in_schema=False)
     files = {name: ((FOLDER / name).read_bytes(), kind) for name, kind in _FILES.items()}
     for path, name in _PAGES.items():
@@ -34,7 +34,7 @@ def page_operations() -> APIRouter:
     @router.get("/page/{name}")
     async def file(name: str) -> Response:
         if name not in files:
-            raise ProblemError("not-found", f"no page needs a file {name[:100]!r}")
+            raise ProblemError("not-found", f"no such page file {name[:100]!r}")
         content, kind = files[name]
         return Response(content, media_type=kind)
 

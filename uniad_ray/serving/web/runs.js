@@ -1,4 +1,4 @@
-// The page that leafs through the images of runs. What is shown is in the address, so that it can be passed on.
+// The page that browses the images of runs. The URL holds the current view, which makes it shareable.
 
 import {byId, count, element, fileName, guarded, number, prepareKey, requestJson, say} from "./common.js";
 import {Detail, KEYS} from "./detail.js";
@@ -24,7 +24,7 @@ const currentRun = () => runs.find(({name}) => name === byId("run").value);
 const currentCategory = () => currentRun()?.categories.find(({category}) => category === byId("category").value);
 const base = () => `/v1/runs/${encodeURIComponent(byId("run").value)}`;
 
-// The address and the form.
+// URL and filter form.
 
 function readAddress() {
   const asked = new URLSearchParams(location.search);
@@ -64,7 +64,7 @@ function writeAddress(isNewStep) {
 
 const isMoved = () => threshold !== null && threshold !== stored;
 
-// The list.
+// List of images.
 
 async function loadTiles() {
   listing?.abort();
@@ -90,11 +90,11 @@ async function loadTiles() {
   byId("tiles").replaceChildren(...tiles.map((tile) => tile.element));
   byId("place").textContent = total
     ? `${(offset + 1).toLocaleString("en")} to ${(offset + tiles.length).toLocaleString("en")} of ${count(total, "image")}`
-    : "No image is like that.";
+    : "No images match the filters.";
   for (const button of document.querySelectorAll(".previous")) button.disabled = offset === 0;
   for (const button of document.querySelectorAll(".next")) button.disabled = offset + tiles.length >= total;
   byId("found").hidden = false;
-  // The pictures come one after the other; nothing waits for them.
+  // Pictures load in the background.
   for (const tile of tiles) tile.load(byId("run").value, signal);
   return undefined;
 }
@@ -108,18 +108,18 @@ async function turn(pages) {
   return true;
 }
 
-// The threshold.
+// Threshold.
 
 async function askWhatIf() {
   asking?.abort();
   asking = new AbortController();
   const asked = new URLSearchParams({category: byId("category").value});
   if (threshold !== null) asked.set("threshold", threshold);
-  const answer = await requestJson(`${base()}/threshold?${asked}`, {signal: asking.signal});
-  stored = answer.stored_threshold;
+  const change = await requestJson(`${base()}/threshold?${asked}`, {signal: asking.signal});
+  stored = change.stored_threshold;
   threshold ??= stored;
-  showThreshold(answer);
-  byId("change").textContent = changeText(answer);
+  showThreshold(change);
+  byId("change").textContent = changeText(change);
 }
 
 function showThreshold({lowest_score: lowest, highest_score: highest}) {
@@ -131,26 +131,26 @@ function showThreshold({lowest_score: lowest, highest_score: highest}) {
   slider.step = (high - low) / 1000;
   if (document.activeElement !== slider) slider.value = threshold;
   if (document.activeElement !== byId("threshold-number")) byId("threshold-number").value = shortNumber(threshold);
-  byId("threshold-reset").textContent = `Back to ${number(stored)}`;
+  byId("threshold-reset").textContent = `Reset to ${number(stored)}`;
   byId("threshold-reset").disabled = !isMoved();
   byId("threshold-panel").hidden = false;
 }
 
 const shortNumber = (value) => String(Number(value.toFixed(3)));
 
-function changeText(answer) {
-  const now = answer.errors_after;
+function changeText(change) {
+  const now = change.errors_after;
   const wrong = ({false_alarms: alarms, misses}) => `${count(alarms, "false alarm")}, ${misses === 1 ? "1 miss" : `${misses.toLocaleString("en")} misses`}`;
-  const known = now ? ` Of ${count(answer.labelled_normal + answer.labelled_anomalous, "image")} with label or mark: ` : "";
+  const known = now ? ` ${count(change.labelled_normal + change.labelled_anomalous, "image")} with label or mark: ` : "";
   if (!isMoved()) {
-    return `As stored, ${answer.anomalous_before.toLocaleString("en")} of ${count(answer.images, "image")} are called anomalous.`
+    return `Stored threshold: ${change.anomalous_before.toLocaleString("en")} of ${count(change.images, "image")} anomalous.`
       + (now ? `${known}${wrong(now)}.` : "");
   }
-  const one = answer.changed === 1;
-  return `${count(answer.changed, "decision")} ${one ? "changes" : "change"}: ${answer.to_anomalous.toLocaleString("en")} to anomalous, `
-    + `${answer.to_normal.toLocaleString("en")} to normal. ${answer.anomalous_after.toLocaleString("en")} of ${count(answer.images, "image")} are called anomalous, `
-    + `${answer.anomalous_before.toLocaleString("en")} as stored.`
-    + (now ? `${known}${wrong(now)}; as stored ${wrong(answer.errors_before)}.` : "");
+  const one = change.changed === 1;
+  return `${count(change.changed, "decision")} ${one ? "changes" : "change"}: ${change.to_anomalous.toLocaleString("en")} to anomalous, `
+    + `${change.to_normal.toLocaleString("en")} to normal. ${change.anomalous_after.toLocaleString("en")} of ${count(change.images, "image")} anomalous `
+    + `(stored: ${change.anomalous_before.toLocaleString("en")}).`
+    + (now ? `${known}${wrong(now)} (stored: ${wrong(change.errors_before)}).` : "");
 }
 
 function later(action, pause) {
@@ -179,7 +179,7 @@ function moveThreshold(value) {
   else writeSoon();
 }
 
-// One image.
+// Detail view.
 
 function open(row) {
   const index = tiles.findIndex((tile) => tile.row === row);
@@ -219,16 +219,16 @@ async function setMark(row, mark, note = "") {
   return text;
 }
 
-// What the user does.
+// User actions.
 
-// A large run may take longer to read than one request may last.
+// Reading a large run can take longer than the time limit of a request.
 async function patiently(action) {
   for (;;) {
     try {
       return await action();
     } catch (error) {
       if (error.status !== 504) throw error;
-      say("The run is large and is still being read…");
+      say("Still reading the run. Large runs take a while…");
       await new Promise((done) => setTimeout(done, READING_PAUSE));
     }
   }
@@ -237,17 +237,17 @@ async function patiently(action) {
 async function show() {
   const run = currentRun();
   byId("found").hidden = byId("threshold-panel").hidden = true;
-  if (!runs.length) return say("No runs are shown here. Start the endpoint with --runs RUN to look through one.");
+  if (!runs.length) return say("No runs. Start the endpoint with --runs RUN to browse one.");
   if (run.problem) return say(run.problem, true);
-  say("Reading the run…");
+  say("Loading the run…");
   await patiently(() => Promise.all([loadTiles(), askWhatIf()]));
   const when = run.created_at ? `, scored ${new Date(run.created_at).toLocaleString()}` : "";
   const category = currentCategory();
-  return say(`Run ${run.run_id}${when}, bundle ${category.bundle_version}${category.errors ? `; ${count(category.errors, "image")} could not be scored` : ""}.`);
+  return say(`Run ${run.run_id}${when}, bundle ${category.bundle_version}${category.errors ? `; ${count(category.errors, "image")} not scored` : ""}.`);
 }
 
 const start = guarded(async () => {
-  say("Reading the runs…");
+  say("Loading runs…");
   ({runs, may_review: mayReview} = await requestJson("/v1/runs"));
   readAddress();
   await show();
@@ -294,7 +294,7 @@ byId("tiles").addEventListener("keydown", guarded(async (event) => {
     if (await turn(key === "n" ? 1 : -1)) tiles[0]?.button.focus();
   } else if (key in KEYS) {
     if (mayReview && fits(KEYS[key], row, threshold)) await setMark(row, KEYS[key]);
-    else say(mayReview ? "That mark does not fit the decision." : "The key may look at runs, but not mark.", true);
+    else say(mayReview ? "This mark does not fit the decision." : "This access key cannot set marks.", true);
   } else return;
   event.preventDefault();
 }));

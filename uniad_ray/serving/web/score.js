@@ -14,14 +14,14 @@ async function loadCategories() {
   const before = select.value;
   select.replaceChildren(...categories.map(({category}) => element("option", {value: category}, category)));
   if (categories.some(({category}) => category === before)) select.value = before;
-  say(categories.length ? "" : "There is no category that can be scored.", !categories.length);
+  say(categories.length ? "" : "No categories to score. Publish a bundle with uniad-ray fit.", !categories.length);
 }
 
 async function scoreFile(file) {
   chosen = file;
   const category = byId("category").value;
   if (!category) return say("Choose a category first.", true);
-  // Only the image that came last is waited for.
+  // Only the latest image counts: abort the previous request.
   asking?.abort();
   asking = new AbortController();
   const {signal} = asking;
@@ -30,8 +30,8 @@ async function scoreFile(file) {
   const path = `/v1/categories/${encodeURIComponent(category)}/score?map=png&nearest=3`;
   const body = new FormData();
   body.append("image", file, file.name || "image");
-  const answer = await requestJson(path, {method: "POST", body, signal});
-  const image = answer.images[0];
+  const response = await requestJson(path, {method: "POST", body, signal});
+  const image = response.images[0];
   showImage(file);
   await showMap(image);
   showVerdict(image);
@@ -56,7 +56,7 @@ async function showMap(image) {
   byId("opacity").disabled = !image.map;
   byId("map-note").textContent = image.map
     ? await drawMap(canvas, image.map, image.threshold, image.decision === "anomalous")
-    : "There is no map of this image.";
+    : "The response has no map.";
 }
 
 function showVerdict(image) {
@@ -64,15 +64,15 @@ function showVerdict(image) {
   verdict.textContent = image.decision === "anomalous" ? "Anomalous" : "Normal";
   verdict.className = image.decision;
   byId("score").textContent = `Score ${number(image.score)}, threshold ${number(image.threshold)} · ${image.image}`;
-  const reasons = image.reasons.length ? image.reasons : ["No expert gives a reason."];
+  const reasons = image.reasons.length ? image.reasons : ["None"];
   byId("reasons").replaceChildren(...reasons.map((reason) => element("li", {}, reason)));
   byId("experts").replaceChildren(...bars(image.experts, image.threshold));
   byId("left-out").replaceChildren(...(image.left_out || []).map(({expert, reason}) =>
-    element("p", {class: "note"}, `${expert.replaceAll("_", " ")} was left out: ${reason}`)));
+    element("p", {class: "note"}, `${expert.replaceAll("_", " ")}: left out, ${reason}`)));
   const nearest = image.nearest || [];
   byId("nearest-title").hidden = !nearest.length;
   byId("nearest").replaceChildren(...nearest.map((normal) => element("figure", {},
-    element("img", {src: `data:image/jpeg;base64,${normal.thumbnail}`, alt: `A normal image like it: ${normal.image}`}),
+    element("img", {src: `data:image/jpeg;base64,${normal.thumbnail}`, alt: `Similar normal image: ${normal.image}`}),
     element("figcaption", {}, fileName(normal.image)))));
   byId("lineage").replaceChildren(...description(image.lineage));
 }
@@ -80,7 +80,7 @@ function showVerdict(image) {
 const score = guarded(scoreFile);
 const load = guarded(async () => {
   await loadCategories();
-  // A key was asked for meanwhile: the image is there still.
+  // The user has just entered a key: score the image that was waiting.
   if (chosen && byId("result").hidden) await scoreFile(chosen);
 });
 
@@ -88,7 +88,7 @@ byId("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
   if (file) score(file);
 });
-// The same file chosen again is to be scored again.
+// Choosing the same file again scores it again.
 byId("file").addEventListener("click", (event) => { event.target.value = ""; });
 byId("category").addEventListener("change", () => chosen && score(chosen));
 byId("form").addEventListener("submit", (event) => event.preventDefault());

@@ -1,4 +1,4 @@
-// The images of a page of the list, and what a mark or a threshold makes of them.
+// The tiles of a page of images, with their decisions and marks.
 
 import {bars, element, fileName, number, requestPicture} from "./common.js";
 
@@ -12,11 +12,11 @@ export function decisionAt(row, threshold) {
 
 export function decisionText(row, threshold) {
   const decision = decisionAt(row, threshold);
-  if (decision === null) return "Could not be scored";
+  if (decision === null) return "Not scored";
   return decision === "anomalous" ? "Anomalous" : "Normal";
 }
 
-// A mark says something of the decision that the reviewer sees.
+// Whether a mark is valid for the decision that the reviewer sees.
 export function fits(mark, row, threshold) {
   const decision = decisionAt(row, threshold);
   if (mark === "false_alarm") return decision === "anomalous";
@@ -30,7 +30,7 @@ export function picturePath(run, row, what) {
   return `${path}?category=${encodeURIComponent(row.category)}`;
 }
 
-// A long name is broken behind its folder, and not in the middle of the file's name.
+// Allow a line break after a folder, but not inside a file name.
 function breakable(name) {
   return name.split("/").flatMap((part, index) => index ? ["/", element("wbr"), part] : [part]);
 }
@@ -67,7 +67,7 @@ export class Tile {
 
   async load(run, signal) {
     if (this.row.status === "error") {
-      this.picture.append("no picture");
+      this.picture.append("No picture");
       return;
     }
     try {
@@ -75,7 +75,7 @@ export class Tile {
       if (signal.aborted) URL.revokeObjectURL(source);
       else this.picture.replaceChildren(element("img", {src: source, alt: fileName(this.row.source_uri)}));
     } catch (error) {
-      if (error.name !== "AbortError") this.picture.replaceChildren("no picture");
+      if (error.name !== "AbortError") this.picture.replaceChildren("No picture");
     }
   }
 
@@ -85,7 +85,7 @@ export class Tile {
   }
 }
 
-// Left, right, up and down among the tiles, as they are laid out now.
+// The neighbour of a tile in the direction of an arrow key, in the current layout.
 export function neighbour(tiles, index, key) {
   const top = tiles[0].element.offsetTop;
   const columns = tiles.filter((tile) => tile.element.offsetTop === top).length;

@@ -275,7 +275,7 @@ def test_tune_clip_shows_accuracy_and_omissions() -> None:
 def test_serve_shows_a_command_to_try() -> None:
     found = Served(url="http://h:1/", categories=("lids", "pins"), is_open=False)
     assert serve.as_text(found).splitlines() == [
-        "http://h:1/: scores lids, pins; Ctrl-C ends it",
+        "http://h:1/: serving lids, pins; press Ctrl-C to stop",
         "try: curl -H 'Authorization: Bearer KEY' -H 'Content-Type: image/png' --data-binary @IMAGE.png "
         "http://h:1/v1/categories/lids/score",
     ]
@@ -285,6 +285,6 @@ def test_key_is_shown_once() -> None:
     made = MadeKey(name="line", key="secret", keys="k.yaml")
     assert serve_key.made_as_text(made).splitlines() == [
         "secret",
-        "k.yaml: key 'line', stored as a hash; it is not shown again",
+        "k.yaml: key 'line', stored as a hash; the key is not shown again",
     ]
-    assert serve_key.revoked_as_text(RevokedKey(name="line", keys="k.yaml")) == "k.yaml: key 'line' is revoked"
+    assert serve_key.revoked_as_text(RevokedKey(name="line", keys="k.yaml")) == "k.yaml: revoked key 'line'"

@@ -11,7 +11,7 @@ from uniad_ray.serving.auth.key_file import add_key, revoke_key
 from uniad_ray.serving.auth.keys import KeyRing, NotAuthenticatedError, read_keys
 
 
-def test_a_made_key_opens_the_endpoint_and_a_revoked_one_does_not(tmp_path: Path) -> None:
+def test_created_keys_work_until_revoked(tmp_path: Path) -> None:
     path = tmp_path / "new folder/keys.yaml"
     line = add_key(str(path), "line", categories=("lids",), images_a_minute=60)
     office = add_key(str(path), "office", rights=frozenset({"runs", "review"}))
@@ -26,7 +26,7 @@ def test_a_made_key_opens_the_endpoint_and_a_revoked_one_does_not(tmp_path: Path
     assert ring.identify(None, office.key).name == "office"
 
 
-def test_the_file_has_hashes_alone_and_is_its_owner_s(tmp_path: Path) -> None:
+def test_key_file_is_private_and_holds_only_hashes(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     made = add_key(str(path), "line")
     assert made.key not in path.read_text()
@@ -37,17 +37,17 @@ def test_the_file_has_hashes_alone_and_is_its_owner_s(tmp_path: Path) -> None:
     assert entry["name"] == "line"
 
 
-def test_what_cannot_be_done_is_said_and_changes_nothing(tmp_path: Path) -> None:
+def test_failures_leave_key_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     add_key(str(path), "line")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="has a key 'line' already"):
+    with pytest.raises(ConfigError, match="already has a key 'line'"):
         add_key(str(path), "line")
     with pytest.raises(ConfigError, match="serve-key ''"):
         add_key(str(path), "")
-    with pytest.raises(ConfigError, match="has no key 'office'; it has line"):
+    with pytest.raises(ConfigError, match="no key 'office'; the keys are line"):
         revoke_key(str(path), "office")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read the keys"):
         revoke_key(str(tmp_path / "none.yaml"), "line")
     assert path.read_bytes() == before
     path.write_text("keys: [half")
@@ -55,11 +55,11 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(tmp_path: Path) -> None
         add_key(str(path), "office")
     assert path.read_text() == "keys: [half"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot write the key file"):
         add_key(str(tmp_path / "file/keys.yaml"), "line")
 
 
-def test_the_last_key_can_be_revoked(tmp_path: Path) -> None:
+def test_last_key_can_be_revoked(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     add_key(str(path), "line")
     revoke_key(str(path), "line")

@@ -27,21 +27,21 @@ class Clock:
 
 
 def write(path: Path, **names: str) -> None:
-    """A file of keys, `name=key`; written so that a change is always seen."""
+    """Write a key file, `name=key`, with a time stamp that always differs from the last one."""
     entries = [{"name": name, "sha256": hash_key(key)} for name, key in names.items()]
     path.write_text(yaml.safe_dump({"keys": entries}))
     stamp = path.stat().st_mtime_ns + sum(map(ord, "".join(names)))
     os.utime(path, ns=(stamp, stamp))
 
 
-def test_without_a_file_everybody_may_do_everything() -> None:
+def test_everything_is_allowed_without_key_file() -> None:
     ring = KeyRing(None)
     assert ring.is_open
     assert ring.identify(None, None) is EVERYBODY
     EVERYBODY.require("review", "anything")
 
 
-def test_a_key_is_found_by_either_header_and_nothing_else_is(tmp_path: Path) -> None:
+def test_keys_are_identified_by_either_header(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     write(path, line="first-key", office="second-key")
     ring = KeyRing(str(path))
@@ -56,16 +56,14 @@ def test_a_key_is_found_by_either_header_and_nothing_else_is(tmp_path: Path) -> 
         ("Bearer third-key", None),
         ("Basic first-key", None),
         (None, hash_key("first-key")),
-        # A bearer token that is wrong is not made good by the other header.
+        # A valid key in the other header does not make up for a wrong bearer token.
         ("Bearer third-key", "first-key"),
     ]:
         with pytest.raises(NotAuthenticatedError):
             ring.identify(authorization, api_key)
 
 
-def test_keys_rotate_without_a_restart_and_a_broken_file_locks_nobody_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_changed_keys_are_reloaded_and_broken_files_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, clock = tmp_path / "keys.yaml", Clock()
     write(path, line="old")
     ring = KeyRing(str(path), refresh_seconds=5, clock=clock)
@@ -78,7 +76,7 @@ def test_keys_rotate_without_a_restart_and_a_broken_file_locks_nobody_out(
     clock.now = 10
     with caplog.at_level(logging.WARNING):
         assert ring.identify(None, "old").name == "line"
-    assert "the keys stay as they were" in caplog.text
+    assert "keeping the old ones" in caplog.text
     path.unlink()
     clock.now = 15
     assert ring.identify(None, "old").name == "line"
@@ -95,9 +93,9 @@ def test_rights_and_categories() -> None:
     key.require("score", "lids")
     assert key.covers("lids")
     assert not key.covers("trays")
-    with pytest.raises(NotAllowedError, match="'line' is not good for category 'trays'"):
+    with pytest.raises(NotAllowedError, match="'line' is not valid for category 'trays'"):
         key.require("score", "trays")
-    with pytest.raises(NotAllowedError, match="'line' has no right to review"):
+    with pytest.raises(NotAllowedError, match="'line' does not have the right 'review'"):
         key.require("review", "lids")
 
 
@@ -110,12 +108,12 @@ HASHES = ("a" * 64, "b" * 64)
         ("keys: [half", "not valid YAML"),
         ("keys: []\nother: 1", "other: unknown key"),
         ("keys: [{name: a, sha256: abc}]", "keys.0.sha256: .*64 hexadecimal digits"),
-        (f"keys: [{{name: a, sha256: {HASHES[0]}}}, {{name: a, sha256: {HASHES[1]}}}]", "name 'a' is there twice"),
-        (f"keys: [{{name: a, sha256: {HASHES[0]}}}, {{name: b, sha256: {HASHES[0]}}}]", "sha256 'a+' is there twice"),
+        (f"keys: [{{name: a, sha256: {HASHES[0]}}}, {{name: a, sha256: {HASHES[1]}}}]", "duplicate name 'a'"),
+        (f"keys: [{{name: a, sha256: {HASHES[0]}}}, {{name: b, sha256: {HASHES[0]}}}]", "duplicate sha256 'a+'"),
         (f"keys: [{{name: a, sha256: {HASHES[0]}, rights: [fly]}}]", "keys.0.rights"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_key_file_gives_one_line_error(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=says) as caught:
@@ -124,12 +122,12 @@ def test_a_wrong_file_is_one_line_that_names_file_and_key(tmp_path: Path, text: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="make it with `uniad-ray serve-key"):
+def test_missing_key_file_error_names_command(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="create a key with `uniad-ray serve-key"):
         KeyRing(str(tmp_path / "none.yaml"))
 
 
-def test_new_keys_are_long_and_never_the_same() -> None:
+def test_new_keys_are_long_and_unique() -> None:
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100
     assert min(map(len, keys)) >= 43

@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_a_minute_s_worth_at_once_and_then_at_the_rate() -> None:
+def test_burst_of_one_minute_then_steady_rate() -> None:
     clock = Clock()
     limiter = RateLimiter(clock)
     assert limiter.take("a", 40, 60) == 0
@@ -29,7 +29,7 @@ def test_a_minute_s_worth_at_once_and_then_at_the_rate() -> None:
     assert limiter.take("a", 1, 60) > 0
 
 
-def test_more_images_than_a_minute_s_worth_pass_once_and_are_paid_for_later() -> None:
+def test_large_request_leaves_bucket_in_debt() -> None:
     clock = Clock()
     limiter = RateLimiter(clock)
     assert limiter.take("a", 100, 60) == 0
@@ -39,7 +39,7 @@ def test_more_images_than_a_minute_s_worth_pass_once_and_are_paid_for_later() ->
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 20)), max_size=60))
-def test_no_more_than_the_rate_and_a_bucket_ever_pass(requests: list[tuple[float, int]]) -> None:
+def test_images_never_exceed_rate_plus_one_bucket(requests: list[tuple[float, int]]) -> None:
     clock, rate = Clock(), 20
     limiter = RateLimiter(clock)
     started, taken = clock.now, 0
@@ -50,7 +50,7 @@ def test_no_more_than_the_rate_and_a_bucket_ever_pass(requests: list[tuple[float
             taken += images
             assert taken <= rate + (clock.now - started) * rate / 60 + 1e-6
         else:
-            # Who waits as long as it was told gets through.
+            # A client that waits as long as told gets through.
             clock.now += wait + 1e-9
             assert limiter.take("a", images, rate) == 0
             taken += images

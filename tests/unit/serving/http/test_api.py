@@ -59,7 +59,7 @@ def served(tmp_path: Path) -> Served:
 
 
 def problem(response: Any, kind: str) -> dict[str, Any]:
-    """Checks that an answer is a problem document of a kind, and gives it."""
+    """Check that a response is a problem document of a kind, and return it."""
     document = response.json()
     assert document["type"] == f"/problems/{kind}", document
     assert kind in TYPES
@@ -69,7 +69,7 @@ def problem(response: Any, kind: str) -> dict[str, Any]:
     return dict(document)
 
 
-def test_one_image_is_the_body_whatever_type_it_says(served: Served) -> None:
+def test_body_with_one_image_of_any_type(served: Served) -> None:
     for kind in ("image/png", "image/jpeg", "application/octet-stream"):
         response = served.client.post(SCORE, content=png(90), headers={"content-type": kind})
         assert response.status_code == 200
@@ -81,7 +81,7 @@ def test_one_image_is_the_body_whatever_type_it_says(served: Served) -> None:
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
-def test_several_as_multipart_keep_order_and_names(served: Served) -> None:
+def test_multipart_images_keep_order_and_names(served: Served) -> None:
     files = [("image", (f"{grey}.png", png(grey), "image/png")) for grey in (10, 30, 20)]
     response = served.client.post(f"{SCORE}?map=png", files=files)
     images = response.json()["images"]
@@ -92,7 +92,7 @@ def test_several_as_multipart_keep_order_and_names(served: Served) -> None:
     ]
 
 
-def test_the_nearest_normal_images_come_if_asked_for(served: Served) -> None:
+def test_nearest_normal_images_on_request(served: Served) -> None:
     image = {"content": png(), "headers": {"content-type": "image/png"}}
     (plain,) = served.client.post(SCORE, **image).json()["images"]
     assert plain["nearest"] == []
@@ -124,7 +124,7 @@ def test_json_with_references(tmp_path: Path, s3_prefix: str) -> None:
     problem(refused, "not-allowed")
 
 
-def test_a_bad_image_among_good_ones_has_its_error_and_alone_it_is_a_problem(served: Served) -> None:
+def test_bad_image_fails_alone(served: Served) -> None:
     files = [("image", ("a", png(), "image/png")), ("image", ("b", b"nonsense", "image/png"))]
     good, bad = served.client.post(SCORE, files=files).json()["images"]
     assert good["status"] == "ok"
@@ -139,16 +139,20 @@ def test_a_bad_image_among_good_ones_has_its_error_and_alone_it_is_a_problem(ser
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
-        ({"content": b"", "headers": {"content-type": "text/plain"}}, "unsupported-media-type", "text/plain: send one"),
-        ({"content": b"x"}, "unsupported-media-type", "no content type"),
+        (
+            {"content": b"", "headers": {"content-type": "text/plain"}},
+            "unsupported-media-type",
+            "unsupported content type text/plain: send one",
+        ),
+        ({"content": b"x"}, "unsupported-media-type", "content type none"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, "invalid-request", "not valid JSON"),
         ({"content": b"[" * 7000, "headers": {"content-type": "application/json"}}, "invalid-request", "not valid"),
-        ({"json": {}}, "invalid-request", "not as the API describes it"),
-        ({"json": {"images": []}}, "invalid-request", "not as the API"),
-        ({"json": {"images": [{}]}}, "invalid-request", "not as the API"),
-        ({"json": {"images": [{"base64": "a", "uri": "s3://a/b"}]}}, "invalid-request", "not as the API"),
-        ({"json": {"images": [{"base64": "***"}]}}, "invalid-request", "images.0.base64: not base64"),
-        ({"json": {"images": [{"base64": "aaaa"}] * 5}}, "too-large", "5 images; at most 4"),
+        ({"json": {}}, "invalid-request", "does not match /openapi.json"),
+        ({"json": {"images": []}}, "invalid-request", "does not match"),
+        ({"json": {"images": [{}]}}, "invalid-request", "does not match"),
+        ({"json": {"images": [{"base64": "a", "uri": "s3://a/b"}]}}, "invalid-request", "does not match"),
+        ({"json": {"images": [{"base64": "***"}]}}, "invalid-request", "images.0.base64: invalid base64"),
+        ({"json": {"images": [{"base64": "aaaa"}] * 5}}, "too-large", "5 images; the limit is 4"),
         ({"files": [("image", ("a", b"x", "image/png"))] * 5}, "too-large", "at most 4 files"),
         (
             {"files": [("image", ("a", b"x", "image/png"))], "data": {"other": "1"}},
@@ -161,11 +165,19 @@ def test_a_bad_image_among_good_ones_has_its_error_and_alone_it_is_a_problem(ser
             "invalid-request",
             "send at most",
         ),
-        ({"content": b"x" * 3000, "headers": {"content-type": "image/png"}}, "too-large", "3000 bytes; at most 2000"),
-        ({"content": b"x" * 9000, "headers": {"content-type": "image/png"}}, "too-large", "9000 bytes; at most 8000"),
+        (
+            {"content": b"x" * 3000, "headers": {"content-type": "image/png"}},
+            "too-large",
+            "3000 bytes; the limit is 2000",
+        ),
+        (
+            {"content": b"x" * 9000, "headers": {"content-type": "image/png"}},
+            "too-large",
+            "9000 bytes; the limit is 8000",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_request_is_said(tmp_path: Path, options: dict[str, Any], kind: str, says: str) -> None:
+def test_invalid_requests_are_explained(tmp_path: Path, options: dict[str, Any], kind: str, says: str) -> None:
     limits = RequestLimits(images=4, image_bytes=2000, request_bytes=8000).model_dump()
     served = serve(tmp_path, limits=limits)
     document = problem(served.client.post(SCORE, **options), kind)
@@ -173,7 +185,7 @@ def test_what_is_wrong_with_a_request_is_said(tmp_path: Path, options: dict[str,
     assert served.backend.asked == []
 
 
-def test_a_body_of_unknown_length_is_cut_off_where_it_gets_too_large(tmp_path: Path) -> None:
+def test_body_of_unknown_length_is_bounded(tmp_path: Path) -> None:
     served = serve(tmp_path, limits=RequestLimits(request_bytes=8000).model_dump())
     taken = 0
 
@@ -186,7 +198,7 @@ def test_a_body_of_unknown_length_is_cut_off_where_it_gets_too_large(tmp_path: P
     problem(served.client.post(SCORE, content=parts(), headers={"content-type": "image/png"}), "too-large")
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
+def test_slow_body_times_out(tmp_path: Path) -> None:
     served = serve(tmp_path, limits={"seconds": 0.4})
     parts = iter([{"type": "http.request", "body": png()[:20], "more_body": True}])
     sent: list[Any] = []
@@ -214,7 +226,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
     assert served.backend.asked == []
 
 
-def test_errors_of_the_path_and_the_query(served: Served) -> None:
+def test_path_and_query_errors(served: Served) -> None:
     image = {"content": png(), "headers": {"content-type": "image/png"}}
     problem(served.client.post("/v1/categories/nuts/score", **image), "unknown-category")
     problem(served.client.post(f"{SCORE}?map=jpeg", **image), "invalid-request")
@@ -235,7 +247,7 @@ def test_keys_rights_and_rates(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert refused.headers["www-authenticate"] == "Bearer"
     problem(served.client.get("/v1/categories"), "not-authenticated")
     problem(served.client.get("/v1/bundles"), "not-authenticated")
-    # Who looks whether a machine is alive has no key.
+    # Health checks have no key.
     assert served.client.get("/healthz").status_code == served.client.get("/readyz").status_code == 200
 
     allowed = {"content": png(), "headers": {"content-type": "image/png", "authorization": "Bearer secret-key"}}
@@ -245,7 +257,7 @@ def test_keys_rights_and_rates(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     line = json.loads(caplog.records[-1].getMessage())
     assert line["key"] == "line"
     assert line["status"] == 200
-    # A category of others and one that is not there look the same.
+    # A forbidden category looks like a missing one.
     for category in ("trays", "nuts"):
         problem(served.client.post(f"/v1/categories/{category}/score", **allowed), "not-allowed")
     names = served.client.get("/v1/categories", headers={"x-api-key": "secret-key"}).json()
@@ -258,13 +270,13 @@ def test_keys_rights_and_rates(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert len(served.backend.asked) == 3
 
 
-def test_overload_and_failures_of_the_backend_are_problems(served: Served) -> None:
+def test_backend_failures_are_problems(served: Served) -> None:
     image = {"content": png(), "headers": {"content-type": "image/png"}}
     served.backend.problem = ProblemError("overloaded", "busy", retry_after=1)
     response = served.client.post(SCORE, **image)
     problem(response, "overloaded")
     assert int(response.headers["retry-after"]) >= 1
-    served.backend.problem = ProblemError("bundle-unusable", "damaged")
+    served.backend.problem = ProblemError("bundle-unusable", "corrupt")
     problem(served.client.post(SCORE, **image), "bundle-unusable")
     served.backend.problem = RuntimeError("a bug: secret")  # type: ignore[assignment]
     response = served.client.post(SCORE, **image)
@@ -274,14 +286,14 @@ def test_overload_and_failures_of_the_backend_are_problems(served: Served) -> No
     assert served.client.post(SCORE, **image).status_code == 200
 
 
-def test_a_verdict_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+def test_slow_verdict_exceeds_deadline(tmp_path: Path) -> None:
     served = serve(tmp_path, limits={"seconds": 0.3})
     served.backend.seconds = 5
     image = {"content": png(), "headers": {"content-type": "image/png"}}
     problem(served.client.post(SCORE, **image), "deadline-exceeded")
 
 
-def test_bodies_are_counted_before_they_are_read(tmp_path: Path) -> None:
+def test_bodies_are_counted_before_reading(tmp_path: Path) -> None:
     served = serve(tmp_path, limits={"bytes_inside": 1024, "seconds": 20})
     served.backend.seconds = 1.0
     small = {"content": png(), "headers": {"content-type": "image/png"}}
@@ -296,11 +308,11 @@ def test_bodies_are_counted_before_they_are_read(tmp_path: Path) -> None:
         assert first.result().status_code == second.status_code == 200
     problem(refused, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
-    # One alone is read whatever its size, which has a limit of its own.
+    # A single request is always read, up to its own size limit.
     problem(served.client.post(SCORE, **large), "unusable-image")
 
 
-def test_readiness_tells_what_the_check_of_the_reference_images_found(served: Served) -> None:
+def test_readiness_reports_reference_check(served: Served) -> None:
     assert served.client.get("/readyz").json() == {"status": "ready", "checked": ["lids"]}
     served.backend.error = "expert patch gives other scores"
     document = problem(served.client.get("/readyz"), "not-ready")
@@ -308,7 +320,7 @@ def test_readiness_tells_what_the_check_of_the_reference_images_found(served: Se
     assert served.client.get("/healthz").status_code == 200
 
 
-def test_every_answer_has_the_security_headers_and_a_request_id(served: Served) -> None:
+def test_responses_have_security_headers_and_request_id(served: Served) -> None:
     for response in (served.client.get("/healthz"), served.client.get("/none"), served.client.post(SCORE)):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["x-frame-options"] == "DENY"
@@ -319,7 +331,7 @@ def test_every_answer_has_the_security_headers_and_a_request_id(served: Served) 
         assert served.client.get("/healthz", headers={"x-request-id": bad}).headers["x-request-id"] != bad
 
 
-def test_the_openapi_document_describes_bodies_examples_and_every_error(served: Served) -> None:
+def test_openapi_describes_bodies_examples_and_errors(served: Served) -> None:
     document = served.client.get("/openapi.json").json()
     score = document["paths"]["/v1/categories/{category}/score"]["post"]
     assert {"image/png", "multipart/form-data", "application/json"} <= set(score["requestBody"]["content"])

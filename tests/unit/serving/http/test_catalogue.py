@@ -33,12 +33,12 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def settle(catalogue: Catalogue) -> None:
-    """Waits for the look that nobody waits for."""
+    """Wait for the refresh in the background."""
     if catalogue._look_behind is not None:
         await asyncio.wait([catalogue._look_behind])
 
 
-def test_a_look_counts_for_a_while_and_a_new_category_is_found_at_once(tmp_path: Path) -> None:
+def test_new_category_is_found_after_refresh_interval(tmp_path: Path) -> None:
     async def look() -> None:
         clock = Clock()
         catalogue = Catalogue(str(tmp_path), refresh_seconds=5, clock=clock)
@@ -56,7 +56,7 @@ def test_a_look_counts_for_a_while_and_a_new_category_is_found_at_once(tmp_path:
     run(look())
 
 
-def test_a_category_that_is_gone_is_unknown_after_a_look(tmp_path: Path) -> None:
+def test_removed_category_is_unknown_after_refresh(tmp_path: Path) -> None:
     async def look() -> None:
         clock = Clock()
         publish(tmp_path, "trays", "lids")
@@ -73,16 +73,14 @@ def test_a_category_that_is_gone_is_unknown_after_a_look(tmp_path: Path) -> None
     run(look())
 
 
-def test_a_store_that_is_away_keeps_nobody_waiting_and_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The store hangs until the test says so, and then fails."""
+def test_unavailable_store_does_not_block_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store hangs until the test releases it, and then fails."""
     publish(tmp_path, "lids")
     may_fail = threading.Event()
 
     def away(_: BundleStore) -> list[str]:
         assert may_fail.wait(60)
-        raise StoreError("the store does not answer")
+        raise StoreError("the store does not respond")
 
     async def look() -> None:
         clock = Clock()
@@ -103,7 +101,7 @@ def test_a_store_that_is_away_keeps_nobody_waiting_and_is_asked_again(
     run(look())
 
 
-def test_a_folder_that_is_not_mounted_is_no_empty_store(tmp_path: Path) -> None:
+def test_unmounted_folder_keeps_known_categories(tmp_path: Path) -> None:
     async def look() -> None:
         root = tmp_path / "bundles"
         publish(root, "lids")
@@ -119,7 +117,7 @@ def test_a_folder_that_is_not_mounted_is_no_empty_store(tmp_path: Path) -> None:
     run(look())
 
 
-def test_a_store_that_was_never_read_is_unavailable_until_it_is(tmp_path: Path) -> None:
+def test_store_is_unavailable_until_first_read(tmp_path: Path) -> None:
     async def look() -> None:
         publish(tmp_path, "lids")
         (tmp_path / "lids/current.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Whatever bytes come as a request: images, or a problem that can be told, and nothing else."""
+"""Arbitrary bytes as a request: images or a problem document, nothing else."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ types = st.one_of(
 @example("application/json", b"\xff", [], "5")
 @example("image/png", b"", [], "²")
 @example("image/png", b"", [], "1" * 5000)
-def test_any_bytes_are_images_or_a_problem(content_type: str | None, body: bytes, cuts: list[int], length: Any) -> None:
+def test_arbitrary_bytes_are_images_or_problem(
+    content_type: str | None, body: bytes, cuts: list[int], length: Any
+) -> None:
     check(read(content_type, in_parts(body, cuts), length))
 
 
@@ -135,20 +137,20 @@ sources = st.fixed_dictionaries(
 
 
 @given(st.one_of(json_values, st.fixed_dictionaries({"images": st.lists(st.one_of(sources, json_values), max_size=6)})))
-def test_any_json_is_images_or_a_problem(document: Any) -> None:
+def test_arbitrary_json_is_images_or_problem(document: Any) -> None:
     check(read("application/json", [json.dumps(document).encode()]))
 
 
 @pytest.mark.parametrize(
     "body", [b'{"images": [{"base64": ' + b"[" * 3000, b'{"a":' * 900, b"1" * 5000, b'{"images": NaN}', b'"\\ud800"']
 )
-def test_json_that_is_hard_on_parsers(body: bytes) -> None:
+def test_pathological_json_is_problem(body: bytes) -> None:
     found = read("application/json", [body])
     assert isinstance(found, ProblemError)
     check(found)
 
 
-def test_a_name_is_cut_and_a_path_in_it_is_never_used() -> None:
+def test_names_are_truncated_and_never_used_as_paths() -> None:
     name = b"../" * 200 + b"a.png"
     body = PART.replace(b"a.png", name) + b"data\r\n--edge--\r\n"
     found = read(MULTIPART, [body])
@@ -157,7 +159,7 @@ def test_a_name_is_cut_and_a_path_in_it_is_never_used() -> None:
     assert len(found[0].name) == 255
 
 
-def test_a_client_that_goes_away_is_a_problem() -> None:
+def test_client_disconnect_is_problem() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 

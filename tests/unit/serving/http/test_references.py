@@ -13,7 +13,7 @@ PREFIXES = ("s3://plant/line-1/", "s3://shared/")
 @pytest.mark.parametrize(
     "uri", ["s3://plant/line-1/a.png", "s3://plant/line-1/x/y.png", "s3://shared/a", "S3://shared/a"]
 )
-def test_what_lies_below_a_prefix_may_be_read(uri: str) -> None:
+def test_references_below_prefix_are_allowed(uri: str) -> None:
     assert check_reference(uri, PREFIXES).bucket in {"plant", "shared"}
 
 
@@ -40,7 +40,7 @@ def test_what_lies_below_a_prefix_may_be_read(uri: str) -> None:
         "",
     ],
 )
-def test_nothing_else_may_and_the_answer_does_not_say_whether_it_is_there(uri: str) -> None:
+def test_other_references_are_refused(uri: str) -> None:
     with pytest.raises(ProblemError) as caught:
         check_reference(uri, PREFIXES)
     assert caught.value.kind == "not-allowed"
@@ -49,7 +49,7 @@ def test_nothing_else_may_and_the_answer_does_not_say_whether_it_is_there(uri: s
     assert without.value.kind == "not-allowed"
 
 
-def test_objects_are_read_up_to_a_size(s3_prefix: str) -> None:
+def test_objects_are_read_up_to_size_limit(s3_prefix: str) -> None:
     place = Location.parse(s3_prefix) / "a.png"
     place.write_bytes(b"0123456789")
     assert read_reference(place, 10) == b"0123456789"

@@ -1,4 +1,4 @@
-"""What a gateway answers for what a replica says."""
+"""Responses of a gateway for results of a replica."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def found(score: float, anomaly_map: np.ndarray | None = None) -> OnlineVerdict:
 
 
 @pytest.mark.parametrize(("score", "decision"), [(2.0, "normal"), (2.5, "anomalous")])
-def test_an_answer_holds_all_that_a_verdict_says(score: float, decision: str) -> None:
+def test_response_holds_whole_verdict(score: float, decision: str) -> None:
     assert image_response("a.png", found(score), "none").model_dump(mode="json") == {
         "image": "a.png",
         "status": "ok",
@@ -56,24 +56,24 @@ def test_an_answer_holds_all_that_a_verdict_says(score: float, decision: str) ->
     }
 
 
-def test_an_image_without_a_verdict_has_its_error_alone() -> None:
-    answer = image_response("b", UnusableImage("truncated", "JPEG: ends early"), "png").model_dump(
+def test_image_without_verdict_has_only_its_error() -> None:
+    response = image_response("b", UnusableImage("truncated", "JPEG: ends early"), "png").model_dump(
         exclude_defaults=True
     )
-    assert answer == {"image": "b", "status": "error", "error": {"kind": "truncated", "detail": "JPEG: ends early"}}
+    assert response == {"image": "b", "status": "error", "error": {"kind": "truncated", "detail": "JPEG: ends early"}}
 
 
 def pixels(form: MapForm) -> np.ndarray:
-    answer = image_response("a", found(1.0, MAP), form).map
-    assert answer is not None
-    assert (answer.form, answer.height, answer.width, answer.low, answer.high) == (form, 2, 3, 0.0, 51.0)
-    data = base64.b64decode(answer.data)
+    response = image_response("a", found(1.0, MAP), form).map
+    assert response is not None
+    assert (response.form, response.height, response.width, response.low, response.high) == (form, 2, 3, 0.0, 51.0)
+    data = base64.b64decode(response.data)
     if form == "png":
         return np.asarray(Image.open(io.BytesIO(data)))
     return np.frombuffer(zlib.decompress(data), "<f2").reshape(2, 3)
 
 
-def test_a_map_is_a_grey_picture_or_halves() -> None:
+def test_map_is_encoded_as_png_or_float16() -> None:
     # 255 levels for 51 units: five a unit.
     assert pixels("png").tolist() == [[0, 5, 10], [20, 40, 255]]
     np.testing.assert_array_equal(pixels("float16"), MAP.astype(np.float16))

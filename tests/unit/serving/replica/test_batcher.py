@@ -10,7 +10,7 @@ from uniad_ray.serving.replica.batcher import Batcher
 
 
 class Doubling:
-    """Doubles numbers, once it may; remembers its batches."""
+    """Doubles numbers once released; records its batches."""
 
     def __init__(self) -> None:
         self.may_go = asyncio.Event()
@@ -24,7 +24,7 @@ class Doubling:
         return [2 * number for number in numbers]
 
 
-def test_what_comes_while_a_batch_is_at_work_is_the_next_one() -> None:
+def test_items_arriving_during_batch_form_next_one() -> None:
     async def run() -> None:
         double = Doubling()
         batcher = Batcher(double, most=4)
@@ -42,7 +42,7 @@ def test_what_comes_while_a_batch_is_at_work_is_the_next_one() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_that_is_not_full_waits_as_long_as_it_is_told() -> None:
+def test_partial_batch_waits_for_configured_time() -> None:
     async def run() -> None:
         double = Doubling()
         double.may_go.set()
@@ -56,7 +56,7 @@ def test_a_batch_that_is_not_full_waits_as_long_as_it_is_told() -> None:
     asyncio.run(run())
 
 
-def test_a_full_batch_waits_no_longer() -> None:
+def test_full_batch_does_not_wait() -> None:
     async def run() -> None:
         double = Doubling()
         double.may_go.set()
@@ -72,7 +72,7 @@ def test_a_full_batch_waits_no_longer() -> None:
     asyncio.run(run())
 
 
-def test_an_error_is_that_of_its_batch_alone() -> None:
+def test_error_affects_only_its_batch() -> None:
     async def run() -> None:
         double = Doubling()
         batcher = Batcher(double, most=2)
@@ -85,7 +85,7 @@ def test_an_error_is_that_of_its_batch_alone() -> None:
     asyncio.run(run())
 
 
-def test_what_nobody_waits_for_any_more_is_not_done() -> None:
+def test_cancelled_items_are_skipped() -> None:
     async def run() -> None:
         double = Doubling()
         batcher = Batcher(double, most=4)
@@ -104,7 +104,7 @@ def test_what_nobody_waits_for_any_more_is_not_done() -> None:
     asyncio.run(run())
 
 
-def test_nothing_of_a_batch_is_kept() -> None:
+def test_batches_are_not_retained() -> None:
     class Thing:
         pass
 

@@ -10,7 +10,7 @@ from typing import Any
 from uniad_ray.errors import CaptionError, ImageError
 from uniad_ray.scoring.online_scorer import FirstVerdict
 from uniad_ray.scoring.scorer import Verdict
-from uniad_ray.serving.replica.captions import Completed, TextsWithinDeadline
+from uniad_ray.serving.replica.captions import CaptionsWithinDeadline, Completed
 from uniad_ray.serving.settings import EngineSettings
 
 
@@ -18,12 +18,12 @@ def verdict(score: float) -> Verdict:
     return Verdict(score, 2.0, {"patch": score}, {"patch": score}, None, ())
 
 
-FIRST = FirstVerdict(verdict(1.0), "awaited", None)  # type: ignore[arg-type] # only handed on
+FIRST = FirstVerdict(verdict(1.0), "awaited", None)  # type: ignore[arg-type] # only passed on
 
 
 @dataclass
 class FakeScorer:
-    """Stands for an OnlineScorer: takes as long as it is told, or fails, and calls everything 9."""
+    """Fake OnlineScorer with a delay or an error; its final score is always 9."""
 
     seconds: float = 0.0
     error: Exception | None = None
@@ -36,16 +36,16 @@ class FakeScorer:
         time.sleep(self.seconds)
         if self.error is not None:
             raise self.error
-        return "perception"
+        return "features"
 
-    def finish(self, awaited: Any, perception: Any) -> Verdict:
-        assert (awaited, perception) == ("awaited", "perception")
+    def finish(self, awaited: Any, features: Any) -> Verdict:
+        assert (awaited, features) == ("awaited", "features")
         self.threads.add(threading.current_thread().name.partition("_")[0])
         return verdict(9.0)
 
 
 class Clock:
-    """The real clock, and as much more as a test adds."""
+    """The real clock plus an offset set by the test."""
 
     ahead = 0.0
 
@@ -53,13 +53,13 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-def texts(clock: Clock | None = None, **engine: Any) -> TextsWithinDeadline:
+def captions(clock: Clock | None = None, **engine: Any) -> CaptionsWithinDeadline:
     settings = EngineSettings.model_validate({"deadline_seconds": 0.2, **engine})
-    return TextsWithinDeadline(settings, computing=ThreadPoolExecutor(1, "computing"), clock=clock or Clock())
+    return CaptionsWithinDeadline(settings, computing=ThreadPoolExecutor(1, "computing"), clock=clock or Clock())
 
 
 async def complete(
-    asker: TextsWithinDeadline,
+    asker: CaptionsWithinDeadline,
     scorer: FakeScorer,
     first: FirstVerdict = FIRST,
     unavailable: str | None = None,
@@ -76,56 +76,56 @@ def score(completed: Completed) -> float:
     return completed.verdict.score
 
 
-def test_texts_in_time_give_the_verdict_of_all_experts_computed_where_networks_run() -> None:
+def test_captions_in_time_complete_the_verdict() -> None:
     scorer = FakeScorer()
-    completed = asyncio.run(complete(texts(), scorer))
+    completed = asyncio.run(complete(captions(), scorer))
     assert (score(completed), completed.reason) == (9.0, None)
     assert scorer.threads == {"computing"}
 
 
-def test_after_the_deadline_the_verdict_comes_without() -> None:
+def test_verdict_without_captions_after_deadline() -> None:
     started = time.monotonic()
-    completed = asyncio.run(complete(texts(), FakeScorer(seconds=1.0)))
+    completed = asyncio.run(complete(captions(), FakeScorer(seconds=1.0)))
     assert (score(completed), completed.reason) == (1.0, "no text within 0.2 seconds")
-    assert time.monotonic() - started < 1.9  # asyncio.run waits for what has not come to its end
+    assert time.monotonic() - started < 1.9  # asyncio.run waits for the unfinished thread
 
 
-def test_a_model_that_fails_costs_its_experts_alone_and_tells_the_caller_nothing_of_the_inside() -> None:
+def test_failed_model_is_left_out_without_details() -> None:
     scorer = FakeScorer(error=CaptionError("http://gpu-1:8000/v1 cannot be reached"))
-    completed = asyncio.run(complete(texts(), scorer))
-    assert (score(completed), completed.reason) == (1.0, "the model that writes texts does not answer")
+    completed = asyncio.run(complete(captions(), scorer))
+    assert (score(completed), completed.reason) == (1.0, "the captioning model does not respond")
 
 
-def test_what_was_never_awaited_or_cannot_be_asked_for_is_not() -> None:
+def test_no_captions_requested_if_not_needed() -> None:
     scorer = FakeScorer()
     final = FirstVerdict(verdict(1.0), None, None)
-    assert asyncio.run(complete(texts(), scorer, final)) == Completed(verdict(1.0))
-    found = asyncio.run(complete(texts(), scorer, unavailable="no engine is configured"))
+    assert asyncio.run(complete(captions(), scorer, final)) == Completed(verdict(1.0))
+    found = asyncio.run(complete(captions(), scorer, unavailable="no engine is configured"))
     assert found == Completed(verdict(1.0), "no engine is configured")
     broken = FirstVerdict(ImageError("not_scorable", "no finite score"), "awaited", None)  # type: ignore[arg-type]
-    assert asyncio.run(complete(texts(), scorer, broken)).verdict is broken.verdict
+    assert asyncio.run(complete(captions(), scorer, broken)).verdict is broken.verdict
     assert scorer.asked == 0
 
 
-def test_where_nothing_can_be_said_without_texts_the_image_has_an_error() -> None:
+def test_image_error_if_all_experts_need_captions() -> None:
     silent = FirstVerdict(None, "awaited", None)  # type: ignore[arg-type]
-    found = asyncio.run(complete(texts(), FakeScorer(error=CaptionError("x")), silent)).verdict
+    found = asyncio.run(complete(captions(), FakeScorer(error=CaptionError("x")), silent)).verdict
     assert isinstance(found, ImageError)
     assert found.kind == "no_text"
-    assert score(asyncio.run(complete(texts(), FakeScorer(), silent))) == 9.0
+    assert score(asyncio.run(complete(captions(), FakeScorer(), silent))) == 9.0
 
 
-def test_a_model_that_is_away_is_left_alone_for_a_while() -> None:
+def test_failing_model_is_paused() -> None:
     clock = Clock()
 
     async def run() -> None:
-        asker = texts(clock)
+        asker = captions(clock)
         scorer = FakeScorer(error=CaptionError("away"))
         for _ in range(3):
             await complete(asker, scorer, clock=clock)
         assert scorer.asked == 3
         scorer.error = None
-        assert (await complete(asker, scorer, clock=clock)).reason == "the model that writes texts does not answer"
+        assert (await complete(asker, scorer, clock=clock)).reason == "the captioning model does not respond"
         assert scorer.asked == 3
         clock.ahead += 11
         assert score(await complete(asker, scorer, clock=clock)) == 9.0
@@ -133,9 +133,9 @@ def test_a_model_that_is_away_is_left_alone_for_a_while() -> None:
     asyncio.run(run())
 
 
-def test_a_success_in_between_keeps_the_model_asked() -> None:
+def test_success_resets_failure_count() -> None:
     async def run() -> None:
-        asker = texts()
+        asker = captions()
         scorer = FakeScorer()
         for number in range(9):
             scorer.error = CaptionError("now and then") if number % 3 else None
@@ -145,12 +145,12 @@ def test_a_success_in_between_keeps_the_model_asked() -> None:
     asyncio.run(run())
 
 
-def test_more_images_than_may_wait_are_judged_without_and_the_others_come_to_their_end() -> None:
+def test_excess_images_are_scored_without_captions() -> None:
     async def run() -> list[Completed]:
-        asker = texts(most_waiting=2, deadline_seconds=30)
+        asker = captions(most_waiting=2, deadline_seconds=30)
         scorer = FakeScorer(seconds=0.05)
         return list(await asyncio.gather(*(complete(asker, scorer, seconds=30) for _ in range(5))))
 
     found = asyncio.run(run())
     assert [score(completed) for completed in found] == [9.0, 9.0, 1.0, 1.0, 1.0]
-    assert found[-1].reason == "the model that writes texts has too much to do"
+    assert found[-1].reason == "the captioning model is overloaded"

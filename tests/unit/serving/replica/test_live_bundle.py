@@ -44,7 +44,7 @@ def score(live: LiveBundle) -> float:
     return float(found.verdict.score)  # type: ignore[union-attr]
 
 
-def test_a_newly_published_bundle_is_taken_up_and_so_is_an_older_one(
+def test_published_version_is_loaded_newer_or_older(
     root: Path, fitted: tuple[Path, BundleManifest, BundleManifest]
 ) -> None:
     _, first, second = fitted
@@ -57,14 +57,14 @@ def test_a_newly_published_bundle_is_taken_up_and_so_is_an_older_one(
     assert live.refresh()
     assert (live.version, live.status()["digest"]) == (second.version, second.digest)
     assert score(live) != score_of_old
-    # Who still holds the old one goes on with it.
+    # Requests that hold the old bundle keep using it.
     assert old.manifest.version == first.version
     BundleStore(str(root)).publish("lids", first.version)
     assert live.refresh()
     assert score(live) == score_of_old
 
 
-def test_a_bad_bundle_is_refused_once_and_the_old_one_goes_on_until_there_is_a_good_one(
+def test_bad_bundle_is_refused_once(
     root: Path, fitted: tuple[Path, BundleManifest, BundleManifest], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, first, second = fitted
@@ -77,7 +77,7 @@ def test_a_bad_bundle_is_refused_once_and_the_old_one_goes_on_until_there_is_a_g
     refused = live.status()["refused"]
     assert refused["version"] == second.version
     assert "checksum mismatch" in refused["reason"]
-    assert [record.message.count("is refused") for record in caplog.records] == [1]
+    assert [record.message.count("refused bundle") for record in caplog.records] == [1]
     assert (live.version, score(live)) == (first.version, before)
 
     other = publish_other_scores_of(root, first)
@@ -97,9 +97,7 @@ def publish_other_scores_of(root: Path, good: BundleManifest) -> BundleManifest:
     return publish_other_scores(root, "lids")
 
 
-def test_a_bundle_that_is_not_what_was_published_is_refused(
-    root: Path, fitted: tuple[Path, BundleManifest, BundleManifest]
-) -> None:
+def test_bundle_with_other_digest_is_refused(root: Path, fitted: tuple[Path, BundleManifest, BundleManifest]) -> None:
     _, first, second = fitted
     live = open_live(root)
     pointer = Location.parse(root) / "lids/current.json"
@@ -111,7 +109,7 @@ def test_a_bundle_that_is_not_what_was_published_is_refused(
         open_live(root)
 
 
-def test_while_the_store_is_away_what_is_loaded_goes_on(
+def test_loaded_bundle_survives_unavailable_store(
     root: Path, fitted: tuple[Path, BundleManifest, BundleManifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, first, second = fitted
@@ -121,16 +119,16 @@ def test_while_the_store_is_away_what_is_loaded_goes_on(
     with monkeypatch.context() as patch:
 
         def away(*_: object) -> None:
-            raise StoreError("the store does not answer")
+            raise StoreError("the store does not respond")
 
         patch.setattr(BundleStore, "pointer", away)
         assert not live.refresh()
-    assert live.status()["store_error"] == "the store does not answer"
+    assert live.status()["store_error"] == "the store does not respond"
     with monkeypatch.context() as patch:
-        # It goes away between the pointer and the files.
+        # The store fails between reading the pointer and the files.
         patch.setattr(BundleStore, "load_published", away)
         assert not live.refresh()
-    assert live.status()["store_error"] == "the store does not answer"
+    assert live.status()["store_error"] == "the store does not respond"
     assert live.status()["refused"] is None
     assert (live.version, score(live)) == (first.version, before)
     assert live.refresh()
@@ -138,17 +136,17 @@ def test_while_the_store_is_away_what_is_loaded_goes_on(
     assert live.version == second.version
 
 
-def test_a_category_that_is_gone_goes_on_and_cannot_be_opened(root: Path) -> None:
+def test_removed_category_stays_loaded(root: Path) -> None:
     live = open_live(root)
     root.rename(root.with_name("moved"))
     assert not live.refresh()
-    assert "no published bundle any more" in live.status()["store_error"]
+    assert "no longer has a published bundle" in live.status()["store_error"]
     assert score(live) == score(live)
     with pytest.raises(BundleError, match="no published bundle for category 'lids'"):
         open_live(root)
 
 
-def test_the_check_scores_the_reference_images_again(root: Path) -> None:
+def test_check_scores_reference_images_again(root: Path) -> None:
     live = open_live(root)
     live.check()
     unlike_the_fit(live)

@@ -29,7 +29,7 @@ IMAGES = [png(number) for number in range(8)]
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, BundleManifest]]:
-    """Two categories, one of which has a second version; to be copied."""
+    """Bundles of two categories, one of them with a second version; tests copy them."""
     root = tmp_path_factory.mktemp("bundles")
     manifests = {
         "lids": write_bundle(root, "lids"),
@@ -47,7 +47,7 @@ def root(fitted: tuple[Path, dict[str, BundleManifest]], tmp_path: Path) -> Path
 
 def scorer(root: Path, *, most: int = 8, wait_seconds: float = 0.0, threads: int = 1, **changes: Any) -> ReplicaScorer:
     settings = ServeSettings.model_validate({"bundles": str(root), **changes})
-    # Longer than settings allow, so that no test depends on how fast images come.
+    # Longer than settings allow: no test depends on how fast images arrive.
     batch = BatchSettings.model_construct(images=most, wait_seconds=wait_seconds)
     return ReplicaScorer(settings.model_copy(update={"batch": batch}), device="cpu", threads=threads)
 
@@ -61,7 +61,7 @@ def ask(replica: ReplicaScorer, category: LoadedCategory, image: bytes) -> Await
 
 
 def check_verdict(root: Path, manifest: BundleManifest, image: bytes, found: Found) -> None:
-    """Checks that a verdict is that of one version, and right."""
+    """Check that a verdict comes from one version and is correct."""
     (verdict,) = verdicts(root, manifest.category, manifest.version, [image])
     assert isinstance(found, OnlineVerdict)
     assert same_verdict(found, verdict)
@@ -71,7 +71,7 @@ def check_verdict(root: Path, manifest: BundleManifest, image: bytes, found: Fou
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_images_that_come_together_are_scored_together_and_as_alone(
+def test_batched_scores_equal_single_scores(
     root: Path, fitted: tuple[Path, dict[str, BundleManifest]], monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     sizes: list[int] = []
@@ -88,17 +88,15 @@ def test_images_that_come_together_are_scored_together_and_as_alone(
         category = await replica.load("lids")
         return await asyncio.gather(*(ask(replica, category, image) for image in IMAGES))
 
-    answers = run(together())
+    scored = run(together())
     assert max(sizes) > 1
-    decisions = [found.verdict.decision for found in answers if isinstance(found, OnlineVerdict)]
+    decisions = [found.verdict.decision for found in scored if isinstance(found, OnlineVerdict)]
     assert set(decisions) == {"normal", "anomalous"}
-    for found, image in zip(answers, IMAGES, strict=True):
+    for found, image in zip(scored, IMAGES, strict=True):
         check_verdict(root, fitted[1]["lids"], image, found)
 
 
-def test_a_batch_may_hold_images_for_the_old_bundle_and_for_the_new_one(
-    root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
-) -> None:
+def test_batch_may_mix_old_and_new_bundle(root: Path, fitted: tuple[Path, dict[str, BundleManifest]]) -> None:
     async def change_between() -> list[Found]:
         replica = scorer(root, most=2, wait_seconds=60)
         category = await replica.load("lids")
@@ -116,9 +114,7 @@ def test_a_batch_may_hold_images_for_the_old_bundle_and_for_the_new_one(
         check_verdict(root, fitted[1][name], IMAGES[1], found)
 
 
-def test_a_bad_image_has_its_error_and_touches_no_other(
-    root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
-) -> None:
+def test_bad_image_does_not_affect_others(root: Path, fitted: tuple[Path, dict[str, BundleManifest]]) -> None:
     bad = {b"nonsense": "not_an_image", IMAGES[1][:300]: "truncated", b"": "empty"}
 
     async def mixed() -> list[Found]:
@@ -131,7 +127,7 @@ def test_a_bad_image_has_its_error_and_touches_no_other(
     check_verdict(root, fitted[1]["lids"], IMAGES[0], good)
 
 
-def test_limits_of_an_image_hold_before_it_is_decoded(root: Path) -> None:
+def test_image_limits_apply_before_decoding(root: Path) -> None:
     async def too_large() -> Found:
         replica = scorer(root, limits={"image_pixels": 64 * 64 - 1})
         return await ask(replica, await replica.load("lids"), IMAGES[0])
@@ -141,9 +137,7 @@ def test_limits_of_an_image_hold_before_it_is_decoded(root: Path) -> None:
     assert found.kind == "too_large"
 
 
-def test_a_verdict_has_its_map_and_its_nearest_images_if_asked_for(
-    root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
-) -> None:
+def test_map_and_nearest_images_on_request(root: Path, fitted: tuple[Path, dict[str, BundleManifest]]) -> None:
     async def both() -> list[Found]:
         replica = scorer(root)
         category = await replica.load("lids")
@@ -162,7 +156,7 @@ def test_a_verdict_has_its_map_and_its_nearest_images_if_asked_for(
     assert len(whole.nearest) == 2
 
 
-def test_reference_images_with_other_scores_make_the_replica_unhealthy(root: Path) -> None:
+def test_changed_reference_scores_make_replica_unhealthy(root: Path) -> None:
     async def changed() -> None:
         replica = scorer(root)
         held = [await replica.load("lids"), await replica.load("trays")]
@@ -177,7 +171,7 @@ def test_reference_images_with_other_scores_make_the_replica_unhealthy(root: Pat
     run(changed())
 
 
-def test_a_category_that_nobody_holds_is_forgotten_with_all_that_it_takes(root: Path) -> None:
+def test_unused_category_is_released(root: Path) -> None:
     async def forgotten() -> None:
         replica = scorer(root)
         kept, dropped = await replica.load("lids"), await replica.load("trays")
@@ -196,7 +190,7 @@ def test_a_category_that_nobody_holds_is_forgotten_with_all_that_it_takes(root: 
     run(forgotten())
 
 
-def test_a_bundle_that_cannot_be_loaded_is_not_read_again_for_every_request(
+def test_failed_load_is_cached(
     root: Path, fitted: tuple[Path, dict[str, BundleManifest]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(root, fitted[1]["lids"])
@@ -223,7 +217,7 @@ def test_a_bundle_that_cannot_be_loaded_is_not_read_again_for_every_request(
     run(asked_for())
 
 
-def test_newly_published_bundles_are_taken_up_and_an_error_ends_nothing(
+def test_refresh_loads_new_bundles_and_survives_errors(
     root: Path, fitted: tuple[Path, dict[str, BundleManifest]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def upkeep() -> None:
@@ -244,9 +238,7 @@ def test_newly_published_bundles_are_taken_up_and_an_error_ends_nothing(
     run(upkeep())
 
 
-def test_a_replica_starts_with_the_bundles_that_are_good(
-    root: Path, fitted: tuple[Path, dict[str, BundleManifest]]
-) -> None:
+def test_replica_starts_without_broken_bundles(root: Path, fitted: tuple[Path, dict[str, BundleManifest]]) -> None:
     publish_other_scores(root, "lids")
 
     async def start(**replicas: Any) -> list[str]:

@@ -81,12 +81,12 @@ def guarded(tmp_path: Path) -> Served:
     return Served(write_served_run(tmp_path, run_images()), tmp_path, KEYS)
 
 
-def test_runs_are_listed_with_what_is_in_them(served: Served) -> None:
+def test_runs_are_listed_with_their_counts(served: Served) -> None:
     document = served.get("").json()
     assert document["may_review"] is True
     gone, night = document["runs"]
     assert gone["name"] == "gone"
-    assert gone["problem"].startswith("run 'gone' is unfinished, damaged or out of reach")
+    assert gone["problem"].startswith("run 'gone' is unfinished, corrupt or unreachable")
     assert served.run.uri not in gone["problem"]
     assert (night["created_at"], night["maps"], night["problem"]) == (STARTED, "all", None)
     assert (night["images"], night["errors"], night["anomalous"]) == (10, 1, 6)
@@ -95,7 +95,7 @@ def test_runs_are_listed_with_what_is_in_them(served: Served) -> None:
     assert (trays["category"], trays["images"], trays["bundle_version"]) == ("trays", 1, "v1")
 
 
-def test_a_row_says_all_that_is_known_of_an_image(served: Served) -> None:
+def test_row_holds_all_columns_of_image(served: Served) -> None:
     (row,) = [row for row in served.rows() if row["row_key"] == key_of(3)]
     assert row == {
         "row_key": key_of(3),
@@ -122,7 +122,7 @@ def test_a_row_says_all_that_is_known_of_an_image(served: Served) -> None:
     assert broken["score"] is broken["decision"] is broken["decision_at_threshold"] is None
 
 
-def test_pages_hold_every_image_once_and_say_how_many_there_are(served: Served) -> None:
+def test_pages_hold_every_image_once(served: Served) -> None:
     seen = []
     for offset in (0, 4, 8, 12):
         page = served.get("/night/images", category="lids", limit=4, offset=offset).json()
@@ -147,18 +147,18 @@ def test_filters_and_orders(served: Served, query: dict[str, Any], found: list[s
     assert numbers(served.rows(**query)) == found
 
 
-def test_rows_have_the_decision_of_another_threshold_beside_their_own(served: Served) -> None:
+def test_rows_have_decision_at_requested_threshold(served: Served) -> None:
     (row,) = served.rows(threshold=4.0, min_score=3.5, max_score=3.5)
     assert (row["decision"], row["decision_at_threshold"], row["threshold"]) == ("anomalous", "normal", THRESHOLD)
 
 
-def test_a_what_if_counts_changed_decisions_and_errors(served: Served) -> None:
+def test_what_if_counts_changed_decisions_and_errors(served: Served) -> None:
     stored = served.get("/night/threshold", category="lids").json()
     assert (stored["threshold"], stored["stored_threshold"], stored["changed"]) == (THRESHOLD, THRESHOLD, 0)
     assert (stored["lowest_score"], stored["highest_score"], stored["images"]) == (0.5, 7.5, 8)
     assert stored["errors_before"] == stored["errors_after"] == {"false_alarms": 2, "misses": 1}
     higher = served.get("/night/threshold", category="lids", threshold=5.0).json()
-    # 2.5, 3.5 and 4.5 become normal; of them 3.5 is anomalous, 4.5 normal and 2.5 not labelled.
+    # 2.5, 3.5 and 4.5 become normal; 3.5 is labelled anomalous, 4.5 normal, and 2.5 has no label.
     assert (higher["changed"], higher["to_normal"], higher["to_anomalous"]) == (3, 3, 0)
     assert (higher["anomalous_before"], higher["anomalous_after"]) == (6, 3)
     assert (higher["labelled_normal"], higher["labelled_anomalous"]) == (3, 4)
@@ -172,14 +172,14 @@ def test_a_what_if_counts_changed_decisions_and_errors(served: Served) -> None:
     assert served.get("/night/threshold", category="lids", threshold=-9).json()["to_anomalous"] == 2
 
 
-def test_without_labels_there_are_no_errors_to_count(served: Served, tmp_path: Path) -> None:
+def test_no_error_counts_without_labels(served: Served, tmp_path: Path) -> None:
     images = [ScoredImage("a.png", run_images()[0].image, 3.0, None, category="lids")]
     served = Served(write_served_run(tmp_path / "other", images), tmp_path)
-    answer = served.get("/night/threshold", category="lids", threshold=5).json()
-    assert (answer["errors_before"], answer["errors_after"], answer["changed"]) == (None, None, 1)
+    document = served.get("/night/threshold", category="lids", threshold=5).json()
+    assert (document["errors_before"], document["errors_after"], document["changed"]) == (None, None, 1)
 
 
-def test_pictures_are_encoded_anew_and_bounded(tmp_path: Path) -> None:
+def test_pictures_are_reencoded_and_bounded(tmp_path: Path) -> None:
     sink = io.BytesIO()
     Image.fromarray(np.full((300, 900, 3), (200, 40, 40), np.uint8)).save(sink, "PNG")
     wide = ScoredImage("wide.png", sink.getvalue(), 3.0, category="lids", size=(900, 300))
@@ -193,14 +193,14 @@ def test_pictures_are_encoded_anew_and_bounded(tmp_path: Path) -> None:
             assert np.allclose(np.asarray(picture.convert("RGB")), (200, 40, 40), atol=6)
 
 
-def test_a_map_is_that_of_the_run_and_its_absence_is_said(served: Served, tmp_path: Path) -> None:
-    answer = served.get(f"/night/images/{key_of(7)}/map", category="lids").json()
-    assert (answer["form"], answer["height"], answer["width"]) == ("png", 16, 16)
+def test_map_is_that_of_run_or_not_found(served: Served, tmp_path: Path) -> None:
+    document = served.get(f"/night/images/{key_of(7)}/map", category="lids").json()
+    assert (document["form"], document["height"], document["width"]) == ("png", 16, 16)
     kept = np.asarray(LIDS["007.png"].anomaly_map, dtype=np.float32)
-    assert (answer["low"], answer["high"]) == (pytest.approx(kept.min()), pytest.approx(kept.max()))
-    with Image.open(io.BytesIO(base64.b64decode(answer["data"]))) as picture:
+    assert (document["low"], document["high"]) == (pytest.approx(kept.min()), pytest.approx(kept.max()))
+    with Image.open(io.BytesIO(base64.b64decode(document["data"]))) as picture:
         greys = np.asarray(picture, dtype=np.float32)
-    restored = answer["low"] + greys / 255 * (answer["high"] - answer["low"])
+    restored = document["low"] + greys / 255 * (document["high"] - document["low"])
     assert np.allclose(restored, kept, atol=0.02)
     broken = LIDS["broken.png"].row_key
     problem(served.get(f"/night/images/{broken}/map", category="lids"), "not-found")
@@ -209,7 +209,7 @@ def test_a_map_is_that_of_the_run_and_its_absence_is_said(served: Served, tmp_pa
     assert "--maps none" in document["detail"]
 
 
-def test_an_image_that_cannot_be_decoded_is_a_problem(served: Served) -> None:
+def test_undecodable_image_is_problem(served: Served) -> None:
     broken = LIDS["broken.png"].row_key
     for what in ("thumbnail", "image"):
         problem(served.get(f"/night/images/{broken}/{what}", category="lids"), "unusable-image")
@@ -232,13 +232,11 @@ def test_an_image_that_cannot_be_decoded_is_a_problem(served: Served) -> None:
         ("/night/threshold", {"category": "lids", "threshold": "inf"}, "invalid-request"),
     ],
 )
-def test_what_is_not_there_and_what_is_not_asked_well(
-    served: Served, path: str, query: dict[str, Any], kind: str
-) -> None:
+def test_missing_resources_and_invalid_queries(served: Served, path: str, query: dict[str, Any], kind: str) -> None:
     problem(served.get(path, **query), kind)
 
 
-def test_where_the_archive_is_gone_scores_can_still_be_looked_at(served: Served) -> None:
+def test_scores_can_be_browsed_without_archive(served: Served) -> None:
     served.rows()
     Location.parse(f"{served.run.uri}/../archive").delete_tree()
     assert len(served.rows()) == 9
@@ -247,7 +245,7 @@ def test_where_the_archive_is_gone_scores_can_still_be_looked_at(served: Served)
     assert str(served.run) not in document["detail"]
 
 
-def test_the_scores_of_a_run_are_read_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_run_are_read_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Any] = []
     real = run_browser.RunReader.scores
     monkeypatch.setattr(
@@ -259,7 +257,7 @@ def test_the_scores_of_a_run_are_read_once(served: Served, monkeypatch: pytest.M
     assert reads == [{"categories": ["lids"]}]
 
 
-def test_rights_and_categories_of_a_key_apply_to_everything(guarded: Served) -> None:
+def test_rights_and_categories_apply_to_all_operations(guarded: Served) -> None:
     looks = [
         "",
         "/night/images",
@@ -272,7 +270,7 @@ def test_rights_and_categories_of_a_key_apply_to_everything(guarded: Served) -> 
             problem(guarded.get(path, token, category="lids"), "not-allowed")
         assert guarded.get(path, "looker-key", category="lids").status_code == 200
         if path:
-            # A category of others looks like one that is not there.
+            # A forbidden category looks like a missing one.
             for category in ("lids", "nuts"):
                 problem(guarded.get(path, "trays-key", category=category), "not-allowed")
     mark = {"row_key": key_of(3), "mark": "false_alarm"}
@@ -283,9 +281,9 @@ def test_rights_and_categories_of_a_key_apply_to_everything(guarded: Served) -> 
     assert guarded.mark(mark, by="anna-key").status_code == 200
 
 
-def test_a_key_sees_the_categories_that_it_is_good_for(guarded: Served) -> None:
+def test_key_sees_only_its_categories(guarded: Served) -> None:
     document = guarded.get("", "trays-key").json()
-    # A run whose categories are not known is for keys alone that are good for all.
+    # A run with unknown categories is shown only to keys that are valid for all.
     (night,) = document["runs"]
     assert [entry["category"] for entry in night["categories"]] == ["trays"]
     assert (night["images"], night["errors"]) == (1, 0)
@@ -293,7 +291,7 @@ def test_a_key_sees_the_categories_that_it_is_good_for(guarded: Served) -> None:
     assert guarded.get("", "looker-key").json()["may_review"] is False
 
 
-def test_a_mark_is_stored_with_what_the_reviewer_saw(guarded: Served) -> None:
+def test_mark_stores_score_and_threshold(guarded: Served) -> None:
     stored = guarded.mark(
         {"row_key": key_of(3), "mark": "false_alarm", "note": "a reflection"},
         {"row_key": key_of(4), "mark": "miss", "threshold": 6.0},
@@ -318,12 +316,12 @@ def test_a_mark_is_stored_with_what_the_reviewer_saw(guarded: Served) -> None:
 @pytest.mark.parametrize(
     ("marks", "says"),
     [
-        ([{"row_key": key_of(3), "mark": "miss"}], "is called anomalous, so it is no miss"),
-        ([{"row_key": key_of(1), "mark": "false_alarm"}], "is called normal, so it is no false alarm"),
-        ([{"row_key": key_of(3), "mark": "false_alarm", "threshold": 3.5}], "at the threshold 3.5"),
+        ([{"row_key": key_of(3), "mark": "miss"}], "is anomalous, which cannot be a miss"),
+        ([{"row_key": key_of(1), "mark": "false_alarm"}], "is normal, which cannot be a false alarm"),
+        ([{"row_key": key_of(3), "mark": "false_alarm", "threshold": 3.5}], "at threshold 3.5"),
         ([{"row_key": "x", "mark": "miss"}], "no image 'x' in category 'lids'"),
-        ([{"row_key": LIDS["broken.png"].row_key, "mark": "confirmed"}], "could not be scored"),
-        ([{"row_key": key_of(1), "mark": "miss"}, {"row_key": key_of(1), "mark": "none"}], "named twice"),
+        ([{"row_key": LIDS["broken.png"].row_key, "mark": "confirmed"}], "no score and no decision to mark"),
+        ([{"row_key": key_of(1), "mark": "miss"}, {"row_key": key_of(1), "mark": "none"}], "occurs twice"),
         ([{"row_key": key_of(1), "mark": "miss"}, {"row_key": "x", "mark": "miss"}], "marks.1.row_key"),
         ([{"row_key": key_of(1), "mark": "wrong"}], "marks.0.mark"),
         ([{"row_key": key_of(1), "mark": "miss", "reviewer": "somebody else"}], "marks.0.reviewer"),
@@ -331,9 +329,7 @@ def test_a_mark_is_stored_with_what_the_reviewer_saw(guarded: Served) -> None:
         ([], "marks"),
     ],
 )
-def test_a_mark_that_does_not_fit_is_refused_with_all_that_come_with_it(
-    served: Served, marks: list[dict[str, Any]], says: str
-) -> None:
+def test_one_invalid_mark_refuses_whole_request(served: Served, marks: list[dict[str, Any]], says: str) -> None:
     assert says in json.dumps(problem(served.mark(*marks), "invalid-request"))
     assert read_marks(served.run) == {}
 
@@ -349,12 +345,12 @@ def test_a_mark_that_does_not_fit_is_refused_with_all_that_come_with_it(
         (b" " * (1 << 20) + b"{}", "application/json", "too-large"),
     ],
 )
-def test_a_body_of_marks_is_json_and_bounded(served: Served, content: bytes, kind_of_body: str, kind: str) -> None:
+def test_body_of_marks_is_bounded_json(served: Served, content: bytes, kind_of_body: str, kind: str) -> None:
     response = served.client.post("/v1/runs/night/marks", content=content, headers={"content-type": kind_of_body})
     problem(response, kind)
 
 
-def test_an_unknown_run_takes_no_marks(served: Served) -> None:
+def test_unknown_run_takes_no_marks(served: Served) -> None:
     body = {"marks": [{"row_key": key_of(1), "category": "lids", "mark": "miss"}]}
     problem(served.client.post("/v1/runs/other/marks", json=body), "not-found")
     body["marks"][0]["category"] = "nuts"
@@ -363,7 +359,7 @@ def test_an_unknown_run_takes_no_marks(served: Served) -> None:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """A run that examples of one test share."""
+    """A run shared by the examples of one test."""
     root = tmp_path_factory.mktemp("lasting")
     return Served(write_served_run(root, run_images()), root)
 
@@ -380,11 +376,9 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Served:
         max_size=4,
     )
 )
-def test_marks_are_taken_exactly_where_they_say_something_of_the_decision(
-    lasting: Served, asked: list[tuple[int, MarkKind, float | None]]
-) -> None:
+def test_marks_must_match_decision(lasting: Served, asked: list[tuple[int, MarkKind, float | None]]) -> None:
     def fits(number: int, kind: MarkKind, threshold: float | None) -> bool:
-        # The last one was not scored; scores are 0.5, 1.5 and so on.
+        # Scores are 0.5, 1.5 and so on; the last image has none.
         called = 0.5 + number > (THRESHOLD if threshold is None else threshold)
         return number < 8 and (kind in ("none", "confirmed") or called == (kind == "false_alarm"))
 
@@ -403,13 +397,13 @@ def test_marks_are_taken_exactly_where_they_say_something_of_the_decision(
     }
 
 
-def test_where_marks_cannot_be_written_the_reviewer_is_told(served: Served) -> None:
+def test_failed_write_of_marks_is_problem(served: Served) -> None:
     (served.run / "marks").write_bytes(b"a file where the folder should be")
     document = problem(served.mark({"row_key": key_of(3), "mark": "false_alarm"}), "store-unavailable")
-    assert "let the endpoint write there" in document["detail"]
+    assert "give the endpoint write access" in document["detail"]
 
 
-def test_reviewers_at_two_gateways_see_each_other_and_lose_nothing(served: Served, tmp_path: Path) -> None:
+def test_reviewers_at_two_gateways_keep_all_marks(served: Served, tmp_path: Path) -> None:
     other = Served(served.run, tmp_path)
     assert other.rows(mark="any") == []
     with ThreadPoolExecutor(4) as pool:
@@ -424,7 +418,7 @@ def test_reviewers_at_two_gateways_see_each_other_and_lose_nothing(served: Serve
         assert len(gateway.rows(mark="confirmed")) == 8
 
 
-def test_runs_on_s3_are_looked_at_and_marked_alike(s3_prefix: str, tmp_path: Path) -> None:
+def test_runs_on_s3_can_be_browsed_and_marked(s3_prefix: str, tmp_path: Path) -> None:
     served = Served(write_served_run(s3_prefix, run_images()), tmp_path)
     assert numbers(served.rows(limit=2)) == ["007", "006"]
     assert served.get(f"/night/images/{key_of(7)}/thumbnail", category="lids").status_code == 200
@@ -432,7 +426,7 @@ def test_runs_on_s3_are_looked_at_and_marked_alike(s3_prefix: str, tmp_path: Pat
     assert [row["mark"]["mark"] for row in served.rows(mark="any")] == ["false_alarm"]
 
 
-def test_every_operation_documents_its_errors(served: Served) -> None:
+def test_operations_document_their_errors(served: Served) -> None:
     document = served.client.get("/openapi.json").json()
     paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/runs")}
     assert len(paths) == 7

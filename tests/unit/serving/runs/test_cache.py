@@ -8,7 +8,7 @@ import pytest
 from uniad_ray.serving.runs.cache import BoundedCache
 
 
-def test_what_was_not_asked_for_longest_goes_first_and_the_budget_holds() -> None:
+def test_least_recently_used_value_is_evicted() -> None:
     made: list[str] = []
 
     def make(text: str) -> str:
@@ -19,13 +19,13 @@ def test_what_was_not_asked_for_longest_goes_first_and_the_budget_holds() -> Non
     for text in ("aa", "bb", "aa", "cc", "aa", "bb"):
         assert cache.get(text, lambda text=text: make(text)) == text  # type: ignore[misc]
     assert made == ["aa", "bb", "cc", "bb"]
-    # One that is dearer than the whole budget is still kept, alone.
+    # A value above the whole budget is still kept, alone.
     for _ in range(2):
         cache.get("all", lambda: make("x" * 9))
     assert made[4:] == ["x" * 9]
 
 
-def test_threads_that_ask_at_the_same_time_wait_for_one_of_them() -> None:
+def test_concurrent_requests_compute_value_once() -> None:
     cache: BoundedCache[int] = BoundedCache(10)
     calls = 0
     all_ask = threading.Barrier(4)
@@ -48,7 +48,7 @@ def test_threads_that_ask_at_the_same_time_wait_for_one_of_them() -> None:
     assert calls == 1
 
 
-def test_a_failure_is_told_and_not_kept() -> None:
+def test_failures_are_raised_and_not_cached() -> None:
     cache: BoundedCache[int] = BoundedCache(10)
     with pytest.raises(ZeroDivisionError):
         cache.get("key", lambda: 1 // 0)

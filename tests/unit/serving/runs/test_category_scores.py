@@ -1,4 +1,4 @@
-"""Filters and what-ifs against a slow, plain reading of what they mean."""
+"""Filters and threshold previews against a slow, plain implementation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uniad_ray.runs.scored_images import scored_images
 from uniad_ray.serving.runs.category_scores import CategoryScores, Decision, MarkFilter, Order, RowFilter, Status
 
 THRESHOLD = 2.0
-# Few values, so that scores meet each other and the thresholds.
+# Few values: scores coincide with each other and with the thresholds.
 SCORES = st.sampled_from([-1.0, 0.5, 2.0, 2.5, 3.0, 7.0])
 LIMITS = st.none() | st.sampled_from([-2.0, 0.5, 2.0, 2.7, 9.0])
 ROWS = st.lists(st.tuples(st.none() | SCORES, st.sampled_from([None, "normal", "anomalous"])), min_size=1, max_size=12)
@@ -45,7 +45,7 @@ def scores_of(rows: list[Row]) -> CategoryScores:
             "threshold": [THRESHOLD] * len(rows),
         }
     )
-    # As read from several files.
+    # As if read from several files.
     return CategoryScores(scored_images("part", pa.concat_tables([table.slice(0, 3), table.slice(3)])))
 
 
@@ -78,7 +78,7 @@ def taken(asked: RowFilter, score: float | None, mark: Mark | None) -> bool:
 
 
 @given(ROWS, st.lists(KINDS, max_size=12), FILTERS)
-def test_filters_take_what_they_say_in_the_order_they_say(
+def test_filters_and_orders_match_plain_implementation(
     rows: list[Row], kinds: list[str | None], asked: RowFilter
 ) -> None:
     marks = marks_of(rows, kinds)
@@ -101,7 +101,7 @@ def test_filters_take_what_they_say_in_the_order_they_say(
 
 
 @given(ROWS, st.lists(KINDS, max_size=12), st.sampled_from([-9.0, 0.5, 2.0, 2.2, 3.0, 7.0, 8.0]))
-def test_a_what_if_counts_what_a_plain_count_counts(rows: list[Row], kinds: list[str | None], threshold: float) -> None:
+def test_what_if_matches_plain_count(rows: list[Row], kinds: list[str | None], threshold: float) -> None:
     marks = marks_of(rows, kinds)
     labelled = [
         (score, marks[at].label if at in marks else label)
@@ -122,7 +122,7 @@ def test_a_what_if_counts_what_a_plain_count_counts(rows: list[Row], kinds: list
         assert found.misses == sum(label == "anomalous" and score <= at for score, label in labelled)
 
 
-def test_marks_are_found_by_key_and_those_of_other_categories_are_not() -> None:
+def test_marks_of_other_categories_are_ignored() -> None:
     scores = scores_of([(1.0, None)] * 5)
     mark = Mark("key2", "part", "miss", 1.0, THRESHOLD, "anna", "2026")
     stranger = replace(mark, row_key="of another category")
@@ -130,7 +130,7 @@ def test_marks_are_found_by_key_and_those_of_other_categories_are_not() -> None:
         assert scores.by_position({"key2": mark, stranger.row_key: stranger}) == {2: mark}
 
 
-def test_a_million_rows_answer_in_milliseconds() -> None:
+def test_million_rows_take_milliseconds() -> None:
     rows = 1_000_000
     generator = np.random.default_rng(0)
     table = pa.table(
@@ -153,6 +153,6 @@ def test_a_million_rows_answer_in_milliseconds() -> None:
             times.append(time.perf_counter() - started)
         return min(times)
 
-    # Far above what they take, so that a busy machine is no failure; counting a million rows anew takes longer.
+    # Generous limits for a busy machine; counting a million rows again would still take longer.
     assert seconds(lambda: scores.what_if(1.5, marks)) < 0.02
     assert seconds(lambda: scores.select(RowFilter(decision="anomalous"), marks)) < 0.5

@@ -16,7 +16,7 @@ PAGES = {"/": "index.html", "/runs": "runs.html"}
 
 
 class Parts(HTMLParser):
-    """What a page has in its elements."""
+    """Collects the elements of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def client(tmp_path: Path) -> TestClient:
     return TestClient(create_api(endpoint_with_runs(tmp_path, {}, keys=keys)), raise_server_exceptions=False)
 
 
-def test_every_file_of_the_pages_is_served_as_what_it_is_to_anybody(client: TestClient) -> None:
+def test_page_files_are_served_without_key(client: TestClient) -> None:
     pages = {name: path for path, name in PAGES.items()}
     for file in (file for file in FOLDER.iterdir() if file.suffix in TYPES):
         response = client.get(pages.get(file.name, f"/page/{file.name}"))
@@ -54,18 +54,18 @@ def test_every_file_of_the_pages_is_served_as_what_it_is_to_anybody(client: Test
 
 
 @pytest.mark.parametrize("name", ["index.html", "x", "..%2fapi.py", "%2e%2e/api.py", "../api.py", "style.css%00", ""])
-def test_nothing_else_is(client: TestClient, name: str) -> None:
+def test_other_files_are_not_served(client: TestClient, name: str) -> None:
     response = client.get(f"/page/{name}")
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/not-found"
 
 
-def test_pages_are_no_part_of_the_interface(client: TestClient) -> None:
+def test_pages_are_not_in_openapi_document(client: TestClient) -> None:
     assert not any("page" in path or path in PAGES for path in client.get("/openapi.json").json()["paths"])
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_the_policy_lets_all_of_a_page_through(client: TestClient, path: str) -> None:
+def test_content_security_policy_allows_page_content(client: TestClient, path: str) -> None:
     parts = Parts(client.get(path).text)
     assert parts.inline == []
     for tag, name, value in parts.attributes:
@@ -82,7 +82,7 @@ def test_the_policy_lets_all_of_a_page_through(client: TestClient, path: str) ->
     assert named <= set(ids)
 
 
-def test_scripts_import_from_here_and_ask_for_elements_that_are_there() -> None:
+def test_scripts_use_existing_files_and_elements() -> None:
     known = {
         page: set(re.findall(r' id="([^"]+)"', (FOLDER / page).read_text("utf-8")))
         for page in ("index.html", "runs.html")
