@@ -191,7 +191,7 @@ def test_mistakes_are_found_before_anything_starts(
 def test_missing_weights_and_a_batch_that_cannot_be_shared_are_found_before_workers_start(
     archive: str, clip: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
+    with pytest.raises(WeightsError, match=r"has no config.json; put the model folder there"):
         tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
     with pytest.raises(ConfigError, match="batch_size 5 cannot be divided among 2 workers"):
         tune_clip(

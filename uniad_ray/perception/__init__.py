@@ -1,1 +1,1 @@
-"""What frozen networks say of a batch of images."""
+"""Feature extraction: networks and extractors that describe a batch of images."""

@@ -61,7 +61,7 @@ def test_extractors_that_nobody_needs_are_checked_only_where_that_is_asked_for()
             "experts.patch.config.fields=[pyramid/level9]",
             "expert patch needs 'pyramid/level9', which no extractor provides",
         ),
-        ("extractors.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has the levels 0..4, not 9"),
+        ("extractors.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has levels 0..4, not 9"),
         ("extractors.pyramid.config.weights.uri=ftp:x", "test: extractors.pyramid.config.weights.uri: "),
         ("extractors.pyramid.config.architecture=nonet", "nonet"),
     ],

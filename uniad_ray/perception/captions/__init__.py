@@ -1,1 +1,1 @@
-"""Captions by a vision-language model: the engine, a server, or a table of stored captions."""
+"""Captions by a vision-language model: a vLLM engine, a server, or a table of stored captions."""

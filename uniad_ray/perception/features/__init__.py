@@ -1,1 +1,1 @@
-"""Networks that turn images into feature maps: teachers, ViT encoders, the student."""
+"""Networks that compute feature maps: teachers, ViT encoders and the student."""

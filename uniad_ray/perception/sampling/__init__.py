@@ -1,1 +1,1 @@
-"""Samples of vectors and images that depend on neither order nor batching."""
+"""Samples of vectors and images, independent of order and batching."""

@@ -1,1 +1,1 @@
-"""Segmentation of images: k-means components, parts, SAM, Grounded SAM."""
+"""Image segmentation: k-means components, parts, SAM and Grounded SAM."""

@@ -1,1 +1,1 @@
-"""Descriptions of images and their text embeddings."""
+"""Text descriptions of images and their embeddings."""

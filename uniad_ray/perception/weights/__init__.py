@@ -1,1 +1,1 @@
-"""Weights of networks: where they come from, and how their files are checked and loaded."""
+"""Network weights: sources, checksums and loading."""

@@ -108,7 +108,7 @@ def test_a_server_that_stays_busy_is_one_line(fake: ChatServer) -> None:
         ask(fake)
     assert len(fake.asked) == 3
     assert str(raised.value) == (
-        f"caption: {fake.url} is busy or fails (HTTP 503 after 2 retries: loading the model); look at its log, or "
+        f"caption: {fake.url} is busy or failing (HTTP 503 after 2 retries: loading the model); check its log, or "
         "lower concurrency"
     )
 
@@ -116,7 +116,7 @@ def test_a_server_that_stays_busy_is_one_line(fake: ChatServer) -> None:
 def test_the_first_error_ends_a_batch(fake: ChatServer) -> None:
     fake.answer = lambda asked: (400, refusal("too long"))  # noqa: ARG005
 
-    with pytest.raises(CaptionError, match=r"HTTP 400: too long\); mend url, model or max_tokens"):
+    with pytest.raises(CaptionError, match=r"HTTP 400: too long\); check url, model and max_tokens"):
         ask(fake, 50, concurrency=2)
     assert len(fake.asked) < 50
 
@@ -128,7 +128,7 @@ def test_an_unreachable_server_is_one_line() -> None:
         with pytest.raises(CaptionError) as raised:
             captioner(url).captions(["a"], images(1), "?")
     assert str(raised.value) == (
-        f"caption: {url} cannot be reached (ConnectionError, 2 retries); check that the server runs and that every "
+        f"caption: cannot reach {url} (ConnectionError, 2 retries); check that the server runs and that every "
         "worker can reach it"
     )
 
@@ -141,7 +141,7 @@ def test_a_server_that_says_nothing_is_given_up(fake: ChatServer) -> None:
         return "late"
 
     fake.answer = answer
-    with pytest.raises(CaptionError, match=r"cannot be reached \(\w+, 0 retries\)"):
+    with pytest.raises(CaptionError, match=r"cannot reach .* \(\w+, 0 retries\)"):
         ask(fake, timeout=0.1, retries=0)
     end.set()
 
@@ -152,19 +152,19 @@ def test_a_model_that_the_server_does_not_know_is_named_with_a_way_out(fake: Cha
     with pytest.raises(CaptionError) as raised:
         ask(fake)
     assert str(raised.value) == (
-        f"caption: {fake.url} knows no model org/model or no such path (HTTP 404: The model `org/model` does not "
-        f"exist.); {fake.url}/models lists its models, and the url ends in /v1 as a rule"
+        f"caption: {fake.url} has no model org/model or no chat API (HTTP 404: The model `org/model` does not "
+        f"exist.); see {fake.url}/models for its models, and check that the url ends in /v1"
     )
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (completion(None), "org/model answers without a text; raise max_tokens"),
-        (completion("  \n"), "org/model answers without a text"),
-        (b"<html>hello</html>", "answers in another form than OpenAI's chat interface; check the url"),
-        (b'{"choices": []}', "answers in another form"),
-        (b"[1]", "answers in another form"),
+        (completion(None), "org/model returned an empty answer; raise max_tokens"),
+        (completion("  \n"), "org/model returned an empty answer"),
+        (b"<html>hello</html>", "is not an OpenAI chat completion; check the url"),
+        (b'{"choices": []}', "is not an OpenAI chat completion"),
+        (b"[1]", "is not an OpenAI chat completion"),
     ],
 )
 def test_an_answer_without_a_text_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
@@ -181,7 +181,7 @@ def test_an_answer_without_end_is_cut_and_one_of_too_many_bytes_refused(fake: Ch
     assert len(text) == MAX_CHARACTERS
 
     fake.answer = lambda asked: "word " * 1_000_000  # noqa: ARG005
-    with pytest.raises(CaptionError, match="answers in another form"):
+    with pytest.raises(CaptionError, match="is not an OpenAI chat completion"):
         ask(fake)
 
 
@@ -223,7 +223,7 @@ class TestKey:
         with pytest.raises(ConfigError) as raised:
             ask(fake, api_key_variable=VARIABLE)
         assert str(raised.value) == (
-            "caption: TEST_VLM_KEY holds no key; set it, in ASCII without spaces, on every machine that works"
+            "caption: TEST_VLM_KEY holds no valid key; set it on every worker, in ASCII without spaces"
         )
         assert fake.asked == []
 
@@ -248,12 +248,12 @@ class TestKey:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"url": "gpu-1:8000"}, "url: is no address; write it as http://HOST:PORT/v1"),
-        ({"url": "file:///etc/passwd"}, "url: is no address"),
-        ({"url": "http://gpu-1:port/v1"}, "url: is no address"),
-        ({"url": f"http://me:{KEY}@gpu-1/v1"}, "url: must hold no user, password, query or fragment"),
-        ({"url": f"http://gpu-1/v1?key={KEY}"}, "url: must hold no user, password, query or fragment"),
-        ({"api_key_variable": KEY}, "api_key_variable: is no name of an environment variable"),
+        ({"url": "gpu-1:8000"}, "url: is not a URL; use the form http://HOST:PORT/v1"),
+        ({"url": "file:///etc/passwd"}, "url: is not a URL"),
+        ({"url": "http://gpu-1:port/v1"}, "url: is not a URL"),
+        ({"url": f"http://me:{KEY}@gpu-1/v1"}, "url: must not contain a user, password, query or fragment"),
+        ({"url": f"http://gpu-1/v1?key={KEY}"}, "url: must not contain a user, password, query or fragment"),
+        ({"api_key_variable": KEY}, "api_key_variable: is not the name of an environment variable"),
         ({"api_key": KEY}, "api_key: unknown key; allowed: api_key_variable, backoff, concurrency, kind, max_tokens"),
         ({"max_tokens": 0}, "max_tokens: input should be greater than or equal to 1"),
         ({"temperature": 1}, "temperature: unknown key"),

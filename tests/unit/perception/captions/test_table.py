@@ -63,7 +63,7 @@ def test_a_folder_is_read_with_all_its_files_and_once(tmp_path: Path) -> None:
 
 def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
     found = table(tmp_path / "none")
-    with pytest.raises(CaptionError, match="is no Parquet file and holds none; write the captions there"):
+    with pytest.raises(CaptionError, match=r"no Parquet file at .*; write the captions there"):
         found.captions(["a"], IMAGES[:1], "?")
     write(tmp_path / "none", ("a", "?", "one"))
     assert found.captions(["a"], IMAGES[:1], "?") == ["one"]
@@ -72,7 +72,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
     [
-        ([("a", "one")], ("row_key", "text"), "has no column prompt; a caption table has row_key, prompt, text"),
+        ([("a", "one")], ("row_key", "text"), "lacks the columns prompt; a caption table has row_key, prompt, text"),
         ([("a", "?", None)], ("row_key", "prompt", "text"), "has rows without row_key, prompt or text"),
         ([("a", "?", "1"), ("a", "?", "2")], ("row_key", "prompt", "text"), "image a has two captions for one prompt"),
     ],
@@ -87,7 +87,7 @@ def test_a_table_of_another_form_is_one_line(
 
 def test_a_file_that_is_no_parquet_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_text("row_key,prompt,text")
-    with pytest.raises(CaptionError, match=r"c.parquet is no table of texts \(.+\); write it again") as raised:
+    with pytest.raises(CaptionError, match=r"c.parquet is not a table of texts \(.+\); write it again") as raised:
         table(tmp_path / "c.parquet").lineage()
     assert "\n" not in str(raised.value)
 

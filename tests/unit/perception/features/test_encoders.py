@@ -147,7 +147,7 @@ class TestFeaturePyramid:
             FeaturePyramid("p", pyramid_config(architecture="resnett18"), "cpu")
 
     def test_unknown_level(self) -> None:
-        with pytest.raises(ConfigError, match=r"p: test_resnet has the levels 0\.\.4, not 5"):
+        with pytest.raises(ConfigError, match=r"p: test_resnet has levels 0\.\.4, not 5"):
             FeaturePyramid.fields_of("p", pyramid_config(levels=(1, 5)))
 
 
@@ -236,15 +236,15 @@ class TestTokenEncoder:
         assert ran == [0, 1]
 
     def test_input_size_must_fit_the_patches(self) -> None:
-        with pytest.raises(ConfigError, match="input_size 64 x 60 is no multiple of the patch size 16 x 16"):
+        with pytest.raises(ConfigError, match="input_size 64 x 60 is not a multiple of the patch size 16 x 16"):
             TokenEncoder("v", token_config(input_size=(64, 60)), "cpu")
 
     def test_a_cnn_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="no vision transformer"):
+        with pytest.raises(ConfigError, match="is not a vision transformer"):
             TokenEncoder.fields_of("v", token_config(architecture="resnet18"))
 
     def test_unknown_block(self) -> None:
-        with pytest.raises(ConfigError, match=r"has the blocks 0\.\.\d+, not 99"):
+        with pytest.raises(ConfigError, match=r"has blocks 0\.\.\d+, not 99"):
             TokenEncoder.fields_of("v", token_config(blocks=(1, 99)))
 
 

@@ -77,13 +77,13 @@ def test_names_may_be_exchanged() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"part-1": ""}, "no name of a class"),
-        ({"part-1": "a:b"}, "no name of a class"),
-        ({"part-1": "bolt", "part-2": "bolt"}, "two classes would have the same name: bolt, bolt, other"),
-        ({"part-1": "other"}, "two classes would have the same name"),
-        ({"part-1": "part-2"}, "two classes would have the same name"),
-        ({"bolt": "part-1"}, "names has bolt; kinds are called part-1, part-2, ... or other"),
-        ({"part-0": "bolt"}, "names has part-0"),
+        ({"part-1": ""}, "is not a class name"),
+        ({"part-1": "a:b"}, "is not a class name"),
+        ({"part-1": "bolt", "part-2": "bolt"}, "two classes have the same name, rename one: bolt, bolt, other"),
+        ({"part-1": "other"}, "two classes have the same name"),
+        ({"part-1": "part-2"}, "two classes have the same name"),
+        ({"bolt": "part-1"}, "names has unknown kinds bolt; use part-1, part-2, ... or other"),
+        ({"part-0": "bolt"}, "names has unknown kinds part-0"),
     ],
 )
 def test_names_must_be_usable_and_distinct(given: dict[str, str], says: str) -> None:
@@ -137,7 +137,7 @@ def test_a_state_of_something_else_is_refused() -> None:
     state = fitted().state()
     shorter = {**state.arrays, "kinds": state.arrays["kinds"][1:]}
     for odd in (State(), State(arrays=shorter, document=state.document)):
-        with pytest.raises(BundleError, match="no kinds of objects"):
+        with pytest.raises(BundleError, match="no object kinds"):
             namer().restore(odd)
 
 

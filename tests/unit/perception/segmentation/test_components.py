@@ -226,9 +226,9 @@ def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
     blank = Perception(blank.row_keys, blank.images, {name: field * 0.0 for name, field in blank.fields.items()})
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
-    with pytest.raises(FitError, match=r"parts: .* 0 different feature vectors but at least 5"):
+    with pytest.raises(FitError, match=r"parts: .* only 0 distinct feature vectors, at least 5"):
         components.fit(stream_of([]))
-    with pytest.raises(FitError, match=r"parts: .* 1 different feature vectors but at least 5"):
+    with pytest.raises(FitError, match=r"parts: .* only 1 distinct feature vectors, at least 5"):
         components.fit(lambda: [blank])
 
 
@@ -253,7 +253,7 @@ def test_a_damaged_state_is_an_error() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     for state in (State(), State({"centres": np.zeros(3, dtype=np.float32)})):
-        with pytest.raises(BundleError, match="no centres"):
+        with pytest.raises(BundleError, match="no component centres"):
             components.restore(state)
 
 

@@ -120,11 +120,11 @@ def test_no_object_one_that_fills_the_image_and_very_many_are_segmented(
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
-        (["bolt", ""], "no name of a class"),
-        (["bolt", "  "], "no name of a class"),
-        (["bolt", "Bolt "], "two classes would have the same name: bolt, bolt"),
+        (["bolt", ""], "is not a class name"),
+        (["bolt", "  "], "is not a class name"),
+        (["bolt", "Bolt "], "two classes have the same name, rename one: bolt, bolt"),
         (["M3. bolt"], "has a full stop"),
-        (["a:b"], "no name of a class"),
+        (["a:b"], "is not a class name"),
     ],
 )
 def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, folders: tuple[Path, Path]) -> None:
@@ -133,5 +133,5 @@ def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, fold
 
 
 def test_without_classes_nothing_is_loaded(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"name the classes in extractors\.grounded_sam\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"list them in extractors\.grounded_sam\.config\.classes"):
         segmenter(folders, classes=[], weights={"uri": "file:/no/such/folder"})

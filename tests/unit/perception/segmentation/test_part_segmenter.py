@@ -147,7 +147,7 @@ def test_nothing_can_be_done_before_the_fit() -> None:
     [{}, {"choices": []}, {"choices": [{"scale": 0}]}, {"choices": [{"scale": 1, "foreground": [1], "neck": 0.0}]}],
 )
 def test_a_state_of_something_else_is_refused(document: dict[str, Any]) -> None:
-    with pytest.raises(BundleError, match="no choice of foreground"):
+    with pytest.raises(BundleError, match="no foreground labels"):
         segmenter().restore(State(document=document))
 
 

@@ -193,5 +193,5 @@ def test_a_folder_of_another_network_is_an_error(folder: Path, tmp_path: Path) -
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"model_type": "sam",', '"model_type": "clip",'))
 
-    with pytest.raises(WeightsError, match="cannot be loaded by SamEncoder: it holds a network of type clip, not sam"):
+    with pytest.raises(WeightsError, match=r"SamEncoder cannot load .*: it holds a network of type clip, not sam"):
         pipeline(tmp_path)

@@ -95,7 +95,7 @@ def test_other_texts_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "a:b", "a;b", "a\nb"])
 def test_a_name_must_fit_into_a_line(name: str) -> None:
-    with pytest.raises(ValueError, match="no name of a class"):
+    with pytest.raises(ValueError, match="is not a class name"):
         check_class_name(name)
 
 

@@ -172,7 +172,7 @@ def test_before_fit_there_is_neither_vector_nor_state() -> None:
 def test_a_damaged_state_is_an_error() -> None:
     good = fitted().state()
     for state in (State(), State(good.arrays, {"terms": ["one"]}), State({}, good.document)):
-        with pytest.raises(BundleError, match="no terms"):
+        with pytest.raises(BundleError, match="no TF-IDF terms"):
             TfidfEncoder("text_embedding", TfidfEncoderConfig(), "cpu").restore(state)
 
 

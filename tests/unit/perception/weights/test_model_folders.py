@@ -71,23 +71,23 @@ class TestFile:
     def test_a_change_of_any_file_changes_the_digest(self, folder: Path, name: str) -> None:
         (folder / name).write_bytes(FILES[name] + b" ")
 
-        with pytest.raises(WeightsError, match=f"not {DIGEST} as configured"):
+        with pytest.raises(WeightsError, match=f"expected {DIGEST}"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}", sha256=DIGEST))
 
     def test_a_missing_folder_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"nowhere holds no config\.json"):
+        with pytest.raises(WeightsError, match=r"nowhere has no config\.json"):
             resolve_folder(ModelFolderSource(uri=f"file:{tmp_path}/nowhere"))
 
     def test_weights_in_a_pickle_alone_are_refused(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
-        with pytest.raises(WeightsError, match=r"model holds no model\.safetensors; convert"):
+        with pytest.raises(WeightsError, match=r"model has no model\.safetensors; convert"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}"))
 
     def test_a_module_with_a_pickle_alone_is_refused(self, folder: Path) -> None:
         (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
 
-        with pytest.raises(WeightsError, match=r"2_Dense holds no model\.safetensors; convert"):
+        with pytest.raises(WeightsError, match=r"2_Dense has no model\.safetensors; convert"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}"))
 
 
@@ -168,7 +168,7 @@ class TestHub:
         (folder / "model.safetensors").unlink()
         monkeypatch.setattr(huggingface_hub, "snapshot_download", FakeHub(folder, cached=True))
 
-        with pytest.raises(WeightsError, match="not whole in the local hub cache"):
+        with pytest.raises(WeightsError, match="not complete in the local hub cache"):
             resolve_folder(self.SOURCE, allow_download=False)
 
     def test_an_unreachable_hub_gives_one_line(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,8 @@ def test_a_folder_without_the_processor_s_files_is_refused(tmp_path: Path) -> No
     ("failure", "error", "says"),
     [
         (ModuleNotFoundError("no", name="some_package"), ConfigError, "sam: Kind needs the package some-package; run"),
-        (ValueError("it lacks a\nand b"), WeightsError, "file:x cannot be loaded by Kind: it lacks a; check that"),
-        (RuntimeError("size mismatch"), WeightsError, "cannot be loaded by Kind: size mismatch"),
+        (ValueError("it lacks a\nand b"), WeightsError, "Kind cannot load file:x: it lacks a; check that"),
+        (RuntimeError("size mismatch"), WeightsError, "Kind cannot load file:x: size mismatch"),
     ],
 )
 def test_what_fails_is_said_in_one_line_and_the_next_may_load(

@@ -64,7 +64,7 @@ class TestWeightSource:
             WeightSource(uri=uri)
 
     def test_random_has_no_digest(self) -> None:
-        with pytest.raises(ValidationError, match="leave it out"):
+        with pytest.raises(ValidationError, match="remove sha256"):
             WeightSource(uri="random:1", sha256=DIGEST)
 
     @pytest.mark.parametrize("digest", ["abc", "G" * 64, DIGEST.upper()])
@@ -90,11 +90,11 @@ class TestFile:
         path = tmp_path / "w.pth"
         path.write_bytes(CONTENT)
         assert resolve(WeightSource(uri=f"file:{path}", sha256=DIGEST)).sha256 == DIGEST
-        with pytest.raises(WeightsError, match=f"{DIGEST}, not {OTHER_DIGEST}"):
+        with pytest.raises(WeightsError, match=f"{DIGEST}, expected {OTHER_DIGEST}"):
             resolve(WeightSource(uri=f"file:{path}", sha256=OTHER_DIGEST))
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match="there is no weight file"):
+        with pytest.raises(WeightsError, match="weight file not found"):
             resolve(WeightSource(uri=f"file:{tmp_path / 'none.pth'}"))
 
     def test_digest_is_remembered_until_the_file_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ class TestHub:
     def test_wrong_content(self, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         served.write_bytes(b"something else")
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", FakeHub(served, cached=True))
-        with pytest.raises(WeightsError, match="as configured"):
+        with pytest.raises(WeightsError, match="checksum mismatch"):
             resolve(self.SOURCE)
 
     def test_the_real_client_without_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ class TestS3:
         assert len(broken) == 2
 
     def test_wrong_content_leaves_nothing_behind(self, stored: Location, cache: Path) -> None:
-        with pytest.raises(WeightsError, match="as configured"):
+        with pytest.raises(WeightsError, match="checksum mismatch"):
             resolve(WeightSource(uri=stored.uri, sha256=OTHER_DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -299,7 +299,7 @@ class TestS3:
         assert path.read_bytes() == CONTENT
 
     def test_missing_object(self, stored: Location, cache: Path) -> None:
-        with pytest.raises(WeightsError, match=r"cannot be downloaded: s3://.*/gone\.pth: no such object"):
+        with pytest.raises(WeightsError, match=r"cannot download the weights: s3://.*/gone\.pth: no such object"):
             resolve(WeightSource(uri=f"{stored.uri}/gone.pth", sha256=DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -353,7 +353,7 @@ class TestLoadStateDict:
 
         path = tmp_path / "w.pth"
         torch.save({"a": Payload()}, path)
-        with pytest.raises(WeightsError, match="cannot be read as weights") as caught:
+        with pytest.raises(WeightsError, match=r"cannot read .* as weights") as caught:
             load_state_dict(self.at(path))
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "ran").exists()
@@ -369,7 +369,7 @@ class TestLoadStateDict:
     def test_damaged_file(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"w{suffix}"
         path.write_bytes(CONTENT)
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match=r"cannot read .* as weights"):
             load_state_dict(self.at(path))
 
     @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, {"a": {"b": torch.ones(1)}}])

@@ -45,8 +45,8 @@ def test_what_is_no_list_of_classes_is_refused() -> None:
     assert "no extractor names objects by CLIP" in refused(load_config("embedded"))
     assert "name them in extractors.named_objects.config.classes" in refused(load_config("paper"))
     assert "with one class there is nothing to learn" in refused(changed("objects", classes=["red"]))
-    assert "two classes would have the same name: red, red" in refused(changed("objects", classes=["red", "red"]))
-    assert "'' is no name of a class" in refused(changed("objects", classes=["red", ""]))
+    assert "two classes have the same name, rename one: red, red" in refused(changed("objects", classes=["red", "red"]))
+    assert "'' is not a class name" in refused(changed("objects", classes=["red", ""]))
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
