@@ -206,7 +206,7 @@ def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> No
 
 
 @every_extractor
-def test_fields_of_an_image_do_not_depend_on_its_batch(entry: Name, fitted: Build) -> None:
+def test_fields_do_not_depend_on_the_batch(entry: Name, fitted: Build) -> None:
     extractor = fitted(entry)
     together = fields_of(extractor)
     for index, key in enumerate(KEYS):

@@ -44,7 +44,7 @@ def chain() -> list[Summing]:
     ]
 
 
-def test_the_test_double_is_a_extractor() -> None:
+def test_test_double_is_an_extractor() -> None:
     assert isinstance(Summing("a", {"a/x"}), Extractor)
 
 
@@ -59,7 +59,7 @@ def test_each_needed_extractor_runs_once_and_no_other() -> None:
     assert tuple(perception.row_keys) == KEYS
 
 
-def test_a_extractor_sees_only_what_it_needs() -> None:
+def test_extractor_sees_only_needed_fields() -> None:
     deep, middle, alone, wide = chain()
     PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x", "alone/x"}))
     assert middle.shown[0].fields.keys() == {"wide/1"}
@@ -117,7 +117,7 @@ def test_unknown_wanted_field() -> None:
         pipeline.extract(KEYS, IMAGES, frozenset({"a/x", "a/y"}))
 
 
-def test_a_broken_promise_is_an_error() -> None:
+def test_undeclared_fields_are_an_error() -> None:
     class Forgetful(Summing):
         def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
             fields = super().extract(perception)
@@ -157,7 +157,7 @@ class Kept:
         return dict.fromkeys(names, torch.full((len(row_keys), 1, 1, 1), 10.0))
 
 
-def test_what_is_stored_is_read_and_only_the_rest_runs() -> None:
+def test_stored_fields_are_read_and_only_the_rest_runs() -> None:
     deep, middle, alone, wide = chain()
     stored = Kept("middle/x", "wide/1", "wide/2", "alone/x")
     perception = PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x"}), stored)
@@ -167,7 +167,7 @@ def test_what_is_stored_is_read_and_only_the_rest_runs() -> None:
     assert stored.asked == [(KEYS, frozenset({"middle/x", "wide/1", "wide/2"}))]
 
 
-def test_nothing_is_read_that_nobody_needs() -> None:
+def test_unneeded_stored_fields_are_not_read() -> None:
     deep, middle, alone, wide = chain()
     stored = Kept("wide/1", "wide/2", "middle/x", "deep/x")
     pipeline = PerceptionPipeline([deep, middle, alone, wide])

@@ -18,7 +18,7 @@ def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int
 SMALL, LARGE, LOW = rectangle(0, 0, 2, 2), rectangle(1, 2, 7, 9), rectangle(6, 0, 8, 2)
 
 
-def test_the_largest_comes_first_and_equal_ones_by_place() -> None:
+def test_segments_are_ordered_by_area_then_position() -> None:
     found = Segments.of(np.stack([LOW, SMALL, np.zeros((8, 10), dtype=bool), LARGE]), np.array([0.1, 0.2, 0.3, 0.4]))
 
     assert len(found) == 3
@@ -56,7 +56,7 @@ def test_of_too_many_the_largest_are_kept() -> None:
     assert found.areas.min() == pytest.approx(4 / 1600)
 
 
-def test_segments_keep_their_ids_and_names_where_others_are_left_out() -> None:
+def test_select_keeps_ids_and_names() -> None:
     every = Segments.of(np.stack([SMALL, LARGE, LOW])).named(["tray", "bolt", "nut"])
 
     found = every.select(np.array([True, False, True]))
@@ -77,7 +77,7 @@ def test_there_is_a_name_for_each_segment() -> None:
         Segments.of(np.stack([SMALL, LARGE])).named(["bolt"])
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_arrays_are_rejected() -> None:
     arrays = Segments.of(np.stack([SMALL, LARGE])).arrays()
 
     for changed, size, names in (

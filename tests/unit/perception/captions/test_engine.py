@@ -69,7 +69,7 @@ def engine(folder: str, **options: Any) -> CaptionEngine:
     return CaptionEngine("caption", CaptionEngineConfig.model_validate(document))
 
 
-def test_the_model_is_asked_of_each_image_without_sampling(stub: type[StubLLM], folder: str) -> None:
+def test_requests_use_temperature_zero(stub: type[StubLLM], folder: str) -> None:
     assert engine(folder, max_tokens=9).captions(["a", "b"], IMAGES, "What is it?") == ["one pin", "two pins"]
 
     ((conversations, options),) = stub.asked
@@ -80,7 +80,7 @@ def test_the_model_is_asked_of_each_image_without_sampling(stub: type[StubLLM], 
         assert (picture["type"], text) == ("image_pil", {"type": "text", "text": "What is it?"})
 
 
-def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_extractors(stub: type[StubLLM], folder: str) -> None:
+def test_engine_starts_once_on_first_use(stub: type[StubLLM], folder: str) -> None:
     first, second = (
         engine(folder, max_model_len=512, dtype="float32"),
         engine(folder, max_model_len=512, dtype="float32"),
@@ -121,7 +121,7 @@ def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_a_vllm_for_another_machine_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_vllm_import_error_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     def broken(name: str) -> Any:
         raise ImportError(f"{name}: libcudart.so.13: cannot open shared object file\nmore")
 
@@ -131,9 +131,7 @@ def test_a_vllm_for_another_machine_is_one_line(monkeypatch: pytest.MonkeyPatch,
         asking.captions(["a", "b"], IMAGES, "?")
 
 
-def test_a_folder_of_another_network_an_engine_that_fails_and_an_empty_answer_are_one_line(
-    stub: type[StubLLM], folder: str
-) -> None:
+def test_engine_failures_are_one_line(stub: type[StubLLM], folder: str) -> None:
     stub.failure = OSError("no such architecture\nmore")
     with pytest.raises(WeightsError, match=r"vllm cannot load .*: no such architecture; check"):
         engine(folder).captions(["a", "b"], IMAGES, "?")
@@ -145,12 +143,12 @@ def test_a_folder_of_another_network_an_engine_that_fails_and_an_empty_answer_ar
         engine(folder).captions(["a", "b"], IMAGES, "?")
 
 
-def test_a_missing_folder_is_found_before_anything_is_asked(tmp_path: Path) -> None:
+def test_missing_folder_is_found_early(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no config\.json"):
         engine(str(tmp_path))
 
 
-def test_the_lineage_has_the_weights_and_the_chat_template_is_part_of_them(folder: str) -> None:
+def test_lineage_covers_weights_and_chat_template(folder: str) -> None:
     before = engine(folder).lineage()
     assert set(before) == {"kind", "max_tokens", "dtype", "max_model_len", "weights"}
     assert before["weights"]["trained"]

@@ -58,7 +58,7 @@ def student(config: StudentConfig | None = None, shapes: TeacherShapes = SHAPES)
     return found
 
 
-def test_is_trained_by_others_and_needs_only_images_to_extract() -> None:
+def test_needs_only_images_to_extract() -> None:
     untrained = Student("student", tiny_student(), "cpu")
     assert isinstance(untrained, TrainedExtractor)
     assert not isinstance(untrained, LearnedExtractor)
@@ -77,7 +77,7 @@ def test_fields_have_the_shapes_of_the_teachers() -> None:
     assert all(field.dtype == torch.float32 for field in fields.values())
 
 
-def test_the_levels_of_the_same_backbone_are_those_of_timm() -> None:
+def test_levels_match_timm() -> None:
     widths = [int(build_network("test_resnet").feature_info[level]["num_chs"]) for level in (1, 2)]
     shapes = TeacherShapes(((widths[0], 16, 16), (widths[1], 8, 8)), (10, 6, 6))
     config = tiny_student(seed=3)
@@ -93,7 +93,7 @@ def test_the_levels_of_the_same_backbone_are_those_of_timm() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_logical_branch_resizes_joins_and_projects_the_levels() -> None:
+def test_logical_branch_resizes_joins_and_projects() -> None:
     config = tiny_student()
     network = build_student(config, SHAPES).eval()
     pixels = torch.randn(1, 3, 64, 64)
@@ -128,7 +128,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
             assert torch.equal(field[index : index + 1], alone[name]), name
 
 
-def test_the_number_of_threads_does_not_change_a_bit() -> None:
+def test_thread_count_does_not_change_a_bit() -> None:
     extractor, images = student(), batch(3)
     alone = extractor.extract(images)
     torch.set_num_threads(2)
@@ -136,7 +136,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
         assert torch.equal(field, alone[name]), name
 
 
-def test_a_restored_student_says_exactly_the_same() -> None:
+def test_restored_student_is_identical() -> None:
     first = student()
     second = Student("student", tiny_student(), "cpu")
     second.restore(first.state())
@@ -183,7 +183,7 @@ def test_the_seed_decides_the_untrained_parameters() -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_named_modules_start_with_given_weights_and_the_others_do_not() -> None:
+def test_only_named_modules_are_initialised() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["conv_stem", "blocks.0"]}
     config = tiny_student(architecture="tf_efficientnet_lite0", initial=initial)
     backbone = build_student(config, SHAPES).backbone
@@ -216,7 +216,7 @@ def test_initial_weights_must_be_in_a_file() -> None:
         build_student(config, SHAPES)
 
 
-def test_a_student_before_its_training_says_so() -> None:
+def test_untrained_student_raises() -> None:
     untrained = Student("student", tiny_student(), "cpu")
     with pytest.raises(ValueError, match=r"student is not trained; .* before extracting"):
         untrained.extract(batch(1))
@@ -256,6 +256,6 @@ def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any],
         tiny_student(**changes)
 
 
-def test_a_level_that_the_backbone_has_not_is_refused_before_weights_are_loaded() -> None:
+def test_unknown_level_is_rejected_without_loading() -> None:
     with pytest.raises(ConfigError, match=r"test_resnet has levels 0\.\.\d, not 9"):
         Student.fields_of("student", tiny_student(levels=(1, 9)))

@@ -57,7 +57,7 @@ def text_vectors(folder: Path, *texts: str) -> np.ndarray:
     return ClipTextEncoder("text", options, "cpu").encode(texts)
 
 
-def test_a_segment_has_the_class_whose_text_is_the_most_like_it(folder: Path) -> None:
+def test_segment_gets_the_most_similar_class(folder: Path) -> None:
     draws = np.random.default_rng(0).normal(size=(30, CLIP_WIDTH)).astype(np.float32)
     texts = text_vectors(folder, *(f"a {name}" for name in CLASSES))
     expected = []
@@ -117,7 +117,7 @@ def test_a_namer_without_classes_is_refused(folder: Path) -> None:
         namer(folder, classes=[])
 
 
-def test_how_it_is_tuned_is_no_part_of_the_lineage(folder: Path) -> None:
+def test_tuning_is_not_in_the_lineage(folder: Path) -> None:
     assert namer(folder, tuning={"epochs": 3}).lineage() == namer(folder).lineage()
 
 

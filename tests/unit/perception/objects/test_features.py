@@ -44,7 +44,7 @@ def plain(field: torch.Tensor, piece: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("unit_length", [True, False])
-def test_vectors_are_means_of_each_field_over_each_segment_of_unit_length_or_not(*, unit_length: bool) -> None:
+def test_vectors_are_field_means_over_segments(*, unit_length: bool) -> None:
     large, small = mask(0, 0, 9, 7), mask(12, 3, 13, 4)
     batch = perception(np.stack([small, large]), mask(4, 4, 8, 8)[None])
 

@@ -22,7 +22,7 @@ def drawn(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return found[:, :2], found[:, 2].astype(np.int64), found[:, 3].astype(np.int64)
 
 
-def test_a_steady_part_of_two_colours_is_one_kind_and_scraps_are_none() -> None:
+def test_regular_parts_are_kinds_and_scraps_are_not() -> None:
     descriptors, owners, truth = drawn(40)
 
     kinds, regularity = find_kinds(descriptors, owners, 40)
@@ -32,7 +32,7 @@ def test_a_steady_part_of_two_colours_is_one_kind_and_scraps_are_none() -> None:
     assert regularity == pytest.approx(0.5 * np.log(13) + 0.5 * np.log(25))
 
 
-def test_groups_that_are_regular_only_together_are_one_kind() -> None:
+def test_groups_regular_only_together_are_one_kind() -> None:
     # Four screws of a picture have one of two lights, so that either light's count is 0 or 4.
     descriptors = np.repeat([[0.0], [8.0]] * 10, 4, axis=0) + np.random.default_rng(1).normal(size=(80, 1)) * 0.1
 

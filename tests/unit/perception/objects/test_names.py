@@ -58,7 +58,7 @@ def names(found: PartNamer, *kinds: tuple[int, int]) -> tuple[str, ...]:
     return found.extract(perception(list(kinds), first=99))["named/segments"][0].names
 
 
-def test_kinds_in_steady_numbers_have_names_the_largest_first_and_others_none() -> None:
+def test_regular_kinds_are_named_largest_first() -> None:
     assert names(fitted(), TRAY, BOLT, BOLT, NUT) == ("part-1", "part-2", "part-2", OTHER)
 
 
@@ -95,7 +95,7 @@ def test_an_image_without_objects_has_no_names() -> None:
     assert names(fitted()) == ()
 
 
-def test_where_normal_images_have_no_objects_every_object_is_another() -> None:
+def test_all_objects_are_other_without_normal_objects() -> None:
     found, again = namer(), namer()
     found.fit(lambda: [perception([], [])])
     again.restore(found.state())
@@ -133,7 +133,7 @@ def test_too_little_to_learn_from_is_refused() -> None:
         namer().extract(perception([TRAY]))
 
 
-def test_a_state_of_something_else_is_refused() -> None:
+def test_invalid_state_is_rejected() -> None:
     state = fitted().state()
     shorter = {**state.arrays, "kinds": state.arrays["kinds"][1:]}
     for odd in (State(), State(arrays=shorter, document=state.document)):
@@ -152,7 +152,7 @@ def test_shapes_are_area_and_axes() -> None:
 
 
 @pytest.mark.parametrize("profile", profile_names())
-def test_names_of_a_file_reach_the_namer_of_each_profile(tmp_path: Path, profile: str) -> None:
+def test_names_file_applies_to_each_profile(tmp_path: Path, profile: str) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\n")
     objects = load_config(profile, [names_override(str(file))]).extractors["objects"]

@@ -51,7 +51,7 @@ def test_order_does_not_matter(keys: list[str], capacity: int) -> None:
     assert forward.vectors().tobytes() == shuffled.vectors().tobytes()
 
 
-def test_merged_samples_of_parts_equal_the_sample_of_the_whole() -> None:
+def test_merged_samples_equal_the_whole_sample() -> None:
     whole = CandidateSample(700)
     parts = [CandidateSample(700) for _ in range(3)]
     for number, key in enumerate(KEYS):

@@ -22,7 +22,7 @@ def test_finds_the_centres_with_the_largest_cluster_first() -> None:
     np.testing.assert_allclose(centres, CORNERS[[1, 3, 2, 0]], atol=0.05)
 
 
-def test_centres_are_means_of_the_vectors_nearest_to_them() -> None:
+def test_centres_are_cluster_means() -> None:
     vectors = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
 
     centres = cluster_centres(vectors, 5, restarts=3, seed=0)

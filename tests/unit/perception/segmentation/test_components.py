@@ -74,7 +74,7 @@ def test_keeps_the_contract(components: Components) -> None:
     assert components.lineage()["clusters"] == 3
 
 
-def test_finds_the_components_the_largest_first_and_refinement_sharpens_them() -> None:
+def test_finds_components_and_refinement_sharpens_them() -> None:
     truth = np.stack([true_labels(key) for key in ("a", "b")])
     # The bar covers more than the square, so it is component 1.
     truth = np.array([0, 2, 1])[truth]
@@ -102,7 +102,7 @@ def test_similarity_is_the_cosine_to_each_centre(components: Components) -> None
             assert similarity[label, row, column] == pytest.approx(cosine, abs=1e-5)
 
 
-def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> None:
+def test_unrefined_labels_have_the_highest_cosine() -> None:
     produced = fitted(crf=None).extract(extract(["a"]))
 
     similarity = torch.nn.functional.interpolate(
@@ -113,7 +113,7 @@ def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> Non
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(NORMAL_IMAGES), st.integers(1, 12))
-def test_the_centres_are_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
+def test_centres_do_not_depend_on_order_or_batching(keys: list[str], batch: int) -> None:
     one, other = fitted(restarts=2), fitted(keys, batch, restarts=2)
 
     assert one.state().arrays["centres"].tobytes() == other.state().arrays["centres"].tobytes()
@@ -133,7 +133,7 @@ def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> 
                     assert torch.equal(together[name][offset], single[name][0])
 
 
-def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
+def test_thread_count_has_no_effect_and_is_restored() -> None:
     """Wide noisy fields, whose sums torch would round otherwise with other numbers of threads."""
     noise = np.random.default_rng(0)
     fields = {
@@ -181,7 +181,7 @@ def test_labels_survive_a_round_trip(clusters: Any) -> None:
     assert restored.state().document == state.document
 
 
-def test_auto_takes_the_most_components_that_halves_of_the_images_agree_on() -> None:
+def test_auto_selects_largest_reproducible_count() -> None:
     state = fitted(clusters="auto", cluster_range=(2, 8), restarts=3).state()
 
     chosen, agreement = len(state.arrays["centres"]), state.document["agreement"]
@@ -197,7 +197,7 @@ def test_candidates_bound_what_is_clustered() -> None:
     assert few.state().arrays["centres"].tobytes() != all_of_them.state().arrays["centres"].tobytes()
 
 
-def test_black_images_and_images_of_one_colour_get_labels(components: Components) -> None:
+def test_uniform_images_get_labels(components: Components) -> None:
     plain = extract(["a", "b"])
     images = np.zeros_like(plain.images)
     images[1] = 255
@@ -209,7 +209,7 @@ def test_black_images_and_images_of_one_colour_get_labels(components: Components
         assert torch.isfinite(produced["parts/similarity"]).all()
 
 
-def test_features_that_are_not_finite_spoil_the_similarity_of_their_image_alone(components: Components) -> None:
+def test_non_finite_features_affect_only_their_image(components: Components) -> None:
     batch = extract(["spoilt", "b"])
     batch.fields[FIELDS[0]][0, 0, 1, 1] = float("nan")
 
@@ -221,7 +221,7 @@ def test_features_that_are_not_finite_spoil_the_similarity_of_their_image_alone(
     assert all(torch.equal(produced[name][1], alone[name][0]) for name in alone)
 
 
-def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
+def test_fit_needs_distinct_features() -> None:
     blank = extract(["a"])
     blank = Perception(blank.row_keys, blank.images, {name: field * 0.0 for name, field in blank.fields.items()})
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
@@ -232,7 +232,7 @@ def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
         components.fit(lambda: [blank])
 
 
-def test_features_that_are_not_finite_name_the_image() -> None:
+def test_non_finite_features_name_the_image() -> None:
     perception = extract(["good", "spoilt"])
     perception.fields[FIELDS[1]][1, 0, 2, 2] = float("nan")
 
@@ -240,7 +240,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
         Components("parts", ComponentsConfig(fields=FIELDS), "cpu").fit(lambda: [perception])
 
 
-def test_before_fit_there_are_neither_labels_nor_state() -> None:
+def test_unfitted_components_raise() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     with pytest.raises(FitError, match="not fitted"):
@@ -249,7 +249,7 @@ def test_before_fit_there_are_neither_labels_nor_state() -> None:
         components.state()
 
 
-def test_a_damaged_state_is_an_error() -> None:
+def test_corrupt_state_is_rejected() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     for state in (State(), State({"centres": np.zeros(3, dtype=np.float32)})):
@@ -271,6 +271,6 @@ def test_a_damaged_state_is_an_error() -> None:
         {"clutsers": 5},
     ],
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ComponentsConfig.model_validate({"fields": FIELDS, **options})

