@@ -184,8 +184,8 @@ def _ordered(extractors: Sequence[Extractor], provider: dict[str, Extractor]) ->
     return tuple(ordered)
 
 
-def _check_provided(names: Iterable[str], provider: dict[str, Extractor], whose: str) -> None:
+def _check_provided(names: Iterable[str], provider: dict[str, Extractor], subject: str) -> None:
     missing = sorted(set(names) - provider.keys())
     if missing:
         provided = ", ".join(sorted(provider)) or "none"
-        raise ConfigError(f"{whose} include {', '.join(missing)}, which no extractor provides; available: {provided}")
+        raise ConfigError(f"{subject} include {', '.join(missing)}, which no extractor provides; available: {provided}")

@@ -17,7 +17,7 @@ KEYS = ("a", "b")
 
 
 class Summing:
-    """Provides, in each field, the sum of all it needs plus one; counts its passes and keeps what it was shown."""
+    """Provides in each field the sum of its needs plus one; records its calls and inputs."""
 
     def __init__(self, name: str, provides: set[str], needs: Iterable[str] = ()) -> None:
         self.name, self.provides, self.needs = name, frozenset(provides), frozenset(needs)
@@ -35,7 +35,7 @@ class Summing:
 
 
 def chain() -> list[Summing]:
-    """Deep needs both of wide's fields and middle; middle needs wide; alone needs nothing."""
+    """Four extractors: deep needs middle and both fields of wide; middle needs wide; alone needs nothing."""
     return [
         Summing("deep", {"deep/x"}, {"wide/1", "wide/2", "middle/x"}),
         Summing("middle", {"middle/x"}, {"wide/1"}),
@@ -146,7 +146,7 @@ def test_lineage_of_the_wanted_fields() -> None:
 
 
 class Kept:
-    """Stored fields with the value 10; keeps what it was asked for."""
+    """Stored fields with the value 10; records its requests."""
 
     def __init__(self, *names: str) -> None:
         self.names = frozenset(names)

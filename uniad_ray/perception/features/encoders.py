@@ -104,7 +104,7 @@ class FeaturePyramid:
         return frozenset(f"{name}/level{level}" for level in config.levels)
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Computes the levels of one batch; see the class for shapes."""
+        """Computes the levels for one batch; see the class for shapes."""
         return in_parts(self._compute, perception.images, self._device)
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:

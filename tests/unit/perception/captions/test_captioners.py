@@ -53,7 +53,7 @@ def test_the_prompt_is_that_of_the_paper() -> None:
 
 
 def test_server_captions_from_configuration(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the extractors of fits and runs."""
+    """Builds the extractors from a profile, as fits and runs do."""
     caption = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
         "config": {"captioner": server(fake.url)},
@@ -124,7 +124,7 @@ def test_fingerprint_does_not_depend_on_the_key(tmp_path: Path, monkeypatch: pyt
 
 
 def test_engine_weights_are_top_level_in_lineage(tmp_path: Path) -> None:
-    """So that a bundle refuses to score with others, and a report lists them."""
+    """The bundle then rejects other weights, and the report lists them."""
     (tmp_path / "config.json").write_text("{}")
     save_file({"w": np.zeros(1, dtype=np.float32)}, tmp_path / "model.safetensors")
     lineage = describer({"kind": "vllm", "weights": {"uri": f"file:{tmp_path}"}}).lineage()

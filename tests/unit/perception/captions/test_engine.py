@@ -1,4 +1,4 @@
-"""vLLM itself is not among the tests' packages: a stub of its module stands for it here."""
+"""The vLLM captioner, tested with a stub module because vLLM is not a test dependency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 6, 4, 3), dtype=np.u
 
 
 class StubLLM:
-    """Takes what vLLM's class takes; answers what a test says."""
+    """Accepts the arguments of vLLM's class; returns the answers set by a test."""
 
     made: list[dict[str, Any]] = []  # noqa: RUF012
     asked: list[tuple[Any, Any]] = []  # noqa: RUF012
@@ -44,7 +44,7 @@ class StubLLM:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubLLM]]:
     for name in _ENVIRONMENT:
-        monkeypatch.setenv(name, "0")  # so that it is as before after the test
+        monkeypatch.setenv(name, "0")  # lets monkeypatch restore it after the test
         monkeypatch.delenv(name)
     found = type("Stub", (StubLLM,), {"made": [], "asked": [], "texts": list(StubLLM.texts)})
     module = ModuleType("vllm")

@@ -44,7 +44,7 @@ def test_missing_text_names_row_and_prompt(tmp_path: Path, key: str, prompt: str
 
     with pytest.raises(CaptionError) as raised:
         table(source).captions(["a", key], IMAGES, f"{prompt}\nplease")
-    missing = "a"  # whose prompt is another one
+    missing = "a"  # stored with another prompt
     assert str(raised.value) == (
         f"caption: {source} has no caption for image {missing} and the prompt '{prompt}'; caption the archive again"
     )

@@ -61,7 +61,7 @@ def lite_config(levels: tuple[int, ...] = (2, 3)) -> FeaturePyramidConfig:
 
 
 def seeded(architecture: str, seed: int, **options: Any) -> Any:
-    """The network that `random:<seed>` must give."""
+    """The expected network for `random:<seed>`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return timm.create_model(architecture, pretrained=False, num_classes=0, **options).eval()
@@ -322,7 +322,7 @@ class TestBothKinds:
 class TestLoading:
     @pytest.fixture
     def loads(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-        """The architectures built with real memory, in order, from an empty cache."""
+        """Records the architectures built with real memory, in order, starting with an empty cache."""
         encoders._load_network.cache_clear()
         built: list[str] = []
         create = timm.create_model

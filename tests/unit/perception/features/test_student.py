@@ -46,7 +46,7 @@ def state_of(network: StudentNetwork, shapes: TeacherShapes) -> State:
 
 
 def student(config: StudentConfig | None = None, shapes: TeacherShapes = SHAPES) -> Student:
-    """A student whose running statistics are none of the initial ones."""
+    """A student with running statistics that differ from the initial ones."""
     config = config or tiny_student()
     network = build_student(config, shapes)
     network.train()

@@ -37,7 +37,7 @@ def mask(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 
 def plain(field: torch.Tensor, piece: np.ndarray) -> np.ndarray:
-    """Every pixel takes the value of the cell that it lies in."""
+    """Every pixel takes the value of its cell."""
     _, height, width = field.shape
     pixels = field.numpy().repeat(16 // height, axis=1).repeat(16 // width, axis=2)
     return np.asarray(pixels[:, piece].mean(axis=1))

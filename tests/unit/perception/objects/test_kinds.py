@@ -9,7 +9,7 @@ BOLT, NUT, SCRAP = (0.0, 0.0), (10.0, 0.0), (0.0, 10.0)
 
 
 def drawn(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Descriptors, owners and truth: a bolt and two nuts an image, in two colours each, and a scrap at random."""
+    """Descriptors, owners and truth: one bolt and two nuts per image, in two colours each, and random scraps."""
     rng = np.random.default_rng(seed)
     rows = []
     for image in range(images):
@@ -33,7 +33,7 @@ def test_regular_parts_are_kinds_and_scraps_are_not() -> None:
 
 
 def test_groups_regular_only_together_are_one_kind() -> None:
-    # Four screws of a picture have one of two lights, so that either light's count is 0 or 4.
+    # The four screws of an image share one of two shades, so the count per shade is 0 or 4.
     descriptors = np.repeat([[0.0], [8.0]] * 10, 4, axis=0) + np.random.default_rng(1).normal(size=(80, 1)) * 0.1
 
     kinds, _ = find_kinds(descriptors, np.repeat(np.arange(20), 4), 20)

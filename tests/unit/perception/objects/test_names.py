@@ -14,7 +14,7 @@ from uniad_ray.perception.objects.names import OTHER, PartNamer, PartNamerConfig
 from uniad_ray.perception.segments import Segments
 
 SIDE = 48
-# Height and width of the objects, and what they look like.
+# Height, width and appearance of the objects.
 TRAY, BOLT, NUT = (20, 20), (4, 16), (6, 6)
 LOOKS = {TRAY: [1.0, 0.0, 0.0], BOLT: [0.0, 1.0, 0.0], NUT: [0.0, 0.0, 1.0]}
 
@@ -147,7 +147,7 @@ def test_shapes_are_area_and_axes() -> None:
 
     area, long, short = np.exp(segment_shapes(Segments.of(masks))[0])
 
-    # The deviation of a uniform distribution over a side s is s / sqrt(12).
+    # A uniform distribution of width s has the standard deviation s / sqrt(12).
     assert (area, long, short) == pytest.approx((0.12, 0.6 / np.sqrt(12), 0.2 / np.sqrt(12)), rel=1e-3)
 
 

@@ -18,7 +18,7 @@ def image(key: str, patches: int = 300) -> torch.Tensor:
 
 
 def bottom_slowly(keys: list[str], capacity: int, patches: int = 300) -> np.ndarray:
-    """Every vector of the stream sorted by its priority, and the first ones kept."""
+    """Reference: sorts all vectors of the stream by priority and keeps the first ones."""
     rows = [
         (int(priority), vector)
         for key in keys

@@ -31,7 +31,7 @@ def true_labels(key: str) -> np.ndarray:
 
 
 def extract(keys: Sequence[str]) -> Perception:
-    """Images whose features are, but for noise, those of the component under each cell."""
+    """Images with the features of the component under each cell, plus noise."""
     directions = np.random.default_rng(3).normal(size=(3, 10)).astype(np.float32)
     labels = np.stack([true_labels(key) for key in keys])
     each: dict[str, list[torch.Tensor]] = {name: [] for name in FIELDS}
@@ -134,7 +134,7 @@ def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> 
 
 
 def test_thread_count_has_no_effect_and_is_restored() -> None:
-    """Wide noisy fields, whose sums torch would round otherwise with other numbers of threads."""
+    """Uses wide noisy fields: torch rounds their sums differently for other numbers of threads."""
     noise = np.random.default_rng(0)
     fields = {
         name: torch.from_numpy(noise.normal(size=(4, 120, side, side)).astype(np.float32))

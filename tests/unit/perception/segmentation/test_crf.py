@@ -93,7 +93,7 @@ def test_labels_spread_up_to_an_edge() -> None:
     image = torch.zeros(3, 8, 8)
     image[:, :, 4:] = 200.0
     unary = torch.zeros(2, 8, 8)
-    unary[1, 3, 1] = unary[0, 3, 6] = 8.0  # one node is sure on each side, the rest know nothing
+    unary[1, 3, 1] = unary[0, 3, 6] = 8.0  # one confident node on each side; the others are undecided
 
     labels = DenseCrf(CrfConfig(grid=8, appearance_reach=1.0, smoothness_weight=0.0)).refine(unary, image).argmax(dim=0)
 

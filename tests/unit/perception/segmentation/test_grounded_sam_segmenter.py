@@ -32,7 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def config(folders: tuple[Path, Path], **options: Any) -> GroundedSamSegmenterConfig:
     sam, detector = ({"uri": f"file:{folder}"} for folder in folders)
     defaults = {"embedding": "sam_encoder/embedding", "sam_weights": sam, "weights": detector, "side": 40}
-    # Random parameters are sure of nothing, and all their boxes are small.
+    # With random parameters, all scores are low and all boxes are small.
     return GroundedSamSegmenterConfig.model_validate(
         {**defaults, "classes": CLASSES, "least_score": 0.0, "box_overlap": 1.0, **options}
     )
@@ -50,7 +50,7 @@ def perception(folders: tuple[Path, Path], images: np.ndarray = IMAGES) -> Perce
 
 
 def detects(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], classes: list[int]) -> None:
-    """Stands in for the detector, whose boxes by random parameters cannot be chosen."""
+    """A fake detector with chosen boxes; random parameters give arbitrary ones."""
     scores = torch.linspace(0.9, 0.5, len(boxes))
     found = Detections(torch.tensor(boxes).reshape(-1, 4), scores, torch.tensor(classes, dtype=torch.int64))
     monkeypatch.setattr(GroundingDino, "detect", lambda *_: found)
@@ -93,7 +93,7 @@ def test_masks_names_and_confidences_belong_to_their_boxes(
             input_boxes=torch.tensor([[[0.0, 8.0, 8.0, 16.0], [16.0, 0.0, 32.0, 16.0]]]),
             multimask_output=False,
         ).pred_masks
-    # The image is half as high as wide: its half of the network's 32 pixels is what counts.
+    # The image is half as high as wide, so it fills only half of the network's 32 rows.
     upper = torch.nn.functional.interpolate(expected[0], (SAM_SIDE, SAM_SIDE), mode="bilinear")[..., :16, :]
     masks = torch.nn.functional.interpolate(upper, (40, 40), mode="bilinear")[:, 0] > 0
 

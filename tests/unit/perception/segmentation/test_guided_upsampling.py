@@ -54,7 +54,7 @@ def test_upsampled_map_follows_fine_edges() -> None:
     image = torch.zeros(3, 32, 32)
     image[:, :, 13:] = 1.0
     coarse_image = functional.adaptive_avg_pool2d(image, (8, 8))
-    coarse = coarse_image[:1]  # the share of the bright side in each coarse cell
+    coarse = coarse_image[:1]  # fraction of the bright side in each coarse cell
 
     plain = functional.interpolate(coarse[None], (32, 32), mode="bilinear", align_corners=False)[0]
     guided = guided_upsample(coarse, image, coarse_image, 1, 1e-4)

@@ -45,7 +45,7 @@ def segmenter(**changes: Any) -> PartSegmenter:
 
 
 def drawn(seed: int) -> dict[Box, int]:
-    """Two parts of label 1, at varying places, and up to three scraps of label 2."""
+    """Two parts of label 1 at varying positions, and up to three scraps of label 2."""
     draw = np.random.default_rng(seed)
     down, across = draw.integers(0, 8, 2).tolist()
     scraps = {(50, 4 + 12 * n, 56, 10 + 12 * n): 2 for n in range(int(draw.integers(0, 4)))}

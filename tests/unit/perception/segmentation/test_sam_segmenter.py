@@ -35,7 +35,7 @@ def pipeline(folder: Path, **options: Any) -> PerceptionPipeline:
         "weights": weights,
         "points_per_side": 4,
         "side": 40,
-        # The masks of random parameters are not stable, few are sure, and their boxes are alike.
+        # With random parameters, masks are unstable, few are confident, and their boxes are similar.
         "predicted_iou": 0.01,
         "stability": 0.0,
         "box_overlap": 1.0,
@@ -51,7 +51,7 @@ def extracted(folder: Path, images: np.ndarray = IMAGES, **options: Any) -> list
 
 
 def decodes(folder: Path, monkeypatch: pytest.MonkeyPatch, logit: float, predicted: float) -> None:
-    """Makes the decoder say the same of every point: the whole image is, or is not, an object."""
+    """Makes the decoder return the same mask for every point: the whole image, or nothing."""
     decoder = loaded(folder).network.mask_decoder
     decode = decoder.forward
 

@@ -26,7 +26,7 @@ RED, GREY, WHITE = (220, 20, 20), (130, 130, 130), (255, 255, 255)
 
 
 def scene(*parts: tuple[int, slice, slice, tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """A label map and an image: component 0 is grey ground; each part has its label, its place and its colour."""
+    """A label map and an image: component 0 is grey ground; each part has a label, a position and a colour."""
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     image = np.full((SIDE, SIDE, 3), GREY, dtype=np.uint8)
     for label, rows, columns, colour in parts:
@@ -39,7 +39,7 @@ def facts(*parts: tuple[int, slice, slice, tuple[int, int, int]], clusters: int 
     return sentences(describe_components(*scene(*parts), clusters, ComponentDescriberConfig(**options)))
 
 
-# Of component 1: 24 x 24 pixels at the top left, red; of component 2: 8 x 8 pixels at the right, white.
+# Component 1: 24 x 24 red pixels at the top left. Component 2: 8 x 8 white pixels at the right.
 LARGE = (1, slice(8, 32), slice(8, 32), RED)
 SMALL = (2, slice(60, 68), slice(110, 118), WHITE)
 

@@ -27,7 +27,7 @@ Encoder = type[SentenceEncoder] | type[ClipTextEncoder]
 
 @pytest.fixture(scope="module")
 def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer with random parameters and a tokenizer of a few words, as sentence-transformers saves it."""
+    """A one-layer random BERT with a small tokenizer, saved in the layout of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast

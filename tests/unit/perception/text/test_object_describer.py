@@ -59,7 +59,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 def asking(fake: ChatServer, **changes: object) -> dict[str, Any]:
-    """The options of a describer that asks a server."""
+    """Options of a describer that queries a server."""
     return {"positions": "vlm", "captioner": {"kind": "server", "url": fake.url, "model": "m", **changes}}
 
 
@@ -89,7 +89,7 @@ def test_requests_are_grouped_by_classes(fake: ChatServer) -> None:
 
 
 def test_model_positions_from_configuration(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the extractors of fits and runs."""
+    """Builds the extractors from a profile, as fits and runs do."""
     options = {"segments": "squares/segments", **asking(fake)}
     config = small_config(
         "extractors.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",

@@ -76,7 +76,7 @@ def test_known_words_are_weighted_as_scikit_learn_does() -> None:
 
 def test_sentences_are_weighted_by_hand() -> None:
     encoder = fitted(terms="sentences")
-    often, once = 1 + np.log(5 / 3), 1 + np.log(5 / 2)  # of four texts, in two and in one; one is added to both
+    often, once = 1 + np.log(5 / 3), 1 + np.log(5 / 2)  # terms in two and in one of four texts, smoothed by one
     twice = np.array([once, 2 * often]) / np.hypot(once, 2 * often)
 
     vector = vectors(encoder, TEXTS["image-2"])[0]

@@ -102,7 +102,7 @@ class TestDistribution:
 
 
 class FakeHub:
-    """Stands in for the hub's client, which cannot be reached: serves one folder once it may be downloaded."""
+    """A fake hub client that serves one folder if downloads are allowed."""
 
     def __init__(self, folder: Path, *, cached: bool = False, failure: Exception | None = None) -> None:
         self.folder, self.cached, self.failure = folder, cached, failure

