@@ -172,7 +172,7 @@ def test_extractors_are_left_out_for_a_reason() -> None:
 
 
 @every_extractor
-def test_name_needs_and_provides_follow_from_the_configuration(
+def test_needs_and_provides_follow_from_configuration(
     entry: Name, fresh: Build, options_of: Callable[[Name], dict[str, Any]]
 ) -> None:
     extractor = fresh(entry)
@@ -187,7 +187,7 @@ def test_name_needs_and_provides_follow_from_the_configuration(
 
 
 @every_extractor
-def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> None:
+def test_provided_fields_exist_for_each_image(entry: Name, fitted: Build) -> None:
     extractor = fitted(entry)
     fields = fields_of(extractor)
     assert fields.keys() == extractor.provides
@@ -236,7 +236,7 @@ def test_lineage_is_json(entry: Name, fitted: Build) -> None:
 
 
 @every_extractor
-def test_state_survives_its_files_and_extracts_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
+def test_restored_state_extracts_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
     extractor = fitted(entry)
     if not isinstance(extractor, StatefulExtractor):
         assert not hasattr(extractor, "fit")
@@ -263,7 +263,7 @@ def test_fit_does_not_depend_on_order_and_batches(entry: Name, fresh: Build, fit
 
 
 @every_extractor
-def test_unknown_option_is_refused_in_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
+def test_unknown_option_is_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(class_of(entry).config_model, {**options_of(entry), "no_such_option": 1}, where="here")
     assert str(caught.value).startswith("here: no_such_option: unknown key; allowed: ")

@@ -48,7 +48,7 @@ def test_test_double_is_an_extractor() -> None:
     assert isinstance(Summing("a", {"a/x"}), Extractor)
 
 
-def test_each_needed_extractor_runs_once_and_no_other() -> None:
+def test_only_needed_extractors_run_once() -> None:
     deep, middle, alone, wide = chain()
     perception = PerceptionPipeline([deep, middle, alone, wide]).extract(KEYS, IMAGES, frozenset({"deep/x", "wide/2"}))
     assert (deep.passes, middle.passes, alone.passes, wide.passes) == (1, 1, 0, 1)
@@ -81,7 +81,7 @@ def test_every_order_of_declaration_works(order: tuple[int, ...]) -> None:
     assert ordered.index("wide") < ordered.index("middle") < ordered.index("deep")
 
 
-def test_the_given_order_is_kept_where_free() -> None:
+def test_given_order_is_kept_if_possible() -> None:
     free = [Summing(name, {f"{name}/x"}) for name in ("c", "a", "b")]
     assert [extractor.name for extractor in PerceptionPipeline(free).extractors] == ["c", "a", "b"]
 

@@ -45,7 +45,7 @@ def test_an_image_may_have_no_segment() -> None:
     assert found.boxes.shape == (0, 4)
 
 
-def test_of_too_many_the_largest_are_kept() -> None:
+def test_largest_segments_are_kept() -> None:
     masks = np.zeros((MOST_SEGMENTS + 3, 40, 40), dtype=bool)
     for number, mask in enumerate(masks):
         mask.flat[: number + 1] = True
@@ -66,7 +66,7 @@ def test_select_keeps_ids_and_names() -> None:
     np.testing.assert_array_equal(found.masks(), np.stack([LARGE, LOW]))
 
 
-def test_names_given_with_the_masks_follow_them() -> None:
+def test_names_follow_their_masks() -> None:
     found = Segments.of(np.stack([LOW, np.zeros((8, 10), dtype=bool), LARGE]), names=["nut", "nothing", "tray"])
 
     assert found.names == ("tray", "nut")

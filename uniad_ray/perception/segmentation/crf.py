@@ -19,10 +19,10 @@ class CrfConfig(StrictModel):
         grid: Side of the grid of nodes; time grows with its fourth power.
         iterations: Number of mean-field steps.
         appearance_weight: Weight of the kernel that connects nearby pixels of similar colour.
-        appearance_reach: Standard deviation of its position term, as a fraction of the image's side.
-        appearance_colour: Standard deviation of its colour term, for values in 0..255.
+        appearance_reach: Standard deviation of the appearance kernel in position, as a fraction of the image's side.
+        appearance_colour: Standard deviation of the appearance kernel in colour, for values in 0..255.
         smoothness_weight: Weight of the kernel that connects nearby pixels regardless of colour.
-        smoothness_reach: Standard deviation of its position term, as a fraction of the image's side.
+        smoothness_reach: Standard deviation of the smoothness kernel in position, as a fraction of the image's side.
     """
 
     grid: int = Field(default=32, ge=2, le=64)

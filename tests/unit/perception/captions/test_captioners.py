@@ -66,7 +66,7 @@ def test_server_captions_from_configuration(fake: ChatServer) -> None:
     assert {asked.prompt for asked in fake.asked} == {CAPTION_PROMPT}
 
 
-def test_captions_of_a_table_go_to_their_rows(tmp_path: Path) -> None:
+def test_table_captions_match_their_rows(tmp_path: Path) -> None:
     rows = [("a", CAPTION_PROMPT, "one pin"), ("b", CAPTION_PROMPT, "two pins"), ("c", CAPTION_PROMPT, "none")]
     found = describer(table(tmp_path / "captions.parquet", *rows))
 

@@ -108,7 +108,7 @@ def test_engine_starts_once_on_first_use(stub: type[StubLLM], folder: str) -> No
     assert _ENVIRONMENT["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

@@ -101,7 +101,7 @@ def test_pauses_grow(fake: ChatServer) -> None:
     assert time.monotonic() - started >= 0.3  # none, 0.1 and 0.2 seconds
 
 
-def test_a_server_that_stays_busy_is_one_line(fake: ChatServer) -> None:
+def test_busy_server_error_is_one_line(fake: ChatServer) -> None:
     fake.answer = lambda asked: (503, refusal("loading\nthe model"))  # noqa: ARG005
 
     with pytest.raises(CaptionError) as raised:
@@ -167,7 +167,7 @@ def test_unknown_model_is_one_line(fake: ChatServer) -> None:
         (b"[1]", "is not an OpenAI chat completion"),
     ],
 )
-def test_an_answer_without_a_text_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
+def test_empty_answer_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
     fake.answer = lambda asked: (200, body)  # noqa: ARG005
 
     with pytest.raises(CaptionError, match=message) as raised:

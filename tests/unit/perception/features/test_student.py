@@ -114,12 +114,12 @@ def test_logical_branch_resizes_joins_and_projects() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_vit"])
-def test_another_backbone_is_projected_to_the_teachers_shapes(architecture: str) -> None:
+def test_other_backbone_is_projected(architecture: str) -> None:
     found = student(tiny_student(architecture=architecture)).extract(batch(1))
     assert [found[name].shape[1:] for name in LEVEL_FIELDS] == [(24, 16, 16), (40, 8, 8)]
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
+def test_fields_do_not_depend_on_the_batch() -> None:
     extractor, images = student(), batch(7)
     together = extractor.extract(images)
     for index in range(7):
@@ -144,7 +144,7 @@ def test_restored_student_is_identical() -> None:
         assert torch.equal(field, second.extract(batch(2))[name]), name
 
 
-def test_a_student_is_restored_without_its_initial_weights() -> None:
+def test_restore_needs_no_initial_weights() -> None:
     initial = {"source": {"uri": "file:/not/there.safetensors"}, "modules": ["conv1"]}
     restored = Student("student", tiny_student(initial=initial), "cpu")
     restored.restore(student().state())
@@ -160,7 +160,7 @@ def test_a_student_is_restored_without_its_initial_weights() -> None:
         ({"low": 0.0}, set()),
     ],
 )
-def test_only_what_a_loss_reaches_is_trained(losses: dict[str, float], frozen: set[str]) -> None:
+def test_only_parameters_with_a_loss_are_trained(losses: dict[str, float], frozen: set[str]) -> None:
     network = build_student(tiny_student(losses=losses), SHAPES)
     features = network(torch.randn(2, 3, 64, 64))
     total = torch.zeros(())
@@ -198,13 +198,13 @@ def test_only_named_modules_are_initialised() -> None:
     assert all(name == "conv_stem" or name.startswith("blocks.0.") for name in changed)
 
 
-def test_a_module_that_is_not_there_is_named() -> None:
+def test_unknown_module_is_named() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["stem"]}
     with pytest.raises(ConfigError, match="no module 'stem' to initialise; its modules: conv_stem"):
         build_student(tiny_student(architecture="tf_efficientnet_lite0", initial=initial), SHAPES)
 
 
-def test_initial_weights_of_another_network_are_refused() -> None:
+def test_initial_weights_of_another_network_are_rejected() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["conv1"]}
     with pytest.raises(WeightsError, match=r"does not fit the network: .* check architecture and key_mapping"):
         build_student(tiny_student(initial=initial), SHAPES)
@@ -224,7 +224,7 @@ def test_untrained_student_raises() -> None:
         untrained.state()
 
 
-def test_a_state_of_another_student_is_refused() -> None:
+def test_state_of_another_student_is_rejected() -> None:
     state = student().state()
     other = Student("student", tiny_student(architecture="test_efficientnet"), "cpu")
     with pytest.raises(BundleError, match="do not fit this student"):
@@ -233,7 +233,7 @@ def test_a_state_of_another_student_is_refused() -> None:
         other.restore(State(state.arrays, {"levels": "x"}))
 
 
-def test_shapes_survive_json_and_are_read_off_features() -> None:
+def test_shapes_survive_json() -> None:
     features = DistilledFeatures([torch.zeros(2, 3, 4, 5)], torch.zeros(2, 6, 7, 8))
     shapes = TeacherShapes.of(features)
     assert shapes == TeacherShapes(((3, 4, 5),), (6, 7, 8))
@@ -251,7 +251,7 @@ def test_shapes_survive_json_and_are_read_off_features() -> None:
         ({"training": {"held_out": 0.0, "keep": "last", "patience": 2}}, "need held_out above 0"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         tiny_student(**changes)
 

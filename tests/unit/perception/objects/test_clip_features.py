@@ -79,7 +79,7 @@ def test_background_does_not_matter(folder: Path) -> None:
     np.testing.assert_array_equal(features(folder).extract(seen)["look/vectors"][0], before)
 
 
-def test_an_image_is_encoded_alike_in_any_batch(folder: Path) -> None:
+def test_vectors_do_not_depend_on_the_batch(folder: Path) -> None:
     found = features(folder)
     together = vectors(found, squares(5), squares(2), squares(3))
 

@@ -88,7 +88,7 @@ def test_an_image_without_objects_has_no_names(folder: Path) -> None:
     assert names(namer(folder), np.zeros((0, CLIP_WIDTH), dtype=np.float32)) == [()]
 
 
-def test_vectors_of_another_network_are_refused(folder: Path) -> None:
+def test_vectors_of_another_network_are_rejected(folder: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"look/vectors has 9 dimensions and the class texts have 6; use the same weights"
     ):
@@ -112,7 +112,7 @@ def test_classes_names_and_prompt_must_be_usable(options: dict[str, Any], says: 
         config(folder, **options)
 
 
-def test_a_namer_without_classes_is_refused(folder: Path) -> None:
+def test_namer_needs_classes(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"list them in extractors.objects.config.classes"):
         namer(folder, classes=[])
 

@@ -19,7 +19,7 @@ def mask(top: int, left: int, bottom: int, right: int, side: int = 16) -> np.nda
     return found
 
 
-def test_a_crop_is_the_mask_times_the_image() -> None:
+def test_crop_is_mask_times_image() -> None:
     ring = mask(2, 4, 10, 12)
     ring[4:6, 6:8] = False
 
@@ -44,7 +44,7 @@ def test_masks_are_resized_to_the_image() -> None:
 
 
 @pytest.mark.parametrize("side", [16, 256])
-def test_an_object_of_one_pixel_has_a_crop(side: int) -> None:
+def test_one_pixel_object_has_a_crop(side: int) -> None:
     ((crop,),) = crops(mask(side - 1, 0, side, 1, side), padding=0.1)
 
     assert (crop == IMAGE[15, 0]).all()
@@ -64,7 +64,7 @@ def test_crops_are_batched_in_segment_order() -> None:
     np.testing.assert_array_equal(np.concatenate(batches)[3], IMAGE[3:5, 3:5])
 
 
-def test_there_may_be_no_object_and_very_many() -> None:
+def test_no_objects_and_many_objects() -> None:
     none = Segments.of(np.zeros((0, 16, 16), dtype=bool))
     assert list(object_crops(IMAGE, none, size=8, padding=0.0, batch=64)) == []
     many = crops(*([mask(3, 3, 9, 9)] * 600), batch=100)

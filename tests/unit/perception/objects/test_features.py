@@ -65,7 +65,7 @@ def test_an_image_without_segments_has_no_vectors() -> None:
     assert found[0].dtype == np.float32
 
 
-def test_memory_layout_of_a_field_does_not_matter() -> None:
+def test_memory_layout_does_not_matter() -> None:
     batch = perception(mask(0, 0, 9, 7)[None], mask(12, 3, 13, 4)[None])
     strided = {name: field.contiguous(memory_format=torch.channels_last) for name, field in batch.fields.items()}
 

@@ -52,7 +52,7 @@ def test_pieces_by_chance_are_of_no_kind() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_fewer_than_two_instances_are_of_no_kind(number: int) -> None:
+def test_single_instance_has_no_kind(number: int) -> None:
     kinds, regularity = find_kinds(np.zeros((number, 4)), np.zeros(number, dtype=np.int64), 5)
 
     assert kinds.tolist() == [NO_KIND] * number

@@ -121,7 +121,7 @@ def test_a_restored_namer_gives_the_same_names() -> None:
     assert names(again, TRAY, BOLT, NUT) == names(fitted(), TRAY, BOLT, NUT)
 
 
-def test_too_little_to_learn_from_is_refused() -> None:
+def test_fit_needs_two_valid_images() -> None:
     for images in ([], [perception([TRAY])]):
         with pytest.raises(FitError, match=f"at least 2 normal images are needed, not {len(images)}; add some"):
             namer().fit(lambda images=images: images)

@@ -31,7 +31,7 @@ def bottom_slowly(keys: list[str], capacity: int, patches: int = 300) -> np.ndar
 KEYS = [f"line-{number}" for number in range(60)]
 
 
-def test_keeps_exactly_the_lowest_priorities_of_the_stream() -> None:
+def test_keeps_the_lowest_priorities() -> None:
     sample = CandidateSample(500)
     for key in KEYS:
         sample.add(key, image(key))
@@ -72,7 +72,7 @@ def test_memory_stays_bounded() -> None:
     assert len(sample.vectors()) == 1000
 
 
-def test_what_is_kept_is_a_copy() -> None:
+def test_sample_is_a_copy() -> None:
     sample, vectors = CandidateSample(500), image("a")
     sample.add("a", vectors)
     before = sample.vectors().copy()

@@ -38,7 +38,7 @@ def test_memory_stays_within_the_capacity() -> None:
         assert len(sample._held) == len(sample._highest_first) <= 4
 
 
-def test_an_image_that_is_not_wanted_changes_nothing() -> None:
+def test_unwanted_image_changes_nothing() -> None:
     sample: ImageSample[str] = ImageSample(5)
     for key in KEYS:
         wanted, before = sample.wants(key), sample.items()

@@ -120,7 +120,7 @@ def test_centres_do_not_depend_on_order_or_batching(keys: list[str], batch: int)
 
 
 @pytest.mark.parametrize("crf", [None, {}])
-def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> None:
+def test_labels_do_not_depend_on_the_batch(crf: dict[str, Any] | None) -> None:
     components = fitted(crf=crf)
     keys = [f"test-{number}" for number in range(7)]
     alone = [components.extract(extract([key])) for key in keys]
@@ -158,7 +158,7 @@ def test_thread_count_has_no_effect_and_is_restored() -> None:
             assert torch.equal(values, other[name])
 
 
-def test_memory_layout_of_the_fields_does_not_matter(components: Components) -> None:
+def test_memory_layout_does_not_matter(components: Components) -> None:
     plain = extract(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
 
@@ -191,7 +191,7 @@ def test_auto_selects_largest_reproducible_count() -> None:
     assert agreement[str(chosen)] >= 0.9 > max(agreement[str(more)] for more in range(chosen + 1, 9))
 
 
-def test_candidates_bound_what_is_clustered() -> None:
+def test_candidates_limit_the_clustered_vectors() -> None:
     few, all_of_them = fitted(candidates=128), fitted(candidates=10**6)
 
     assert few.state().arrays["centres"].tobytes() != all_of_them.state().arrays["centres"].tobytes()

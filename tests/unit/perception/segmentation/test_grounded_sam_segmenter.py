@@ -70,7 +70,7 @@ def test_keeps_the_contract_and_names_every_segment(folders: tuple[Path, Path]) 
     assert len({lineage["weights"]["sha256"], lineage["sam_weights"]["sha256"]}) == 2
 
 
-def test_an_image_is_segmented_alike_in_any_batch(folders: tuple[Path, Path]) -> None:
+def test_segments_do_not_depend_on_the_batch(folders: tuple[Path, Path]) -> None:
     found = segmenter(folders, boxes_per_batch=7)
     together = found.extract(perception(folders))["grounded_sam/segments"][1]
     (alone,) = found.extract(perception(folders, IMAGES[1:]))["grounded_sam/segments"]
@@ -80,9 +80,7 @@ def test_an_image_is_segmented_alike_in_any_batch(folders: tuple[Path, Path]) ->
         np.testing.assert_array_equal(array, together.arrays()[name])
 
 
-def test_masks_names_and_confidences_belong_to_their_boxes(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_names_and_confidences_match_boxes(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     detects(monkeypatch, [[0.0, 0.5, 0.25, 1.0], [0.5, 0.0, 1.0, 1.0]], [2, 0])
     found = segmenter(folders)
     seen = perception(folders, IMAGES[:1, :20])

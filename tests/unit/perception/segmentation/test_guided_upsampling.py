@@ -73,7 +73,7 @@ def test_without_contrast_maps_are_upsampled_smoothly() -> None:
     np.testing.assert_allclose(upsampled.numpy(), 0.5, atol=1e-6)  # the window covers the whole coarse map
 
 
-def test_maps_that_add_up_to_one_still_do() -> None:
+def test_sum_of_maps_is_preserved() -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.softmax(torch.randn(4, 8, 8, generator=generator), dim=0)
     image = torch.rand(3, 32, 32, generator=generator)

@@ -35,7 +35,7 @@ def test_holes_belong_to_their_piece() -> None:
     np.testing.assert_array_equal(find_regions(mask, 0.001, 0.9) == 1, mask_of((4, 4, 14, 14)))
 
 
-def test_of_too_many_pieces_the_largest_are_kept() -> None:
+def test_largest_pieces_are_kept() -> None:
     boxes = [(6 * row, 6 * column, 6 * row + 3, 6 * column + 3) for row in range(7) for column in range(7)]
     mask = mask_of(*boxes, (42, 0, 47, 5), side=48)
 
@@ -48,7 +48,7 @@ def test_of_too_many_pieces_the_largest_are_kept() -> None:
 TWO_THAT_TOUCH = ((4, 2, 14, 12), (8, 12, 10, 16), (4, 16, 14, 26))
 
 
-def test_pieces_that_touch_are_cut_at_the_neck() -> None:
+def test_touching_pieces_are_cut_at_the_neck() -> None:
     regions = find_regions(mask_of(*TWO_THAT_TOUCH), 0.001, 0.9)
 
     parts = split_regions(regions, 0.5, 0.01)

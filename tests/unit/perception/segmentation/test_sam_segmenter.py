@@ -107,7 +107,7 @@ def test_masks_match_transformers_mask_generation(
         np.testing.assert_allclose(segments.confidences, reference.confidences, atol=1e-5)
 
 
-def test_an_image_is_segmented_alike_in_any_batch(folder: Path) -> None:
+def test_segments_do_not_depend_on_the_batch(folder: Path) -> None:
     together = extracted(folder)
 
     for row in (2, 0):
@@ -176,7 +176,7 @@ def test_most_confident_objects_are_kept(folder: Path) -> None:
     assert sorted(few.confidences) == sorted(many.confidences)[-5:]
 
 
-def test_areas_outside_of_the_bounds_are_left_out(folder: Path) -> None:
+def test_areas_out_of_bounds_are_dropped(folder: Path) -> None:
     (every,) = extracted(folder, IMAGES[:1])
     low, high = np.quantile(every.areas, [0.3, 0.7])
     (found,) = extracted(folder, IMAGES[:1], smallest_area=float(low), largest_area=float(high))

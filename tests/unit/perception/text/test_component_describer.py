@@ -150,7 +150,7 @@ def test_small_piece_makes_the_count_uncertain() -> None:
     assert "component 1 has 1 piece" in facts(LARGE, speck, smallest_piece=10 / 4096)
 
 
-def test_a_shift_of_the_parts_keeps_most_facts() -> None:
+def test_small_shift_keeps_most_facts() -> None:
     def shifted(part: tuple[int, slice, slice, tuple[int, int, int]], by: int) -> Any:
         label, rows, columns, colour = part
         return label, slice(rows.start + by, rows.stop + by), slice(columns.start + by, columns.stop + by), colour

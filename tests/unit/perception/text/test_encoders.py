@@ -91,7 +91,7 @@ def test_keeps_the_contract(encoder: SentenceEncoder | ClipTextEncoder) -> None:
     assert not torch.equal(embedding[0], embedding[1])
 
 
-def test_a_text_is_encoded_alike_in_any_batch(encoder: SentenceEncoder | ClipTextEncoder) -> None:
+def test_vectors_do_not_depend_on_the_batch(encoder: SentenceEncoder | ClipTextEncoder) -> None:
     texts = ["one red pin", "two", "two red pins pins pins"]
     together = vectors(encoder, texts)
     type(encoder)._load.cache_clear()
@@ -120,7 +120,7 @@ def test_sentence_vectors_match_sentence_transformers(sentence_folder: Path) -> 
     np.testing.assert_allclose(computed.flatten(1).numpy(), expected, atol=1e-6)
 
 
-def test_sentences_are_cut_at_the_model_s_limit(sentence_folder: Path) -> None:
+def test_sentences_are_truncated_at_the_limit(sentence_folder: Path) -> None:
     encoder = encoder_of(SentenceEncoder, f"file:{sentence_folder}")
     cut, longer, shorter = vectors(encoder, ["red " * (LONGEST - 2), "red " * 30, "red " * (LONGEST - 3)])
 
@@ -128,7 +128,7 @@ def test_sentences_are_cut_at_the_model_s_limit(sentence_folder: Path) -> None:
     assert not torch.equal(cut, shorter)
 
 
-def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
+def test_clip_vectors_match_the_whole_model(clip_folder: Path) -> None:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     config = CLIPConfig.from_pretrained(clip_folder)
@@ -176,12 +176,12 @@ def test_a_text_is_read_once(clip_folder: Path) -> None:
     assert (after.hits - before.hits, after.misses - before.misses) == (2, 1)
 
 
-def test_a_folder_of_another_network_is_an_error(sentence_folder: Path) -> None:
+def test_folder_of_another_network_is_rejected(sentence_folder: Path) -> None:
     with pytest.raises(WeightsError, match=r"ClipTextEncoder cannot load .*: it has no position embeddings"):
         encoder_of(ClipTextEncoder, f"file:{sentence_folder}")
 
 
-def test_a_checkpoint_without_a_parameter_is_an_error(clip_folder: Path, tmp_path: Path) -> None:
+def test_incomplete_checkpoint_is_rejected(clip_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for path in clip_folder.iterdir():
@@ -227,7 +227,7 @@ def test_a_missing_package_is_named(
         encoder_of(kind, f"file:{clip_folder}")
 
 
-def test_another_kind_of_source_is_refused() -> None:
+def test_other_source_is_rejected() -> None:
     with pytest.raises(ValidationError, match="is not a model folder source"):
         PretrainedEncoderConfig.model_validate({"weights": {"uri": "random:1"}})
 

