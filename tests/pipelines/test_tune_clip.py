@@ -187,7 +187,7 @@ def test_invalid_arguments_are_refused_at_once(
 
 
 def test_weights_and_batch_size_are_checked_first(archive: str, clip: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no config.json; put the model's folder there"):
+    with pytest.raises(WeightsError, match=r"has no config.json; put the model folder there"):
         tune_clip(archive, str(tmp_path / "out"), colour_fit(f"file:{tmp_path}/none"))
     with pytest.raises(ConfigError, match="batch_size 5 cannot be divided among 2 workers"):
         tune_clip(

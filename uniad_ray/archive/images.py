@@ -367,7 +367,7 @@ def _mask_values(image: Any) -> np.ndarray:
 
 
 def _exif(image: Any) -> Any | None:
-    """The EXIF tags of an opened image; None if they are corrupt, since the image may still be good."""
+    """The EXIF tags of an opened image; None if they are corrupt: the image itself may still be valid."""
     try:
         # PngImageFile.getexif would decode the pixels to look for late chunks.
         return Image.Image.getexif(image)

@@ -122,8 +122,8 @@ def build_shard(
 ) -> tuple[bytes | None, ShardRecord]:
     """Reads the files of one planned shard and encodes them.
 
-    A file that is gone or is not an image is recorded with the reason. A store that fails is an error of the job,
-    because a retry may succeed.
+    A file that is missing or not an image is recorded with the reason. A store failure is an error of the job, because
+    a retry may succeed.
 
     Args:
         planned: Rows of the plan, all of the same shard.

@@ -1,4 +1,4 @@
-"""What lies at a place: an archive, a run, bundles or a sidecar, so that one given for another is named."""
+"""Recognise archives, runs, bundles and sidecars, for messages about mixed-up paths."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _KEYS_OF_PLANS: Final[dict[Kind, frozenset[str]]] = {
 }
 _POINTER: Final = "/current.json"
 _LISTED: Final = 10_000
-"""Most objects that are looked at for the pointer of a bundle."""
+"""Maximum number of objects to list in search of a bundle's pointer."""
 _ADVICE: Final[dict[Kind, str]] = {
-    "an archive": "give the ARCHIVE of `uniad-ray ingest`",
-    "a run": "give the --out of `uniad-ray score`",
-    "a sidecar": "give the --out of `uniad-ray precompute`",
-    "a root of bundles": "give the --bundles of `uniad-ray fit`",
+    "an archive": "pass the ARCHIVE of `uniad-ray ingest`",
+    "a run": "pass the --out of `uniad-ray score`",
+    "a sidecar": "pass the --out of `uniad-ray precompute`",
+    "a root of bundles": "pass the --bundles of `uniad-ray fit`",
 }
 
 
 def other_kind(location: Location, expected: Kind) -> str | None:
-    """Says that something else lies where one kind is expected, and what to give instead.
+    """Explains that a location holds another kind of data than expected, and which path to pass instead.
 
     Args:
-        location: What was given.
-        expected: What it should be; not `a bundle`, which users give by its root.
+        location: The location passed by the user.
+        expected: The expected kind; never `a bundle`, because users pass the root of bundles.
 
     Returns:
-        A message for the user; None where it is of the expected kind, or of none that is known.
+        A message for the user; None if the location has the expected kind or an unknown one.
     """
     found = _by_document(location)
     if found is None and expected != "a root of bundles" and _has_pointer(location):

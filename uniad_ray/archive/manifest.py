@@ -171,7 +171,7 @@ def read_manifest(archive: Location) -> ArchiveManifest:
     """Reads the manifest of an archive.
 
     Raises:
-        ArchiveError: The manifest is missing or corrupt, or the place is no archive; the message says what to do.
+        ArchiveError: The manifest is missing or corrupt, or the location is no archive; the message says what to do.
     """
     location = archive / MANIFEST_NAME
     if not location.exists():

@@ -32,7 +32,7 @@ class DatasetSchema:
 
     Attributes:
         name: Name of the dataset, and of its file in `schemas/`.
-        version: Raised by one with every change that an old reader would not understand.
+        version: Incremented by every change that breaks old readers.
         arrow: The columns; name and version are stored in the metadata of the Parquet file.
         description: Contents of a row.
     """

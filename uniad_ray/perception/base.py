@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Perception:
-    """All that is known of one batch of N images.
+    """One batch of N images and the fields computed from it.
 
     Attributes:
-        row_keys: The N row keys of the archive, in order. Experts that sample take their randomness from these, so that
-            the result depends on the images alone and not on their order or on the number of workers.
+        row_keys: The N row keys of the archive, in order. Experts that sample derive their randomness from these keys.
+            The result then depends neither on the order of the images nor on the number of workers.
         images: uint8, shape (N, H, W, 3), RGB, at the input size of the profile.
-        fields: Tensors by field name, such as `pyramid/level2`; shape (N, C, h, w), on the extracting device; float32,
-            but for maps of labels, which are uint8.
+        fields: Tensors by field name, such as `pyramid/level2`: shape (N, C, h, w), on the extracting device, float32.
+            Label maps are uint8.
         texts: N texts by field name, such as `description/text`.
         segments: The `Segments` of each image by field name, such as `parts/segments`.
-        vectors: Vectors of the n segments of each image by field name: N arrays, each float32, shape (n, D).
+        vectors: One vector per segment, by field name: N arrays, each float32, shape (n, D).
     """
 
     row_keys: Sequence[str]
@@ -45,17 +45,17 @@ class Perception:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of all fields that are there, of every kind."""
+        """The names of all fields in the batch, of every kind."""
         return frozenset().union(*(getattr(self, kind) for kind in _KINDS))
 
     def row(self, index: int) -> Perception:
-        """The batch of one of the images."""
+        """A batch with only one of the images."""
         one = slice(index, index + 1)
         alone = Perception(self.row_keys[one], self.images[one])
         return alone._with({kind: {name: held[one] for name, held in getattr(self, kind).items()} for kind in _KINDS})
 
     def restricted(self, names: Collection[str]) -> Perception:
-        """The batch with those of its fields that are among some names."""
+        """The batch with only the named fields; unknown names are ignored."""
         return self._with(
             {
                 kind: {name: values for name, values in sorted(getattr(self, kind).items()) if name in names}
@@ -64,14 +64,14 @@ class Perception:
         )
 
     def extended(self, produced: Fields) -> Perception:
-        """The batch with more fields, each told apart by what it holds."""
+        """The batch with additional fields; the type of the values decides the kind of each field."""
         kinds: dict[str, dict[str, Any]] = {kind: dict(getattr(self, kind)) for kind in _KINDS}
         for name, values in produced.items():
             kinds[_kind(values)][name] = values
         return self._with(kinds)
 
     def joined(self, other: Perception) -> Perception:
-        """The batch with the fields of another perception of the same images."""
+        """The batch merged with the fields of another batch of the same images."""
         return self._with({kind: {**getattr(self, kind), **getattr(other, kind)} for kind in _KINDS})
 
     def _with(self, kinds: Mapping[str, Mapping[str, Any]]) -> Perception:
@@ -92,41 +92,41 @@ def _kind(values: torch.Tensor | Sequence[Any]) -> str:
 
 
 PerceptionStream = Callable[[], Iterable[Perception]]
-"""Starts a fresh pass over the normal perceptions each time it is called."""
+"""Starts a new pass over the batches of normal images each time it is called."""
 
 Fields: TypeAlias = "Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]"
-"""Result of an extractor by field name: a tensor with one entry per image, or N texts, segments or vector arrays."""
+"""Output of an extractor by field name: a tensor with one entry per image, or N texts, segments or vector arrays."""
 
 
 class StoredFields(Protocol):
-    """Fields of images that were computed before and kept.
+    """Precomputed fields of images.
 
     Attributes:
-        names: The fields that may be taken instead of computing them.
+        names: The fields that can be read instead of computed.
     """
 
     names: frozenset[str]
 
     def read(self, row_keys: Sequence[str], names: frozenset[str]) -> Fields:
-        """Fields of some images.
+        """Reads fields of some images.
 
         Args:
             row_keys: The images, at least one.
-            names: Some of `names`, at least one.
+            names: A subset of the attribute `names`, at least one.
 
         Returns:
-            What an extractor gives for a batch of these images, tensors on the CPU.
+            The same output as an extractor for a batch of these images, with tensors on the CPU.
         """
         ...
 
 
 @dataclass(frozen=True)
 class State:
-    """What an extractor or an expert learned, in a form that needs no pickle.
+    """Learned state of an extractor or an expert, in a form that needs no pickle.
 
     Attributes:
         arrays: Named arrays; stored as safetensors.
-        document: Whatever else, as JSON types.
+        document: Everything else, as JSON types.
     """
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -137,12 +137,12 @@ class State:
 class Extractor(Protocol):
     """One network, or one step computed from other fields.
 
-    What its class must have for a configuration to name it: see `ExtractorClass`.
+    `ExtractorClass` lists what its class must define to be named in a configuration.
 
     Attributes:
         name: Its name in the configuration.
-        needs: Fields that it reads, by name.
-        provides: Fields that it gives, by name.
+        needs: Names of the fields it reads.
+        provides: Names of the fields it computes.
     """
 
     name: str
@@ -156,45 +156,45 @@ class Extractor(Protocol):
             perception: The batch with at least the fields in `needs`.
 
         Returns:
-            One tensor, or one text, segments or array of vectors an image, for each name in `provides`.
+            For each name in `provides`: one tensor, or one text, `Segments` or vector array per image.
         """
         ...
 
     def lineage(self) -> dict[str, Any]:
-        """Where the fields come from, as JSON types.
+        """The origin of the fields, as JSON types.
 
-        Networks with weights of their own give them as `weights`: `uri`, `sha256` and whether they are `trained`.
+        An extractor with its own weights lists them under `weights`: `uri`, `sha256` and the flag `trained`.
         """
         ...
 
 
 class ExtractorClass(Protocol):
-    """The class of an extractor, as the loader uses it.
+    """Interface of an extractor class, as the loader uses it.
 
-    mypy checks a class against it where a file says `_: ExtractorClass = MyExtractor`.
+    Add `_: ExtractorClass = MyExtractor` to a file to let mypy check a class.
     """
 
     @property
     def config_model(self) -> type[StrictModel]:
-        """The model of its options; a class variable. A field `seed` is set from the top level."""
+        """The pydantic model of its options; a class variable. A field `seed` takes the top-level seed."""
         ...
 
     def __call__(self, name: str, config: Any, device: str, /) -> Extractor:
-        """The constructor, with options of `config_model` and a torch device; loads the network."""
+        """Constructs an extractor and loads its network, given options of type `config_model` and a torch device."""
         ...
 
     def fields_of(self, name: str, config: Any, /) -> frozenset[str]:
-        """A class method that names what an instance would provide, without loading its network."""
+        """Returns the fields that an instance would provide, without loading its network; a class method."""
         ...
 
 
 @runtime_checkable
 class AskingExtractor(Extractor, Protocol):
-    """An extractor that may ask a vision-language model, which takes seconds and may be away.
+    """An extractor that can query a vision-language model, which takes seconds and may be unavailable.
 
     Attributes:
-        config: Its options, of which `captioner` says what it asks.
-        captioner: What it asks; None where it asks nothing. May be replaced before it extracts.
+        config: Its options; `captioner` configures the model.
+        captioner: The model to query, or None if it queries none. Can be replaced before extraction.
     """
 
     config: Any
@@ -203,32 +203,32 @@ class AskingExtractor(Extractor, Protocol):
 
 @runtime_checkable
 class StatefulExtractor(Extractor, Protocol):
-    """An extractor that extracts with what was learned from normal images; its state is part of the bundle."""
+    """An extractor that learns from normal images; its state is part of the bundle."""
 
     def state(self) -> State:
-        """What was learned."""
+        """The learned state."""
         ...
 
     def restore(self, state: State) -> None:
-        """Takes over what an instance of the same configuration has learned."""
+        """Restores the state of an instance with the same configuration."""
         ...
 
 
 @runtime_checkable
 class TrainedExtractor(StatefulExtractor, Protocol):
-    """An extractor that a layer above trains against the fields of others, which it does not need to extract."""
+    """An extractor trained by a higher layer; `training_needs` are read in training but not in extraction."""
 
     training_needs: frozenset[str]
 
 
 @runtime_checkable
 class LearnedExtractor(StatefulExtractor, Protocol):
-    """An extractor that learns by itself from a stream of perceptions."""
+    """An extractor that fits itself to a stream of batches."""
 
     def fit(self, stream: PerceptionStream) -> None:
         """Learns from normal images in bounded memory.
 
         Args:
-            stream: Perceptions with at least the fields in `needs`; may be passed over several times.
+            stream: Batches with at least the fields in `needs`; may be iterated several times.
         """
         ...

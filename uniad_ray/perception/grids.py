@@ -1,4 +1,4 @@
-"""Fields of different grids brought to one."""
+"""Resampling of fields to a common grid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def largest_grid(fields: Mapping[str, torch.Tensor], names: Sequence[str]) -> tu
 
 
 def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Brings one field to a grid: bilinear where it grows, mean over cells where it shrinks.
+    """Resizes one field to a grid: bilinear to enlarge, mean over cells to shrink.
 
     Args:
         field: float32, shape (N, C, h, w).
-        grid: The wanted (h, w).
+        grid: The target (h, w).
 
     Returns:
         float32, shape (N, C, *grid).
@@ -34,7 +34,7 @@ def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def evenly_spaced(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The pixels in the middles of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
+    """Samples the centre pixels of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
     height, width = pixels.shape[:2]
     row = ((np.arange(rows) + 0.5) * height / rows).astype(np.int64)
     column = ((np.arange(columns) + 0.5) * width / columns).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Extractors in the order of their needs: each runs at most once a batch, and only if somebody wants its fields."""
+"""The extractor pipeline: each extractor runs at most once per batch, and only if its fields are requested."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from uniad_ray.perception.base import AskingExtractor, Extractor, Perception, St
 
 
 class PerceptionPipeline:
-    """A fixed set of extractors, checked once, run for any subset of their fields.
+    """A fixed set of extractors, checked once, that computes any subset of their fields.
 
     Attributes:
-        extractors: In an order in which each comes after those it needs; as given, where the needs leave the choice.
-        provides: All fields that can be wanted.
+        extractors: In topological order of their needs; otherwise in the given order.
+        provides: All fields that can be requested.
     """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
         """Orders the extractors.
 
         Raises:
-            ConfigError: Two extractors share a name or a field, a needed field is provided by none, or the needs form a
-                cycle.
+            ConfigError: Two extractors share a name or a field, no extractor provides a needed field, or the needs form
+                a cycle.
         """
         self._provider = _providers(extractors)
         self.extractors = _ordered(extractors, self._provider)
@@ -32,17 +32,17 @@ class PerceptionPipeline:
 
     @property
     def stateful(self) -> tuple[StatefulExtractor, ...]:
-        """The extractors that have to be fitted, trained or restored before they extract, in order."""
+        """The extractors that must be fitted, trained or restored before they extract, in order."""
         return tuple(extractor for extractor in self.extractors if isinstance(extractor, StatefulExtractor))
 
     @property
     def dependent(self) -> tuple[Extractor, ...]:
-        """The stateful extractors and those that need a field of one, directly or not, in order."""
+        """The stateful extractors and all extractors that depend on them, directly or not, in order."""
         return self._downstream(self.stateful)
 
     @property
     def asking(self) -> tuple[AskingExtractor, ...]:
-        """The extractors that ask a vision-language model, in order."""
+        """The extractors that query a vision-language model, in order."""
         return tuple(
             extractor
             for extractor in self.extractors
@@ -51,14 +51,14 @@ class PerceptionPipeline:
 
     @property
     def awaiting_texts(self) -> tuple[Extractor, ...]:
-        """The extractors that ask and those that need a field of one, directly or not, in order."""
+        """The extractors in `asking` and all extractors that depend on them, directly or not, in order."""
         return self._downstream(self.asking)
 
     def extractors_for(self, wanted: frozenset[str], given: frozenset[str] = frozenset()) -> tuple[Extractor, ...]:
-        """The extractors that have to run for some fields where others are there already, in order.
+        """The extractors that must run to compute the wanted fields from the given ones, in order.
 
         Raises:
-            ConfigError: A wanted field is provided by none.
+            ConfigError: No extractor provides a wanted field.
         """
         _check_provided(wanted - given, self._provider, "the wanted fields")
         chosen: set[str] = set()
@@ -77,25 +77,25 @@ class PerceptionPipeline:
         wanted: frozenset[str],
         stored: StoredFields | None = None,
     ) -> Perception:
-        """Computes the wanted fields of one batch, or takes them from those that are stored.
+        """Computes the wanted fields of one batch; stored fields are read instead.
 
         Args:
             row_keys: The N row keys of the images.
             images: uint8, shape (N, H, W, 3), RGB, N at least 1.
-            wanted: Names of fields; may be empty, when only the images are used.
-            stored: Fields of this pipeline that were computed before; nothing that only they need runs.
+            wanted: Names of fields; empty if only the images are needed.
+            stored: Precomputed fields of this pipeline. Extractors needed only for these fields do not run.
 
         Returns:
-            The batch with the wanted fields and no others, so that memory holds nothing unused.
+            The batch with the wanted fields alone; unused fields are freed.
 
         Raises:
-            ConfigError: A wanted field is provided by none.
-            ValueError: The images have another shape or dtype, or their number is not that of the keys.
+            ConfigError: No extractor provides a wanted field.
+            ValueError: The images have a wrong shape or dtype, or the numbers of images and keys differ.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) == 0:
             raise ValueError(f"images must be uint8 (N, H, W, 3), N > 0, not {images.dtype} {images.shape}")
         if len(row_keys) != len(images):
-            raise ValueError(f"{len(row_keys)} row keys were given for {len(images)} images")
+            raise ValueError(f"got {len(row_keys)} row keys for {len(images)} images; pass one key per image")
         perception = Perception(row_keys, images)
         if stored is not None:
             running = self.extractors_for(wanted, stored.names)
@@ -104,20 +104,21 @@ class PerceptionPipeline:
         return self.extend(perception, wanted)
 
     def extend(self, perception: Perception, wanted: frozenset[str]) -> Perception:
-        """Computes those of the wanted fields that a batch does not have yet.
+        """Computes the wanted fields that a batch does not have yet.
 
         Returns:
-            The batch with the wanted fields and no others.
+            The batch with the wanted fields alone.
 
         Raises:
-            ConfigError: A wanted field is neither there nor provided.
+            ConfigError: A wanted field is not in the batch and no extractor provides it.
+            ValueError: An extractor returns other fields than it provides.
         """
         known = perception
         for extractor in self.extractors_for(wanted, perception.names):
             produced = extractor.extract(known.restricted(extractor.needs))
             if produced.keys() != extractor.provides:
                 raise ValueError(
-                    f"{extractor.name} returned the fields {sorted(produced)} and promised {sorted(extractor.provides)}"
+                    f"{extractor.name} returned the fields {sorted(produced)}, expected {sorted(extractor.provides)}"
                 )
             known = known.extended(produced)
         return known.restricted(wanted)
@@ -132,11 +133,11 @@ class PerceptionPipeline:
         return tuple(found)
 
     def states(self) -> dict[str, State]:
-        """What the stateful extractors learned, by name."""
+        """The states of the stateful extractors, by name."""
         return {extractor.name: extractor.state() for extractor in self.stateful}
 
     def restore(self, states: Mapping[str, State]) -> None:
-        """Takes over what the stateful extractors of an equal pipeline learned.
+        """Restores the states of the stateful extractors of an equal pipeline.
 
         Raises:
             KeyError: A state is missing.
@@ -145,17 +146,17 @@ class PerceptionPipeline:
             extractor.restore(states[extractor.name])
 
     def lineage(self, wanted: frozenset[str]) -> dict[str, Any]:
-        """The lineage of each extractor behind the wanted fields, by its name."""
+        """The lineage of each extractor that contributes to the wanted fields, by name."""
         return {extractor.name: extractor.lineage() for extractor in self.extractors_for(wanted)}
 
 
 def _providers(extractors: Sequence[Extractor]) -> dict[str, Extractor]:
-    """The one extractor of each field."""
+    """Maps each field to the extractor that provides it."""
     provider: dict[str, Extractor] = {}
     names: set[str] = set()
     for extractor in extractors:
         if extractor.name in names:
-            raise ConfigError(f"two extractors are called {extractor.name!r}; give each its own name")
+            raise ConfigError(f"two extractors are called {extractor.name!r}; rename one")
         names.add(extractor.name)
         for name in sorted(extractor.provides):
             if name in provider:
@@ -176,15 +177,15 @@ def _ordered(extractors: Sequence[Extractor], provider: dict[str, Extractor]) ->
         ready = next((extractor for extractor in waiting if extractor.needs <= available), None)
         if ready is None:
             names = ", ".join(sorted(extractor.name for extractor in waiting))
-            raise ConfigError(f"the extractors {names} wait for each other's fields; break the cycle of their needs")
+            raise ConfigError(f"the extractors {names} depend on each other; remove a field from the cycle")
         waiting.remove(ready)
         ordered.append(ready)
         available |= ready.provides
     return tuple(ordered)
 
 
-def _check_provided(names: Iterable[str], provider: dict[str, Extractor], whose: str) -> None:
+def _check_provided(names: Iterable[str], provider: dict[str, Extractor], subject: str) -> None:
     missing = sorted(set(names) - provider.keys())
     if missing:
         provided = ", ".join(sorted(provider)) or "none"
-        raise ConfigError(f"{whose} include {', '.join(missing)}, which no extractor provides; provided are {provided}")
+        raise ConfigError(f"{subject} include {', '.join(missing)}, which no extractor provides; available: {provided}")

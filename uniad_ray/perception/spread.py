@@ -1,4 +1,4 @@
-"""How much vectors vary, so that vectors of different fields can be weighed against each other."""
+"""Spread of vectors, used to weight the vectors of different fields."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 def spread(vectors: np.ndarray) -> float:
-    """The root mean square distance of vectors to their mean.
+    """Root mean square distance of vectors to their mean.
 
     Args:
         vectors: float, shape (n, D).
 
     Returns:
-        Never below 1e-6, so that it can divide; 1 where there are no vectors.
+        At least 1e-6, so it is safe to divide by; 1 if there are no vectors.
     """
     if not len(vectors):
         return 1.0

@@ -94,9 +94,9 @@ WRITERS: dict[str, tuple[Callable[[Location], None], str]] = {
     "bundles": (write_bundles, "a root of bundles"),
 }
 READERS: dict[str, tuple[Callable[[Location], object], type[UserError], str]] = {
-    "an archive": (read_manifest, ArchiveError, "give the ARCHIVE of `uniad-ray ingest`"),
-    "a run": (read_run, RunError, "give the --out of `uniad-ray score`"),
-    "a sidecar": (read_sidecar, SidecarError, "give the --out of `uniad-ray precompute`"),
+    "an archive": (read_manifest, ArchiveError, "pass the ARCHIVE of `uniad-ray ingest`"),
+    "a run": (read_run, RunError, "pass the --out of `uniad-ray score`"),
+    "a sidecar": (read_sidecar, SidecarError, "pass the --out of `uniad-ray precompute`"),
 }
 BUNDLES: dict[str, Callable[[Location], object]] = {
     "pointer": lambda place: BundleStore(place).pointer("bolt"),
@@ -134,7 +134,7 @@ def test_other_places_are_no_roots_of_bundles(place: tuple[Location, str], read:
         return
     with pytest.raises(BundleError) as caught:
         read(location)
-    assert str(caught.value) == f"{location} is {kind}, not a root of bundles; give the --bundles of `uniad-ray fit`"
+    assert str(caught.value) == f"{location} is {kind}, not a root of bundles; pass the --bundles of `uniad-ray fit`"
 
 
 def test_nothing_and_unknown_documents_are_of_no_kind(tmp_path: Path) -> None:
@@ -149,18 +149,18 @@ def test_nothing_and_unknown_documents_are_of_no_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
-        (["evaluate", "ARCHIVE"], "ARCHIVE is an archive, not a run; give the --out of `uniad-ray score`"),
-        (["report", "ARCHIVE"], "ARCHIVE is an archive, not a run; give the --out of `uniad-ray score`"),
-        (["compare", "ARCHIVE", "ARCHIVE"], "ARCHIVE is an archive, not a run; give the --out of `uniad-ray score`"),
-        (["inspect", "RUN"], "RUN is a run, not an archive; give the ARCHIVE of `uniad-ray ingest`"),
-        (["fit", "BUNDLES", "--bundles", "b"], "BUNDLES is a root of bundles, not an archive; give the ARCHIVE"),
-        (["score", "RUN", "--bundles", "BUNDLES", "--out", "o"], "RUN is a run, not an archive; give the ARCHIVE"),
+        (["evaluate", "ARCHIVE"], "ARCHIVE is an archive, not a run; pass the --out of `uniad-ray score`"),
+        (["report", "ARCHIVE"], "ARCHIVE is an archive, not a run; pass the --out of `uniad-ray score`"),
+        (["compare", "ARCHIVE", "ARCHIVE"], "ARCHIVE is an archive, not a run; pass the --out of `uniad-ray score`"),
+        (["inspect", "RUN"], "RUN is a run, not an archive; pass the ARCHIVE of `uniad-ray ingest`"),
+        (["fit", "BUNDLES", "--bundles", "b"], "BUNDLES is a root of bundles, not an archive; pass the ARCHIVE"),
+        (["score", "RUN", "--bundles", "BUNDLES", "--out", "o"], "RUN is a run, not an archive; pass the ARCHIVE"),
         (
             ["score", "ARCHIVE", "--bundles", "ARCHIVE", "--out", "o"],
-            "ARCHIVE is an archive, not a root of bundles; give the --bundles of `uniad-ray fit`",
+            "ARCHIVE is an archive, not a root of bundles; pass the --bundles of `uniad-ray fit`",
         ),
-        (["bundles", "ARCHIVE"], "ARCHIVE is an archive, not a root of bundles; give the --bundles"),
-        (["serve", "--bundles", "RUN"], "RUN is a run, not a root of bundles; give the --bundles"),
+        (["bundles", "ARCHIVE"], "ARCHIVE is an archive, not a root of bundles; pass the --bundles"),
+        (["serve", "--bundles", "RUN"], "RUN is a run, not a root of bundles; pass the --bundles"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -1,4 +1,4 @@
-"""What every extractor keeps to, run over each extractor that a shipped profile names, with tiny random networks."""
+"""Contract tests for every extractor in the built-in profiles, with tiny random networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEYS = OTHERS[:3]
 COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
 FOLDERS = {"clip": save_clip, "sam": save_sam, "grounding_dino": save_grounding_dino}
 
-# The masks of random parameters are not stable, few are sure, and their boxes are alike.
+# With random parameters, masks are unstable, few are confident, and their boxes are similar.
 _UNSURE = {"points_per_side": 4, "side": 40, "predicted_iou": 0.01, "stability": 0.0, "box_overlap": 1.0}
 TINY: dict[str, dict[str, Any]] = {
     "FeaturePyramid": {
@@ -70,7 +70,7 @@ TINY: dict[str, dict[str, Any]] = {
         "box_overlap": 1.0,
     },
 }
-"""Options by class that make its network tiny and random; weights are named by a folder of `FOLDERS`."""
+"""Options by class for a tiny random network; the weights are keys of `FOLDERS`."""
 
 every_extractor = pytest.mark.parametrize("entry", COVERED, ids=["-".join(entry) for entry in COVERED])
 
@@ -82,7 +82,7 @@ def class_of(entry: Name) -> Any:
 
 @pytest.fixture(scope="module")
 def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Name], dict[str, Any]]:
-    """The options of an extractor in its profile, but for its network."""
+    """The options of an extractor in its profile, with a tiny network."""
     folders: dict[str, Path] = {}
 
     def weights(folder: str) -> dict[str, str]:
@@ -103,7 +103,7 @@ def options_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Name], dic
 
 @pytest.fixture(scope="module")
 def fresh(options_of: Callable[[Name], dict[str, Any]]) -> Build:
-    """Builds an extractor that has learned nothing."""
+    """Builds an unfitted extractor."""
 
     def build(entry: Name) -> Extractor:
         found = class_of(entry)
@@ -115,7 +115,7 @@ def fresh(options_of: Callable[[Name], dict[str, Any]]) -> Build:
 
 @pytest.fixture(scope="module")
 def fitted(fresh: Build) -> Build:
-    """Gives an extractor that can extract, one for all tests."""
+    """Returns a fitted extractor, shared by all tests."""
     built: dict[Name, Extractor] = {}
 
     def get(entry: Name) -> Extractor:
@@ -127,7 +127,7 @@ def fitted(fresh: Build) -> Build:
 
 
 def fit(extractor: Extractor, keys: tuple[str, ...] = NORMAL_IMAGES, batch: int = 5) -> Extractor:
-    """Lets it learn; a student, which a layer above trains, gets random parameters."""
+    """Fits an extractor; a student gets random parameters, because a higher layer trains it."""
     if isinstance(extractor, LearnedExtractor):
         extractor.fit(stream_of(keys, extractor.needs, batch))
     if isinstance(extractor, Student):
@@ -143,7 +143,7 @@ def fields_of(extractor: Extractor, keys: tuple[str, ...] = KEYS) -> Fields:
 
 
 def row(fields: Fields, index: int) -> dict[str, object]:
-    """All that is known of one image, to be compared byte by byte."""
+    """All fields of one image, for comparison byte by byte."""
     return {name: _plain(values[index]) for name, values in fields.items()}
 
 
@@ -172,7 +172,7 @@ def test_extractors_are_left_out_for_a_reason() -> None:
 
 
 @every_extractor
-def test_name_needs_and_provides_follow_from_the_configuration(
+def test_needs_and_provides_follow_from_configuration(
     entry: Name, fresh: Build, options_of: Callable[[Name], dict[str, Any]]
 ) -> None:
     extractor = fresh(entry)
@@ -187,7 +187,7 @@ def test_name_needs_and_provides_follow_from_the_configuration(
 
 
 @every_extractor
-def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> None:
+def test_provided_fields_exist_for_each_image(entry: Name, fitted: Build) -> None:
     extractor = fitted(entry)
     fields = fields_of(extractor)
     assert fields.keys() == extractor.provides
@@ -206,7 +206,7 @@ def test_gives_what_it_provides_for_each_image(entry: Name, fitted: Build) -> No
 
 
 @every_extractor
-def test_fields_of_an_image_do_not_depend_on_its_batch(entry: Name, fitted: Build) -> None:
+def test_fields_do_not_depend_on_the_batch(entry: Name, fitted: Build) -> None:
     extractor = fitted(entry)
     together = fields_of(extractor)
     for index, key in enumerate(KEYS):
@@ -236,7 +236,7 @@ def test_lineage_is_json(entry: Name, fitted: Build) -> None:
 
 
 @every_extractor
-def test_state_survives_its_files_and_extracts_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
+def test_restored_state_extracts_the_same(entry: Name, fresh: Build, fitted: Build) -> None:
     extractor = fitted(entry)
     if not isinstance(extractor, StatefulExtractor):
         assert not hasattr(extractor, "fit")
@@ -263,7 +263,7 @@ def test_fit_does_not_depend_on_order_and_batches(entry: Name, fresh: Build, fit
 
 
 @every_extractor
-def test_unknown_option_is_refused_in_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
+def test_unknown_option_is_one_line(entry: Name, options_of: Callable[[Name], dict[str, Any]]) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(class_of(entry).config_model, {**options_of(entry), "no_such_option": 1}, where="here")
     assert str(caught.value).startswith("here: no_such_option: unknown key; allowed: ")

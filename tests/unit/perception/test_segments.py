@@ -18,7 +18,7 @@ def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int
 SMALL, LARGE, LOW = rectangle(0, 0, 2, 2), rectangle(1, 2, 7, 9), rectangle(6, 0, 8, 2)
 
 
-def test_the_largest_comes_first_and_equal_ones_by_place() -> None:
+def test_segments_are_ordered_by_area_then_position() -> None:
     found = Segments.of(np.stack([LOW, SMALL, np.zeros((8, 10), dtype=bool), LARGE]), np.array([0.1, 0.2, 0.3, 0.4]))
 
     assert len(found) == 3
@@ -45,7 +45,7 @@ def test_an_image_may_have_no_segment() -> None:
     assert found.boxes.shape == (0, 4)
 
 
-def test_of_too_many_the_largest_are_kept() -> None:
+def test_largest_segments_are_kept() -> None:
     masks = np.zeros((MOST_SEGMENTS + 3, 40, 40), dtype=bool)
     for number, mask in enumerate(masks):
         mask.flat[: number + 1] = True
@@ -56,7 +56,7 @@ def test_of_too_many_the_largest_are_kept() -> None:
     assert found.areas.min() == pytest.approx(4 / 1600)
 
 
-def test_segments_keep_their_ids_and_names_where_others_are_left_out() -> None:
+def test_select_keeps_ids_and_names() -> None:
     every = Segments.of(np.stack([SMALL, LARGE, LOW])).named(["tray", "bolt", "nut"])
 
     found = every.select(np.array([True, False, True]))
@@ -66,18 +66,18 @@ def test_segments_keep_their_ids_and_names_where_others_are_left_out() -> None:
     np.testing.assert_array_equal(found.masks(), np.stack([LARGE, LOW]))
 
 
-def test_names_given_with_the_masks_follow_them() -> None:
+def test_names_follow_their_masks() -> None:
     found = Segments.of(np.stack([LOW, np.zeros((8, 10), dtype=bool), LARGE]), names=["nut", "nothing", "tray"])
 
     assert found.names == ("tray", "nut")
 
 
 def test_there_is_a_name_for_each_segment() -> None:
-    with pytest.raises(ValueError, match="1 names were given for 2 segments"):
+    with pytest.raises(ValueError, match="got 1 names for 2 segments"):
         Segments.of(np.stack([SMALL, LARGE])).named(["bolt"])
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_arrays_are_rejected() -> None:
     arrays = Segments.of(np.stack([SMALL, LARGE])).arrays()
 
     for changed, size, names in (
@@ -85,7 +85,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         (arrays, (8, 100), ()),
         (arrays, (8, 10), ("bolt",)),
     ):
-        with pytest.raises(ValueError, match="do not fit each other"):
+        with pytest.raises(ValueError, match="inconsistent shapes"):
             Segments.restored(changed, size, names)
 
 

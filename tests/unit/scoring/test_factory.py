@@ -61,7 +61,7 @@ def test_unused_extractors_are_checked_only_on_request() -> None:
             "experts.patch.config.fields=[pyramid/level9]",
             "expert patch needs 'pyramid/level9', which no extractor provides",
         ),
-        ("extractors.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has the levels 0..4, not 9"),
+        ("extractors.pyramid.config.levels=[9]", "pyramid: tf_efficientnet_lite0 has levels 0..4, not 9"),
         ("extractors.pyramid.config.weights.uri=ftp:x", "test: extractors.pyramid.config.weights.uri: "),
         ("extractors.pyramid.config.architecture=nonet", "nonet"),
     ],

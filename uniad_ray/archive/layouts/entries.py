@@ -29,7 +29,7 @@ class SourceImage:
         size: Bytes, as listed.
         category: Product or view.
         split: Part of the data set; `archive` if the source has no splits.
-        label: `normal`, `anomalous` or None where unknown.
+        label: `normal`, `anomalous`, or None if unknown.
         defect_kind: Name of the defect, several joined by `+`; or None.
         anomaly_type: `logical` or `structural`; None if the source does not distinguish them.
         mask_uris: Ground-truth files of the image, sorted.

@@ -16,7 +16,7 @@ class FolderLayout(Layout):
 
     Attributes:
         split: Split of every image.
-        label: Label of every image; None where unknown.
+        label: Label of every image; None if unknown.
     """
 
     name: ClassVar[str] = "folder"

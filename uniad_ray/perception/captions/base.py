@@ -1,4 +1,4 @@
-"""What all captioners share: what they are asked, what they give, and how long an answer may be."""
+"""The captioner interface and the maximum length of a caption."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 MAX_CHARACTERS: Final = 4000
-"""A caption is cut here, so that no model that repeats itself fills a sidecar."""
+"""Captions are truncated to this length, in case a model repeats itself."""
 
 
 class Captioner(Protocol):
-    """Writes one text an image: a vision-language model, or a table of what one wrote before."""
+    """Returns one text per image, from a vision-language model or from a table of stored captions."""
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:
-        """Describes images, each by itself.
+        """Describes each image independently.
 
         Args:
             row_keys: The N row keys of the archive.
             images: uint8, shape (N, H, W, 3), RGB.
-            prompt: What the model is asked.
+            prompt: The prompt for every image.
 
         Returns:
-            N texts of at most `MAX_CHARACTERS`.
+            N texts of at most `MAX_CHARACTERS` characters.
 
         Raises:
-            CaptionError: There is no text for an image, or the model cannot be reached.
+            CaptionError: An image has no text, or the model cannot be reached.
         """
         ...
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the texts but the prompt, as JSON types.
+        """Everything that affects the texts except the prompt, as JSON types.
 
-        A network of this process is given as `weights`, as extractors do.
+        A network in this process is listed under `weights`, as in the lineage of extractors.
         """
         ...

@@ -1,4 +1,4 @@
-"""Captions that a vision-language model writes (UniAD, eq. 11), from wherever a profile says they are to be had."""
+"""Captions by a vision-language model (UniAD, eq. 11), from the source named in the profile."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CAPTION_PROMPT: Final = "Describe all components and their spatial relationships
 CaptionerConfig: TypeAlias = Annotated[
     CaptionServerConfig | CaptionTableConfig | CaptionEngineConfig, Field(discriminator="kind")
 ]
-"""Where captions come from, by `kind`: a server, a table of earlier ones, or vLLM in this process."""
+"""Source of captions, by `kind`: a server, a table of stored captions, or vLLM in this process."""
 
 
 def build_captioner(name: str, config: CaptionerConfig) -> Captioner:
-    """Prepares what a configuration names; nothing is asked, and no model is started, before there are images.
+    """Builds the configured captioner; models and servers are not contacted before the first images.
 
     Args:
-        name: The extractor, for messages.
-        config: What writes the captions.
+        name: Name of the extractor, for messages.
+        config: Source of the captions.
 
     Raises:
         WeightsError: The folder of a model is missing or has another digest.
@@ -43,18 +43,18 @@ def build_captioner(name: str, config: CaptionerConfig) -> Captioner:
 
 
 def captioner_lineage(captioner: Captioner) -> dict[str, Any]:
-    """What a captioner adds to the lineage of its extractor; the weights stand where those of extractors do."""
+    """The lineage of a captioner for its extractor; its weights move to the top-level key `weights`."""
     document = captioner.lineage()
     weights = {"weights": document.pop("weights")} if "weights" in document else {}
     return {"captioner": document, **weights}
 
 
 class CaptionDescriberConfig(StrictModel):
-    """Options of captions.
+    """Options of the captions.
 
     Attributes:
-        captioner: What writes them.
-        prompt: What the captioner is asked of each image.
+        captioner: Source of the captions.
+        prompt: Prompt for every image.
     """
 
     captioner: CaptionerConfig
@@ -67,12 +67,12 @@ class CaptionDescriber:
     config_model: ClassVar[type[CaptionDescriberConfig]] = CaptionDescriberConfig
 
     def __init__(self, name: str, config: CaptionDescriberConfig, device: str) -> None:  # noqa: ARG002
-        """Prepares the captioner.
+        """Builds the captioner.
 
         Args:
             name: Name of the extractor.
             config: Its options.
-            device: Unused: vLLM chooses by itself.
+            device: Unused; vLLM chooses its device.
 
         Raises:
             WeightsError: The folder of a model is missing or has another digest.
@@ -85,11 +85,11 @@ class CaptionDescriber:
 
     @classmethod
     def fields_of(cls, name: str, config: CaptionDescriberConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading anything."""
+        """The names of the provided fields; loads nothing."""
         return frozenset({f"{name}/text"})
 
     def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
-        """Asks the captioner for one text an image."""
+        """Requests one caption per image."""
         texts = self.captioner.captions(perception.row_keys, perception.images, self.config.prompt)
         return {f"{self.name}/text": texts}
 

@@ -20,28 +20,28 @@ from uniad_ray.perception.weights.pretrained_networks import loading
 from uniad_ray.perception.weights.sources import ResolvedWeights, first_line
 
 _ENVIRONMENT: Final = {
-    # Another process would import vLLM again, and could outlive this one.
+    # A second process would import vLLM again and could outlive this one.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # Nothing about an inspection leaves the machine.
+    # No usage data leaves the machine.
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    # It writes to stdout, where a verb with `--json` has its document.
+    # vLLM logs to stdout, which `--json` reserves for the JSON document.
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 
 class CaptionEngineConfig(StrictModel):
-    """vLLM in each worker, with the extra `vlm`.
+    """Options of vLLM in each worker; requires the extra `vlm`.
 
     Attributes:
-        kind: vLLM in each worker, with the extra `vlm`.
+        kind: vLLM in each worker; requires the extra `vlm`.
         weights: The model's folder.
-        max_tokens: Most tokens of an answer.
-        dtype: Type of the weights in memory; `auto` takes the folder's.
-        max_model_len: Most tokens of image, prompt and answer together; null takes the model's own bound.
-        max_num_seqs: Most images that are computed together.
-        gpu_memory_utilization: Share of the GPU's memory that the engine takes.
-        enforce_eager: Start sooner and answer more slowly, without compiled graphs.
+        max_tokens: Maximum number of tokens of an answer.
+        dtype: Dtype of the weights in memory; `auto` uses that of the folder.
+        max_model_len: Maximum number of tokens of image, prompt and answer together; null uses the model's limit.
+        max_num_seqs: Maximum number of images per batch.
+        gpu_memory_utilization: Fraction of the GPU memory for the engine.
+        enforce_eager: Disable compiled graphs: faster start, slower answers.
     """
 
     kind: Literal["vllm"]
@@ -55,17 +55,17 @@ class CaptionEngineConfig(StrictModel):
 
 
 class CaptionEngine:
-    """Asks a model that vLLM runs, with temperature 0; started when it is first asked, once a process and weights.
+    """Runs a vision-language model in vLLM with temperature 0; the engine starts once per process, on first use.
 
-    vLLM computes images together, so that now and then two answers to one image differ by a word between batches.
+    vLLM batches images, so answers to the same image occasionally differ by a word between batches.
     """
 
     def __init__(self, name: str, config: CaptionEngineConfig) -> None:
-        """Finds the model's folder; the engine is not started, since who plans has no use for one.
+        """Locates the model's folder; planning does not start the engine.
 
         Args:
-            name: The extractor, for messages.
-            config: The model and how it is run.
+            name: Name of the extractor, for messages.
+            config: The model and its engine options.
 
         Raises:
             WeightsError: The folder is missing or has another digest.
@@ -75,12 +75,12 @@ class CaptionEngine:
         self._weights = resolve_folder(config.weights)
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
-        """Asks for all images at once; see `Captioner`.
+        """Captions all images in one call; see `Captioner`.
 
         Raises:
             CaptionError: The engine fails, or an answer has no text.
-            ConfigError: vLLM is not installed or does not fit the machine.
-            WeightsError: The folder is of another kind of model.
+            ConfigError: vLLM is not installed or does not support this machine.
+            WeightsError: The folder holds another type of model.
         """
         config = self._config
         with loading(self._name, "vllm", config.weights.uri):
@@ -98,36 +98,35 @@ class CaptionEngine:
             answers = engine.chat([_conversation(image, prompt) for image in images], options, use_tqdm=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise CaptionError(
-                f"{self._name}: vLLM cannot answer: {first_line(error)}; check max_model_len, and that "
-                f"{config.weights.uri} is a model that sees images"
+                f"{self._name}: vLLM failed: {first_line(error)}; check max_model_len, and that "
+                f"{config.weights.uri} is a vision-language model"
             ) from error
         texts = [answer.outputs[0].text.strip()[:MAX_CHARACTERS] for answer in answers]
         if not all(texts):
             raise CaptionError(
-                f"{self._name}: {config.weights.uri} answers without a text; raise max_tokens, or take a model that is "
-                "tuned for chat"
+                f"{self._name}: {config.weights.uri} returned an empty answer; raise max_tokens, or use a chat model"
             )
         return texts
 
     def lineage(self) -> dict[str, Any]:
-        """The weights with their digest, and all that changes the texts."""
+        """The weights with their digest, and all options that affect the texts."""
         document = self._config.model_dump(mode="json", include={"kind", "max_tokens", "dtype", "max_model_len"})
         found = {"uri": self._weights.uri, "sha256": self._weights.sha256, "trained": True}
         return {**document, "weights": found}
 
 
 def _library(name: str) -> Any:
-    """vLLM, imported where it is first needed, since that takes half a minute."""
+    """Imports vLLM on first use, because the import takes half a minute."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:
         return importlib.import_module("vllm")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f'{name}: kind: vllm needs the package {error.name}; run: pip install "uniad-ray[vlm]", or ask a server'
+            f'{name}: kind: vllm needs the package {error.name}; run: pip install "uniad-ray[vlm]", or use kind: server'
         ) from error
     except ImportError as error:
-        raise ConfigError(f"{name}: vLLM does not fit this machine: {first_line(error)}; ask a server") from error
+        raise ConfigError(f"{name}: cannot import vLLM: {first_line(error)}; use kind: server") from error
 
 
 @lru_cache(maxsize=1)
@@ -154,6 +153,6 @@ def _engine(
 
 
 def _conversation(image: np.ndarray, prompt: str) -> list[dict[str, Any]]:
-    """What is said to the model of an image, uint8 of shape (H, W, 3)."""
+    """The chat messages for one image: uint8, shape (H, W, 3)."""
     content = [{"type": "image_pil", "image_pil": Image.fromarray(image)}, {"type": "text", "text": prompt}]
     return [{"role": "user", "content": content}]

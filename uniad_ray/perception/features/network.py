@@ -1,4 +1,4 @@
-"""What every timm network shares: how it is built, what goes in, and how it runs with the same bits for any batch."""
+"""timm networks: construction, input normalisation, and bit-identical inference for any batch size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _ascending(indices: tuple[int, ...]) -> tuple[int, ...]:
 
 Indices = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_ascending)]
 
-# More images at once are slower on a CPU: their activations leave the cache.
+# Larger parts are slower on a CPU because their activations no longer fit the cache.
 _CPU_PART: Final = 4
 TORCH_DTYPE: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -40,12 +40,12 @@ _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class NetworkConfig(StrictModel):
-    """What every timm network needs.
+    """Options of every timm network.
 
     Attributes:
-        architecture: timm's name of the network; a tag behind a dot only labels, it never loads weights.
+        architecture: timm's name of the network. A tag after a dot is only a label; it never loads weights.
         mean: Channel means of the network's input, RGB, for values in 0..1.
-        std: Channel standard deviations, likewise.
+        std: Channel standard deviations of the network's input, RGB, for values in 0..1.
     """
 
     architecture: str
@@ -62,12 +62,12 @@ class NetworkConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Outline:
-    """What planning must know of an architecture.
+    """Properties of an architecture that planning needs.
 
     Attributes:
         feature_count: Levels of a CNN, or blocks of a vision transformer.
         patch_size: Height and width of a patch, pixels; None for a CNN.
-        has_class_token: Whether there is a token for the whole image.
+        has_class_token: Whether the network has a token for the whole image.
     """
 
     feature_count: int
@@ -77,10 +77,10 @@ class Outline:
 
 @lru_cache(maxsize=64)
 def network_outline(architecture: str) -> Outline:
-    """The outline of an architecture, without loading weights.
+    """The outline of an architecture; loads no weights.
 
     Raises:
-        ConfigError: timm does not have it, or gives no features of it.
+        ConfigError: timm does not have the architecture, or returns no intermediate features of it.
     """
     with torch.device("meta"):
         network = build_network(architecture)
@@ -92,10 +92,10 @@ def network_outline(architecture: str) -> Outline:
 
 
 def build_network(architecture: str) -> Any:
-    """The network without its classifier and with timm's own initial values.
+    """Builds the network without its classifier, with timm's initial parameters.
 
     Raises:
-        ConfigError: timm does not have it, or gives no features of it.
+        ConfigError: timm does not have the architecture, or returns no intermediate features of it.
     """
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture.partition(".")[0], timm.list_models(), n=3)
@@ -108,7 +108,7 @@ def build_network(architecture: str) -> Any:
     except RuntimeError as error:
         raise ConfigError(f"timm cannot build {architecture}: {error}") from error
     if not hasattr(network, "forward_intermediates"):
-        raise ConfigError(f"timm gives no intermediate features of {architecture}; choose another architecture")
+        raise ConfigError(f"timm returns no intermediate features of {architecture}; choose another architecture")
     return network
 
 
@@ -119,8 +119,8 @@ def normalised_pixels(
     device: torch.device,
     size: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """float32, shape (N, 3, H, W): scaled to 0..1, resized by antialiased bilinear, mean and deviation applied."""
-    # torch.from_numpy warns for the read-only arrays that come out of shared memory.
+    """Scales images to 0..1, resizes them (bilinear, antialiased) and normalises: float32, shape (N, 3, H, W)."""
+    # torch.from_numpy warns about read-only arrays, such as those in shared memory.
     array = images if images.flags.writeable else images.copy()
     pixels = torch.from_numpy(array).to(device).permute(0, 3, 1, 2).to(torch.float32)
     if size is not None and tuple(pixels.shape[-2:]) != size:
@@ -133,14 +133,15 @@ def normalised_pixels(
 def in_parts(
     compute: Callable[[np.ndarray], dict[str, torch.Tensor]], images: np.ndarray, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Runs a network over a batch; the fields are float32 in plain layout and may be used by autograd.
-
-    An image's fields are the same bits whatever the rest of its batch.
+    """Runs a network over a batch in parts; an image's fields do not depend on its batch, down to the last bit.
 
     Args:
-        compute: Turns uint8 images, shape (n, H, W, 3), into fields.
-        images: The batch, likewise with N images, N at least 1.
-        device: Where the network is.
+        compute: Computes fields from uint8 images, shape (n, H, W, 3).
+        images: The batch: uint8, shape (N, H, W, 3), N at least 1.
+        device: Device of the network.
+
+    Returns:
+        The fields by name: float32, contiguous, usable in autograd.
     """
     size = _CPU_PART if device.type == "cpu" else len(images)
     parts = []
@@ -148,7 +149,7 @@ def in_parts(
         for start in range(0, len(images), size):
             part = compute(images[start : start + size])
             parts.append({name: tensor.to(torch.float32).contiguous() for name, tensor in part.items()})
-    # Joining copies, and tensors made outside of inference mode are ordinary ones.
+    # Concatenation outside of inference mode gives ordinary tensors.
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -159,8 +160,8 @@ def _has_one_dnn() -> bool:
 class _SameConvolution(TorchFunctionMode):
     """Makes torch use oneDNN for every float32 convolution on the CPU.
 
-    torch leaves convolutions of fewer than 16 images on one thread to another kernel, so that an image's features would
-    depend, in the last bits, on the size of its batch and on the number of threads.
+    On one thread, torch uses another kernel for fewer than 16 images. The last bits of an image's features would then
+    depend on the batch size and on the number of threads.
     """
 
     def __torch_function__(
@@ -174,10 +175,10 @@ class _SameConvolution(TorchFunctionMode):
 
 
 def check_precision(name: str, precision: Precision, device: torch.device) -> None:
-    """Refuses precisions below float32 where there is no GPU.
+    """Rejects precisions below float32 on devices other than CUDA.
 
     Raises:
-        ConfigError: The device does not have the precision.
+        ConfigError: The device does not support the precision.
     """
     if precision != "float32" and device.type != "cuda":
         raise ConfigError(f"{name}: precision {precision} needs a cuda device, not {device}; use float32")

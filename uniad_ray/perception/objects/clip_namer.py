@@ -1,4 +1,4 @@
-"""Names for objects out of a list of classes, by CLIP (TMUAD, algorithm 1)."""
+"""Zero-shot naming of objects with CLIP and a list of classes (TMUAD, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from uniad_ray.perception.weights.model_folders import ModelFolderSource
 
 
 class ClipNamerConfig(StrictModel):
-    """Options of the names.
+    """Options of the namer.
 
     Attributes:
         segments: Field with the segments.
         vectors: Field with CLIP's image features of the segments.
-        weights: CLIP's folder, the same as that of the vectors.
-        classes: What the segments may be, in words that CLIP knows; a class such as `background` takes what is none of
-            the others.
-        prompt: The text of a class, which takes the place of `{}`.
-        names: Better names by class, such as `small metal screw: bolt`.
-        tuning: How `uniad-ray tune-clip` makes better weights.
+        weights: CLIP's folder; must be the same as for the vectors.
+        classes: Possible classes of a segment, in words that CLIP knows. Add a class such as `background` for segments
+            that belong to no other class.
+        prompt: Prompt for a class; the class replaces `{}`.
+        names: Display names by class, such as `small metal screw: bolt`.
+        tuning: Options of `uniad-ray tune-clip`.
     """
 
     segments: str
@@ -44,23 +44,25 @@ class ClipNamerConfig(StrictModel):
     def _usable_and_distinct(self) -> Self:
         check_class_names(self.classes)
         if unknown := sorted(set(self.names) - set(self.classes)):
-            raise ValueError(f"names has {', '.join(unknown)}, which is no class; there are {', '.join(self.classes)}")
+            raise ValueError(f"names has unknown classes {', '.join(unknown)}; choose from {', '.join(self.classes)}")
         check_class_names(self.given_names)
         return self
 
     @property
     def given_names(self) -> tuple[str, ...]:
-        """The name of each class."""
+        """The display name of each class."""
         return tuple(self.names.get(name, name) for name in self.classes)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What CLIP reads for each class."""
+        """The prompt of each class."""
         return tuple(self.prompt.format(name) for name in self.classes)
 
 
 class ClipNamer:
-    """Gives each segment the class whose text is the most like its crop; the image tower runs in `ClipObjectFeatures`.
+    """Gives each segment the class whose text is most similar to its crop.
+
+    The image tower runs in `ClipObjectFeatures`.
 
     Provides `{name}/segments`: the same segments with names.
     """
@@ -68,16 +70,14 @@ class ClipNamer:
     config_model: ClassVar[type[ClipNamerConfig]] = ClipNamerConfig
 
     def __init__(self, name: str, config: ClipNamerConfig, device: str) -> None:
-        """Encodes the classes once, with a text tower that this process may have already.
+        """Encodes the classes once; reuses the text tower if this process has loaded it already.
 
         Raises:
             ConfigError: There are no classes, or transformers is not installed.
             WeightsError: The folder is missing or holds another kind of network.
         """
         if not config.classes:
-            raise ConfigError(
-                f"{name}: there is nothing to choose from; name the classes in extractors.{name}.config.classes"
-            )
+            raise ConfigError(f"{name}: there are no classes; list them in extractors.{name}.config.classes")
         self.name = name
         self.config = config
         self.needs = frozenset({config.segments, config.vectors})
@@ -88,14 +88,14 @@ class ClipNamer:
 
     @classmethod
     def fields_of(cls, name: str, config: ClipNamerConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/segments"})
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
-        """Names the segments of every image by itself.
+        """Names the segments of each image independently.
 
         Raises:
-            ConfigError: The vectors are of another network than the classes.
+            ConfigError: The vectors come from another network than the class texts.
         """
         names = self.config.given_names
         found = []
@@ -104,15 +104,15 @@ class ClipNamer:
         ):
             if vectors.shape[1] != len(self._classes):
                 raise ConfigError(
-                    f"{self.name}: {self.config.vectors} has {vectors.shape[1]} numbers a segment and the texts "
-                    f"{len(self._classes)}; name the same weights for both"
+                    f"{self.name}: {self.config.vectors} has {vectors.shape[1]} dimensions and the class texts have "
+                    f"{len(self._classes)}; use the same weights for both"
                 )
             nearest = np.argmax(vectors @ self._classes, axis=1)
             found.append(segments.named([names[number] for number in nearest]))
         return {f"{self.name}/segments": found}
 
     def lineage(self) -> dict[str, Any]:
-        """The weights with their digest, and all that changes the names."""
+        """The weights with their digest, and all options that affect the names."""
         return {
             **self.config.model_dump(mode="json", exclude={"tuning"}),
             "weights": self._encoder.lineage()["weights"],

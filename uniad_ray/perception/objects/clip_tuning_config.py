@@ -1,4 +1,4 @@
-"""How a CLIP is tuned on crops of objects (TMUAD, section IV-B)."""
+"""Options for tuning CLIP on crops of objects (TMUAD, section IV-B)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from uniad_ray.config.base import StrictModel
 
 
 class ClipTuningConfig(StrictModel):
-    """How `uniad-ray tune-clip` tunes the CLIP of a namer, by AdamW; names do not depend on it.
+    """Options of `uniad-ray tune-clip`, which tunes the CLIP of a namer with AdamW; they do not affect the names.
 
-    TMUAD names the images of a category and the labels, those of Grounding DINO; what is trained, and how, it leaves
-    open.
+    TMUAD specifies the images of a category and the labels of Grounding DINO. It leaves open which parameters are
+    trained, and how.
 
     Attributes:
-        labels: Field with named segments, such as `grounded_sam/segments`: these are cropped, and their names are the
-            labels. Without it the namer's segments are, and CLIP labels them itself before it is tuned, so that it can
-            become surer of what it sees, but not learn what it does not know.
-        images: The most normal images of a category that are segmented, drawn by hash.
-        least_share: Of what CLIP labels itself, a crop is taken if its class has at least this probability among all.
-        least_confidence: Of segments with names, one is taken if its segmenter is at least this sure of it.
-        most_crops: The most crops of one class in one category, drawn by hash, so that no class drowns the others.
-        blocks: Last blocks of the image tower that are trained, beside its last norm and its projection. Everything
-            else stays, and so do the texts.
-        epochs: Passes over the crops; the epoch with the best held-out accuracy is kept, of equals the one with the
-            lowest held-out loss, and the CLIP as it was is one of them.
-        batch_size: Crops in a step, of all workers together.
-        learning_rate: Highest learning rate; it falls to 0 along half a cosine.
-        warm_up: Steps in which the rate grows linearly to its highest.
-        weight_decay: Of AdamW.
-        held_out: Share of the images of which no crop is trained on.
-        precision: Of the computation; bfloat16 on CUDA only. Parameters are float32 always.
+        labels: Field with named segments, such as `grounded_sam/segments`; they are cropped, and their names are the
+            labels. If null, the namer's segments are cropped and the untuned CLIP labels them. Tuning can then sharpen
+            CLIP's predictions, but not correct them.
+        images: Maximum number of normal images per category to segment, drawn by hash.
+        least_share: Minimum probability of the class of a crop labelled by CLIP; other crops are dropped.
+        least_confidence: Minimum confidence of a named segment; others are dropped.
+        most_crops: Maximum number of crops per class and category, drawn by hash; keeps the classes balanced.
+        blocks: Number of last blocks of the image tower to train, besides its last norm and its projection. All other
+            parameters are frozen, including the text tower.
+        epochs: Passes over the crops. The epoch with the best held-out accuracy is kept, and among equals the one with
+            the lowest held-out loss. The untuned CLIP is a candidate too.
+        batch_size: Crops per step, over all workers.
+        learning_rate: Peak learning rate; it decays to 0 along half a cosine.
+        warm_up: Steps of linear warm-up to the peak rate.
+        weight_decay: Weight decay of AdamW.
+        held_out: Fraction of the images whose crops are held out from training.
+        precision: Precision of the computation; bfloat16 on CUDA only. Parameters are always float32.
     """
 
     labels: str | None = None

@@ -1,4 +1,4 @@
-"""Crops of the segments of an image, with everything else black (TMUAD, algorithm 1: the mask times the image)."""
+"""Crops of an image's segments, black outside of the segment (TMUAD, algorithm 1: the mask times the image)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uniad_ray.perception.segments import Segments
 def object_crops(
     image: np.ndarray, segments: Segments, *, size: int, padding: float, batch: int
 ) -> Iterator[np.ndarray]:
-    """Cuts a square around each segment, its box in the middle, and resizes it.
+    """Crops a square centred on the box of each segment and resizes it.
 
     Args:
         image: uint8, shape (H, W, 3), RGB.
         segments: n segments.
         size: Side of the crops, pixels.
-        padding: Black margin on every side, as a share of the longer side of the box.
-        batch: The most crops at once.
+        padding: Black margin on every side, as a fraction of the longer side of the box.
+        batch: Maximum number of crops per array.
 
     Yields:
         The crops in the order of the segments: uint8, shape (m, size, size, 3), m at most `batch`.
@@ -33,12 +33,12 @@ def object_crops(
 
 
 def square_crop(shown: np.ndarray, *, size: int, padding: float) -> np.ndarray:
-    """Puts what was cut out of an image into the middle of a black square, and resizes it.
+    """Centres a cut-out on a black square and resizes it.
 
     Args:
-        shown: uint8, shape (h, w, 3), RGB; the box of an object, black where the object is not.
+        shown: The box of an object, black outside of the object: uint8, shape (h, w, 3), RGB.
         size: Side of the crop, pixels.
-        padding: Black margin on every side, as a share of the longer side of the box.
+        padding: Black margin on every side, as a fraction of the longer side of the box.
 
     Returns:
         uint8, shape (size, size, 3).
@@ -60,7 +60,7 @@ def _crop(image: np.ndarray, mask: np.ndarray, size: int, padding: float) -> np.
 
 
 def _at_size(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask at the size of the image, with a pixel at least where it has one."""
+    """The mask at the size of the image; a mask that is not empty keeps at least one pixel."""
     found = evenly_spaced(mask, height, width)
     if not found.any():
         row, column = np.argwhere(mask)[0]

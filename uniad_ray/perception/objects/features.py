@@ -1,4 +1,4 @@
-"""What the segments of an image look like: the mean of feature fields over each."""
+"""Features of segments: the mean of feature fields over each segment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ObjectFeaturesConfig(StrictModel):
     Attributes:
         segments: Field with the segments.
         fields: The feature fields.
-        unit_length: Each field's mean is divided by its length, so that no field drowns another.
+        unit_length: Normalise each field's mean to unit length, so that all fields count the same.
     """
 
     segments: str
@@ -29,15 +29,16 @@ class ObjectFeaturesConfig(StrictModel):
 
 
 class ObjectFeatures:
-    """Means of feature fields over segments, in place of the image encoder of CLIP on crops (TMUAD, section III-B.2).
+    """Means of feature fields over segments; replaces CLIP's image encoder on crops (TMUAD, section III-B.2).
 
-    Provides `{name}/vectors`: an array an image, float32, shape (n, C), C being the channels of all fields together.
+    Provides `{name}/vectors`: one array per image, float32, shape (n, C); C is the total number of channels of the
+    fields.
     """
 
     config_model: ClassVar[type[ObjectFeaturesConfig]] = ObjectFeaturesConfig
 
     def __init__(self, name: str, config: ObjectFeaturesConfig, device: str) -> None:  # noqa: ARG002
-        """Features; they learn nothing and load nothing."""
+        """Stores the options; nothing is learned or loaded."""
         self.name = name
         self.config = config
         self.needs = frozenset([config.segments, *config.fields])
@@ -49,7 +50,7 @@ class ObjectFeatures:
         return frozenset({f"{name}/vectors"})
 
     def extract(self, perception: Perception) -> dict[str, list[np.ndarray]]:
-        """Averages over every segment of every image by itself."""
+        """Averages the fields over each segment, image by image."""
         vectors = []
         for row, segments in enumerate(perception.segments[self.config.segments]):
             means = [_means(perception.fields[name][row], segments) for name in self.config.fields]
@@ -59,7 +60,7 @@ class ObjectFeatures:
         return {f"{self.name}/vectors": vectors}
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the vectors."""
+        """All options that affect the vectors."""
         return self.config.model_dump(mode="json")
 
 
@@ -69,7 +70,7 @@ def _means(field: torch.Tensor, segments: Segments) -> torch.Tensor:
     if not len(segments):
         return torch.zeros(0, channels)
     masks = torch.from_numpy(segments.masks().astype(np.float32))
-    # Cells count by the share of them that lies in the segment, so that one smaller than a cell has a mean too.
+    # A cell is weighted by its overlap with the segment: segments smaller than a cell also get a mean.
     shares = functional.adaptive_avg_pool2d(masks, (height, width)).flatten(1)
     shares = shares / shares.sum(dim=1, keepdim=True)
     return shares @ field.cpu().contiguous().flatten(1).T

@@ -1,8 +1,7 @@
-"""Kinds of instances, found without labels: those groups of alike instances whose number is regular.
+"""Unsupervised discovery of object kinds: groups of similar instances with regular counts.
 
-Normal images hold one bolt and two washers, whatever else varies. In a tree of likeness, those groups are the kinds
-whose counts are the least like chance: pieces that are alike and come in steady numbers belong together, and pieces
-that come and go are of no kind.
+Normal images hold, for example, one bolt and two washers, whatever else varies. Kinds are the groups in a similarity
+tree whose counts per image are least likely by chance. Instances that come and go belong to no kind.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from uniad_ray.perception.regularity import count_regularity
 
 NO_KIND: Final = -1
 
-# In nats an image: one part in every image has 1.28, a part in every other image 0.28.
+# In nats per image: a part in every image has 1.28, a part in every second image 0.28.
 _LEAST_REGULARITY: Final = 0.5
 
 
 def find_kinds(descriptors: np.ndarray, owners: np.ndarray, images: int) -> tuple[np.ndarray, float]:
-    """Divides instances into kinds: those disjoint groups of a tree (Ward's) with the most regularity in total.
+    """Divides instances into kinds: the disjoint groups of Ward's tree with the highest total regularity.
 
     Args:
         descriptors: float, shape (n, D).
-        owners: int64, shape (n,): the image of each instance, below `images`.
-        images: The number of images; some may hold no instance.
+        owners: int64, shape (n,): index of the image of each instance, below `images`.
+        images: Number of images, including those without instances.
 
     Returns:
-        The kind of each instance, int64, shape (n,), counted from 0, or `NO_KIND`; and the total regularity.
+        The kind of each instance, int64, shape (n,), numbered from 0, or `NO_KIND`; and the total regularity.
     """
     kinds = np.full(len(descriptors), NO_KIND)
     if len(descriptors) < 2:

@@ -1,4 +1,4 @@
-"""Names for objects without a list of classes: the kinds that come in regular numbers in normal images."""
+"""Naming of objects without a list of classes, by kinds that occur in regular numbers in normal images."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from uniad_ray.perception.spread import spread
 from uniad_ray.perception.text.descriptions import check_class_names
 
 OTHER: Final = "other"
-"""Name of objects that are like none that come in regular numbers."""
+"""Name of objects that belong to no kind."""
 
 _MOST_OBJECTS: Final = 2000
 _DISCOVERED: Final = re.compile(r"part-[1-9]\d*")
 _NAMES_KEY: Final = "extractors.objects.config.names"
-"""Where the profiles keep the names."""
+"""Key of the names in the built-in profiles."""
 
 
 class PartNamerConfig(StrictModel):
-    """Options of the names.
+    """Options of the namer.
 
     Attributes:
         segments: Field with the segments.
-        vectors: Fields with vectors of the segments; each, and the shape, may count not at all, once or twice for what
-            an object is like, whichever makes the numbers of the kinds the most regular.
-        names: Better names by the given ones, such as `part-1: bolt`.
-        images: The most normal images that are looked at, sampled evenly.
+        vectors: Fields with vectors of the segments. Each field and the shape get a weight of 0, 1 or 2 in the
+            similarity of objects; the fit chooses the weights with the most regular counts.
+        names: Display names by discovered name, such as `part-1: bolt`.
+        images: Maximum number of normal images to use, sampled evenly.
         seed: Seed of the sample.
     """
 
@@ -54,29 +54,29 @@ class PartNamerConfig(StrictModel):
     def _usable_and_distinct(cls, names: Mapping[str, str]) -> Mapping[str, str]:
         unknown = sorted(name for name in names if name != OTHER and not _DISCOVERED.fullmatch(name))
         if unknown:
-            raise ValueError(f"names has {', '.join(unknown)}; kinds are called part-1, part-2, ... or {OTHER}")
+            raise ValueError(f"names has unknown kinds {', '.join(unknown)}; use part-1, part-2, ... or {OTHER}")
         kept = {name for name in names.values() if _DISCOVERED.fullmatch(name)} - names.keys()
         check_class_names((*names.values(), *kept, *([] if OTHER in names else [OTHER])))
         return names
 
 
 def names_override(path: str) -> str:
-    """The override of a profile that gives the kinds of objects the names of a YAML file.
+    """A profile override that sets the display names of object kinds from a YAML file.
 
     Args:
-        path: The file; keys are the names that a fit gives, values those that people want, such as `part-1: bolt`.
+        path: The file; it maps discovered names to display names, such as `part-1: bolt`.
 
     Raises:
-        ConfigError: As `read_words`.
+        ConfigError: As for `read_words`.
     """
     return f"{_NAMES_KEY}={json.dumps(read_words(path, example='part-1: bolt'))}"
 
 
 class PartNamer:
-    """Names segments `part-1`, `part-2` and so on, by kinds that are discovered in normal images.
+    """Names segments `part-1`, `part-2` and so on, by kinds discovered in normal images.
 
-    A segment is of the kind of the normal one that it is most like; of those that come and go it is `other`. The kind
-    that is largest on average comes first.
+    A segment gets the kind of its nearest neighbour among the normal segments, or `other` if that segment has no kind.
+    Kinds are numbered by their mean area, the largest first.
 
     Provides `{name}/segments`: the same segments with names.
     """
@@ -84,7 +84,7 @@ class PartNamer:
     config_model: ClassVar[type[PartNamerConfig]] = PartNamerConfig
 
     def __init__(self, name: str, config: PartNamerConfig, device: str) -> None:  # noqa: ARG002
-        """A namer that has not been fitted yet."""
+        """Creates an unfitted namer."""
         self.name = name
         self.config = config
         self.needs = frozenset([config.segments, *config.vectors])
@@ -100,7 +100,7 @@ class PartNamer:
         """Finds the kinds in one pass; the order of the images does not matter.
 
         Args:
-            stream: The normal perceptions.
+            stream: Batches of normal images.
 
         Raises:
             FitError: There are fewer than two images, or a vector is not finite.
@@ -124,7 +124,7 @@ class PartNamer:
         self._bank = _KindBank.fit(kept)
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
-        """Names the segments of every image by itself.
+        """Names the segments of each image independently.
 
         Raises:
             FitError: The namer is not fitted.
@@ -145,23 +145,23 @@ class PartNamer:
         return self._fitted().state()
 
     def restore(self, state: State) -> None:
-        """Takes over the normal objects.
+        """Restores the normal objects and their kinds.
 
         Raises:
-            BundleError: They are not those of this configuration.
+            BundleError: The state does not match this configuration.
         """
         try:
             self._bank = _KindBank.restored(state, len(self.config.vectors) + 1)
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{self.name}: the bundle holds no kinds of objects ({error}); fit again") from error
+            raise BundleError(f"{self.name}: the bundle has no object kinds ({error}); fit again") from error
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the names."""
+        """All options that affect the names."""
         return self.config.model_dump(mode="json")
 
     def _fitted(self) -> _KindBank:
         if self._bank is None:
-            raise FitError(f"{self.name}: the names are not fitted; fit them or load a bundle first")
+            raise FitError(f"{self.name}: the namer is not fitted; fit it or load a bundle first")
         return self._bank
 
     def _name(self, kind: int) -> str:
@@ -174,7 +174,9 @@ class PartNamer:
 
 
 def segment_shapes(segments: Segments) -> np.ndarray:
-    """Logarithms of the area, of the long and of the short half axis, as shares of the image and of its side.
+    """Logarithms of the area, the long and the short half-axis of each segment.
+
+    The area is a fraction of the image; the half-axes are fractions of its side.
 
     Returns:
         float32, shape (n, 3).
@@ -190,26 +192,26 @@ def segment_shapes(segments: Segments) -> np.ndarray:
 
 
 class _KindBank:
-    """Normal objects, what they are like and of which kind."""
+    """Normal objects with their features and kinds."""
 
     def __init__(self, groups: Sequence[np.ndarray], weights: Sequence[int], kinds: np.ndarray) -> None:
-        """Takes the n objects; without any, every object is of no kind.
+        """Stores n objects; in an empty bank every object has no kind.
 
         Args:
-            groups: What they are like, each float32, shape (n, C).
-            weights: How much each group counts.
-            kinds: int64, shape (n,).
+            groups: Groups of features, each float32, shape (n, C).
+            weights: Weight of each group.
+            kinds: Kind of each object: int64, shape (n,).
         """
         self._groups = groups
         self._weights = weights
         self._kinds = kinds
-        # Each group has the mean square of its weight over normal objects.
+        # Scales each group so that its root mean square deviation over normal objects equals its weight.
         self._factors = [weight / spread(group) for group, weight in zip(groups, weights, strict=True)]
         self._described = self._describe(groups)
 
     @classmethod
     def fit(cls, images: Sequence[tuple[np.ndarray, ...]]) -> Self:
-        """Finds the kinds by that weighting of the groups by which their numbers are the most regular."""
+        """Finds the kinds with the weights of the groups that give the most regular counts."""
         groups = [np.concatenate(each) for each in zip(*images, strict=True)]
         owners = np.repeat(np.arange(len(images)), [len(each[0]) for each in images])
         none = np.full(len(owners), NO_KIND)
@@ -223,13 +225,13 @@ class _KindBank:
         return cls(groups, best[2], _largest_first(best[0], groups[-1][:, 0]))
 
     def kinds_of(self, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """The kind of the normal object that each is most like: int64, shape (n,)."""
+        """The kind of the nearest normal object of each object: int64, shape (n,)."""
         if not len(self._kinds):
             return np.full(len(groups[0]), NO_KIND)
         return np.asarray(self._kinds[cdist(self._describe(groups), self._described).argmin(axis=1)])
 
     def state(self) -> State:
-        """The objects."""
+        """The objects as a state."""
         arrays = {f"group_{number}": group for number, group in enumerate(self._groups)}
         return State(arrays={**arrays, "kinds": self._kinds}, document={"weights": list(self._weights)})
 
@@ -239,12 +241,12 @@ class _KindBank:
 
         Raises:
             KeyError: A group is missing.
-            ValueError: They do not fit each other.
+            ValueError: The arrays have inconsistent lengths.
         """
         found = [np.asarray(state.arrays[f"group_{number}"]) for number in range(groups)]
         kinds, weights = np.asarray(state.arrays["kinds"]), [int(weight) for weight in state.document["weights"]]
         if len({len(each) for each in (*found, kinds)}) != 1 or len(weights) != groups:
-            raise ValueError("its arrays do not fit each other")
+            raise ValueError("its arrays have inconsistent lengths")
         return cls(found, weights, kinds)
 
     def _describe(self, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -254,7 +256,7 @@ class _KindBank:
 
 
 def _weightings(groups: int) -> Iterator[tuple[int, ...]]:
-    """All choices of weights 0, 1 and 2 that differ in more than a factor."""
+    """All combinations of the weights 0, 1 and 2, without multiples of each other."""
     return (weights for weights in itertools.product(range(3), repeat=groups) if 1 in weights)
 
 

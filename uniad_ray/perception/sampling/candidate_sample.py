@@ -1,4 +1,4 @@
-"""An order-free sample of vectors out of a stream, in bounded memory."""
+"""Order-independent sampling of vectors from a stream, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from uniad_ray.perception.sampling.priorities import sampling_priorities
 
 
 class CandidateSample:
-    """A uniform sample of patch vectors in bounded memory that depends on neither order nor batching.
+    """A uniform sample of patch vectors in bounded memory, independent of order and batching.
 
-    Keeps the vectors with the lowest priorities (bottom-k sampling), so that samples of parts of a stream, merged,
-    equal the sample of the whole. While pruning it holds about two and a half times `capacity` vectors, and no more.
+    Keeps the vectors with the lowest priorities (bottom-k sampling). Merging the samples of the parts of a stream gives
+    the sample of the whole stream. Peak memory, while pruning, is about 2.5 times `capacity` vectors.
     """
 
     def __init__(self, capacity: int, seed: int = 0) -> None:
-        """Starts empty.
+        """Creates an empty sample.
 
         Args:
-            capacity: The most vectors kept.
+            capacity: Maximum number of vectors.
             seed: Seed of the priorities.
         """
         self._capacity = capacity
@@ -34,7 +34,7 @@ class CandidateSample:
 
         Args:
             row_key: The image's key.
-            vectors: float32, shape (P, C), on any device; only those that are kept are copied to the host.
+            vectors: float32, shape (P, C), on any device; only the vectors kept are copied to the host.
         """
         priorities = sampling_priorities(row_key, len(vectors), self._seed)
         if self._threshold is None:
@@ -45,14 +45,14 @@ class CandidateSample:
             self._append(priorities[keep], vectors[torch.from_numpy(keep).to(vectors.device)].cpu().numpy())
 
     def merge(self, other: CandidateSample) -> None:
-        """Takes in the sample of another part of the stream, made with the same seed and capacity."""
+        """Merges the sample of another part of the stream; seed and capacity must be the same."""
         self._priorities += other._priorities
         self._vectors += other._vectors
         self._held += other._held
         self._prune_if_full()
 
     def vectors(self) -> np.ndarray:
-        """The sample in the order of its priorities: float32, shape (at most `capacity`, C); (0, 0) when empty."""
+        """The sample in order of priority: float32, shape (at most `capacity`, C); (0, 0) if empty."""
         if not self._vectors:
             return np.zeros((0, 0), dtype=np.float32)
         self._prune()

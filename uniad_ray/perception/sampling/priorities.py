@@ -1,4 +1,4 @@
-"""Pseudo-random numbers by which samples are drawn, so that they depend on the images alone."""
+"""Pseudo-random sampling priorities that depend only on the row keys of the images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def sampling_priorities(row_key: str, count: int, seed: int = 0) -> np.ndarray:
-    """Pseudo-random priorities of the patches of one image, from its row key alone (splitmix64).
+    """Pseudo-random priorities of the patches of one image, computed from its row key (splitmix64).
 
     Args:
         row_key: The image's key in the archive.
         count: The number of patches P.
-        seed: Another seed gives another, independent sample.
+        seed: Seed; different seeds give independent samples.
 
     Returns:
         uint64, shape (P,), distinct within the image.

@@ -1,4 +1,4 @@
-"""K-means on feature vectors, and how many clusters the vectors bear."""
+"""K-means on feature vectors, and selection of the number of clusters by stability."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MOST_COMPARED: Final = 5000
 
 
 def cluster_centres(vectors: np.ndarray, clusters: int, restarts: int, seed: int) -> np.ndarray:
-    """Centres of the best of several k-means clusterings, the one with the most vectors first.
+    """Centres of the best of several k-means runs, the centre of the largest cluster first.
 
-    Computed in double precision, so that rounding to single takes away what the number of threads changes.
+    Computed in double precision; rounding to single precision removes differences due to the number of threads.
 
     Args:
         vectors: float32, shape (M, C), with at least `clusters` distinct rows.
         clusters: The number of centres K.
-        restarts: How many k-means++ starts; the one with the lowest inertia is taken.
+        restarts: Number of k-means++ starts; the run with the lowest inertia is kept.
         seed: Seed of the starts.
 
     Returns:
@@ -35,22 +35,22 @@ def cluster_centres(vectors: np.ndarray, clusters: int, restarts: int, seed: int
 def choose_clusters(
     vectors: np.ndarray, candidates: Sequence[int], restarts: int, seed: int
 ) -> tuple[int, dict[int, float]]:
-    """Chooses the largest number of clusters that the vectors reproduce.
+    """Selects the largest reproducible number of clusters.
 
-    Areas and counts of components compare from image to image only if the components would come out the same from
-    other images of the same kind. So the vectors are split in two, each half is clustered, and all vectors are labelled
-    by both: the number is accepted if the two labellings agree, by the adjusted Rand index, to 0.9. Among the accepted
-    ones the largest says the most; if none is accepted, the one that agrees best is taken.
+    Areas and counts of components are comparable between images only if other images of the same kind would give the
+    same components. The vectors are therefore split in two, each half is clustered, and both clusterings label all
+    vectors. A number is accepted if the two labellings have an adjusted Rand index of at least 0.9. The largest
+    accepted number wins; if none is accepted, the number with the best agreement wins.
 
     Args:
-        vectors: float32, shape (M, C), in random order, of which the first 5,000 are used; M at least twice the largest
+        vectors: float32, shape (M, C), in random order; only the first 5,000 are used. M is at least twice the largest
             candidate.
-        candidates: The numbers to try, ascending.
-        restarts: Starts of each k-means.
+        candidates: Numbers of clusters to try, ascending.
+        restarts: Number of starts of each k-means.
         seed: Seed of the starts.
 
     Returns:
-        The number, and the agreement of every candidate, at most 1.
+        The selected number, and the agreement of every candidate, at most 1.
     """
     points = vectors[:_MOST_COMPARED].astype(np.float64)
     agreement = {}

@@ -1,4 +1,4 @@
-"""Components: what k-means finds in the features of normal images, as a label map of every image (UniAD, 3.3)."""
+"""Components: k-means clusters of the features of normal images, as label maps (UniAD, section 3.3)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class ComponentsConfig(StrictModel):
     """Options of the components.
 
     Attributes:
-        fields: The fields that are concatenated on the largest of their grids.
-        clusters: The number of components K, or `auto`: the largest within `cluster_range` that two halves of the
-            normal images agree on.
+        fields: Fields to cluster; they are concatenated on the largest of their grids.
+        clusters: Number of components K. `auto` selects the largest K in `cluster_range` for which two halves of the
+            feature vectors agree.
         cluster_range: The smallest and the largest K that `auto` tries.
-        restarts: Starts of k-means, of which the best is taken; results move with the start.
-        candidates: The most feature vectors held in memory while fitting, sampled evenly over all normal images.
-        temperature: Similarities are divided by it before the softmax that makes label probabilities of them.
-        crf: Refinement by a fully connected random field, or None for bilinear upsampling alone.
-        guide_radius: Upsampling follows the image's edges within windows of 2 radius + 1 nodes of the field.
-        guide_epsilon: Contrasts below its root, for colours in 0..1, are no edges.
+        restarts: Number of k-means starts; the best is kept.
+        candidates: Maximum number of feature vectors in memory while fitting, sampled evenly over all normal images.
+        temperature: Temperature of the softmax that turns similarities into label probabilities.
+        crf: Refinement by a fully connected random field; None uses bilinear upsampling only.
+        guide_radius: Radius r of the guided filter that upsamples the field; its windows have 2r + 1 nodes.
+        guide_epsilon: The guided filter ignores edges with a contrast below the root of this value (colours in 0..1).
         seed: Seed of the sample and of k-means.
     """
 
@@ -62,15 +62,15 @@ class ComponentsConfig(StrictModel):
 class Components:
     """Label maps of components.
 
-    Provides `{name}/labels`: uint8, shape (N, 1, H, W), at the size of the images, values below K, 0 being the
-    cluster with the most feature vectors in normal images; and `{name}/similarity`: float32, shape (N, K, h, w), the
-    cosine of every feature vector to every centre.
+    Provides `{name}/labels`: uint8, shape (N, 1, H, W), at the size of the images, with values below K. Label 0 is the
+    cluster with the most feature vectors in normal images. Also provides `{name}/similarity`: float32, shape
+    (N, K, h, w), the cosine similarity of every feature vector to every centre.
     """
 
     config_model: ClassVar[type[ComponentsConfig]] = ComponentsConfig
 
     def __init__(self, name: str, config: ComponentsConfig, device: str) -> None:
-        """Components that have not been fitted yet."""
+        """Creates unfitted components."""
         self.name = name
         self.config = config
         self.needs = frozenset(config.fields)
@@ -86,13 +86,13 @@ class Components:
         return frozenset({f"{name}/labels", f"{name}/similarity"})
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Finds the centres in one pass; the same images give the same centres in any order and any batching.
+        """Finds the centres in one pass, independent of the order and batching of the images.
 
         Args:
-            stream: The normal perceptions.
+            stream: Batches of normal images.
 
         Raises:
-            FitError: There are too few different feature vectors, or one is not finite.
+            FitError: There are too few distinct feature vectors, or one is not finite.
         """
         sample = CandidateSample(self.config.candidates, self.config.seed)
         with torch.inference_mode():
@@ -132,14 +132,14 @@ class Components:
                 similarity = torch.tensordot(directions, features, dims=1)
                 similarities.append(similarity)
                 labels.append(self._label_map(similarity, perception.images[row]))
-        # Tensors made outside of inference mode are ordinary ones.
+        # Stacking outside of inference mode gives ordinary tensors.
         return {
             f"{self.name}/labels": torch.stack(labels)[:, None],
             f"{self.name}/similarity": torch.stack(similarities),
         }
 
     def state(self) -> State:
-        """The centres, float32, shape (K, C); and where K was chosen, how well the halves agreed on each.
+        """The centres, float32, shape (K, C); with `auto` also the agreement for every K.
 
         Raises:
             FitError: The components are not fitted.
@@ -148,19 +148,19 @@ class Components:
         return State(arrays={"centres": self._fitted_centres().numpy()}, document={"agreement": agreement})
 
     def restore(self, state: State) -> None:
-        """Takes over the centres that an instance of the same configuration has found.
+        """Restores the centres of an instance with the same configuration.
 
         Raises:
-            BundleError: The state holds no centres of shape (K, C).
+            BundleError: The state has no centres of shape (K, C).
         """
         centres = state.arrays.get("centres")
         if centres is None or centres.ndim != 2 or not centres.size:
-            raise BundleError(f"{self.name}: the bundle holds no centres of components; fit the category again")
+            raise BundleError(f"{self.name}: the bundle has no component centres; fit the category again")
         self._centres = torch.from_numpy(np.array(centres, dtype=np.float32))
         self._agreement = {int(clusters): value for clusters, value in state.document.get("agreement", {}).items()}
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the numbers."""
+        """All options that affect the fields."""
         return self.config.model_dump(mode="json")
 
     def _fitted_centres(self) -> torch.Tensor:
@@ -173,12 +173,12 @@ class Components:
         distinct = len(np.unique(vectors, axis=0)) if len(vectors) else 0
         if distinct < wanted:
             raise FitError(
-                f"{self.name}: the normal images have {distinct} different feature vectors but at least {wanted} are "
-                "needed; add normal images, or check that they show something"
+                f"{self.name}: the normal images have only {distinct} distinct feature vectors, at least {wanted} are "
+                "needed; add normal images, or check that they are not blank"
             )
 
     def _unit_features(self, perception: Perception, row: int) -> torch.Tensor:
-        """The fields of one image on one grid, of length 1 at each cell: float32, shape (C, h, w)."""
+        """The fields of one image on one grid, unit length per cell: float32, shape (C, h, w)."""
         fields = {
             name: perception.fields[name][row : row + 1].to(self._device).contiguous() for name in self.config.fields
         }
@@ -202,13 +202,13 @@ class Components:
                 self.config.guide_radius,
                 self.config.guide_epsilon,
             )
-        # Many times faster than argmax along the first axis.
+        # Much faster than argmax along the first axis.
         return scores.max(dim=0).indices.to(torch.uint8)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Computes on one thread: with another number sums round differently, and a label at the border of two flips."""
+    """Limits torch to one thread; another number rounds sums differently and could flip labels near ties."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

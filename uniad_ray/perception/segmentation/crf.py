@@ -1,7 +1,7 @@
-"""A fully connected conditional random field: labels follow the edges of the image (Kraehenbuehl and Koltun, 2011).
+"""A fully connected conditional random field that aligns labels with image edges (Kraehenbuehl and Koltun, 2011).
 
-Own code, since no maintained package installs: the authors' filter pays off on far more nodes than are used here, where
-the matrix of all pairs is small.
+Implemented here because no maintained package installs. The authors' filter only pays off for many more nodes; at this
+size the matrix of all pairs is small.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ class CrfConfig(StrictModel):
 
     Attributes:
         grid: Side of the grid of nodes; time grows with its fourth power.
-        iterations: Steps of mean field.
-        appearance_weight: Weight of the kernel that joins near pixels of like colour.
-        appearance_reach: Its deviation of position, as a share of the image's side.
-        appearance_colour: Its deviation of colour, for values in 0..255.
-        smoothness_weight: Weight of the kernel that joins near pixels whatever their colour.
-        smoothness_reach: Its deviation of position, as a share of the image's side.
+        iterations: Number of mean-field steps.
+        appearance_weight: Weight of the kernel that connects nearby pixels of similar colour.
+        appearance_reach: Standard deviation of the appearance kernel in position, as a fraction of the image's side.
+        appearance_colour: Standard deviation of the appearance kernel in colour, for values in 0..255.
+        smoothness_weight: Weight of the kernel that connects nearby pixels regardless of colour.
+        smoothness_reach: Standard deviation of the smoothness kernel in position, as a fraction of the image's side.
     """
 
     grid: int = Field(default=32, ge=2, le=64)
@@ -35,14 +35,14 @@ class CrfConfig(StrictModel):
 
 
 class DenseCrf:
-    """Mean-field inference in a field whose every pair of pixels is joined by two Gaussian kernels (eq. 2 and 3).
+    """Mean-field inference in a random field; two Gaussian kernels connect every pair of pixels (eq. 2 and 3).
 
-    The kernels are normalised symmetrically, as in the authors' code: k_ij / sqrt(d_i d_j), with d_i the sum of k_ij
-    over all j, i included. A pixel sends no message to itself.
+    The kernels are normalised symmetrically, as in the authors' code: k_ij / sqrt(d_i d_j), where d_i is the sum of
+    k_ij over all j, including i. A pixel sends no message to itself.
     """
 
     def __init__(self, config: CrfConfig, device: torch.device | str = "cpu") -> None:
-        """Computes what does not depend on the image."""
+        """Precomputes the terms that do not depend on the image."""
         self._config = config
         axis = torch.arange(config.grid, dtype=torch.float32, device=device) / config.grid
         positions = torch.cartesian_prod(axis, axis)
@@ -56,8 +56,8 @@ class DenseCrf:
     def refine(self, unary: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Refines the labels of one image (algorithm 1), on the device of the field.
 
-        With the Potts model the compatibility transform takes, up to a constant of the pixel, each label's own message
-        from its energy.
+        With the Potts model, the compatibility transform subtracts each label's own message from its energy, up to a
+        constant per pixel.
 
         Args:
             unary: Energy of each label at each node: float32, shape (K, grid, grid).
@@ -76,7 +76,7 @@ class DenseCrf:
     def _pairs(self, image: torch.Tensor) -> torch.Tensor:
         """The weighted sum of both kernels: symmetric, shape (nodes, nodes), with a zero diagonal."""
         colours = image.flatten(1).T / self._config.appearance_colour
-        # Centred, because |a|^2 + |b|^2 - 2 a.b loses its digits where all colours are alike.
+        # Centred, because |a|^2 + |b|^2 - 2 a.b loses precision if all colours are similar.
         colours = colours - colours.mean(dim=0)
         half_norms = 0.5 * colours.square().sum(dim=1)
         exponent = self._appearance_exponent - half_norms[:, None] - half_norms

@@ -1,4 +1,4 @@
-"""Segments of the objects that a list of classes names: a box by Grounding DINO and SAM's mask in it (Grounded SAM)."""
+"""Open-vocabulary segmentation: boxes of given classes from Grounding DINO, masks from SAM (Grounded SAM)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class GroundedSamSegmenterConfig(StrictModel):
 
     Attributes:
         embedding: Field with SAM's image embedding.
-        sam_weights: SAM's folder, the same as that of the embedding.
+        sam_weights: SAM's folder; must be the same as for the embedding.
         weights: Grounding DINO's folder.
-        classes: What to look for; in any case, without full stops.
-        least_score: Boxes are kept of which Grounding DINO is surer than this.
-        box_overlap: Of boxes with more than this intersection over union, the surest is kept.
-        boxes_per_batch: Boxes that are decoded together; each takes 4 MiB.
+        classes: Classes to detect; case-insensitive, without full stops.
+        least_score: Minimum score of a box (exclusive).
+        box_overlap: Of boxes with a larger intersection over union than this, only the one with the highest score is
+            kept.
+        boxes_per_batch: Number of boxes to decode together; each takes 4 MiB.
         side: Side of the masks, pixels.
-        most_segments: The most segments of an image; the surest are kept.
+        most_segments: Maximum number of segments per image; those with the highest scores are kept.
     """
 
     embedding: str
@@ -49,29 +50,27 @@ class GroundedSamSegmenterConfig(StrictModel):
     def _usable_and_distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         check_class_names([name.strip().lower() for name in classes])
         if dotted := [name for name in classes if "." in name]:
-            raise ValueError(f"{dotted[0]!r} has a full stop, which ends a class for Grounding DINO; leave it out")
+            raise ValueError(f"{dotted[0]!r} has a full stop, which separates classes for Grounding DINO; remove it")
         return classes
 
 
 class GroundedSamSegmenter:
-    """Objects of the given classes, with their names (TMUAD, algorithm 1).
+    """Named segments of the objects of given classes (TMUAD, algorithm 1).
 
-    Provides `{name}/segments`: the segments, masks of `side` pixels; confidence is the score of the box.
+    Provides `{name}/segments`: segments with masks of `side` pixels; the confidence is the score of the box.
     """
 
     config_model: ClassVar[type[GroundedSamSegmenterConfig]] = GroundedSamSegmenterConfig
 
     def __init__(self, name: str, config: GroundedSamSegmenterConfig, device: str) -> None:
-        """Loads Grounding DINO and SAM, or shares them where this process has them already.
+        """Loads Grounding DINO and SAM, or reuses them if this process has loaded them already.
 
         Raises:
-            ConfigError: There are no classes, or more than Grounding DINO reads, or transformers is not installed.
+            ConfigError: There are no classes or too many for Grounding DINO, or transformers is not installed.
             WeightsError: A folder is missing or holds another kind of network.
         """
         if not config.classes:
-            raise ConfigError(
-                f"{name}: there is nothing to look for; name the classes in extractors.{name}.config.classes"
-            )
+            raise ConfigError(f"{name}: there are no classes; list them in extractors.{name}.config.classes")
         self.name = name
         self.config = config
         self.needs = frozenset({config.embedding})
@@ -87,16 +86,16 @@ class GroundedSamSegmenter:
 
     @classmethod
     def fields_of(cls, name: str, config: GroundedSamSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/segments"})
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
-        """Segments every image by itself."""
+        """Segments each image independently."""
         images = zip(perception.images, perception.fields[self.config.embedding], strict=True)
         return {f"{self.name}/segments": [self._segments(image, embedding[None]) for image, embedding in images]}
 
     def lineage(self) -> dict[str, Any]:
-        """Both weights with their digests, and all that changes the segments."""
+        """Both sets of weights with their digests, and all options that affect the segments."""
         sam = {"uri": self._sam_weights.uri, "sha256": self._sam_weights.sha256}
         return {**lineage_with(self.config, self._weights), "sam_weights": sam}
 

@@ -1,4 +1,4 @@
-"""Grounding DINO: boxes of the objects that a list of classes names."""
+"""Grounding DINO: detection of objects from a list of class names."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from uniad_ray.perception.weights.sources import ResolvedWeights
 
 @dataclass(frozen=True)
 class Detections:
-    """The n objects found in an image, the surest first.
+    """The n objects detected in an image, by descending score.
 
     Attributes:
         boxes: float32, shape (n, 4): left, top, right and bottom, in 0..1.
         scores: float32, shape (n,), in 0..1.
-        classes: int64, shape (n,): positions in the list of classes.
+        classes: int64, shape (n,): indices into the list of classes.
     """
 
     boxes: torch.Tensor
@@ -33,45 +33,47 @@ class Detections:
 
 
 class GroundingDino:
-    """Looks for a fixed list of classes."""
+    """A detector for a fixed list of classes."""
 
     def __init__(self, network: Any, processor: Any, classes: Sequence[str], device: torch.device) -> None:
-        """Reads the classes.
+        """Tokenises the classes.
 
         Args:
             network: `GroundingDinoForObjectDetection`.
             processor: `GroundingDinoProcessor`.
-            classes: At least one, none of them with a full stop.
-            device: Where the network is.
+            classes: At least one; none contains a full stop.
+            device: Device of the network.
 
         Raises:
-            ConfigError: The network cannot read one of them, or so many.
+            ConfigError: A class gives no tokens, or the classes exceed the network's maximum number of tokens.
         """
         self._network = network
         self._prepare = one_at_a_time(processor)
         self._device = device
-        # Lower case and full stops are what the network was trained with.
+        # The network was trained on lower-case phrases that end in full stops.
         self._prompt = "".join(f"{name.strip().lower()}. " for name in classes).strip()
         tokens = processor.tokenizer(self._prompt)["input_ids"]
         if len(tokens) > network.config.max_text_len:
             raise ConfigError(
-                f"the {len(classes)} classes are {len(tokens)} tokens long and Grounding DINO reads "
-                f"{network.config.max_text_len}; name fewer classes, or shorter ones"
+                f"the {len(classes)} classes have {len(tokens)} tokens, but Grounding DINO reads at most "
+                f"{network.config.max_text_len}; use fewer or shorter class names"
             )
         self._places = _places_between(tokens, processor.tokenizer)
         if len(self._places) != len(classes):
             raise ConfigError(
-                f"Grounding DINO reads {len(self._places)} classes in {self._prompt!r}; write plain words"
+                f"Grounding DINO reads only {len(self._places)} of {len(classes)} classes in {self._prompt!r}; use "
+                "plain words as class names"
             )
 
     def detect(self, image: np.ndarray, least_score: float, box_overlap: float, most: int) -> Detections:
-        """Finds objects; each is of the class with the surest word.
+        """Detects objects; an object gets the class of its highest-scoring word.
 
         Args:
             image: uint8, shape (H, W, 3), RGB.
-            least_score: Boxes with a score above this are kept.
-            box_overlap: Of boxes with more than this intersection over union, the surest is kept.
-            most: The most objects.
+            least_score: Minimum score of a box (exclusive).
+            box_overlap: Of boxes with a larger intersection over union than this, only the one with the highest score
+                is kept.
+            most: Maximum number of objects.
         """
         inputs = self._prepare(images=image, text=self._prompt, return_tensors="pt").to(self._device)
         with torch.inference_mode():
@@ -89,13 +91,13 @@ class GroundingDino:
 
 @lru_cache(maxsize=2)
 def load_grounding_dino(weights: ResolvedWeights, device: torch.device) -> tuple[Any, Any]:
-    """Network and processor of Grounding DINO, once a process; called within `loading`."""
+    """Loads network and processor of Grounding DINO, once per process; call within `loading`."""
     network = load_network("GroundingDinoForObjectDetection", weights, device)
     return network, load_processor("GroundingDinoProcessor", weights)
 
 
 def _places_between(tokens: Sequence[int], tokenizer: Any) -> list[list[int]]:
-    """Where the words between the full stops are, phrase by phrase."""
+    """The token positions of each phrase between the full stops."""
     stops = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.convert_tokens_to_ids(".")}
     runs = groupby(range(len(tokens)), key=lambda place: tokens[place] in stops)
     return [list(places) for is_stop, places in runs if not is_stop]

@@ -1,4 +1,4 @@
-"""Coarse maps brought to the size of an image so that they follow its edges: the fast guided filter."""
+"""Edge-preserving upsampling of coarse maps to the size of an image: the fast guided filter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def guided_upsample(
 ) -> torch.Tensor:
     """Upsamples maps with a colour image as guide (He, Sun and Tang 2013, eq. 19-21; He and Sun 2015).
 
-    In every window of the coarse grid each map is fitted by a linear function of the colour; the coefficients are
-    averaged over the windows that a cell lies in, upsampled bilinearly and applied to the colours of the full image.
+    In every window of the coarse grid, a linear function of the colour is fitted to each map. The coefficients are
+    averaged over all windows that contain a cell, upsampled bilinearly and applied to the colours of the full image.
 
     Args:
         coarse: float32, shape (K, h, w).
         image: The guide, values in 0..1: float32, shape (3, H, W).
         coarse_image: The guide on the coarse grid: float32, shape (3, h, w).
-        radius: Windows are 2 radius + 1 cells wide, cut off at the border.
-        epsilon: Penalty on steep functions, > 0: colours that vary by less than its root are smoothed over.
+        radius: Windows are 2 radius + 1 cells wide, clipped at the border.
+        epsilon: Regularisation, > 0; colour contrasts below its root are smoothed.
 
     Returns:
         float32, shape (K, H, W).
@@ -42,5 +42,5 @@ def guided_upsample(
 
 
 def _window_means(maps: torch.Tensor, radius: int) -> torch.Tensor:
-    """Means over windows of 2 radius + 1 cells, of those cells that exist; shape (C, h, w) in and out."""
+    """Means over windows of 2 radius + 1 cells, clipped at the border; shape (C, h, w) in and out."""
     return functional.avg_pool2d(maps[None], 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)[0]

@@ -1,4 +1,4 @@
-"""A segmenter that needs no weights of its own: the pieces of those components whose number is regular."""
+"""A segmenter without weights of its own, based on components with regular counts of pieces."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ class PartSegmenterConfig(StrictModel):
     """Options of the segmenter.
 
     Attributes:
-        components: Names of the components extractors whose labels are taken, one a scale.
-        joined_labels: The foreground of a scale is a set of up to so many labels, or fewer where there are more than
-            300 such sets.
-        necks: A piece is cut where it is narrower than one of these shares of its greatest width; 0 cuts nothing.
-        smallest_area: Least area of a segment, as a share of the image.
-        largest_area: Most area of one.
-        largest_overlap: A segment of another scale is left out if more than this share of it is covered already.
-        images: The most normal images that are looked at for the choice, sampled evenly.
-        side: Side of the masks.
+        components: Names of the components extractors to use, one per scale.
+        joined_labels: Maximum number of labels in the foreground of a scale; reduced if there would be more than 300
+            sets of labels to try.
+        necks: Candidate thresholds for cutting. A piece is cut where it is narrower than this fraction of its greatest
+            width; 0 cuts nothing.
+        smallest_area: Minimum area of a segment, as a fraction of the image.
+        largest_area: Maximum area of a segment, as a fraction of the image.
+        largest_overlap: A segment of a later scale is dropped if more than this fraction of it is already covered.
+        images: Maximum number of normal images to use for the fit, sampled evenly.
+        side: Side of the masks, pixels.
         seed: Seed of the sample.
     """
 
@@ -52,7 +53,7 @@ class PartSegmenterConfig(StrictModel):
 
 
 class _Choice(NamedTuple):
-    """How one scale is segmented: which of the `components`, which labels are foreground, and where pieces are cut."""
+    """The settings of one scale: index into `components`, foreground labels, and neck threshold."""
 
     scale: int
     foreground: tuple[int, ...]
@@ -60,20 +61,20 @@ class _Choice(NamedTuple):
 
 
 class PartSegmenter:
-    """Segments of the foreground, scale by scale.
+    """Segments the foreground, scale by scale.
 
-    At each scale the foreground is that set of labels, and the cut that one, whose pieces are the most regular in
-    number over normal images. Scales whose pieces are no more regular than chance are left out; the most regular one
-    comes first, and others add only what it has not covered.
+    The fit selects, for each scale, the foreground labels and the neck threshold with the most regular number of pieces
+    over normal images. Scales that are no more regular than chance are dropped, except the best one. The most regular
+    scale comes first; later scales only add what is not yet covered.
 
-    Provides `{name}/segments`: the segments, masks of `side` pixels. A segment's confidence is the share of its box
-    that it fills.
+    Provides `{name}/segments`: segments with masks of `side` pixels. The confidence of a segment is the fraction of its
+    box that it fills.
     """
 
     config_model: ClassVar[type[PartSegmenterConfig]] = PartSegmenterConfig
 
     def __init__(self, name: str, config: PartSegmenterConfig, device: str) -> None:  # noqa: ARG002
-        """A segmenter that has not been fitted yet."""
+        """Creates an unfitted segmenter."""
         self.name = name
         self.config = config
         self._labels = [f"{components}/labels" for components in config.components]
@@ -88,10 +89,10 @@ class PartSegmenter:
         return frozenset({f"{name}/segments"})
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Chooses foreground and cut of each scale in one pass; the order of the images does not matter.
+        """Selects foreground and neck of each scale in one pass; the order of the images does not matter.
 
         Args:
-            stream: The normal perceptions.
+            stream: Batches of normal images.
 
         Raises:
             FitError: There are fewer than two images.
@@ -116,7 +117,7 @@ class PartSegmenter:
         self._choices = tuple(candidates[number] for number in best if number == best[0] or regularity[number] > 0)
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
-        """Segments every image by itself.
+        """Segments each image independently.
 
         Raises:
             FitError: The segmenter is not fitted.
@@ -126,14 +127,14 @@ class PartSegmenter:
         return {f"{self.name}/segments": [self._segments(perception, row) for row in range(len(perception))]}
 
     def state(self) -> State:
-        """The choices, the most regular first."""
+        """The settings of the scales, the most regular first."""
         return State(document={"choices": [one._asdict() for one in self._choices]})
 
     def restore(self, state: State) -> None:
-        """Takes over the choices.
+        """Restores the settings of the scales.
 
         Raises:
-            BundleError: There are none of this configuration.
+            BundleError: The state does not match this configuration.
         """
         try:
             choices = tuple(
@@ -141,13 +142,13 @@ class PartSegmenter:
                 for one in state.document["choices"]
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{self.name}: the bundle holds no choice of foreground ({error}); fit again") from error
+            raise BundleError(f"{self.name}: the bundle has no foreground labels ({error}); fit again") from error
         if not choices or any(one.scale >= len(self._labels) for one in choices):
-            raise BundleError(f"{self.name}: the bundle holds no choice of foreground for these components; fit again")
+            raise BundleError(f"{self.name}: the bundle has no foreground labels for these components; fit again")
         self._choices = choices
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the segments."""
+        """All options that affect the segments."""
         return self.config.model_dump(mode="json")
 
     def _candidates(self, perception: Perception) -> Iterator[_Choice]:
@@ -181,7 +182,7 @@ class PartSegmenter:
 
 
 def _label_sets(labels: int, largest: int) -> list[tuple[int, ...]]:
-    """Every set of 1 to `largest` labels that leaves at least one out; only smaller ones where these are too many."""
+    """All proper subsets of 1 to `largest` labels; limited to smaller subsets if there are too many."""
     sets: list[tuple[int, ...]] = []
     for size in range(1, min(largest, labels - 1) + 1):
         if sets and len(sets) + math.comb(labels, size) > _MOST_LABEL_SETS:

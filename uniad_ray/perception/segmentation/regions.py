@@ -1,4 +1,4 @@
-"""Regions: the connected pieces of a mask, and the parts of pieces that only touch."""
+"""Connected pieces of a mask, and splitting of pieces at narrow necks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 from scipy import ndimage
 
 MOST_REGIONS: Final = 32
-"""The most pieces of an image; of more the largest are kept."""
+"""Maximum number of pieces per image; the largest are kept."""
 
 _EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=bool)
-# Opening with it removes lines of one pixel.
+# Opening with this element removes lines of one pixel.
 _TWO_BY_TWO: Final = np.ones((2, 2), dtype=bool)
 
 
 def find_regions(mask: np.ndarray, smallest: float, largest: float) -> np.ndarray:
-    """Numbers the connected pieces of a mask; holes belong to the piece around them.
+    """Labels the connected pieces of a mask; holes belong to the surrounding piece.
 
     Args:
         mask: bool, shape (h, w).
-        smallest: Least area of a piece, as a share of the image.
-        largest: Most area, likewise.
+        smallest: Minimum area of a piece, as a fraction of the image.
+        largest: Maximum area of a piece, as a fraction of the image.
 
     Returns:
-        uint8, shape (h, w): 0 outside of the pieces, 1..n in them.
+        uint8, shape (h, w): 1..n inside of the pieces, 0 elsewhere.
     """
     solid = ndimage.binary_fill_holes(ndimage.binary_opening(mask, structure=_TWO_BY_TWO))
     pieces, count = ndimage.label(solid, structure=_EIGHT_NEIGHBOURS)
@@ -38,15 +38,16 @@ def find_regions(mask: np.ndarray, smallest: float, largest: float) -> np.ndarra
 
 
 def split_regions(regions: np.ndarray, neck: float, smallest: float) -> np.ndarray:
-    """Cuts pieces at their necks, where parts touch (a watershed of the distance to the border).
+    """Cuts pieces at narrow necks between touching parts (a watershed of the distance to the border).
 
     Args:
-        regions: uint8, shape (h, w), as `find_regions` gives them.
-        neck: A piece is cut where it is narrower than this share of its greatest width, in 0..1; 0 cuts nothing.
-        smallest: A cut leaves no part smaller than this share of the image.
+        regions: uint8, shape (h, w), from `find_regions`.
+        neck: A piece is cut where it is narrower than this fraction of its greatest width, in 0..1; 0 cuts nothing.
+        smallest: A piece stays whole if a cut would leave a part smaller than this fraction of the image.
 
     Returns:
-        The same, numbered from 1 in the order of the pieces; of more than `MOST_REGIONS` parts the last are left out.
+        The parts, uint8, shape (h, w), numbered from 1 in the order of the pieces; only the first `MOST_REGIONS` parts
+        are kept.
     """
     if not neck:
         return regions

@@ -1,4 +1,4 @@
-"""The Segment Anything Model: its image encoder as an extractor, and its mask decoder for segmenters (TMUAD, III-B)."""
+"""The Segment Anything Model: image encoder (an extractor) and mask decoder (for segmenters) (TMUAD, section III-B)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from uniad_ray.perception.weights.sources import ResolvedWeights
 
 
 class SamEncoderConfig(StrictModel):
-    """Which network.
+    """Options of the encoder.
 
     Attributes:
-        weights: SAM's folder; the segmenters that take the embedding must name the same.
+        weights: SAM's folder; segmenters that use the embedding must use the same folder.
     """
 
     weights: ModelFolderSource
 
 
 class SamEncoder:
-    """SAM's image encoder, which takes nearly all of its time; the segmenters share what it gives.
+    """SAM's image encoder, by far its slowest part; all segmenters share its output.
 
-    Provides `{name}/embedding`: float32, shape (N, C, h, w); 256 x 64 x 64 in the published networks.
+    Provides `{name}/embedding`: float32, shape (N, C, h, w); 256 x 64 x 64 for the published networks.
     """
 
     config_model: ClassVar[type[SamEncoderConfig]] = SamEncoderConfig
 
     def __init__(self, name: str, config: SamEncoderConfig, device: str) -> None:
-        """Loads SAM, or shares it where this process has it already.
+        """Loads SAM, or reuses it if this process has loaded it already.
 
         Raises:
             ConfigError: transformers is not installed.
@@ -51,7 +51,7 @@ class SamEncoder:
 
     @classmethod
     def fields_of(cls, name: str, config: SamEncoderConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/embedding"})
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
@@ -65,12 +65,12 @@ class SamEncoder:
 
 @dataclass(frozen=True)
 class Sam:
-    """SAM as transformers runs it.
+    """SAM in transformers.
 
     Attributes:
         network: `SamModel`.
         processor: `SamImageProcessor`.
-        device: Where the network is.
+        device: Device of the network.
     """
 
     network: Any
@@ -78,7 +78,7 @@ class Sam:
     device: torch.device
 
     def embedding(self, image: np.ndarray) -> torch.Tensor:
-        """What the decoder needs of an image of uint8, shape (H, W, 3): float32, shape (1, C, h, w)."""
+        """The embedding of an image (uint8, shape (H, W, 3)) for the decoder: float32, shape (1, C, h, w)."""
         prepared = self.processor(images=[image], input_data_format="channels_last", return_tensors="pt")
         with torch.inference_mode():
             found: torch.Tensor = self.network.get_image_embeddings(prepared["pixel_values"].to(self.device))
@@ -87,27 +87,27 @@ class Sam:
     def masks_at(
         self, points: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Three masks for each of p points: the smallest thing that it may mean, a larger and the largest one.
+        """Decodes three masks for each of p points: SAM's smallest, middle and largest interpretation.
 
         Args:
-            points: Right and down, in 0..1, shape (p, 2).
-            embedding: Of one image, shape (1, C, h, w).
+            points: Position (x, y) of each point, in 0..1, shape (p, 2).
+            embedding: Embedding of one image, shape (1, C, h, w).
             image_size: Height and width of the image, pixels.
             side: Side of the masks, pixels.
 
         Returns:
-            Logits of the masks, float32, shape (p, 3, side, side), and the IoU that SAM predicts of each, shape (p, 3).
+            Logits of the masks, float32, shape (p, 3, side, side), and the predicted IoU of each, shape (p, 3).
         """
         return self._decode("input_points", points[None, :, None], embedding, image_size, side)
 
     def masks_in(
         self, boxes: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
     ) -> torch.Tensor:
-        """One mask for each of p boxes.
+        """Decodes one mask for each of p boxes.
 
         Args:
             boxes: Left, top, right and bottom, in 0..1, shape (p, 4).
-            embedding: Of one image, shape (1, C, h, w).
+            embedding: Embedding of one image, shape (1, C, h, w).
             image_size: Height and width of the image, pixels.
             side: Side of the masks, pixels.
 
@@ -126,7 +126,7 @@ class Sam:
         side: int,
         **options: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # The longer side of the image fills the network's input, and prompts are in pixels of that.
+        # The longer side of the image fills the network's input; prompts are in pixels of that input.
         scale = self.processor.size["longest_edge"] / max(image_size)
         height, width = (int(length * scale + 0.5) for length in image_size)
         pixels = prompts * torch.tensor([width, height] * (prompts.shape[-1] // 2), dtype=torch.float32)
@@ -142,5 +142,5 @@ class Sam:
 
 @lru_cache(maxsize=2)
 def load_sam(weights: ResolvedWeights, device: torch.device) -> Sam:
-    """SAM, once a process; called within `loading`."""
+    """Loads SAM, once per process; call within `loading`."""
     return Sam(load_network("SamModel", weights, device), load_processor("SamImageProcessor", weights), device)

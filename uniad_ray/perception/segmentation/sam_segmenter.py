@@ -1,4 +1,4 @@
-"""Segments by SAM's automatic mask generation: a grid of points, and the masks that are sure and stable."""
+"""SAM's automatic mask generation: a grid of points, filtered to confident and stable masks."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
 from uniad_ray.perception.weights.pretrained_networks import lineage_with, loading
 
-# How far SAM's own mask generation moves the cutoff of the logits.
+# Shift of the logit cutoff for the stability score, as in SAM's own mask generation.
 _SHIFT: Final = 1.0
 
 
 class SamSegmenterConfig(StrictModel):
-    """Options of the segmenter; the defaults are SAM's own where it has them.
+    """Options of the segmenter; the defaults are SAM's own, if SAM has the option.
 
     Attributes:
         embedding: Field with SAM's image embedding.
-        weights: SAM's folder, the same as that of the embedding.
+        weights: SAM's folder; must be the same as for the embedding.
         points_per_side: Rows and columns of the grid of points.
-        points_per_batch: Points that are decoded together; each takes 12 MiB, and the last bits may depend on it.
-        predicted_iou: Masks are kept for which SAM predicts at least this intersection over union.
-        stability: Masks are kept that have at least this IoU with themselves when their cutoff is moved up and down.
-        box_overlap: Of masks whose boxes have more than this IoU, the one with the highest predicted IoU is kept.
-        smallest_area: Share of the image below which a mask is left out.
-        largest_area: Share of the image above which a mask is left out, such as one of the background.
+        points_per_batch: Number of points to decode together; each takes 12 MiB. Can change the last bits of the masks.
+        predicted_iou: Minimum predicted intersection over union of a mask.
+        stability: Minimum stability of a mask: the IoU of its versions with a raised and a lowered logit cutoff.
+        box_overlap: Of masks with a larger box IoU than this, only the one with the highest predicted IoU is kept.
+        smallest_area: Minimum area of a mask, as a fraction of the image.
+        largest_area: Maximum area of a mask, as a fraction of the image; lower it to drop the background.
         side: Side of the masks, pixels.
-        most_segments: The most segments of an image; those with the highest predicted IoU are kept.
+        most_segments: Maximum number of segments per image; those with the highest predicted IoU are kept.
     """
 
     embedding: str
@@ -50,15 +50,15 @@ class SamSegmenterConfig(StrictModel):
 
 
 class SamSegmenter:
-    """Everything in an image, without names; segments may lie in each other (TMUAD, section III-B.2).
+    """Segments everything in an image, without names; segments may be nested (TMUAD, section III-B.2).
 
-    Provides `{name}/segments`: the segments, masks of `side` pixels; confidence is the IoU that SAM predicts.
+    Provides `{name}/segments`: segments with masks of `side` pixels; the confidence is the IoU predicted by SAM.
     """
 
     config_model: ClassVar[type[SamSegmenterConfig]] = SamSegmenterConfig
 
     def __init__(self, name: str, config: SamSegmenterConfig, device: str) -> None:
-        """Loads SAM, or shares it where this process has it already.
+        """Loads SAM, or reuses it if this process has loaded it already.
 
         Raises:
             ConfigError: transformers is not installed.
@@ -75,17 +75,17 @@ class SamSegmenter:
 
     @classmethod
     def fields_of(cls, name: str, config: SamSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/segments"})
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
-        """Segments every image by itself."""
+        """Segments each image independently."""
         size = perception.images.shape[1:3]
         embeddings = perception.fields[self.config.embedding]
         return {f"{self.name}/segments": [self._segments(embedding[None], size) for embedding in embeddings]}
 
     def lineage(self) -> dict[str, Any]:
-        """The weights with their digest, and all that changes the segments."""
+        """The weights with their digest, and all options that affect the segments."""
         return lineage_with(self.config, self._weights)
 
     def _segments(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> Segments:
@@ -94,12 +94,12 @@ class SamSegmenter:
             for points in self._points
         ]
         masks, scores = (torch.cat(each) for each in zip(*found, strict=True))
-        # The surest first.
+        # By descending confidence.
         kept = nms(masks_to_boxes(masks), scores, self.config.box_overlap)[: self.config.most_segments]
         return Segments.of(masks[kept].numpy(), scores[kept].numpy().clip(0.0, 1.0))
 
     def _usable(self, logits: torch.Tensor, predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those masks that are sure, stable and of a usable size, with the IoU predicted for each, on the CPU."""
+        """Filters masks by predicted IoU, stability and area; returns masks and predicted IoUs on the CPU."""
         logits, predicted = logits.flatten(0, 1), predicted.flatten()
         areas, smaller, larger = ((logits > cutoff).float().mean(dim=(1, 2)) for cutoff in (0.0, _SHIFT, -_SHIFT))
         usable = (
@@ -112,6 +112,6 @@ class SamSegmenter:
 
 
 def _point_grid(side: int) -> torch.Tensor:
-    """The middles of side x side equal cells, right and down in 0..1, row by row: shape (side^2, 2)."""
+    """The centres (x, y) of side x side equal cells, in 0..1, row by row: shape (side^2, 2)."""
     middles = (torch.arange(side) + 0.5) / side
     return torch.stack(torch.meshgrid(middles, middles, indexing="xy"), dim=-1).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Descriptions of images in words, computed from their components without any model."""
+"""Text descriptions of images, computed from their components without a language model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OFFSET_BORDERS: Final = (-0.1, 0.1)
 _SIDEWAYS: Final = ("left of", "in line with", "right of")
 _UPRIGHT: Final = ("above", "level with", "below")
 
-# At the highest softness these do not yet reach from one border half-way to the next.
+# Even at maximum softness, the margins of two neighbouring borders must not overlap.
 _PLACE_MARGIN: Final = 0.03
 _SIZE_MARGIN: Final = math.log2(1.08)
 _BRIGHTNESS_MARGIN: Final = 0.03
@@ -51,13 +51,13 @@ class ComponentDescriberConfig(StrictModel):
     """Options of the description.
 
     Attributes:
-        components: Name of the extractor whose label maps are described.
-        softness: How near to a border between two words both of them are said: with 1, at 3 % of the image's side, 8 %
-            of a size, 3 % of the range of brightness and 5 degrees of hue; 0 always says one.
-        smallest_piece: Share of the image below which a piece is not counted. Up to twice that its count is said to be
-            uncertain.
-        most_pieces: With more pieces than this their places are left out.
-        relations: Whether the places of components relative to each other are said, for every pair of them.
+        components: Name of the extractor with the label maps.
+        softness: Width of the zone around a border between two words in which both are given. At 1: 3 % of the image's
+            side, 8 % of a size, 3 % of the brightness range and 5 degrees of hue. 0 always gives one word.
+        smallest_piece: Minimum area of a counted piece, as a fraction of the image. Pieces below twice this area make
+            the count uncertain.
+        most_pieces: Positions are omitted for components with more pieces than this.
+        relations: Describe the relative position of every pair of components.
     """
 
     components: str = "teacher_components"
@@ -69,7 +69,7 @@ class ComponentDescriberConfig(StrictModel):
 
 @dataclass(frozen=True)
 class _Place:
-    """A point, in shares of the image's height and width."""
+    """A point, in fractions of the image's height and width."""
 
     row: float
     column: float
@@ -78,9 +78,9 @@ class _Place:
 class ComponentDescriber:
     """Describes the components of an image in sentences of fixed form and order (UniAD, section 3.3, without a model).
 
-    Each sentence says one thing: a component's size, colour, pieces or place, or how two components lie to each other.
-    A number near the border between two words gives both (`small or medium`), so that a small change of the image
-    changes one word at a time and seldom any.
+    Each sentence states one fact: a component's size, colour, pieces or position, or the relative position of two
+    components. A value near the border between two words gives both (`small or medium`). A small change of the image
+    therefore changes at most one word at a time.
 
     Provides `{name}/text`: N texts.
     """
@@ -88,7 +88,7 @@ class ComponentDescriber:
     config_model: ClassVar[type[ComponentDescriberConfig]] = ComponentDescriberConfig
 
     def __init__(self, name: str, config: ComponentDescriberConfig, device: str) -> None:  # noqa: ARG002
-        """A describer; it learns nothing and loads nothing."""
+        """Stores the options; nothing is learned or loaded."""
         self.name = name
         self.config = config
         self._labels = f"{config.components}/labels"
@@ -102,7 +102,7 @@ class ComponentDescriber:
         return frozenset({f"{name}/text"})
 
     def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
-        """Describes every image by itself."""
+        """Describes each image independently."""
         clusters = perception.fields[self._similarity].shape[1]
         label_maps = perception.fields[self._labels][:, 0].cpu().numpy()
         texts = [
@@ -112,23 +112,23 @@ class ComponentDescriber:
         return {f"{self.name}/text": texts}
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the texts."""
+        """All options that affect the texts."""
         return self.config.model_dump(mode="json")
 
 
 def describe_components(labels: np.ndarray, image: np.ndarray, clusters: int, config: ComponentDescriberConfig) -> str:
     """Describes one image.
 
-    Sizes count every pixel; colours, pieces and places are taken from at most 64 x 64 pixels, evenly spaced.
+    Sizes count every pixel; colours, pieces and positions use at most 64 x 64 evenly spaced pixels.
 
     Args:
         labels: uint8, shape (H, W), values below `clusters`.
         image: uint8, shape (H, W, 3), RGB.
         clusters: The number of components K.
-        config: Softness, and what is said.
+        config: Options of the description.
 
     Returns:
-        The sentences of component 0, of component 1 and so on, then those of the pairs.
+        The sentences of component 0, component 1 and so on, then those of the pairs.
     """
     shares = np.bincount(labels.ravel(), minlength=clusters) / labels.size
     stride = math.ceil(max(labels.shape) / _MOST_SAMPLES_A_SIDE)
@@ -160,13 +160,13 @@ def describe_components(labels: np.ndarray, image: np.ndarray, clusters: int, co
 
 
 def soft_words(value: float, borders: Sequence[float], words: Sequence[str], margin: float) -> str:
-    """The word for a number; near a border, the words on both sides of it.
+    """The word for a value; near a border, both neighbouring words.
 
     Args:
-        value: The number.
-        borders: B numbers, ascending, more than two margins apart.
-        words: B + 1 words, for below the first border, between the first and the second, and so on.
-        margin: How near is near.
+        value: The value.
+        borders: B values, ascending, more than two margins apart.
+        words: B + 1 words: below the first border, between the first and the second, and so on.
+        margin: Maximum distance to a border at which both words are given.
     """
     low = words[bisect.bisect_right(borders, value - margin)]
     high = words[bisect.bisect_right(borders, value + margin)]
@@ -177,9 +177,9 @@ def colour_words(red: float, green: float, blue: float, softness: float) -> str:
     """The common name of a colour.
 
     Args:
-        red: sRGB, in 0..1.
-        green: Likewise.
-        blue: Likewise.
+        red: sRGB red, in 0..1.
+        green: sRGB green, in 0..1.
+        blue: sRGB blue, in 0..1.
         softness: See `ComponentDescriberConfig`.
     """
     margin = _BRIGHTNESS_MARGIN * softness
@@ -191,7 +191,7 @@ def colour_words(red: float, green: float, blue: float, softness: float) -> str:
 
 
 def _size(share: float, softness: float) -> str:
-    """Size as a word and as a number."""
+    """The size as a word and as a percentage."""
     margin = _SIZE_MARGIN * softness
     word = soft_words(math.log2(share), _LOG_SIZE_BORDERS, _SIZES, margin)
     percent = soft_words(math.log2(share), _LOG_PERCENT_BORDERS, _PERCENT_WORDS, margin)
@@ -199,7 +199,7 @@ def _size(share: float, softness: float) -> str:
 
 
 def _pieces(mask: np.ndarray, config: ComponentDescriberConfig) -> list[str]:
-    """How many pieces a component has and where they are, as facts about it."""
+    """The number and the positions of a component's pieces, as facts."""
     pieces, count = ndimage.label(mask)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] / mask.size
     counted = np.flatnonzero(sizes >= config.smallest_piece) + 1
@@ -222,7 +222,7 @@ def _counted(number: str) -> str:
 
 
 def _place(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> _Place:
-    """The middle of some pixels."""
+    """The centroid of some pixels."""
     return _Place((float(rows.mean()) + 0.5) / shape[0], (float(columns.mean()) + 0.5) / shape[1])
 
 

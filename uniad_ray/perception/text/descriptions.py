@@ -1,4 +1,4 @@
-"""What an image shows, class by class: a description of its objects with a canonical text (TMUAD, algorithm 1)."""
+"""Structured descriptions of the objects in an image, with a canonical text (TMUAD, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uniad_ray.perception.segments import Segments
 ROWS: Final = ("top", "middle", "bottom")
 COLUMNS: Final = ("left", "centre", "right")
 CELLS: Final = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
-"""Words for the nine cells of the image, row by row."""
+"""Names of the nine cells of the image, row by row."""
 
 _LINES: Final = (1 / 3, 2 / 3)
 _OBJECTS: Final = re.compile(r"(?P<count>\d+) (?P<name>.+): (?P<positions>.+); (?P<size>\d+\.\d\d) %")
 _NAME: Final = re.compile(r"[^\n:;]+")
 
 Position = tuple[str, ...]
-"""The cells that an object may be said to be in: one, or two to four for one near a line between them."""
+"""The possible cells of an object: one, or two to four if it is near a grid line."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ClassDescription:
     Attributes:
         name: The class.
         count: Number of objects, at least 1.
-        positions: One for each object, sorted.
-        size: Share of the image that they cover together, in per cent, to two digits.
+        positions: One per object, sorted.
+        size: Area covered by all objects together, in per cent of the image, to two decimals.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Description:
     """The objects of one image by class.
 
     Attributes:
-        classes: One entry a class that is there, sorted by name.
+        classes: One entry per class in the image, sorted by name.
     """
 
     classes: tuple[ClassDescription, ...]
 
     def __str__(self) -> str:
-        """The canonical text: a line a class; empty where there is no object."""
+        """The canonical text: one line per class; empty if there are no objects."""
         return "\n".join(map(str, self.classes))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a canonical text.
+        """Parses a canonical text.
 
         Raises:
             ValueError: The text is not canonical.
@@ -74,40 +74,41 @@ class Description:
 
 
 def check_class_name(name: str) -> str:
-    """Gives a name back that a description can hold.
+    """Validates a class name and returns it.
 
     Raises:
-        ValueError: It is empty, or has a colon, a semicolon or a line break in it.
+        ValueError: The name is empty, or contains a colon, a semicolon or a line break.
     """
     if not name.strip() or _NAME.fullmatch(name) is None:
-        raise ValueError(f"{name!r} is no name of a class; write words without colon, semicolon and line break")
+        raise ValueError(f"{name!r} is not a class name; use words without colons, semicolons and line breaks")
     return name
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """Refuses names that a description cannot hold or cannot tell apart.
+    """Rejects invalid and duplicate class names.
 
     Raises:
-        ValueError: One cannot be held, or two are the same.
+        ValueError: A name is invalid, or two are the same.
     """
     for name in names:
         check_class_name(name)
     if len(set(names)) < len(names):
-        raise ValueError(f"two classes would have the same name: {', '.join(sorted(names))}")
+        raise ValueError(f"two classes have the same name, rename one: {', '.join(sorted(names))}")
 
 
 def describe_segments(
     segments: Segments, softness: float, known: Mapping[str, tuple[Position, ...]] | None = None
 ) -> Description:
-    """Describes named segments (TMUAD, algorithm 1, with positions by the 3 x 3 grid where they are not known).
+    """Describes named segments (TMUAD, algorithm 1); positions not in `known` come from the 3 x 3 grid.
 
     Args:
         segments: Segments with names.
-        softness: Share of the image's side within which a centre counts as being on both sides of a line, in 0..1/6.
-        known: Positions by class, one for each of its objects, where they are known otherwise than by the grid.
+        softness: Distance to a grid line within which a centre counts for both sides, as a fraction of the image's
+            side, in 0..1/6.
+        known: Positions by class from another source than the grid, one per object.
 
     Returns:
-        Per class its count, the cells of the centres of the boxes, and the share that the union of its masks covers.
+        For each class: its count, the cells of the centres of the boxes, and the area of the union of its masks.
     """
     centres = (segments.boxes[:, :2] + segments.boxes[:, 2:]) / 2
     positions = [soft_position(float(row), float(column), softness) for row, column in centres]
@@ -122,12 +123,12 @@ def describe_segments(
 
 
 def soft_position(row: float, column: float, softness: float) -> Position:
-    """The cells of a point; both sides of a line that it is near to.
+    """The cells of a point; near a grid line, the cells on both sides.
 
     Args:
-        row: In 0..1.
-        column: In 0..1.
-        softness: How near is near, as a share of the side.
+        row: Vertical position, in 0..1.
+        column: Horizontal position, in 0..1.
+        softness: Distance to a grid line that counts as near, as a fraction of the image's side.
     """
     return tuple(
         f"{ROWS[down]} {COLUMNS[across]}" for down in _thirds(row, softness) for across in _thirds(column, softness)
@@ -149,5 +150,5 @@ def _parse_line(line: str) -> ClassDescription:
     positions = tuple(tuple(place.split(" or ")) for place in match["positions"].split(", "))
     cells = {cell for position in positions for cell in position}
     if not cells <= set(CELLS) or len(positions) != int(match["count"]):
-        raise ValueError(f"{line!r} does not say one place for each object")
+        raise ValueError(f"{line!r} does not give one position per object")
     return ClassDescription(match["name"], int(match["count"]), positions, float(match["size"]))

@@ -1,4 +1,4 @@
-"""Pretrained networks that turn texts into vectors: sentence models and CLIP's text tower (UniAD, eq. 12)."""
+"""Pretrained text encoders: sentence-transformers models and CLIP's text tower (UniAD, eq. 12)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _CACHED_TEXTS: Final = 4096
 _POSITIONS: Final = "embeddings.position_embedding.weight"
 
 Encode = Callable[[str], np.ndarray]
-"""Gives the vector of a text: float32, shape (D,), of length 1."""
+"""Encodes one text: float32, shape (D,), unit length."""
 
 
 class PretrainedEncoderConfig(StrictModel):
-    """Which texts, and which network.
+    """Options of a pretrained text encoder.
 
     Attributes:
-        text: The field of texts.
+        text: Field with the texts.
         weights: The network's folder, with configuration, tokenizer and parameters.
     """
 
@@ -48,15 +48,15 @@ class PretrainedEncoderConfig(StrictModel):
 
 
 class _PretrainedEncoder(ABC):
-    """A frozen network that reads one text at a time, so that a vector does not depend on the batch.
+    """A frozen network that encodes one text at a time: vectors do not depend on the batch.
 
-    Provides `{name}/embedding`: float32, shape (N, D, 1, 1), of length 1. The 4,096 texts read last are remembered.
+    Provides `{name}/embedding`: float32, shape (N, D, 1, 1), unit length. The last 4,096 texts are cached.
     """
 
     config_model: ClassVar[type[PretrainedEncoderConfig]] = PretrainedEncoderConfig
 
     def __init__(self, name: str, config: PretrainedEncoderConfig, device: str) -> None:
-        """Loads the network, or shares it where this process has it already.
+        """Loads the network, or reuses it if this process has loaded it already.
 
         Raises:
             ConfigError: The package that runs the network is not installed.
@@ -73,32 +73,32 @@ class _PretrainedEncoder(ABC):
 
     @classmethod
     def fields_of(cls, name: str, config: PretrainedEncoderConfig) -> frozenset[str]:  # noqa: ARG003
-        """The names of the provided fields, without loading weights."""
+        """The names of the provided fields; loads no weights."""
         return frozenset({f"{name}/embedding"})
 
     @staticmethod
     @abstractmethod
     def _load(weights: ResolvedWeights, device: torch.device) -> Encode:
-        """Loads the network once a process."""
+        """Loads the network, once per process."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors of n texts, at least one: float32, shape (n, D), of length 1."""
+        """The vectors of n texts, n at least 1: float32, shape (n, D), unit length."""
         return np.stack([self._encode(text) for text in texts])
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Encodes one text an image; see the class for shapes."""
+        """Encodes one text per image; see the class for shapes."""
         vectors = torch.from_numpy(self.encode(perception.texts[self.config.text]))
         return {f"{self.name}/embedding": vectors[:, :, None, None].to(self._device)}
 
     def lineage(self) -> dict[str, Any]:
-        """The weights with their digest, and all that changes the numbers."""
+        """The weights with their digest, and all options that affect the vectors."""
         return lineage_with(self.config, self._weights)
 
 
 class SentenceEncoder(_PretrainedEncoder):
     """A sentence-transformers model, such as MiniLM or Sentence-T5, with its own pooling.
 
-    A text is cut at the model's own limit (`max_seq_length`: 256 tokens of MiniLM and Sentence-T5).
+    Texts are truncated to the model's limit (`max_seq_length`: 256 tokens for MiniLM and Sentence-T5).
     """
 
     @staticmethod
@@ -124,8 +124,8 @@ class SentenceEncoder(_PretrainedEncoder):
 class ClipTextEncoder(_PretrainedEncoder):
     """CLIP's text tower with its projection (UniAD eq. 12 with Long-CLIP).
 
-    A text is cut where the checkpoint's position embeddings end, whatever its configuration says: after 77 tokens in
-    CLIP, 248 in Long-CLIP, the marks of beginning and end among them.
+    Texts are truncated to the number of position embeddings in the checkpoint, whatever its configuration says: 77
+    tokens for CLIP and 248 for Long-CLIP, including the start and end tokens.
     """
 
     @staticmethod
@@ -148,7 +148,7 @@ class ClipTextEncoder(_PretrainedEncoder):
 
 
 def _number_of_positions(folder: Path) -> int:
-    """The length of the text tower's position embeddings."""
+    """The number of position embeddings of the text tower."""
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, framework="numpy") as file:
             for key in file.keys():  # noqa: SIM118

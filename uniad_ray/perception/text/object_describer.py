@@ -1,4 +1,4 @@
-"""Describes the objects of an image in the canonical text of descriptions (TMUAD, algorithm 1)."""
+"""Describe the objects of an image as canonical text (TMUAD, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class ObjectDescriberConfig(StrictModel):
 
     Attributes:
         segments: Field with named segments.
-        softness: Share of the image's side within which an object is said to be on both sides of a line of the grid.
-        left_out: Names that are not described.
-        positions: Where an object is: by the `grid` cell of the middle of its box; or as the `vlm` says that is asked,
-            and by the grid for those classes of which it does not say it plainly.
-        captioner: The vision-language model, which `positions: vlm` needs.
+        softness: Distance to a grid line within which an object counts for both sides, as a fraction of the image's
+            side.
+        left_out: Names to omit from the description.
+        positions: Source of the positions: the `grid` cell of the centre of the box, or the answer of a `vlm`. With
+            `vlm`, classes without a clear answer use the grid.
+        captioner: The vision-language model; required for `positions: vlm`.
     """
 
     segments: str
@@ -45,7 +46,7 @@ class ObjectDescriberConfig(StrictModel):
 
 
 class ObjectDescriber:
-    """Says category, count, position in a 3 x 3 grid and size of the objects, class by class.
+    """Describes class, count, position in a 3 x 3 grid and size of the objects, class by class.
 
     Provides `{name}/text`: N canonical texts.
     """
@@ -53,7 +54,7 @@ class ObjectDescriber:
     config_model: ClassVar[type[ObjectDescriberConfig]] = ObjectDescriberConfig
 
     def __init__(self, name: str, config: ObjectDescriberConfig, device: str) -> None:  # noqa: ARG002
-        """A describer; it learns nothing.
+        """Builds the captioner, if one is used; nothing is learned.
 
         Args:
             name: Name of the extractor.
@@ -76,7 +77,7 @@ class ObjectDescriber:
         return frozenset({f"{name}/text"})
 
     def extract(self, perception: Perception) -> dict[str, list[str]]:
-        """Describes every image by itself."""
+        """Describes each image independently."""
         described = [self._described(segments) for segments in perception.segments[self.config.segments]]
         positions = self._positions(perception, described)
         texts = [
@@ -86,7 +87,7 @@ class ObjectDescriber:
         return {f"{self.name}/text": texts}
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the texts."""
+        """All options that affect the texts."""
         document = self.config.model_dump(mode="json", exclude={"captioner"})
         if self.captioner is None:
             return document
@@ -98,7 +99,7 @@ class ObjectDescriber:
     def _positions(
         self, perception: Perception, described: Sequence[Segments]
     ) -> list[dict[str, tuple[Position, ...]]]:
-        """What the model says of each image; images with the same classes are asked about together."""
+        """The model's positions for each image; images with the same classes share one call."""
         found: list[dict[str, tuple[Position, ...]]] = [{} for _ in described]
         if self.captioner is None:
             return found

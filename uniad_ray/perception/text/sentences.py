@@ -1,4 +1,4 @@
-"""Texts as sentences."""
+"""Sentence splitting."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ _END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text in order, without the marks at their ends, in lower case."""
+    """The sentences of a text, in order, in lower case and without end punctuation."""
     parts = (part.strip().rstrip(".!?;").strip().lower() for part in _END.split(text))
     return [part for part in parts if part]

@@ -25,11 +25,11 @@ class TfidfEncoderConfig(StrictModel):
     """Options of TF-IDF.
 
     Attributes:
-        text: The field of texts.
-        terms: `sentences` counts whole sentences, which suits texts of fixed form; `words` counts runs of words.
-        longest_run: The most words in a run; unused with `sentences`.
-        max_terms: The most terms learned, the most frequent ones first.
-        max_texts: The most normal texts learned from, sampled evenly.
+        text: Field with the texts.
+        terms: Unit of the terms: whole `sentences`, for texts of fixed form, or n-grams of `words`.
+        longest_run: Maximum n of the n-grams; unused with `sentences`.
+        max_terms: Maximum number of learned terms; the most frequent ones are kept.
+        max_texts: Maximum number of normal texts to learn from, sampled evenly.
         seed: Seed of the sample.
     """
 
@@ -42,18 +42,18 @@ class TfidfEncoderConfig(StrictModel):
 
 
 class TfidfEncoder:
-    """TF-IDF learned from the texts of normal images, with room for terms that none of them has.
+    """TF-IDF learned from the texts of normal images, with extra dimensions for unseen terms.
 
-    A term that was not learned counts in one of 256 more dimensions, chosen by hash, with the weight of a term that no
-    normal text has. Without them a text could say something new beside the usual and be as near to normal ones as ever.
+    An unseen term is hashed into one of 256 extra dimensions, with the weight of a term that occurs in no normal text.
+    Without them, unseen terms would not change the vector, and a text with new facts would look normal.
 
-    Provides `{name}/embedding`: float32, shape (N, T + 256, 1, 1) for T terms, of length 1; 0 for a text without terms.
+    Provides `{name}/embedding`: float32, shape (N, T + 256, 1, 1) for T terms, unit length; 0 for a text without terms.
     """
 
     config_model: ClassVar[type[TfidfEncoderConfig]] = TfidfEncoderConfig
 
     def __init__(self, name: str, config: TfidfEncoderConfig, device: str) -> None:
-        """An encoder that has not been fitted yet."""
+        """Creates an unfitted encoder."""
         self.name = name
         self.config = config
         self.needs = frozenset({config.text})
@@ -78,10 +78,10 @@ class TfidfEncoder:
         return frozenset({f"{name}/embedding"})
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Learns terms and their weights in one pass; the same images give the same in any order and any batching.
+        """Learns terms and their weights in one pass, independent of the order and batching of the images.
 
         Args:
-            stream: Perceptions of normal images.
+            stream: Batches of normal images.
 
         Raises:
             FitError: No text has a term.
@@ -101,7 +101,7 @@ class TfidfEncoder:
         self._keep(self._vectorizer.get_feature_names_out().tolist(), np.append(self._vectorizer.idf_, idf_of_new_term))
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Encodes one text an image; see the class for shapes.
+        """Encodes one text per image; see the class for shapes.
 
         Raises:
             FitError: The encoder is not fitted.
@@ -111,7 +111,7 @@ class TfidfEncoder:
         return {f"{self.name}/embedding": torch.from_numpy(vectors)[:, :, None, None].to(self._device)}
 
     def state(self) -> State:
-        """The terms, and their weights with that of a new term at the end: `idf`, float64, shape (T + 1,).
+        """The terms and their weights, the last one for unseen terms: `idf`, float64, shape (T + 1,).
 
         Raises:
             FitError: The encoder is not fitted.
@@ -120,18 +120,18 @@ class TfidfEncoder:
         return State(arrays={"idf": self._idf}, document={"terms": list(self._columns)})
 
     def restore(self, state: State) -> None:
-        """Takes over what an encoder of the same configuration has learned.
+        """Restores the state of an encoder with the same configuration.
 
         Raises:
-            BundleError: The state holds no terms, or not as many weights.
+            BundleError: The state has no terms, or another number of weights.
         """
         idf, terms = state.arrays.get("idf"), state.document.get("terms")
         if idf is None or not isinstance(terms, list) or not terms or idf.shape != (len(terms) + 1,):
-            raise BundleError(f"{self.name}: the bundle holds no terms of texts; fit the category again")
+            raise BundleError(f"{self.name}: the bundle has no TF-IDF terms; fit the category again")
         self._keep(terms, idf)
 
     def lineage(self) -> dict[str, Any]:
-        """All that changes the numbers."""
+        """All options that affect the vectors."""
         return self.config.model_dump(mode="json")
 
     def _keep(self, terms: list[str], idf: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Positions of objects by a vision-language model: what it is asked, and how its answer is read (TMUAD, alg. 1)."""
+"""Object positions from a vision-language model: the prompt and the parser of its answer (TMUAD, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class: top left, middle centre
 If an object lies between cells, join them by "or", like this:
 class: top left or top centre
 Write nothing else."""
-"""What the model is asked (ours; the paper does not print its own)."""
+"""The prompt (our own; the paper does not print one)."""
 
 
 def positions_prompt(names: Collection[str]) -> str:
-    """What the model is asked of an image with objects of some classes."""
+    """The prompt for an image with objects of the given classes."""
     return POSITIONS_PROMPT.format(names=", ".join(sorted(names)), cells=", ".join(CELLS))
 
 
 def read_positions(answer: str, counts: Mapping[str, int]) -> dict[str, tuple[Position, ...]]:
-    """Reads the model's answer, strictly.
+    """Parses the model's answer, strictly.
 
     Args:
-        answer: What it wrote.
-        counts: The number of objects by class.
+        answer: The model's answer.
+        counts: Number of objects by class.
 
     Returns:
-        Positions by class. A class is left out whose line is missing, comes twice, names another cell than those of the
-        grid, or has not as many places as there are objects.
+        Positions by class. A class is omitted if its line is missing, duplicated, names an unknown cell, or has another
+        number of positions than objects.
     """
     lines = [line.strip().partition(":") for line in answer.splitlines()]
     repeated = Counter(name.strip() for name, _, _ in lines)
@@ -47,6 +47,6 @@ def read_positions(answer: str, counts: Mapping[str, int]) -> dict[str, tuple[Po
 
 
 def _position(place: str) -> Position | None:
-    """The cells that a place names, in the order of the grid; None where one is no cell."""
+    """The cells named in a position, in grid order; None if one is not a cell."""
     named = {cell.strip().lower() for cell in place.split(" or ")}
     return tuple(cell for cell in CELLS if cell in named) if named <= set(CELLS) else None

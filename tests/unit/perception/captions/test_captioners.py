@@ -52,8 +52,8 @@ def test_the_prompt_is_that_of_the_paper() -> None:
     assert CAPTION_PROMPT == "Describe all components and their spatial relationships in the image"
 
 
-def test_captions_of_a_server_come_by_configuration_alone(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the extractors of fits and runs."""
+def test_server_captions_from_configuration(fake: ChatServer) -> None:
+    """Builds the extractors from a profile, as fits and runs do."""
     caption = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
         "config": {"captioner": server(fake.url)},
@@ -66,7 +66,7 @@ def test_captions_of_a_server_come_by_configuration_alone(fake: ChatServer) -> N
     assert {asked.prompt for asked in fake.asked} == {CAPTION_PROMPT}
 
 
-def test_captions_of_a_table_go_to_their_rows(tmp_path: Path) -> None:
+def test_table_captions_match_their_rows(tmp_path: Path) -> None:
     rows = [("a", CAPTION_PROMPT, "one pin"), ("b", CAPTION_PROMPT, "two pins"), ("c", CAPTION_PROMPT, "none")]
     found = describer(table(tmp_path / "captions.parquet", *rows))
 
@@ -90,7 +90,7 @@ def test_captions_of_a_table_go_to_their_rows(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_option_is_one_line_with_the_key_and_what_is_allowed(document: dict[str, Any], message: str) -> None:
+def test_wrong_option_is_one_line(document: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         validate(CaptionDescriberConfig, document, where="profile p")
     assert message in str(raised.value)
@@ -98,9 +98,7 @@ def test_a_wrong_option_is_one_line_with_the_key_and_what_is_allowed(document: d
     assert KEY not in str(raised.value)
 
 
-def test_the_digest_of_a_field_follows_from_model_prompt_and_table_and_not_from_the_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fingerprint_does_not_depend_on_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_KEY", KEY)
 
     def digest(captioner: dict[str, Any], **options: Any) -> str:
@@ -125,8 +123,8 @@ def test_the_digest_of_a_field_follows_from_model_prompt_and_table_and_not_from_
     assert len({base, *others}) == 6
 
 
-def test_the_weights_of_an_engine_stand_where_those_of_networks_do(tmp_path: Path) -> None:
-    """So that a bundle refuses to score with others, and a report lists them."""
+def test_engine_weights_are_top_level_in_lineage(tmp_path: Path) -> None:
+    """The bundle then rejects other weights, and the report lists them."""
     (tmp_path / "config.json").write_text("{}")
     save_file({"w": np.zeros(1, dtype=np.float32)}, tmp_path / "model.safetensors")
     lineage = describer({"kind": "vllm", "weights": {"uri": f"file:{tmp_path}"}}).lineage()

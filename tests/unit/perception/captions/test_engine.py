@@ -1,4 +1,4 @@
-"""vLLM itself is not among the tests' packages: a stub of its module stands for it here."""
+"""The vLLM captioner, tested with a stub module because vLLM is not a test dependency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 6, 4, 3), dtype=np.u
 
 
 class StubLLM:
-    """Takes what vLLM's class takes; answers what a test says."""
+    """Accepts the arguments of vLLM's class; returns the answers set by a test."""
 
     made: list[dict[str, Any]] = []  # noqa: RUF012
     asked: list[tuple[Any, Any]] = []  # noqa: RUF012
@@ -44,7 +44,7 @@ class StubLLM:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubLLM]]:
     for name in _ENVIRONMENT:
-        monkeypatch.setenv(name, "0")  # so that it is as before after the test
+        monkeypatch.setenv(name, "0")  # lets monkeypatch restore it after the test
         monkeypatch.delenv(name)
     found = type("Stub", (StubLLM,), {"made": [], "asked": [], "texts": list(StubLLM.texts)})
     module = ModuleType("vllm")
@@ -69,7 +69,7 @@ def engine(folder: str, **options: Any) -> CaptionEngine:
     return CaptionEngine("caption", CaptionEngineConfig.model_validate(document))
 
 
-def test_the_model_is_asked_of_each_image_without_sampling(stub: type[StubLLM], folder: str) -> None:
+def test_requests_use_temperature_zero(stub: type[StubLLM], folder: str) -> None:
     assert engine(folder, max_tokens=9).captions(["a", "b"], IMAGES, "What is it?") == ["one pin", "two pins"]
 
     ((conversations, options),) = stub.asked
@@ -80,7 +80,7 @@ def test_the_model_is_asked_of_each_image_without_sampling(stub: type[StubLLM], 
         assert (picture["type"], text) == ("image_pil", {"type": "text", "text": "What is it?"})
 
 
-def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_extractors(stub: type[StubLLM], folder: str) -> None:
+def test_engine_starts_once_on_first_use(stub: type[StubLLM], folder: str) -> None:
     first, second = (
         engine(folder, max_model_len=512, dtype="float32"),
         engine(folder, max_model_len=512, dtype="float32"),
@@ -108,7 +108,7 @@ def test_the_engine_starts_when_it_is_first_asked_and_once_for_all_extractors(st
     assert _ENVIRONMENT["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -117,40 +117,38 @@ def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError) as raised:
         asking.captions(["a", "b"], IMAGES, "?")
     assert str(raised.value) == (
-        'caption: kind: vllm needs the package vllm; run: pip install "uniad-ray[vlm]", or ask a server'
+        'caption: kind: vllm needs the package vllm; run: pip install "uniad-ray[vlm]", or use kind: server'
     )
 
 
-def test_a_vllm_for_another_machine_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_vllm_import_error_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     def broken(name: str) -> Any:
         raise ImportError(f"{name}: libcudart.so.13: cannot open shared object file\nmore")
 
     asking = engine(folder)
     monkeypatch.setattr(importlib, "import_module", broken)
-    with pytest.raises(ConfigError, match=r"vLLM does not fit this machine: vllm: libcudart.* file; ask a server$"):
+    with pytest.raises(ConfigError, match=r"cannot import vLLM: vllm: libcudart.* file; use kind: server$"):
         asking.captions(["a", "b"], IMAGES, "?")
 
 
-def test_a_folder_of_another_network_an_engine_that_fails_and_an_empty_answer_are_one_line(
-    stub: type[StubLLM], folder: str
-) -> None:
+def test_engine_failures_are_one_line(stub: type[StubLLM], folder: str) -> None:
     stub.failure = OSError("no such architecture\nmore")
-    with pytest.raises(WeightsError, match=r"cannot be loaded by vllm: no such architecture; check"):
+    with pytest.raises(WeightsError, match=r"vllm cannot load .*: no such architecture; check"):
         engine(folder).captions(["a", "b"], IMAGES, "?")
     stub.failure = ValueError("the prompt is longer than max_model_len\nmore")
-    with pytest.raises(CaptionError, match=r"vLLM cannot answer: the prompt is longer than max_model_len; check"):
+    with pytest.raises(CaptionError, match=r"vLLM failed: the prompt is longer than max_model_len; check"):
         engine(folder).captions(["a", "b"], IMAGES, "?")
     stub.failure, stub.texts = None, ["one", " \n"]
-    with pytest.raises(CaptionError, match="answers without a text"):
+    with pytest.raises(CaptionError, match="returned an empty answer"):
         engine(folder).captions(["a", "b"], IMAGES, "?")
 
 
-def test_a_missing_folder_is_found_before_anything_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no config\.json"):
+def test_missing_folder_is_found_early(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"has no config\.json"):
         engine(str(tmp_path))
 
 
-def test_the_lineage_has_the_weights_and_the_chat_template_is_part_of_them(folder: str) -> None:
+def test_lineage_covers_weights_and_chat_template(folder: str) -> None:
     before = engine(folder).lineage()
     assert set(before) == {"kind", "max_tokens", "dtype", "max_model_len", "weights"}
     assert before["weights"]["trained"]

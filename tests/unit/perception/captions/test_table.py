@@ -29,7 +29,7 @@ def table(source: Path | str) -> CaptionTable:
     return CaptionTable("caption", CaptionTableConfig(kind="table", source=str(source)))
 
 
-def test_a_text_stands_for_a_row_and_a_prompt(tmp_path: Path) -> None:
+def test_text_is_found_by_row_and_prompt(tmp_path: Path) -> None:
     source = write(
         tmp_path / "c.parquet", ("a", "what?", "a pin"), ("b", "what?", "a nut"), ("a", "where?", "top left")
     )
@@ -39,18 +39,18 @@ def test_a_text_stands_for_a_row_and_a_prompt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "prompt"), [("c", "what?"), ("a", "how many?")])
-def test_a_row_without_a_text_is_named_with_the_prompt(tmp_path: Path, key: str, prompt: str) -> None:
+def test_missing_text_names_row_and_prompt(tmp_path: Path, key: str, prompt: str) -> None:
     source = write(tmp_path / "c.parquet", ("a", "what?", "a pin"))
 
     with pytest.raises(CaptionError) as raised:
         table(source).captions(["a", key], IMAGES, f"{prompt}\nplease")
-    missing = "a"  # whose prompt is another one
+    missing = "a"  # stored with another prompt
     assert str(raised.value) == (
         f"caption: {source} has no caption for image {missing} and the prompt '{prompt}'; caption the archive again"
     )
 
 
-def test_a_folder_is_read_with_all_its_files_and_once(tmp_path: Path) -> None:
+def test_folder_is_read_once_with_all_files(tmp_path: Path) -> None:
     (tmp_path / "captions" / "deep").mkdir(parents=True)
     write(tmp_path / "captions" / "one.parquet", ("a", "?", "one"))
     write(tmp_path / "captions" / "deep" / "two.parquet", ("b", "?", "x" * 9999), ("a", "?", "one"))
@@ -63,7 +63,7 @@ def test_a_folder_is_read_with_all_its_files_and_once(tmp_path: Path) -> None:
 
 def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
     found = table(tmp_path / "none")
-    with pytest.raises(CaptionError, match="is no Parquet file and holds none; write the captions there"):
+    with pytest.raises(CaptionError, match=r"no Parquet file at .*; write the captions there"):
         found.captions(["a"], IMAGES[:1], "?")
     write(tmp_path / "none", ("a", "?", "one"))
     assert found.captions(["a"], IMAGES[:1], "?") == ["one"]
@@ -72,12 +72,12 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
     [
-        ([("a", "one")], ("row_key", "text"), "has no column prompt; a caption table has row_key, prompt, text"),
+        ([("a", "one")], ("row_key", "text"), "lacks the columns prompt; a caption table has row_key, prompt, text"),
         ([("a", "?", None)], ("row_key", "prompt", "text"), "has rows without row_key, prompt or text"),
         ([("a", "?", "1"), ("a", "?", "2")], ("row_key", "prompt", "text"), "image a has two captions for one prompt"),
     ],
 )
-def test_a_table_of_another_form_is_one_line(
+def test_invalid_table_is_one_line(
     tmp_path: Path, rows: list[tuple[str | None, ...]], names: tuple[str, ...], message: str
 ) -> None:
     source = write(tmp_path / "c.parquet", *rows, names=names)
@@ -85,9 +85,9 @@ def test_a_table_of_another_form_is_one_line(
         table(source).lineage()
 
 
-def test_a_file_that_is_no_parquet_is_one_line(tmp_path: Path) -> None:
+def test_invalid_parquet_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_text("row_key,prompt,text")
-    with pytest.raises(CaptionError, match=r"c.parquet is no table of texts \(.+\); write it again") as raised:
+    with pytest.raises(CaptionError, match=r"c.parquet is not a table of texts \(.+\); write it again") as raised:
         table(tmp_path / "c.parquet").lineage()
     assert "\n" not in str(raised.value)
 
@@ -103,7 +103,7 @@ def test_the_lineage_changes_with_the_texts(tmp_path: Path) -> None:
     assert table(source).lineage()["sha256"] != before["sha256"]
 
 
-def test_a_source_that_no_store_has_is_a_wrong_option() -> None:
+def test_unknown_scheme_is_rejected() -> None:
     with pytest.raises(ValueError, match="the scheme `http` is not supported"):
         CaptionTableConfig(kind="table", source="http://captions")
     assert issubclass(StoreError, Exception)

@@ -61,7 +61,7 @@ def lite_config(levels: tuple[int, ...] = (2, 3)) -> FeaturePyramidConfig:
 
 
 def seeded(architecture: str, seed: int, **options: Any) -> Any:
-    """The network that `random:<seed>` must give."""
+    """The expected network for `random:<seed>`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return timm.create_model(architecture, pretrained=False, num_classes=0, **options).eval()
@@ -101,7 +101,7 @@ class TestFeaturePyramid:
             assert field.is_contiguous()
             torch.testing.assert_close(field, feature, rtol=1e-4, atol=1e-5)
 
-    def test_real_weights_of_the_lite_package_match_timm(self) -> None:
+    def test_lite_package_weights_match_timm(self) -> None:
         perception = batch(2)
         fields = FeaturePyramid("p", lite_config(), "cpu").extract(perception)
         assert fields["p/level2"].shape == (2, 40, 8, 8)
@@ -147,7 +147,7 @@ class TestFeaturePyramid:
             FeaturePyramid("p", pyramid_config(architecture="resnett18"), "cpu")
 
     def test_unknown_level(self) -> None:
-        with pytest.raises(ConfigError, match=r"p: test_resnet has the levels 0\.\.4, not 5"):
+        with pytest.raises(ConfigError, match=r"p: test_resnet has levels 0\.\.4, not 5"):
             FeaturePyramid.fields_of("p", pyramid_config(levels=(1, 5)))
 
 
@@ -236,15 +236,15 @@ class TestTokenEncoder:
         assert ran == [0, 1]
 
     def test_input_size_must_fit_the_patches(self) -> None:
-        with pytest.raises(ConfigError, match="input_size 64 x 60 is no multiple of the patch size 16 x 16"):
+        with pytest.raises(ConfigError, match="input_size 64 x 60 is not a multiple of the patch size 16 x 16"):
             TokenEncoder("v", token_config(input_size=(64, 60)), "cpu")
 
-    def test_a_cnn_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="no vision transformer"):
+    def test_cnn_is_rejected(self) -> None:
+        with pytest.raises(ConfigError, match="is not a vision transformer"):
             TokenEncoder.fields_of("v", token_config(architecture="resnet18"))
 
     def test_unknown_block(self) -> None:
-        with pytest.raises(ConfigError, match=r"has the blocks 0\.\.\d+, not 99"):
+        with pytest.raises(ConfigError, match=r"has blocks 0\.\.\d+, not 99"):
             TokenEncoder.fields_of("v", token_config(blocks=(1, 99)))
 
 
@@ -276,7 +276,7 @@ class TestBothKinds:
         return TokenEncoder("e", token_config(), "cpu")
 
     @pytest.mark.parametrize("size", [1, 3, 17])
-    def test_an_image_does_not_depend_on_its_batch(self, encoder: FeaturePyramid | TokenEncoder, size: int) -> None:
+    def test_fields_do_not_depend_on_the_batch(self, encoder: FeaturePyramid | TokenEncoder, size: int) -> None:
         whole = batch(17)
         expected = encoder.extract(whole)
         for start in range(0, 17, size):
@@ -285,7 +285,7 @@ class TestBothKinds:
             for name, field in part.items():
                 assert torch.equal(field, expected[name][rows]), name
 
-    def test_an_image_does_not_depend_on_the_threads(self, encoder: FeaturePyramid | TokenEncoder) -> None:
+    def test_fields_do_not_depend_on_the_threads(self, encoder: FeaturePyramid | TokenEncoder) -> None:
         expected = encoder.extract(batch(5))
         torch.set_num_threads(2)
         for name, field in encoder.extract(batch(5)).items():
@@ -322,7 +322,7 @@ class TestBothKinds:
 class TestLoading:
     @pytest.fixture
     def loads(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-        """The architectures built with real memory, in order, from an empty cache."""
+        """Records the architectures built with real memory, in order, starting with an empty cache."""
         encoders._load_network.cache_clear()
         built: list[str] = []
         create = timm.create_model
@@ -388,7 +388,7 @@ class TestWeightFiles:
         safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
         return f"file:{path}"
 
-    def test_classifier_counters_and_half_precision_are_no_hindrance(self, tmp_path: Path) -> None:
+    def test_loads_half_precision_without_counters(self, tmp_path: Path) -> None:
         network = seeded(RESNET, 5)
         state = {key: tensor.half() for key, tensor in network.state_dict().items() if "num_batches" not in key}
         state |= {"fc.weight": torch.zeros(7, 3), "fc.bias": torch.zeros(7)}

@@ -46,7 +46,7 @@ def state_of(network: StudentNetwork, shapes: TeacherShapes) -> State:
 
 
 def student(config: StudentConfig | None = None, shapes: TeacherShapes = SHAPES) -> Student:
-    """A student whose running statistics are none of the initial ones."""
+    """A student with running statistics that differ from the initial ones."""
     config = config or tiny_student()
     network = build_student(config, shapes)
     network.train()
@@ -58,7 +58,7 @@ def student(config: StudentConfig | None = None, shapes: TeacherShapes = SHAPES)
     return found
 
 
-def test_is_trained_by_others_and_needs_only_images_to_extract() -> None:
+def test_needs_only_images_to_extract() -> None:
     untrained = Student("student", tiny_student(), "cpu")
     assert isinstance(untrained, TrainedExtractor)
     assert not isinstance(untrained, LearnedExtractor)
@@ -77,7 +77,7 @@ def test_fields_have_the_shapes_of_the_teachers() -> None:
     assert all(field.dtype == torch.float32 for field in fields.values())
 
 
-def test_the_levels_of_the_same_backbone_are_those_of_timm() -> None:
+def test_levels_match_timm() -> None:
     widths = [int(build_network("test_resnet").feature_info[level]["num_chs"]) for level in (1, 2)]
     shapes = TeacherShapes(((widths[0], 16, 16), (widths[1], 8, 8)), (10, 6, 6))
     config = tiny_student(seed=3)
@@ -93,7 +93,7 @@ def test_the_levels_of_the_same_backbone_are_those_of_timm() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_logical_branch_resizes_joins_and_projects_the_levels() -> None:
+def test_logical_branch_resizes_joins_and_projects() -> None:
     config = tiny_student()
     network = build_student(config, SHAPES).eval()
     pixels = torch.randn(1, 3, 64, 64)
@@ -114,12 +114,12 @@ def test_the_logical_branch_resizes_joins_and_projects_the_levels() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_vit"])
-def test_another_backbone_is_projected_to_the_teachers_shapes(architecture: str) -> None:
+def test_other_backbone_is_projected(architecture: str) -> None:
     found = student(tiny_student(architecture=architecture)).extract(batch(1))
     assert [found[name].shape[1:] for name in LEVEL_FIELDS] == [(24, 16, 16), (40, 8, 8)]
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
+def test_fields_do_not_depend_on_the_batch() -> None:
     extractor, images = student(), batch(7)
     together = extractor.extract(images)
     for index in range(7):
@@ -128,7 +128,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
             assert torch.equal(field[index : index + 1], alone[name]), name
 
 
-def test_the_number_of_threads_does_not_change_a_bit() -> None:
+def test_thread_count_does_not_change_a_bit() -> None:
     extractor, images = student(), batch(3)
     alone = extractor.extract(images)
     torch.set_num_threads(2)
@@ -136,7 +136,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
         assert torch.equal(field, alone[name]), name
 
 
-def test_a_restored_student_says_exactly_the_same() -> None:
+def test_restored_student_is_identical() -> None:
     first = student()
     second = Student("student", tiny_student(), "cpu")
     second.restore(first.state())
@@ -144,7 +144,7 @@ def test_a_restored_student_says_exactly_the_same() -> None:
         assert torch.equal(field, second.extract(batch(2))[name]), name
 
 
-def test_a_student_is_restored_without_its_initial_weights() -> None:
+def test_restore_needs_no_initial_weights() -> None:
     initial = {"source": {"uri": "file:/not/there.safetensors"}, "modules": ["conv1"]}
     restored = Student("student", tiny_student(initial=initial), "cpu")
     restored.restore(student().state())
@@ -160,7 +160,7 @@ def test_a_student_is_restored_without_its_initial_weights() -> None:
         ({"low": 0.0}, set()),
     ],
 )
-def test_only_what_a_loss_reaches_is_trained(losses: dict[str, float], frozen: set[str]) -> None:
+def test_only_parameters_with_a_loss_are_trained(losses: dict[str, float], frozen: set[str]) -> None:
     network = build_student(tiny_student(losses=losses), SHAPES)
     features = network(torch.randn(2, 3, 64, 64))
     total = torch.zeros(())
@@ -183,7 +183,7 @@ def test_the_seed_decides_the_untrained_parameters() -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_named_modules_start_with_given_weights_and_the_others_do_not() -> None:
+def test_only_named_modules_are_initialised() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["conv_stem", "blocks.0"]}
     config = tiny_student(architecture="tf_efficientnet_lite0", initial=initial)
     backbone = build_student(config, SHAPES).backbone
@@ -198,13 +198,13 @@ def test_named_modules_start_with_given_weights_and_the_others_do_not() -> None:
     assert all(name == "conv_stem" or name.startswith("blocks.0.") for name in changed)
 
 
-def test_a_module_that_is_not_there_is_named() -> None:
+def test_unknown_module_is_named() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["stem"]}
-    with pytest.raises(ConfigError, match="no module 'stem' to initialise; it has conv_stem"):
+    with pytest.raises(ConfigError, match="no module 'stem' to initialise; its modules: conv_stem"):
         build_student(tiny_student(architecture="tf_efficientnet_lite0", initial=initial), SHAPES)
 
 
-def test_initial_weights_of_another_network_are_refused() -> None:
+def test_initial_weights_of_another_network_are_rejected() -> None:
     initial = {"source": {"uri": LITE0}, "key_mapping": "efficientnet-lite", "modules": ["conv1"]}
     with pytest.raises(WeightsError, match=r"does not fit the network: .* check architecture and key_mapping"):
         build_student(tiny_student(initial=initial), SHAPES)
@@ -216,24 +216,24 @@ def test_initial_weights_must_be_in_a_file() -> None:
         build_student(config, SHAPES)
 
 
-def test_a_student_before_its_training_says_so() -> None:
+def test_untrained_student_raises() -> None:
     untrained = Student("student", tiny_student(), "cpu")
-    with pytest.raises(ValueError, match="student was asked to extract before it was trained"):
+    with pytest.raises(ValueError, match=r"student is not trained; .* before extracting"):
         untrained.extract(batch(1))
-    with pytest.raises(ValueError, match="no state before it was trained"):
+    with pytest.raises(ValueError, match="student is not trained and has no state"):
         untrained.state()
 
 
-def test_a_state_of_another_student_is_refused() -> None:
+def test_state_of_another_student_is_rejected() -> None:
     state = student().state()
     other = Student("student", tiny_student(architecture="test_efficientnet"), "cpu")
-    with pytest.raises(BundleError, match="of another student"):
+    with pytest.raises(BundleError, match="do not fit this student"):
         other.restore(state)
-    with pytest.raises(BundleError, match="no shapes of its teachers"):
+    with pytest.raises(BundleError, match="lacks the teachers' shapes"):
         other.restore(State(state.arrays, {"levels": "x"}))
 
 
-def test_shapes_survive_json_and_are_read_off_features() -> None:
+def test_shapes_survive_json() -> None:
     features = DistilledFeatures([torch.zeros(2, 3, 4, 5)], torch.zeros(2, 6, 7, 8))
     shapes = TeacherShapes.of(features)
     assert shapes == TeacherShapes(((3, 4, 5),), (6, 7, 8))
@@ -251,11 +251,11 @@ def test_shapes_survive_json_and_are_read_off_features() -> None:
         ({"training": {"held_out": 0.0, "keep": "last", "patience": 2}}, "need held_out above 0"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         tiny_student(**changes)
 
 
-def test_a_level_that_the_backbone_has_not_is_refused_before_weights_are_loaded() -> None:
-    with pytest.raises(ConfigError, match=r"test_resnet has the levels 0\.\.\d, not 9"):
+def test_unknown_level_is_rejected_without_loading() -> None:
+    with pytest.raises(ConfigError, match=r"test_resnet has levels 0\.\.\d, not 9"):
         Student.fields_of("student", tiny_student(levels=(1, 9)))

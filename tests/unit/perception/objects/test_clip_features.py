@@ -56,7 +56,7 @@ def test_keeps_the_contract(folder: Path) -> None:
     assert len(found.lineage()["weights"]["sha256"]) == 64
 
 
-def test_vectors_are_the_whole_model_s_image_features_of_the_crops(folder: Path) -> None:
+def test_vectors_match_clip_image_features(folder: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     config = CLIPConfig.from_pretrained(folder)
@@ -71,7 +71,7 @@ def test_vectors_are_the_whole_model_s_image_features_of_the_crops(folder: Path)
     np.testing.assert_allclose(computed, torch.nn.functional.normalize(expected, dim=1).numpy(), atol=1e-6)
 
 
-def test_what_is_not_the_object_does_not_matter(folder: Path) -> None:
+def test_background_does_not_matter(folder: Path) -> None:
     (before,) = vectors(features(folder), squares(1))
     changed = np.where(squares(1).masks()[0][..., None], IMAGES[0], 255).astype(np.uint8)
     seen = Perception(["a"], changed[None], segments={"o/segments": [squares(1)]})
@@ -79,14 +79,14 @@ def test_what_is_not_the_object_does_not_matter(folder: Path) -> None:
     np.testing.assert_array_equal(features(folder).extract(seen)["look/vectors"][0], before)
 
 
-def test_an_image_is_encoded_alike_in_any_batch(folder: Path) -> None:
+def test_vectors_do_not_depend_on_the_batch(folder: Path) -> None:
     found = features(folder)
     together = vectors(found, squares(5), squares(2), squares(3))
 
     np.testing.assert_array_equal(vectors(found, squares(5))[0], together[0])
 
 
-def test_there_may_be_no_object_one_pixel_the_whole_image_and_very_many(folder: Path) -> None:
+def test_no_tiny_full_and_many_objects(folder: Path) -> None:
     whole, pixel = np.ones((1, 16, 16), dtype=bool), np.zeros((1, 16, 16), dtype=bool)
     pixel[0, 15, 3] = True
     found = features(folder, crops_per_batch=100)
@@ -103,10 +103,10 @@ def test_equal_sources_share_one_network(folder: Path) -> None:
     assert features(folder)._network is features(folder, padding=0.3)._network
 
 
-def test_a_folder_without_the_image_processor_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_folder_without_image_processor_is_rejected(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         if path.name != "preprocessor_config.json":
             (tmp_path / path.name).write_bytes(path.read_bytes())
 
-    with pytest.raises(WeightsError, match="cannot be loaded by ClipObjectFeatures"):
+    with pytest.raises(WeightsError, match="ClipObjectFeatures cannot load"):
         features(tmp_path)

@@ -57,7 +57,7 @@ def text_vectors(folder: Path, *texts: str) -> np.ndarray:
     return ClipTextEncoder("text", options, "cpu").encode(texts)
 
 
-def test_a_segment_has_the_class_whose_text_is_the_most_like_it(folder: Path) -> None:
+def test_segment_gets_the_most_similar_class(folder: Path) -> None:
     draws = np.random.default_rng(0).normal(size=(30, CLIP_WIDTH)).astype(np.float32)
     texts = text_vectors(folder, *(f"a {name}" for name in CLASSES))
     expected = []
@@ -88,9 +88,9 @@ def test_an_image_without_objects_has_no_names(folder: Path) -> None:
     assert names(namer(folder), np.zeros((0, CLIP_WIDTH), dtype=np.float32)) == [()]
 
 
-def test_vectors_of_another_network_are_refused(folder: Path) -> None:
+def test_vectors_of_another_network_are_rejected(folder: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"look/vectors has 9 numbers a segment and the texts 6; name the same weights"
+        ConfigError, match=r"look/vectors has 9 dimensions and the class texts have 6; use the same weights"
     ):
         names(namer(folder), np.ones((1, 9), dtype=np.float32))
 
@@ -98,11 +98,11 @@ def test_vectors_of_another_network_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"classes": ["bolt", ""]}, "no name of a class"),
-        ({"classes": ["bolt", "bolt"]}, "two classes would have the same name: bolt, bolt"),
-        ({"names": {"bolt": "nut"}}, "two classes would have the same name: nut, nut, tray"),
-        ({"names": {"bolt": "a;b"}}, "no name of a class"),
-        ({"names": {"screw": "M3"}}, "names has screw, which is no class; there are bolt, nut, tray"),
+        ({"classes": ["bolt", ""]}, "is not a class name"),
+        ({"classes": ["bolt", "bolt"]}, "two classes have the same name, rename one: bolt, bolt"),
+        ({"names": {"bolt": "nut"}}, "two classes have the same name, rename one: nut, nut, tray"),
+        ({"names": {"bolt": "a;b"}}, "is not a class name"),
+        ({"names": {"screw": "M3"}}, "names has unknown classes screw; choose from bolt, nut, tray"),
         ({"prompt": "a photo"}, "should match pattern"),
         ({"prompt": "{0} {}"}, "should match pattern"),
     ],
@@ -112,12 +112,12 @@ def test_classes_names_and_prompt_must_be_usable(options: dict[str, Any], says: 
         config(folder, **options)
 
 
-def test_a_namer_without_classes_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"name the classes in extractors.objects.config.classes"):
+def test_namer_needs_classes(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"list them in extractors.objects.config.classes"):
         namer(folder, classes=[])
 
 
-def test_how_it_is_tuned_is_no_part_of_the_lineage(folder: Path) -> None:
+def test_tuning_is_not_in_the_lineage(folder: Path) -> None:
     assert namer(folder, tuning={"epochs": 3}).lineage() == namer(folder).lineage()
 
 

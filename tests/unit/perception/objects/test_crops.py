@@ -19,7 +19,7 @@ def mask(top: int, left: int, bottom: int, right: int, side: int = 16) -> np.nda
     return found
 
 
-def test_a_crop_is_the_mask_times_the_image() -> None:
+def test_crop_is_mask_times_image() -> None:
     ring = mask(2, 4, 10, 12)
     ring[4:6, 6:8] = False
 
@@ -28,7 +28,7 @@ def test_a_crop_is_the_mask_times_the_image() -> None:
     np.testing.assert_array_equal(crop, (IMAGE * ring[..., None])[2:10, 4:12])
 
 
-def test_a_box_is_padded_with_black_to_a_square_around_it() -> None:
+def test_box_is_padded_to_a_black_square() -> None:
     ((crop,),) = crops(mask(2, 4, 4, 8), padding=0.5)
 
     expected = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -36,7 +36,7 @@ def test_a_box_is_padded_with_black_to_a_square_around_it() -> None:
     np.testing.assert_array_equal(crop, expected)
 
 
-def test_masks_of_another_size_than_the_image_fit_it() -> None:
+def test_masks_are_resized_to_the_image() -> None:
     for side in (8, 32):
         quarter = mask(0, 0, side // 2, side // 2, side)
         ((crop,),) = crops(quarter)
@@ -44,19 +44,19 @@ def test_masks_of_another_size_than_the_image_fit_it() -> None:
 
 
 @pytest.mark.parametrize("side", [16, 256])
-def test_an_object_of_one_pixel_has_a_crop(side: int) -> None:
+def test_one_pixel_object_has_a_crop(side: int) -> None:
     ((crop,),) = crops(mask(side - 1, 0, side, 1, side), padding=0.1)
 
     assert (crop == IMAGE[15, 0]).all()
 
 
-def test_an_object_that_fills_the_image_is_the_image() -> None:
+def test_full_image_object_gives_the_image() -> None:
     ((crop,),) = crops(mask(0, 0, 16, 16), size=16)
 
     np.testing.assert_array_equal(crop, IMAGE)
 
 
-def test_crops_come_in_batches_in_the_order_of_the_segments() -> None:
+def test_crops_are_batched_in_segment_order() -> None:
     masks = [mask(number, number, number + 2, number + 2) for number in range(5)]
     batches = crops(*masks, size=2, batch=2)
 
@@ -64,7 +64,7 @@ def test_crops_come_in_batches_in_the_order_of_the_segments() -> None:
     np.testing.assert_array_equal(np.concatenate(batches)[3], IMAGE[3:5, 3:5])
 
 
-def test_there_may_be_no_object_and_very_many() -> None:
+def test_no_objects_and_many_objects() -> None:
     none = Segments.of(np.zeros((0, 16, 16), dtype=bool))
     assert list(object_crops(IMAGE, none, size=8, padding=0.0, batch=64)) == []
     many = crops(*([mask(3, 3, 9, 9)] * 600), batch=100)

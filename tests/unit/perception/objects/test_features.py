@@ -37,14 +37,14 @@ def mask(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 
 def plain(field: torch.Tensor, piece: np.ndarray) -> np.ndarray:
-    """Every pixel takes the value of the cell that it lies in."""
+    """Every pixel takes the value of its cell."""
     _, height, width = field.shape
     pixels = field.numpy().repeat(16 // height, axis=1).repeat(16 // width, axis=2)
     return np.asarray(pixels[:, piece].mean(axis=1))
 
 
 @pytest.mark.parametrize("unit_length", [True, False])
-def test_vectors_are_means_of_each_field_over_each_segment_of_unit_length_or_not(*, unit_length: bool) -> None:
+def test_vectors_are_field_means_over_segments(*, unit_length: bool) -> None:
     large, small = mask(0, 0, 9, 7), mask(12, 3, 13, 4)
     batch = perception(np.stack([small, large]), mask(4, 4, 8, 8)[None])
 
@@ -65,7 +65,7 @@ def test_an_image_without_segments_has_no_vectors() -> None:
     assert found[0].dtype == np.float32
 
 
-def test_memory_layout_of_a_field_does_not_matter() -> None:
+def test_memory_layout_does_not_matter() -> None:
     batch = perception(mask(0, 0, 9, 7)[None], mask(12, 3, 13, 4)[None])
     strided = {name: field.contiguous(memory_format=torch.channels_last) for name, field in batch.fields.items()}
 

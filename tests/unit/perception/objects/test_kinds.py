@@ -9,7 +9,7 @@ BOLT, NUT, SCRAP = (0.0, 0.0), (10.0, 0.0), (0.0, 10.0)
 
 
 def drawn(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Descriptors, owners and truth: a bolt and two nuts an image, in two colours each, and a scrap at random."""
+    """Descriptors, owners and truth: one bolt and two nuts per image, in two colours each, and random scraps."""
     rng = np.random.default_rng(seed)
     rows = []
     for image in range(images):
@@ -22,7 +22,7 @@ def drawn(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return found[:, :2], found[:, 2].astype(np.int64), found[:, 3].astype(np.int64)
 
 
-def test_a_steady_part_of_two_colours_is_one_kind_and_scraps_are_none() -> None:
+def test_regular_parts_are_kinds_and_scraps_are_not() -> None:
     descriptors, owners, truth = drawn(40)
 
     kinds, regularity = find_kinds(descriptors, owners, 40)
@@ -32,8 +32,8 @@ def test_a_steady_part_of_two_colours_is_one_kind_and_scraps_are_none() -> None:
     assert regularity == pytest.approx(0.5 * np.log(13) + 0.5 * np.log(25))
 
 
-def test_groups_that_are_regular_only_together_are_one_kind() -> None:
-    # Four screws of a picture have one of two lights, so that either light's count is 0 or 4.
+def test_groups_regular_only_together_are_one_kind() -> None:
+    # The four screws of an image share one of two shades, so the count per shade is 0 or 4.
     descriptors = np.repeat([[0.0], [8.0]] * 10, 4, axis=0) + np.random.default_rng(1).normal(size=(80, 1)) * 0.1
 
     kinds, _ = find_kinds(descriptors, np.repeat(np.arange(20), 4), 20)
@@ -52,7 +52,7 @@ def test_pieces_by_chance_are_of_no_kind() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_fewer_than_two_instances_are_of_no_kind(number: int) -> None:
+def test_single_instance_has_no_kind(number: int) -> None:
     kinds, regularity = find_kinds(np.zeros((number, 4)), np.zeros(number, dtype=np.int64), 5)
 
     assert kinds.tolist() == [NO_KIND] * number

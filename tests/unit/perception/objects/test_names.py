@@ -14,7 +14,7 @@ from uniad_ray.perception.objects.names import OTHER, PartNamer, PartNamerConfig
 from uniad_ray.perception.segments import Segments
 
 SIDE = 48
-# Height and width of the objects, and what they look like.
+# Height, width and appearance of the objects.
 TRAY, BOLT, NUT = (20, 20), (4, 16), (6, 6)
 LOOKS = {TRAY: [1.0, 0.0, 0.0], BOLT: [0.0, 1.0, 0.0], NUT: [0.0, 0.0, 1.0]}
 
@@ -58,7 +58,7 @@ def names(found: PartNamer, *kinds: tuple[int, int]) -> tuple[str, ...]:
     return found.extract(perception(list(kinds), first=99))["named/segments"][0].names
 
 
-def test_kinds_in_steady_numbers_have_names_the_largest_first_and_others_none() -> None:
+def test_regular_kinds_are_named_largest_first() -> None:
     assert names(fitted(), TRAY, BOLT, BOLT, NUT) == ("part-1", "part-2", "part-2", OTHER)
 
 
@@ -77,13 +77,13 @@ def test_names_may_be_exchanged() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"part-1": ""}, "no name of a class"),
-        ({"part-1": "a:b"}, "no name of a class"),
-        ({"part-1": "bolt", "part-2": "bolt"}, "two classes would have the same name: bolt, bolt, other"),
-        ({"part-1": "other"}, "two classes would have the same name"),
-        ({"part-1": "part-2"}, "two classes would have the same name"),
-        ({"bolt": "part-1"}, "names has bolt; kinds are called part-1, part-2, ... or other"),
-        ({"part-0": "bolt"}, "names has part-0"),
+        ({"part-1": ""}, "is not a class name"),
+        ({"part-1": "a:b"}, "is not a class name"),
+        ({"part-1": "bolt", "part-2": "bolt"}, "two classes have the same name, rename one: bolt, bolt, other"),
+        ({"part-1": "other"}, "two classes have the same name"),
+        ({"part-1": "part-2"}, "two classes have the same name"),
+        ({"bolt": "part-1"}, "names has unknown kinds bolt; use part-1, part-2, ... or other"),
+        ({"part-0": "bolt"}, "names has unknown kinds part-0"),
     ],
 )
 def test_names_must_be_usable_and_distinct(given: dict[str, str], says: str) -> None:
@@ -95,7 +95,7 @@ def test_an_image_without_objects_has_no_names() -> None:
     assert names(fitted()) == ()
 
 
-def test_where_normal_images_have_no_objects_every_object_is_another() -> None:
+def test_all_objects_are_other_without_normal_objects() -> None:
     found, again = namer(), namer()
     found.fit(lambda: [perception([], [])])
     again.restore(found.state())
@@ -121,7 +121,7 @@ def test_a_restored_namer_gives_the_same_names() -> None:
     assert names(again, TRAY, BOLT, NUT) == names(fitted(), TRAY, BOLT, NUT)
 
 
-def test_too_little_to_learn_from_is_refused() -> None:
+def test_fit_needs_two_valid_images() -> None:
     for images in ([], [perception([TRAY])]):
         with pytest.raises(FitError, match=f"at least 2 normal images are needed, not {len(images)}; add some"):
             namer().fit(lambda images=images: images)
@@ -133,11 +133,11 @@ def test_too_little_to_learn_from_is_refused() -> None:
         namer().extract(perception([TRAY]))
 
 
-def test_a_state_of_something_else_is_refused() -> None:
+def test_invalid_state_is_rejected() -> None:
     state = fitted().state()
     shorter = {**state.arrays, "kinds": state.arrays["kinds"][1:]}
     for odd in (State(), State(arrays=shorter, document=state.document)):
-        with pytest.raises(BundleError, match="no kinds of objects"):
+        with pytest.raises(BundleError, match="no object kinds"):
             namer().restore(odd)
 
 
@@ -147,12 +147,12 @@ def test_shapes_are_area_and_axes() -> None:
 
     area, long, short = np.exp(segment_shapes(Segments.of(masks))[0])
 
-    # The deviation of a uniform distribution over a side s is s / sqrt(12).
+    # A uniform distribution of width s has the standard deviation s / sqrt(12).
     assert (area, long, short) == pytest.approx((0.12, 0.6 / np.sqrt(12), 0.2 / np.sqrt(12)), rel=1e-3)
 
 
 @pytest.mark.parametrize("profile", profile_names())
-def test_names_of_a_file_reach_the_namer_of_each_profile(tmp_path: Path, profile: str) -> None:
+def test_names_file_applies_to_each_profile(tmp_path: Path, profile: str) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\n")
     objects = load_config(profile, [names_override(str(file))]).extractors["objects"]

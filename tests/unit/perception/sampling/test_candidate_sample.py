@@ -18,7 +18,7 @@ def image(key: str, patches: int = 300) -> torch.Tensor:
 
 
 def bottom_slowly(keys: list[str], capacity: int, patches: int = 300) -> np.ndarray:
-    """Every vector of the stream sorted by its priority, and the first ones kept."""
+    """Reference: sorts all vectors of the stream by priority and keeps the first ones."""
     rows = [
         (int(priority), vector)
         for key in keys
@@ -31,7 +31,7 @@ def bottom_slowly(keys: list[str], capacity: int, patches: int = 300) -> np.ndar
 KEYS = [f"line-{number}" for number in range(60)]
 
 
-def test_keeps_exactly_the_lowest_priorities_of_the_stream() -> None:
+def test_keeps_the_lowest_priorities() -> None:
     sample = CandidateSample(500)
     for key in KEYS:
         sample.add(key, image(key))
@@ -51,7 +51,7 @@ def test_order_does_not_matter(keys: list[str], capacity: int) -> None:
     assert forward.vectors().tobytes() == shuffled.vectors().tobytes()
 
 
-def test_merged_samples_of_parts_equal_the_sample_of_the_whole() -> None:
+def test_merged_samples_equal_the_whole_sample() -> None:
     whole = CandidateSample(700)
     parts = [CandidateSample(700) for _ in range(3)]
     for number, key in enumerate(KEYS):
@@ -72,7 +72,7 @@ def test_memory_stays_bounded() -> None:
     assert len(sample.vectors()) == 1000
 
 
-def test_what_is_kept_is_a_copy() -> None:
+def test_sample_is_a_copy() -> None:
     sample, vectors = CandidateSample(500), image("a")
     sample.add("a", vectors)
     before = sample.vectors().copy()

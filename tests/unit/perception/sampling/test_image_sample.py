@@ -17,7 +17,7 @@ def sampled(keys: list[str], capacity: int, seed: int = 0) -> dict[str, str]:
 
 
 @given(st.permutations(KEYS), st.integers(1, 40))
-def test_the_sample_is_that_of_the_lowest_priorities_in_any_order(keys: list[str], capacity: int) -> None:
+def test_sample_has_the_lowest_priorities(keys: list[str], capacity: int) -> None:
     lowest = sorted(KEYS, key=lambda key: int(sampling_priorities(key, 1)[0]))[:capacity]
 
     assert sampled(keys, capacity) == {key: f"item of {key}" for key in sorted(lowest)}
@@ -27,7 +27,7 @@ def test_another_seed_draws_another_sample() -> None:
     assert sampled(KEYS, 10).keys() != sampled(KEYS, 10, seed=1).keys()
 
 
-def test_the_items_are_in_the_order_of_their_keys() -> None:
+def test_items_are_sorted_by_key() -> None:
     assert list(sampled(KEYS[::-1], 7)) == sorted(sampled(KEYS, 7))
 
 
@@ -38,7 +38,7 @@ def test_memory_stays_within_the_capacity() -> None:
         assert len(sample.items()) == len(sample.by_priority()) <= 4
 
 
-def test_an_image_that_is_not_wanted_changes_nothing() -> None:
+def test_unwanted_image_changes_nothing() -> None:
     sample: ImageSample[str] = ImageSample(5)
     for key in KEYS:
         wanted, before = sample.wants(key), sample.items()
@@ -46,7 +46,7 @@ def test_an_image_that_is_not_wanted_changes_nothing() -> None:
         assert wanted == (sample.items() != before)
 
 
-def test_by_priority_every_beginning_is_a_sample_too() -> None:
+def test_every_prefix_by_priority_is_a_sample() -> None:
     def ordered(capacity: int) -> list[str]:
         sample: ImageSample[str] = ImageSample(capacity)
         for key in KEYS:

@@ -15,14 +15,14 @@ def blobs(centres: np.ndarray, counts: list[int], spread: float = 0.05) -> np.nd
 CORNERS = np.array([[0.0, 0.0], [0.0, 5.0], [5.0, 0.0], [5.0, 5.0]])
 
 
-def test_finds_the_centres_with_the_largest_cluster_first() -> None:
+def test_largest_cluster_comes_first() -> None:
     centres = cluster_centres(blobs(CORNERS, [50, 200, 100, 150]), 4, restarts=5, seed=0)
 
     assert centres.dtype == np.float32
     np.testing.assert_allclose(centres, CORNERS[[1, 3, 2, 0]], atol=0.05)
 
 
-def test_centres_are_means_of_the_vectors_nearest_to_them() -> None:
+def test_centres_are_cluster_means() -> None:
     vectors = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
 
     centres = cluster_centres(vectors, 5, restarts=3, seed=0)
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("true", [3, 4])
-def test_chooses_as_many_clusters_as_there_are_blobs(true: int) -> None:
+def test_selects_the_number_of_blobs(true: int) -> None:
     clusters, agreement = choose_clusters(blobs(CORNERS[:true], [120] * true), range(2, 9), restarts=5, seed=0)
 
     assert clusters == true
@@ -59,7 +59,7 @@ def test_chooses_as_many_clusters_as_there_are_blobs(true: int) -> None:
     assert agreement[true] == pytest.approx(1.0)
 
 
-def test_takes_the_best_where_no_number_is_reproduced() -> None:
+def test_falls_back_to_the_best_agreement() -> None:
     noise = np.random.default_rng(5).normal(size=(60, 12)).astype(np.float32)
 
     clusters, agreement = choose_clusters(noise, range(4, 8), restarts=2, seed=0)

@@ -31,7 +31,7 @@ def true_labels(key: str) -> np.ndarray:
 
 
 def extract(keys: Sequence[str]) -> Perception:
-    """Images whose features are, but for noise, those of the component under each cell."""
+    """Images with the features of the component under each cell, plus noise."""
     directions = np.random.default_rng(3).normal(size=(3, 10)).astype(np.float32)
     labels = np.stack([true_labels(key) for key in keys])
     each: dict[str, list[torch.Tensor]] = {name: [] for name in FIELDS}
@@ -74,7 +74,7 @@ def test_keeps_the_contract(components: Components) -> None:
     assert components.lineage()["clusters"] == 3
 
 
-def test_finds_the_components_the_largest_first_and_refinement_sharpens_them() -> None:
+def test_finds_components_and_refinement_sharpens_them() -> None:
     truth = np.stack([true_labels(key) for key in ("a", "b")])
     # The bar covers more than the square, so it is component 1.
     truth = np.array([0, 2, 1])[truth]
@@ -102,7 +102,7 @@ def test_similarity_is_the_cosine_to_each_centre(components: Components) -> None
             assert similarity[label, row, column] == pytest.approx(cosine, abs=1e-5)
 
 
-def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> None:
+def test_unrefined_labels_have_the_highest_cosine() -> None:
     produced = fitted(crf=None).extract(extract(["a"]))
 
     similarity = torch.nn.functional.interpolate(
@@ -113,14 +113,14 @@ def test_without_refinement_a_pixel_has_the_label_of_the_highest_cosine() -> Non
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(NORMAL_IMAGES), st.integers(1, 12))
-def test_the_centres_are_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
+def test_centres_do_not_depend_on_order_or_batching(keys: list[str], batch: int) -> None:
     one, other = fitted(restarts=2), fitted(keys, batch, restarts=2)
 
     assert one.state().arrays["centres"].tobytes() == other.state().arrays["centres"].tobytes()
 
 
 @pytest.mark.parametrize("crf", [None, {}])
-def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> None:
+def test_labels_do_not_depend_on_the_batch(crf: dict[str, Any] | None) -> None:
     components = fitted(crf=crf)
     keys = [f"test-{number}" for number in range(7)]
     alone = [components.extract(extract([key])) for key in keys]
@@ -133,8 +133,8 @@ def test_an_image_is_labelled_alike_in_any_batch(crf: dict[str, Any] | None) -> 
                     assert torch.equal(together[name][offset], single[name][0])
 
 
-def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
-    """Wide noisy fields, whose sums torch would round otherwise with other numbers of threads."""
+def test_thread_count_has_no_effect_and_is_restored() -> None:
+    """Uses wide noisy fields: torch rounds their sums differently for other numbers of threads."""
     noise = np.random.default_rng(0)
     fields = {
         name: torch.from_numpy(noise.normal(size=(4, 120, side, side)).astype(np.float32))
@@ -158,7 +158,7 @@ def test_the_number_of_threads_changes_nothing_and_is_left_as_it_was() -> None:
             assert torch.equal(values, other[name])
 
 
-def test_memory_layout_of_the_fields_does_not_matter(components: Components) -> None:
+def test_memory_layout_does_not_matter(components: Components) -> None:
     plain = extract(["a", "b"])
     fields = {name: field.contiguous(memory_format=torch.channels_last) for name, field in plain.fields.items()}
 
@@ -181,7 +181,7 @@ def test_labels_survive_a_round_trip(clusters: Any) -> None:
     assert restored.state().document == state.document
 
 
-def test_auto_takes_the_most_components_that_halves_of_the_images_agree_on() -> None:
+def test_auto_selects_largest_reproducible_count() -> None:
     state = fitted(clusters="auto", cluster_range=(2, 8), restarts=3).state()
 
     chosen, agreement = len(state.arrays["centres"]), state.document["agreement"]
@@ -191,13 +191,13 @@ def test_auto_takes_the_most_components_that_halves_of_the_images_agree_on() -> 
     assert agreement[str(chosen)] >= 0.9 > max(agreement[str(more)] for more in range(chosen + 1, 9))
 
 
-def test_candidates_bound_what_is_clustered() -> None:
+def test_candidates_limit_the_clustered_vectors() -> None:
     few, all_of_them = fitted(candidates=128), fitted(candidates=10**6)
 
     assert few.state().arrays["centres"].tobytes() != all_of_them.state().arrays["centres"].tobytes()
 
 
-def test_black_images_and_images_of_one_colour_get_labels(components: Components) -> None:
+def test_uniform_images_get_labels(components: Components) -> None:
     plain = extract(["a", "b"])
     images = np.zeros_like(plain.images)
     images[1] = 255
@@ -209,7 +209,7 @@ def test_black_images_and_images_of_one_colour_get_labels(components: Components
         assert torch.isfinite(produced["parts/similarity"]).all()
 
 
-def test_features_that_are_not_finite_spoil_the_similarity_of_their_image_alone(components: Components) -> None:
+def test_non_finite_features_affect_only_their_image(components: Components) -> None:
     batch = extract(["spoilt", "b"])
     batch.fields[FIELDS[0]][0, 0, 1, 1] = float("nan")
 
@@ -221,18 +221,18 @@ def test_features_that_are_not_finite_spoil_the_similarity_of_their_image_alone(
     assert all(torch.equal(produced[name][1], alone[name][0]) for name in alone)
 
 
-def test_no_images_or_blank_ones_cannot_be_fitted() -> None:
+def test_fit_needs_distinct_features() -> None:
     blank = extract(["a"])
     blank = Perception(blank.row_keys, blank.images, {name: field * 0.0 for name, field in blank.fields.items()})
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
-    with pytest.raises(FitError, match=r"parts: .* 0 different feature vectors but at least 5"):
+    with pytest.raises(FitError, match=r"parts: .* only 0 distinct feature vectors, at least 5"):
         components.fit(stream_of([]))
-    with pytest.raises(FitError, match=r"parts: .* 1 different feature vectors but at least 5"):
+    with pytest.raises(FitError, match=r"parts: .* only 1 distinct feature vectors, at least 5"):
         components.fit(lambda: [blank])
 
 
-def test_features_that_are_not_finite_name_the_image() -> None:
+def test_non_finite_features_name_the_image() -> None:
     perception = extract(["good", "spoilt"])
     perception.fields[FIELDS[1]][1, 0, 2, 2] = float("nan")
 
@@ -240,7 +240,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
         Components("parts", ComponentsConfig(fields=FIELDS), "cpu").fit(lambda: [perception])
 
 
-def test_before_fit_there_are_neither_labels_nor_state() -> None:
+def test_unfitted_components_raise() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     with pytest.raises(FitError, match="not fitted"):
@@ -249,11 +249,11 @@ def test_before_fit_there_are_neither_labels_nor_state() -> None:
         components.state()
 
 
-def test_a_damaged_state_is_an_error() -> None:
+def test_corrupt_state_is_rejected() -> None:
     components = Components("parts", ComponentsConfig(fields=FIELDS), "cpu")
 
     for state in (State(), State({"centres": np.zeros(3, dtype=np.float32)})):
-        with pytest.raises(BundleError, match="no centres"):
+        with pytest.raises(BundleError, match="no component centres"):
             components.restore(state)
 
 
@@ -271,6 +271,6 @@ def test_a_damaged_state_is_an_error() -> None:
         {"clutsers": 5},
     ],
 )
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ComponentsConfig.model_validate({"fields": FIELDS, **options})

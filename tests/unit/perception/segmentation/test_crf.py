@@ -89,11 +89,11 @@ def test_without_weights_only_the_unary_energy_counts() -> None:
     np.testing.assert_allclose(refined.numpy(), torch.softmax(-unary, dim=0).numpy(), atol=1e-6)
 
 
-def test_a_label_spreads_over_its_colour_and_stops_at_an_edge() -> None:
+def test_labels_spread_up_to_an_edge() -> None:
     image = torch.zeros(3, 8, 8)
     image[:, :, 4:] = 200.0
     unary = torch.zeros(2, 8, 8)
-    unary[1, 3, 1] = unary[0, 3, 6] = 8.0  # one node is sure on each side, the rest know nothing
+    unary[1, 3, 1] = unary[0, 3, 6] = 8.0  # one confident node on each side; the others are undecided
 
     labels = DenseCrf(CrfConfig(grid=8, appearance_reach=1.0, smoothness_weight=0.0)).refine(unary, image).argmax(dim=0)
 
@@ -101,7 +101,7 @@ def test_a_label_spreads_over_its_colour_and_stops_at_an_edge() -> None:
     assert (labels[:, 4:] == 1).all()
 
 
-def test_a_black_image_is_smoothed_like_any_other() -> None:
+def test_black_image_is_smoothed() -> None:
     unary, _ = problem(3, 3, 8)
 
     refined = DenseCrf(CrfConfig(grid=8)).refine(unary, torch.zeros(3, 8, 8))
@@ -110,6 +110,6 @@ def test_a_black_image_is_smoothed_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("options", [{"grid": 65}, {"grid": 1}, {"iterations": 0}, {"appearance_colour": 0.0}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CrfConfig.model_validate(options)

@@ -32,7 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def config(folders: tuple[Path, Path], **options: Any) -> GroundedSamSegmenterConfig:
     sam, detector = ({"uri": f"file:{folder}"} for folder in folders)
     defaults = {"embedding": "sam_encoder/embedding", "sam_weights": sam, "weights": detector, "side": 40}
-    # Random parameters are sure of nothing, and all their boxes are small.
+    # With random parameters, all scores are low and all boxes are small.
     return GroundedSamSegmenterConfig.model_validate(
         {**defaults, "classes": CLASSES, "least_score": 0.0, "box_overlap": 1.0, **options}
     )
@@ -50,7 +50,7 @@ def perception(folders: tuple[Path, Path], images: np.ndarray = IMAGES) -> Perce
 
 
 def detects(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], classes: list[int]) -> None:
-    """Stands in for the detector, whose boxes by random parameters cannot be chosen."""
+    """A fake detector with chosen boxes; random parameters give arbitrary ones."""
     scores = torch.linspace(0.9, 0.5, len(boxes))
     found = Detections(torch.tensor(boxes).reshape(-1, 4), scores, torch.tensor(classes, dtype=torch.int64))
     monkeypatch.setattr(GroundingDino, "detect", lambda *_: found)
@@ -70,7 +70,7 @@ def test_keeps_the_contract_and_names_every_segment(folders: tuple[Path, Path]) 
     assert len({lineage["weights"]["sha256"], lineage["sam_weights"]["sha256"]}) == 2
 
 
-def test_an_image_is_segmented_alike_in_any_batch(folders: tuple[Path, Path]) -> None:
+def test_segments_do_not_depend_on_the_batch(folders: tuple[Path, Path]) -> None:
     found = segmenter(folders, boxes_per_batch=7)
     together = found.extract(perception(folders))["grounded_sam/segments"][1]
     (alone,) = found.extract(perception(folders, IMAGES[1:]))["grounded_sam/segments"]
@@ -80,9 +80,7 @@ def test_an_image_is_segmented_alike_in_any_batch(folders: tuple[Path, Path]) ->
         np.testing.assert_array_equal(array, together.arrays()[name])
 
 
-def test_masks_names_and_confidences_belong_to_their_boxes(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_names_and_confidences_match_boxes(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     detects(monkeypatch, [[0.0, 0.5, 0.25, 1.0], [0.5, 0.0, 1.0, 1.0]], [2, 0])
     found = segmenter(folders)
     seen = perception(folders, IMAGES[:1, :20])
@@ -93,7 +91,7 @@ def test_masks_names_and_confidences_belong_to_their_boxes(
             input_boxes=torch.tensor([[[0.0, 8.0, 8.0, 16.0], [16.0, 0.0, 32.0, 16.0]]]),
             multimask_output=False,
         ).pred_masks
-    # The image is half as high as wide: its half of the network's 32 pixels is what counts.
+    # The image is half as high as wide, so it fills only half of the network's 32 rows.
     upper = torch.nn.functional.interpolate(expected[0], (SAM_SIDE, SAM_SIDE), mode="bilinear")[..., :16, :]
     masks = torch.nn.functional.interpolate(upper, (40, 40), mode="bilinear")[:, 0] > 0
 
@@ -106,7 +104,7 @@ def test_masks_names_and_confidences_belong_to_their_boxes(
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
-def test_no_object_one_that_fills_the_image_and_very_many_are_segmented(
+def test_no_full_image_and_many_objects(
     count: int, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detects(monkeypatch, [[0.0, 0.0, 1.0, 1.0]] * count, [1] * count)
@@ -120,11 +118,11 @@ def test_no_object_one_that_fills_the_image_and_very_many_are_segmented(
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
-        (["bolt", ""], "no name of a class"),
-        (["bolt", "  "], "no name of a class"),
-        (["bolt", "Bolt "], "two classes would have the same name: bolt, bolt"),
+        (["bolt", ""], "is not a class name"),
+        (["bolt", "  "], "is not a class name"),
+        (["bolt", "Bolt "], "two classes have the same name, rename one: bolt, bolt"),
         (["M3. bolt"], "has a full stop"),
-        (["a:b"], "no name of a class"),
+        (["a:b"], "is not a class name"),
     ],
 )
 def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, folders: tuple[Path, Path]) -> None:
@@ -133,5 +131,5 @@ def test_classes_must_be_usable_and_distinct(classes: list[str], says: str, fold
 
 
 def test_without_classes_nothing_is_loaded(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"name the classes in extractors\.grounded_sam\.config\.classes"):
+    with pytest.raises(ConfigError, match=r"list them in extractors\.grounded_sam\.config\.classes"):
         segmenter(folders, classes=[], weights={"uri": "file:/no/such/folder"})

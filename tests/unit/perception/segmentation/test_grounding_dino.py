@@ -30,7 +30,7 @@ def detector(folder: Path, classes: tuple[str, ...] = CLASSES) -> GroundingDino:
     return GroundingDino(*load_grounding_dino(weights, CPU), classes, CPU)
 
 
-def test_boxes_and_scores_are_the_library_s_and_the_class_is_that_of_the_surest_word(
+def test_detections_match_transformers(
     folder: Path,
 ) -> None:
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
@@ -55,7 +55,7 @@ def test_boxes_and_scores_are_the_library_s_and_the_class_is_that_of_the_surest_
     assert len(set(found.classes.tolist())) > 1
 
 
-def test_a_score_must_be_high_enough_and_of_boxes_that_overlap_the_surest_is_kept(
+def test_boxes_are_filtered_by_score_and_overlap(
     folder: Path,
 ) -> None:
     found = detector(folder)
@@ -73,11 +73,11 @@ def test_a_score_must_be_high_enough_and_of_boxes_that_overlap_the_surest_is_kep
             assert bool((torch.minimum(one[2:], other[2:]) <= torch.maximum(one[:2], other[:2])).any())
 
 
-def test_more_classes_than_the_network_reads_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the 20 classes are 62 tokens long and Grounding DINO reads 32"):
+def test_too_many_classes_are_rejected(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the 20 classes have 62 tokens, but Grounding DINO reads at most 32"):
         detector(folder, tuple(f"bolt {number}" for number in range(20)))
 
 
-def test_a_class_of_which_the_network_reads_nothing_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="reads 1 classes in"):
+def test_class_without_tokens_is_rejected(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="reads only 1 of 2 classes in"):
         detector(folder, ("bolt", "\u200b"))

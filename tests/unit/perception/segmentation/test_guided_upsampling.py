@@ -39,7 +39,7 @@ def guided_filter_slowly(maps: np.ndarray, image: np.ndarray, radius: int, epsil
 
 
 @pytest.mark.parametrize("radius", [1, 2])
-def test_on_the_grid_of_the_image_it_equals_the_direct_filter(radius: int) -> None:
+def test_equals_direct_filter_at_full_resolution(radius: int) -> None:
     generator = np.random.default_rng(radius)
     maps = generator.normal(size=(2, 6, 7)).astype(np.float32)
     image = generator.uniform(size=(3, 6, 7)).astype(np.float32)
@@ -50,11 +50,11 @@ def test_on_the_grid_of_the_image_it_equals_the_direct_filter(radius: int) -> No
     np.testing.assert_allclose(filtered, guided_filter_slowly(maps, image, radius, 0.01), atol=2e-5)
 
 
-def test_the_upsampled_map_follows_an_edge_that_the_coarse_grid_cannot_show() -> None:
+def test_upsampled_map_follows_fine_edges() -> None:
     image = torch.zeros(3, 32, 32)
     image[:, :, 13:] = 1.0
     coarse_image = functional.adaptive_avg_pool2d(image, (8, 8))
-    coarse = coarse_image[:1]  # the share of the bright side in each coarse cell
+    coarse = coarse_image[:1]  # fraction of the bright side in each coarse cell
 
     plain = functional.interpolate(coarse[None], (32, 32), mode="bilinear", align_corners=False)[0]
     guided = guided_upsample(coarse, image, coarse_image, 1, 1e-4)
@@ -73,7 +73,7 @@ def test_without_contrast_maps_are_upsampled_smoothly() -> None:
     np.testing.assert_allclose(upsampled.numpy(), 0.5, atol=1e-6)  # the window covers the whole coarse map
 
 
-def test_maps_that_add_up_to_one_still_do() -> None:
+def test_sum_of_maps_is_preserved() -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.softmax(torch.randn(4, 8, 8, generator=generator), dim=0)
     image = torch.rand(3, 32, 32, generator=generator)

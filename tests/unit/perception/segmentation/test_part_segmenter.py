@@ -45,7 +45,7 @@ def segmenter(**changes: Any) -> PartSegmenter:
 
 
 def drawn(seed: int) -> dict[Box, int]:
-    """Two parts of label 1, at varying places, and up to three scraps of label 2."""
+    """Two parts of label 1 at varying positions, and up to three scraps of label 2."""
     draw = np.random.default_rng(seed)
     down, across = draw.integers(0, 8, 2).tolist()
     scraps = {(50, 4 + 12 * n, 56, 10 + 12 * n): 2 for n in range(int(draw.integers(0, 4)))}
@@ -68,7 +68,7 @@ def segments_of(found: PartSegmenter, image: dict[Box, int]) -> Segments:
     return found.extract(perception(image))["objects/segments"][0]
 
 
-def test_the_foreground_is_what_comes_in_steady_numbers() -> None:
+def test_foreground_has_regular_counts() -> None:
     found = segments_of(fitted(), NORMAL[0])
 
     assert len(found) == 2
@@ -77,7 +77,7 @@ def test_the_foreground_is_what_comes_in_steady_numbers() -> None:
     np.testing.assert_allclose(found.confidences, 1.0)
 
 
-def test_parts_that_touch_are_cut_where_that_makes_numbers_steady() -> None:
+def test_touching_parts_are_cut_if_counts_get_regular() -> None:
     apart = {(10, 4, 24, 18): 1, (10, 30, 24, 44): 1}
     touching = {(10, 4, 24, 18): 1, (10, 26, 24, 40): 1, (15, 18, 19, 26): 1}
     images = [touching if number % 2 else apart for number in range(20)]
@@ -90,7 +90,7 @@ def test_parts_that_touch_are_cut_where_that_makes_numbers_steady() -> None:
     assert [len(segments_of(cut, image)) for image in (apart, touching)] == [2, 2]
 
 
-def test_another_scale_adds_what_the_first_has_not_covered() -> None:
+def test_second_scale_adds_uncovered_segments() -> None:
     def of_both(images: list[dict[Box, int]]) -> Perception:
         coarse = [{(4, 4, 14, 14): 1, (40, 40, 60, 60): 2} for _ in images]
         return perception(*images).joined(perception(*coarse, scale="coarse"))
@@ -116,7 +116,7 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("image", [{}, {(0, 0, SIDE, SIDE): 1}])
-def test_an_image_without_object_or_filled_by_one_has_no_segment(image: dict[Box, int]) -> None:
+def test_empty_and_full_images_have_no_segment(image: dict[Box, int]) -> None:
     assert len(segments_of(fitted(), image)) == 0
 
 
@@ -135,7 +135,7 @@ def test_a_restored_segmenter_finds_the_same() -> None:
     assert again.state() == found.state()
 
 
-def test_nothing_can_be_done_before_the_fit() -> None:
+def test_unfitted_segmenter_raises() -> None:
     with pytest.raises(FitError, match="not fitted"):
         segmenter().extract(perception({}))
     with pytest.raises(FitError, match="at least 2 normal images are needed, not 1"):
@@ -146,12 +146,12 @@ def test_nothing_can_be_done_before_the_fit() -> None:
     "document",
     [{}, {"choices": []}, {"choices": [{"scale": 0}]}, {"choices": [{"scale": 1, "foreground": [1], "neck": 0.0}]}],
 )
-def test_a_state_of_something_else_is_refused(document: dict[str, Any]) -> None:
-    with pytest.raises(BundleError, match="no choice of foreground"):
+def test_invalid_state_is_rejected(document: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="no foreground labels"):
         segmenter().restore(State(document=document))
 
 
-def test_segments_of_trays_are_the_parts_that_were_drawn() -> None:
+def test_segments_of_trays_match_drawn_parts() -> None:
     config = load_config("embedded")
     pipeline = build_pipeline(config, [("parts/labels", "the test")], device="cpu")
     components = next(one for one in pipeline.stateful if one.name == "parts")

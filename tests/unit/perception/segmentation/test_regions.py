@@ -14,7 +14,7 @@ def mask_of(*boxes: tuple[int, int, int, int], side: int = 32) -> np.ndarray:
     return mask
 
 
-def test_pieces_are_numbered_and_those_too_small_or_too_large_are_left_out() -> None:
+def test_pieces_are_numbered_and_filtered_by_area() -> None:
     mask = mask_of((2, 2, 6, 6), (10, 2, 12, 4), (2, 12, 30, 30))
 
     regions = find_regions(mask, 10 / 1024, 400 / 1024)
@@ -35,7 +35,7 @@ def test_holes_belong_to_their_piece() -> None:
     np.testing.assert_array_equal(find_regions(mask, 0.001, 0.9) == 1, mask_of((4, 4, 14, 14)))
 
 
-def test_of_too_many_pieces_the_largest_are_kept() -> None:
+def test_largest_pieces_are_kept() -> None:
     boxes = [(6 * row, 6 * column, 6 * row + 3, 6 * column + 3) for row in range(7) for column in range(7)]
     mask = mask_of(*boxes, (42, 0, 47, 5), side=48)
 
@@ -48,7 +48,7 @@ def test_of_too_many_pieces_the_largest_are_kept() -> None:
 TWO_THAT_TOUCH = ((4, 2, 14, 12), (8, 12, 10, 16), (4, 16, 14, 26))
 
 
-def test_pieces_that_touch_are_cut_at_the_neck() -> None:
+def test_touching_pieces_are_cut_at_the_neck() -> None:
     regions = find_regions(mask_of(*TWO_THAT_TOUCH), 0.001, 0.9)
 
     parts = split_regions(regions, 0.5, 0.01)
@@ -60,7 +60,7 @@ def test_pieces_that_touch_are_cut_at_the_neck() -> None:
     assert (parts[4:14, 16:26] == parts[9, 20]).all()
 
 
-def test_a_piece_without_neck_stays_whole_and_pieces_keep_their_order() -> None:
+def test_pieces_without_neck_stay_whole_in_order() -> None:
     regions = find_regions(
         mask_of((1, 1, 3, 30), *((top + 10, left, bottom + 10, right) for top, left, bottom, right in TWO_THAT_TOUCH)),
         0.001,
@@ -75,7 +75,7 @@ def test_a_piece_without_neck_stays_whole_and_pieces_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(("neck", "smallest"), [(0.0, 0.01), (0.1, 0.01), (0.5, 0.2)])
-def test_nothing_is_cut_without_neck_or_into_parts_too_small(neck: float, smallest: float) -> None:
+def test_no_cut_without_neck_or_into_small_parts(neck: float, smallest: float) -> None:
     regions = find_regions(mask_of(*TWO_THAT_TOUCH), 0.001, 0.9)
 
     np.testing.assert_array_equal(split_regions(regions, neck, smallest), regions)

@@ -35,7 +35,7 @@ def pipeline(folder: Path, **options: Any) -> PerceptionPipeline:
         "weights": weights,
         "points_per_side": 4,
         "side": 40,
-        # The masks of random parameters are not stable, few are sure, and their boxes are alike.
+        # With random parameters, masks are unstable, few are confident, and their boxes are similar.
         "predicted_iou": 0.01,
         "stability": 0.0,
         "box_overlap": 1.0,
@@ -51,7 +51,7 @@ def extracted(folder: Path, images: np.ndarray = IMAGES, **options: Any) -> list
 
 
 def decodes(folder: Path, monkeypatch: pytest.MonkeyPatch, logit: float, predicted: float) -> None:
-    """Makes the decoder say the same of every point: the whole image is, or is not, an object."""
+    """Makes the decoder return the same mask for every point: the whole image, or nothing."""
     decoder = loaded(folder).network.mask_decoder
     decode = decoder.forward
 
@@ -84,7 +84,7 @@ def test_encoder_and_segmenter_keep_the_contract(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("predicted_iou", "stability", "box_overlap"), [(0.01, 0.0, 1.0), (0.5, 0.2, 1.0), (0.01, 0.0, 0.99)]
 )
-def test_masks_are_those_of_the_library_s_own_mask_generation(
+def test_masks_match_transformers_mask_generation(
     folder: Path, predicted_iou: float, stability: float, box_overlap: float
 ) -> None:
     from PIL import Image
@@ -107,7 +107,7 @@ def test_masks_are_those_of_the_library_s_own_mask_generation(
         np.testing.assert_allclose(segments.confidences, reference.confidences, atol=1e-5)
 
 
-def test_an_image_is_segmented_alike_in_any_batch(folder: Path) -> None:
+def test_segments_do_not_depend_on_the_batch(folder: Path) -> None:
     together = extracted(folder)
 
     for row in (2, 0):
@@ -116,7 +116,7 @@ def test_an_image_is_segmented_alike_in_any_batch(folder: Path) -> None:
             np.testing.assert_array_equal(array, together[row].arrays()[name])
 
 
-def test_the_image_encoder_runs_once_an_image_for_all_segmenters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_encoder_runs_once_per_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractors = pipeline(folder).extractors
     other = SamSegmenter("other", extractors[1].config, "cpu")  # type: ignore[attr-defined]
     network = extractors[0]._sam.network  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def test_images_need_not_be_square(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("logit", "predicted"), [(9.0, 0.5), (0.5, 0.95), (-9.0, 0.95)])
-def test_an_image_in_which_nothing_is_sure_stable_or_there_has_no_segments(
+def test_no_segments_without_confident_stable_masks(
     logit: float, predicted: float, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decodes(folder, monkeypatch, logit, predicted)
@@ -157,9 +157,7 @@ def test_an_image_in_which_nothing_is_sure_stable_or_there_has_no_segments(
     assert (len(found), found.size) == (0, (40, 40))
 
 
-def test_one_object_that_fills_the_image_is_one_segment_or_left_out(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_object_filling_the_image_is_kept_or_dropped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decodes(folder, monkeypatch, 9.0, 0.95)
 
     (found,) = extracted(folder, IMAGES[:1], predicted_iou=0.88, stability=0.95, box_overlap=0.7)
@@ -169,7 +167,7 @@ def test_one_object_that_fills_the_image_is_one_segment_or_left_out(
     assert [len(each) for each in extracted(folder, IMAGES[:1], largest_area=0.9)] == [0]
 
 
-def test_of_too_many_objects_the_surest_are_kept(folder: Path) -> None:
+def test_most_confident_objects_are_kept(folder: Path) -> None:
     options = {"points_per_side": 16, "side": 16}
     (many,) = extracted(folder, IMAGES[:1], **options)
     (few,) = extracted(folder, IMAGES[:1], most_segments=5, **options)
@@ -178,7 +176,7 @@ def test_of_too_many_objects_the_surest_are_kept(folder: Path) -> None:
     assert sorted(few.confidences) == sorted(many.confidences)[-5:]
 
 
-def test_areas_outside_of_the_bounds_are_left_out(folder: Path) -> None:
+def test_areas_out_of_bounds_are_dropped(folder: Path) -> None:
     (every,) = extracted(folder, IMAGES[:1])
     low, high = np.quantile(every.areas, [0.3, 0.7])
     (found,) = extracted(folder, IMAGES[:1], smallest_area=float(low), largest_area=float(high))
@@ -187,11 +185,11 @@ def test_areas_outside_of_the_bounds_are_left_out(folder: Path) -> None:
     assert 0 < len(found) < len(every)
 
 
-def test_a_folder_of_another_network_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_folder_of_another_network_is_rejected(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"model_type": "sam",', '"model_type": "clip",'))
 
-    with pytest.raises(WeightsError, match="cannot be loaded by SamEncoder: it holds a network of type clip, not sam"):
+    with pytest.raises(WeightsError, match=r"SamEncoder cannot load .*: it holds a network of type clip, not sam"):
         pipeline(tmp_path)

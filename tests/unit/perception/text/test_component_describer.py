@@ -26,7 +26,7 @@ RED, GREY, WHITE = (220, 20, 20), (130, 130, 130), (255, 255, 255)
 
 
 def scene(*parts: tuple[int, slice, slice, tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """A label map and an image: component 0 is grey ground; each part has its label, its place and its colour."""
+    """A label map and an image: component 0 is grey ground; each part has a label, a position and a colour."""
     labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
     image = np.full((SIDE, SIDE, 3), GREY, dtype=np.uint8)
     for label, rows, columns, colour in parts:
@@ -39,7 +39,7 @@ def facts(*parts: tuple[int, slice, slice, tuple[int, int, int]], clusters: int 
     return sentences(describe_components(*scene(*parts), clusters, ComponentDescriberConfig(**options)))
 
 
-# Of component 1: 24 x 24 pixels at the top left, red; of component 2: 8 x 8 pixels at the right, white.
+# Component 1: 24 x 24 red pixels at the top left. Component 2: 8 x 8 white pixels at the right.
 LARGE = (1, slice(8, 32), slice(8, 32), RED)
 SMALL = (2, slice(60, 68), slice(110, 118), WHITE)
 
@@ -67,14 +67,14 @@ def test_a_scene_is_described_fact_by_fact() -> None:
     ]
 
 
-def test_every_word_of_a_list_is_reached_and_two_share_a_border() -> None:
+def test_every_word_is_reached_and_neighbours_share_a_border() -> None:
     words = [soft_words(value, (1.0, 2.0), ("low", "mid", "high"), 0.1) for value in (0.5, 0.95, 1.05, 1.5, 2.0, 3.0)]
 
     assert words == ["low", "low or mid", "low or mid", "mid", "mid or high", "high"]
 
 
 @given(st.floats(-1, 4), st.floats(0, 0.19))
-def test_a_small_step_changes_at_most_one_of_two_words(value: float, step: float) -> None:
+def test_small_step_changes_at_most_one_word(value: float, step: float) -> None:
     before, after = (
         set(soft_words(number, (1.0, 2.0), ("low", "mid", "high"), 0.1).split(" or "))
         for number in (value, value + step)
@@ -83,7 +83,7 @@ def test_a_small_step_changes_at_most_one_of_two_words(value: float, step: float
     assert before & after
 
 
-def test_no_two_borders_of_a_list_are_said_at_once_at_the_highest_softness() -> None:
+def test_margins_do_not_overlap_at_maximum_softness() -> None:
     margins = {
         describers._LOG_SIZE_BORDERS: describers._SIZE_MARGIN,
         describers._LOG_PERCENT_BORDERS: describers._SIZE_MARGIN,
@@ -122,7 +122,7 @@ def test_colours_have_their_common_names(colour: tuple[int, int, int], name: str
     assert colour_words(red, green, blue, 1.0) == name
 
 
-def test_a_part_that_is_not_there_is_said_to_be_absent() -> None:
+def test_missing_component_is_absent() -> None:
     assert "component 2 is absent" in facts(LARGE)
     assert not any("component 2" in fact for fact in facts(LARGE) if fact != "component 2 is absent")
 
@@ -142,7 +142,7 @@ def test_pieces_are_counted_and_placed() -> None:
     )
 
 
-def test_the_number_of_pieces_is_uncertain_where_one_is_hardly_large_enough() -> None:
+def test_small_piece_makes_the_count_uncertain() -> None:
     speck = (1, slice(100, 106), slice(100, 106), RED)  # 9 of the 64 x 64 sampled pixels
 
     assert "component 1 has 1 or 2 pieces" in facts(LARGE, speck, smallest_piece=9 / 4096)
@@ -150,7 +150,7 @@ def test_the_number_of_pieces_is_uncertain_where_one_is_hardly_large_enough() ->
     assert "component 1 has 1 piece" in facts(LARGE, speck, smallest_piece=10 / 4096)
 
 
-def test_a_shift_of_the_parts_keeps_most_facts() -> None:
+def test_small_shift_keeps_most_facts() -> None:
     def shifted(part: tuple[int, slice, slice, tuple[int, int, int]], by: int) -> Any:
         label, rows, columns, colour = part
         return label, slice(rows.start + by, rows.stop + by), slice(columns.start + by, columns.stop + by), colour
@@ -160,7 +160,7 @@ def test_a_shift_of_the_parts_keeps_most_facts() -> None:
         assert len(before - set(facts(shifted(LARGE, by), shifted(SMALL, by)))) <= 2
 
 
-def test_a_move_a_swap_and_a_loss_are_said() -> None:
+def test_moves_swaps_and_losses_change_the_text() -> None:
     before = set(facts(LARGE, SMALL))
     moved = set(facts(LARGE, (2, slice(60, 68), slice(10, 18), WHITE)))
     swapped = set(facts((2, *LARGE[1:]), (1, *SMALL[1:])))
@@ -184,7 +184,7 @@ def extract(count: int) -> Perception:
     return Perception([f"image-{n}" for n in range(count)], np.stack(images), fields)
 
 
-def test_each_image_of_a_batch_gets_the_text_it_gets_alone() -> None:
+def test_text_does_not_depend_on_the_batch() -> None:
     describer = ComponentDescriber("description", ComponentDescriberConfig(components="parts"), "cpu")
     batch = extract(3)
 
@@ -213,6 +213,6 @@ def test_any_label_map_is_described(seed: int, height: int, width: int, clusters
 
 
 @pytest.mark.parametrize("options", [{"softness": -1}, {"softness": 2}, {"smallest_piece": 0}, {"most_pieces": 0}])
-def test_senseless_options_are_refused(options: dict[str, float]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ComponentDescriberConfig.model_validate(options)

@@ -23,7 +23,7 @@ def square(row: float, column: float, side: int = 10) -> np.ndarray:
     return mask
 
 
-def test_objects_are_counted_placed_and_measured_by_class() -> None:
+def test_description_by_class() -> None:
     segments = Segments.of(np.stack([square(0.1, 0.5), square(0.8, 0.9), square(0.5, 0.5, 20)]))
 
     found = describe_segments(segments.named(["tray", "bolt", "bolt"]), 0.05)
@@ -37,14 +37,14 @@ def test_objects_that_overlap_cover_the_image_once() -> None:
     assert describe_segments(segments.named(["bolt", "bolt"]), 0.05).classes[0].size == 4.0
 
 
-def test_an_image_without_objects_has_an_empty_description() -> None:
+def test_no_objects_give_an_empty_description() -> None:
     found = describe_segments(Segments.of(np.zeros((0, 10, 10), dtype=bool)), 0.05)
 
     assert str(found) == ""
     assert Description.parse("") == found
 
 
-def test_a_place_near_a_line_is_on_both_sides_of_it() -> None:
+def test_position_near_a_line_is_on_both_sides() -> None:
     assert soft_position(0.1, 0.5, 0.05) == ("top centre",)
     assert soft_position(0.31, 0.5, 0.05) == ("top centre", "middle centre")
     assert soft_position(0.31, 0.64, 0.05) == ("top centre", "top right", "middle centre", "middle right")
@@ -52,7 +52,7 @@ def test_a_place_near_a_line_is_on_both_sides_of_it() -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-0.04, 0.04), st.floats(-0.04, 0.04))
-def test_a_small_move_leaves_a_cell_in_common(row: float, column: float, down: float, across: float) -> None:
+def test_small_move_keeps_a_common_cell(row: float, column: float, down: float, across: float) -> None:
     assert set(soft_position(row, column, 0.03)) & set(soft_position(row + down, column + across, 0.03))
 
 
@@ -88,14 +88,14 @@ def test_the_canonical_text_can_be_read_back(classes: dict[str, tuple[list[tuple
         "1 nut: top left; 1.00 %\n",
     ],
 )
-def test_other_texts_are_refused(text: str) -> None:
+def test_non_canonical_texts_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="not"):
         Description.parse(text)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a:b", "a;b", "a\nb"])
 def test_a_name_must_fit_into_a_line(name: str) -> None:
-    with pytest.raises(ValueError, match="no name of a class"):
+    with pytest.raises(ValueError, match="is not a class name"):
         check_class_name(name)
 
 

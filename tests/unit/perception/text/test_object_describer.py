@@ -36,17 +36,17 @@ def described(names: list[str], **changes: object) -> str:
     return describer(**changes).extract(perception_of(names))["description/text"][0]
 
 
-def test_objects_are_described_but_for_those_left_out() -> None:
+def test_left_out_objects_are_not_described() -> None:
     assert described(["bolt", "other", "nut"]) == "1 bolt: top left; 1.00 %\n1 nut: top centre; 1.00 %"
 
 
-def test_what_is_left_out_and_how_soft_lines_are_can_be_chosen() -> None:
+def test_left_out_and_softness_are_options() -> None:
     assert described(["bolt", "other", "nut"], left_out=["bolt"], softness=0.1) == (
         "1 nut: top centre or top right; 1.00 %\n1 other: top left or top centre; 1.00 %"
     )
 
 
-def test_an_image_without_objects_has_an_empty_text() -> None:
+def test_no_objects_give_an_empty_text() -> None:
     assert described([]) == ""
     assert described(["other"]) == ""
 
@@ -59,18 +59,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 def asking(fake: ChatServer, **changes: object) -> dict[str, Any]:
-    """The options of a describer that asks a server."""
+    """Options of a describer that queries a server."""
     return {"positions": "vlm", "captioner": {"kind": "server", "url": fake.url, "model": "m", **changes}}
 
 
-def test_positions_are_those_that_the_model_says_and_those_of_the_grid_where_it_says_none(fake: ChatServer) -> None:
+def test_model_positions_fall_back_to_the_grid(fake: ChatServer) -> None:
     assert described(["bolt", "nut"], **asking(fake)) == (
         "1 bolt: bottom right; 1.00 %\n1 nut: top left or top centre; 1.00 %"
     )
     assert [asked.prompt for asked in fake.asked] == [positions_prompt({"bolt", "nut"})]
 
 
-def test_images_are_asked_about_by_their_classes_and_those_without_objects_not_at_all(fake: ChatServer) -> None:
+def test_requests_are_grouped_by_classes(fake: ChatServer) -> None:
     fake.answer = lambda asked: "bolt: middle left"  # noqa: ARG005
     images = (["bolt", "other"], [], ["bolt"], ["nut", "bolt"], ["other"])
     found = describer(**asking(fake)).extract(perception_of(*images))["description/text"]
@@ -88,8 +88,8 @@ def test_images_are_asked_about_by_their_classes_and_those_without_objects_not_a
     ]
 
 
-def test_positions_by_a_model_come_by_configuration_alone(fake: ChatServer) -> None:
-    """From the lines of a profile, through what builds the extractors of fits and runs."""
+def test_model_positions_from_configuration(fake: ChatServer) -> None:
+    """Builds the extractors from a profile, as fits and runs do."""
     options = {"segments": "squares/segments", **asking(fake)}
     config = small_config(
         "extractors.squares={class: 'support.named_squares:NamedSquares', config: {names: [bolt, nut]}}",
@@ -103,7 +103,7 @@ def test_positions_by_a_model_come_by_configuration_alone(fake: ChatServer) -> N
     assert sorted(asked.image.sum() for asked in fake.asked) == sorted(image.sum() for image in pixels)
 
 
-def test_positions_by_a_table_are_found_by_row_and_prompt(tmp_path: Path) -> None:
+def test_table_positions_match_row_and_prompt(tmp_path: Path) -> None:
     rows = {
         "row_key": ["image-0", "image-1"],
         "prompt": [positions_prompt({"bolt"}), positions_prompt({"nut"})],
@@ -123,7 +123,7 @@ def test_positions_by_a_model_need_one() -> None:
         validate(ObjectDescriberConfig, {"segments": "named/segments", "positions": "vlm"}, where="profile p")
 
 
-def test_the_lineage_names_the_model_where_it_is_asked(fake: ChatServer) -> None:
+def test_lineage_names_the_model_if_used(fake: ChatServer) -> None:
     lineage = describer(**asking(fake)).lineage()
 
     assert lineage["captioner"]["url"] == fake.url

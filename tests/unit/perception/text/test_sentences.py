@@ -3,7 +3,7 @@ from __future__ import annotations
 from uniad_ray.perception.text.sentences import sentences
 
 
-def test_sentences_lose_their_marks_and_capitals_and_keep_their_order() -> None:
+def test_sentences_are_lower_case_without_punctuation() -> None:
     assert sentences("A red box.  Two pins!\nIs it left? 0.5 percent; yes.") == [
         "a red box",
         "two pins",

@@ -64,7 +64,7 @@ def test_keeps_the_contract() -> None:
     np.testing.assert_allclose(embedding.flatten(1).norm(dim=1).numpy(), 1.0, rtol=1e-6)
 
 
-def test_known_words_are_weighted_as_scikit_learn_does() -> None:
+def test_known_words_match_scikit_learn() -> None:
     reference = TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 3)).fit(TEXTS.values())  # noqa: S106
     expected = reference.transform(TEXTS.values()).toarray()
 
@@ -76,7 +76,7 @@ def test_known_words_are_weighted_as_scikit_learn_does() -> None:
 
 def test_sentences_are_weighted_by_hand() -> None:
     encoder = fitted(terms="sentences")
-    often, once = 1 + np.log(5 / 3), 1 + np.log(5 / 2)  # of four texts, in two and in one; one is added to both
+    often, once = 1 + np.log(5 / 3), 1 + np.log(5 / 2)  # terms in two and in one of four texts, smoothed by one
     twice = np.array([once, 2 * often]) / np.hypot(once, 2 * often)
 
     vector = vectors(encoder, TEXTS["image-2"])[0]
@@ -92,7 +92,7 @@ def test_sentences_are_weighted_by_hand() -> None:
     assert np.count_nonzero(vector) == 2
 
 
-def test_something_new_beside_the_usual_lowers_the_cosine_and_more_of_it_lowers_it_more() -> None:
+def test_unseen_terms_lower_the_cosine() -> None:
     usual, more, most = vectors(
         fitted(), "Part 1 is red.", "Part 1 is red. A scratch.", "Part 1 is red. A scratch. A dent."
     )
@@ -100,7 +100,7 @@ def test_something_new_beside_the_usual_lowers_the_cosine_and_more_of_it_lowers_
     assert usual @ usual > usual @ more > usual @ most > 0
 
 
-def test_a_new_term_weighs_as_one_that_no_normal_text_has() -> None:
+def test_unseen_term_has_weight_of_absent_term() -> None:
     known, new = 1 + np.log(5 / 3), 1 + np.log(5)
 
     usual, both = vectors(fitted(terms="sentences"), "Part 1 is red.", "Part 1 is red. A scratch.")
@@ -108,20 +108,20 @@ def test_a_new_term_weighs_as_one_that_no_normal_text_has() -> None:
     assert usual @ both == pytest.approx(known / np.hypot(known, new), rel=1e-6)
 
 
-def test_the_same_new_term_gives_the_same_vector() -> None:
+def test_equal_unseen_terms_give_equal_vectors() -> None:
     first, second, other = vectors(fitted(), "A scratch.", "A scratch.", "A dent.")
 
     assert first @ second == pytest.approx(1.0)
     assert first @ other == pytest.approx(0.0)
 
 
-def test_a_text_without_terms_is_the_zero_vector() -> None:
+def test_text_without_terms_is_zero() -> None:
     assert not vectors(fitted(), "").any()
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(list(TEXTS)), st.integers(1, 4))
-def test_the_terms_are_the_same_in_any_order_and_batching(keys: list[str], batch: int) -> None:
+def test_terms_do_not_depend_on_order_or_batching(keys: list[str], batch: int) -> None:
     one, other = fitted(max_terms=3, max_texts=3).state(), fitted(keys, batch, max_terms=3, max_texts=3).state()
 
     assert one.document == other.document
@@ -144,7 +144,7 @@ def test_vectors_survive_a_round_trip(terms: str) -> None:
     assert vectors(restored, *texts).tobytes() == vectors(encoder, *texts).tobytes()
 
 
-def test_a_text_is_encoded_alike_in_any_batch() -> None:
+def test_vectors_do_not_depend_on_the_batch() -> None:
     encoder = fitted()
     together = vectors(encoder, *TEXTS.values())
 
@@ -160,7 +160,7 @@ def test_texts_without_words_cannot_be_fitted(texts: list[str]) -> None:
         encoder.fit(lambda: [perception_of(texts)])
 
 
-def test_before_fit_there_is_neither_vector_nor_state() -> None:
+def test_unfitted_encoder_raises() -> None:
     encoder = TfidfEncoder("text_embedding", TfidfEncoderConfig(), "cpu")
 
     with pytest.raises(FitError, match="not fitted"):
@@ -169,14 +169,14 @@ def test_before_fit_there_is_neither_vector_nor_state() -> None:
         encoder.state()
 
 
-def test_a_damaged_state_is_an_error() -> None:
+def test_corrupt_state_is_rejected() -> None:
     good = fitted().state()
     for state in (State(), State(good.arrays, {"terms": ["one"]}), State({}, good.document)):
-        with pytest.raises(BundleError, match="no terms"):
+        with pytest.raises(BundleError, match="no TF-IDF terms"):
             TfidfEncoder("text_embedding", TfidfEncoderConfig(), "cpu").restore(state)
 
 
 @pytest.mark.parametrize("options", [{"max_terms": 0}, {"terms": "letters"}, {"longest_run": 0}, {"max_text": 5}])
-def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TfidfEncoderConfig.model_validate(options)

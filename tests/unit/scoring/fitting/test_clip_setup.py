@@ -45,8 +45,8 @@ def test_invalid_classes_are_refused() -> None:
     assert "no extractor names objects by CLIP" in refused(load_config("embedded"))
     assert "list them in extractors.named_objects.config.classes" in refused(load_config("paper"))
     assert "has only 'red'; tuning needs at least two classes" in refused(changed("objects", classes=["red"]))
-    assert "two classes would have the same name: red, red" in refused(changed("objects", classes=["red", "red"]))
-    assert "'' is no name of a class" in refused(changed("objects", classes=["red", ""]))
+    assert "two classes have the same name, rename one: red, red" in refused(changed("objects", classes=["red", "red"]))
+    assert "'' is not a class name" in refused(changed("objects", classes=["red", ""]))
 
 
 def test_inconsistent_namers_are_refused() -> None:
