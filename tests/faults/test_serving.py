@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.endpoint import Client, Load, ResponseModel, agrees, endpoint, png, verdicts, wait_for, write_bundle
+from support.endpoint import Client, Load, Response, agrees, endpoint, png, verdicts, wait_for, write_bundle
 
 from uniad_ray.scoring.scorer import Verdict
 
@@ -36,12 +36,12 @@ class Served:
     client: Client
     wanted: list[Verdict]
 
-    def send(self, number: int) -> tuple[int, ResponseModel]:
+    def send(self, number: int) -> tuple[int, Response]:
         """Sends one of the images; returns its index and the response."""
         chosen = number % len(IMAGES)
         return chosen, self.client.score("part", IMAGES[chosen])
 
-    def check(self, chosen: int, answer: ResponseModel, *kinds: str) -> str:
+    def check(self, chosen: int, answer: Response, *kinds: str) -> str:
         """Checks that a response is correct or one of the given problems, and returns which."""
         if answer.status == 200:
             assert agrees(answer.image, self.wanted[chosen]), answer.body
@@ -131,7 +131,7 @@ def test_malformed_requests_do_not_affect_others(served: Served) -> None:
     broken = [b"", b"nonsense", IMAGES[0][:100], b"\x89PNG\r\n\x1a\n" + bytes(200)]
     lock = threading.Lock()
 
-    def send(number: int) -> tuple[int, ResponseModel]:
+    def send(number: int) -> tuple[int, Response]:
         with lock:
             is_broken = draw.random() < 0.1
             content = broken[draw.integers(len(broken))]

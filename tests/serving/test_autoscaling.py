@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.endpoint import Load, ResponseModel, endpoint, png, wait_for, write_bundle
+from support.endpoint import Load, Response, endpoint, png, wait_for, write_bundle
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_second_replica_starts_under_load(serve_port: int, tmp_path: Path) -> No
 
     with endpoint(serve_port, settings) as client:
 
-        def send(number: int) -> tuple[int, ResponseModel]:
+        def send(number: int) -> tuple[int, Response]:
             return number, client.score("part", image)
 
         assert running() == 1

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from support.endpoint import Client, Load, ResponseModel, agrees, endpoint, png, verdicts, wait_for, write_bundle
+from support.endpoint import Client, Load, Response, agrees, endpoint, png, verdicts, wait_for, write_bundle
 from support.s3_server import S3Server
 
 from uniad_ray.archive.stores.location import Location
@@ -129,7 +129,7 @@ def test_new_bundle_under_load_fails_no_request(served: Served) -> None:
     images = {number: png(number) for number in range(8)}
     old = served.versions["part"]
 
-    def send(number: int) -> tuple[int, ResponseModel]:
+    def send(number: int) -> tuple[int, Response]:
         chosen = number % len(images)
         return chosen, served.client.score("part", images[chosen])
 

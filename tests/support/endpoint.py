@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One response of the endpoint."""
 
     status: int
@@ -72,20 +72,20 @@ class Client:
     headers: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
 
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Response:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         try:
             sent = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
             connection.request(method, path, body, sent)
             response = connection.getresponse()
-            return Answer(response.status, response.getheaders(), response.read())
+            return Response(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         return self.request("GET", path)
 
-    def score(self, category: str, data: bytes, query: str = "", kind: str = "image/png") -> Answer:
+    def score(self, category: str, data: bytes, query: str = "", kind: str = "image/png") -> Response:
         return self.request("POST", f"/v1/categories/{category}/score{query}", data, content_type=kind)
 
 
@@ -170,8 +170,8 @@ class Load:
         errors: Broken and hanging connections.
     """
 
-    def __init__(self, send: Callable[[int], tuple[Any, Answer]], clients: int) -> None:
-        self.answers: list[tuple[Any, Answer]] = []
+    def __init__(self, send: Callable[[int], tuple[Any, Response]], clients: int) -> None:
+        self.answers: list[tuple[Any, Response]] = []
         self.errors: list[BaseException] = []
         self._send = send
         self._ended = threading.Event()
