@@ -80,7 +80,7 @@ def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
     from uniad_ray.archive.stores.location import Location
     from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.cluster.session import ray_session
-from uniad_ray.pipelines.cluster.sizing import Workers
+    from uniad_ray.pipelines.cluster.sizing import Workers
     from uniad_ray.pipelines.train.job import TrainingJob, train_students
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
