@@ -26,7 +26,8 @@ from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.config.loading import load_config
 from uniad_ray.experts.patch.memory import PatchMemory
-from uniad_ray.experts.shared.nearest import Distance, NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.shared.flat_search import Distance
+from uniad_ray.experts.shared.nearest import NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import Perception
 from uniad_ray.pipelines.cluster.devices import limit_threads
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
