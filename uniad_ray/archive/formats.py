@@ -1,11 +1,17 @@
-"""The format version of stored manifests and plans, checked before their content."""
+"""Stored manifests and plans: their format version is checked before their content."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
+from pydantic import ValidationError
+
+from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import UniadRayError
 
+ModelT = TypeVar("ModelT", bound=StrictModel)
 VersionedKind = Literal["bundle", "run", "sidecar"]
 
 _ADVICE: Final[dict[VersionedKind, str]] = {
@@ -32,3 +38,40 @@ def other_format(location: Location, document: Any, kind: VersionedKind, reads: 
     if found in (None, reads):
         return None
     return f"{location}: {kind} format {found}; this version of uniad_ray reads {reads}; {_ADVICE[kind]}"
+
+
+def read_document(
+    root: Location,
+    name: str,
+    model: type[ModelT],
+    *,
+    kind: Literal["run", "sidecar"],
+    reads: int,
+    error: type[UniadRayError],
+) -> ModelT:
+    """Read the plan or the manifest of a run or a sidecar.
+
+    Args:
+        root: Root of the run or sidecar.
+        name: `plan.json` or `manifest.json`; the file exists.
+        model: The model of the document.
+        kind: The kind of data expected below `root`.
+        reads: The format version that this code reads.
+        error: The error to raise.
+
+    Raises:
+        UniadRayError: As `error`, if the document is corrupt or of another format version, or if something else is
+            stored below `root`.
+        StoreError: The file cannot be read, or is not JSON.
+    """
+    location = root / name
+    document = location.read_json()
+    message = other_format(location, document, kind, reads)
+    cause: ValidationError | None = None
+    if message is None:
+        try:
+            return model.model_validate(document)
+        except ValidationError as invalid:
+            cause = invalid
+            message = f"{location}: corrupt {name.removesuffix('.json')} of a {kind}; {_ADVICE[kind]}"
+    raise error(other_kind(root, "a run" if kind == "run" else "a sidecar") or message) from cause

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from uniad_ray import __version__
-from uniad_ray.archive.formats import other_format
+from uniad_ray.archive.formats import read_document
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.stores.location import Location
@@ -222,17 +222,12 @@ def read_plan(run: Location) -> RunPlan:
     Raises:
         RunError: There is no plan, it is corrupt or of another format version, or something else is there.
     """
-    location = run / PLAN_NAME
-    if not location.exists():
+    if not (run / PLAN_NAME).exists():
         raise RunError(
             other_kind(run, "a run")
             or f"{run}: no run there; make one with `uniad-ray score ARCHIVE --bundles ROOT --out {run}`"
         )
-    document = _read_document(run, location)
-    try:
-        return RunPlan.model_validate(document)
-    except ValidationError as error:
-        raise RunError(other_kind(run, "a run") or f"{location}: corrupt plan of a run; use a new --out") from error
+    return read_document(run, PLAN_NAME, RunPlan, kind="run", reads=FORMAT_VERSION, error=RunError)
 
 
 def read_run(run: Location) -> RunManifest:
@@ -242,24 +237,10 @@ def read_run(run: Location) -> RunManifest:
         RunError: There is no run, it is unfinished, its manifest is corrupt or of another format version, or
             something else is there.
     """
-    location = run / MANIFEST_NAME
-    if not location.exists():
+    if not (run / MANIFEST_NAME).exists():
         read_plan(run)
         raise RunError(f"{run}: the run is not finished; repeat the `uniad-ray score` command to resume it")
-    document = _read_document(run, location)
-    try:
-        return RunManifest.model_validate(document)
-    except ValidationError as error:
-        raise RunError(
-            other_kind(run, "a run") or f"{location}: corrupt manifest of a run; score again with another --out"
-        ) from error
-
-
-def _read_document(run: Location, location: Location) -> Any:
-    document = location.read_json()
-    if message := other_format(location, document, "run", FORMAT_VERSION):
-        raise RunError(other_kind(run, "a run") or message)
-    return document
+    return read_document(run, MANIFEST_NAME, RunManifest, kind="run", reads=FORMAT_VERSION, error=RunError)
 
 
 def scores_path(chunk: str) -> str:

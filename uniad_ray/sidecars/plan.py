@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from uniad_ray.archive.formats import other_format
+from uniad_ray.archive.formats import read_document
 from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -128,20 +128,14 @@ def read_sidecar(sidecar: Location) -> SidecarManifest:
         SidecarError: There is no sidecar, it is unfinished, its manifest is corrupt or of another format version,
             or something else is there.
     """
-    location = sidecar / MANIFEST_NAME
-    if not location.exists():
+    if not (sidecar / MANIFEST_NAME).exists():
         _read_plan(sidecar)
         raise SidecarError(
             f"{sidecar}: the sidecar is not finished; repeat the `uniad-ray precompute` command to resume it"
         )
-    document = _read_document(sidecar, location)
-    try:
-        return SidecarManifest.model_validate(document)
-    except ValidationError as error:
-        raise SidecarError(
-            other_kind(sidecar, "a sidecar")
-            or f"{location}: corrupt manifest of a sidecar; precompute again with another --out"
-        ) from error
+    return read_document(
+        sidecar, MANIFEST_NAME, SidecarManifest, kind="sidecar", reads=FORMAT_VERSION, error=SidecarError
+    )
 
 
 def encode_files(files: Sequence[SidecarFile]) -> tuple[bytes, str]:
@@ -163,26 +157,12 @@ def stage_schema(stage: Stage) -> DatasetSchema:
 
 
 def _read_plan(sidecar: Location) -> SidecarPlan:
-    location = sidecar / PLAN_NAME
-    if not location.exists():
+    if not (sidecar / PLAN_NAME).exists():
         raise SidecarError(
             other_kind(sidecar, "a sidecar")
             or f"{sidecar}: no sidecar there; make one with `uniad-ray precompute ARCHIVE --out {sidecar}`"
         )
-    document = _read_document(sidecar, location)
-    try:
-        return SidecarPlan.model_validate(document)
-    except ValidationError as error:
-        raise SidecarError(
-            other_kind(sidecar, "a sidecar") or f"{location}: corrupt plan of a sidecar; use a new --out"
-        ) from error
-
-
-def _read_document(sidecar: Location, location: Location) -> Any:
-    document = location.read_json()
-    if message := other_format(location, document, "sidecar", FORMAT_VERSION):
-        raise SidecarError(other_kind(sidecar, "a sidecar") or message)
-    return document
+    return read_document(sidecar, PLAN_NAME, SidecarPlan, kind="sidecar", reads=FORMAT_VERSION, error=SidecarError)
 
 
 def _differences(old: SidecarPlan, new: SidecarPlan) -> list[str]:
