@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from timm.models.vision_transformer import VisionTransformer
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
@@ -24,6 +23,7 @@ from uniad_ray.perception.features.network import (
     network_outline,
     normalised_pixels,
 )
+from uniad_ray.perception.timm_library import VisionTransformer
 from uniad_ray.perception.weights.sources import KeyMapping, ResolvedWeights, WeightSource, load_into, resolve
 
 

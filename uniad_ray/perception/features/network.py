@@ -10,15 +10,14 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-import timm
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, field_validator
-from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError
+from uniad_ray.perception.timm_library import VisionTransformer, timm
 
 Precision = Literal["float32", "bfloat16", "float16"]
 ChannelTriple = tuple[float, float, float]

@@ -19,12 +19,12 @@ import safetensors.torch
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import Field, field_validator, model_validator
-from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import StoreError, WeightsError
+from uniad_ray.perception.timm_library import resample_abs_pos_embed
 
 logger = logging.getLogger(__name__)
 
