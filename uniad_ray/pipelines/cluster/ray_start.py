@@ -34,6 +34,7 @@ def start_local_ray(cpus: int) -> None:
 
     tries = len(PAUSES) + 1
     for number, pause in enumerate((*PAUSES, None), start=1):
+        children = _children()
         try:
             ray.init(
                 address="local",
@@ -44,7 +45,7 @@ def start_local_ray(cpus: int) -> None:
             )
         except Exception as error:  # Ray also raises bare exceptions, for instance on a busy machine
             ray.shutdown()
-            _end_left_processes()
+            _end_left_processes(children)
             if pause is None:
                 raise RunError(
                     f"Ray failed to start {tries} times: {first_line(error)} ({_load()}); "
@@ -62,8 +63,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _end_left_processes() -> None:
-    """Kills the processes of a failed start; `ray.shutdown` does not know them yet."""
+def _children() -> set[int]:
+    """Returns the PIDs of the child processes."""
+    import psutil  # a dependency of Ray
+
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _end_left_processes(others: set[int]) -> None:
+    """Kills the processes of a failed start; `ray.shutdown` does not know them yet.
+
+    Args:
+        others: PIDs of the child processes from before the start.
+    """
     import psutil  # a dependency of Ray
 
     # Each of these processes has the session folder as an argument, and its name holds the PID of the starting process.
@@ -71,7 +83,7 @@ def _end_left_processes() -> None:
     left = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if session.search(" ".join(child.cmdline())):
+            if child.pid not in others and session.search(" ".join(child.cmdline())):
                 left += [child, *child.children(recursive=True)]
     for process in left:
         with suppress(psutil.Error):

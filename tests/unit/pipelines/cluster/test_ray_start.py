@@ -99,19 +99,21 @@ def test_last_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch, pauses: l
 
 
 @pytest.fixture
-def other_child() -> Iterator[subprocess.Popen[bytes]]:
-    """A child process with the session of another process in its arguments."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLEEP, f"--session-dir=/tmp/ray/session_2026-01-01_1_{os.getpid()}1"]
-    )
-    yield child
-    child.kill()
-    child.wait()
+def other_children() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Child processes of another process's session, and of an earlier session of this process."""
+    sessions = [f"session_2026-01-01_1_{os.getpid()}1", f"session_2026-01-01_1_{os.getpid()}"]
+    children = [
+        subprocess.Popen([sys.executable, "-c", SLEEP, f"--session-dir=/tmp/ray/{session}"]) for session in sessions
+    ]
+    yield children
+    for child in children:
+        child.kill()
+        child.wait()
 
 
 @pytest.mark.usefixtures("pauses")
 def test_processes_of_failed_start_are_ended(
-    monkeypatch: pytest.MonkeyPatch, other_child: subprocess.Popen[bytes]
+    monkeypatch: pytest.MonkeyPatch, other_children: list[subprocess.Popen[bytes]]
 ) -> None:
     import psutil
 
@@ -132,7 +134,7 @@ def test_processes_of_failed_start_are_ended(
     assert len(stub.left) == len(grandchildren) == 1
     assert not psutil.pid_exists(stub.left[0].pid)
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in grandchildren)
-    assert other_child.poll() is None
+    assert [child.poll() for child in other_children] == [None, None]
 
 
 REAL = """
@@ -165,9 +167,9 @@ def of_ray():
             found[process.pid] = " ".join(process.cmdline())
     return {pid: command for pid, command in found.items() if "session_" in command}
 
-def recorded():
+def recorded(others):
     left.update(of_ray())
-    end()
+    end(others)
     left["after"] = len(of_ray())
     ray._private.node.time, services.get_node = clock, get_node
 
