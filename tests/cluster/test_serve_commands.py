@@ -110,4 +110,7 @@ def test_serve_run_takes_arguments(tmp_path: Path) -> None:
         assert client.score("part", png(0)).status == 200
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(180)
+        finally:
+            process.kill()

@@ -84,7 +84,7 @@ def test_score_folder_writes_a_row_for_every_image(fitted_folder: Path, tmp_path
         "good.png": "normal",
     }
     assert float(rows["damaged.png"]["score"]) > float(rows["damaged.png"]["threshold"])
-    assert "ends early or is damaged" in rows["cut.png"]["error"]
+    assert "ends early or is corrupt" in rows["cut.png"]["error"]
 
 
 @pytest.fixture

@@ -111,7 +111,8 @@ def test_row_has_type_default_range_and_description() -> None:
         "Fraction of the normal images held out of the fit, chosen by hash. |",
         "| `grid` | integer or null | `null` | at least 1, at most 512 | "
         "Side of the common patch grid; None uses the largest grid among the fields. |",
-        "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations, likewise. |",
+        "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations of the network's input, RGB, "
+        "for values in 0..1. |",
         "| `top_maps` | `--top-maps` | integer | `100` | at least 1 | "
         "Number of maps per category where `maps` is `top`. |",
     ):

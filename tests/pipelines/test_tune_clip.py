@@ -166,7 +166,7 @@ def test_sorted_crops_replace_an_archive(
         ({"archive": None}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
         ({"crops": "crops"}, ConfigError, "pass either an archive to segment, or --crops with a folder"),
         ({"archive": None, "crops": "crops", "each": True}, ConfigError, "--crops has no categories"),
-        ({"each": True}, ConfigError, "--each needs {category} in --out"),
+        ({"each": True}, ConfigError, "--out must contain {category} with --each"),
         ({"out": "clip-{category}"}, ConfigError, "with --each, and must not without it"),
         ({"out": "s3://bucket/clip"}, StoreError, "is not on this machine; use a local path here"),
         ({"categories": ["nuts"]}, ArchiveError, "no category nuts; the archive has lids, trays, voids"),

@@ -74,8 +74,9 @@ def test_failed_join_is_tried_once_and_explained(monkeypatch: pytest.MonkeyPatch
 
 
 PIPELINE = """
-import json, sys, logging
+import json, sys
 import ray
+from uniad_ray.pipelines.cluster.ray_start import start_local_ray
 from uniad_ray.pipelines.cluster.session import ray_session, configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import Workers, plan_actors
 
@@ -84,7 +85,7 @@ class Double:
         return {"x": batch["x"] * 2}
 
 cpus = int(sys.argv[1])
-ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+start_local_ray(cpus)
 with ray_session() as cluster:
     configure_ray_data()
     workers = plan_actors({"doubling": Workers()}, cluster)["doubling"]

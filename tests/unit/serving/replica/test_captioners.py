@@ -63,7 +63,7 @@ def test_deployed_model_is_that_of_bundle() -> None:
     [
         ({"kind": "none", "url": "http://a/v1"}, "url and model need kind: endpoint"),
         ({"model": "m"}, "model: set url as well"),
-        ({"url": "http://user:secret@a/v1"}, "no user, password"),
+        ({"url": "http://user:secret@a/v1"}, "must not contain a user, password"),
         ({"deadline_seconds": 0}, "greater than 0"),
     ],
 )
