@@ -114,7 +114,7 @@ def test_row_has_type_default_range_and_description() -> None:
         "| `std` | 3 x number | `[0.229, 0.224, 0.225]` |  | Channel standard deviations of the network's input, RGB, "
         "for values in 0..1. |",
         "| `top_maps` | `--top-maps` | integer | `100` | at least 1 | "
-        "Number of maps per category where `maps` is `top`. |",
+        "Number of maps per category if `maps` is `top`. |",
     ):
         assert row in page, row
     assert "| `levels` | list of integer | required | 1 or more entries, entries at least 0 |" in page
