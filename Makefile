@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Ray starts many processes. Without bytecode, each of them compiles all that it imports, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
 DEMO := demo
 # Tests mostly wait for Ray, so two processes take half the time of one, even on two cores.
 PYTEST_OPTIONS :=

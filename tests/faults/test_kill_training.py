@@ -130,11 +130,11 @@ def test_killed_worker_of_two_matches_two_nodes(archive: str, job_server: JobSer
     kill_a_worker(disturbed, tmp_path / "disturbed")
     found = finish(disturbed)
     environment = {"PYTHONPATH": str(TESTS), "GLOO_SOCKET_IFNAME": "lo"}
-    # Two threads fill a node of two CPUs; each worker needs its own node.
+    # Two threads fill a node of two CPUs; each worker needs its own node. No working folder is uploaded: the two nodes
+    # share this machine's disk, and either would delete it while the other uses it.
     arguments = [archive, str(tmp_path / "nodes"), "2", "2"]
     ended = job_server.ray_job(
         "submit",
-        "--working-dir=jobs",
         "--runtime-env-json",
         json.dumps({"env_vars": environment}),
         "--",

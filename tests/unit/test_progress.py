@@ -29,7 +29,7 @@ def test_terminal_shows_a_bar() -> None:
 def test_without_terminal_lines_are_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    with caplog.at_level(logging.INFO), Progress("scoring", 100, stream=io.StringIO()) as progress:
+    with caplog.at_level(logging.INFO, "uniad_ray"), Progress("scoring", 100, stream=io.StringIO()) as progress:
         clock[0] = 5.0
         progress.advance(10)
         clock[0] = 20.0

@@ -94,7 +94,7 @@ def test_corrupt_checkpoint_is_skipped(folder: Location, caplog: pytest.LogCaptu
     store.write(checkpoint(20))
     newest = folder / "step-00000020.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "uniad_ray"):
         latest = store.latest()
     assert latest is not None
     assert latest.step == 10

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.timm_library import VisionTransformer, timm
+from uniad_ray.perception.timm_library import VisionTransformer, timm, without_compiler
 
 Precision = Literal["float32", "bfloat16", "float16"]
 ChannelTriple = tuple[float, float, float]
@@ -81,7 +81,7 @@ def network_outline(architecture: str) -> Outline:
     Raises:
         ConfigError: timm does not have the architecture, or returns no intermediate features of it.
     """
-    with torch.device("meta"):
+    with without_compiler(), torch.device("meta"):
         network = build_network(architecture)
     return Outline(
         feature_count=len(network.feature_info),
