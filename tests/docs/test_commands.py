@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from support.doc_pages import PAGES, ROOT, SHELL, PageError, blocks, check, commands, inner_commands, script
 from support.page_verbs import running_verbs
-from support.verb_server import FEW_IMAGES, FEW_STEPS, quick
+from support.verb_server import FEW_IMAGES, SMALL, quick
 
 from uniad_ray.cli import cli
-from uniad_ray.config.model import CalibrationConfig
 
 STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve")
 RAY_OF_ITS_OWN = ("docs/plugins.md", "docs/tmuad.md")
@@ -78,7 +77,7 @@ def run(text: str, name: str, folder: Path, verbs: Mapping[str, str] | None = No
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", runnable_pages())
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Uses fewer images and training steps than the page; `make demo` is tested with all of them."""
+    """Uses fewer and smaller images and fewer training steps than the page; `make demo` is tested with all of them."""
     name, text = str(page.relative_to(ROOT)), page.read_text("utf-8")
     if not starts_ray(page):
         ended = run(text, name, tmp_path)
@@ -90,16 +89,20 @@ def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, request: pytes
     assert ended.returncode == 0, ended.stderr[-4000:]
 
 
-def test_only_image_and_step_counts_are_reduced() -> None:
-    assert quick(["score", "a", "--bundles", "b"]) == ["score", "a", "--bundles", "b"]
-    assert quick(["fit", "a", "--bundles", "b"]) == ["fit", *FEW_STEPS, "a", "--bundles", "b"]
-    own = ["fit", "a", "--profile", "mine.yaml"]
-    assert quick(own) == own
+def test_only_images_and_steps_are_reduced() -> None:
+    reduced = [word for change in SMALL for word in ("--set", change)]
+    assert quick(["fit", "a", "--bundles", "b"]) == ["fit", *reduced, "a", "--bundles", "b"]
+    assert quick(["precompute", "a", "--out", "b"]) == ["precompute", *reduced, "a", "--out", "b"]
+    for own in (
+        ["score", "a", "--bundles", "b"],
+        ["fit", "a", "--profile", "mine.yaml"],
+        ["precompute", "a", "--out", "b", "--bundles", "c"],
+    ):
+        assert quick(own) == own
     assert quick(["scenes", "a", "--train", "20", "--logical", "60"]) == [
         *("scenes", "a", "--train", "20", "--logical", "60"),
         *("--train=20", "--test-good=6", "--logical=6", "--structural=6"),
     ]
-    assert FEW_IMAGES["--train"] == CalibrationConfig().min_images
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,7 +1,7 @@
 """Runs the verbs of a page in one process that starts Ray once; shells send them through `verb_client`.
 
 Run as `python -m support.verb_server SOCKET`. A verb runs with the folder, the environment and the streams of its
-shell. To keep pages fast, `scenes` draws few images, and the student of `embedded` is trained for few steps.
+shell. To keep pages fast, `scenes` draws few images, and `embedded` takes smaller ones and trains for few steps.
 """
 
 from __future__ import annotations
@@ -21,17 +21,26 @@ from uniad_ray.cli import main
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session
 
-FEW_STEPS = ("--set", "extractors.student.config.training.iterations=20")
-FEW_IMAGES = {"--train": 50, "--test-good": 6, "--logical": 6, "--structural": 6}
-"""With fewer normal images, a fit would use cross-fitting, which trains more students."""
+SMALL = (
+    "input_size=128",
+    "map_size=32",
+    "extractors.student.config.training.iterations=5",
+    "experts.structural_teacher.config.epochs=1",
+    "experts.structural_student.config.epochs=1",
+    "calibration.min_images=24",
+)
+"""With the default `min_images`, a fit of so few images would use cross-fitting, which trains more students."""
+FEW_IMAGES = {"--train": 24, "--test-good": 6, "--logical": 6, "--structural": 6}
 
 
 def quick(arguments: list[str]) -> list[str]:
-    """Returns the same command with fewer images or training steps; nothing else changes."""
+    """Returns the same command with fewer or smaller images, or fewer training steps; nothing else changes."""
     verb, *rest = arguments or [""]
-    if verb in ("fit", "ablate") and "--profile" not in rest:
+    # Bundles bring their own configuration to `precompute`.
+    is_default = "--profile" not in rest and not (verb == "precompute" and "--bundles" in rest)
+    if verb in ("fit", "ablate", "precompute") and is_default:
         # The page's own options come later and take precedence.
-        return [verb, *FEW_STEPS, *rest]
+        return [verb, *(word for change in SMALL for word in ("--set", change)), *rest]
     if verb == "scenes":
         given = dict(pairwise(rest))
         fewer = {option: min(int(given.get(option, most)), most) for option, most in FEW_IMAGES.items()}
