@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.doc_pages import PAGES, ROOT, SHELL, PageError, blocks, check, commands, inner_commands, script
 from support.page_verbs import running_verbs
-from support.verb_server import FEW_IMAGES, SMALL, quick
+from support.verb_server import SMALL, quick
 
 from uniad_ray.cli import cli
 
