@@ -84,6 +84,8 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:  # noqa: ARG001 - Ray in
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         # Keeps Serve from restarting a proxy that starts slowly on a busy machine.
         patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        # Ray's workers would get only the time that the other test process leaves idle.
+        patch.setenv("RAY_worker_niceness", "0")
         start_local_ray(4)
     try:
         yield

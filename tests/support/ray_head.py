@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from support.job_cluster import MARK, kill_marked, remove, wait_for_runtime
@@ -70,11 +69,9 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
         assert address, log.read_text()[-3000:]
         yield {"RAY_ADDRESS": address[1], **token}
     finally:
+        # On SIGTERM, it would take 30 seconds to end.
+        kill_marked(mark)
         if process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            wait(process)
-            kill_marked(mark)
             process.wait()
         remove(folder)
 
