@@ -16,7 +16,7 @@ help:
 	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
 	@echo "make serve      serve the demo and open its page; Ctrl-C stops it"
 	@echo "make test       run the fast tests"
-	@echo "make test-slow  run the tests that take more than a minute each"
+	@echo "make test-slow  run the slow tests"
 	@echo "make test-all   run all tests in parallel, as CI does"
 	@echo "make lint       run ruff and mypy"
 	@echo "make docs       generate docs/configuration.md and docs/schemas.md"

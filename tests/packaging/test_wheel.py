@@ -50,6 +50,7 @@ def test_schemas_profiles_and_pages_are_packed(installed: Path) -> None:
     assert not list(installed.glob("tests*"))
 
 
+@pytest.mark.slow
 def test_unpacked_wheel_runs(installed: Path, tmp_path: Path) -> None:
     code = "import uniad_ray, uniad_ray.archive.schemas as s; print(uniad_ray.__file__); print(s.schema_directory())"
     package, schemas = run(installed, tmp_path, "-c", code).split()

@@ -18,6 +18,7 @@ from support.trees import mvtec_tree
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.shards import ShardLimits, read_chunk
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.fit.job import fit
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.score.job import score
@@ -33,7 +34,7 @@ def test_plain_loop_ray_data_and_http_agree(serve_port: int, tmp_path: Path) -> 
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4)
     ingest(str(tree), archive, limits=ShardLimits(rows=8, row_group_rows=5))
     fit(archive, bundles, small_config())
-    score(archive, bundles, run)
+    score(archive, bundles, run, workers=Workers(count=1))
     stored: dict[str, dict[str, Any]] = {}
     maps: dict[str, np.ndarray] = {}
     for info in Location.parse(run).list(suffix=".parquet"):

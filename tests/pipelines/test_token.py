@@ -49,6 +49,7 @@ def _without_ray(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("RAY_")}
 
 
+@pytest.mark.slow
 def test_missing_or_wrong_token_names_the_variables(head: dict[str, str], tmp_path: Path) -> None:
     token = {name: head[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     wrong = {**token, "RAY_AUTH_TOKEN": "0" * 64}

@@ -139,6 +139,7 @@ bad_fields: ExtractorClass = WithoutFieldsOf
 """
 
 
+@pytest.mark.slow
 def test_mypy_checks_plug_ins(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     file = tmp_path / "plug_in.py"

@@ -182,6 +182,7 @@ print(json.dumps({"left": list(left.values()), "after": after, "alive": alive, "
 """
 
 
+@pytest.mark.slow
 def test_ray_start_recovers_from_one_timeout() -> None:
     """With a real Ray: the processes of the failed try are killed, and the next try succeeds."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

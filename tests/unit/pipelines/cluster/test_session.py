@@ -100,6 +100,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_pipeline_finishes_on_one_or_two_cpus(cpus: int) -> None:
     """A pipeline like scoring, on a joined cluster that is too small for Ray Data's default requests."""
