@@ -51,7 +51,7 @@ def main(url: str, path: str, image: str) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         score_page(browser.new_page(viewport={"width": 1000, "height": 800}), url, image)
         runs_page(browser.new_page(viewport={"width": 1180, "height": 880}), url)
-        report(browser.new_page(viewport={"width": 1024, "height": 1460}), path)
+        report(browser.new_page(viewport={"width": 1100, "height": 1400}), path)
         browser.close()
 
 
