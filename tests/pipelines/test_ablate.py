@@ -13,7 +13,7 @@ from uniad_ray.ablations.table_metrics import TypeMetrics
 from uniad_ray.ablations.tmuad import TmuadTableOptions
 from uniad_ray.archive.scenes import SceneConfig
 from uniad_ray.archive.scenes.writing import write_scenes
-from uniad_ray.cli.verbs.ablate import as_text
+from uniad_ray.cli.verbs.models.ablate import as_text
 from uniad_ray.errors import ConfigError
 from uniad_ray.evaluation.run import evaluate
 from uniad_ray.pipelines.ingest.job import ingest

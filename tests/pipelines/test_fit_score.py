@@ -318,3 +318,10 @@ def test_run_lists_its_experts(factory: Path, tmp_path: Path) -> None:
     score(archive, bundles, run, options=ScoreOptions(experts=("patch",)), workers=ONE)
     assert read_run(Location.parse(run)).plan.options.experts == ("patch",)
     assert all([entry["expert"] for entry in row["experts"]] in (["patch"], []) for row in run_rows(run))
+
+
+def test_config_keeps_its_origin_on_workers() -> None:
+    import ray
+
+    config = small_config().with_origin("mine.yaml")
+    assert ray.get(ray.remote(lambda given: given.origin).remote(config)) == "mine.yaml"

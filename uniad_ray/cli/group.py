@@ -11,16 +11,22 @@ from uniad_ray.cli import verbs
 
 
 class VerbGroup(click.Group):
-    """Finds the verb `tune-clip` as the command `tune_clip` of the module `verbs/tune_clip.py`."""
+    """Finds the verb `tune-clip` as the command `tune_clip` of a module `tune_clip` below `verbs/`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names of all verbs, sorted; imports none of them."""
-        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(verbs.__path__))
+        return sorted(_modules())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The verb of that name; None if there is none."""
-        if cmd_name not in self.list_commands(ctx):
+        module = _modules().get(cmd_name)
+        if module is None:
             return None
-        name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(importlib.import_module(f"{verbs.__name__}.{name}"), name)
+        command: click.Command = getattr(importlib.import_module(module), module.rpartition(".")[2])
         return command
+
+
+def _modules() -> dict[str, str]:
+    """The module of each verb by its name."""
+    found = pkgutil.walk_packages(verbs.__path__, f"{verbs.__name__}.")
+    return {one.name.rpartition(".")[2].replace("_", "-"): one.name for one in found if not one.ispkg}

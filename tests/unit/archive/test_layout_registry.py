@@ -50,7 +50,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write(folder / "plant.py", NEW_LAYOUT.encode())
     monkeypatch.setattr(data_sets, "__path__", [*data_sets.__path__, str(folder)])
     # The option of `ingest` takes its choices when the verb is imported.
-    for module in (f"{data_sets.__name__}.plant", "uniad_ray.cli.verbs.ingest"):
+    for module in (f"{data_sets.__name__}.plant", "uniad_ray.cli.verbs.data.ingest"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 

@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from uniad_ray.cli import cli, verbs
+from uniad_ray.cli import cli
+from uniad_ray.cli.verbs import data
 
 PROMISED = [
     "ablate",
@@ -55,19 +56,23 @@ def test_every_verb_has_help(verb: str) -> None:
 
 def test_new_file_is_a_new_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "try_it.py").write_text(NEW_VERB, "utf-8")
-    monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "uniad_ray.cli.verbs.try_it", raising=False)
+    monkeypatch.setattr(data, "__path__", [*data.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "uniad_ray.cli.verbs.data.try_it", raising=False)
     assert "try-it" in CliRunner().invoke(cli, ["--help"]).output
     assert CliRunner().invoke(cli, ["try-it"]).output == "tried\n"
 
 
-@pytest.mark.parametrize("name", ["tune_clip", "nothing", "__init__", ""])
+@pytest.mark.parametrize("name", ["tune_clip", "nothing", "__init__", "data", ""])
 def test_unknown_names_are_no_verbs(name: str) -> None:
     assert cli.get_command(click.Context(cli), name) is None
 
 
 def test_one_verb_does_not_import_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("uniad_ray.cli.verbs.")]:
+    for name in imported_verbs():
         monkeypatch.delitem(sys.modules, name)
     assert cli.get_command(click.Context(cli), "inspect") is not None
-    assert [name for name in sys.modules if name.startswith("uniad_ray.cli.verbs.")] == ["uniad_ray.cli.verbs.inspect"]
+    assert imported_verbs() == ["uniad_ray.cli.verbs.data.inspect"]
+
+
+def imported_verbs() -> list[str]:
+    return [name for name in sys.modules if name.startswith("uniad_ray.cli.verbs.") and name.count(".") == 4]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,6 @@ def test_origin_survives_copies_but_not_dumps(tmp_path: Path) -> None:
     moved = config.with_origin("elsewhere")
     assert (moved.origin, config.origin) == ("elsewhere", str(tmp_path / "p.yaml"))
     assert moved.model_copy(update={"seed": 3}).origin == "elsewhere"
-    assert pickle.loads(pickle.dumps(moved)).origin == "elsewhere"  # noqa: S301 - as Ray sends it
     assert moved == config
     assert moved != config.model_copy(update={"seed": 3})
     assert moved != MINIMAL

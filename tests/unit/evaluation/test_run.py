@@ -13,7 +13,7 @@ from PIL import Image
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray.cli.verbs.evaluate import as_text
+from uniad_ray.cli.verbs.results.evaluate import as_text
 from uniad_ray.evaluation.run import METRICS_PATH, EvaluationReport, evaluate
 from uniad_ray.metrics.metric import Metric
 

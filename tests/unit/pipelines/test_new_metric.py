@@ -14,8 +14,8 @@ from support.trees import png
 
 from uniad_ray import verbs
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.cli.verbs.compare import as_text as compared_text
-from uniad_ray.cli.verbs.evaluate import as_text as evaluated_text
+from uniad_ray.cli.verbs.results.compare import as_text as compared_text
+from uniad_ray.cli.verbs.results.evaluate import as_text as evaluated_text
 from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.bootstrap import Resamples
 from uniad_ray.metrics.catalogue import CatalogueEntry

@@ -7,7 +7,10 @@ from typing import Any
 from support.reports import make_metric
 
 from uniad_ray.archive.manifest import RejectedFile
-from uniad_ray.cli.verbs import bundles, compare, evaluate, fit, ingest, report, score, serve, serve_key, tune_clip
+from uniad_ray.cli.verbs.data import ingest
+from uniad_ray.cli.verbs.endpoint import serve, serve_key
+from uniad_ray.cli.verbs.models import bundles, fit, tune_clip
+from uniad_ray.cli.verbs.results import compare, evaluate, report, score
 from uniad_ray.evaluation.run import EvaluationReport
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.pipelines.fit.job import FitReport, FittedBundle

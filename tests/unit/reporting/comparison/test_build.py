@@ -10,7 +10,7 @@ import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
-from uniad_ray.cli.verbs.compare import as_text
+from uniad_ray.cli.verbs.results.compare import as_text
 from uniad_ray.errors import RunError
 from uniad_ray.metrics.difference import Difference
 from uniad_ray.reporting.comparison.build import compare

@@ -1,0 +1,1 @@
+"""Verbs of archives: draw, ingest and inspect images, and precompute their features."""

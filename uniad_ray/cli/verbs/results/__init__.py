@@ -1,0 +1,1 @@
+"""Verbs of results: score, evaluate, report and compare."""
