@@ -111,6 +111,7 @@ def test_serve_run_takes_arguments(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(180)
+            process.wait(60)
         finally:
             process.kill()
+            process.wait()
