@@ -9,14 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.job_cluster import MARK, kill_marked, remove
-from support.ray_head import END_WITH_PARENT, wait
+from support.ray_head import END_WITH_PARENT
 
 SUPPORT = Path(__file__).parent
 START_SECONDS = 120
+STOP_SECONDS = 30
 
 
 @contextmanager
@@ -70,7 +71,8 @@ def running_verbs(folder: Path, environment: Mapping[str, str]) -> Iterator[dict
     finally:
         if process is not None:
             process.terminate()
-            wait(process)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
             kill_marked(mark)
             process.wait()
         remove(place)

@@ -8,7 +8,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from support.job_cluster import MARK, kill_marked, remove, wait_for_runtime
 from support.s3_server import DIE_WITH_PARENT, free_ports
 
-STOP_SECONDS = 30
 # On SIGTERM, `ray start --block` ends all its processes; killed tests therefore leave none behind.
 END_WITH_PARENT = DIE_WITH_PARENT.replace("SIGKILL", "SIGTERM")
 
@@ -74,10 +72,3 @@ def running_head(cpus: int, environment: Mapping[str, str]) -> Iterator[dict[str
         if process is not None:
             process.wait()
         remove(folder)
-
-
-def wait(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a process to end, with a timeout."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)

@@ -21,16 +21,16 @@ from uniad_ray.cli import main
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session
 
+FEW_IMAGES = {"--train": 24, "--test-good": 6, "--logical": 6, "--structural": 6}
 SMALL = (
     "input_size=128",
     "map_size=32",
     "extractors.student.config.training.iterations=5",
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",
-    "calibration.min_images=24",
+    # With fewer images than this, a fit would use cross-fitting, which trains more students.
+    f"calibration.min_images={FEW_IMAGES['--train']}",
 )
-"""With the default `min_images`, a fit of so few images would use cross-fitting, which trains more students."""
-FEW_IMAGES = {"--train": 24, "--test-good": 6, "--logical": 6, "--structural": 6}
 
 
 def quick(arguments: list[str]) -> list[str]:
