@@ -240,6 +240,15 @@ def test_few_queries_are_compared_with_all_lists(monkeypatch: pytest.MonkeyPatch
     assert 10 <= searched[None] <= 200
 
 
+def test_lists_with_too_few_neighbours_are_not_the_only_ones() -> None:
+    bank = np.array([[0.0], [1.0], [50.0], [51.0]], dtype=np.float32)
+    index = VectorIndexConfig(kind="ivf", lists=2, probes=1)
+
+    found = NearestNeighbours(bank, "l2", 3, index).distances(torch.tensor([[0.0], [51.0]]))
+
+    assert found == pytest.approx([17.0, 17.0], rel=1e-5)
+
+
 def test_small_bank_has_no_clusters() -> None:
     queries = torch.from_numpy(patches(20, seed=2).astype(np.float32))
 
