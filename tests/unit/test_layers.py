@@ -28,7 +28,7 @@ ROOMS = [
     "scoring.online_scorer", "scoring.online_verdict", "scoring.fitting", "scoring.bundles", "scoring",
     "training.clip", "training",
     "experts.relations", "experts.text", "experts.objects", "experts.components", "experts.structural",
-    "experts.patch", "experts.shared", "experts",
+    "experts.patch", "experts.shared", "experts.shared.search", "experts",
     "perception.objects", "perception.segmentation", "perception.text", "perception.captions",
     "perception.features", "perception.weights", "perception.sampling", "perception",
     "metrics",

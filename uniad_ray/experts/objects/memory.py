@@ -15,7 +15,7 @@ from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.shared.anomaly_map import anomaly_maps
 from uniad_ray.experts.shared.field_checks import require_finite
 from uniad_ray.experts.shared.memory_bank import Selection, select_bank
-from uniad_ray.experts.shared.nearest import FLAT, NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.shared.search.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.sampling.candidate_sample import CandidateSample

@@ -17,11 +17,11 @@ from pydantic import Field
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.shared.field_checks import FieldShapes, require_finite
-from uniad_ray.experts.shared.flat_search import Distance
-from uniad_ray.experts.shared.grid_evidence import GridEvidenceConfig, grid_evidence
+from uniad_ray.experts.shared.grid_evidence import GridEvidenceConfig, cells_in_score, grid_evidence
 from uniad_ray.experts.shared.memory_bank import Selection, select_bank
-from uniad_ray.experts.shared.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.experts.shared.patch_features import as_vectors, patch_features
+from uniad_ray.experts.shared.search.flat_search import Distance
+from uniad_ray.experts.shared.search.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.experts.shared.structural_features import Neighbourhood
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.grids import largest_grid
@@ -44,7 +44,7 @@ class PatchMemoryConfig(GridEvidenceConfig):
         neighbours: Number of nearest vectors in the bank to average.
         index: Search for the nearest vectors.
         selection: How the bank is selected from the candidates.
-        memory_size: Maximum number of vectors in the bank; unused with `all`. Scoring time grows with it.
+        memory_size: Maximum number of vectors in the bank; unused with `all`. The time of a flat search grows with it.
         candidates: Maximum number of patch vectors in memory while fitting, sampled evenly over all normal images.
         projection: Number of dimensions of the random projection for the distances of the coreset.
         storage: Data type of the stored bank; vectors are rounded to it in the fit, so a reload keeps the scores.
@@ -176,11 +176,13 @@ class PatchMemory:
         grid = self._grid(perception)
         grids = np.empty((len(perception), *grid), dtype=np.float32)
         for row in range(len(perception)):
-            grids[row] = nearest.distances(self._patch_vectors(perception, row)).reshape(grid)
+            vectors = self._patch_vectors(perception, row)
+            exact = cells_in_score(len(vectors), self._config)
+            grids[row] = nearest.distances(vectors, exact).reshape(grid)
         return grid_evidence(self.name, grids, self._config)
 
     def state(self) -> State:
-        """The bank in its storage type, shape (M, C), its codes, if any, and the shapes (C, h, w) of its fields.
+        """The bank in its storage type, shape (M, C), its codes or clusters, and the shapes (C, h, w) of its fields.
 
         Raises:
             FitError: The expert is not fitted.
@@ -192,7 +194,7 @@ class PatchMemory:
         """Restores a fitted expert; its scores are exactly those of the saved one.
 
         Raises:
-            BundleError: The state lacks a bank of shape (M, C), its codes, or the shapes of its fields.
+            BundleError: The state lacks a bank of shape (M, C), its codes or clusters, or the shapes of its fields.
         """
         shapes = state.document.get("shapes")
         if not isinstance(shapes, dict):

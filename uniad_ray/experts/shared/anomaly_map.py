@@ -9,7 +9,10 @@ from scipy.ndimage import gaussian_filter
 
 
 def anomaly_maps(grids: np.ndarray, side: int, smoothing: float) -> np.ndarray:
-    """Upsamples grids of distances bilinearly and smooths them; values keep the scale of the distances.
+    """Resizes grids of distances to maps and smooths them; values keep the scale of the distances.
+
+    A smaller grid is upsampled bilinearly. In a larger one, a pixel of the map takes the maximum of the cells that it
+    touches: an average would hide small defects.
 
     Args:
         grids: float32, shape (N, h, w).
@@ -21,6 +24,7 @@ def anomaly_maps(grids: np.ndarray, side: int, smoothing: float) -> np.ndarray:
         float32, shape (N, side, side), within the range of the distances up to rounding.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(grids, dtype=np.float32))[:, None]
+    tensor = F.adaptive_max_pool2d(tensor, (min(grids.shape[1], side), min(grids.shape[2], side)))
     maps = F.interpolate(tensor, size=(side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
     if smoothing > 0.0:
         maps = gaussian_filter(maps, sigma=smoothing, mode="nearest", axes=(1, 2))

@@ -17,7 +17,7 @@ class GridEvidenceConfig(StrictModel):
 
     Attributes:
         image_score: `max` of the map, or `top_mean`, the mean of its highest fraction `top_fraction`.
-        top_fraction: Fraction of the map's pixels in `top_mean`.
+        top_fraction: Fraction of the values in `top_mean`: pixels of the map, or cells of the grid.
         score_smoothed: Take the image score from the smoothed map; otherwise from the grid.
         map_size: Side of the evidence map.
         smoothing: Standard deviation of the map's Gaussian, map pixels; 0 disables smoothing.
@@ -51,11 +51,14 @@ def grid_evidence(name: str, grids: np.ndarray, config: GridEvidenceConfig) -> E
     )
 
 
+def cells_in_score(cells: int, config: GridEvidenceConfig) -> int:
+    """Number of the highest values among `cells` whose mean is the image score."""
+    return max(1, round(config.top_fraction * cells)) if config.image_score == "top_mean" else 1
+
+
 def _image_scores(grids: np.ndarray, config: GridEvidenceConfig) -> np.ndarray:
     flat = grids.reshape(len(grids), grids.shape[1] * grids.shape[2])
-    if config.image_score == "max":
-        return np.asarray(flat.max(axis=1))
-    count = max(1, round(config.top_fraction * flat.shape[1]))
+    count = cells_in_score(flat.shape[1], config)
     highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, flat.shape[1] - count :]
     return np.asarray(np.sort(highest, axis=1).mean(axis=1, dtype=np.float32))
 

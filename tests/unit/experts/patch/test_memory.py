@@ -145,9 +145,13 @@ def test_fit_does_not_depend_on_order_or_batches(keys: list[str], batch: int, se
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=24, max_size=24), st.sampled_from(["coreset", "kmeans"]))
-def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str) -> None:
-    options: dict[str, Any] = {"selection": selection, "index": {"kind": "pq"}}
+@given(
+    st.lists(st.integers(0, 6), min_size=24, max_size=24),
+    st.sampled_from(["coreset", "kmeans"]),
+    st.sampled_from([{"kind": "pq"}, {"kind": "ivf", "lists": 30}]),
+)
+def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str, index: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"selection": selection, "index": index}
     whole, merged = fitted(**options), fitted(keys=NORMAL_IMAGES[:1], **options)
     parts = [[key for key, part in zip(NORMAL_IMAGES, part_of, strict=True) if part == number] for number in range(7)]
 
@@ -157,7 +161,7 @@ def test_samples_of_parts_give_the_same_bank(part_of: list[int], selection: str)
         name: array.tobytes() for name, array in whole.state().arrays.items()
     }
     assert merged.state().document == whole.state().document
-    assert "codes" in whole.state().arrays
+    assert len(whole.state().arrays) == 3
 
 
 def test_parts_must_have_equal_shapes() -> None:
@@ -169,26 +173,49 @@ def test_parts_must_have_equal_shapes() -> None:
         expert.fit_samples([expert.sample(lambda: [extract(["a"])]), expert.sample(lambda: [wide])])
 
 
+IVF: dict[str, Any] = {"kind": "ivf", "lists": 150, "probes": 1}
+
+
+@pytest.mark.parametrize("index", [{"kind": "pq"}, IVF], ids=["pq", "ivf"])
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
-def test_product_codes_score_as_the_flat_index(distance: str) -> None:
+def test_index_scores_as_the_flat_one(index: dict[str, Any], distance: str) -> None:
     batch = extract(["a", "b", "c"], damaged=[1])
+    options: dict[str, Any] = {"selection": "all", "distance": distance, "score_smoothed": False}
 
-    flat, quantised = (
-        fitted(selection="all", distance=distance, index={"kind": kind}).score(batch) for kind in ("flat", "pq")
-    )
+    flat, other = (fitted(**options, index=one).score(batch) for one in ({"kind": "flat"}, index))
 
-    np.testing.assert_allclose(quantised.scores, flat.scores, rtol=1e-3)
+    np.testing.assert_allclose(other.scores, flat.scores, rtol=1e-3)
 
 
-def test_product_codes_round_trip_through_safetensors() -> None:
-    expert = fitted(index={"kind": "pq"})
+@pytest.mark.parametrize("options", [{}, {"image_score": "top_mean", "top_fraction": 0.05}], ids=["max", "top_mean"])
+def test_inverted_file_makes_only_the_score_exact(options: dict[str, Any]) -> None:
+    options = {**options, "selection": "all", "score_smoothed": False, "smoothing": 0.0, "map_size": 8}
+    batch = extract(["a", "b", "c", "d"], damaged=[1])
+
+    flat, inverted = (fitted(**options, index=index).score(batch) for index in ({"kind": "flat"}, IVF))
+
+    np.testing.assert_allclose(inverted.scores, flat.scores, rtol=1e-4)
+    assert inverted.maps is not None
+    assert flat.maps is not None
+    assert (inverted.maps >= flat.maps * (1 - 1e-4)).all()
+    assert (inverted.maps > flat.maps * 1.001).any()
+
+
+@pytest.mark.parametrize("index", [{"kind": "pq"}, IVF], ids=["pq", "ivf"])
+def test_index_round_trips_through_safetensors(index: dict[str, Any]) -> None:
+    expert = fitted(index=index)
     state = expert.state()
 
     arrays = load(save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()}))
-    restored = PatchMemory.from_state("patch_memory", config(index={"kind": "pq"}), State(arrays, state.document))
+    restored = PatchMemory.from_state("patch_memory", config(index=index), State(arrays, state.document))
 
+    assert len(arrays) == 3
     batch = extract(["a", "b"], damaged=[1])
-    assert np.array_equal(restored.score(batch).scores, expert.score(batch).scores)
+    before, after = expert.score(batch), restored.score(batch)
+    assert np.array_equal(after.scores, before.scores)
+    assert before.maps is not None
+    assert after.maps is not None
+    assert np.array_equal(after.maps, before.maps)
 
 
 ENCODERS = {"cnn/level2": (6, 8, 8), "cnn/level3": (10, 4, 4), "vit/block5": (12, 7, 7), "vit/block11": (12, 7, 7)}
@@ -269,9 +296,9 @@ def test_another_seed_gives_another_bank(expert: PatchMemory) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 11))
-def test_score_does_not_depend_on_the_batch(batch: int) -> None:
-    expert = fitted()
+@given(st.integers(1, 11), st.sampled_from([{"kind": "flat"}, IVF]))
+def test_score_does_not_depend_on_the_batch(batch: int, index: dict[str, Any]) -> None:
+    expert = fitted(index=index)
     keys = [f"test-{number}" for number in range(11)]
     alone = [expert.score(extract([key], damaged=[0] if key == "test-3" else [])) for key in keys]
 

@@ -36,6 +36,35 @@ def test_upsampling_is_bilinear_between_cell_centres() -> None:
     assert maps[0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 4
 
 
+def test_larger_grid_keeps_its_peaks() -> None:
+    # 5 x 6 cells onto 2 x 4 pixels: a pixel takes rows 0 to 2 or 2 to 4, and the columns that it touches.
+    grid = np.zeros((1, 5, 6), dtype=np.float32)
+    grid[0, 1, 0], grid[0, 2, 3], grid[0, 4, 5] = 1.0, 2.0, 3.0
+
+    assert anomaly_maps(grid, 4, 0.0).shape == (1, 4, 4)
+    assert anomaly_maps(grid[:, :, :2], 2, 0.0)[0].tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert anomaly_maps(grid, 2, 0.0)[0].tolist() == [[1.0, 2.0], [0.0, 3.0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 127), st.integers(0, 159))
+def test_every_cell_of_a_large_grid_is_in_the_map(row: int, column: int) -> None:
+    grid = np.zeros((1, 128, 160), dtype=np.float32)
+    grid[0, row, column] = 1.0
+
+    one = anomaly_maps(grid, 64, 0.0)[0]
+
+    assert one[row * 64 // 128, column * 64 // 160] == 1.0
+    assert np.count_nonzero(one) <= 2
+
+
+def test_non_finite_cell_of_a_large_grid_stays() -> None:
+    grid = np.zeros((1, 8, 8), dtype=np.float32)
+    grid[0, 3, 3] = np.nan
+
+    assert np.isnan(anomaly_maps(grid, 4, 0.0)[0]).sum() == 1
+
+
 @settings(deadline=None)
 @given(st.just(0.0) | st.floats(0.0078125, 100.0, width=32), st.floats(0.0, 5.0))
 def test_constant_grid_stays_constant(value: float, smoothing: float) -> None:

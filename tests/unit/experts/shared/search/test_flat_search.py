@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from uniad_ray.experts.shared import flat_search as module
-from uniad_ray.experts.shared.flat_search import (
+from uniad_ray.experts.shared.search import flat_search as module
+from uniad_ray.experts.shared.search.flat_search import (
     Distance,
     FaissGpuSearch,
     FaissSearch,
@@ -17,7 +17,7 @@ from uniad_ray.experts.shared.flat_search import (
     flat_search,
     search_way,
 )
-from uniad_ray.experts.shared.nearest import NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.shared.search.nearest import NearestNeighbours, VectorIndexConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 HAS_GPU = torch.cuda.is_available()
@@ -161,7 +161,7 @@ def test_faiss_cannot_search_product_codes_on_a_gpu() -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("kind", ["flat", "pq"])
+@pytest.mark.parametrize("kind", ["flat", "pq", "ivf"])
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_distances_on_gpu_equal_those_on_cpu(kind: str, distance: Distance) -> None:
     bank, queries = vectors(500, 1, "l2").numpy(), vectors(50, 2, "l2")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final, Self
 
 import faiss
 import numpy as np
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.shared.mapped_array import mapped_copy
+from uniad_ray.experts.shared.search.mapped_array import mapped_copy
+from uniad_ray.experts.shared.search.threads import one_thread
 
 CENTROIDS: Final = 16
 """Number of centroids per sub-vector: four bits."""
@@ -61,7 +61,7 @@ class ProductCodes:
         quantiser = faiss.IndexPQ(padded.shape[1], padded.shape[1] // length, _BITS)
         quantiser.pq.cp.niter = _ITERATIONS
         quantiser.pq.cp.min_points_per_centroid = 1
-        with _one_thread():
+        with one_thread():
             quantiser.train(padded)
         quantiser.add(padded)
         codebooks = faiss.vector_to_array(quantiser.pq.centroids).reshape(-1, CENTROIDS, length)
@@ -113,17 +113,6 @@ class ProductCodes:
         """
         _, rows = self._index.search(_padded(queries, self._codebooks.shape[2]), count)
         return np.asarray(rows)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limits FAISS to one thread: its threads would mostly wait for each other on such small clusterings."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _padded(vectors: np.ndarray, length: int) -> np.ndarray:

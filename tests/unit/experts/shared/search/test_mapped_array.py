@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uniad_ray.errors import StoreError
-from uniad_ray.experts.shared.mapped_array import mapped_copy
+from uniad_ray.experts.shared.search.mapped_array import mapped_copy
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.shared.product_codes import ProductCodes
+from uniad_ray.experts.shared.search.product_codes import ProductCodes
 
 
 def vectors(count: int, dimension: int, seed: int = 0) -> np.ndarray:

@@ -3,14 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.shared import nearest as nearest_module
-from uniad_ray.experts.shared.flat_search import Distance
-from uniad_ray.experts.shared.nearest import FLAT, NearestNeighbours, VectorIndexConfig
+from uniad_ray.experts.shared.search import nearest as nearest_module
+from uniad_ray.experts.shared.search.flat_search import Distance
+from uniad_ray.experts.shared.search.inverted_file import InvertedFile
+from uniad_ray.experts.shared.search.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.perception.base import State
 
 PQ = VectorIndexConfig(kind="pq")
+IVF = VectorIndexConfig(kind="ivf", lists=40, probes=2)
 
 
 def distances_slowly(queries: np.ndarray, bank: np.ndarray, distance: Distance, neighbours: int) -> np.ndarray:
@@ -138,14 +142,15 @@ def test_re_ranking_is_cut_in_parts(distance: Distance, monkeypatch: pytest.Monk
     np.testing.assert_allclose(nearest.distances(queries), whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("index", [FLAT, PQ])
+@pytest.mark.parametrize("index", [FLAT, PQ, IVF])
 def test_restored_index_gives_the_same_distances(index: VectorIndexConfig) -> None:
     nearest = NearestNeighbours(patches(500, 1), "l2", 2, index)
     queries = torch.from_numpy(patches(50, 2).astype(np.float32))
 
     restored = NearestNeighbours.from_state("memory", State(nearest.arrays()), "l2", 2, index)
 
-    assert np.array_equal(restored.distances(queries), nearest.distances(queries))
+    assert np.array_equal(restored.distances(queries, 5), nearest.distances(queries, 5))
+    assert set(restored.arrays()) == set(nearest.arrays())
 
 
 def test_state_without_bank_or_codes_is_refused() -> None:
@@ -154,14 +159,101 @@ def test_state_without_bank_or_codes_is_refused() -> None:
             NearestNeighbours.from_state("memory", State(bank), "l2")
     with pytest.raises(BundleError, match="memory: the bundle has no codebooks"):
         NearestNeighbours.from_state("memory", State({"bank": patches(500, 1)}), "l2", 1, PQ)
+    with pytest.raises(BundleError, match="memory: the bundle has no clusters"):
+        NearestNeighbours.from_state("memory", State({"bank": patches(500, 1)}), "l2", 1, IVF)
 
 
-def test_non_finite_query_of_codes_gives_nan_alone() -> None:
+@pytest.mark.parametrize("index", [PQ, IVF])
+def test_non_finite_query_of_an_index_gives_nan_alone(index: VectorIndexConfig) -> None:
     queries = torch.from_numpy(patches(4, 2).astype(np.float32))
-    clean = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
+    clean = NearestNeighbours(patches(500, 1), "l2", 1, index).distances(queries, 2)
     queries[1, 5], queries[2, 7] = float("nan"), float("inf")
 
-    found = NearestNeighbours(patches(500, 1), "l2", 1, PQ).distances(queries)
+    found = NearestNeighbours(patches(500, 1), "l2", 1, index).distances(queries, 2)
 
     assert np.isnan(found).tolist() == [False, True, True, False]
     assert np.array_equal(found[[0, 3]], clean[[0, 3]])
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine"])
+def test_few_lists_miss_some_neighbours_but_the_highest_distances_are_exact(distance: Distance) -> None:
+    bank, queries = patches(3000, seed=1), torch.from_numpy(patches(400, seed=2).astype(np.float32))
+    exact = NearestNeighbours(bank, distance).distances(queries)
+    inverted = NearestNeighbours(bank, distance, 1, IVF)
+
+    rough, found = inverted.distances(queries), inverted.distances(queries, 20)
+
+    assert (rough >= exact * (1 - 1e-4)).all()
+    assert 0.5 < np.mean(rough <= exact * (1 + 1e-4)) < 1
+    assert np.sort(rough)[-20:].mean() > 1.001 * np.sort(exact)[-20:].mean()
+    np.testing.assert_allclose(np.sort(found)[-20:], np.sort(exact)[-20:], rtol=1e-4)
+    changed = found != rough
+    np.testing.assert_allclose(found[changed], exact[changed], rtol=1e-4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_highest_distances_equal_slow_search(data: st.DataObject) -> None:
+    """Whole numbers give ties, copies and zero distances; few vectors leave lists with too few neighbours."""
+    draw = data.draw
+    generator = np.random.default_rng(draw(st.integers(0, 10**6)))
+    distance: Distance = draw(st.sampled_from(["l2", "cosine"]))
+    whole = draw(st.booleans())
+
+    def vectors(count: int) -> np.ndarray:
+        drawn = generator.integers(-2, 3, (count, 4)) if whole else generator.normal(size=(count, 4))
+        drawn = drawn.astype(np.float32)
+        drawn[~drawn.any(axis=1), 0] = 1.0
+        return np.asarray(drawn, dtype=np.float32)
+
+    bank, queries = vectors(draw(st.integers(1, 120))), vectors(draw(st.integers(1, 90)))
+    neighbours = draw(st.integers(1, 6))
+    index = VectorIndexConfig(kind="ivf", lists=draw(st.integers(1, 30)), probes=draw(st.integers(1, 4)))
+    highest = draw(st.integers(0, 100))
+
+    found = NearestNeighbours(bank, distance, neighbours, index).distances(torch.from_numpy(queries), highest)
+
+    expected = distances_slowly(queries, bank.astype(np.float64), distance, neighbours)
+    # Centring rounds copies of a vector apart.
+    assert (found >= expected - 1e-5).all()
+    assert np.isfinite(found).all()
+    count = min(highest, len(queries))
+    np.testing.assert_allclose(
+        np.sort(found)[len(queries) - count :], np.sort(expected)[len(queries) - count :], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_few_queries_are_compared_with_all_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, queries = patches(3000, seed=1), torch.from_numpy(patches(1000, seed=2).astype(np.float32))
+    inverted = NearestNeighbours(bank, "l2", 1, IVF)
+    searched: dict[int | None, int] = {}
+    search = InvertedFile.search
+
+    def counted(self: InvertedFile, some: np.ndarray, neighbours: int, probes: int | None = None) -> np.ndarray:
+        searched[probes] = searched.get(probes, 0) + len(some)
+        return search(self, some, neighbours, probes)
+
+    monkeypatch.setattr(InvertedFile, "search", counted)
+    inverted.distances(queries, 10)
+
+    assert searched[2] == 1000
+    assert 10 <= searched[None] <= 200
+
+
+def test_lists_with_too_few_neighbours_are_not_the_only_ones() -> None:
+    bank = np.array([[0.0], [1.0], [50.0], [51.0]], dtype=np.float32)
+    index = VectorIndexConfig(kind="ivf", lists=2, probes=1)
+
+    found = NearestNeighbours(bank, "l2", 3, index).distances(torch.tensor([[0.0], [51.0]]))
+
+    assert found == pytest.approx([17.0, 17.0], rel=1e-5)
+
+
+def test_small_bank_has_no_clusters() -> None:
+    queries = torch.from_numpy(patches(20, seed=2).astype(np.float32))
+
+    small = NearestNeighbours(patches(40, 1), "l2", 2, IVF)
+
+    assert set(small.arrays()) == {"bank"}
+    assert np.array_equal(small.distances(queries, 3), NearestNeighbours(patches(40, 1), "l2", 2).distances(queries))
+    assert set(NearestNeighbours(patches(41, 1), "l2", 2, IVF).arrays()) == {"bank", "centroids", "lists"}

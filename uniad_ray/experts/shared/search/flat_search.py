@@ -18,6 +18,11 @@ _GPU_SCRATCH_BYTES: Final = 256 << 20
 """GPU memory for the intermediate results of a search; FAISS reserves 1.5 GiB by default."""
 
 
+def faiss_metric(distance: Distance) -> int:
+    """FAISS's number of a distance."""
+    return int(faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2)
+
+
 def search_way(device: torch.device) -> SearchWay:
     """Chooses the search on a device: FAISS if the installed version supports the device, else torch."""
     if device.type == "cpu":
@@ -64,7 +69,7 @@ class FaissSearch:
 
     def __init__(self, rows: torch.Tensor, distance: Distance) -> None:
         """Indexes the rows; see `flat_search`."""
-        self._index = faiss.IndexFlat(rows.shape[1], _metric(distance))
+        self._index = faiss.IndexFlat(rows.shape[1], faiss_metric(distance))
         self._index.add(rows.numpy())
 
     def __call__(self, queries: torch.Tensor, neighbours: int) -> np.ndarray:
@@ -86,7 +91,7 @@ class FaissGpuSearch:
         config = faiss.GpuIndexFlatConfig()
         config.device = device.index or 0
         with self._gpu.lock:
-            self._index = faiss.GpuIndexFlat(self._gpu.resources, rows.shape[1], _metric(distance), config)
+            self._index = faiss.GpuIndexFlat(self._gpu.resources, rows.shape[1], faiss_metric(distance), config)
             self._index.add(rows.numpy())
 
     def __call__(self, queries: torch.Tensor, neighbours: int) -> np.ndarray:
@@ -129,7 +134,3 @@ class _Gpu:
 @functools.cache
 def _gpu() -> _Gpu:
     return _Gpu()
-
-
-def _metric(distance: Distance) -> int:
-    return int(faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2)
