@@ -71,7 +71,6 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     config = small_config(
         "input_size=128",
         "expert_set=tmuad",
-        "extractors.parts.config.candidates=2000",
         "calibration.folds=2",
         *passes.overrides,
     )
@@ -190,4 +189,4 @@ def test_manifest_lists_every_file_with_lineage(factory: Factory) -> None:
     planned = manifest["plan"]["categories"]["trays"]
     assert planned["bundle"]["version"] == factory.fitted.version
     assert planned["extractors"]["pyramid"]["weights"]["sha256"]
-    assert {"parts", "segmenter", "objects", "object_description"} <= set(planned["extractors"])
+    assert {"segmenter", "objects", "object_description"} <= set(planned["extractors"])

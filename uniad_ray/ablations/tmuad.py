@@ -172,13 +172,12 @@ def _object_table(memories: Sequence[tuple[AblationRow, tuple[Addition, ...]]]) 
 
 
 def _objects_of_components() -> Ablation:
-    """Returns table 8 for segments cut from the components of the embedded profile."""
-    one, two = ["parts"], ["parts", "teacher_components"]
+    """Returns table 8 for segments by colour, as in the embedded profile."""
+    every = "all labels, heaps cut"
     segmenters: Mapping[str, Mapping[str, Any]] = {
-        "one scale": {"components": one, "necks": [0.0]},
-        "one scale, cut at necks": {"components": one, "necks": [0.0, 0.5]},
-        "two scales": {"components": two, "necks": [0.0]},
-        "two scales, cut at necks": {"components": two, "necks": [0.0, 0.5]},
+        "one set of labels": {"most_sets": 1, "necks": []},
+        "all labels": {"necks": []},
+        every: {},
     }
     encoders = {
         "levels 2 and 3": ["pyramid/level2", "pyramid/level3"],
@@ -188,7 +187,7 @@ def _objects_of_components() -> Ablation:
     }
     memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
     pairs = [(name, "levels 2 and 3") for name in segmenters]
-    pairs += [("one scale, cut at necks", name) for name in list(encoders)[1:]]
+    pairs += [(every, name) for name in list(encoders)[1:]]
     for number, (segmenter, encoder) in enumerate(pairs, start=1):
         parts = Addition(
             "extractors",

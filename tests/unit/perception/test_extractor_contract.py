@@ -55,7 +55,7 @@ TINY: dict[str, dict[str, Any]] = {
         "structural_teacher": ["pyramid/level1", "pyramid/level2"],
     },
     "Components": {"candidates": 2000, "restarts": 2, "crf": {"grid": 16}},
-    "PartSegmenter": {"side": 64},
+    "PartSegmenter": {"side": 64, "images": 4},
     "ClipTextEncoder": {"weights": "clip"},
     "ClipObjectFeatures": {"weights": "clip"},
     "ClipNamer": {"weights": "clip", "classes": ["block", "pin"]},

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from scipy import ndimage
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.perception.colours import cielab
 from uniad_ray.perception.grids import evenly_spaced
 
 FeatureGroup = Literal["area", "colour_ratio", "colour", "quantity"]
@@ -31,11 +32,6 @@ _SMALLEST_CHANGE: Final[dict[Feature, float]] = {
 _MOST_SAMPLES_A_SIDE: Final = 64
 _GREY_ZONE: Final = 5.0
 _EIGHT_NEIGHBOURS: Final = np.ones((3, 3), dtype=np.uint8)
-
-# IEC 61966-2-1 (sRGB) to CIE XYZ, each row divided by the white point D65: white is (1, 1, 1).
-_RGB_TO_XYZ: Final = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
 
 
 class ComponentFeatureConfig(StrictModel):
@@ -96,7 +92,7 @@ def component_features(
             [count_pieces(labels_of_samples == label, config.piece_size) for label in range(clusters)]
         )
     if "colour" in config.groups or "colour_ratio" in config.groups:
-        a, b = cielab_colour(evenly_spaced(image, *sides))
+        _, a, b = np.moveaxis(cielab(evenly_spaced(image, *sides)), -1, 0)
         columns["colour_a"] = _mean_by_label(a, labels_of_samples, clusters)
         columns["colour_b"] = _mean_by_label(b, labels_of_samples, clusters)
         ratio = a * b / (np.square(a) + _GREY_ZONE**2)
@@ -117,22 +113,6 @@ def count_pieces(mask: np.ndarray, piece_size: int) -> int:
     neighbours = ndimage.convolve(mask.astype(np.uint8), _EIGHT_NEIGHBOURS, mode="constant")
     _, count = ndimage.label(mask & (neighbours >= piece_size), structure=_EIGHT_NEIGHBOURS)
     return int(count)
-
-
-def cielab_colour(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The CIELAB colour of each pixel without lightness, under D65.
-
-    Args:
-        image: uint8, shape (h, w, 3), sRGB.
-
-    Returns:
-        a (green to red) and b (blue to yellow): float64, shape (h, w), 0 for greys, within about -110..100.
-    """
-    encoded = image / 255.0
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ (_RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)).T
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
-    return 500.0 * (f[..., 0] - f[..., 1]), 200.0 * (f[..., 1] - f[..., 2])
 
 
 def _mean_by_label(values: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from uniad_ray.experts.components.features import cielab_colour
+from uniad_ray.perception.colours import cielab
 from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.segments import Segments
 
@@ -53,7 +53,7 @@ def describe_instances(
     rows, columns = segments.size
     row, column = (np.indices(segments.size) + 0.5) / np.array([rows, columns])[:, None, None]
     colours = evenly_spaced(image, rows, columns)
-    a, b = cielab_colour(colours)
+    _, a, b = np.moveaxis(cielab(colours), -1, 0)
     pixels = np.stack([row, column, colours.mean(axis=2) / 2.55, a, b], axis=2)
     means = np.array([pixels[mask].mean(axis=0) for mask in segments.masks()], dtype=np.float32).reshape(-1, 5)
     return Instances(

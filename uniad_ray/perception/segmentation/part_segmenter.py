@@ -1,74 +1,79 @@
-"""A segmenter without weights of its own, based on components with regular counts of pieces."""
+"""A segmenter without weights: it finds the parts of a product from the colours of its normal images."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator
-from typing import Any, ClassVar, Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.grids import evenly_spaced
-from uniad_ray.perception.regularity import count_regularity
 from uniad_ray.perception.sampling.image_sample import ImageSample
-from uniad_ray.perception.segmentation.regions import find_regions, split_regions
+from uniad_ray.perception.segmentation.colour_clusters import (
+    colour_centres,
+    edge_ranks,
+    nearest_centre,
+    smoothed_colours,
+)
+from uniad_ray.perception.segmentation.part_candidates import (
+    SAME_OBJECT,
+    LabelSet,
+    PartCriteria,
+    choose_label_sets,
+)
+from uniad_ray.perception.segmentation.regions import region_overlaps
 from uniad_ray.perception.segments import Segments
-
-_SIDE_FOR_COUNTING: Final = 64
-_MOST_LABEL_SETS: Final = 300
-_LABELS: Final = 256
 
 
 class PartSegmenterConfig(StrictModel):
     """Options of the segmenter.
 
     Attributes:
-        components: Names of the components extractors to use, one per scale.
-        joined_labels: Maximum number of labels in the foreground of a scale; reduced if there would be more than 300
-            sets of labels to try.
-        necks: Candidate thresholds for cutting. A piece is cut where it is narrower than this fraction of its greatest
-            width; 0 cuts nothing.
-        smallest_area: Minimum area of a segment, as a fraction of the image.
+        clusters: Numbers of colour clusters K to compare; a part is found with most of them.
+        least_persistence: IoU with which other numbers of clusters find a region again that is certainly no part.
+        least_edge: Mean rank of the edges, among those of its image, along the border of a region that is certainly no
+            part.
+        scrap_cost: Loss per region that is no part, in the choice of labels; a part that is found gains at most 1.
+        smallest_areas: Candidates for the minimum area of a segment, as fractions of the image, ascending.
         largest_area: Maximum area of a segment, as a fraction of the image.
-        largest_overlap: A segment of a later scale is dropped if more than this fraction of it is already covered.
+        most_sets: Maximum number of label sets to cut out of one image; time grows with it.
+        necks: Candidates for cutting heaps of touching parts. A region is cut where it is narrower than this fraction
+            of its greatest width.
         images: Maximum number of normal images to use for the fit, sampled evenly.
-        side: Side of the masks, pixels.
-        seed: Seed of the sample.
+        fit_side: Longest side of the images in the fit, pixels; afterwards images are segmented at their own size.
+        side: Longest side of the masks, pixels.
+        seed: Seed of the sample and of k-means.
     """
 
-    components: tuple[str, ...] = Field(min_length=1, max_length=4)
-    joined_labels: int = Field(default=3, ge=1, le=8)
-    necks: tuple[float, ...] = Field(default=(0.0, 0.5), min_length=1, max_length=4)
-    smallest_area: float = Field(default=0.003, gt=0.0, lt=1.0)
-    largest_area: float = Field(default=0.25, gt=0.0, le=1.0)
-    largest_overlap: float = Field(default=0.3, ge=0.0, lt=1.0)
-    images: int = Field(default=256, ge=2, le=2000)
-    side: int = Field(default=128, ge=16, le=1024)
+    clusters: tuple[int, ...] = Field(default=(2, 3, 4, 6, 8), min_length=2, max_length=8)
+    least_persistence: float = Field(default=0.7, ge=0.0, lt=1.0)
+    least_edge: float = Field(default=0.6, ge=0.0, lt=1.0)
+    scrap_cost: float = Field(default=0.15, ge=0.0, le=1.0)
+    smallest_areas: tuple[float, ...] = Field(default=(0.0005, 0.002, 0.008), min_length=1, max_length=8)
+    largest_area: float = Field(default=0.35, gt=0.0, le=1.0)
+    most_sets: int = Field(default=4, ge=1, le=16)
+    necks: tuple[float, ...] = Field(default=(0.5, 0.7), max_length=4)
+    images: int = Field(default=16, ge=2, le=256)
+    fit_side: int = Field(default=256, ge=64, le=1024)
+    side: int = Field(default=320, ge=16, le=1024)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
 
-class _Choice(NamedTuple):
-    """The settings of one scale: index into `components`, foreground labels, and neck threshold."""
-
-    scale: int
-    foreground: tuple[int, ...]
-    neck: float
-
-
 class PartSegmenter:
-    """Segments the foreground, scale by scale.
+    """Cuts parts out of an image by their colours.
 
-    The fit selects, for each scale, the foreground labels and the neck threshold with the most regular number of pieces
-    over normal images. Scales that are no more regular than chance are dropped, except the best one. The most regular
-    scale comes first; later scales only add what is not yet covered.
+    The fit clusters the colours of normal images with several numbers of clusters, and chooses the labels whose
+    connected regions are found again with the other numbers. An image without such regions has no segments. Segments
+    may be nested, such as a label on a bottle, but never share more than half of their union.
 
-    Provides `{name}/segments`: segments with masks of `side` pixels. The confidence of a segment is the fraction of its
-    box that it fills.
+    Provides `{name}/segments`: segments with masks of at most `side` pixels. The confidence of a segment is the
+    fraction of its box that it fills.
     """
 
     config_model: ClassVar[type[PartSegmenterConfig]] = PartSegmenterConfig
@@ -77,11 +82,10 @@ class PartSegmenter:
         """Creates an unfitted segmenter."""
         self.name = name
         self.config = config
-        self._labels = [f"{components}/labels" for components in config.components]
-        self._similarities = [f"{components}/similarity" for components in config.components]
-        self.needs = frozenset([*self._labels, *self._similarities])
+        self.needs: frozenset[str] = frozenset()
         self.provides = self.fields_of(name, config)
-        self._choices: tuple[_Choice, ...] = ()
+        self._centres: dict[int, np.ndarray] = {}
+        self._chosen: tuple[LabelSet, ...] | None = None
 
     @classmethod
     def fields_of(cls, name: str, config: PartSegmenterConfig) -> frozenset[str]:  # noqa: ARG003
@@ -89,7 +93,7 @@ class PartSegmenter:
         return frozenset({f"{name}/segments"})
 
     def fit(self, stream: PerceptionStream) -> None:
-        """Selects foreground and neck of each scale in one pass; the order of the images does not matter.
+        """Chooses labels in one pass; the order of the images does not matter.
 
         Args:
             stream: Batches of normal images.
@@ -97,24 +101,30 @@ class PartSegmenter:
         Raises:
             FitError: There are fewer than two images.
         """
-        candidates: list[_Choice] = []
-        sample: ImageSample[list[int]] = ImageSample(self.config.images, self.config.seed)
+        sample: ImageSample[np.ndarray] = ImageSample(self.config.images, self.config.seed)
         for perception in stream():
-            candidates = candidates or list(self._candidates(perception))
             for row, row_key in enumerate(perception.row_keys):
                 if sample.wants(row_key):
-                    numbers = (self._regions(perception, row, one, _SIDE_FOR_COUNTING).max() for one in candidates)
-                    sample.add(row_key, list(map(int, numbers)))
-        counts = np.array(sample.by_priority())
-        if len(counts) < 2:
-            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(counts)}; add some")
-        regularity = np.array([count_regularity(column) for column in counts.T])
-        best = []
-        for scale in range(len(self.config.components)):
-            of_scale = [number for number, one in enumerate(candidates) if one.scale == scale]
-            best.append(of_scale[int(np.argmax(regularity[of_scale]))])
-        best.sort(key=lambda number: -regularity[number])
-        self._choices = tuple(candidates[number] for number in best if number == best[0] or regularity[number] > 0)
+                    sample.add(row_key, smoothed_colours(_reduced(perception.images[row], self.config.fit_side)))
+        colours = sample.by_priority()
+        if len(colours) < 2:
+            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(colours)}; add some")
+        centres = colour_centres(colours, self.config.clusters, self.config.seed)
+        maps = [{clusters: nearest_centre(one, found) for clusters, found in centres.items()} for one in colours]
+        config = self.config
+        criteria = PartCriteria(
+            least_persistence=config.least_persistence,
+            least_edge=config.least_edge,
+            scrap_cost=config.scrap_cost,
+            areas=config.smallest_areas,
+            largest_area=config.largest_area,
+            most_sets=config.most_sets,
+            necks=config.necks,
+        )
+        self._chosen = (
+            choose_label_sets(maps, [edge_ranks(one) for one in colours], criteria) if len(centres) > 1 else ()
+        )
+        self._centres = {clusters: centres[clusters] for clusters in {one.clusters for one in self._chosen}}
 
     def extract(self, perception: Perception) -> dict[str, list[Segments]]:
         """Segments each image independently.
@@ -122,70 +132,77 @@ class PartSegmenter:
         Raises:
             FitError: The segmenter is not fitted.
         """
-        if not self._choices:
+        if self._chosen is None:
             raise FitError(f"{self.name}: the segmenter is not fitted; fit it or load a bundle first")
-        return {f"{self.name}/segments": [self._segments(perception, row) for row in range(len(perception))]}
+        return {f"{self.name}/segments": [self._segments(image) for image in perception.images]}
 
     def state(self) -> State:
-        """The settings of the scales, the most regular first."""
-        return State(document={"choices": [one._asdict() for one in self._choices]})
+        """The chosen labels, and the colour centres of their clusterings."""
+        return State(
+            arrays={str(clusters): centres for clusters, centres in sorted(self._centres.items())},
+            document={"label_sets": [one._asdict() for one in self._chosen or ()]},
+        )
 
     def restore(self, state: State) -> None:
-        """Restores the settings of the scales.
+        """Restores the chosen labels.
 
         Raises:
             BundleError: The state does not match this configuration.
         """
         try:
-            choices = tuple(
-                _Choice(int(one["scale"]), tuple(map(int, one["foreground"])), float(one["neck"]))
-                for one in state.document["choices"]
+            chosen = tuple(
+                LabelSet(
+                    int(one["clusters"]),
+                    tuple(map(int, one["labels"])),
+                    float(one["smallest_area"]),
+                    float(one["neck"]),
+                )
+                for one in state.document["label_sets"]
             )
+            centres = {one.clusters: np.asarray(state.arrays[str(one.clusters)], dtype=np.float32) for one in chosen}
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{self.name}: the bundle has no foreground labels ({error}); fit again") from error
-        if not choices or any(one.scale >= len(self._labels) for one in choices):
-            raise BundleError(f"{self.name}: the bundle has no foreground labels for these components; fit again")
-        self._choices = choices
+            raise BundleError(f"{self.name}: the bundle has no labels of parts ({error}); fit again") from error
+        if any(array.shape != (clusters, 3) for clusters, array in centres.items()):
+            raise BundleError(f"{self.name}: the bundle has colour centres of another shape; fit again")
+        self._chosen, self._centres = chosen, centres
 
     def lineage(self) -> dict[str, Any]:
         """All options that affect the segments."""
         return self.config.model_dump(mode="json")
 
-    def _candidates(self, perception: Perception) -> Iterator[_Choice]:
-        for scale, similarity in enumerate(self._similarities):
-            for foreground in _label_sets(perception.fields[similarity].shape[1], self.config.joined_labels):
-                for neck in self.config.necks:
-                    yield _Choice(scale, foreground, neck)
-
-    def _segments(self, perception: Perception, row: int) -> Segments:
-        side = self.config.side
-        covered = np.zeros((side, side), dtype=bool)
-        masks: list[np.ndarray] = []
-        for choice in self._choices:
-            regions = self._regions(perception, row, choice, side)
-            found = regions == np.arange(1, int(regions.max()) + 1)[:, None, None]
-            added = [mask for mask in found if (mask & covered).sum() <= self.config.largest_overlap * mask.sum()]
-            masks += added
-            covered |= np.any(added, axis=0) if added else False
-        stacked = np.array(masks, dtype=bool).reshape(len(masks), side, side)
-        segments = Segments.of(stacked)
+    def _segments(self, image: np.ndarray) -> Segments:
+        size = _bounded(image.shape[:2], self.config.side)
+        colours = smoothed_colours(image)
+        maps: list[np.ndarray] = []
+        for one in self._chosen or ():
+            label_map = nearest_centre(colours, self._centres[one.clusters])
+            regions = evenly_spaced(one.regions(label_map, self.config.largest_area), *size)
+            maps.append(_new_regions(regions, maps))
+        masks = [each == np.arange(1, int(each.max()) + 1)[:, None, None] for each in maps]
+        segments = Segments.of(np.concatenate(masks) if masks else np.zeros((0, *size), dtype=bool))
         heights, widths = (segments.boxes[:, 2:] - segments.boxes[:, :2]).T
         filled = segments.areas / np.maximum(heights * widths, 1e-6)
-        return Segments.of(segments.masks(), np.minimum(filled, 1.0))
-
-    def _regions(self, perception: Perception, row: int, choice: _Choice, most: int) -> np.ndarray:
-        labels = perception.fields[self._labels[choice.scale]][row, 0].cpu().numpy()
-        sampled = evenly_spaced(labels, most, most)
-        mask = np.asarray(np.isin(np.arange(_LABELS), choice.foreground)[sampled])
-        regions = find_regions(mask, self.config.smallest_area, self.config.largest_area)
-        return split_regions(regions, choice.neck, self.config.smallest_area)
+        return replace(segments, confidences=np.minimum(filled, 1.0).astype(np.float32))
 
 
-def _label_sets(labels: int, largest: int) -> list[tuple[int, ...]]:
-    """All proper subsets of 1 to `largest` labels; limited to smaller subsets if there are too many."""
-    sets: list[tuple[int, ...]] = []
-    for size in range(1, min(largest, labels - 1) + 1):
-        if sets and len(sets) + math.comb(labels, size) > _MOST_LABEL_SETS:
-            break
-        sets += itertools.combinations(range(labels), size)
-    return sets
+def _bounded(size: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """The size with the same aspect ratio and at most this longest side."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
+    height, width = _bounded(image.shape[:2], longest)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _new_regions(regions: np.ndarray, known: Sequence[np.ndarray]) -> np.ndarray:
+    """The label map without the regions that other maps of the image show already."""
+    count = int(regions.max())
+    repeated = np.zeros(count + 1, dtype=bool)
+    for other in known:
+        overlaps = region_overlaps(regions, other)
+        repeated[1:] |= (overlaps > SAME_OBJECT).any(axis=1)
+    return np.asarray(np.where(repeated[regions], 0, regions))

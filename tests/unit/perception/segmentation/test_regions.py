@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.perception.segmentation.regions import MOST_REGIONS, find_regions, split_regions
+from uniad_ray.perception.segmentation.regions import find_regions, region_overlaps, split_regions
+from uniad_ray.perception.segments import overlaps
 
 
 def mask_of(*boxes: tuple[int, int, int, int], side: int = 32) -> np.ndarray:
@@ -15,12 +16,12 @@ def mask_of(*boxes: tuple[int, int, int, int], side: int = 32) -> np.ndarray:
 
 
 def test_pieces_are_numbered_and_filtered_by_area() -> None:
-    mask = mask_of((2, 2, 6, 6), (10, 2, 12, 4), (2, 12, 30, 30))
+    mask = mask_of((2, 2, 8, 8), (14, 2, 19, 7), (2, 12, 30, 30))
 
-    regions = find_regions(mask, 10 / 1024, 400 / 1024)
+    regions = find_regions(mask, 30 / 1024, 300 / 1024)
 
-    assert regions.dtype == np.uint8
-    np.testing.assert_array_equal(regions > 0, mask_of((2, 2, 6, 6)))
+    assert regions.dtype == np.uint16
+    np.testing.assert_array_equal(regions > 0, mask_of((2, 2, 8, 8)))
 
 
 def test_lines_of_one_pixel_do_not_join_pieces() -> None:
@@ -29,20 +30,50 @@ def test_lines_of_one_pixel_do_not_join_pieces() -> None:
     assert find_regions(mask, 0.001, 0.9).max() == 2
 
 
-def test_holes_belong_to_their_piece() -> None:
-    mask = mask_of((4, 4, 14, 14)) & ~mask_of((7, 7, 11, 11))
+def test_grain_is_no_region() -> None:
+    assert find_regions(mask_of((4, 4, 8, 9)), 0.001, 0.9).max() == 0
+    assert find_regions(mask_of((4, 4, 8, 10)), 0.001, 0.9).max() == 1
 
-    np.testing.assert_array_equal(find_regions(mask, 0.001, 0.9) == 1, mask_of((4, 4, 14, 14)))
+
+def test_specks_belong_to_their_region_and_rings_stay_open() -> None:
+    ring = mask_of((10, 10, 40, 40), side=64) & ~mask_of((18, 18, 32, 32), side=64)
+    speck = mask_of((12, 12, 13, 13), side=64)
+
+    np.testing.assert_array_equal(find_regions(ring & ~speck, 0.001, 0.9) == 1, ring)
 
 
-def test_largest_pieces_are_kept() -> None:
-    boxes = [(6 * row, 6 * column, 6 * row + 3, 6 * column + 3) for row in range(7) for column in range(7)]
-    mask = mask_of(*boxes, (42, 0, 47, 5), side=48)
+def test_ground_along_the_frame_is_no_region() -> None:
+    corner, along, cut_off = (0, 0, 12, 12), (0, 20, 4, 60), (30, 0, 60, 8)
 
-    regions = find_regions(mask, 0.0001, 0.9)
+    regions = find_regions(mask_of(corner, along, (30, 30, 40, 40), side=64), 0.001, 0.9)
 
-    assert regions.max() == MOST_REGIONS
-    assert regions[44, 2] > 0
+    np.testing.assert_array_equal(regions > 0, mask_of((30, 30, 40, 40), side=64))
+    # A part that is cut off by the frame has most of its border inside of the image.
+    assert find_regions(mask_of((30, 0, 40, 30), side=64), 0.001, 0.9).max() == 1
+    assert find_regions(mask_of(cut_off, side=64), 0.001, 0.9).max() == 0
+
+
+def test_largest_regions_are_kept() -> None:
+    places = [(8 * row + 2, 8 * column + 2, 8 * row + 7, 8 * column + 7) for row in range(5) for column in range(5)]
+    mask = mask_of(*places, (42, 10, 48, 16), side=50)
+
+    regions = find_regions(mask, 0.0001, 0.9, most=20)
+
+    assert regions.max() == 20
+    assert regions[44, 12] > 0
+
+
+def test_overlaps_of_label_maps_by_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.integers(0, 5, (9, 11)).astype(np.uint16), rng.integers(0, 4, (9, 11))
+    one[one == 2] = 0
+
+    found = region_overlaps(one, other)
+
+    expected = overlaps(*(each == np.arange(1, each.max() + 1)[:, None, None] for each in (one, other)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.shape == (4, 3)
+    assert not found[1].any()
 
 
 TWO_THAT_TOUCH = ((4, 2, 14, 12), (8, 12, 10, 16), (4, 16, 14, 26))
