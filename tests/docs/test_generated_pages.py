@@ -98,7 +98,8 @@ def test_every_profile_key_is_documented(profile: Path) -> None:
     assert [key for key in sorted(keys) if f"\n| `{key}` |" not in page] == []
     for component in (*document["extractors"].values(), *document["experts"].values()):
         section = page.partition(f"### `{component['class']}`\n")[2].partition("\n### ")[0]
-        inner = [key for name in component["config"] for key in keys_of({name: component["config"][name]}, frozenset())]
+        options = component.get("config", {})
+        inner = [key for name in options for key in keys_of({name: options[name]}, frozenset())]
         assert [key for key in inner if f"\n| `{key}` |" not in section] == []
 
 

@@ -100,7 +100,7 @@ def test_object_memories_have_own_segmenter_and_encoder() -> None:
         features = config.extractors[memory["vectors"].removesuffix("/vectors")].config
         segmenter = config.extractors[memory["segments"].removesuffix("/segments")].config
         assert features["segments"] == memory["segments"]
-        assert (len(segmenter["components"]) == 2) == row.settings["segmenter"].startswith("two")
+        assert (segmenter.get("most_sets") == 1) == row.settings["segmenter"].startswith("one")
         assert (segmenter.get("necks") != []) == row.settings["segmenter"].endswith("heaps cut")
         assert ("logical/level3" in features["fields"]) == (row.settings["encoder"] == "logical network")
 
