@@ -220,10 +220,10 @@ def _cut_paste(view: NormalView, others: Sequence[NormalView], rng: np.random.Ge
     return synthetic
 
 
-def _strokes(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a wavy line with values in [0, 1]: float32, shape (H, W)."""
+def _strokes(image: np.ndarray, rng: np.random.Generator, least: float = 0.08, most: float = 0.3) -> np.ndarray:
+    """Draw a wavy line with values in [0, 1]: float32, shape (H, W); its length is a fraction of the shorter side."""
     height, width = image.shape[:2]
-    length = rng.uniform(0.08, 0.3) * min(height, width)
+    length = rng.uniform(least, most) * min(height, width)
     steps = np.arange(int(length) * 2) / 2
     angle = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.03, size=len(steps)))
     rows = rng.uniform(0.1, 0.9) * height + np.cumsum(np.sin(angle)) / 2
@@ -247,9 +247,9 @@ def _scratch(view: NormalView, others: Sequence[NormalView], rng: np.random.Gene
     return _toned(view.image, _strokes(view.image, rng), rng)
 
 
-def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a soft irregular blob with values in [0, 1]: float32, shape (H, W)."""
-    top, left, height, width = _window(image, rng, 0.05, 0.2)
+def _blob(image: np.ndarray, rng: np.random.Generator, least: float = 0.05, most: float = 0.2) -> np.ndarray:
+    """Draw a soft irregular blob with values in [0, 1]: float32, shape (H, W); sides are fractions of the image."""
+    top, left, height, width = _window(image, rng, least, most)
     rows = (np.arange(image.shape[0]) - top - height / 2) / (height / 2)
     columns = (np.arange(image.shape[1]) - left - width / 2) / (width / 2)
     waves = ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), min(height, width) / 4)
@@ -259,6 +259,16 @@ def _blob(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _stain(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
     return _toned(view.image, _blob(view.image, rng), rng)
+
+
+def _fleck(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """Stain 0.1 to 0.4 % of the image."""
+    return _toned(view.image, _blob(view.image, rng, *_SMALL_SIDES), rng)
+
+
+def _nick(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+    """Scratch a few pixels."""
+    return _toned(view.image, _strokes(view.image, rng, *_SMALL_SIDES), rng)
 
 
 def _warp(view: NormalView, others: Sequence[NormalView], rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001
@@ -271,6 +281,9 @@ def _warp(view: NormalView, others: Sequence[NormalView], rng: np.random.Generat
     channels = [ndimage.map_coordinates(image[..., channel], places, order=1, mode="nearest") for channel in range(3)]
     return np.asarray(np.stack(channels, axis=-1), dtype=np.uint8)
 
+
+_SMALL_SIDES: Final = (0.036, 0.072)
+"""Sides of small surface anomalies, as fractions of the image's; an ellipse of these sides takes 0.1 to 0.4 %."""
 
 _SYNTHETIC_ANOMALIES: Final[Mapping[str, _SyntheticAnomaly]] = {
     "erase": _SyntheticAnomaly("objects", _erase),
@@ -285,6 +298,8 @@ _SYNTHETIC_ANOMALIES: Final[Mapping[str, _SyntheticAnomaly]] = {
     "scratch": _SyntheticAnomaly("surface", _scratch),
     "stain": _SyntheticAnomaly("surface", _stain),
     "warp": _SyntheticAnomaly("surface", _warp),
+    "fleck": _SyntheticAnomaly("surface", _fleck),
+    "nick": _SyntheticAnomaly("surface", _nick),
 }
 
 SYNTHETIC_ANOMALIES: Final[Sequence[str]] = tuple(_SYNTHETIC_ANOMALIES)

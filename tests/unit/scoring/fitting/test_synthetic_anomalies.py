@@ -130,9 +130,23 @@ def test_swapped_cells_keep_every_pixel() -> None:
 
 def test_surface_anomalies_are_small() -> None:
     grey = NormalView(np.repeat(TWO.image[..., :1], 3, axis=2), None)
-    for name in ("cut_paste", "scratch", "stain", "warp"):
+    for name in ("cut_paste", "scratch", "stain", "warp", "fleck", "nick"):
         for seed in range(5):
             synthetic = make_synthetic_anomaly(name, "c" * 32, grey, [grey], seed)
             if synthetic is not None:
                 assert (synthetic != grey.image).any(axis=2).mean() < 0.2
                 assert (synthetic.max(axis=2) == synthetic.min(axis=2)).all()
+
+
+def test_flecks_and_nicks_are_as_small_as_the_smallest_defects() -> None:
+    plain = NormalView(np.full((400, 600, 3), 120, dtype=np.uint8), None)
+
+    def changed(name: str, seed: int) -> float:
+        synthetic = make_synthetic_anomaly(name, f"{seed:032x}", plain, [plain], seed)
+        return 0.0 if synthetic is None else float((synthetic != plain.image).any(axis=2).mean())
+
+    flecks = [changed("fleck", seed) for seed in range(20)]
+    nicks = [changed("nick", seed) for seed in range(20)]
+    assert 0.0005 < np.median(flecks) < 0.004
+    assert max(flecks) < 0.008
+    assert 0.0001 < np.median(nicks) < 0.002
