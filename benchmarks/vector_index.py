@@ -77,11 +77,11 @@ def patches(split: Split, group: Group, indices: Iterable[int], count: int) -> n
     expert = build_experts(config, only=["patch"])["patch"]
     assert isinstance(expert, PatchMemory)  # noqa: S101
     pipeline = build_pipeline(config, needs_of({"patch": expert}), device="cpu", check_unused=False)
-    scenes, rules = SceneConfig(image_size=config.input_size), SceneRules()
+    scenes, rules = SceneConfig(), SceneRules()
 
     def stream() -> Iterator[Perception]:
         for index in indices:
-            image = render(draw_scene(scenes, split, group, index), rules, config.input_size).image
+            image = render(draw_scene(scenes, split, group, index), rules, scenes.image_size).image
             yield pipeline.extract([f"{split}/{group}/{index}"], image[None], expert.needs)
 
     return expert.sample(stream).candidates.vectors().astype(np.float16)

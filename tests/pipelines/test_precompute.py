@@ -69,7 +69,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     ingest(str(root / "source"), archive, limits=ShardLimits(row_group_rows=6))
     passes = Passes(root / "passes")
     config = small_config(
-        "input_size=128",
+        "image_size=[128, 128]",
         "expert_set=tmuad",
         "extractors.parts.config.candidates=2000",
         "calibration.folds=2",
@@ -158,7 +158,7 @@ def test_interrupted_precomputation_resumes_to_the_same_bytes(factory: Factory) 
 def test_stale_fields_are_recomputed_and_named(
     factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = factory.config.model_copy(update={"expert_set": "patch", "input_size": 96})
+    other = factory.config.model_copy(update={"expert_set": "patch", "image_size": (96, 96)})
     with caplog.at_level(logging.INFO, "uniad_ray"):
         (fitted,) = fit(factory.archive, str(tmp_path / "bundles"), other, sidecar=factory.features.sidecar).fitted
     assert fitted.recomputed == ("pyramid/level2", "pyramid/level3")

@@ -13,7 +13,7 @@ from pydantic import Field
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
-from uniad_ray.perception.grids import evenly_spaced
+from uniad_ray.perception.grids import evenly_spaced, grid_size
 from uniad_ray.perception.regularity import count_regularity
 from uniad_ray.perception.sampling.image_sample import ImageSample
 from uniad_ray.perception.segmentation.regions import find_regions, split_regions
@@ -37,7 +37,7 @@ class PartSegmenterConfig(StrictModel):
         largest_area: Maximum area of a segment, as a fraction of the image.
         largest_overlap: A segment of a later scale is dropped if more than this fraction of it is already covered.
         images: Maximum number of normal images to use for the fit, sampled evenly.
-        side: Side of the masks, pixels.
+        side: Longest side of the masks, pixels; they have the aspect ratio of the image.
         seed: Seed of the sample.
     """
 
@@ -67,8 +67,8 @@ class PartSegmenter:
     over normal images. Scales that are no more regular than chance are dropped, except the best one. The most regular
     scale comes first; later scales only add what is not yet covered.
 
-    Provides `{name}/segments`: segments with masks of `side` pixels. The confidence of a segment is the fraction of its
-    box that it fills.
+    Provides `{name}/segments`: segments with masks whose longest side is `side` pixels. The confidence of a segment is
+    the fraction of its box that it fills.
     """
 
     config_model: ClassVar[type[PartSegmenterConfig]] = PartSegmenterConfig
@@ -158,16 +158,16 @@ class PartSegmenter:
                     yield _Choice(scale, foreground, neck)
 
     def _segments(self, perception: Perception, row: int) -> Segments:
-        side = self.config.side
-        covered = np.zeros((side, side), dtype=bool)
+        size = grid_size(perception.fields[self._labels[0]].shape[-2:], self.config.side)
+        covered = np.zeros(size, dtype=bool)
         masks: list[np.ndarray] = []
         for choice in self._choices:
-            regions = self._regions(perception, row, choice, side)
+            regions = self._regions(perception, row, choice, self.config.side)
             found = regions == np.arange(1, int(regions.max()) + 1)[:, None, None]
             added = [mask for mask in found if (mask & covered).sum() <= self.config.largest_overlap * mask.sum()]
             masks += added
             covered |= np.any(added, axis=0) if added else False
-        stacked = np.array(masks, dtype=bool).reshape(len(masks), side, side)
+        stacked = np.array(masks, dtype=bool).reshape(len(masks), *size)
         segments = Segments.of(stacked)
         heights, widths = (segments.boxes[:, 2:] - segments.boxes[:, :2]).T
         filled = segments.areas / np.maximum(heights * widths, 1e-6)
@@ -175,7 +175,7 @@ class PartSegmenter:
 
     def _regions(self, perception: Perception, row: int, choice: _Choice, most: int) -> np.ndarray:
         labels = perception.fields[self._labels[choice.scale]][row, 0].cpu().numpy()
-        sampled = evenly_spaced(labels, most, most)
+        sampled = evenly_spaced(labels, *grid_size(labels.shape, most))
         mask = np.asarray(np.isin(np.arange(_LABELS), choice.foreground)[sampled])
         regions = find_regions(mask, self.config.smallest_area, self.config.largest_area)
         return split_regions(regions, choice.neck, self.config.smallest_area)
