@@ -110,7 +110,7 @@ def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
     finished = []
     for chunk in chunks(read_manifest(root)):
         table = read_chunk(root, chunk, columns=["row_key", "image"])
-        images, _ = decode_batch(table.column("image").to_pylist(), scorer.config.input_size, ImageLimits())
+        images, _ = decode_batch(table.column("image").to_pylist(), scorer.config.decoded_size, ImageLimits())
         scorer.score(table.column("row_key").to_pylist(), images)
         finished.append((time.time(), chunk.rows))
     return rate(finished)

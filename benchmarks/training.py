@@ -76,6 +76,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
     """Train the students of a layout; return the seconds of each, from its first log file to its last."""
+    from uniad_ray.archive.image_size import with_image_size
     from uniad_ray.archive.manifest import read_manifest
     from uniad_ray.archive.stores.location import Location
     from uniad_ray.config.loading import load_config
@@ -92,7 +93,8 @@ def train(layout: str, archive: str, root: str, iterations: int) -> list[float]:
     manifest = read_manifest(source)
     jobs = []
     for name in CATEGORIES[:students]:
-        rows = ArchiveNormalImages(source, manifest, name, config.input_size).rows
+        size = with_image_size(config, source, manifest, name).decoded_size
+        rows = ArchiveNormalImages(source, manifest, name, size).rows
         jobs.append(TrainingJob(name, name, "student", tuple(row.row_key for row in rows)))
     with ray_session() as cluster:
         trained = train_students(

@@ -84,7 +84,7 @@ def main() -> None:
 
 def patches(name: str, size: int, split: Split, group: Group, indices: Iterable[int], count: int) -> np.ndarray:
     """Patch vectors of drawn images in the format of an expert: float16, shape (at most count, C)."""
-    options = ["expert_set=patch-fine", f"experts.{name}.config.candidates={count}", f"input_size={size}"]
+    options = ["expert_set=patch-fine", f"experts.{name}.config.candidates={count}", f"longest_side={size}"]
     config = load_config("embedded", options)
     expert = build_experts(config, only=[name])[name]
     assert isinstance(expert, PatchMemory)  # noqa: S101

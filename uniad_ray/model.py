@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from uniad_ray import __version__
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.errors import ImageError, UniadRayError, UserError
 from uniad_ray.pipelines.cluster.devices import choose_device
-from uniad_ray.reporting.drawing.pictures import fitted_size, map_scale, overlay
+from uniad_ray.reporting.drawing.pictures import map_scale, overlay
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.image_sources import ImageSource, LoadedImage, load_image
@@ -43,7 +44,7 @@ class Verdict(ScoredVerdict):
         category: Category of the model.
         bundle_version: Version of the model's bundle.
         bundle_digest: sha256 of the bundle's manifest.
-        pixels: The image as the networks saw it: uint8, shape (input_size, input_size, 3), RGB.
+        pixels: The image at the size of its category, as it was scored: uint8, shape (H, W, 3), RGB.
         image_size: Height and width of the image itself, pixels.
 
     >>> import uniad_ray as ur
@@ -81,8 +82,7 @@ class Verdict(ScoredVerdict):
         Colours depend only on the threshold, so overlays of one model are comparable.
 
         Args:
-            image: Image to draw on, at its own size; default is the input of the networks, with the aspect ratio of the
-                image and no side above `input_size`.
+            image: Image to draw on, at its own size; default is `pixels` with the aspect ratio of the image itself.
 
         Returns:
             An RGB image. Without a map it is the image itself.
@@ -92,7 +92,7 @@ class Verdict(ScoredVerdict):
             StoreError: `image` cannot be read.
         """
         if image is None:
-            height, width = fitted_size(self.image_size, max(self.pixels.shape))
+            height, width = fitted_size(self.image_size, max(self.pixels.shape[:2]))
             seen = Image.fromarray(self.pixels).resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(seen)
         else:
@@ -164,7 +164,8 @@ class Model:
     def score(self, image: ImageSource) -> Verdict:
         """Scores one image.
 
-        The aspect ratio is not kept: networks see a square. Arrays are RGB, not BGR as OpenCV reads them.
+        An image of another size or aspect ratio is stretched to the size of the category. Arrays are RGB, not BGR as
+        OpenCV reads them.
 
         Args:
             image: A path, an `s3://` URI, an encoded file as bytes, a Pillow image, or a uint8 array of shape (H, W, 3)
@@ -231,7 +232,7 @@ class Model:
         loaded: dict[int, LoadedImage] = {}
         for index, source in enumerate(sources):
             try:
-                loaded[index] = load_image(source, self._scorer.config.input_size)
+                loaded[index] = load_image(source, self._scorer.config.decoded_size)
             except UniadRayError as error:
                 outcomes[index] = error
         if loaded:

@@ -14,7 +14,7 @@ from support.job_cluster import JobServer
 
 SMALL = [
     "--set=expert_set=patch",
-    "--set=input_size=64",
+    "--set=longest_side=64",
     "--set=map_size=16",
     "--set=experts.patch.config.memory_size=100",
 ]

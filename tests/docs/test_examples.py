@@ -29,7 +29,13 @@ from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.scorer import Verdict
 
 EXAMPLES = ROOT / "examples"
-SMALL = ("input_size=64", "map_size=16", "batch_size=4", "calibration.folds=2", "experts.patch.config.memory_size=100")
+SMALL = (
+    "image_size=[64, 64]",
+    "map_size=16",
+    "batch_size=4",
+    "calibration.folds=2",
+    "experts.patch.config.memory_size=100",
+)
 
 
 def environment(**more: str) -> dict[str, str]:

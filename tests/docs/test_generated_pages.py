@@ -106,8 +106,10 @@ def test_every_profile_key_is_documented(profile: Path) -> None:
 def test_row_has_type_default_range_and_description() -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     for row in (
-        "| `input_size` | integer | `256` | at least 32, at most 4096 | "
-        "Side of the square input that images are resized to, pixels. |",
+        "| `longest_side` | integer | `640` | at least 32, at most 4096 | "
+        "Maximum height and width of decoded images, pixels. Larger images are reduced, smaller ones are never "
+        "enlarged, and the aspect ratio is kept. |",
+        "| `image_size` | 2 x integer or null | `null` | each at least 32, at most 4096 | ",
         "| `calibration.holdout` | number | `0.2` | above 0, below 0.9 | "
         "Fraction of the normal images held out of the fit, chosen by hash. |",
         "| `grid` | integer or null | `null` | at least 1, at most 512 | "

@@ -18,7 +18,7 @@ from support.verbs import verb
 from uniad_ray.archive.stores.location import Location
 
 SMALL = [
-    "--set=input_size=64",
+    "--set=longest_side=64",
     "--set=map_size=16",
     "--set=batch_size=4",
     "--set=expert_set=patch",

@@ -47,7 +47,7 @@ def undisturbed(archive: str) -> State:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     source = Location.parse(archive)
-    images = ArchiveNormalImages(source, read_manifest(source), "bottle", 64)
+    images = ArchiveNormalImages(source, read_manifest(source), "bottle", (64, 64))
     training = Distillation(tiny_student(LONG_TRAINING), tiny_teachers(), images, range(len(images.rows)))
     state = training.run()
     torch.set_num_threads(threads)

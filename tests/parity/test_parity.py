@@ -31,9 +31,9 @@ TOLERANCE = 1e-5
 
 def test_plain_loop_ray_data_and_http_agree(serve_port: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
-    tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4)
+    tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4, size=48, width=80)
     ingest(str(tree), archive, limits=ShardLimits(rows=8, row_group_rows=5))
-    fit(archive, bundles, small_config())
+    fit(archive, bundles, small_config("image_size=null", "longest_side=70"))
     score(archive, bundles, run, workers=Workers(count=1))
     stored: dict[str, dict[str, Any]] = {}
     maps: dict[str, np.ndarray] = {}
@@ -45,6 +45,7 @@ def test_plain_loop_ray_data_and_http_agree(serve_port: int, tmp_path: Path) -> 
             for row in pq.read_table(io.BytesIO(info.location.read_bytes())).to_pylist():
                 maps[row["row_key"]] = decode_map(row["map"], row["height"], row["width"])
     scorer = BundleStore(bundles).load("bottle").scorer()
+    assert scorer.config.image_size == (42, 70)
     root = Location.parse(archive)
     compared = 0
     with endpoint(serve_port, {"bundles": bundles, "replicas": {"device": "cpu"}}) as client:

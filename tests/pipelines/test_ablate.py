@@ -21,7 +21,7 @@ from uniad_ray.runs.reader import RunReader
 from uniad_ray.scoring.bundles.store import BundleStore
 
 SMALL = [
-    "input_size=128",
+    "image_size=[128, 128]",
     "map_size=32",
     "extractors.student.config.training.iterations=4",
     "extractors.student.config.training.batch_size=4",

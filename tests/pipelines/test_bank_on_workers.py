@@ -34,7 +34,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
 
 def normal_images(archive: str) -> ArchiveNormalImages:
     source = Location.parse(archive)
-    return ArchiveNormalImages(source, read_manifest(source), "bottle", CONFIG.input_size)
+    return ArchiveNormalImages(source, read_manifest(source), "bottle", CONFIG.decoded_size)
 
 
 def patch_memory() -> PatchMemory:

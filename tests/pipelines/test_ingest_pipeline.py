@@ -145,5 +145,5 @@ def test_fit_uses_normal_images_only(
 ) -> None:
     ingest(str(draw_tree(tmp_path / "tree")), str(tmp_path / "archive"), category=category)
     archive = Location.parse(tmp_path / "archive")
-    normal_images = ArchiveNormalImages(archive, read_manifest(archive), category, input_size=32)
+    normal_images = ArchiveNormalImages(archive, read_manifest(archive), category, image_size=(32, 32))
     assert {row.row_key for row in normal_images.rows} == {row_key(category, path) for path in fitted}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.counted import Passes
 from support.profiles import small_config
-from support.trees import png, write
+from support.trees import mvtec_tree, png, write
 
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.scenes import SceneConfig
@@ -27,7 +27,9 @@ from uniad_ray.pipelines.fit.job import FittedBundle, fit
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.precompute.job import PrecomputeReport, precompute
 from uniad_ray.pipelines.score.job import score
+from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import REFERENCE_IMAGES
+from uniad_ray.sidecars.plan import read_sidecar
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 TRAIN, TEST = 12, 6
@@ -69,7 +71,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Fact
     ingest(str(root / "source"), archive, limits=ShardLimits(row_group_rows=6))
     passes = Passes(root / "passes")
     config = small_config(
-        "input_size=128",
+        "image_size=[128, 128]",
         "expert_set=tmuad",
         "calibration.folds=2",
         *passes.overrides,
@@ -157,7 +159,7 @@ def test_interrupted_precomputation_resumes_to_the_same_bytes(factory: Factory) 
 def test_stale_fields_are_recomputed_and_named(
     factory: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = factory.config.model_copy(update={"expert_set": "patch", "input_size": 96})
+    other = factory.config.model_copy(update={"expert_set": "patch", "image_size": (96, 96)})
     with caplog.at_level(logging.INFO, "uniad_ray"):
         (fitted,) = fit(factory.archive, str(tmp_path / "bundles"), other, sidecar=factory.features.sidecar).fitted
     assert fitted.recomputed == ("pyramid/level2", "pyramid/level3")
@@ -167,6 +169,31 @@ def test_stale_fields_are_recomputed_and_named(
         "trays: the sidecar has pyramid/level2, pyramid/level3 from other weights, options or code; computing them "
         "again"
     ]
+
+
+def test_each_category_has_its_own_image_size(tmp_path: Path) -> None:
+    archive, bundles, sidecar = (str(tmp_path / name) for name in ("archive", "bundles", "sidecar"))
+    mvtec_tree(tmp_path / "source/board", train=6, good=1, bad=1, size=48, width=96)
+    mvtec_tree(tmp_path / "source/pen", train=6, good=1, bad=1, size=100, width=40)
+    ingest(str(tmp_path / "source"), archive)
+    config = small_config("image_size=null", "longest_side=80")
+    precomputed = precompute(archive, sidecar, config)
+    sizes = {"board": (40, 80), "pen": (80, 32)}
+    plan = read_sidecar(Location.parse(precomputed.sidecar)).plan
+    assert {name: planned.image_size for name, planned in plan.categories.items()} == sizes
+    read = fit(archive, bundles, config, sidecar=sidecar).fitted
+    computed = fit(archive, str(tmp_path / "computed"), config).fitted
+    assert [one.recomputed for one in read] == [(), ()]
+    # The end of a version is the digest of its content.
+    assert [one.version[-8:] for one in read] == [one.version[-8:] for one in computed]
+    store = BundleStore(bundles)
+    assert {one.category: store.manifest(one.category, one.version).config.image_size for one in read} == sizes
+    one = Workers(count=1)
+    runs = [str(tmp_path / "from-sidecar"), str(tmp_path / "from-pixels")]
+    report = score(archive, bundles, runs[0], sidecar=sidecar, workers=one)
+    assert (report.images, report.errors) == (16, 0)
+    score(archive, bundles, runs[1], workers=one)
+    assert stored(runs[0]) == stored(runs[1])
 
 
 def test_sidecar_of_another_archive_is_refused(factory: Factory, tmp_path: Path) -> None:

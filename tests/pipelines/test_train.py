@@ -50,7 +50,7 @@ def one_thread() -> Iterator[None]:
 
 def normal_images(archive: str, category: str) -> ArchiveNormalImages:
     source = Location.parse(archive)
-    return ArchiveNormalImages(source, read_manifest(source), category, 64)
+    return ArchiveNormalImages(source, read_manifest(source), category, (64, 64))
 
 
 def job(archive: str, category: str, student: str = "student") -> TrainingJob:

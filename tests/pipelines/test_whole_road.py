@@ -15,7 +15,7 @@ from support.trees import mvtec_tree
 from support.verbs import verb
 
 SMALL = [
-    "--set=input_size=64",
+    "--set=longest_side=64",
     "--set=map_size=16",
     "--set=expert_set=patch",
     "--set=experts.patch.config.memory_size=200",

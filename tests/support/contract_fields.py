@@ -13,6 +13,8 @@ from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.text.descriptions import describe_segments
 
 SIDE = 64
+WIDE = 96
+"""Width of rectangular images; their height is `SIDE`."""
 CLUSTERS = 4
 NORMAL_IMAGES = tuple(f"normal-{number:02d}" for number in range(16))
 OTHERS = ("test-a", "test-b", "test-c", "test-d", "test-e")
@@ -25,28 +27,28 @@ _OTHER_SHAPE = (8, 8, 8)
 _SIZES = {"block": (20, 20), "bar": (8, 28), "pin": (6, 8)}
 
 
-def extract(keys: Sequence[str], names: Collection[str]) -> Perception:
-    """Builds a batch with some fields; the content of an image depends only on its key."""
-    labels = [_labels(key) for key in keys]
+def extract(keys: Sequence[str], names: Collection[str], width: int = SIDE) -> Perception:
+    """Builds a batch with some fields; an image depends only on its key and its width, `SIDE` or `WIDE`."""
+    labels = [_labels(key, width) for key in keys]
     ground = np.array([[40, 40, 40], [200, 60, 50], [60, 70, 210], [90, 200, 80]], dtype=np.uint8)
-    noise = np.stack([_own(key, "image").integers(0, 12, (SIDE, SIDE, 3), dtype=np.uint8) for key in keys])
+    noise = np.stack([_own(key, "image").integers(0, 12, (SIDE, width, 3), dtype=np.uint8) for key in keys])
     batch = Perception(tuple(keys), ground[np.stack(labels)] + noise)
     return batch.extended({name: _field(name, keys, labels) for name in sorted(names)})
 
 
-def stream_of(keys: Sequence[str], names: Collection[str], batch: int = 5) -> PerceptionStream:
+def stream_of(keys: Sequence[str], names: Collection[str], batch: int = 5, width: int = SIDE) -> PerceptionStream:
     """Builds a stream over some images."""
-    return lambda: (extract(keys[start : start + batch], names) for start in range(0, len(keys), batch))
+    return lambda: (extract(keys[start : start + batch], names, width) for start in range(0, len(keys), batch))
 
 
 def _own(key: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(list(f"{key} {purpose}".encode()))
 
 
-def _labels(key: str) -> np.ndarray:
+def _labels(key: str, image_width: int) -> np.ndarray:
     """Label image of a ground (0), a block (1), a bar (2) and one or two pins (3), shifted slightly by the key."""
     shifts = _own(key, "places").integers(0, 6, size=(4, 2))
-    labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    labels = np.zeros((SIDE, image_width), dtype=np.uint8)
     places = [("block", 1, 4, 4), ("bar", 2, 44, 4), ("pin", 3, 8, 40), ("pin", 3, 24, 40)]
     if key in LACKING:
         places.pop()
@@ -57,15 +59,15 @@ def _labels(key: str) -> np.ndarray:
 
 
 def _segments(labels: np.ndarray) -> Segments:
-    masks = [labels == 1, labels == 2, *(np.where(half, labels == 3, False) for half in _halves())]
+    masks = [labels == 1, labels == 2, *(half & (labels == 3) for half in _halves())]
     return Segments.of(np.stack(masks), names=("block", "bar", "pin", "pin"))
 
 
 def _halves() -> Iterator[np.ndarray]:
-    """Regions of the first and the second pin."""
+    """Rows of the first and of the second pin: bool, shape (SIDE, 1)."""
     above = np.arange(SIDE)[:, None] < 22
-    yield np.broadcast_to(above, (SIDE, SIDE))
-    yield np.broadcast_to(~above, (SIDE, SIDE))
+    yield above
+    yield ~above
 
 
 def _vectors(key: str, name: str, segments: Segments) -> np.ndarray:
@@ -97,5 +99,12 @@ def _field(name: str, keys: Sequence[str], labels: Sequence[np.ndarray]) -> torc
         return torch.from_numpy(np.stack(labels))[:, None]
     if kind == "similarity":
         return torch.stack([_similarity(one) for one in labels])
-    shape = _SHAPES_OF.get(name) or _SHAPES.get(kind, _OTHER_SHAPE)
-    return torch.stack([_tensor(key, name, shape) for key in keys])
+    return torch.stack([_tensor(key, name, _shape(name, kind, labels[0].shape[1])) for key in keys])
+
+
+def _shape(name: str, kind: str, width: int) -> tuple[int, int, int]:
+    """Shape (C, h, w) of a field; the grids of rectangular images have more columns, except for embeddings."""
+    if name in _SHAPES_OF or kind == "embedding":
+        return _SHAPES_OF.get(name, _SHAPES["embedding"])
+    channels, rows, columns = _SHAPES.get(kind, _OTHER_SHAPE)
+    return channels, rows, columns * width // SIDE

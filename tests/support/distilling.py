@@ -47,7 +47,7 @@ def tiny_fit(**student: Any) -> FitConfig:
     return FitConfig.model_validate(
         {
             "name": "tiny",
-            "input_size": 64,
+            "image_size": [64, 64],
             "map_size": 16,
             "extractors": {
                 "pyramid": pyramid("test_resnet", "random:1", [1, 2]),

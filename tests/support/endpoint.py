@@ -90,8 +90,9 @@ class Client:
 
 
 def write_bundle(root: Path | str, category: str, *overrides: str, publish: bool = True) -> BundleManifest:
-    """Fits a category on eight images of 64 pixels and writes its bundle."""
-    fitted = fit_category(DrawnNormalImages(8), small_config(*overrides))
+    """Fits a category on eight images, by default of 64 pixels, and writes its bundle."""
+    config = small_config(*overrides)
+    fitted = fit_category(DrawnNormalImages(8, size=config.decoded_size), config)
     store = BundleStore(str(root))
     lineage = {"extractors": fitted.extractors}
     manifest = store.write(category, fitted.config, fitted.calibration, lineage, fitted.files)

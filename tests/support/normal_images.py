@@ -13,7 +13,12 @@ class DrawnNormalImages:
     """Noisy grey images, drawn on demand."""
 
     def __init__(
-        self, count: int, *, size: int = 64, damaged: frozenset[int] = frozenset(), splits: str = "train"
+        self,
+        count: int,
+        *,
+        size: tuple[int, int] = (64, 64),
+        damaged: frozenset[int] = frozenset(),
+        splits: str = "train",
     ) -> None:
         self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", splits) for i in range(count)]
         self.size = size
@@ -22,7 +27,7 @@ class DrawnNormalImages:
 
     def image(self, index: int) -> np.ndarray:
         generator = np.random.default_rng(index)
-        return generator.normal(120, 8, (self.size, self.size, 3)).clip(0, 255).astype(np.uint8)
+        return generator.normal(120, 8, (*self.size, 3)).clip(0, 255).astype(np.uint8)
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index in indices:

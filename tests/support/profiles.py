@@ -11,7 +11,7 @@ def small_config(*overrides: str) -> FitConfig:
     return load_config(
         "embedded",
         [
-            "input_size=64",
+            "image_size=[64, 64]",
             "map_size=16",
             "batch_size=4",
             "expert_set=patch",

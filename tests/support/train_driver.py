@@ -25,7 +25,10 @@ def main() -> None:
     manifest = read_manifest(source)
     jobs = [
         TrainingJob(
-            name, name, "student", tuple(row.row_key for row in ArchiveNormalImages(source, manifest, name, 64).rows)
+            name,
+            name,
+            "student",
+            tuple(row.row_key for row in ArchiveNormalImages(source, manifest, name, (64, 64)).rows),
         )
         for name in sorted(manifest.categories)
     ]

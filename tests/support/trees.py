@@ -10,26 +10,28 @@ import numpy as np
 from PIL import Image
 
 
-def png(seed: int, size: int = 48, *, spot: bool = False, mode: str = "RGB") -> bytes:
-    """A noisy grey image, with a bright square at its centre if `spot`."""
+def png(seed: int, size: int = 48, *, width: int | None = None, spot: bool = False, mode: str = "RGB") -> bytes:
+    """A noisy grey image, square without a width, with a bright rectangle at its centre if `spot`."""
     generator = np.random.default_rng(seed)
-    pixels = generator.normal(120, 8, (size, size, 3)).clip(0, 255).astype(np.uint8)
+    pixels = generator.normal(120, 8, (size, width or size, 3)).clip(0, 255).astype(np.uint8)
     if spot:
-        low, high = size // 3, 2 * size // 3
-        pixels[low:high, low:high] = (250, 30, 30)
+        pixels[_centre(size, width or size)] = (250, 30, 30)
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def mask_png(size: int = 48, value: int = 255) -> bytes:
-    """The mask of the bright square."""
-    mask = np.zeros((size, size), dtype=np.uint8)
-    low, high = size // 3, 2 * size // 3
-    mask[low:high, low:high] = value
+def mask_png(size: int = 48, value: int = 255, *, width: int | None = None) -> bytes:
+    """The mask of the bright rectangle."""
+    mask = np.zeros((size, width or size), dtype=np.uint8)
+    mask[_centre(*mask.shape)] = value
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _centre(height: int, width: int) -> tuple[slice, slice]:
+    return slice(height // 3, 2 * height // 3), slice(width // 3, 2 * width // 3)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -38,15 +40,24 @@ def write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def mvtec_tree(root: Path, *, train: int = 6, good: int = 3, bad: int = 3, seed: int = 0, size: int = 48) -> Path:
-    """One category in MVTec AD's layout, defect kind `spot`."""
+def mvtec_tree(
+    root: Path,
+    *,
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    seed: int = 0,
+    size: int = 48,
+    width: int | None = None,
+) -> Path:
+    """One category in MVTec AD's layout, defect kind `spot`; its images are square without a width."""
     for index in range(train):
-        write(root / f"train/good/{index:03d}.png", png(seed * 1000 + index, size))
+        write(root / f"train/good/{index:03d}.png", png(seed * 1000 + index, size, width=width))
     for index in range(good):
-        write(root / f"test/good/{index:03d}.png", png(seed * 1000 + 100 + index, size))
+        write(root / f"test/good/{index:03d}.png", png(seed * 1000 + 100 + index, size, width=width))
     for index in range(bad):
-        write(root / f"test/spot/{index:03d}.png", png(seed * 1000 + 200 + index, size, spot=True))
-        write(root / f"ground_truth/spot/{index:03d}_mask.png", mask_png(size))
+        write(root / f"test/spot/{index:03d}.png", png(seed * 1000 + 200 + index, size, width=width, spot=True))
+        write(root / f"ground_truth/spot/{index:03d}_mask.png", mask_png(size, width=width))
     return root
 
 

@@ -148,7 +148,7 @@ def colour_fit(clip: str, *, named: bool = True, tuning: dict[str, Any] | None =
     return FitConfig.model_validate(
         {
             "name": "colours",
-            "input_size": 64,
+            "image_size": [64, 64],
             "map_size": 16,
             "batch_size": 4,
             "extractors": {name: {"class": path, "config": config} for name, (path, config) in extractors.items()},

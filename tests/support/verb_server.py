@@ -23,7 +23,7 @@ from uniad_ray.pipelines.cluster.session import ray_session
 
 FEW_IMAGES = {"--train": 24, "--test-good": 6, "--logical": 6, "--structural": 6}
 SMALL = (
-    "input_size=128",
+    "image_size=[128, 128]",
     "map_size=32",
     "extractors.student.config.training.iterations=5",
     "experts.structural_teacher.config.epochs=1",

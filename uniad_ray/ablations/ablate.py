@@ -17,6 +17,7 @@ from uniad_ray.ablations.tmuad import TmuadTableOptions, tmuad_ablation
 from uniad_ray.ablations.uniad import uniad_ablation
 from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
 from uniad_ray.archive.naming import safe_segment
+from uniad_ray.archive.normal_rows import FITTED_SPLITS
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.location import Location
@@ -33,7 +34,6 @@ from uniad_ray.pipelines.score.job import score
 from uniad_ray.runs.plan import MANIFEST_NAME, ScoreOptions
 from uniad_ray.runs.reader import RunReader
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.fitting.normal_images import FITTED_SPLITS
 
 _logger = logging.getLogger(__name__)
 

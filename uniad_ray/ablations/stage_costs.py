@@ -56,13 +56,12 @@ def _measure(archive: str, plan: RunPlan, category: str) -> StageCosts:
     limit_threads(1)
     source = Location.parse(archive)
     bundle = BundleStore(plan.bundle_root).load(category, plan.bundles[category].version)
-    side = bundle.manifest.config.input_size
+    size = bundle.manifest.config.decoded_size
     own = chunks(read_manifest(source), categories=[category], splits=plan.options.splits)
     columns = ["row_key", "image"]
     rows = (row for chunk in own for row in read_chunk(source, chunk, columns=columns).to_pylist())
     images = (
-        (row["row_key"], decode_image(row["image"], (side, side), ImageLimits()))
-        for row in islice(rows, MEASURED_IMAGES)
+        (row["row_key"], decode_image(row["image"], size, ImageLimits())) for row in islice(rows, MEASURED_IMAGES)
     )
     times = bundle.scorer(only=plan.options.experts).time_stages(images)
     milliseconds = {stage: 1000 * value for stage, value in times.medians.items()}

@@ -196,26 +196,26 @@ def displayed_size(image: Any) -> tuple[int, int]:
 
 
 def decode_batch(
-    encoded: Sequence[bytes], input_size: int, limits: ImageLimits
+    encoded: Sequence[bytes], size: tuple[int, int], limits: ImageLimits
 ) -> tuple[np.ndarray, dict[int, ImageError]]:
-    """Decodes image files to the input size, and collects the errors.
+    """Decodes image files to one size, and collects the errors.
 
     Args:
         encoded: N image files.
-        input_size: Side of the square, pixels.
+        size: Height and width of the results, pixels.
         limits: Limits of each file.
 
     Returns:
-        The M <= N decoded images in order, uint8, shape (M, input_size, input_size, 3); and the errors by index.
+        The M <= N decoded images in order, uint8, shape (M, height, width, 3); and the errors by index.
     """
     images: list[np.ndarray] = []
     errors: dict[int, ImageError] = {}
     for index, data in enumerate(encoded):
         try:
-            images.append(decode_image(data, (input_size, input_size), limits))
+            images.append(decode_image(data, size, limits))
         except ImageError as error:
             errors[index] = error
-    stacked = np.stack(images) if images else np.zeros((0, input_size, input_size, 3), dtype=np.uint8)
+    stacked = np.stack(images) if images else np.zeros((0, *size, 3), dtype=np.uint8)
     return stacked, errors
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
+
+SMALLEST_SIDE: Final = 32
+"""Minimum height and width of decoded images, pixels."""
+_LARGEST_SIDE: Final = 4096
+
+Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=_LARGEST_SIDE)]
 
 
 class ClassConfig(StrictModel):
@@ -151,8 +158,16 @@ class FitConfig(StrictModel):
     """The complete configuration of a fitted bundle. A profile is one of these as YAML."""
 
     name: str = Field(description="Name of the profile.")
-    input_size: int = Field(
-        default=256, ge=32, le=4096, description="Side of the square input that images are resized to, pixels."
+    longest_side: Side = Field(
+        default=640,
+        description="Maximum height and width of decoded images, pixels. Larger images are reduced, smaller ones are "
+        "never enlarged, and the aspect ratio is kept.",
+    )
+    image_size: tuple[Side, Side] | None = Field(
+        default=None,
+        description="Height and width of all decoded images of a category, pixels; other images are stretched to it. "
+        "null takes the median size of the category's normal images, reduced to `longest_side`. A bundle stores the "
+        "result.",
     )
     map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
@@ -178,6 +193,17 @@ class FitConfig(StrictModel):
         copied = self.model_copy()
         copied._origin = origin
         return copied
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """Height and width that images are decoded to, pixels.
+
+        Raises:
+            ConfigError: `image_size` is null; `archive.image_size.with_image_size` sets it.
+        """
+        if self.image_size is None:
+            raise ConfigError(f"{self.origin}: image_size is not set; fit the category again")
+        return self.image_size
 
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""

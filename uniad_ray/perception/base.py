@@ -24,7 +24,7 @@ class Perception:
     Attributes:
         row_keys: The N row keys of the archive, in order. Experts that sample derive their randomness from these keys.
             The result then depends neither on the order of the images nor on the number of workers.
-        images: uint8, shape (N, H, W, 3), RGB, at the input size of the profile.
+        images: uint8, shape (N, H, W, 3), RGB, at the image size of the category.
         fields: Tensors by field name, such as `pyramid/level2`: shape (N, C, h, w), on the extracting device, float32.
             Label maps are uint8.
         texts: N texts by field name, such as `description/text`.

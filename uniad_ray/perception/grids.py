@@ -33,6 +33,13 @@ def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(field, size=grid, mode="bilinear", align_corners=False)
 
 
+def grid_size(image_size: Sequence[int], longest_side: int) -> tuple[int, int]:
+    """Rows and columns of a grid with the aspect ratio of an image; the longest side has `longest_side` cells."""
+    factor = longest_side / max(image_size)
+    rows, columns = (max(1, round(side * factor)) for side in image_size)
+    return rows, columns
+
+
 def evenly_spaced(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Samples the centre pixels of rows x columns equal blocks: shape (H, W, ...) in, (rows, columns, ...) out."""
     height, width = pixels.shape[:2]

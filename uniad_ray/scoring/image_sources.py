@@ -37,15 +37,17 @@ class LoadedImage:
     size: tuple[int, int]
 
 
-def load_image(source: ImageSource, side: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> LoadedImage:
-    """Load an image, and stretch it to a square as `decode_image` does.
+def load_image(
+    source: ImageSource, size: tuple[int, int] | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> LoadedImage:
+    """Load an image, and stretch it to a size as `decode_image` does.
 
     A Pillow image or an array gives the same pixels as a lossless file of it. Large JPEG files are decoded at a reduced
     scale, so a Pillow image of such a file gives slightly different pixels.
 
     Args:
         source: The image.
-        side: Side of the square, pixels; None keeps the size of the image.
+        size: Height and width of the result, pixels; None keeps the size of the image.
         limits: Maximum size of the image.
 
     Raises:
@@ -55,20 +57,20 @@ def load_image(source: ImageSource, side: int | None = None, limits: ImageLimits
     if isinstance(source, (str, os.PathLike)):
         data = Location.parse(source).read_bytes(max_bytes=limits.max_bytes)
         try:
-            return _decoded(data, side, limits)
+            return _decoded(data, size, limits)
         except ImageError as error:
             raise ImageError(error.kind, f"{os.fspath(source)}: {error}") from error
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decoded(bytes(source), side, limits)
+        return _decoded(bytes(source), size, limits)
     image = source if isinstance(source, Image.Image) else _picture(source)
-    size = displayed_size(image)
-    return LoadedImage(stretch_image(image, size if side is None else (side, side), limits), size)
+    own = displayed_size(image)
+    return LoadedImage(stretch_image(image, size or own, limits), own)
 
 
-def _decoded(data: bytes, side: int | None, limits: ImageLimits) -> LoadedImage:
+def _decoded(data: bytes, size: tuple[int, int] | None, limits: ImageLimits) -> LoadedImage:
     info = probe_image(data, limits)
-    size = (info.height, info.width)
-    return LoadedImage(decode_image(data, size if side is None else (side, side), limits), size)
+    own = (info.height, info.width)
+    return LoadedImage(decode_image(data, size or own, limits), own)
 
 
 def _picture(source: Any) -> Any:

@@ -77,7 +77,7 @@ class OnlineScorer:
 
         Args:
             row_keys: Keys of the N images.
-            images: uint8, shape (N, input_size, input_size, 3), RGB.
+            images: uint8, shape (N, H, W, 3), RGB, at the size of the bundle.
         """
         found: list[FirstVerdict] = []
         step = self.full.config.batch_size

@@ -101,7 +101,7 @@ class Scorer:
 
         Args:
             row_keys: Keys of the N images.
-            images: uint8, shape (N, input_size, input_size, 3), RGB.
+            images: uint8, shape (N, H, W, 3), RGB, at `config.decoded_size`.
             stored: Fields of `pipeline` that need not be computed.
         """
         return self.judge(self.pipeline.extract(row_keys, images, self.wanted, stored))
@@ -139,7 +139,7 @@ class Scorer:
 
         Args:
             row_keys: Keys of the N images.
-            images: uint8, shape (N, input_size, input_size, 3), RGB.
+            images: uint8, shape (N, H, W, 3), RGB, at `config.decoded_size`.
             stored: Fields of `pipeline` that need not be computed.
 
         Returns:
@@ -156,7 +156,7 @@ class Scorer:
         self, row_keys: Sequence[str], encoded: Sequence[bytes], limits: ImageLimits | None = None
     ) -> list[Verdict | ImageError]:
         """Decode and score image files. A bad file gives an error in its place and does not affect the others."""
-        images, errors = decode_batch(encoded, self.config.input_size, limits or ImageLimits())
+        images, errors = decode_batch(encoded, self.config.decoded_size, limits or ImageLimits())
         good = [index for index in range(len(encoded)) if index not in errors]
         verdicts = self.score([row_keys[index] for index in good], images)
         results: dict[int, Verdict | ImageError] = {**errors, **dict(zip(good, verdicts, strict=True))}

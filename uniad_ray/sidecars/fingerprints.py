@@ -11,12 +11,14 @@ from uniad_ray.perception.base import StatefulExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 
 
-def feature_fingerprints(pipeline: PerceptionPipeline, input_size: int, states: Mapping[str, str]) -> dict[str, str]:
+def feature_fingerprints(
+    pipeline: PerceptionPipeline, image_size: tuple[int, int], states: Mapping[str, str]
+) -> dict[str, str]:
     """Compute the digests of the fields that a pipeline can extract with the given learned states.
 
     Args:
         pipeline: The extractors.
-        input_size: Side of the square images, pixels.
+        image_size: Height and width of the decoded images, pixels.
         states: Digest of the learned state by extractor. Fields that need any other stateful extractor are omitted.
 
     Returns:
@@ -43,7 +45,7 @@ def feature_fingerprints(pipeline: PerceptionPipeline, input_size: int, states: 
             document = {
                 "code_version": __version__,
                 "field": name,
-                "input_size": input_size,
+                "image_size": image_size,
                 "extractors": {extractor: records[extractor] for extractor in behind},
             }
             digests[name] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -31,13 +31,13 @@ class CategoryPlan(StrictModel):
 
     Attributes:
         bundle: Bundle that provides the learned state; None if no learned field is stored.
-        input_size: Side of the square images, pixels.
+        image_size: Height and width of the decoded images, pixels.
         extractors: Lineage by extractor, with digests of weights.
         fields: Digest of each field (see `feature_fingerprints`) by stage and field.
     """
 
     bundle: PlannedBundle | None
-    input_size: int
+    image_size: tuple[int, int]
     extractors: dict[str, Any]
     fields: dict[Stage, dict[str, str]]
 

@@ -93,7 +93,7 @@ def fields_of_normal_images(
     category: str,
     rows: Iterable[NormalImage],
     pipeline: PerceptionPipeline,
-    input_size: int,
+    image_size: tuple[int, int],
 ) -> SidecarFields:
     """Return the stored fields of normal images that a pipeline extracts without any fit.
 
@@ -102,7 +102,7 @@ def fields_of_normal_images(
     """
     chunks = {row.row_key: row.chunk for row in rows}
     return open_sidecar(sidecar, archive_digest).fields(
-        category, feature_fingerprints(pipeline, input_size, {}), chunks
+        category, feature_fingerprints(pipeline, image_size, {}), chunks
     )
 
 

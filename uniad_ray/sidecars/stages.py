@@ -36,7 +36,7 @@ class CategoryPipeline:
 
     @classmethod
     def unfitted(cls, config: FitConfig, *, device: str) -> CategoryPipeline:
-        """Build the extractors of a configuration.
+        """Build the extractors of a configuration with the image size of the category.
 
         Raises:
             ConfigError: The options of a component are invalid.
@@ -44,7 +44,7 @@ class CategoryPipeline:
         """
         experts = build_experts(config)
         pipeline = build_pipeline(config, needs_of(experts), device=device)
-        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.input_size, {}))
+        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.decoded_size, {}))
 
     @classmethod
     def restored(cls, store: BundleStore, category: str, planned: PlannedBundle, *, device: str) -> CategoryPipeline:
@@ -60,7 +60,7 @@ class CategoryPipeline:
         config = bundle.manifest.config
         experts = build_experts(config, only=bundle.manifest.taking_part)
         pipeline = bundle.pipeline(needs_of(experts), device=device)
-        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.input_size, bundle.state_digests))
+        return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.decoded_size, bundle.state_digests))
 
     def plan(self, stages: Sequence[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
         """Choose the fields to store.
@@ -86,7 +86,7 @@ class CategoryPipeline:
         stored = frozenset(name for members in fields.values() for name in members)
         return CategoryPlan(
             bundle=bundle,
-            input_size=self.config.input_size,
+            image_size=self.config.decoded_size,
             extractors=self.pipeline.lineage(stored),
             fields=fields,
         )
@@ -129,4 +129,5 @@ def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipe
         return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
     if plan.config is None:
         raise SidecarError(f"the plan has no bundle or configuration for {category}; use a new --out")
-    return CategoryPipeline.unfitted(plan.config.with_origin("the plan"), device=device)
+    sized = plan.config.model_copy(update={"image_size": plan.categories[category].image_size})
+    return CategoryPipeline.unfitted(sized.with_origin("the plan"), device=device)

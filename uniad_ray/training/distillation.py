@@ -16,7 +16,7 @@ from torch import nn
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
 from uniad_ray.perception.base import State, StoredFields, TrainedExtractor
-from uniad_ray.perception.features.network import TORCH_DTYPE, check_precision, normalised_pixels
+from uniad_ray.perception.features.network import TORCH_DTYPE, check_precision
 from uniad_ray.perception.features.student import (
     DistilledFeatures,
     Student,
@@ -24,6 +24,7 @@ from uniad_ray.perception.features.student import (
     TeacherShapes,
     build_student,
     load_parameters,
+    student_pixels,
 )
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.weights.sources import resolve
@@ -237,10 +238,10 @@ class Distillation:
 
     def _losses(self, network: nn.Module, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         images = np.stack([example.image for example in examples])
-        pixels = normalised_pixels(images, self._config.mean, self._config.std, self._device)
+        pixels = student_pixels(images, self._config, self._device)
         precision = self._training.precision
         with torch.autocast(self._device.type, TORCH_DTYPE[precision], enabled=precision != "float32"):
-            student: DistilledFeatures = network(pixels.contiguous(memory_format=torch.channels_last))
+            student: DistilledFeatures = network(pixels)
         student = DistilledFeatures([level.float() for level in student.levels], student.logical.float())
         teachers = [example.teachers for example in examples]
         teacher = DistilledFeatures(

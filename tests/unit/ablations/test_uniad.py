@@ -28,8 +28,8 @@ def test_variants_fit_the_experts_of_their_rows(table: int) -> None:
 def test_every_variant_is_a_valid_configuration(table: int) -> None:
     plan = uniad_ablation(table, ("resnet18", "resnet34"))
     for variant in plan.variants:
-        config = variant_config(plan, variant, "embedded", ["input_size=64"])
-        assert config.input_size == 64
+        config = variant_config(plan, variant, "embedded", ["image_size=[64, 64]"])
+        assert config.image_size == (64, 64)
         assert config.chosen_experts == plan.experts_of(variant)
         StudentConfig.model_validate(config.extractors["student"].config)
 

@@ -75,7 +75,11 @@ def test_origin_survives_copies_but_not_dumps(tmp_path: Path) -> None:
     [
         ("calibration.holdot=0.5", "calibration.holdot: unknown key; allowed: false_positive_rate, folds, holdout"),
         ("calibration.holdout=2", r"calibration.holdout: input should be less than 0.9 \(got 2\)"),
-        ("input_size=big", r"input_size: input should be a valid integer.*\(got 'big'\)"),
+        ("map_size=big", r"map_size: input should be a valid integer.*\(got 'big'\)"),
+        ("input_size=256", "input_size: unknown key; allowed: .*image_size, longest_side, map_size"),
+        ("longest_side=31", r"longest_side: input should be greater than or equal to 32 \(got 31\)"),
+        ("image_size=[64, 4097]", r"image_size.1: input should be less than or equal to 4096 \(got 4097\)"),
+        ("image_size=64", r"image_size: input should be a valid tuple \(got 64\)"),
         ("sise=3", "sise: unknown key; allowed: batch_size"),
         ("expert_set=none", "expert_set is 'none'; expert_sets has patch"),
         ("expert_sets.patch=[other]", r"expert_sets.patch names \['other'\]; experts has patch"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 from safetensors.numpy import load
-from support.contract_fields import NORMAL_IMAGES, OTHERS, extract, stream_of
+from support.contract_fields import NORMAL_IMAGES, OTHERS, WIDE, extract, stream_of
 
 from uniad_ray.config.loading import load_config, profile_names
 from uniad_ray.config.model import FitConfig
@@ -40,7 +40,7 @@ every_expert = pytest.mark.parametrize(("profile", "name"), EVERY, ids=["-".join
 def config_of(profile: str, name: str, *overrides: str) -> FitConfig:
     """The profile with this expert alone, at a small size."""
     config = load_config(
-        profile, ["map_size=16", "input_size=64", f"expert_sets.only=[{name}]", "expert_set=only", *overrides]
+        profile, ["map_size=16", "image_size=[64, 64]", f"expert_sets.only=[{name}]", "expert_set=only", *overrides]
     )
     fields = type(build_experts(config)[name]).config_model.model_fields if not overrides else ()
     small = [f"experts.{name}.config.{option}={value}" for option, value in SMALL.items() if option in fields]
@@ -161,6 +161,23 @@ def test_fit_does_not_depend_on_order_and_batches(profile: str, name: str) -> No
     shuffled = tuple(np.random.default_rng(0).permutation(NORMAL_IMAGES).tolist())
     assert shuffled != NORMAL_IMAGES
     assert content(fit(profile, name, shuffled, batch=3).state()) == content(fitted(profile, name).state())
+
+
+@every_expert
+def test_rectangular_images_are_scored_like_square_ones(profile: str, name: str) -> None:
+    expert = fresh(profile, name)
+    expert.fit(stream_of(NORMAL_IMAGES, expert.needs, width=WIDE))
+    perception = extract(OTHERS, expert.needs, WIDE)
+    found = expert.score(perception)
+    assert np.isfinite(found.scores).all()
+    assert len(set(found.scores.tolist())) > 1
+    square = score(fitted(profile, name))
+    assert (found.maps is None) == (square.maps is None)
+    if found.maps is not None and square.maps is not None:
+        assert found.maps.shape == square.maps.shape
+        assert np.isfinite(found.maps).all()
+    restored = build_experts(config_of(profile, name), states={name: expert.state()})[name]
+    assert_same(restored.score(perception), found)
 
 
 @every_expert

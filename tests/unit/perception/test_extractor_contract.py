@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
-from support.contract_fields import NORMAL_IMAGES, OTHERS, extract, stream_of
+from support.contract_fields import NORMAL_IMAGES, OTHERS, SIDE, WIDE, extract, stream_of
 from support.tiny_networks import save_clip, save_grounding_dino, save_sam
 
 from uniad_ray.config.loading import import_class, load_config, profile_names, validate
@@ -34,7 +34,7 @@ COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
 FOLDERS = {"clip": save_clip, "sam": save_sam, "grounding_dino": save_grounding_dino}
 
 # With random parameters, masks are unstable, few are confident, and their boxes are similar.
-_UNSURE = {"points_per_side": 4, "side": 40, "predicted_iou": 0.01, "stability": 0.0, "box_overlap": 1.0}
+_UNSURE = {"points_per_side": 4, "side": 48, "predicted_iou": 0.01, "stability": 0.0, "box_overlap": 1.0}
 TINY: dict[str, dict[str, Any]] = {
     "FeaturePyramid": {
         "architecture": "test_resnet",
@@ -46,7 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
         "architecture": "test_vit",
         "weights": {"uri": "random:1"},
         "blocks": [1, 3],
-        "input_size": [64, 64],
+        "input_size": 64,
     },
     "Student": {
         "architecture": "test_resnet",
@@ -55,7 +55,7 @@ TINY: dict[str, dict[str, Any]] = {
         "structural_teacher": ["pyramid/level1", "pyramid/level2"],
     },
     "Components": {"candidates": 2000, "restarts": 2, "crf": {"grid": 16}},
-    "PartSegmenter": {"side": 64, "images": 4},
+    "PartSegmenter": {"side": 60, "images": 4},
     "ClipTextEncoder": {"weights": "clip"},
     "ClipObjectFeatures": {"weights": "clip"},
     "ClipNamer": {"weights": "clip", "classes": ["block", "pin"]},
@@ -65,7 +65,7 @@ TINY: dict[str, dict[str, Any]] = {
         "weights": "grounding_dino",
         "sam_weights": "sam",
         "classes": ["bolt", "nut"],
-        "side": 40,
+        "side": 48,
         "least_score": 0.0,
         "box_overlap": 1.0,
     },
@@ -126,12 +126,13 @@ def fitted(fresh: Build) -> Build:
     return get
 
 
-def fit(extractor: Extractor, keys: tuple[str, ...] = NORMAL_IMAGES, batch: int = 5) -> Extractor:
+def fit(extractor: Extractor, keys: tuple[str, ...] = NORMAL_IMAGES, batch: int = 5, width: int = SIDE) -> Extractor:
     """Fits an extractor; a student gets random parameters, because a higher layer trains it."""
     if isinstance(extractor, LearnedExtractor):
-        extractor.fit(stream_of(keys, extractor.needs, batch))
+        extractor.fit(stream_of(keys, extractor.needs, batch, width))
     if isinstance(extractor, Student):
-        shapes = TeacherShapes(levels=((8, 8, 8), (8, 4, 4)), logical=(8, 8, 8))
+        columns = width // 8
+        shapes = TeacherShapes(levels=((8, 8, columns), (8, 4, columns // 2)), logical=(8, 8, columns))
         torch.manual_seed(0)
         arrays = {name: value.numpy() for name, value in build_student(extractor.config, shapes).state_dict().items()}
         extractor.restore(State(arrays=arrays, document=shapes.document()))
@@ -218,6 +219,26 @@ def test_extracting_twice_gives_the_same_bytes(entry: Name, fitted: Build) -> No
     extractor = fitted(entry)
     first, second = fields_of(extractor), fields_of(extractor)
     assert [row(first, index) for index in range(len(KEYS))] == [row(second, index) for index in range(len(KEYS))]
+
+
+@every_extractor
+def test_fields_of_rectangular_images_have_their_aspect_ratio(entry: Name, fresh: Build) -> None:
+    extractor = fit(fresh(entry), width=WIDE)
+    fields = extractor.extract(extract(KEYS, extractor.needs, WIDE))
+    for name, values in fields.items():
+        assert len(values) == len(KEYS)
+        if isinstance(values, torch.Tensor):
+            assert torch.isfinite(values.float()).all()
+            rows, columns = values.shape[2:]
+            if name.endswith("/labels"):
+                assert (rows, columns) == (SIDE, WIDE)
+            elif rows > 1 and class_of(entry).__name__ != "SamEncoder":
+                assert abs(columns - rows * WIDE / SIDE) <= 1
+        elif isinstance(values[0], Segments):
+            assert any(len(value) for value in values)
+            assert all(value.size[1] == value.size[0] * WIDE / SIDE for value in values if isinstance(value, Segments))
+        else:
+            assert any(len(value) for value in values)
 
 
 @every_extractor

@@ -16,7 +16,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError, ObjectNotFoundError, StoreError
 from uniad_ray.scoring.image_sources import load_image
 
-SIDE = 20
+SIZE = (20, 28)
 PNG = encode(SCENE, "PNG")
 
 
@@ -25,24 +25,24 @@ def opened(data: bytes) -> Any:
 
 
 def test_all_sources_give_the_same_pixels(store_root: str, tmp_path: Path) -> None:
-    expected = decode_image(PNG, (SIDE, SIDE))
+    expected = decode_image(PNG, SIZE)
     place = Location.parse(store_root) / "scene.png"
     place.write_bytes(PNG)
     path = tmp_path / "scene.png"
     path.write_bytes(PNG)
     for source in (place.uri, str(path), path, PNG, bytearray(PNG), opened(PNG), Image.fromarray(SCENE), SCENE):
-        loaded = load_image(source, SIDE)
+        loaded = load_image(source, SIZE)
         assert np.array_equal(loaded.pixels, expected)
         assert loaded.size == (48, 64)
 
 
 def test_grey_array_gives_the_pixels_of_its_file() -> None:
     grey = SCENE[..., 0]
-    assert np.array_equal(load_image(grey, SIDE).pixels, decode_image(encode(grey, "PNG"), (SIDE, SIDE)))
+    assert np.array_equal(load_image(grey, SIZE).pixels, decode_image(encode(grey, "PNG"), SIZE))
 
 
 def test_array_need_not_be_contiguous() -> None:
-    assert np.array_equal(load_image(SCENE[::2, ::-1], SIDE).pixels, load_image(SCENE[::2, ::-1].copy(), SIDE).pixels)
+    assert np.array_equal(load_image(SCENE[::2, ::-1], SIZE).pixels, load_image(SCENE[::2, ::-1].copy(), SIZE).pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "I;16", "CMYK"])
@@ -54,23 +54,23 @@ def test_pillow_modes_give_the_pixels_of_the_file(mode: str) -> None:
     if "A" in mode:
         image.putalpha(Image.fromarray(SCENE[..., 1]))
     data = encode(image, "TIFF" if mode == "CMYK" else "PNG")
-    assert np.array_equal(load_image(image, SIDE).pixels, decode_image(data, (SIDE, SIDE)))
+    assert np.array_equal(load_image(image, SIZE).pixels, decode_image(data, SIZE))
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 def test_orientation_of_opened_file_is_applied(file_format: str, orientation: int) -> None:
     data = encode(SCENE, file_format, exif=oriented(orientation))
-    loaded = load_image(opened(data), SIDE)
-    assert np.array_equal(loaded.pixels, decode_image(data, (SIDE, SIDE)))
-    assert loaded.size == load_image(data, SIDE).size == ((64, 48) if orientation >= 5 else (48, 64))
+    loaded = load_image(opened(data), SIZE)
+    assert np.array_equal(loaded.pixels, decode_image(data, SIZE))
+    assert loaded.size == load_image(data, SIZE).size == ((64, 48) if orientation >= 5 else (48, 64))
 
 
 def test_large_pillow_jpeg_is_close_to_its_file() -> None:
     large = np.asarray(Image.fromarray(SCENE).resize((640, 480), Image.Resampling.BICUBIC))
     data = encode(large, "JPEG")
     image = opened(data)
-    difference = load_image(image, SIDE).pixels.astype(int) - decode_image(data, (SIDE, SIDE))
+    difference = load_image(image, SIZE).pixels.astype(int) - decode_image(data, SIZE)
     assert np.abs(difference).max() <= 3
     assert image.size == (640, 480)
 
@@ -96,23 +96,23 @@ def test_without_a_side_the_image_keeps_its_size() -> None:
 )
 def test_invalid_source_is_refused(source: Any, kind: str, message: str) -> None:
     with pytest.raises(ImageError, match=message) as caught:
-        load_image(source, SIDE)
+        load_image(source, SIZE)
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("source", [PNG, SCENE, Image.fromarray(SCENE)])
 def test_limits_apply_to_every_source(source: Any) -> None:
     with pytest.raises(ImageError, match="the limit is 3071") as caught:
-        load_image(source, SIDE, ImageLimits(max_pixels=48 * 64 - 1))
+        load_image(source, SIZE, ImageLimits(max_pixels=48 * 64 - 1))
     assert caught.value.kind == "too_large"
 
 
 def test_file_errors_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     with pytest.raises(ObjectNotFoundError, match=r"cut\.png"):
-        load_image(path, SIDE)
+        load_image(path, SIZE)
     path.write_bytes(PNG[:100])
     with pytest.raises(ImageError, match=r"cut\.png: PNG: ends early"):
-        load_image(str(path), SIDE)
+        load_image(str(path), SIZE)
     with pytest.raises(StoreError, match="scheme `http` is not supported"):
-        load_image("http://host/image.png", SIDE)
+        load_image("http://host/image.png", SIZE)

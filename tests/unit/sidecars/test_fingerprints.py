@@ -8,8 +8,10 @@ from uniad_ray.sidecars import fingerprints as module
 from uniad_ray.sidecars.fingerprints import feature_fingerprints
 
 
-def digests(*steps: Step, input_size: int = 64, states: dict[str, str] | None = None) -> dict[str, str]:
-    return feature_fingerprints(PerceptionPipeline(steps), input_size, states or {})
+def digests(
+    *steps: Step, image_size: tuple[int, int] = (64, 64), states: dict[str, str] | None = None
+) -> dict[str, str]:
+    return feature_fingerprints(PerceptionPipeline(steps), image_size, states or {})
 
 
 def test_digest_covers_only_inputs_of_the_field() -> None:
@@ -18,7 +20,8 @@ def test_digest_covers_only_inputs_of_the_field() -> None:
     changed = [
         digests(Step("net/out", weights="v"), Step("head/out", "net/out")),
         digests(OtherStep("net/out", weights="w"), Step("head/out", "net/out")),
-        digests(Step("net/out", weights="w"), Step("head/out", "net/out"), input_size=32),
+        digests(Step("net/out", weights="w"), Step("head/out", "net/out"), image_size=(64, 32)),
+        digests(Step("net/out", weights="w"), Step("head/out", "net/out"), image_size=(32, 64)),
     ]
     for other in changed:
         assert other["net/out"] != base["net/out"]

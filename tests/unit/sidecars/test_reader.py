@@ -39,7 +39,7 @@ CORRUPT = "k4"
 
 
 def plan(**changes: Any) -> SidecarPlan:
-    category = CategoryPlan(bundle=None, input_size=64, extractors={}, fields=FIELDS)  # type: ignore[arg-type]
+    category = CategoryPlan(bundle=None, image_size=(64, 64), extractors={}, fields=FIELDS)  # type: ignore[arg-type]
     fields: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "code_version": "1.0",
@@ -237,7 +237,7 @@ def other_category(**changes: Any) -> dict[str, CategoryPlan]:
             "another bundle, stage or option for nut",
         ),
         ({"categories": other_category(fields={})}, "another bundle, stage or option for nut"),
-        ({"categories": other_category(input_size=32)}, "another bundle, stage or option for nut"),
+        ({"categories": other_category(image_size=(64, 32))}, "another bundle, stage or option for nut"),
     ],
 )
 def test_other_plan_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

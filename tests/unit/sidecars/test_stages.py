@@ -21,7 +21,7 @@ BUNDLE = PlannedBundle(version="v1", digest="d")
 def pipeline(needs: list[str], *steps: Step, learned: tuple[str, ...] = ()) -> CategoryPipeline:
     """A category of one expert with the given needs and learned extractors."""
     found = PerceptionPipeline(steps)
-    digests = feature_fingerprints(found, 64, dict.fromkeys(learned, "state"))
+    digests = feature_fingerprints(found, (64, 64), dict.fromkeys(learned, "state"))
     return CategoryPipeline(small_config(), {"expert": SimpleNamespace(needs=frozenset(needs))}, found, digests)  # type: ignore[dict-item]
 
 

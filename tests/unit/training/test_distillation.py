@@ -14,7 +14,7 @@ from support.normal_images import DrawnNormalImages
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError, FitError
 from uniad_ray.perception.base import Perception, State
-from uniad_ray.perception.features.student import Student, StudentConfig
+from uniad_ray.perception.features.student import DistilledFeatures, Student, StudentConfig, StudentNetwork
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 from uniad_ray.training import distillation
 from uniad_ray.training.distillation import STATE_NAME, Distillation, read_student, train_student
@@ -196,7 +196,7 @@ def test_digest_covers_only_what_determines_the_result() -> None:
         training(tiny_student({"learning_rate": 0.02})),
         training(tiny_student(seed=1)),
         training(indices=range(COUNT - 1)),
-        training(images=Chunked(size=96)),
+        training(images=Chunked(size=(96, 64))),
         training(group=WorkerGroup(0, 2)),
     ]
     assert len({digest, *(each.digest for each in changed)}) == 6
@@ -283,3 +283,40 @@ def test_other_trained_extractors_are_refused() -> None:
     other = Trained("trained", NoOptions(), "cpu")
     with pytest.raises(ConfigError, match="extractor trained: a Trained cannot be distilled"):
         distillation.student_config(other)
+
+
+@pytest.mark.parametrize("input_size", [None, 64])
+def test_student_of_rectangular_images_has_the_grids_of_its_teachers(input_size: int | None) -> None:
+    config = tiny_student({"iterations": 4}, input_size=input_size)
+    images = Chunked(size=(64, 128))
+    student = Student("student", config, "cpu")
+    student.restore(training(config, images).run())
+    perception = Perception(["a", "b"], np.stack([images.image(0), images.image(1)]))
+    taught = tiny_teachers().extract(perception.row_keys, perception.images, student.training_needs)
+    fields = student.extract(perception)
+    assert fields["student/level1"].shape == taught.fields["pyramid/level1"].shape
+    assert fields["student/level2"].shape == taught.fields["pyramid/level2"].shape
+    assert fields["student/logical"].shape == taught.fields["logical/level3"].shape
+    height, width = fields["student/logical"].shape[2:]
+    assert width == 2 * height
+    alone = student.extract(perception.row(1))
+    assert all(torch.equal(alone[name][0], fields[name][1]) for name in fields)
+
+
+def test_student_and_its_training_see_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_student({"iterations": 1, "held_out": 0.0, "keep": "last"}, input_size=64)
+    images = Chunked(size=(64, 128))
+    seen: list[torch.Size] = []
+    forward = StudentNetwork.forward
+
+    def watched(self: StudentNetwork, pixels: torch.Tensor) -> DistilledFeatures:
+        seen.append(pixels.shape[2:])
+        return forward(self, pixels)
+
+    monkeypatch.setattr(StudentNetwork, "forward", watched)
+    state = training(config, images).run()
+    student = Student("student", config, "cpu")
+    student.restore(state)
+    student.extract(Perception(["a"], images.image(0)[None]))
+    # The root of 64 x 128 is 90.5: the factor 0.707 gives 45.3 x 90.5.
+    assert seen == [(32, 96), (32, 96)]

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy import ndimage
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.colours import cielab
 from uniad_ray.perception.grids import evenly_spaced
@@ -41,8 +42,8 @@ class ComponentFeatureConfig(StrictModel):
         groups: `area` is the fraction of the image's pixels. `colour_ratio` is the paper's colour, the mean of b/a in
             CIELAB, bounded as b a / (a^2 + 25): it approaches b/a far from grey, and 0 at grey, where b/a is undefined.
             `colour` is mean a and mean b, which are also meaningful for grey parts. `quantity` is the number of pieces.
-        piece_size: DBSCAN's `min_samples` on the 64 x 64 grid: the number of component pixels among a pixel and its
-            eight neighbours that makes the pixel a core of a piece.
+        piece_size: DBSCAN's `min_samples` on a grid of at most 64 pixels a side: the number of component pixels among a
+            pixel and its eight neighbours that makes the pixel a core of a piece.
     """
 
     groups: tuple[FeatureGroup, ...] = Field(default=("area", "colour", "quantity"), min_length=1)
@@ -70,7 +71,7 @@ def component_features(
 ) -> np.ndarray:
     """Computes the features of all components of one image.
 
-    Areas count all pixels. Colours and pieces use at most 64 x 64 evenly spaced pixels.
+    Areas count all pixels. Colours and pieces use evenly spaced pixels, at most 64 on the longest side.
 
     Args:
         labels: uint8, shape (H, W), values below `clusters`.
@@ -82,7 +83,7 @@ def component_features(
         float64, shape (K * P,), finite: the P features of component 0, then those of component 1, and so on. An absent
         component has area 0, no pieces, and the colour of grey.
     """
-    sides = tuple(min(side, _MOST_SAMPLES_A_SIDE) for side in labels.shape)
+    sides = fitted_size(labels.shape, _MOST_SAMPLES_A_SIDE)
     labels_of_samples = evenly_spaced(labels, *sides)
     columns: dict[Feature, np.ndarray] = {}
     if "area" in config.groups:

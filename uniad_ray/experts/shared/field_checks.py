@@ -63,7 +63,7 @@ class FieldShapes:
         if shapes != self._shapes:
             raise BundleError(
                 f"{self._expert}: fitted on fields of shape {self._shapes} but the image has {shapes}; "
-                "score with the networks and the input size of the bundle, or fit again"
+                "score with the networks and the image size of the bundle, or fit again"
             )
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ class FieldShapes:
             if shape != self._shapes.setdefault(name, shape):
                 raise FitError(
                     f"{self._expert}: {name} has shape {shape}{which} but {self._shapes[name]} before; "
-                    "give all images of a category the same input size"
+                    "give all images of a category the same size"
                 )
 
     def _of(self, perception: Perception) -> dict[str, tuple[int, ...]]:

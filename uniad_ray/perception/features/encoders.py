@@ -21,6 +21,7 @@ from uniad_ray.perception.features.network import (
     check_precision,
     in_parts,
     network_outline,
+    network_size,
     normalised_pixels,
 )
 from uniad_ray.perception.timm_library import VisionTransformer
@@ -49,9 +50,12 @@ class FeaturePyramidConfig(EncoderConfig):
 
     Attributes:
         levels: timm's `out_indices`, ascending; level l has a stride of 2^(l+1) pixels in most CNNs.
+        input_size: Side of a square, pixels. Larger images are reduced to about its area; the aspect ratio is kept.
+            null uses the images at their own size.
     """
 
     levels: Indices
+    input_size: PositiveInt | None = None
 
 
 class TokenEncoderConfig(EncoderConfig):
@@ -59,19 +63,19 @@ class TokenEncoderConfig(EncoderConfig):
 
     Attributes:
         blocks: Indices from 0, ascending.
-        input_size: Height and width of the resized images, pixels; each a multiple of the patch size.
+        input_size: Side of a square, pixels. Images are resized to about its area; the aspect ratio is kept.
         normalise: Apply the network's final norm to the tokens of every block.
     """
 
     blocks: Indices
-    input_size: tuple[PositiveInt, PositiveInt]
+    input_size: PositiveInt
     normalise: bool = True
 
 
 class FeaturePyramid:
     """Levels of a CNN; the network runs only up to the deepest requested level.
 
-    Provides `{name}/level{l}`: float32, shape (N, C_l, h_l, w_l), computed at the size of the batch's images.
+    Provides `{name}/level{l}`: float32, shape (N, C_l, h_l, w_l). The sides of the input are multiples of 32 pixels.
     """
 
     config_model: ClassVar[type[FeaturePyramidConfig]] = FeaturePyramidConfig
@@ -111,7 +115,8 @@ class FeaturePyramid:
         return in_parts(self._compute, perception.images, self._device)
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
-        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device)
+        size = network_size((images.shape[1], images.shape[2]), self.config.input_size)
+        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device, size)
         features = self._network.forward_intermediates(
             pixels.to(TORCH_DTYPE[self.config.precision], memory_format=torch.channels_last),
             indices=list(self.config.levels),
@@ -129,8 +134,8 @@ class FeaturePyramid:
 class TokenEncoder:
     """Token grids of the blocks of a vision transformer.
 
-    Provides `{name}/block{b}`: float32, shape (N, C, h, w); h and w are the input size in patches. A network with a
-    class token also provides `{name}/class`: float32, shape (N, C, 1, 1), from the deepest block.
+    Provides `{name}/block{b}`: float32, shape (N, C, h, w); h and w are the sides of the input in patches. A network
+    with a class token also provides `{name}/class`: float32, shape (N, C, 1, 1), from the deepest block.
     """
 
     config_model: ClassVar[type[TokenEncoderConfig]] = TokenEncoderConfig
@@ -139,8 +144,7 @@ class TokenEncoder:
         """Loads the network, or reuses it if this process has loaded it already.
 
         Raises:
-            ConfigError: Unknown architecture or block, an input size that is not a multiple of the patch size, or a
-                precision that the device does not support.
+            ConfigError: Unknown architecture or block, or a precision that the device does not support.
             WeightsError: The weights are missing or do not fit the network.
         """
         self.name = name
@@ -153,14 +157,16 @@ class TokenEncoder:
         self._network = _shared_network(
             config.architecture, config.key_mapping, self._weights, self._device, config.precision
         )
-        self._has_class_token = f"{name}/class" in self.provides
+        outline = network_outline(config.architecture)
+        self._patch_size = outline.patch_size or (1, 1)
+        self._has_class_token = outline.has_class_token
 
     @classmethod
     def fields_of(cls, name: str, config: TokenEncoderConfig) -> frozenset[str]:
         """The names of the provided fields; loads no weights.
 
         Raises:
-            ConfigError: Unknown architecture or block, or an input size that is not a multiple of the patch size.
+            ConfigError: Unknown architecture or block.
         """
         outline = network_outline(config.architecture)
         if outline.patch_size is None:
@@ -168,12 +174,6 @@ class TokenEncoder:
         if config.blocks[-1] >= outline.feature_count:
             last = outline.feature_count - 1
             raise ConfigError(f"{name}: {config.architecture} has blocks 0..{last}, not {config.blocks[-1]}")
-        if any(side % patch for side, patch in zip(config.input_size, outline.patch_size, strict=True)):
-            height, width = config.input_size
-            raise ConfigError(
-                f"{name}: input_size {height} x {width} is not a multiple of the patch size "
-                f"{outline.patch_size[0]} x {outline.patch_size[1]} of {config.architecture}"
-            )
         grids = frozenset(f"{name}/block{block}" for block in config.blocks)
         return grids | {f"{name}/class"} if outline.has_class_token else grids
 
@@ -182,7 +182,8 @@ class TokenEncoder:
         return in_parts(self._compute, perception.images, self._device)
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
-        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device, self.config.input_size)
+        size = network_size((images.shape[1], images.shape[2]), self.config.input_size, self._patch_size, enlarge=True)
+        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device, size)
         outputs = self._network.forward_intermediates(
             pixels.to(TORCH_DTYPE[self.config.precision]),
             indices=list(self.config.blocks),

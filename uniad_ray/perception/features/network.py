@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,9 @@ def _ascending(indices: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Indices = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+CNN_STRIDE: Final = 32
+"""Sides of the input of a CNN are multiples of this, so that every level covers the whole image."""
 
 # Larger parts are slower on a CPU because their activations no longer fit the cache.
 _CPU_PART: Final = 4
@@ -109,6 +113,30 @@ def build_network(architecture: str) -> Any:
     if not hasattr(network, "forward_intermediates"):
         raise ConfigError(f"timm returns no intermediate features of {architecture}; choose another architecture")
     return network
+
+
+def network_size(
+    image_size: tuple[int, int],
+    input_size: int | None,
+    multiples: tuple[int, int] = (CNN_STRIDE, CNN_STRIDE),
+    *,
+    enlarge: bool = False,
+) -> tuple[int, int]:
+    """Height and width of a network's input: the aspect ratio of the image, at about the area of a square.
+
+    Args:
+        image_size: Height and width of the image, pixels.
+        input_size: Side of the square, pixels; None keeps the size of the image.
+        multiples: The height is rounded to a multiple of the first, the width to one of the second; at least once it.
+        enlarge: Whether an image smaller than the square is enlarged; otherwise only the rounding can enlarge it.
+    """
+    factor = 1.0 if input_size is None else input_size / math.sqrt(image_size[0] * image_size[1])
+    if not enlarge:
+        factor = min(1.0, factor)
+    height, width = (
+        multiple * max(1, round(side * factor / multiple)) for side, multiple in zip(image_size, multiples, strict=True)
+    )
+    return height, width
 
 
 def normalised_pixels(

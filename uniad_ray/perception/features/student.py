@@ -21,6 +21,7 @@ from uniad_ray.perception.features.network import (
     build_network,
     in_parts,
     network_outline,
+    network_size,
     normalised_pixels,
 )
 from uniad_ray.perception.grids import resize_field
@@ -109,6 +110,8 @@ class StudentConfig(NetworkConfig):
         levels: timm's `out_indices` of its backbone, one for each field in `structural_teacher`.
         structural_teacher: Fields of the structural teacher, such as `pyramid/level1`.
         logical_teacher: Field of the logical teacher.
+        input_size: Side of a square, pixels. Larger images are reduced to about its area; the aspect ratio is kept.
+            null uses the images at their own size.
         initial: Modules that start with pretrained weights; all others start with timm's random initialisation.
         neighbourhood: Side p of the window in L_high, odd.
         losses: Weight of each loss.
@@ -119,6 +122,7 @@ class StudentConfig(NetworkConfig):
     levels: Indices
     structural_teacher: tuple[str, ...]
     logical_teacher: str
+    input_size: PositiveInt | None = None
     initial: InitialWeights | None = None
     neighbourhood: PositiveInt = 3
     losses: LossWeights = LossWeights()
@@ -237,6 +241,13 @@ class StudentNetwork(nn.Module):
         return DistilledFeatures(levels, self.logical(joined))
 
 
+def student_pixels(images: np.ndarray, config: StudentConfig, device: torch.device) -> torch.Tensor:
+    """The student's input for uint8 images, shape (n, H, W, 3): normalised and resized, in channels-last layout."""
+    size = network_size((images.shape[1], images.shape[2]), config.input_size)
+    pixels = normalised_pixels(images, config.mean, config.std, device, size)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
 def build_student(config: StudentConfig, shapes: TeacherShapes) -> StudentNetwork:
     """Builds the untrained student; the same configuration gives the same parameters.
 
@@ -295,8 +306,7 @@ class Student:
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
         if self._network is None:
             raise ValueError(f"{self.name} is not trained; train it or restore a state before extracting")
-        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device)
-        features = self._network(pixels.contiguous(memory_format=torch.channels_last))
+        features = self._network(student_pixels(images, self.config, self._device))
         names = [*_level_names(self.name, self.config), f"{self.name}/logical"]
         return dict(zip(names, [*features.levels, features.logical], strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
@@ -176,15 +177,16 @@ class PartNamer:
 def segment_shapes(segments: Segments) -> np.ndarray:
     """Logarithms of the area, the long and the short half-axis of each segment.
 
-    The area is a fraction of the image; the half-axes are fractions of its side.
+    The area is a fraction of the image; the half-axes are fractions of the root of its area.
 
     Returns:
         float32, shape (n, 3).
     """
     shapes = np.zeros((len(segments), 3), dtype=np.float32)
-    pixel = 1.0 / (12 * min(segments.size) ** 2)
+    root = math.sqrt(math.prod(segments.size))
+    pixel = 1.0 / (12 * root**2)
     for row, mask in enumerate(segments.masks()):
-        places = (np.argwhere(mask) + 0.5) / np.array(segments.size)
+        places = (np.argwhere(mask) + 0.5) / root
         covariance = np.cov(places.T, bias=True) if len(places) > 1 else np.zeros((2, 2))
         short, long = np.sqrt(np.maximum(np.linalg.eigvalsh(covariance), 0.0) + pixel)
         shapes[row] = np.log([segments.areas[row], long, short])

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.grids import grid_size
 from uniad_ray.perception.segmentation.grounding_dino import GroundingDino, load_grounding_dino
 from uniad_ray.perception.segmentation.sam_encoder import load_sam
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
@@ -31,7 +32,7 @@ class GroundedSamSegmenterConfig(StrictModel):
         box_overlap: Of boxes with a larger intersection over union than this, only the one with the highest score is
             kept.
         boxes_per_batch: Number of boxes to decode together; each takes 4 MiB.
-        side: Side of the masks, pixels.
+        side: Longest side of the masks, pixels; they have the aspect ratio of the image.
         most_segments: Maximum number of segments per image; those with the highest scores are kept.
     """
 
@@ -57,7 +58,8 @@ class GroundedSamSegmenterConfig(StrictModel):
 class GroundedSamSegmenter:
     """Named segments of the objects of given classes (TMUAD, algorithm 1).
 
-    Provides `{name}/segments`: segments with masks of `side` pixels; the confidence is the score of the box.
+    Provides `{name}/segments`: segments with masks whose longest side is `side` pixels; the confidence is the score of
+    the box.
     """
 
     config_model: ClassVar[type[GroundedSamSegmenterConfig]] = GroundedSamSegmenterConfig
@@ -100,13 +102,14 @@ class GroundedSamSegmenter:
         return {**lineage_with(self.config, self._weights), "sam_weights": sam}
 
     def _segments(self, image: np.ndarray, embedding: torch.Tensor) -> Segments:
-        side, size = self.config.side, (image.shape[0], image.shape[1])
+        size = (image.shape[0], image.shape[1])
+        mask_size = grid_size(size, self.config.side)
         found = self._detector.detect(
             image, self.config.least_score, self.config.box_overlap, self.config.most_segments
         )
-        masks = np.zeros((len(found.boxes), side, side), dtype=bool)
+        masks = np.zeros((len(found.boxes), *mask_size), dtype=bool)
         for start in range(0, len(masks), self.config.boxes_per_batch):
             rows = slice(start, start + self.config.boxes_per_batch)
-            masks[rows] = (self._sam.masks_in(found.boxes[rows], embedding, size, side) > 0).cpu().numpy()
+            masks[rows] = (self._sam.masks_in(found.boxes[rows], embedding, size, mask_size) > 0).cpu().numpy()
         names = [self.config.classes[number] for number in found.classes.tolist()]
         return Segments.of(masks, found.scores.numpy(), names)

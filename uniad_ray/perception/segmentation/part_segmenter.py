@@ -13,7 +13,7 @@ from pydantic import Field
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
-from uniad_ray.perception.grids import evenly_spaced
+from uniad_ray.perception.grids import evenly_spaced, grid_size
 from uniad_ray.perception.sampling.image_sample import ImageSample
 from uniad_ray.perception.segmentation.colour_clusters import (
     colour_centres,
@@ -171,7 +171,7 @@ class PartSegmenter:
         return self.config.model_dump(mode="json")
 
     def _segments(self, image: np.ndarray) -> Segments:
-        size = _bounded(image.shape[:2], self.config.side)
+        size = _bounded(image, self.config.side)
         colours = smoothed_colours(image)
         maps: list[np.ndarray] = []
         for one in self._chosen or ():
@@ -185,16 +185,13 @@ class PartSegmenter:
         return replace(segments, confidences=np.minimum(filled, 1.0).astype(np.float32))
 
 
-def _bounded(size: tuple[int, ...], longest: int) -> tuple[int, int]:
-    """The size with the same aspect ratio and at most this longest side."""
-    factor = min(1.0, longest / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+def _bounded(image: np.ndarray, longest: int) -> tuple[int, int]:
+    """The size with the aspect ratio of the image, but at most this longest side."""
+    return grid_size(image.shape[:2], min(longest, max(image.shape[:2])))
 
 
 def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
-    height, width = _bounded(image.shape[:2], longest)
-    if (height, width) == image.shape[:2]:
-        return image
+    height, width = _bounded(image, longest)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 

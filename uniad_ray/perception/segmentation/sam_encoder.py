@@ -85,7 +85,7 @@ class Sam:
         return found
 
     def masks_at(
-        self, points: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
+        self, points: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], mask_size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decodes three masks for each of p points: SAM's smallest, middle and largest interpretation.
 
@@ -93,15 +93,15 @@ class Sam:
             points: Position (x, y) of each point, in 0..1, shape (p, 2).
             embedding: Embedding of one image, shape (1, C, h, w).
             image_size: Height and width of the image, pixels.
-            side: Side of the masks, pixels.
+            mask_size: Height h and width w of the masks, pixels.
 
         Returns:
-            Logits of the masks, float32, shape (p, 3, side, side), and the predicted IoU of each, shape (p, 3).
+            Logits of the masks, float32, shape (p, 3, h, w), and the predicted IoU of each, shape (p, 3).
         """
-        return self._decode("input_points", points[None, :, None], embedding, image_size, side)
+        return self._decode("input_points", points[None, :, None], embedding, image_size, mask_size)
 
     def masks_in(
-        self, boxes: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], side: int
+        self, boxes: torch.Tensor, embedding: torch.Tensor, image_size: tuple[int, int], mask_size: tuple[int, int]
     ) -> torch.Tensor:
         """Decodes one mask for each of p boxes.
 
@@ -109,12 +109,12 @@ class Sam:
             boxes: Left, top, right and bottom, in 0..1, shape (p, 4).
             embedding: Embedding of one image, shape (1, C, h, w).
             image_size: Height and width of the image, pixels.
-            side: Side of the masks, pixels.
+            mask_size: Height h and width w of the masks, pixels.
 
         Returns:
-            Logits of the masks, float32, shape (p, side, side).
+            Logits of the masks, float32, shape (p, h, w).
         """
-        logits, _ = self._decode("input_boxes", boxes[None], embedding, image_size, side, multimask_output=False)
+        logits, _ = self._decode("input_boxes", boxes[None], embedding, image_size, mask_size, multimask_output=False)
         return logits[:, 0]
 
     def _decode(
@@ -123,7 +123,7 @@ class Sam:
         prompts: torch.Tensor,
         embedding: torch.Tensor,
         image_size: tuple[int, int],
-        side: int,
+        mask_size: tuple[int, int],
         **options: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # The longer side of the image fills the network's input; prompts are in pixels of that input.
@@ -135,7 +135,7 @@ class Sam:
                 image_embeddings=embedding.to(self.device), **{kind: pixels.to(self.device)}, **options
             )
             (logits,) = self.processor.post_process_masks(
-                found.pred_masks, [(side, side)], [(height, width)], binarize=False
+                found.pred_masks, [mask_size], [(height, width)], binarize=False
             )
         return logits, found.iou_scores[0]
 

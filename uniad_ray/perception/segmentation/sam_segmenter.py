@@ -10,6 +10,7 @@ from torchvision.ops import masks_to_boxes, nms
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.grids import grid_size
 from uniad_ray.perception.segmentation.sam_encoder import load_sam
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
@@ -32,7 +33,7 @@ class SamSegmenterConfig(StrictModel):
         box_overlap: Of masks with a larger box IoU than this, only the one with the highest predicted IoU is kept.
         smallest_area: Minimum area of a mask, as a fraction of the image.
         largest_area: Maximum area of a mask, as a fraction of the image; lower it to drop the background.
-        side: Side of the masks, pixels.
+        side: Longest side of the masks, pixels; they have the aspect ratio of the image.
         most_segments: Maximum number of segments per image; those with the highest predicted IoU are kept.
     """
 
@@ -52,7 +53,8 @@ class SamSegmenterConfig(StrictModel):
 class SamSegmenter:
     """Segments everything in an image, without names; segments may be nested (TMUAD, section III-B.2).
 
-    Provides `{name}/segments`: segments with masks of `side` pixels; the confidence is the IoU predicted by SAM.
+    Provides `{name}/segments`: segments with masks whose longest side is `side` pixels; the confidence is the IoU
+    predicted by SAM.
     """
 
     config_model: ClassVar[type[SamSegmenterConfig]] = SamSegmenterConfig
@@ -89,10 +91,8 @@ class SamSegmenter:
         return lineage_with(self.config, self._weights)
 
     def _segments(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> Segments:
-        found = [
-            self._usable(*self._sam.masks_at(points, embedding, image_size, self.config.side))
-            for points in self._points
-        ]
+        mask_size = grid_size(image_size, self.config.side)
+        found = [self._usable(*self._sam.masks_at(points, embedding, image_size, mask_size)) for points in self._points]
         masks, scores = (torch.cat(each) for each in zip(*found, strict=True))
         # By descending confidence.
         kept = nms(masks_to_boxes(masks), scores, self.config.box_overlap)[: self.config.most_segments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,24 +30,24 @@ MIN_DECODED_BYTES = 64 << 20
 
 
 def decoded_chunks(
-    archive: str, chunks: Sequence[Chunk], input_sizes: dict[str, int], actors: int, cluster: Cluster
+    archive: str, chunks: Sequence[Chunk], image_sizes: dict[str, tuple[int, int]], actors: int, cluster: Cluster
 ) -> Any:
     """Builds a Ray dataset with one row per chunk, as `decode_chunk` returns it.
 
     Args:
         archive: Root of the archive.
         chunks: Chunks to decode, at least one.
-        input_sizes: Input size by category, pixels.
+        image_sizes: Height and width of the images by category, pixels.
         actors: Number of actors that consume the rows, over all stages.
         cluster: Resources of the cluster.
     """
     import ray
 
     configure_ray_data()
-    decode = functools.partial(decode_chunk, archive=archive, input_sizes=input_sizes)
+    decode = functools.partial(decode_chunk, archive=archive, image_sizes=image_sizes)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in chunks], override_num_blocks=len(chunks))
     dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_SHARE)
-    largest = max(chunk.rows * 3 * input_sizes[chunk.category] ** 2 for chunk in chunks)
+    largest = max(chunk.rows * 3 * math.prod(image_sizes[chunk.category]) for chunk in chunks)
     dataset.context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
         object_store_memory=max(MIN_DECODED_BYTES, DECODED_CHUNKS * actors * largest)
     )
@@ -58,26 +59,26 @@ def chunk_item(chunk: Chunk) -> dict[str, str]:
     return {"chunk": json.dumps(asdict(chunk))}
 
 
-def decode_chunk(row: dict[str, Any], *, archive: str, input_sizes: dict[str, int]) -> dict[str, Any]:
-    """Reads one chunk and decodes its images to the input size.
+def decode_chunk(row: dict[str, Any], *, archive: str, image_sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """Reads one chunk and decodes its images to the size of its category.
 
     Args:
         row: Row with `chunk`, the fields of a Chunk as JSON.
         archive: Root of the archive.
-        input_sizes: Input size by category, pixels.
+        image_sizes: Height and width of the images by category, pixels.
 
     Returns:
-        `chunk`, unchanged; `images`, the M decoded images, uint8 of shape (M, size, size, 3), or one black image if
+        `chunk`, unchanged; `images`, the M decoded images, uint8 of shape (M, height, width, 3), or one black image if
         none could be decoded; `errors`, error kind and message by position, as JSON; `rows`, the copied columns as an
         Arrow stream; `decode_seconds`.
     """
     started = time.perf_counter()
     chunk = Chunk(**json.loads(row["chunk"]))
     table = read_chunk(Location.parse(archive), chunk, columns=[*COPIED_COLUMNS, "image"])
-    size = input_sizes[chunk.category]
+    size = image_sizes[chunk.category]
     images, errors = decode_batch(table.column("image").to_pylist(), size, ImageLimits())
     if not len(images):
-        images = np.zeros((1, size, size, 3), dtype=np.uint8)
+        images = np.zeros((1, *size, 3), dtype=np.uint8)
     copied = table.select(COPIED_COLUMNS)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, copied.schema) as writer:
@@ -98,7 +99,8 @@ class DecodedChunk:
     Attributes:
         chunk: The chunk.
         rows: The copied columns.
-        images: The images at the positions `good`, uint8, shape (M, size, size, 3); one black image if `good` is empty.
+        images: The images at the positions `good`, uint8, shape (M, height, width, 3); one black image if `good` is
+            empty.
         good: Positions of the M decoded images.
         errors: Error kind and message by position, for images that could not be decoded.
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import choose_categories, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
@@ -242,15 +243,15 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
 
     limit_threads(threads)
     chosen = choose_device(task.device)
-    config = task.config
     source = Location.parse(task.archive)
     manifest = read_manifest(source)
-    normal_images = ArchiveNormalImages(source, manifest, category, config.input_size, config.normal_images)
+    config = with_image_size(task.config, source, manifest, category)
+    normal_images = ArchiveNormalImages(source, manifest, category, config.decoded_size, config.normal_images)
     recomputed: set[str] = set()
 
     def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
         found = fields_of_normal_images(
-            str(task.sidecar), manifest.digest, category, normal_images.rows, pipeline, config.input_size
+            str(task.sidecar), manifest.digest, category, normal_images.rows, pipeline, config.decoded_size
         )
         recomputed.update(found.stale)
         return found

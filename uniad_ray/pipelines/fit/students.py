@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
@@ -112,8 +113,8 @@ def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str
     from uniad_ray.scoring.fitting.splits import split_normal_images
 
     source = Location.parse(archive)
-    normal_images = ArchiveNormalImages(
-        source, read_manifest(source), category, config.input_size, config.normal_images
-    )
+    manifest = read_manifest(source)
+    size = with_image_size(config, source, manifest, category).decoded_size
+    normal_images = ArchiveNormalImages(source, manifest, category, size, config.normal_images)
     split = split_normal_images(normal_images.rows, config.calibration)
     return [tuple(normal_images.rows[index].row_key for index in indices) for indices in split.trainings]

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from uniad_ray import __version__
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
@@ -111,7 +112,7 @@ def precompute(
             archive_digest=manifest.digest,
             bundle_root=None if store is None else store.root.uri,
             config=config if store is None else None,
-            categories=_plan_categories(wanted, published, store, config, stages, cluster),
+            categories=_plan_categories(source, wanted, published, store, config, stages, cluster),
             chunks=len(work),
             images=sum(chunk.rows for chunk in work),
         )
@@ -138,6 +139,7 @@ def precompute(
 
 
 def _plan_categories(
+    archive: Location,
     categories: Sequence[str],
     published: Mapping[str, PlannedBundle],
     store: BundleStore | None,
@@ -145,22 +147,22 @@ def _plan_categories(
     stages: Sequence[Stage] | None,
     cluster: Cluster,
 ) -> dict[str, CategoryPlan]:
-    """Plans each category in a Ray task, which loads its networks; without bundles, one task plans all."""
+    """Plans each category in a Ray task, which loads its networks."""
     import ray
 
     task = ray.remote(_plan_category).options(num_cpus=cluster.cpu_share, max_retries=2)
-    references = {
-        category: task.remote(category, published.get(category), store, config, stages)
-        for category in (categories if published else categories[:1])
-    }
+    references = [
+        task.remote(archive, category, published.get(category), store, config, stages) for category in categories
+    ]
     try:
-        plans = dict(zip(references, ray.get(list(references.values())), strict=True))
+        plans = ray.get(references)
     except Exception as error:
         raise unwrap(error) from error
-    return {category: CategoryPlan.model_validate(plans.get(category, plans[categories[0]])) for category in categories}
+    return dict(zip(categories, map(CategoryPlan.model_validate, plans), strict=True))
 
 
 def _plan_category(
+    archive: Location,
     category: str,
     published: PlannedBundle | None,
     store: BundleStore | None,
@@ -169,7 +171,8 @@ def _plan_category(
 ) -> dict[str, Any]:
     """Loads the extractors of a category and chooses the fields to store, as a Ray task."""
     if published is None or store is None:
-        found = CategoryPipeline.unfitted(config, device="cpu")
+        sized = with_image_size(config, archive, read_manifest(archive), category)
+        found = CategoryPipeline.unfitted(sized, device="cpu")
     else:
         found = CategoryPipeline.restored(store, category, published, device="cpu")
     return found.plan(stages, published).model_dump(mode="json")
@@ -215,9 +218,9 @@ def _dataset(
 ) -> Any:
     import ray
 
-    input_sizes = {category: planned.input_size for category, planned in plan.categories.items()}
+    image_sizes = {category: planned.image_size for category, planned in plan.categories.items()}
     actors = sum(pool.count for pool in pools.values())
-    dataset = decoded_chunks(plan.archive, work, input_sizes, actors, cluster)
+    dataset = decoded_chunks(plan.archive, work, image_sizes, actors, cluster)
     document = plan.model_dump(mode="json", by_alias=True)
     for stage, pool in pools.items():
         dataset = dataset.map_batches(

@@ -107,9 +107,9 @@ class StageWorker:
             yield schema.table({name: [row[name] for row in rows] for name in schema.arrow.names})
 
     def _pipeline(self, category: str) -> CategoryPipeline:
-        bundle = self._plan.categories[category].bundle
-        # Without bundles, all categories share one pipeline.
-        key = category if bundle else ""
+        planned = self._plan.categories[category]
+        # Without bundles, categories with images of one size share one pipeline.
+        key = category if planned.bundle else str(planned.image_size)
         if key not in self._pipelines:
             self._pipelines[key] = load_pipeline(self._plan, category, self._device)
         self._pipelines.move_to_end(key)

@@ -131,8 +131,8 @@ def _score_pending(
     address: str | None,
 ) -> tuple[list[RunChunk], StageSeconds]:
     store = BundleStore(plan.bundle_root)
-    input_sizes = {
-        category: store.manifest(category, bundle.version).config.input_size
+    image_sizes = {
+        category: store.manifest(category, bundle.version).config.decoded_size
         for category, bundle in plan.bundles.items()
     }
     results: list[RunChunk] = []
@@ -140,7 +140,7 @@ def _score_pending(
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
-        dataset = _dataset(plan, run, pending, input_sizes, sidecar, chosen, cluster)
+        dataset = _dataset(plan, run, pending, image_sizes, sidecar, chosen, cluster)
         started_at, started = datetime.now(UTC), time.perf_counter()
         with Progress("scoring", plan.images) as progress:
             progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
@@ -173,14 +173,14 @@ def _dataset(
     plan: RunPlan,
     run: Location,
     pending: list[Chunk],
-    input_sizes: dict[str, int],
+    image_sizes: dict[str, tuple[int, int]],
     sidecar: str | None,
     workers: WorkerPlan,
     cluster: Cluster,
 ) -> Any:
     import ray
 
-    dataset = decoded_chunks(plan.archive, pending, input_sizes, workers.count, cluster)
+    dataset = decoded_chunks(plan.archive, pending, image_sizes, workers.count, cluster)
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,

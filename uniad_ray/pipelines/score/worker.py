@@ -111,7 +111,9 @@ class ChunkScorer:
             only=self._plan.options.experts,
         )
         bundle.check_reference(scorer)
-        self._digests[category] = feature_fingerprints(scorer.pipeline, scorer.config.input_size, bundle.state_digests)
+        self._digests[category] = feature_fingerprints(
+            scorer.pipeline, scorer.config.decoded_size, bundle.state_digests
+        )
         self._scorers[category] = scorer
         if len(self._scorers) > MAX_LOADED_BUNDLES:
             self._scorers.popitem(last=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
@@ -107,10 +108,11 @@ def _train(
     from uniad_ray.sidecars.reader import fields_of_normal_images
     from uniad_ray.training.distillation import STATE_NAME, Distillation, student_config
 
-    job, config, sidecar = trainings.jobs[key], trainings.config, trainings.sidecar
+    job, sidecar = trainings.jobs[key], trainings.sidecar
     source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
-    normal_images = ArchiveNormalImages(source, manifest, job.category, config.input_size, config.normal_images)
+    config = with_image_size(trainings.config, source, manifest, job.category)
+    normal_images = ArchiveNormalImages(source, manifest, job.category, config.decoded_size, config.normal_images)
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normal_images.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):
@@ -124,7 +126,7 @@ def _train(
     stored = None
     if sidecar is not None and not normal_images.has_copies:
         stored = fields_of_normal_images(
-            sidecar, manifest.digest, job.category, normal_images.rows, teachers, config.input_size
+            sidecar, manifest.digest, job.category, normal_images.rows, teachers, config.decoded_size
         )
 
     with normal_images.naming_images():

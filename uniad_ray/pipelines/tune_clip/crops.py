@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniad_ray import __version__
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
@@ -166,7 +167,8 @@ def _plan(source: CropSource) -> dict[str, Any]:
         pipeline = labelling_pipeline(source.config, source.setup, device="cpu")
         found |= {
             "archive": read_manifest(Location.parse(source.archive)).digest,
-            "input_size": source.config.input_size,
+            "longest_side": source.config.longest_side,
+            "image_size": source.config.image_size,
             "extractors": pipeline.lineage(pipeline.provides),
         }
     else:
@@ -189,22 +191,23 @@ def _make(source: CropSource, category: str, place: Location, threads: int) -> N
 
     limit_threads(threads)
     device = choose_device(source.device)
-    setup, config = source.setup, source.config
+    setup = source.setup
     classifier = CropClassifier(setup.name, setup.namer.weights, setup.namer.texts, device)
     if source.archive is None:
         crops = read_crop_folder(
             Path(str(source.folder)), setup.namer.classes, side=classifier.side, padding=setup.padding
         )
-        _store(LabelledCrops.at_most(crops.crops, setup.namer.tuning.most_crops, {}, config.seed), place)
+        _store(LabelledCrops.at_most(crops.crops, setup.namer.tuning.most_crops, {}, source.config.seed), place)
         return
     archive = Location.parse(source.archive)
     manifest = read_manifest(archive)
-    normal_images = ArchiveNormalImages(archive, manifest, category, config.input_size)
+    config = with_image_size(source.config, archive, manifest, category)
+    normal_images = ArchiveNormalImages(archive, manifest, category, config.decoded_size)
     pipeline = labelling_pipeline(config, setup, device=device)
     stored = None
     if source.sidecar is not None:
         stored = fields_of_normal_images(
-            source.sidecar, manifest.digest, category, normal_images.rows, pipeline, config.input_size
+            source.sidecar, manifest.digest, category, normal_images.rows, pipeline, config.decoded_size
         )
     with normal_images.naming_images():
         _store(label_objects(normal_images, category, config, setup, pipeline, classifier, stored=stored), place)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image, decode_mask
 from uniad_ray.errors import ImageError
 from uniad_ray.reporting.model import MapScale
@@ -178,13 +179,6 @@ def _outline(masks: Sequence[bytes], size: tuple[int, int]) -> bytes | None:
     levels = (inner & ~joined).astype(np.uint8) + 2 * (outer & ~inner).astype(np.uint8)
     colours = np.array([[0, 0, 0], [255, 255, 255], [0, 0, 0]], dtype=np.uint8)
     return _palette_png(levels, colours, np.array([0, 255, 190], dtype=np.uint8))
-
-
-def fitted_size(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width with the same aspect ratio and no side above `side`; never enlarges."""
-    height, width = size
-    factor = min(1.0, side / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

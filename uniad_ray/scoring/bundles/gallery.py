@@ -39,7 +39,7 @@ class NearestNormal:
     Attributes:
         source_uri: URI that it was ingested from.
         distance: Euclidean distance of the descriptors; comparable only within one category.
-        thumbnail: Square JPEG.
+        thumbnail: JPEG of the decoded image, at most 128 pixels wide and high.
     """
 
     source_uri: str

@@ -31,7 +31,7 @@ class Reference:
 
     Attributes:
         where: Name of the bundle, for messages.
-        images: uint8, shape (N, input_size, input_size, 3), RGB.
+        images: uint8, shape (N, H, W, 3), RGB.
         scores: Scores at the fit.
         deviations: Deviation of each expert on held-out normal images.
     """

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from uniad_ray.archive.images import ImageLimits, decode_image
-from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
+from uniad_ray.archive.manifest import ArchiveManifest, Chunk
+from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import NormalImagesConfig
@@ -19,7 +20,6 @@ from uniad_ray.errors import FitError, ImageError
 from uniad_ray.scoring.fitting.altered_copies import altered, copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 
-FITTED_SPLITS = ("train", "validation")
 _ROW_KEY = re.compile(r"\b[0-9a-f]{32}\b")
 
 
@@ -36,7 +36,7 @@ class ArchiveNormalImages:
         archive: Location,
         manifest: ArchiveManifest,
         category: str,
-        input_size: int,
+        image_size: tuple[int, int],
         choice: NormalImagesConfig | None = None,
     ) -> None:
         """Read keys and labels; pixels are read later.
@@ -45,17 +45,22 @@ class ArchiveNormalImages:
             archive: The archive.
             manifest: Its manifest.
             category: Category.
-            input_size: Side of the square that images are resized to, pixels.
+            image_size: Height and width of the decoded images, pixels.
             choice: Selection of images and number of copies; default takes all without copies.
 
         Raises:
             FitError: The category has no normal images.
         """
         self._archive = archive
-        self._input_size = input_size
+        self._image_size = image_size
         self._limits = ImageLimits()
         self.skipped: dict[str, str] = {}
-        found = self._list(manifest, category, FITTED_SPLITS) or self._list(manifest, category, ("archive",))
+        found = [
+            (NormalImage(key, image_id, chunk.split, chunk.name, source_uri=uri), chunk, position)
+            for (key, image_id, uri), chunk, position in read_normal_rows(
+                archive, manifest, category, ("row_key", "image_id", "source_uri")
+            )
+        ]
         if not found:
             raise FitError(
                 f"{archive}: category {category!r} has no normal images to fit on; ingest some under train/good, "
@@ -83,9 +88,7 @@ class ArchiveNormalImages:
             chunk, position = self._places[index]
             table = self._table(chunk)
             try:
-                image = decode_image(
-                    table.column("image")[position].as_py(), (self._input_size, self._input_size), self._limits
-                )
+                image = decode_image(table.column("image")[position].as_py(), self._image_size, self._limits)
             except ImageError as error:
                 self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
             else:
@@ -117,21 +120,6 @@ class ArchiveNormalImages:
             if not names:
                 raise
             raise FitError(_ROW_KEY.sub(lambda key: names.get(key[0], key[0]), str(error))) from error
-
-    def _list(
-        self, manifest: ArchiveManifest, category: str, splits: Sequence[str]
-    ) -> list[tuple[NormalImage, Chunk, int]]:
-        found = []
-        for chunk in chunks(manifest, categories=[category], splits=splits):
-            names = ["row_key", "image_id", "source_uri", "label"]
-            table = read_chunk(self._archive, chunk, columns=names)
-            columns = [table.column(name).to_pylist() for name in names]
-            found += [
-                (NormalImage(key, image_id, chunk.split, chunk.name, source_uri=uri), chunk, position)
-                for position, (key, image_id, uri, label) in enumerate(zip(*columns, strict=True))
-                if label == "normal"
-            ]
-        return found
 
     def _table(self, chunk: Chunk) -> pa.Table:
         if self._cached is None or self._cached[0] != chunk:

@@ -47,7 +47,7 @@ class NormalImages(Protocol):
     rows: Sequence[NormalImage]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode images in the given order, and yield (index, uint8 array of the input size).
+        """Decode images in the given order, and yield (index, uint8 array at the image size of the category).
 
         Images that cannot be decoded are skipped.
         """

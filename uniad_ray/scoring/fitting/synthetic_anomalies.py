@@ -71,7 +71,7 @@ def _masks(view: NormalView) -> np.ndarray:
 
 def _without(image: np.ndarray, mask: np.ndarray, others: Sequence[NormalView]) -> np.ndarray:
     """Fill a region with background: from another image that shows it, or from the surroundings."""
-    wide = ndimage.binary_dilation(mask, iterations=max(1, image.shape[0] // 64))
+    wide = ndimage.binary_dilation(mask, iterations=max(1, min(image.shape[:2]) // 64))
     for other in others:
         if not (wide & _masks(other).any(axis=0)).any():
             return _blended(image, other.image, wide)

@@ -57,7 +57,7 @@ class NearestNormalImage(ResponseModel):
 
     image: str = Field(description="Path or URI it was ingested from.", examples=["train/good/0007.png"])
     distance: float = Field(description="Distance to the scored image, on the category's own scale.", examples=[0.12])
-    thumbnail: str = Field(description="JPEG in base64, square like the input of the networks.")
+    thumbnail: str = Field(description="JPEG in base64, with the aspect ratio of the images of the bundle.")
 
 
 class Lineage(ResponseModel):

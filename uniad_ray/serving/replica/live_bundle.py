@@ -195,12 +195,12 @@ class LiveBundle:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image of a request, at the input size of its bundle.
+    """One image of a request, at the image size of its bundle.
 
     Attributes:
         loaded: The bundle that scores it.
         row_key: sha256 of the encoded bytes.
-        pixels: uint8, shape (input_size, input_size, 3), RGB.
+        pixels: uint8, shape (H, W, 3), RGB.
     """
 
     loaded: LoadedBundle

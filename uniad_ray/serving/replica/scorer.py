@@ -260,8 +260,8 @@ class ReplicaScorer:
         return None
 
     def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
-        size = loaded.scorer.full.config.input_size
-        pixels = decode_image(data, (size, size), self.settings.limits.of_an_image)
+        size = loaded.scorer.full.config.decoded_size
+        pixels = decode_image(data, size, self.settings.limits.of_an_image)
         return DecodedImage(loaded, row_key, pixels)
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:

@@ -7,8 +7,8 @@ from typing import Final
 
 from PIL import Image
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image
-from uniad_ray.reporting.drawing.pictures import fitted_size
 from uniad_ray.runs.reader import SourceRow
 
 THUMBNAIL_SIDE: Final = 256

@@ -42,6 +42,20 @@ def test_quantity_is_the_number_of_pieces() -> None:
     assert measured("quantity")[:, 0].tolist() == [1.0, 2.0, 1.0, 0.0]
 
 
+def test_pieces_of_a_wide_image_are_counted_on_a_wide_grid() -> None:
+    # On a grid of 32 x 64 cells, each square has 2 x 2 of them; a grid of 64 x 64 cells would have 4 x 2.
+    labels = np.zeros((320, 640), dtype=np.uint8)
+    for column in range(40, 640, 100):
+        labels[100:120, column : column + 20] = 1
+    image = np.array([GREY, RED], dtype=np.uint8)[labels]
+
+    def pieces(size: int) -> float:
+        config = ComponentFeatureConfig(groups=("quantity",), piece_size=size)
+        return float(component_features(labels, image, 2, config)[1])
+
+    assert (pieces(4), pieces(5)) == (6.0, 0.0)
+
+
 def test_colour_is_mean_a_and_b() -> None:
     _, a, b = np.moveaxis(cielab(np.array([[RED, BLUE]], dtype=np.uint8)), -1, 0)
 

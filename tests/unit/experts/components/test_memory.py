@@ -268,7 +268,7 @@ def test_non_finite_image_scores_nan_alone(expert: ComponentMemory) -> None:
 def test_image_size_must_match_the_fit(expert: ComponentMemory) -> None:
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(extract(["small"], side=32))
-    with pytest.raises(FitError, match=r"small.*same input size"):
+    with pytest.raises(FitError, match=r"small.*same size"):
         ComponentMemory("e", config_of()).fit(lambda: [extract(["a"]), extract(["small"], side=32)])
 
 

@@ -169,7 +169,7 @@ def test_parts_must_have_equal_shapes() -> None:
     wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
-    with pytest.raises(FitError, match="same input size"):
+    with pytest.raises(FitError, match="same size"):
         expert.fit_samples([expert.sample(lambda: [extract(["a"])]), expert.sample(lambda: [wide])])
 
 
@@ -286,7 +286,7 @@ def test_size_mismatch_names_both_shapes() -> None:
     query.fields["vit/block5"] = torch.zeros(1, 12, 14, 14)  # type: ignore[index]
 
     with pytest.raises(
-        BundleError, match=r"\(12, 7, 7\).*but the image has .*\(12, 14, 14\).*input size of the bundle"
+        BundleError, match=r"\(12, 7, 7\).*but the image has .*\(12, 14, 14\).*image size of the bundle"
     ):
         fitted_on_encoders().score(query)
 
@@ -381,7 +381,7 @@ def test_shape_change_in_the_stream_is_an_error() -> None:
     wide = extract(["wide"])
     wide = Perception(wide.row_keys, wide.images, {**wide.fields, LEVELS[0]: torch.zeros(1, 6, 8, 12)})
 
-    with pytest.raises(FitError, match=r"wide.*same input size"):
+    with pytest.raises(FitError, match=r"wide.*same size"):
         PatchMemory("patch_memory", PatchMemoryConfig()).fit(lambda: [extract(["a"]), wide])
 
 

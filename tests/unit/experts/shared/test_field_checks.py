@@ -29,7 +29,7 @@ def test_shapes_are_learned_without_the_number_of_images() -> None:
 
 
 def test_shape_change_in_the_fit_names_the_image() -> None:
-    with pytest.raises(FitError, match=r"some_expert: a has shape \(2, 4, 6\) for image wide.*same input size"):
+    with pytest.raises(FitError, match=r"some_expert: a has shape \(2, 4, 6\) for image wide.*same size"):
         observed().observe(extract(["wide"], WIDE))
 
 

@@ -243,7 +243,7 @@ def test_paired_fields_must_have_equal_shapes() -> None:
 def test_shapes_must_not_change(expert: Discrepancy) -> None:
     wide = extract(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12), STUDENT[0]: (6, 8, 12)})
 
-    with pytest.raises(FitError, match=r"wide.*same input size"):
+    with pytest.raises(FitError, match=r"wide.*same size"):
         unfitted().fit(lambda: [extract(["a"], SHAPES), wide])
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(wide)

@@ -195,7 +195,7 @@ def test_non_finite_image_scores_nan_alone(expert: StructuralDiscriminator) -> N
 def test_shapes_must_not_change(expert: StructuralDiscriminator) -> None:
     wide = extract(["wide"], {**SHAPES, TEACHER[0]: (6, 8, 12)})
 
-    with pytest.raises(FitError, match=r"wide.*same input size"):
+    with pytest.raises(FitError, match=r"wide.*same size"):
         unfitted().fit(lambda: [extract(["a"], SHAPES), wide])
     with pytest.raises(BundleError, match="fitted on fields of shape"):
         expert.score(wide)

@@ -109,7 +109,7 @@ def test_fingerprint_does_not_depend_on_the_key(tmp_path: Path, monkeypatch: pyt
         config = small_config(f"extractors.caption={caption}")
         pipeline = build_pipeline(config, [("caption/text", "x")], device="cpu", check_unused=False)
         assert KEY not in f"{config.model_dump_json()} {pipeline.lineage(pipeline.provides)}"
-        return feature_fingerprints(pipeline, 64, {})["caption/text"]
+        return feature_fingerprints(pipeline, (64, 64), {})["caption/text"]
 
     base = digest(server())
     assert digest(server(api_key_variable="VLM_KEY", concurrency=2)) == base

@@ -39,9 +39,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def batch(count: int, side: int = 64) -> Perception:
+def batch(count: int, size: tuple[int, int] = (64, 64)) -> Perception:
     rng = np.random.default_rng(7)
-    return Perception([f"k{i}" for i in range(count)], rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    return Perception([f"k{i}" for i in range(count)], rng.integers(0, 256, (count, *size, 3), dtype=np.uint8))
 
 
 def pyramid_config(uri: str = "random:1", **changes: Any) -> FeaturePyramidConfig:
@@ -51,7 +51,7 @@ def pyramid_config(uri: str = "random:1", **changes: Any) -> FeaturePyramidConfi
 
 
 def token_config(uri: str = "random:1", **changes: Any) -> TokenEncoderConfig:
-    defaults = {"architecture": VIT, "weights": WeightSource(uri=uri), "blocks": (1, 3), "input_size": (64, 64)}
+    defaults = {"architecture": VIT, "weights": WeightSource(uri=uri), "blocks": (1, 3), "input_size": 64}
     return TokenEncoderConfig(**{**defaults, **changes})
 
 
@@ -131,6 +131,31 @@ class TestFeaturePyramid:
         for ours, theirs in pairs.items():
             assert torch.equal(state[ours], stored[theirs]), ours
 
+    def test_images_are_reduced_with_antialiasing_and_keep_their_aspect_ratio(self) -> None:
+        perception = batch(2, (192, 384))
+        config = pyramid_config(input_size=90)
+        fields = FeaturePyramid("p", config, "cpu").extract(perception)
+        pixels = functional.interpolate(
+            reference_input(perception.images, config.mean, config.std), (64, 128), mode="bilinear", antialias=True
+        )
+        with torch.no_grad():
+            expected = seeded(RESNET, 1).forward_intermediates(pixels, indices=[1, 2], intermediates_only=True)
+        for level, feature in zip((1, 2), expected, strict=True):
+            torch.testing.assert_close(fields[f"p/level{level}"], feature, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("input_size", [None, 64, 256])
+    def test_images_of_the_size_of_the_network_are_not_resized(self, input_size: int | None) -> None:
+        perception = batch(1)
+        plain = FeaturePyramid("p", pyramid_config(), "cpu").extract(perception)
+        fields = FeaturePyramid("p", pyramid_config(input_size=input_size), "cpu").extract(perception)
+        assert all(torch.equal(fields[name], plain[name]) for name in plain)
+        config = pyramid_config()
+        with torch.no_grad():
+            expected = seeded(RESNET, 1).forward_intermediates(
+                reference_input(perception.images, config.mean, config.std), indices=[1, 2], intermediates_only=True
+            )
+        torch.testing.assert_close(plain["p/level2"], expected[1], rtol=1e-4, atol=1e-4)
+
     def test_goes_no_deeper_than_asked(self) -> None:
         pyramid = FeaturePyramid("p", lite_config(levels=(1,)), "cpu")
         ran: list[int] = []
@@ -190,12 +215,12 @@ class TestTokenEncoder:
         torch.testing.assert_close(fields["v/class"][:, :, 0, 0], after[3][:, 0], rtol=1e-4, atol=1e-5)
 
     def test_images_are_resized_with_antialiasing(self) -> None:
-        perception = batch(2, side=128)
-        fields = TokenEncoder("v", token_config(input_size=(64, 32)), "cpu").extract(perception)
-        assert fields["v/block1"].shape[2:] == (4, 2)
-        config = token_config()
+        perception = batch(2, (192, 96))
+        config = token_config(input_size=68)
+        fields = TokenEncoder("v", config, "cpu").extract(perception)
+        assert fields["v/block1"].shape[2:] == (6, 3)
         pixels = functional.interpolate(
-            reference_input(perception.images, config.mean, config.std), (64, 32), mode="bilinear", antialias=True
+            reference_input(perception.images, config.mean, config.std), (96, 48), mode="bilinear", antialias=True
         )
         network = seeded(VIT, 1, dynamic_img_size=True)
         with torch.no_grad():
@@ -210,10 +235,8 @@ class TestTokenEncoder:
         assert fields["v/block0"].shape == (1, 512, 4, 4)
 
     def test_register_tokens_are_neither_patches_nor_class(self) -> None:
-        config = token_config(
-            architecture="vit_small_patch14_reg4_dinov2", blocks=(0,), input_size=(28, 42), normalise=False
-        )
-        fields = TokenEncoder("v", config, "cpu").extract(batch(1))
+        config = token_config(architecture="vit_small_patch14_reg4_dinov2", blocks=(0,), input_size=34, normalise=False)
+        fields = TokenEncoder("v", config, "cpu").extract(batch(1, (40, 60)))
         assert fields["v/block0"].shape == (1, 384, 2, 3)
         network = TokenEncoder("v", config, "cpu")._network
         assert network.num_prefix_tokens == 5
@@ -236,9 +259,9 @@ class TestTokenEncoder:
             hook.remove()
         assert ran == [0, 1]
 
-    def test_input_size_must_fit_the_patches(self) -> None:
-        with pytest.raises(ConfigError, match="input_size 64 x 60 is not a multiple of the patch size 16 x 16"):
-            TokenEncoder("v", token_config(input_size=(64, 60)), "cpu")
+    def test_small_images_are_enlarged(self) -> None:
+        fields = TokenEncoder("v", token_config(input_size=64), "cpu").extract(batch(1, (20, 40)))
+        assert fields["v/block1"].shape[2:] == (3, 6)
 
     def test_cnn_is_rejected(self) -> None:
         with pytest.raises(ConfigError, match="is not a vision transformer"):

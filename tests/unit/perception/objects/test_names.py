@@ -151,6 +151,18 @@ def test_shapes_are_area_and_axes() -> None:
     assert (area, long, short) == pytest.approx((0.12, 0.6 / np.sqrt(12), 0.2 / np.sqrt(12)), rel=1e-3)
 
 
+def test_axes_do_not_depend_on_the_orientation_in_a_rectangular_image() -> None:
+    masks = np.zeros((2, 50, 200), dtype=bool)
+    masks[0, 5:45, 10:20] = True
+    masks[1, 20:30, 100:140] = True
+
+    upright, lying = np.exp(segment_shapes(Segments.of(masks)))
+
+    # The root of the area is 100 pixels.
+    assert upright == pytest.approx((0.04, 0.4 / np.sqrt(12), 0.1 / np.sqrt(12)), rel=1e-3)
+    assert lying == pytest.approx(upright, rel=1e-6)
+
+
 @pytest.mark.parametrize("profile", profile_names())
 def test_names_file_applies_to_each_profile(tmp_path: Path, profile: str) -> None:
     file = tmp_path / "names.yaml"

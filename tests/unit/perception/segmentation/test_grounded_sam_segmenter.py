@@ -93,7 +93,7 @@ def test_masks_names_and_confidences_match_boxes(folders: tuple[Path, Path], mon
         ).pred_masks
     # The image is half as high as wide, so it fills only half of the network's 32 rows.
     upper = torch.nn.functional.interpolate(expected[0], (SAM_SIDE, SAM_SIDE), mode="bilinear")[..., :16, :]
-    masks = torch.nn.functional.interpolate(upper, (40, 40), mode="bilinear")[:, 0] > 0
+    masks = torch.nn.functional.interpolate(upper, (20, 40), mode="bilinear")[:, 0] > 0
 
     (segments,) = found.extract(seen)["grounded_sam/segments"]
 

@@ -141,7 +141,7 @@ def test_images_need_not_be_square(folder: Path) -> None:
     finally:
         hook.remove()
 
-    assert found.size == (40, 40)
+    assert found.size == (20, 40)
     right, down = points[0][0, :, 0].max(dim=0).values.tolist()
     assert (right, down) == (SAM_SIDE * 7 / 8, SAM_SIDE / 2 * 7 / 8)
 

@@ -213,7 +213,7 @@ def test_fit_is_deterministic() -> None:
 def test_random_weights_are_recorded(tmp_path: Path) -> None:
     vit = (
         "extractors.vit={class: 'uniad_ray.perception.features.encoders:TokenEncoder', config: {architecture: "
-        "vit_tiny_patch16_224, weights: {uri: 'random:0'}, blocks: [2, 5], input_size: [64, 64]}}"
+        "vit_tiny_patch16_224, weights: {uri: 'random:0'}, blocks: [2, 5], input_size: 64}}"
     )
     fitted = fit_category(DrawnNormalImages(6), config(vit, "experts.patch.config.fields=[vit/block2, vit/block5]"))
     assert not fitted.extractors["vit"]["weights"]["trained"]

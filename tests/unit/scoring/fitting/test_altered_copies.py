@@ -43,14 +43,15 @@ def test_altered_copy_is_deterministic() -> None:
     assert not np.array_equal(copies[0], copies[1])
 
 
-@pytest.mark.parametrize("place", [(15, 20), (50, 50), (85, 70)])
+@pytest.mark.parametrize("place", [(15, 20), (50, 50), (85, 70), (85, 270)])
 def test_shift_is_bounded(place: tuple[int, int]) -> None:
-    """At most 2 % of the side in each direction, plus a rotation by 2 degrees about the centre; never mirrored."""
-    image = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+    """At most 2 % of each side, plus a rotation by 2 degrees about the centre; never mirrored."""
     row, column = place
+    width = SIDE if column < SIDE else 3 * SIDE
+    image = np.zeros((SIDE, width, 3), dtype=np.uint8)
     image[row - 2 : row + 3, column - 2 : column + 3] = 200
-    radius = math.hypot(row - SIDE / 2, column - SIDE / 2)
-    allowed = math.hypot(0.02 * SIDE, 0.02 * SIDE) + radius * math.radians(2) + 0.5
+    radius = math.hypot(row - SIDE / 2, column - width / 2)
+    allowed = math.hypot(0.02 * SIDE, 0.02 * width) + radius * math.radians(2) + 0.5
     moved = []
     for key in KEYS:
         bright = np.argwhere(altered(image, key).max(axis=2) > 100)

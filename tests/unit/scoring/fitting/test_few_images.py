@@ -24,7 +24,7 @@ def test_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
         "embedded",
         [
             "expert_set=fused",
-            f"input_size={SIZE}",
+            f"image_size=[{SIZE}, {SIZE}]",
             "map_size=32",
             "extractors.student.config.training={iterations: 2, batch_size: 2, checkpoint_every: 2}",
             "experts.structural_teacher.config.epochs=1",
@@ -34,7 +34,7 @@ def test_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
         ],
     )
     archive = write_archive(tmp_path / "archive", archive_rows(scene_images(4, SIZE)))
-    normal_images = ArchiveNormalImages(archive, read_manifest(archive), "part", SIZE, config.normal_images)
+    normal_images = ArchiveNormalImages(archive, read_manifest(archive), "part", (SIZE, SIZE), config.normal_images)
     fitted = fit_category(normal_images, config)
 
     record = fitted.calibration

@@ -46,7 +46,7 @@ def fused_config() -> FitConfig:
         "embedded",
         [
             "expert_set=fused",
-            f"input_size={SIZE}",
+            f"image_size=[{SIZE}, {SIZE}]",
             "map_size=32",
             "extractors.student.config.initial=null",
             "experts.structural_teacher.config.epochs=1",

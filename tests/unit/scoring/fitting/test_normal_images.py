@@ -26,7 +26,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Location:
 
 
 def normal_images(archive: Location, **choice: int) -> ArchiveNormalImages:
-    return ArchiveNormalImages(archive, read_manifest(archive), "part", SIZE, NormalImagesConfig(**choice))
+    return ArchiveNormalImages(archive, read_manifest(archive), "part", (SIZE, SIZE), NormalImagesConfig(**choice))
 
 
 def keys(found: ArchiveNormalImages) -> set[str]:

@@ -53,6 +53,26 @@ def test_synthetic_anomaly_is_deterministic(name: str) -> None:
     assert any(other is None or (other != synthetic).any() for other in others)
 
 
+def widened(normal: NormalView) -> NormalView:
+    """The image with empty surface on its right, half as wide as the image."""
+    assert normal.segments is not None
+    image = np.concatenate([normal.image, EMPTY.image[:, : SIZE // 2]], axis=1)
+    masks = np.pad(normal.segments.masks(), ((0, 0), (0, 0), (0, SIZE // 2)))
+    return NormalView(image, Segments.of(masks).named(normal.segments.names))
+
+
+@pytest.mark.parametrize("name", SYNTHETIC_ANOMALIES)
+def test_rectangular_images_are_altered_as_well(name: str) -> None:
+    wide = widened(TWO)
+    made = [make_synthetic_anomaly(name, f"{number:032x}", wide, [widened(OTHER)], seed=0) for number in range(8)]
+    found = [synthetic for synthetic in made if synthetic is not None]
+    assert len(found) >= 6
+    assert all(synthetic.shape == (SIZE, SIZE + SIZE // 2, 3) for synthetic in found)
+    if family_of(name) == "surface":
+        assert all((synthetic != wide.image).any(axis=2).mean() < 0.5 for synthetic in found)
+    assert any((synthetic != wide.image)[:, :SIZE].any() for synthetic in found)
+
+
 @pytest.mark.parametrize("name", [name for name in SYNTHETIC_ANOMALIES if family_of(name) == "objects"])
 def test_object_anomalies_need_objects(name: str) -> None:
     assert make_synthetic_anomaly(name, "a" * 32, EMPTY, [OTHER], seed=0) is None

@@ -48,7 +48,7 @@ def config() -> FitConfig:
         "embedded",
         [
             "expert_set=fused-teacher",
-            f"input_size={SIZE}",
+            f"image_size=[{SIZE}, {SIZE}]",
             "map_size=32",
             "experts.structural_teacher.config.epochs=1",
             "fusions.fused-teacher.selection.images=2",

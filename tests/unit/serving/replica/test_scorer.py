@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import io
 import shutil
 import weakref
 from collections.abc import Awaitable, Coroutine
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.bad_bundles import damage, publish_other_scores, unlike_the_fit
 from support.endpoint import png, same_verdict, verdicts, write_bundle
 
@@ -94,6 +96,24 @@ def test_batched_scores_equal_single_scores(
     assert set(decisions) == {"normal", "anomalous"}
     for found, image in zip(scored, IMAGES, strict=True):
         check_verdict(root, fitted[1]["lids"], image, found)
+
+
+def test_images_are_decoded_to_the_size_of_the_bundle(tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path, "boards", "image_size=[64, 128]")
+    square, sink = IMAGES[1], io.BytesIO()
+    with Image.open(io.BytesIO(square)) as image:
+        image.crop((0, 16, 64, 48)).save(sink, "PNG")
+    images = [square, sink.getvalue()]
+
+    async def together() -> list[Found]:
+        replica = scorer(tmp_path, wait_seconds=0.5)
+        category = await replica.load("boards")
+        decoded = replica._decode(category.live.current, "x", images[1])
+        assert decoded.pixels.shape == (64, 128, 3)
+        return await asyncio.gather(*(ask(replica, category, image) for image in images))
+
+    for found, image in zip(run(together()), images, strict=True):
+        check_verdict(tmp_path, manifest, image, found)
 
 
 def test_batch_may_mix_old_and_new_bundle(root: Path, fitted: tuple[Path, dict[str, BundleManifest]]) -> None:

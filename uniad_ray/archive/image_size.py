@@ -1,0 +1,52 @@
+"""Sizes of decoded images: one size per category, which keeps the aspect ratio of its normal images up to a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from uniad_ray.archive.manifest import ArchiveManifest, chunks
+from uniad_ray.archive.normal_rows import read_normal_rows, read_rows
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import SMALLEST_SIDE, FitConfig
+from uniad_ray.errors import ArchiveError
+
+
+def fitted_size(size: Sequence[int], longest_side: int, smallest: int = 1) -> tuple[int, int]:
+    """Height and width with the same aspect ratio and no side above `longest_side`; never enlarges.
+
+    Args:
+        size: Height and width, pixels.
+        longest_side: Maximum of both, pixels.
+        smallest: Minimum of each, pixels; it takes precedence over the aspect ratio.
+    """
+    height, width = size
+    factor = min(1.0, longest_side / max(height, width))
+    return max(smallest, round(height * factor)), max(smallest, round(width * factor))
+
+
+def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:
+    """The configuration with the image size of a category; one that is set is kept.
+
+    The size is the median height and the median width of the category's normal images, reduced until no side is above
+    `longest_side`. Without normal images, all images of the category count. No image is decoded.
+
+    Args:
+        config: A fit configuration.
+        archive: Root of the archive.
+        manifest: Its manifest.
+        category: Category of the archive.
+
+    Raises:
+        ArchiveError: The category has no images, or a shard is corrupt.
+    """
+    if config.image_size is not None:
+        return config
+    columns = ("height", "width")
+    sizes = [values for values, _, _ in read_normal_rows(archive, manifest, category, columns)]
+    sizes = sizes or [values for values, *_ in read_rows(archive, chunks(manifest, categories=[category]), columns)]
+    if not sizes:
+        raise ArchiveError(f"{archive}: category {category!r} has no images; ingest some")
+    middle = [round(median(side)) for side in zip(*sizes, strict=True)]
+    size = fitted_size(middle, config.longest_side, SMALLEST_SIDE)
+    return config.model_copy(update={"image_size": size})
