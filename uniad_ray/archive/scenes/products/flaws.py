@@ -1,0 +1,141 @@
+"""Draws damage of a stated size on a painted surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from scipy import ndimage
+
+from uniad_ray.archive.scenes.damage import BoolPlane, Surface
+from uniad_ray.archive.scenes.products.model import Flaw
+from uniad_ray.archive.scenes.shapes import Plane
+
+_CONTRAST: Final = 0.14
+"""Minimum difference between the colour of a flaw and of what is beneath, so that a person can see it."""
+
+
+def draw_flaw(surface: Surface, flaw: Flaw, area: float, within: BoolPlane, rng: np.random.Generator) -> BoolPlane:
+    """Damages a surface in place.
+
+    Args:
+        surface: The surface.
+        flaw: Which damage.
+        area: Its size, pixels; the drawn one differs by up to a half where the flaw reaches the border of `within`.
+        within: Where its middle may be, bool [h, w]; at least one pixel.
+        rng: Random generator for place and shape.
+
+    Returns:
+        The damaged pixels, bool [h, w].
+    """
+    depth = ndimage.distance_transform_edt(within)
+    # Near the middle of what is damaged, so that little of the flaw falls beside it.
+    candidates = np.flatnonzero(depth >= min(0.5 * depth.max(), 1.2 * np.sqrt(area)))
+    row, column = np.unravel_index(int(rng.choice(candidates)), within.shape)
+    reach = int(6 * np.sqrt(area)) + 4
+    rows = slice(max(0, row - reach), min(within.shape[0], row + reach + 1))
+    columns = slice(max(0, column - reach), min(within.shape[1], column + reach + 1))
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(row)
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(column)
+    window = (rows, columns)
+    alpha, relief = _FLAWS[flaw](x, y, float(area), rng)
+    beneath = surface.albedo[window][alpha > 0.5].mean(axis=0) if (alpha > 0.5).any() else surface.albedo[row, column]
+    colour = _visible_colour(beneath, flaw, rng)
+    strength = 0.5 if flaw is Flaw.DENT else 0.92
+    surface.albedo[window] += strength * alpha[..., None] * (colour - surface.albedo[window])
+    surface.height[window] += relief
+    if flaw in (Flaw.CRACK, Flaw.SPECK):
+        surface.gloss[window] *= 1 - alpha
+    mask = np.zeros(within.shape, np.bool_)
+    mask[window] = alpha > 0.4
+    return mask
+
+
+def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> np.ndarray:
+    """Draws a colour of the flaw's own that differs enough from what is beneath."""
+    own = {
+        Flaw.SCRATCH: ((0.85, 0.85, 0.83), (0.05, 0.05, 0.05)),
+        Flaw.DENT: ((0.06, 0.06, 0.06), (0.8, 0.8, 0.8)),
+        Flaw.STAIN: ((0.28, 0.14, 0.04), (0.03, 0.03, 0.04), (0.6, 0.55, 0.38)),
+        Flaw.CRACK: ((0.01, 0.01, 0.01), (0.7, 0.7, 0.68)),
+        Flaw.SPECK: ((0.02, 0.02, 0.02), (0.75, 0.74, 0.7), (0.5, 0.1, 0.1)),
+        Flaw.CHIP: ((0.7, 0.68, 0.62), (0.12, 0.11, 0.1)),
+    }[flaw]
+    colours = [np.asarray(one, np.float32) for one in own]
+    visible = [one for one in colours if float(np.abs(one - beneath).max()) >= _CONTRAST]
+    if visible:
+        return visible[int(rng.integers(len(visible)))]
+    return max(colours, key=lambda one: float(np.abs(one - beneath).max()))
+
+
+_Drawn = tuple[Plane, Plane]
+
+
+def _scratch(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    length = float(np.sqrt(area * rng.uniform(10, 18)))
+    turn, curve = rng.uniform(0, np.pi), rng.uniform(-0.15, 0.15) / length
+    along = x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))
+    across = y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn)) + np.float32(curve) * along**2
+    beyond = np.maximum(np.abs(along) - np.float32(length / 2), 0)
+    half = max(0.6, area / length / 2)
+    alpha = np.clip(np.float32(half + 0.5) - np.hypot(across, beyond), 0, 1).astype(np.float32)
+    return alpha, -1.2 * alpha
+
+
+def _dent(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    radius, squash = float(np.sqrt(area / np.pi)), float(rng.uniform(0.8, 1.25))
+    distance = np.hypot(x * squash, y / squash) / radius
+    bowl = np.where(distance < 1, -np.cos(np.minimum(distance, 1) * np.pi) - 1, 0)
+    alpha = np.clip(1.15 - distance, 0, 1).astype(np.float32)
+    return alpha, (0.25 * radius * bowl).astype(np.float32)
+
+
+def _blob(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> Plane:
+    angle = np.arctan2(y, x)
+    edge = np.full(angle.shape, np.sqrt(area / np.pi), np.float32)
+    for wave in (2, 3, 5):
+        edge *= 1 + rng.uniform(0.05, 0.18) * np.sin(wave * angle + rng.uniform(0, 2 * np.pi))
+    return np.asarray(np.clip((edge - np.hypot(x, y)) / 1.2 + 0.5, 0, 1), np.float32)
+
+
+def _stain(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    alpha = _blob(x, y, area, rng)
+    return 0.85 * alpha, np.zeros_like(alpha)
+
+
+def _speck(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    alpha = _blob(x, y, area, rng)
+    return alpha, 3.0 * alpha
+
+
+def _chip(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    alpha = _blob(x, y, area, rng)
+    return alpha, -3.0 * alpha
+
+
+def _crack(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
+    length = float(np.sqrt(area * rng.uniform(14, 24)))
+    steps = 7
+    heading = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.8, 0.8, steps)
+    moves = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / steps
+    points = np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)])
+    points -= points[steps // 2]
+    nearest = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf, np.float32)
+    for (x1, y1), (x2, y2) in zip(points[:-1], points[1:], strict=True):
+        dx, dy = x2 - x1, y2 - y1
+        share = np.clip(((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy), 0, 1)
+        np.minimum(nearest, np.hypot(x - x1 - share * dx, y - y1 - share * dy), out=nearest)
+    half = max(0.6, area / length / 2)
+    alpha = np.clip(np.float32(half + 0.5) - nearest, 0, 1).astype(np.float32)
+    return alpha, -1.5 * alpha
+
+
+_FLAWS: Final[dict[Flaw, Callable[[Plane, Plane, float, np.random.Generator], _Drawn]]] = {
+    Flaw.SCRATCH: _scratch,
+    Flaw.DENT: _dent,
+    Flaw.STAIN: _stain,
+    Flaw.CRACK: _crack,
+    Flaw.SPECK: _speck,
+    Flaw.CHIP: _chip,
+}

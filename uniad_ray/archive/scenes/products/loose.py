@@ -1,0 +1,176 @@
+"""Layouts without fixed places: scattered parts, loose rows, and a mixture of grains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from uniad_ray.archive.scenes.products.layout import Arrangement, Box, other_index, radius_of, scatter
+from uniad_ray.archive.scenes.products.model import Break, Kind, Part
+
+
+class Scattered:
+    """Fixed numbers of parts in random places, turned at random; parts may touch."""
+
+    fixture_kinds: tuple[Kind, ...] = ()
+    fixtures: tuple[Part, ...] = ()
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
+        """Draws the number of parts of each kind."""
+        self.kinds = kinds
+        self.box: Box = (0.03 * shape[1], 0.03 * shape[0], 0.97 * shape[1], 0.97 * shape[0])
+        free = 0.42 * shape[0] * shape[1]
+        self.counts = [1] * len(kinds)
+        while True:
+            index = int(rng.integers(len(kinds)))
+            grown = [count + (position == index) for position, count in enumerate(self.counts)]
+            covered = sum(count * np.pi * radius_of(kind) ** 2 for count, kind in zip(grown, kinds, strict=True))
+            if covered > free or max(grown) > 7 or sum(grown) > 18:
+                break
+            self.counts = grown
+        self.clearance = float(rng.choice([0.85, 1.0]))
+        self.rules = tuple(f"There are {count} of {kind.name}." for count, kind in zip(self.counts, kinds, strict=True))
+        several = len(kinds) > 1
+        self.breaks = (Break.MISSING, Break.EXTRA, *((Break.WRONG_KIND,) if several else ()))
+
+    def normal(self, rng: np.random.Generator) -> Arrangement:
+        """Draws all parts."""
+        return Arrangement(self._place(rng, [index for index, count in enumerate(self.counts) for _ in range(count)]))
+
+    def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
+        """Draws one part too few, too many, or of another kind."""
+        wanted = [index for index, count in enumerate(self.counts) for _ in range(count)]
+        chosen = int(rng.integers(len(wanted)))
+        kind = wanted[chosen]
+        if which is Break.MISSING:
+            del wanted[chosen]
+        elif which is Break.EXTRA:
+            wanted.append(kind)
+        else:
+            wanted[chosen] = other_index(rng, len(self.kinds), kind)
+        parts = self._place(rng, wanted)
+        affected = {kind, wanted[chosen]} if which is Break.WRONG_KIND else {kind}
+        suspects = [index for index, part in enumerate(parts) if part.kind in affected]
+        # A missing part could have been anywhere.
+        return Arrangement(parts, suspects, [self.box] if which is Break.MISSING else [])
+
+    def _place(self, rng: np.random.Generator, wanted: list[int]) -> list[Part]:
+        places = scatter(rng, [radius_of(self.kinds[kind]) for kind in wanted], self.box, clearance=self.clearance)
+        return [
+            Part(kind, x, y, angle=float(rng.uniform(0, 360)), scale=float(rng.uniform(0.97, 1.03)))
+            for kind, (x, y) in zip(wanted, places, strict=True)
+        ]
+
+
+class Rows:
+    """Loose rows, each of one kind and with its number of parts."""
+
+    fixture_kinds: tuple[Kind, ...] = ()
+    fixtures: tuple[Part, ...] = ()
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
+        """Draws the number of parts of each row."""
+        self.kinds = kinds
+        self.height, self.width = shape
+        pitch = self.height / len(kinds)
+        self.kinds = tuple(replace(kind, size=min(kind.size, 0.34 * pitch)) for kind in kinds)
+        self.counts = []
+        for kind in self.kinds:
+            most = max(2, min(8, int(0.9 * self.width / (2.3 * radius_of(kind)))))
+            self.counts.append(int(rng.integers(max(2, most // 2), most + 1)))
+        self.rules = tuple(
+            f"Row {row + 1} has {count} of {kind.name}."
+            for row, (count, kind) in enumerate(zip(self.counts, self.kinds, strict=True))
+        )
+        self.breaks = (Break.MISSING, Break.EXTRA, *((Break.WRONG_PLACE,) if len(kinds) > 1 else ()))
+
+    def normal(self, rng: np.random.Generator) -> Arrangement:
+        """Draws all rows."""
+        return Arrangement(self._place(rng, [[row] * count for row, count in enumerate(self.counts)]))
+
+    def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
+        """Draws a row with a part too few or too many, or two parts exchanged between rows."""
+        rows = [[row] * count for row, count in enumerate(self.counts)]
+        row = int(rng.integers(len(rows)))
+        if which is Break.MISSING:
+            rows[row].pop()
+            affected = {row}
+        elif which is Break.EXTRA:
+            rows[row].append(row)
+            affected = {row}
+        else:
+            other = other_index(rng, len(rows), row)
+            one, two = int(rng.integers(len(rows[row]))), int(rng.integers(len(rows[other])))
+            rows[row][one], rows[other][two] = other, row
+            affected = set()
+        parts = self._place(rng, rows)
+        in_row = [number for number, content in enumerate(rows) for _ in content]
+        if which is Break.WRONG_PLACE:
+            suspects = [index for index, part in enumerate(parts) if part.kind != in_row[index]]
+            return Arrangement(parts, suspects)
+        suspects = [index for index, number in enumerate(in_row) if number in affected]
+        places = [self._band(row)] if which is Break.MISSING else []
+        return Arrangement(parts, suspects, places)
+
+    def _band(self, row: int) -> Box:
+        pitch = self.height / len(self.counts)
+        return 0.0, row * pitch, float(self.width), (row + 1) * pitch
+
+    def _place(self, rng: np.random.Generator, rows: list[list[int]]) -> list[Part]:
+        parts = []
+        for row, content in enumerate(rows):
+            middle = (row + 0.5) * self.height / len(rows)
+            step = self.width / (len(content) + 1)
+            drift = rng.uniform(-0.1, 0.1) * step
+            for position, kind in enumerate(content):
+                jitter = rng.uniform(-0.12, 0.12, 2) * (step, self.height / len(rows))
+                x = (position + 1) * step + drift + jitter[0]
+                parts.append(Part(kind, float(x), float(middle + jitter[1]), angle=float(rng.normal(0, 8))))
+        return parts
+
+
+class Mixture:
+    """Many grains of two kinds in a ratio."""
+
+    fixture_kinds: tuple[Kind, ...] = ()
+    fixtures: tuple[Part, ...] = ()
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
+        """Draws the ratio and the size of the grains."""
+        self.height, self.width = shape
+        size = float(np.sqrt(shape[0] * shape[1])) * rng.uniform(0.022, 0.035)
+        self.kinds = tuple(replace(kind, size=size) for kind in kinds[:2])
+        self.count = int(0.6 * shape[0] * shape[1] / (np.pi * (1.1 * size) ** 2))
+        self.share = float(rng.uniform(0.3, 0.7))
+        self.rules = (f"Of the grains, {self.share:.0%} are {self.kinds[0].name}, within 3 %.",)
+        self.breaks = (Break.RATIO,)
+
+    def normal(self, rng: np.random.Generator) -> Arrangement:
+        """Draws the grains in the usual ratio."""
+        return Arrangement(self._place(rng, self.share + float(rng.uniform(-0.03, 0.03))))
+
+    def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:  # noqa: ARG002 - there is one
+        """Draws the grains in another ratio."""
+        away = float(rng.uniform(0.12, 0.2)) * (1 if rng.random() < 0.5 else -1)
+        parts = self._place(rng, self.share + away)
+        return Arrangement(parts, places=[(0.0, 0.0, float(self.width), float(self.height))])
+
+    def _place(self, rng: np.random.Generator, share: float) -> list[Part]:
+        # A jittered grid fills the image evenly, and grains touch.
+        columns = max(1, round(np.sqrt(self.count * self.width / self.height)))
+        rows = max(1, round(self.count / columns))
+        total = rows * columns
+        is_first = np.arange(total) < round(share * total)
+        rng.shuffle(is_first)
+        parts = []
+        for index in range(total):
+            row, column = divmod(index, columns)
+            x = (column + 0.5 + rng.uniform(-0.35, 0.35)) * self.width / columns
+            y = (row + 0.5 + rng.uniform(-0.35, 0.35)) * self.height / rows
+            kind = 0 if is_first[index] else 1
+            parts.append(
+                Part(kind, float(x), float(y), float(rng.uniform(0, 360)), scale=float(rng.uniform(0.85, 1.15)))
+            )
+        rng.shuffle(parts)  # type: ignore[arg-type] - any order of overlap
+        return parts

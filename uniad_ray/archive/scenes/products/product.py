@@ -1,0 +1,258 @@
+"""A product that a seed draws: its look, its kinds of parts, its layout and its rules; and images of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from uniad_ray.archive.scenes.damage import BoolPlane
+from uniad_ray.archive.scenes.products import painting
+from uniad_ray.archive.scenes.products.flaws import draw_flaw
+from uniad_ray.archive.scenes.products.grounds import draw_ground
+from uniad_ray.archive.scenes.products.layout import Arrangement, Layout
+from uniad_ray.archive.scenes.products.linked import Container, Printed, Wires
+from uniad_ray.archive.scenes.products.loose import Mixture, Rows, Scattered
+from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Part, Rgb, View
+from uniad_ray.archive.scenes.products.places import Grid, Kit, Slots
+from uniad_ray.archive.scenes.products.shapes import FAMILIES, draw_outline
+
+Group: TypeAlias = Literal["good", "logical_anomalies", "structural_anomalies"]
+
+LAYOUTS: Final[dict[str, Callable[[np.random.Generator, tuple[int, int], tuple[Kind, ...]], Layout]]] = {
+    "scattered": Scattered,
+    "rows": Rows,
+    "grid": Grid,
+    "slots": Slots,
+    "kit": Kit,
+    "container": Container,
+    "wires": Wires,
+    "mixture": Mixture,
+    "printed": Printed,
+}
+SMALLEST_FLAW, LARGEST_FLAW = 0.001, 0.02
+"""Range of the size of a flaw, as a fraction of the image; half of the flaws are below 0.4 %."""
+_WIRE: Final = Kind("wire", draw_outline(np.random.default_rng(0), "bar"), 1.0, (0.5, 0.5, 0.5), gloss=0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product.
+
+    Attributes:
+        seed: Its seed.
+        shape: Height and width of its images, pixels.
+        ground: What its parts lie on.
+        ground_colour: The colour of the ground.
+        layout_name: Name of its layout.
+        layout: Arranges its parts.
+        steadiness: Deviation of the position of the whole content, pixels.
+    """
+
+    seed: int
+    shape: tuple[int, int]
+    ground: Ground
+    ground_colour: Rgb
+    layout_name: str
+    layout: Layout
+    steadiness: float
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules as sentences."""
+        return self.layout.rules
+
+
+@dataclass(frozen=True, slots=True)
+class ProductImage:
+    """An image of a product and its truth.
+
+    Attributes:
+        image: uint8 [h, w, 3], RGB.
+        part_masks: Visible pixels of each part, bool [h, w].
+        part_kinds: Name of the kind of each part.
+        defect: The broken rule or the flaw; None for a normal image.
+        defect_mask: Where it may be reported, bool [h, w]; None for a normal image.
+    """
+
+    image: npt.NDArray[np.uint8]
+    part_masks: tuple[BoolPlane, ...]
+    part_kinds: tuple[str, ...]
+    defect: Break | Flaw | None = None
+    defect_mask: BoolPlane | None = None
+
+
+def draw_product(seed: int) -> Product:
+    """Draws the product of a seed."""
+    rng = np.random.default_rng([seed, 0x70726F64])
+    longer, shorter = int(rng.integers(320, 1001)), 0
+    shorter = longer if rng.random() < 0.25 else int(max(256, longer * rng.uniform(0.6, 0.95)))
+    shape = (shorter, longer) if rng.random() < 0.75 else (longer, shorter)
+    name = str(rng.choice(list(LAYOUTS)))
+    ground = Ground(str(rng.choice([one.value for one in Ground])))
+    if name == "printed":
+        ground = Ground.CARD
+    grey = rng.random() < 0.4
+    brightness = float(rng.uniform(0.05, 0.6))
+    ground_colour = _colour(rng, brightness, 0.0 if grey else 0.25)
+    for attempt in range(20):
+        kinds = _draw_kinds(np.random.default_rng([seed, 1, attempt]), shape, ground_colour)
+        try:
+            layout = LAYOUTS[name](np.random.default_rng([seed, 2, attempt]), shape, kinds)
+            layout.normal(np.random.default_rng([seed, 3, attempt]))
+        except ValueError:
+            continue
+        return Product(seed, shape, ground, ground_colour, name, layout, float(rng.uniform(0.0, 3.0)))
+    raise ValueError(f"no arrangement fits product {seed}")
+
+
+def draw_image(product: Product, split: str, group: Group, index: int) -> ProductImage:
+    """Draws one image of a product; it depends on nothing but these arguments.
+
+    Args:
+        product: The product.
+        split: `train`, `validation` or `test`.
+        group: Normal, logical or structural; the anomalies alternate.
+        index: Number of the image, from 0.
+    """
+    groups = ("good", "logical_anomalies", "structural_anomalies")
+    key = [product.seed, 4, ("train", "validation", "test").index(split), groups.index(group), index]
+    rng = np.random.default_rng(key)
+    layout = product.layout
+    broken = layout.breaks[index % len(layout.breaks)] if group == "logical_anomalies" else None
+    arrangement = layout.normal(rng) if broken is None else layout.broken(broken, rng)
+    shift = rng.normal(0, product.steadiness, 2)
+    view = View(
+        shift=(float(shift[0]), float(shift[1])),
+        exposure=float(np.exp(rng.normal(0, 0.04))),
+        tint=(1.0, float(rng.uniform(0.98, 1.0)), float(rng.uniform(0.96, 1.0))),
+        azimuth=float(np.random.default_rng([product.seed, 5]).uniform(0, 360) + rng.normal(0, 4)),
+        noise=float(rng.uniform(1.0, 2.5)),
+        seed=0,
+    )
+    flaw = tuple(Flaw)[index % len(Flaw)] if group == "structural_anomalies" else None
+    return _draw(product, arrangement, view, broken, flaw, rng)
+
+
+def _draw(
+    product: Product,
+    arrangement: Arrangement,
+    view: View,
+    broken: Break | None,
+    flaw: Flaw | None,
+    rng: np.random.Generator,
+) -> ProductImage:
+    layout, shape = product.layout, product.shape
+    surface = draw_ground(product.ground, product.ground_colour, shape, np.random.default_rng([product.seed, 6]), rng)
+    fixed_rng = np.random.default_rng([product.seed, 7])
+    for part in layout.fixtures:
+        moved = part.moved(*view.shift)
+        place = painting.footprint(moved, layout.fixture_kinds[part.kind], shape)
+        if place is not None:
+            painting.paint_part(surface, place, layout.fixture_kinds[part.kind], moved, fixed_rng)
+    places: list[painting.Footprint | None] = []
+    names = []
+    for part in arrangement.parts:
+        moved = part.moved(*view.shift)
+        is_wire = part.kind < 0
+        kind = _WIRE if is_wire else layout.kinds[part.kind]
+        place = (
+            painting.wire_footprint(moved, layout.radius, shape)  # type: ignore[attr-defined]
+            if is_wire
+            else painting.footprint(moved, kind, shape)
+        )
+        if place is not None:
+            painting.paint_part(surface, place, kind, moved, rng)
+        places.append(place)
+        names.append(kind.name)
+    masks = painting.visible_masks(places, shape)
+    defect_mask = None
+    if broken is not None:
+        defect_mask = _reported(arrangement, masks, view, shape)
+    if flaw is not None:
+        defect_mask = _damage(surface, flaw, masks, rng)
+    image = painting.photograph(surface, view, rng)
+    seen = [index for index, mask in enumerate(masks) if mask.any()]
+    return ProductImage(
+        image,
+        tuple(masks[index] for index in seen),
+        tuple(names[index] for index in seen),
+        broken or flaw,
+        defect_mask,
+    )
+
+
+def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, shape: tuple[int, int]) -> BoolPlane:
+    mask = np.zeros(shape, np.bool_)
+    for index in arrangement.suspects:
+        mask |= masks[index]
+    for left, top, right, bottom in arrangement.places:
+        rows = slice(max(0, round(top + view.shift[1])), max(0, round(bottom + view.shift[1])))
+        mask[rows, max(0, round(left + view.shift[0])) : max(0, round(right + view.shift[0]))] = True
+    return mask
+
+
+def _damage(surface: painting.Surface, flaw: Flaw, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:
+    """Damages a part, or now and then the ground."""
+    pixels = surface.height.size
+    share = float(np.exp(rng.uniform(np.log(SMALLEST_FLAW), np.log(LARGEST_FLAW))))
+    if rng.random() < 0.5:
+        share = float(np.exp(rng.uniform(np.log(SMALLEST_FLAW), np.log(0.004))))
+    fitting = [mask for mask in masks if mask.sum() >= 1.5 * share * pixels]
+    if fitting and rng.random() < 0.75:
+        within = fitting[int(rng.integers(len(fitting)))]
+    else:
+        within = ~np.logical_or.reduce(masks) if masks else np.ones(surface.height.shape, np.bool_)
+    if not within.any():
+        within = np.ones(surface.height.shape, np.bool_)
+    return draw_flaw(surface, flaw, share * pixels, within, rng)
+
+
+def _draw_kinds(rng: np.random.Generator, shape: tuple[int, int], ground: Rgb) -> tuple[Kind, ...]:
+    """Draws two to five kinds that differ from the ground, and from each other in shape or colour."""
+    number = int(rng.integers(2, 6))
+    families = [str(one) for one in rng.choice(list(FAMILIES), number, replace=False)]
+    unit = float(np.sqrt(shape[0] * shape[1]))
+    one_colour = rng.random() < 0.35
+    shared = _contrasting(rng, ground, 0.0 if rng.random() < 0.6 else 0.6)
+    kinds = []
+    largest = float(np.exp(rng.uniform(np.log(0.015), np.log(0.15))))
+    for family in families:
+        outline = draw_outline(rng, family)
+        share = float(np.exp(rng.uniform(np.log(0.01), np.log(max(0.0101, largest)))))
+        size = unit * float(np.sqrt(share / outline.area()))
+        colour = shared if one_colour else _contrasting(rng, ground, float(rng.choice([0.0, 0.5, 0.9])))
+        kinds.append(
+            Kind(
+                name=family,
+                outline=outline,
+                size=size,
+                colour=colour,
+                gloss=float(rng.uniform(0.05, 0.5)),
+                relief=float(rng.uniform(2, 7)) * unit / 500,
+                bevel=float(rng.uniform(0.08, 0.4)),
+                grain=float(rng.uniform(0.01, 0.05)),
+            )
+        )
+    return tuple(kinds)
+
+
+def _contrasting(rng: np.random.Generator, ground: Rgb, saturation: float) -> Rgb:
+    for _ in range(100):
+        colour = _colour(rng, float(rng.uniform(0.06, 0.75)), saturation)
+        if max(abs(one - other) for one, other in zip(colour, ground, strict=True)) >= 0.16:
+            return colour
+    return (0.7, 0.7, 0.7) if sum(ground) < 1.2 else (0.08, 0.08, 0.08)
+
+
+def _colour(rng: np.random.Generator, brightness: float, saturation: float) -> Rgb:
+    weights = rng.uniform(0, 1, 3)
+    weights = weights / weights.max()
+    red, green, blue = brightness * (1 - saturation + saturation * weights)
+    return float(red), float(green), float(blue)
+
+
+__all__ = ["LAYOUTS", "Group", "Part", "Product", "ProductImage", "draw_image", "draw_product"]
