@@ -99,7 +99,7 @@ class Container:
         filled = (left + inset, surface, right - inset, bottom - inset)
         return [
             _slab_part(0, self.kinds, filled, self.colours[liquid]),
-            _slab_part(1, self.kinds, self.label_box, self.colours[label]).moved(float(rng.normal(0, 1)), 0.0),
+            _slab_part(1, self.kinds, self.label_box, _pale(self.colours[label])).moved(float(rng.normal(0, 1)), 0.0),
             _slab_part(2, self.kinds, self.cap_box),
         ]
 
@@ -212,6 +212,12 @@ class Printed:
         parts = [Part(symbol, x, y, 0.0) for symbol, (x, y) in zip(symbols, self.places, strict=True)]
         marks = [Part(self.symbols, float(x), self.line_y) for x in self.line_x[rng.random(16) < 0.5]]
         return parts + marks
+
+
+def _pale(colour: Rgb) -> Rgb:
+    """A lighter shade, so that a label shows on a liquid of its colour."""
+    red, green, blue = (0.5 + 0.45 * one for one in colour)
+    return red, green, blue
 
 
 def _hue(index: int) -> Rgb:

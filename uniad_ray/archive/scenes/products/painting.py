@@ -95,7 +95,7 @@ def paint_part(surface: Surface, place: Footprint, kind: Kind, part: Part, rng: 
     surface.albedo[window] += cover[..., None] * (painted - surface.albedo[window])
     surface.gloss[window] += cover * (np.float32(kind.gloss) - surface.gloss[window])
     if kind.relief > 0:
-        surface.height[window] += cover * (place.relief + np.float32(0.5) - 0.5 * surface.height[window])
+        surface.height[window] += cover * (place.relief + np.float32(0.5) - surface.height[window])
 
 
 def photograph(surface: Surface, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
