@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -34,11 +35,11 @@ def draw_flaw(surface: Surface, flaw: Flaw, area: float, within: BoolPlane, rng:
     candidates = np.flatnonzero(depth >= min(0.5 * depth.max(), 1.2 * np.sqrt(area)))
     row, column = np.unravel_index(int(rng.choice(candidates)), within.shape)
     reach = int(6 * np.sqrt(area)) + 4
-    rows = slice(max(0, row - reach), min(within.shape[0], row + reach + 1))
-    columns = slice(max(0, column - reach), min(within.shape[1], column + reach + 1))
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(row)
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(column)
-    window = (rows, columns)
+    top, left = max(0, int(row) - reach), max(0, int(column) - reach)
+    bottom, right = min(within.shape[0], int(row) + reach + 1), min(within.shape[1], int(column) + reach + 1)
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(row)
+    x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(column)
+    window = (slice(top, bottom), slice(left, right))
     alpha, relief = _FLAWS[flaw](x, y, float(area), rng)
     beneath = surface.albedo[window][alpha > 0.5].mean(axis=0) if (alpha > 0.5).any() else surface.albedo[row, column]
     colour = _visible_colour(beneath, flaw, rng)
@@ -122,7 +123,7 @@ def _crack(x: Plane, y: Plane, area: float, rng: np.random.Generator) -> _Drawn:
     points = np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)])
     points -= points[steps // 2]
     nearest = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf, np.float32)
-    for (x1, y1), (x2, y2) in zip(points[:-1], points[1:], strict=True):
+    for (x1, y1), (x2, y2) in pairwise(points):
         dx, dy = x2 - x1, y2 - y1
         share = np.clip(((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy), 0, 1)
         np.minimum(nearest, np.hypot(x - x1 - share * dx, y - y1 - share * dy), out=nearest)

@@ -105,7 +105,7 @@ def _card(rows: Plane, columns: Plane, product: np.random.Generator, image: np.r
     inset = product.uniform(0.02, 0.05) * min(shape)
     edge = np.minimum(np.minimum(rows, shape[0] - 1 - rows), np.minimum(columns, shape[1] - 1 - columns))
     tone = tone - 0.5 * np.clip(1.5 - np.abs(edge - inset), 0, 1)
-    return tone, np.zeros(shape, np.float32), 0.1
+    return np.asarray(tone), np.zeros(shape, np.float32), 0.1
 
 
 def _belt(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
@@ -115,7 +115,7 @@ def _belt(rows: Plane, columns: Plane, product: np.random.Generator, image: np.r
     diagonal = np.sin((rows + columns + travel) * (2 * np.pi / pitch))
     other = np.sin((rows - columns + travel) * (2 * np.pi / pitch))
     ribs = np.maximum(diagonal, other)
-    return 0.08 * ribs + 0.05 * noise(image, shape, 1.0), 0.8 * ribs, 0.05
+    return np.asarray(0.08 * ribs + 0.05 * noise(image, shape, 1.0)), np.asarray(0.8 * ribs), 0.05
 
 
 _GROUNDS: Final[dict[Ground, Callable[[Plane, Plane, np.random.Generator, np.random.Generator], _Look]]] = {

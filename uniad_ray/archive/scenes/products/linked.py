@@ -41,7 +41,7 @@ class Container:
         hues = rng.permutation(6)[:3]
         self.colours = [_hue(int(hue)) for hue in hues]
         label = float(rng.uniform(0.22, 0.3)) * body
-        self.kinds = (
+        self.kinds: tuple[Kind, ...] = (
             _slab("liquid", 1.84 * self.half, self.colours[0], gloss=0.3, relief=1.0, bevel=0.1),
             _slab("label", 1.5 * self.half, self.colours[0], gloss=0.05, relief=0.8, bevel=0.04),
             _slab("cap", 1.0 * self.half, kinds[0].colour, gloss=0.3, relief=5.0, bevel=0.2),
@@ -63,12 +63,12 @@ class Container:
             _slab("glass", 2 * self.half, (glass, glass, glass), gloss=0.5, relief=3.0, bevel=0.15),
         )
         self.fixtures = (_slab_part(0, self.fixture_kinds, self.box),)
-        self.rules = (
+        self.rules: tuple[str, ...] = (
             f"The container is filled to {self.level:.0%} of its height, within 2 %.",
             "The label has the colour of the liquid.",
             "The label and the cap are in their places.",
         )
-        self.breaks = (Break.AMOUNT, Break.DISAGREEMENT, Break.MISSING, Break.SHIFTED)
+        self.breaks: tuple[Break, ...] = (Break.AMOUNT, Break.DISAGREEMENT, Break.MISSING, Break.SHIFTED)
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws a container of one of the three colours."""
@@ -125,11 +125,11 @@ class Wires:
         one_colour = rng.random() < 0.5
         hues = [int(hue) for hue in rng.integers(0, 6, self.number)]
         self.colours = [_hue(hues[0] if one_colour else hue) for hue in hues]
-        self.rules = tuple(
+        self.rules: tuple[str, ...] = tuple(
             f"A wire connects terminal {index + 1} on the left with terminal {other + 1} on the right."
             for index, other in enumerate(self.goes_to)
         )
-        self.breaks = (Break.MISSING, Break.CONNECTION, Break.EXTRA)
+        self.breaks: tuple[Break, ...] = (Break.MISSING, Break.CONNECTION, Break.EXTRA)
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws every wire, bent at random."""
@@ -182,14 +182,14 @@ class Printed:
         size = float(rng.uniform(0.06, 0.1)) * unit
         mark = Kind("mark", Outline("disc", (0.0,) * 6), 0.012 * unit, kinds[0].colour, gloss=0.0, relief=0.0)
         self.symbols = len(kinds)
-        self.kinds = (*(replace(kind, size=size, relief=0.0, gloss=0.05) for kind in kinds), mark)
+        self.kinds: tuple[Kind, ...] = (*(replace(kind, size=size, relief=0.0, gloss=0.05) for kind in kinds), mark)
         across = rng.random() < 0.5
         first, second = ((0.25, 0.4), (0.75, 0.4)) if across else ((0.5, 0.22), (0.5, 0.62))
         self.places = [(width * x, height * y) for x, y in (first, second)]
         self.line_y = 0.88 * height
         self.line_x = np.linspace(0.15 * width, 0.85 * width, 16)
-        self.rules = ("The two symbols are the same.", "Each symbol is there once.")
-        self.breaks = (Break.DISAGREEMENT, Break.MISSING)
+        self.rules: tuple[str, ...] = ("The two symbols are the same.", "Each symbol is there once.")
+        self.breaks: tuple[Break, ...] = (Break.DISAGREEMENT, Break.MISSING)
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws the same symbol in both places."""

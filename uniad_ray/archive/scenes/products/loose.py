@@ -30,9 +30,11 @@ class Scattered:
                 break
             self.counts = grown
         self.clearance = float(rng.choice([0.85, 1.0]))
-        self.rules = tuple(f"There are {count} of {kind.name}." for count, kind in zip(self.counts, kinds, strict=True))
+        self.rules: tuple[str, ...] = tuple(
+            f"There are {count} of {kind.name}." for count, kind in zip(self.counts, kinds, strict=True)
+        )
         several = len(kinds) > 1
-        self.breaks = (Break.MISSING, Break.EXTRA, *((Break.WRONG_KIND,) if several else ()))
+        self.breaks: tuple[Break, ...] = (Break.MISSING, Break.EXTRA, *((Break.WRONG_KIND,) if several else ()))
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws all parts."""
@@ -79,11 +81,11 @@ class Rows:
         for kind in self.kinds:
             most = max(2, min(8, int(0.9 * self.width / (2.3 * radius_of(kind)))))
             self.counts.append(int(rng.integers(max(2, most // 2), most + 1)))
-        self.rules = tuple(
+        self.rules: tuple[str, ...] = tuple(
             f"Row {row + 1} has {count} of {kind.name}."
             for row, (count, kind) in enumerate(zip(self.counts, self.kinds, strict=True))
         )
-        self.breaks = (Break.MISSING, Break.EXTRA, *((Break.WRONG_PLACE,) if len(kinds) > 1 else ()))
+        self.breaks: tuple[Break, ...] = (Break.MISSING, Break.EXTRA, *((Break.WRONG_PLACE,) if len(kinds) > 1 else ()))
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws all rows."""
@@ -143,8 +145,8 @@ class Mixture:
         self.kinds = tuple(replace(kind, size=size) for kind in kinds[:2])
         self.count = int(0.6 * shape[0] * shape[1] / (np.pi * (1.1 * size) ** 2))
         self.share = float(rng.uniform(0.3, 0.7))
-        self.rules = (f"Of the grains, {self.share:.0%} are {self.kinds[0].name}, within 3 %.",)
-        self.breaks = (Break.RATIO,)
+        self.rules: tuple[str, ...] = (f"Of the grains, {self.share:.0%} are {self.kinds[0].name}, within 3 %.",)
+        self.breaks: tuple[Break, ...] = (Break.RATIO,)
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws the grains in the usual ratio."""
@@ -172,5 +174,4 @@ class Mixture:
             parts.append(
                 Part(kind, float(x), float(y), float(rng.uniform(0, 360)), scale=float(rng.uniform(0.85, 1.15)))
             )
-        rng.shuffle(parts)  # type: ignore[arg-type] - any order of overlap
-        return parts
+        return [parts[index] for index in rng.permutation(len(parts))]

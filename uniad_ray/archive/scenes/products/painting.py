@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ def footprint(part: Part, kind: Kind, shape: tuple[int, int]) -> Footprint | Non
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + np.float32(0.5 - part.x)
     turn = np.deg2rad(part.angle)
     cos, sin = np.float32(np.cos(turn) / size), np.float32(np.sin(turn) / size)
-    along, across = (x * cos + y * sin) / np.float32(part.stretch), y * cos - x * sin
+    along = np.asarray((x * cos + y * sin) / np.float32(part.stretch), np.float32)
+    across = np.asarray(y * cos - x * sin, np.float32)
     distance = kind.outline.distance(along, across)
     cover = np.clip(np.float32(0.5) - distance * np.float32(size), 0, 1).astype(np.float32)
     ramp = np.clip(-distance / np.float32(kind.bevel), 0, 1)
@@ -77,7 +79,7 @@ def wire_footprint(part: Part, radius: float, shape: tuple[int, int]) -> Footpri
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5)
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + np.float32(0.5)
     nearest = np.full((rows.stop - rows.start, columns.stop - columns.start), np.inf, np.float32)
-    for (x1, y1), (x2, y2) in zip(points[:-1], points[1:], strict=True):
+    for (x1, y1), (x2, y2) in pairwise(points):
         dx, dy = x2 - x1, y2 - y1
         share = np.clip(((x - x1) * dx + (y - y1) * dy) / max(float(dx * dx + dy * dy), 1e-6), 0, 1)
         np.minimum(nearest, np.hypot(x - x1 - share * dx, y - y1 - share * dy), out=nearest)

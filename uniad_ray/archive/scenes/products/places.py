@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,11 +58,11 @@ class Grid:
         self.fixture_kinds, self.fixtures = walls(
             self.cells, (grey, grey, grey), 0.012 * float(np.sqrt(height * width))
         )
-        self.rules = tuple(
+        self.rules: tuple[str, ...] = tuple(
             f"Compartment {index + 1} has one {self.kinds[kind].name}." for index, kind in enumerate(self.assigned)
         )
         several = len(set(self.assigned)) > 1
-        self.breaks = (
+        self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.EXTRA,
             *((Break.WRONG_PLACE, Break.WRONG_KIND) if several else ()),
@@ -120,12 +121,12 @@ class Slots:
             replace(kind, colour=(grey, grey, grey), relief=0.0, gloss=0.05, size=1.12 * kind.size) for kind in kinds
         )
         self.fixtures = tuple(self.places)
-        self.rules = tuple(
+        self.rules: tuple[str, ...] = tuple(
             f"{kinds[part.kind].name} lies at row {part.y:.0f}, column {part.x:.0f}." for part in self.places
         )
         directed = any(kinds[part.kind].outline.has_direction for part in self.places)
         several = len({part.kind for part in self.places}) > 1
-        self.breaks = (
+        self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.SHIFTED,
             *((Break.TURNED,) if directed else ()),
@@ -176,10 +177,7 @@ class Kit:
         margin = 0.05 * min(shape)
         number = int(rng.integers(2, 4))
         cuts = np.linspace(margin, width - margin, number + 1)
-        self.cells: list[Box] = [
-            (float(left), margin, float(right), height - margin)
-            for left, right in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        self.cells: list[Box] = [(float(left), margin, float(right), height - margin) for left, right in pairwise(cuts)]
         self.kinds = tuple(replace(kind, size=min(kind.size, 0.3 * float(cuts[1] - cuts[0]))) for kind in kinds)
         self.sets: list[list[int]] = []
         room = 0.45 * float(cuts[1] - cuts[0]) * (height - 2 * margin)
@@ -195,11 +193,14 @@ class Kit:
         self.fixture_kinds, self.fixtures = walls(
             self.cells, (grey, grey, grey), 0.014 * float(np.sqrt(height * width))
         )
-        self.rules = tuple(
-            f"Compartment {index + 1} has {', '.join(f'{content.count(kind)} of {self.kinds[kind].name}' for kind in sorted(set(content)))}."
-            for index, content in enumerate(self.sets)
+        self.rules: tuple[str, ...] = tuple(
+            f"Compartment {index + 1} has {self._listed(content)}." for index, content in enumerate(self.sets)
         )
-        self.breaks = (Break.MISSING, Break.EXTRA, *((Break.WRONG_KIND, Break.WRONG_PLACE) if len(kinds) > 1 else ()))
+        self.breaks: tuple[Break, ...] = (
+            Break.MISSING,
+            Break.EXTRA,
+            *((Break.WRONG_KIND, Break.WRONG_PLACE) if len(kinds) > 1 else ()),
+        )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws every set in its compartment."""
@@ -225,6 +226,9 @@ class Kit:
         in_cell = [number for number, content in enumerate(sets) for _ in content]
         suspects = [index for index, number in enumerate(in_cell) if number in cells]
         return Arrangement(parts, suspects, [self.cells[cell]] if which in (Break.MISSING, Break.WRONG_PLACE) else [])
+
+    def _listed(self, content: list[int]) -> str:
+        return ", ".join(f"{content.count(kind)} of {self.kinds[kind].name}" for kind in sorted(set(content)))
 
     def _place(self, rng: np.random.Generator, sets: list[list[int]]) -> list[Part]:
         parts = []

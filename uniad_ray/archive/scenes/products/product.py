@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from uniad_ray.archive.scenes.damage import BoolPlane
+from uniad_ray.archive.scenes.damage import BoolPlane, Surface
 from uniad_ray.archive.scenes.products import painting
 from uniad_ray.archive.scenes.products.flaws import draw_flaw
 from uniad_ray.archive.scenes.products.grounds import draw_ground
@@ -195,7 +195,7 @@ def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, shap
     return mask
 
 
-def _damage(surface: painting.Surface, flaw: Flaw, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:
+def _damage(surface: Surface, flaw: Flaw, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:
     """Damages a part, or now and then the ground."""
     pixels = surface.height.size
     share = float(np.exp(rng.uniform(np.log(SMALLEST_FLAW), np.log(LARGEST_FLAW))))

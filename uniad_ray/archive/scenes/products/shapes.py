@@ -65,7 +65,7 @@ def _blob(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
     edge = np.ones_like(radius)
     for wave, (strength, phase) in enumerate(((n[0], n[1]), (n[2], n[3]), (n[4], n[5])), start=2):
         edge += np.float32(_between(strength, 0.05, 0.22)) * np.cos(wave * angle + np.float32(2 * np.pi * phase))
-    return radius - edge
+    return np.asarray(radius - edge)
 
 
 def _polygon(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
@@ -75,11 +75,12 @@ def _polygon(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floatin
     turn = np.float32(2 * np.pi / sides)
     within = np.mod(angle + turn / 2, turn) - turn / 2
     rounding = _between(n[2], 0.03, 0.2)
-    return radius * np.cos(within) - np.float32(0.9 - rounding) - np.float32(rounding) * np.cos(within * 0.5)
+    distance = radius * np.cos(within) - np.float32(0.9 - rounding) - np.float32(rounding) * np.cos(within * 0.5)
+    return np.asarray(distance)
 
 
 def _disc(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
-    return np.hypot(u / np.float32(_between(n[0], 1.0, 1.4)), v) - np.float32(1.0)
+    return np.asarray(np.hypot(u / np.float32(_between(n[0], 1.0, 1.4)), v) - np.float32(1.0))
 
 
 def _ring(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
@@ -128,20 +129,21 @@ def _gear(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
     radius, angle = _polar(u, v)
     teeth = 6 + int(n[0] * 6.999)
     edge = 1.0 + 0.1 * np.tanh(4 * np.cos(teeth * angle))
-    return np.maximum(radius - edge, np.float32(_between(n[1], 0.2, 0.4)) - radius)
+    return np.asarray(np.maximum(radius - edge, np.float32(_between(n[1], 0.2, 0.4)) - radius))
 
 
 def _clip(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
     radius, angle = _polar(u, v)
     ring = np.abs(radius - np.float32(0.85)) - np.float32(_between(n[0], 0.15, 0.28))
     gap = np.float32(_between(n[1], 0.5, 1.0)) - np.abs(angle)
-    return np.maximum(ring, gap * radius)
+    return np.asarray(np.maximum(ring, gap * radius))
 
 
 def _star(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
     radius, angle = _polar(u, v)
     points = 4 + int(n[0] * 3.999)
-    return radius - np.float32(0.85) * (1 + np.float32(_between(n[1], 0.2, 0.35)) * np.cos(points * angle))
+    edge = 1 + np.float32(_between(n[1], 0.2, 0.35)) * np.cos(points * angle)
+    return np.asarray(radius - np.float32(0.85) * edge)
 
 
 _DIRECTED = frozenset({"bolt", "ell", "tee", "clip", "blob"})
