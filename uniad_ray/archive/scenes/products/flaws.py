@@ -13,44 +13,75 @@ from uniad_ray.archive.scenes.damage import BoolPlane, Surface
 from uniad_ray.archive.scenes.products.model import Flaw
 from uniad_ray.archive.scenes.shapes import Plane
 
+_IN_MASK: Final = 0.4
 _CONTRAST: Final = 0.14
 """Minimum difference between the colour of a flaw and of what is beneath, so that a person can see it."""
 
 
-def draw_flaw(surface: Surface, flaw: Flaw, area: float, within: BoolPlane, rng: np.random.Generator) -> BoolPlane:
+TOLERANCE: Final = 0.08
+"""Largest difference between the area of a flaw and its stated area, as a fraction."""
+_PLACES, _ROUNDS = 10, 8
+
+
+def draw_flaw(
+    surface: Surface, flaw: Flaw, area: float, within: BoolPlane, rng: np.random.Generator
+) -> BoolPlane | None:
     """Damages a surface in place.
 
     Args:
         surface: The surface.
         flaw: Which damage.
-        area: Its size, pixels; the drawn one differs by up to a half where the flaw reaches the border of `within`.
-        within: Where its middle may be, bool [h, w]; at least one pixel.
+        area: Its area, pixels; the drawn one differs by at most `TOLERANCE`.
+        within: Where it may be, bool [h, w]; at least one pixel.
         rng: Random generator for place and shape.
 
     Returns:
-        The damaged pixels, bool [h, w].
+        The damaged pixels, bool [h, w]; None, with the surface as it was, if the flaw does not fit.
     """
-    depth = ndimage.distance_transform_edt(within)
-    # Near the middle of what is damaged, so that little of the flaw falls beside it.
+    depth = ndimage.distance_transform_edt(np.pad(within, 1))[1:-1, 1:-1]
+    # Near the middle of what is damaged, so that the border cuts off little.
     candidates = np.flatnonzero(depth >= min(0.5 * depth.max(), 1.2 * np.sqrt(area)))
-    row, column = np.unravel_index(int(rng.choice(candidates)), within.shape)
-    reach = int(6 * np.sqrt(area)) + 4
-    top, left = max(0, int(row) - reach), max(0, int(column) - reach)
-    bottom, right = min(within.shape[0], int(row) + reach + 1), min(within.shape[1], int(column) + reach + 1)
-    y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(row)
-    x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(column)
-    window = (slice(top, bottom), slice(left, right))
-    alpha, relief = _FLAWS[flaw](x, y, float(area), rng)
-    beneath = surface.albedo[window][alpha > 0.5].mean(axis=0) if (alpha > 0.5).any() else surface.albedo[row, column]
-    colour = _visible_colour(beneath, flaw, rng)
-    strength = 0.5 if flaw is Flaw.DENT else 0.92
+    for _ in range(_PLACES):
+        row, column = np.unravel_index(int(rng.choice(candidates)), within.shape)
+        fitted = _fitted(flaw, area, within, (int(row), int(column)), int(rng.integers(2**32)))
+        if fitted is not None:
+            window, alpha, relief = fitted
+            break
+    else:
+        return None
+    core = alpha > _IN_MASK
+    colour = _visible_colour(surface.albedo[window][core].mean(axis=0), flaw, rng)
+    strength = 0.6 if flaw is Flaw.DENT else 0.92
     surface.albedo[window] += strength * alpha[..., None] * (colour - surface.albedo[window])
     surface.height[window] += relief
     if flaw in (Flaw.CRACK, Flaw.SPECK):
         surface.gloss[window] *= 1 - alpha
     mask = np.zeros(within.shape, np.bool_)
-    mask[window] = alpha > 0.4
+    mask[window] = core
     return mask
+
+
+def _fitted(
+    flaw: Flaw, area: float, within: BoolPlane, middle: tuple[int, int], seed: int
+) -> tuple[tuple[slice, slice], Plane, Plane] | None:
+    """Grows or shrinks one shape until its part within the bounds has the area; None if it cannot."""
+    size = area
+    for _ in range(_ROUNDS):
+        reach = int(6 * np.sqrt(size)) + 4
+        top, left = max(0, middle[0] - reach), max(0, middle[1] - reach)
+        bottom, right = min(within.shape[0], middle[0] + reach + 1), min(within.shape[1], middle[1] + reach + 1)
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(middle[0])
+        x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(middle[1])
+        window = (slice(top, bottom), slice(left, right))
+        alpha, relief = _FLAWS[flaw](x, y, float(size), np.random.default_rng(seed))
+        alpha, relief = alpha * within[window], relief * within[window]
+        drawn = int(np.count_nonzero(alpha > _IN_MASK))
+        if abs(drawn - area) <= TOLERANCE * area:
+            return window, alpha, relief
+        size *= float(np.clip(area / max(drawn, 1), 0.5, 2.0))
+        if size > 4 * area:
+            return None
+    return None
 
 
 def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> np.ndarray:

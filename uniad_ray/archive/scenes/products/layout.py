@@ -8,7 +8,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.model import Break, Kind, Part
+from uniad_ray.archive.scenes.products.model import Break, Kind, Part, Rgb
+from uniad_ray.archive.scenes.products.shapes import digit
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
@@ -22,11 +23,13 @@ class Arrangement:
         parts: The parts; later ones lie on top.
         suspects: Indices of parts that may be reported for a broken rule.
         places: Boxes that may be reported for it.
+        prints: What is printed and varies freely, such as a serial number; not parts.
     """
 
     parts: list[Part]
     suspects: list[int] = field(default_factory=list)
     places: list[Box] = field(default_factory=list)
+    prints: list[Part] = field(default_factory=list)
 
 
 class Layout(Protocol):
@@ -38,6 +41,7 @@ class Layout(Protocol):
         breaks: The rules' anomalies, each of which `broken` can draw.
         fixture_kinds: Kinds of what is fixed in every image.
         fixtures: What is fixed in every image, such as the walls of a tray; not parts.
+        print_kinds: Kinds of what is printed and varies freely.
     """
 
     kinds: tuple[Kind, ...]
@@ -45,6 +49,7 @@ class Layout(Protocol):
     breaks: tuple[Break, ...]
     fixture_kinds: tuple[Kind, ...]
     fixtures: tuple[Part, ...]
+    print_kinds: tuple[Kind, ...]
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws an arrangement that keeps all rules."""
@@ -57,7 +62,7 @@ class Layout(Protocol):
 
 def radius_of(kind: Kind) -> float:
     """Returns the radius of a circle around a part of a kind, pixels."""
-    return 1.25 * kind.size
+    return kind.outline.radius() * kind.size
 
 
 def scatter(
@@ -83,7 +88,7 @@ def scatter(
         factor = clearance * 0.97**attempt
         for index in order:
             radius = radii[index]
-            place = _free_place(rng, radius, box, placed, factor)
+            place = free_place(rng, radius, box, placed, factor)
             if place is None:
                 break
             placed.append((*place, radius))
@@ -93,13 +98,14 @@ def scatter(
     raise ValueError("the parts do not fit into their box")
 
 
-def _free_place(
+def free_place(
     rng: np.random.Generator,
     radius: float,
     box: Box,
     placed: Sequence[tuple[float, float, float]],
     factor: float,
 ) -> tuple[float, float] | None:
+    """Draws a place for a circle that keeps clear of the placed ones, as in `scatter`; None if it finds none."""
     left, top, right, bottom = box
     inset = min(radius, (right - left) / 2 - 0.5, (bottom - top) / 2 - 0.5)
     others = np.array(placed, dtype=float).reshape(-1, 3)
@@ -118,3 +124,29 @@ def other_index(rng: np.random.Generator, count: int, index: int) -> int:
 def box_around(part: Part, radius: float) -> Box:
     """Returns the box around a part."""
     return part.x - radius, part.y - radius, part.x + radius, part.y + radius
+
+
+def fits(parts: Sequence[Part], index: int, kind: Kind, kinds: Sequence[Kind], box: Box) -> bool:
+    """Whether a part of another kind has room in the place of a part: within the box, and clear of the others."""
+    place, radius = parts[index], radius_of(kind)
+    left, top, right, bottom = box
+    if not (left + radius <= place.x <= right - radius and top + radius <= place.y <= bottom - radius):
+        return False
+    others = (part for number, part in enumerate(parts) if number != index)
+    return all(np.hypot(part.x - place.x, part.y - place.y) >= radius + radius_of(kinds[part.kind]) for part in others)
+
+
+def serial_number(rng: np.random.Generator, length: int, box: Box) -> list[Part]:
+    """Draws a printed number that fills the width of a box; the kinds of its parts are the ten digits."""
+    left, top, right, bottom = box
+    pitch = (right - left) / length
+    return [
+        Part(int(rng.integers(10)), left + (position + 0.5) * pitch, (top + bottom) / 2) for position in range(length)
+    ]
+
+
+def digit_kinds(colour: Rgb, length: int, box: Box) -> tuple[Kind, ...]:
+    """Returns the kinds of `serial_number`: the ten digits in the size that fits the box."""
+    left, top, right, bottom = box
+    size = min((bottom - top) / 2.4, (right - left) / length / 1.7)
+    return tuple(Kind(f"digit {value}", digit(value), size, colour, 0.0, 0.0, 0.1, 0.0) for value in range(10))

@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.layout import Arrangement, Box, other_index
+from uniad_ray.archive.scenes.products.layout import (
+    Arrangement,
+    Box,
+    box_around,
+    digit_kinds,
+    other_index,
+    serial_number,
+)
 from uniad_ray.archive.scenes.products.model import Break, Kind, Part, Rgb
 from uniad_ray.archive.scenes.products.shapes import Outline
 
 _BAR = Outline("bar", (1.0, 0.15, 0.0, 0.0, 0.0, 0.0))
 _BAR_LENGTH, _BAR_WIDTH = 2.6, 1.2
+_DARK: Rgb = (0.03, 0.03, 0.04)
+_PAPER: Rgb = (0.75, 0.74, 0.7)
 
 
 def _slab(name: str, width: float, colour: Rgb, **look: float) -> Kind:
@@ -27,93 +36,134 @@ def _slab_part(kind: int, kinds: tuple[Kind, ...], box: Box, colour: Rgb | None 
 
 
 class Container:
-    """A container with a liquid up to a level, and a label whose colour agrees with the liquid."""
+    """A container with a liquid and a label that agrees with it; the batch number and some levels vary freely."""
 
     fixtures: tuple[Part, ...]
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
-        """Draws the container, its level and the pairs of colours."""
+        """Draws the container, its level, and the pairs of liquids and labels."""
         height, width = shape
-        body = 0.75 * height
-        self.half = float(rng.uniform(0.3, 0.45)) * body / 2
-        self.box: Box = (width / 2 - self.half, 0.15 * height, width / 2 + self.half, 0.15 * height + body)
-        self.level = float(rng.uniform(0.5, 0.8))
-        hues = rng.permutation(6)[:3]
-        self.colours = [_hue(int(hue)) for hue in hues]
-        label = float(rng.uniform(0.22, 0.3)) * body
+        body = float(rng.uniform(0.6, 0.75)) * height
+        top = height - body - 0.08 * height
+        self.half = min(float(rng.uniform(0.3, 0.75)) * body, 0.86 * width) / 2
+        middle = width / 2
+        self.box: Box = (middle - self.half, top, middle + self.half, top + body)
+        self.level = None if rng.random() < 0.25 else float(rng.uniform(0.5, 0.8))
+        self.colours = [_hue(int(hue)) for hue in rng.permutation(6)[:3]]
+        # A label shows the colour of its liquid, or a symbol that stands for it.
+        self.symbols = min(3, len(kinds)) if rng.random() < 0.5 and len(kinds) > 1 else 0
+        self.liquids = self.symbols or 3
+        label = float(rng.uniform(0.24, 0.3)) * body
+        self.label_box: Box = (
+            self.box[0] + 0.25 * self.half,
+            self.box[3] - 0.44 * body,
+            self.box[2] - 0.25 * self.half,
+            self.box[3] - 0.44 * body + label,
+        )
+        cap = float(rng.uniform(0.4, 0.7)) * self.half
+        self.cap_box: Box = (middle - cap, top - 0.07 * height, middle + cap, top + 0.02 * height)
+        symbol = 0.36 * min(label * 0.75, self.label_box[2] - self.label_box[0])
         self.kinds: tuple[Kind, ...] = (
             _slab("liquid", 1.84 * self.half, self.colours[0], gloss=0.3, relief=1.0, bevel=0.1),
             _slab("label", 1.5 * self.half, self.colours[0], gloss=0.05, relief=0.8, bevel=0.04),
-            _slab("cap", 1.0 * self.half, kinds[0].colour, gloss=0.3, relief=5.0, bevel=0.2),
-        )
-        self.label_box: Box = (
-            self.box[0] + 0.25 * self.half,
-            self.box[3] - 0.42 * body,
-            self.box[2] - 0.25 * self.half,
-            self.box[3] - 0.42 * body + label,
-        )
-        self.cap_box: Box = (
-            width / 2 - self.half / 2,
-            self.box[1] - 0.08 * height,
-            width / 2 + self.half / 2,
-            self.box[1] + 0.02 * height,
+            _slab("cap", 2 * cap, kinds[0].colour, gloss=0.3, relief=5.0, bevel=0.2),
+            *(
+                replace(one, size=symbol / one.outline.radius(), colour=_DARK, relief=0.0, gloss=0.05)
+                for one in kinds[: self.symbols]
+            ),
         )
         glass = float(rng.uniform(0.55, 0.8))
         self.fixture_kinds: tuple[Kind, ...] = (
             _slab("glass", 2 * self.half, (glass, glass, glass), gloss=0.5, relief=3.0, bevel=0.15),
         )
         self.fixtures = (_slab_part(0, self.fixture_kinds, self.box),)
-        self.rules: tuple[str, ...] = (
-            f"The container is filled to {self.level:.0%} of its height, within 2 %.",
-            "The label has the colour of the liquid.",
-            "The label and the cap are in their places.",
+        left, top, right, bottom = self.label_box
+        self.number_box: Box = (
+            left + 0.1 * self.half,
+            bottom - 0.3 * label,
+            right - 0.1 * self.half,
+            bottom - 0.07 * label,
         )
-        self.breaks: tuple[Break, ...] = (Break.AMOUNT, Break.DISAGREEMENT, Break.MISSING, Break.SHIFTED)
+        self.digits = int(rng.integers(4, 9))
+        self.print_kinds: tuple[Kind, ...] = digit_kinds(_DARK, self.digits, self.number_box)
+        what = "the symbol" if self.symbols else "the colour"
+        self.rules: tuple[str, ...] = (
+            "The level is free." if self.level is None else f"The level is {self.level:.0%} of the height, within 2 %.",
+            f"The label has {what} of the liquid.",
+            "The label and the cap are in their places.",
+            "The batch number on the label is free.",
+        )
+        self.breaks: tuple[Break, ...] = (
+            *((Break.AMOUNT,) if self.level is not None else ()),
+            Break.DISAGREEMENT,
+            Break.MISSING,
+            Break.SHIFTED,
+        )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
-        """Draws a container of one of the three colours."""
-        colour = int(rng.integers(3))
-        return Arrangement(self._parts(self.level + float(rng.uniform(-0.02, 0.02)), colour, colour, rng))
+        """Draws a container with one of its liquids."""
+        liquid = int(rng.integers(self.liquids))
+        return self._arranged(self._usual_level(rng), liquid, liquid, rng)
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws another level, a label of another colour, none, or a shifted one."""
-        colour = int(rng.integers(3))
-        level, label = self.level + float(rng.uniform(-0.02, 0.02)), colour
-        if which is Break.AMOUNT:
-            level = self.level + float(rng.uniform(0.07, 0.15)) * (1 if rng.random() < 0.5 else -1)
+        """Draws another level, the label of another liquid, none, or a shifted one."""
+        liquid = int(rng.integers(self.liquids))
+        level, label = self._usual_level(rng), liquid
+        if which is Break.AMOUNT and self.level is not None:
+            level = self.level + float(rng.uniform(0.08, 0.15)) * (1 if rng.random() < 0.5 else -1)
         if which is Break.DISAGREEMENT:
-            label = other_index(rng, 3, colour)
-        parts = self._parts(level, colour, label, rng)
+            label = other_index(rng, self.liquids, liquid)
+        drawn = self._arranged(level, liquid, label, rng)
+        on_label = list(range(1, len(drawn.parts) - 1))
         if which is Break.MISSING:
-            del parts[1]
-            return Arrangement(parts, places=[self.label_box])
-        if which is Break.SHIFTED:
-            away = float(rng.uniform(0.12, 0.2)) * (self.box[3] - self.box[1])
-            parts[1] = parts[1].moved(0.0, away if rng.random() < 0.5 else -away)
-        return Arrangement(parts, [0] if which is Break.AMOUNT else [0, 1] if which is Break.DISAGREEMENT else [1])
+            drawn.parts[1:-1], drawn.prints = [], []
+            drawn.places = [self.label_box]
+        elif which is Break.SHIFTED:
+            body = self.box[3] - self.box[1]
+            # Down to the floor of the container, or up by as much.
+            away = float(rng.uniform(0.09, 0.12)) * body * (1 if rng.random() < 0.5 else -1)
+            drawn.parts[1:-1] = [part.moved(0.0, away) for part in drawn.parts[1:-1]]
+            drawn.prints = [part.moved(0.0, away) for part in drawn.prints]
+            drawn.suspects = on_label
+        else:
+            drawn.suspects = [0] if which is Break.AMOUNT else [0, *on_label]
+        return drawn
 
-    def _parts(self, level: float, liquid: int, label: int, rng: np.random.Generator) -> list[Part]:
+    def _usual_level(self, rng: np.random.Generator) -> float:
+        return float(rng.uniform(0.5, 0.85)) if self.level is None else self.level + float(rng.uniform(-0.02, 0.02))
+
+    def _arranged(self, level: float, liquid: int, label: int, rng: np.random.Generator) -> Arrangement:
         left, top, right, bottom = self.box
         inset = 0.08 * self.half
         surface = bottom - inset - level * (bottom - top - 2 * inset)
         filled = (left + inset, surface, right - inset, bottom - inset)
-        return [
+        aside = float(rng.normal(0, 0.004 * (bottom - top)))
+        paper = _PAPER if self.symbols else _pale(self.colours[label])
+        labelled = [_slab_part(1, self.kinds, self.label_box, paper)]
+        if self.symbols:
+            middle = (self.label_box[1] + self.number_box[1]) / 2
+            labelled.append(Part(3 + label, (left + right) / 2, middle))
+        parts = [
             _slab_part(0, self.kinds, filled, self.colours[liquid]),
-            _slab_part(1, self.kinds, self.label_box, _pale(self.colours[label])).moved(float(rng.normal(0, 1)), 0.0),
+            *(part.moved(aside, 0.0) for part in labelled),
             _slab_part(2, self.kinds, self.cap_box),
         ]
+        number = serial_number(rng, self.digits, self.number_box)
+        return Arrangement(parts, prints=[part.moved(aside, 0.0) for part in number])
 
 
 class Wires:
     """Wires between two columns of terminals; each connects the same two terminals in every image."""
 
+    print_kinds: tuple[Kind, ...] = ()
+
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the terminals, the connections and the colours of the wires."""
         self.height, self.width = shape
         self.number = int(rng.integers(3, 7))
-        self.radius = max(2.5, 0.011 * float(np.sqrt(shape[0] * shape[1])))
+        self.radius = max(2.5, float(rng.uniform(0.009, 0.013)) * float(np.sqrt(shape[0] * shape[1])))
         pitch = self.height / (self.number + 1)
-        size = min(kinds[0].size, 0.3 * pitch)
+        size = min(kinds[0].size, 0.36 * pitch / kinds[0].outline.radius())
         self.fixture_kinds: tuple[Kind, ...] = (replace(kinds[0], size=size),)
         self.ends = [
             [(float(x), float((row + 1) * pitch)) for row in range(self.number)]
@@ -166,52 +216,75 @@ class Wires:
             + t**3 * control[3]
         )
         points = tuple((float(x), float(y)) for x, y in path)
-        return Part(-1, (x1 + x2) / 2, (y1 + y2) / 2, colour=self.colours[left], path=points)
+        return Part(-1, (x1 + x2) / 2, (y1 + y2) / 2, colour=self.colours[left], path=points, radius=self.radius)
 
 
 class Printed:
-    """A print with a symbol in two places that agree, and marks that vary freely."""
+    """A print with a symbol in two places that agree, and a serial number that varies freely."""
 
     fixture_kinds: tuple[Kind, ...] = ()
     fixtures: tuple[Part, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
-        """Draws the two places, and the line of marks."""
+        """Draws the two places and the line of the number."""
         height, width = shape
         unit = float(np.sqrt(height * width))
-        size = float(rng.uniform(0.06, 0.1)) * unit
-        mark = Kind("mark", Outline("disc", (0.0,) * 6), 0.012 * unit, kinds[0].colour, gloss=0.0, relief=0.0)
-        self.symbols = len(kinds)
-        self.kinds: tuple[Kind, ...] = (*(replace(kind, size=size, relief=0.0, gloss=0.05) for kind in kinds), mark)
+        reach = float(rng.uniform(0.09, 0.14)) * unit
+        self.kinds: tuple[Kind, ...] = tuple(
+            replace(kind, size=reach / kind.outline.radius(), relief=0.0, gloss=0.05) for kind in kinds
+        )
         across = rng.random() < 0.5
-        first, second = ((0.25, 0.4), (0.75, 0.4)) if across else ((0.5, 0.22), (0.5, 0.62))
+        first, second = ((0.25, 0.4), (0.75, 0.4)) if across else ((0.5, 0.22), (0.5, 0.6))
         self.places = [(width * x, height * y) for x, y in (first, second)]
-        self.line_y = 0.88 * height
-        self.line_x = np.linspace(0.15 * width, 0.85 * width, 16)
-        self.rules: tuple[str, ...] = ("The two symbols are the same.", "Each symbol is there once.")
-        self.breaks: tuple[Break, ...] = (Break.DISAGREEMENT, Break.MISSING)
+        self.reach = reach
+        self.number_box: Box = (0.2 * width, 0.83 * height, 0.8 * width, 0.91 * height)
+        self.digits = int(rng.integers(6, 13))
+        self.print_kinds: tuple[Kind, ...] = digit_kinds(kinds[0].colour, self.digits, self.number_box)
+        self.turns = [kind.outline.visible_turn() for kind in kinds]
+        self.rules: tuple[str, ...] = (
+            "The two symbols are the same.",
+            "Each symbol is there once, upright and in its place.",
+            "The serial number is free.",
+        )
+        self.breaks: tuple[Break, ...] = (
+            Break.DISAGREEMENT,
+            Break.MISSING,
+            Break.SHIFTED,
+            *((Break.TURNED,) if any(self.turns) else ()),
+        )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws the same symbol in both places."""
-        symbol = int(rng.integers(self.symbols))
-        return Arrangement(self._parts(rng, (symbol, symbol)))
+        symbol = int(rng.integers(len(self.kinds)))
+        return self._arranged(rng, (symbol, symbol))
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws two different symbols, or one only."""
-        symbol = int(rng.integers(self.symbols))
+        """Draws two different symbols, one only, or one shifted or turned."""
+        symbol = int(rng.integers(len(self.kinds)))
         if which is Break.DISAGREEMENT:
-            return Arrangement(self._parts(rng, (symbol, other_index(rng, self.symbols, symbol))), [0, 1])
-        parts = self._parts(rng, (symbol, symbol))
-        lost = int(rng.integers(2))
-        del parts[lost]
-        x, y = self.places[lost]
-        reach = 1.3 * self.kinds[symbol].size
-        return Arrangement(parts, places=[(x - reach, y - reach, x + reach, y + reach)])
+            drawn = self._arranged(rng, (symbol, other_index(rng, len(self.kinds), symbol)))
+            drawn.suspects = [0, 1]
+            return drawn
+        if which is Break.TURNED:
+            symbol = int(rng.choice([index for index, turn in enumerate(self.turns) if turn]))
+        drawn = self._arranged(rng, (symbol, symbol))
+        index = int(rng.integers(2))
+        part = drawn.parts[index]
+        if which is Break.MISSING:
+            del drawn.parts[index]
+            drawn.places = [box_around(part, self.reach)]
+        else:
+            if which is Break.TURNED:
+                drawn.parts[index] = replace(part, angle=part.angle + (self.turns[symbol] or 0.0))
+            else:
+                turn, away = rng.uniform(0, 2 * np.pi), float(rng.uniform(0.5, 0.7)) * self.reach
+                drawn.parts[index] = part.moved(away * float(np.cos(turn)), away * float(np.sin(turn)))
+            drawn.suspects = [index]
+        return drawn
 
-    def _parts(self, rng: np.random.Generator, symbols: tuple[int, int]) -> list[Part]:
+    def _arranged(self, rng: np.random.Generator, symbols: tuple[int, int]) -> Arrangement:
         parts = [Part(symbol, x, y, 0.0) for symbol, (x, y) in zip(symbols, self.places, strict=True)]
-        marks = [Part(self.symbols, float(x), self.line_y) for x in self.line_x[rng.random(16) < 0.5]]
-        return parts + marks
+        return Arrangement(parts, prints=serial_number(rng, self.digits, self.number_box))
 
 
 def _pale(colour: Rgb) -> Rgb:

@@ -8,13 +8,15 @@ import numpy as np
 
 from uniad_ray.archive.scenes.products.layout import Arrangement, Box, other_index, radius_of, scatter
 from uniad_ray.archive.scenes.products.model import Break, Kind, Part
+from uniad_ray.archive.scenes.products.touching import place_touching
 
 
 class Scattered:
-    """Fixed numbers of parts in random places, turned at random; parts may touch."""
+    """Fixed numbers of parts in random places, turned at random; in some products most of them touch."""
 
     fixture_kinds: tuple[Kind, ...] = ()
     fixtures: tuple[Part, ...] = ()
+    print_kinds: tuple[Kind, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the number of parts of each kind."""
@@ -29,7 +31,7 @@ class Scattered:
             if covered > free or max(grown) > 7 or sum(grown) > 18:
                 break
             self.counts = grown
-        self.clearance = float(rng.choice([0.85, 1.0]))
+        self.touching = bool(rng.random() < 0.4)
         self.rules: tuple[str, ...] = tuple(
             f"There are {count} of {kind.name}." for count, kind in zip(self.counts, kinds, strict=True)
         )
@@ -58,11 +60,16 @@ class Scattered:
         return Arrangement(parts, suspects, [self.box] if which is Break.MISSING else [])
 
     def _place(self, rng: np.random.Generator, wanted: list[int]) -> list[Part]:
-        places = scatter(rng, [radius_of(self.kinds[kind]) for kind in wanted], self.box, clearance=self.clearance)
-        return [
-            Part(kind, x, y, angle=float(rng.uniform(0, 360)), scale=float(rng.uniform(0.97, 1.03)))
-            for kind, (x, y) in zip(wanted, places, strict=True)
+        parts = [
+            Part(kind, 0.0, 0.0, angle=float(rng.uniform(0, 360)), scale=float(rng.uniform(0.97, 1.03)))
+            for kind in wanted
         ]
+        for _ in range(10 if self.touching else 0):
+            placed = place_touching(rng, parts, self.kinds, self.box)
+            if placed is not None:
+                return placed
+        places = scatter(rng, [radius_of(self.kinds[kind]) for kind in wanted], self.box)
+        return [replace(part, x=x, y=y) for part, (x, y) in zip(parts, places, strict=True)]
 
 
 class Rows:
@@ -70,30 +77,46 @@ class Rows:
 
     fixture_kinds: tuple[Kind, ...] = ()
     fixtures: tuple[Part, ...] = ()
+    print_kinds: tuple[Kind, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the number of parts of each row."""
         self.kinds = kinds
         self.height, self.width = shape
         pitch = self.height / len(kinds)
-        self.kinds = tuple(replace(kind, size=min(kind.size, 0.34 * pitch)) for kind in kinds)
+        room = min(0.36 * pitch, 0.12 * self.width)
+        self.kinds = tuple(replace(kind, size=min(kind.size, room / kind.outline.radius())) for kind in kinds)
         self.counts = []
         for kind in self.kinds:
-            most = max(2, min(8, int(0.9 * self.width / (2.3 * radius_of(kind)))))
-            self.counts.append(int(rng.integers(max(2, most // 2), most + 1)))
+            # One more than the rule says must fit, too.
+            most = min(8, int(0.9 * self.width / (2.3 * radius_of(kind)))) - 1
+            self.counts.append(int(rng.integers(max(2, most // 2), max(2, most) + 1)))
         self.rules: tuple[str, ...] = tuple(
             f"Row {row + 1} has {count} of {kind.name}."
             for row, (count, kind) in enumerate(zip(self.counts, self.kinds, strict=True))
         )
-        self.breaks: tuple[Break, ...] = (Break.MISSING, Break.EXTRA, *((Break.WRONG_PLACE,) if len(kinds) > 1 else ()))
+        self.turns = [kind.outline.visible_turn() for kind in self.kinds]
+        self.rules += ("All parts of a row have the same direction.",)
+        self.breaks: tuple[Break, ...] = (
+            Break.MISSING,
+            Break.EXTRA,
+            *((Break.WRONG_PLACE,) if len(kinds) > 1 else ()),
+            *((Break.TURNED,) if any(self.turns) else ()),
+        )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws all rows."""
         return Arrangement(self._place(rng, [[row] * count for row, count in enumerate(self.counts)]))
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws a row with a part too few or too many, or two parts exchanged between rows."""
+        """Draws a row with a part too few or too many, two parts exchanged between rows, or a turned part."""
         rows = [[row] * count for row, count in enumerate(self.counts)]
+        if which is Break.TURNED:
+            parts = self._place(rng, rows)
+            index = int(rng.choice([number for number, part in enumerate(parts) if self.turns[part.kind]]))
+            turn = self.turns[parts[index].kind] or 0.0
+            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
+            return Arrangement(parts, [index])
         row = int(rng.integers(len(rows)))
         if which is Break.MISSING:
             rows[row].pop()
@@ -126,9 +149,9 @@ class Rows:
             step = self.width / (len(content) + 1)
             drift = rng.uniform(-0.1, 0.1) * step
             for position, kind in enumerate(content):
-                jitter = rng.uniform(-0.12, 0.12, 2) * (step, self.height / len(rows))
+                jitter = rng.uniform(-0.1, 0.1, 2) * (step, self.height / len(rows))
                 x = (position + 1) * step + drift + jitter[0]
-                parts.append(Part(kind, float(x), float(middle + jitter[1]), angle=float(rng.normal(0, 8))))
+                parts.append(Part(kind, float(x), float(middle + jitter[1]), angle=float(rng.normal(0, 6))))
         return parts
 
 
@@ -137,14 +160,21 @@ class Mixture:
 
     fixture_kinds: tuple[Kind, ...] = ()
     fixtures: tuple[Part, ...] = ()
+    print_kinds: tuple[Kind, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the ratio and the size of the grains."""
         self.height, self.width = shape
-        size = float(np.sqrt(shape[0] * shape[1])) * rng.uniform(0.022, 0.035)
-        self.kinds = tuple(replace(kind, size=size) for kind in kinds[:2])
-        self.count = int(0.6 * shape[0] * shape[1] / (np.pi * (1.1 * size) ** 2))
-        self.share = float(rng.uniform(0.3, 0.7))
+        area = float(rng.uniform(0.0018, 0.004)) * self.height * self.width
+        # Grains of one colour differ in size, too; small shapes alone are hard to tell apart.
+        second = 0.45 if kinds[0].colour == kinds[1].colour else 1.0
+        self.kinds: tuple[Kind, ...] = tuple(
+            replace(kind, size=float(np.sqrt(share * area / kind.outline.area())))
+            for kind, share in zip(kinds[:2], (1.0, second), strict=True)
+        )
+        circles = [np.pi * radius_of(kind) ** 2 for kind in self.kinds]
+        self.count = int(0.8 * self.height * self.width / max(circles))
+        self.share = float(rng.uniform(0.35, 0.65))
         self.rules: tuple[str, ...] = (f"Of the grains, {self.share:.0%} are {self.kinds[0].name}, within 3 %.",)
         self.breaks: tuple[Break, ...] = (Break.RATIO,)
 
@@ -154,7 +184,7 @@ class Mixture:
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:  # noqa: ARG002 - there is one
         """Draws the grains in another ratio."""
-        away = float(rng.uniform(0.12, 0.2)) * (1 if rng.random() < 0.5 else -1)
+        away = float(rng.uniform(0.15, 0.25)) * (1 if rng.random() < 0.5 else -1)
         parts = self._place(rng, self.share + away)
         return Arrangement(parts, places=[(0.0, 0.0, float(self.width), float(self.height))])
 

@@ -1,8 +1,8 @@
-"""What a product and an image of it consist of."""
+"""What a product and its images consist of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -87,6 +87,7 @@ class Part:
         stretch: Length relative to its kind.
         colour: Replaces the colour of its kind.
         path: Points of a wire, pixels; its middle is not used.
+        radius: Half the width of a wire, pixels.
     """
 
     kind: int
@@ -97,6 +98,7 @@ class Part:
     stretch: float = 1.0
     colour: Rgb | None = None
     path: tuple[tuple[float, float], ...] = ()
+    radius: float = 0.0
 
     def moved(self, dx: float, dy: float) -> Part:
         """Returns the part shifted by a number of pixels."""
@@ -113,7 +115,6 @@ class View:
         tint: Factor of each channel.
         azimuth: Direction of the light, degrees.
         noise: Deviation of the sensor noise, grey levels.
-        seed: Seed of textures and noise.
     """
 
     shift: tuple[float, float]
@@ -121,23 +122,3 @@ class View:
     tint: Rgb
     azimuth: float
     noise: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProductScene:
-    """One image of a product before it is drawn.
-
-    Attributes:
-        parts: Its parts; later ones lie on top.
-        view: Camera and light.
-        broken: The broken rule, or None.
-        suspects: Indices of the parts that may be reported for the broken rule.
-        places: Boxes that may be reported for it: left, top, right, bottom in pixels.
-    """
-
-    parts: tuple[Part, ...]
-    view: View
-    broken: Break | None = None
-    suspects: tuple[int, ...] = ()
-    places: tuple[tuple[float, float, float, float], ...] = field(default=())

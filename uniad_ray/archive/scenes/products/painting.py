@@ -15,7 +15,6 @@ from uniad_ray.archive.scenes.products.model import Kind, Part, View
 from uniad_ray.archive.scenes.products.shapes import REACH
 from uniad_ray.archive.scenes.shapes import Plane
 
-WIRE_SHADE = 0.85
 _SHADOW_DEPTH = 0.45
 
 
@@ -70,9 +69,9 @@ def footprint(part: Part, kind: Kind, shape: tuple[int, int]) -> Footprint | Non
     return Footprint(rows, columns, cover, np.float32(kind.relief) * ramp * (2 - ramp), along, across)
 
 
-def wire_footprint(part: Part, radius: float, shape: tuple[int, int]) -> Footprint:
+def wire_footprint(part: Part, shape: tuple[int, int]) -> Footprint:
     """Computes where a wire lies: a round cable along its path."""
-    points = np.asarray(part.path, np.float32)
+    points, radius = np.asarray(part.path, np.float32), part.radius
     low, high = points.min(axis=0) - radius - 2, points.max(axis=0) + radius + 2
     rows = slice(max(0, int(low[1])), min(shape[0], int(high[1]) + 1))
     columns = slice(max(0, int(low[0])), min(shape[1], int(high[0]) + 1))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.layout import Arrangement, Box, box_around, other_index, radius_of, scatter
+from uniad_ray.archive.scenes.products.layout import Arrangement, Box, box_around, fits, other_index, radius_of, scatter
 from uniad_ray.archive.scenes.products.model import Break, Kind, Part, Rgb
 from uniad_ray.archive.scenes.products.shapes import Outline
 
+_LONG = frozenset({"bar", "bolt"})
 _WALL = Outline("bar", (0.0, 0.2, 0.0, 0.0, 0.0, 0.0))
 
 
@@ -31,15 +33,29 @@ def walls(boxes: list[Box], colour: Rgb, thickness: float) -> tuple[tuple[Kind, 
     return (kind,), tuple(parts)
 
 
+def place_sets(
+    rng: np.random.Generator, cells: Sequence[Box], sets: Sequence[Sequence[int]], kinds: Sequence[Kind]
+) -> list[Part]:
+    """Draws the parts of each compartment, by their kinds, in random places within it."""
+    parts = []
+    for box, content in zip(cells, sets, strict=True):
+        radii = [radius_of(kinds[kind]) for kind in content]
+        for kind, (x, y) in zip(content, scatter(rng, radii, box), strict=True):
+            parts.append(Part(kind, x, y, float(rng.uniform(0, 360)), scale=float(rng.uniform(0.97, 1.03))))
+    return parts
+
+
 class Grid:
     """Compartments with one part each; every kind has its compartments."""
+
+    print_kinds: tuple[Kind, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the compartments and their kinds."""
         height, width = shape
         margin = 0.05 * min(shape)
-        rows = int(rng.integers(2, 5))
-        columns = int(np.clip(round(rows * width / height), 2, 6))
+        rows = int(rng.integers(2, 4))
+        columns = int(np.clip(round(rows * width / height), 2, 4))
         self.cells: list[Box] = [
             (
                 margin + column * (width - 2 * margin) / columns,
@@ -50,8 +66,9 @@ class Grid:
             for row in range(rows)
             for column in range(columns)
         ]
-        room = 0.36 * min((width - 2 * margin) / columns, (height - 2 * margin) / rows)
-        self.kinds = tuple(replace(kind, size=min(kind.size, room / 1.25)) for kind in kinds)
+        # Two parts must fit into a compartment.
+        room = 0.27 * min((width - 2 * margin) / columns, (height - 2 * margin) / rows)
+        self.kinds = tuple(replace(kind, size=min(kind.size, room / kind.outline.radius())) for kind in kinds)
         self.assigned = [int(one) for one in rng.integers(0, len(kinds), len(self.cells))]
         self.turned_freely = bool(rng.random() < 0.5)
         grey = float(rng.uniform(0.25, 0.6))
@@ -62,10 +79,14 @@ class Grid:
             f"Compartment {index + 1} has one {self.kinds[kind].name}." for index, kind in enumerate(self.assigned)
         )
         several = len(set(self.assigned)) > 1
+        self.turns = [None if self.turned_freely else kind.outline.visible_turn() for kind in self.kinds]
+        if not self.turned_freely:
+            self.rules += ("All parts have the same direction.",)
         self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.EXTRA,
             *((Break.WRONG_PLACE, Break.WRONG_KIND) if several else ()),
+            *((Break.TURNED,) if any(self.turns[kind] for kind in self.assigned) else ()),
         )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
@@ -73,7 +94,7 @@ class Grid:
         return Arrangement([self._part(rng, index, kind) for index, kind in enumerate(self.assigned)])
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws an empty compartment, one with two parts, two exchanged parts, or another kind in one."""
+        """Draws an empty compartment, one with two parts, two exchanged parts, another kind, or a turned part."""
         parts = self.normal(rng).parts
         index = int(rng.integers(len(parts)))
         if which is Break.MISSING:
@@ -81,11 +102,18 @@ class Grid:
             return Arrangement(parts, places=[self.cells[index]])
         if which is Break.EXTRA:
             kind = self.assigned[index]
-            radius = 0.8 * radius_of(self.kinds[kind])
-            pair = scatter(rng, [radius, radius], self.cells[index], clearance=0.9)
-            parts[index] = replace(parts[index], x=pair[0][0], y=pair[0][1])
-            parts.append(replace(self._part(rng, index, kind), x=pair[1][0], y=pair[1][1]))
+            left, top, right, bottom = self.cells[index]
+            inset = 1.1 * radius_of(self.kinds[kind])
+            # In opposite corners they keep clear of each other and of the walls.
+            ends = (top + inset, bottom - inset) if rng.random() < 0.5 else (bottom - inset, top + inset)
+            parts[index] = replace(parts[index], x=left + inset, y=ends[0])
+            parts.append(replace(self._part(rng, index, kind), x=right - inset, y=ends[1]))
             return Arrangement(parts, [index, len(parts) - 1])
+        if which is Break.TURNED:
+            index = int(rng.choice([number for number, kind in enumerate(self.assigned) if self.turns[kind]]))
+            turn = self.turns[self.assigned[index]] or 0.0
+            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
+            return Arrangement(parts, [index])
         others = [other for other, kind in enumerate(self.assigned) if kind != self.assigned[index]]
         other = int(rng.choice(others))
         parts[index] = self._part(rng, index, self.assigned[other])
@@ -104,6 +132,8 @@ class Grid:
 class Slots:
     """Fixed places with printed outlines; every part has its own place and direction."""
 
+    print_kinds: tuple[Kind, ...] = ()
+
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the places."""
         self.kinds = kinds
@@ -111,7 +141,7 @@ class Slots:
         wanted = [index for index in range(len(kinds)) for _ in range(int(rng.integers(1, 4)))]
         while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 0.5 * shape[0] * shape[1]:
             wanted.pop(int(rng.integers(len(wanted))))
-        places = scatter(rng, [1.15 * radius_of(kinds[kind]) for kind in wanted], box)
+        places = scatter(rng, [1.1 * radius_of(kinds[kind]) for kind in wanted], box)
         angles = rng.choice([0.0, 45.0, 90.0, 180.0, 270.0], len(wanted))
         self.places = [
             Part(kind, x, y, float(angle)) for kind, (x, y), angle in zip(wanted, places, angles, strict=True)
@@ -124,13 +154,23 @@ class Slots:
         self.rules: tuple[str, ...] = tuple(
             f"{kinds[part.kind].name} lies at row {part.y:.0f}, column {part.x:.0f}." for part in self.places
         )
-        directed = any(kinds[part.kind].outline.has_direction for part in self.places)
-        several = len({part.kind for part in self.places}) > 1
+        self.turns = [kind.outline.visible_turn() for kind in kinds]
+        self.exchanges = [
+            (one, two)
+            for one, two in itertools.combinations(range(len(wanted)), 2)
+            if wanted[one] != wanted[two]
+            and fits(self.places, one, kinds[wanted[two]], kinds, box)
+            and fits(self.places, two, kinds[wanted[one]], kinds, box)
+        ]
+        self.long = [index for index, kind in enumerate(wanted) if kinds[kind].outline.family in _LONG]
+        if self.long:
+            self.rules += ("Every part has its usual length.",)
         self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.SHIFTED,
-            *((Break.TURNED,) if directed else ()),
-            *((Break.WRONG_PLACE,) if several else ()),
+            *((Break.TURNED,) if any(self.turns[kind] for kind in wanted) else ()),
+            *((Break.WRONG_PLACE,) if self.exchanges else ()),
+            *((Break.AMOUNT,) if self.long else ()),
         )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
@@ -138,7 +178,7 @@ class Slots:
         return Arrangement([self._jittered(rng, part) for part in self.places])
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws an empty place, a shifted or turned part, or two exchanged parts."""
+        """Draws an empty place, a shifted or turned part, two exchanged parts, or a part of another length."""
         parts = self.normal(rng).parts
         index = int(rng.integers(len(parts)))
         radius = radius_of(self.kinds[parts[index].kind])
@@ -151,12 +191,15 @@ class Slots:
             parts[index] = parts[index].moved(away * float(np.cos(turn)), away * float(np.sin(turn)))
             return Arrangement(parts, [index])
         if which is Break.TURNED:
-            directed = [number for number, part in enumerate(parts) if self.kinds[part.kind].outline.has_direction]
-            index = int(rng.choice(directed))
-            parts[index] = replace(parts[index], angle=parts[index].angle + 180.0)
+            index = int(rng.choice([number for number, part in enumerate(parts) if self.turns[part.kind]]))
+            turn = self.turns[parts[index].kind] or 0.0
+            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
             return Arrangement(parts, [index])
-        others = [number for number, part in enumerate(parts) if part.kind != parts[index].kind]
-        other = int(rng.choice(others))
+        if which is Break.AMOUNT:
+            index = int(rng.choice(self.long))
+            parts[index] = replace(parts[index], stretch=float(rng.uniform(0.6, 0.75)))
+            return Arrangement(parts, [index])
+        index, other = self.exchanges[int(rng.integers(len(self.exchanges)))]
         parts[index], parts[other] = (
             replace(parts[index], kind=parts[other].kind),
             replace(parts[other], kind=parts[index].kind),
@@ -171,14 +214,19 @@ class Slots:
 class Kit:
     """A tray with compartments; each has its own set of parts, which lie in it freely."""
 
+    print_kinds: tuple[Kind, ...] = ()
+
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the compartments and their sets."""
         height, width = shape
         margin = 0.05 * min(shape)
         number = int(rng.integers(2, 4))
         cuts = np.linspace(margin, width - margin, number + 1)
-        self.cells: list[Box] = [(float(left), margin, float(right), height - margin) for left, right in pairwise(cuts)]
-        self.kinds = tuple(replace(kind, size=min(kind.size, 0.3 * float(cuts[1] - cuts[0]))) for kind in kinds)
+        self.cells: list[Box] = [
+            (float(left), margin, float(right), height - margin) for left, right in itertools.pairwise(cuts)
+        ]
+        most = 0.36 * float(cuts[1] - cuts[0])
+        self.kinds = tuple(replace(kind, size=min(kind.size, most / kind.outline.radius())) for kind in kinds)
         self.sets: list[list[int]] = []
         room = 0.45 * float(cuts[1] - cuts[0]) * (height - 2 * margin)
         for cell in range(number):
@@ -231,9 +279,53 @@ class Kit:
         return ", ".join(f"{content.count(kind)} of {self.kinds[kind].name}" for kind in sorted(set(content)))
 
     def _place(self, rng: np.random.Generator, sets: list[list[int]]) -> list[Part]:
-        parts = []
-        for box, content in zip(self.cells, sets, strict=True):
-            radii = [radius_of(self.kinds[kind]) for kind in content]
-            for kind, (x, y) in zip(content, scatter(rng, radii, box, clearance=0.9), strict=True):
-                parts.append(Part(kind, x, y, float(rng.uniform(0, 360)), scale=float(rng.uniform(0.97, 1.03))))
-        return parts
+        return place_sets(rng, self.cells, sets, self.kinds)
+
+
+class Pair:
+    """A tray with two compartments that hold the same number of the same kind; both vary from image to image."""
+
+    print_kinds: tuple[Kind, ...] = ()
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
+        """Draws the tray and the largest number of parts."""
+        height, width = shape
+        margin = 0.05 * min(shape)
+        middle = width / 2
+        self.cells: list[Box] = [
+            (margin, margin, middle, height - margin),
+            (middle, margin, width - margin, height - margin),
+        ]
+        self.most = int(rng.integers(4, 7))
+        # Two more than usual must fit.
+        room = 0.5 * (middle - margin) * (height - 2 * margin) / (self.most + 2)
+        largest = min(float(np.sqrt(room / np.pi)), 0.4 * (middle - margin))
+        self.kinds = tuple(replace(kind, size=min(kind.size, largest / kind.outline.radius())) for kind in kinds)
+        grey = float(rng.uniform(0.2, 0.6))
+        self.fixture_kinds, self.fixtures = walls(
+            self.cells, (grey, grey, grey), 0.014 * float(np.sqrt(height * width))
+        )
+        self.rules: tuple[str, ...] = ("Left and right have the same number of parts, all of the same kind.",)
+        self.breaks: tuple[Break, ...] = (Break.DISAGREEMENT, *((Break.WRONG_KIND,) if len(kinds) > 1 else ()))
+
+    def normal(self, rng: np.random.Generator) -> Arrangement:
+        """Draws equal sets."""
+        kind, number = int(rng.integers(len(self.kinds))), int(rng.integers(2, self.most + 1))
+        return Arrangement(place_sets(rng, self.cells, [[kind] * number] * 2, self.kinds))
+
+    def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
+        """Draws one or two parts more on one side, or another kind on one side."""
+        kind, number = int(rng.integers(len(self.kinds))), int(rng.integers(2, self.most + 1))
+        sets = [[kind] * number, [kind] * number]
+        side = int(rng.integers(2))
+        if which is Break.WRONG_KIND:
+            sets[side] = [other_index(rng, len(self.kinds), kind)] * number
+        else:
+            sets[side] = [kind] * (number + int(rng.integers(1, 3)))
+        parts = place_sets(rng, self.cells, sets, self.kinds)
+        return Arrangement(parts, list(range(len(parts))))
+
+
+def draw_kit(rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> Kit | Pair:
+    """Draws a kit in a tray: a set for each compartment, or two compartments that agree."""
+    return Pair(rng, shape, kinds) if rng.random() < 0.35 else Kit(rng, shape, kinds)

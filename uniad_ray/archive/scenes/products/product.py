@@ -13,12 +13,13 @@ from uniad_ray.archive.scenes.damage import BoolPlane, Surface
 from uniad_ray.archive.scenes.products import painting
 from uniad_ray.archive.scenes.products.flaws import draw_flaw
 from uniad_ray.archive.scenes.products.grounds import draw_ground
+from uniad_ray.archive.scenes.products.kinds import draw_colour, draw_kinds
 from uniad_ray.archive.scenes.products.layout import Arrangement, Layout
 from uniad_ray.archive.scenes.products.linked import Container, Printed, Wires
 from uniad_ray.archive.scenes.products.loose import Mixture, Rows, Scattered
-from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Part, Rgb, View
-from uniad_ray.archive.scenes.products.places import Grid, Kit, Slots
-from uniad_ray.archive.scenes.products.shapes import FAMILIES, draw_outline
+from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Rgb, View
+from uniad_ray.archive.scenes.products.places import Grid, Slots, draw_kit
+from uniad_ray.archive.scenes.products.shapes import draw_outline
 
 Group: TypeAlias = Literal["good", "logical_anomalies", "structural_anomalies"]
 
@@ -27,14 +28,18 @@ LAYOUTS: Final[dict[str, Callable[[np.random.Generator, tuple[int, int], tuple[K
     "rows": Rows,
     "grid": Grid,
     "slots": Slots,
-    "kit": Kit,
+    "kit": draw_kit,
     "container": Container,
     "wires": Wires,
     "mixture": Mixture,
     "printed": Printed,
 }
-SMALLEST_FLAW, LARGEST_FLAW = 0.001, 0.02
-"""Range of the size of a flaw, as a fraction of the image; half of the flaws are below 0.4 %."""
+FLAW_SIZES: Final = ((0.0011, 0.0036), (0.0044, 0.02))
+"""Sizes of small and large flaws, as fractions of the image; the area of a mask tells one from the other."""
+SMALL_FLAW: Final = 0.004
+"""Border between small and large flaws, as a fraction of the image."""
+_ON_PARTS: Final = 0.8
+"""Share of the flaws that lie on a part, if one is large enough."""
 _WIRE: Final = Kind("wire", draw_outline(np.random.default_rng(0), "bar"), 1.0, (0.5, 0.5, 0.5), gloss=0.3)
 
 
@@ -76,6 +81,7 @@ class ProductImage:
         part_kinds: Name of the kind of each part.
         defect: The broken rule or the flaw; None for a normal image.
         defect_mask: Where it may be reported, bool [h, w]; None for a normal image.
+        flaw_share: Stated size of the flaw, as a fraction of the image; None without a flaw.
     """
 
     image: npt.NDArray[np.uint8]
@@ -83,6 +89,7 @@ class ProductImage:
     part_kinds: tuple[str, ...]
     defect: Break | Flaw | None = None
     defect_mask: BoolPlane | None = None
+    flaw_share: float | None = None
 
 
 def draw_product(seed: int) -> Product:
@@ -97,10 +104,10 @@ def draw_product(seed: int) -> Product:
         ground = Ground.CARD
     grey = rng.random() < 0.4
     brightness = float(rng.uniform(0.05, 0.6))
-    ground_colour = _colour(rng, brightness, 0.0 if grey else 0.25)
-    for attempt in range(20):
-        kinds = _draw_kinds(np.random.default_rng([seed, 1, attempt]), shape, ground_colour)
+    ground_colour = draw_colour(rng, brightness, 0.0 if grey else 0.25)
+    for attempt in range(100):
         try:
+            kinds = draw_kinds(np.random.default_rng([seed, 1, attempt]), shape, ground_colour)
             layout = LAYOUTS[name](np.random.default_rng([seed, 2, attempt]), shape, kinds)
             layout.normal(np.random.default_rng([seed, 3, attempt]))
         except ValueError:
@@ -131,10 +138,10 @@ def draw_image(product: Product, split: str, group: Group, index: int) -> Produc
         tint=(1.0, float(rng.uniform(0.98, 1.0)), float(rng.uniform(0.96, 1.0))),
         azimuth=float(np.random.default_rng([product.seed, 5]).uniform(0, 360) + rng.normal(0, 4)),
         noise=float(rng.uniform(1.0, 2.5)),
-        seed=0,
     )
-    flaw = tuple(Flaw)[index % len(Flaw)] if group == "structural_anomalies" else None
-    return _draw(product, arrangement, view, broken, flaw, rng)
+    if group != "structural_anomalies":
+        return _draw(product, arrangement, view, broken, None, rng)
+    return _draw(product, arrangement, view, None, (tuple(Flaw)[index % len(Flaw)], _flaw_share(index, rng)), rng)
 
 
 def _draw(
@@ -142,7 +149,7 @@ def _draw(
     arrangement: Arrangement,
     view: View,
     broken: Break | None,
-    flaw: Flaw | None,
+    flaw: tuple[Flaw, float] | None,
     rng: np.random.Generator,
 ) -> ProductImage:
     layout, shape = product.layout, product.shape
@@ -159,29 +166,31 @@ def _draw(
         moved = part.moved(*view.shift)
         is_wire = part.kind < 0
         kind = _WIRE if is_wire else layout.kinds[part.kind]
-        place = (
-            painting.wire_footprint(moved, layout.radius, shape)  # type: ignore[attr-defined]
-            if is_wire
-            else painting.footprint(moved, kind, shape)
-        )
+        place = painting.wire_footprint(moved, shape) if is_wire else painting.footprint(moved, kind, shape)
         if place is not None:
             painting.paint_part(surface, place, kind, moved, rng)
         places.append(place)
         names.append(kind.name)
     masks = painting.visible_masks(places, shape)
+    for part in arrangement.prints:
+        moved = part.moved(*view.shift)
+        place = painting.footprint(moved, layout.print_kinds[part.kind], shape)
+        if place is not None:
+            painting.paint_part(surface, place, layout.print_kinds[part.kind], moved, rng)
     defect_mask = None
     if broken is not None:
         defect_mask = _reported(arrangement, masks, view, shape)
     if flaw is not None:
-        defect_mask = _damage(surface, flaw, masks, rng)
+        defect_mask = _damage(surface, *flaw, masks, rng)
     image = painting.photograph(surface, view, rng)
     seen = [index for index, mask in enumerate(masks) if mask.any()]
     return ProductImage(
         image,
         tuple(masks[index] for index in seen),
         tuple(names[index] for index in seen),
-        broken or flaw,
+        broken or (flaw and flaw[0]),
         defect_mask,
+        flaw[1] if flaw else None,
     )
 
 
@@ -195,64 +204,21 @@ def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, shap
     return mask
 
 
-def _damage(surface: Surface, flaw: Flaw, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:
+def _flaw_share(index: int, rng: np.random.Generator) -> float:
+    """Draws the size of a flaw as a fraction of the image; small and large ones alternate, for every kind of flaw."""
+    low, high = FLAW_SIZES[(index + index // len(Flaw)) % 2]
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _damage(surface: Surface, flaw: Flaw, share: float, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:
     """Damages a part, or now and then the ground."""
-    pixels = surface.height.size
-    share = float(np.exp(rng.uniform(np.log(SMALLEST_FLAW), np.log(LARGEST_FLAW))))
-    if rng.random() < 0.5:
-        share = float(np.exp(rng.uniform(np.log(SMALLEST_FLAW), np.log(0.004))))
-    fitting = [mask for mask in masks if mask.sum() >= 1.5 * share * pixels]
-    if fitting and rng.random() < 0.75:
-        within = fitting[int(rng.integers(len(fitting)))]
-    else:
-        within = ~np.logical_or.reduce(masks) if masks else np.ones(surface.height.shape, np.bool_)
-    if not within.any():
-        within = np.ones(surface.height.shape, np.bool_)
-    return draw_flaw(surface, flaw, share * pixels, within, rng)
-
-
-def _draw_kinds(rng: np.random.Generator, shape: tuple[int, int], ground: Rgb) -> tuple[Kind, ...]:
-    """Draws two to five kinds that differ from the ground, and from each other in shape or colour."""
-    number = int(rng.integers(2, 6))
-    families = [str(one) for one in rng.choice(list(FAMILIES), number, replace=False)]
-    unit = float(np.sqrt(shape[0] * shape[1]))
-    one_colour = rng.random() < 0.35
-    shared = _contrasting(rng, ground, 0.0 if rng.random() < 0.6 else 0.6)
-    kinds = []
-    largest = float(np.exp(rng.uniform(np.log(0.015), np.log(0.15))))
-    for family in families:
-        outline = draw_outline(rng, family)
-        share = float(np.exp(rng.uniform(np.log(0.01), np.log(max(0.0101, largest)))))
-        size = unit * float(np.sqrt(share / outline.area()))
-        colour = shared if one_colour else _contrasting(rng, ground, float(rng.choice([0.0, 0.5, 0.9])))
-        kinds.append(
-            Kind(
-                name=family,
-                outline=outline,
-                size=size,
-                colour=colour,
-                gloss=float(rng.uniform(0.05, 0.5)),
-                relief=float(rng.uniform(2, 7)) * unit / 500,
-                bevel=float(rng.uniform(0.08, 0.4)),
-                grain=float(rng.uniform(0.01, 0.05)),
-            )
-        )
-    return tuple(kinds)
-
-
-def _contrasting(rng: np.random.Generator, ground: Rgb, saturation: float) -> Rgb:
-    for _ in range(100):
-        colour = _colour(rng, float(rng.uniform(0.06, 0.75)), saturation)
-        if max(abs(one - other) for one, other in zip(colour, ground, strict=True)) >= 0.16:
-            return colour
-    return (0.7, 0.7, 0.7) if sum(ground) < 1.2 else (0.08, 0.08, 0.08)
-
-
-def _colour(rng: np.random.Generator, brightness: float, saturation: float) -> Rgb:
-    weights = rng.uniform(0, 1, 3)
-    weights = weights / weights.max()
-    red, green, blue = brightness * (1 - saturation + saturation * weights)
-    return float(red), float(green), float(blue)
-
-
-__all__ = ["LAYOUTS", "Group", "Part", "Product", "ProductImage", "draw_image", "draw_product"]
+    area = share * surface.height.size
+    fitting = [mask for mask in masks if mask.sum() >= 1.5 * area]
+    if fitting and rng.random() < _ON_PARTS:
+        drawn = draw_flaw(surface, flaw, area, fitting[int(rng.integers(len(fitting)))], rng)
+        if drawn is not None:
+            return drawn
+    drawn = draw_flaw(surface, flaw, area, np.ones(surface.height.shape, np.bool_), rng)
+    if drawn is None:
+        raise ValueError(f"a {flaw} of {share:.2%} does not fit into the image")
+    return drawn

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from uniad_ray.archive.scenes.damage import BoolPlane
 from uniad_ray.archive.scenes.shapes import Plane, rounded_box
 
 REACH: Final = 1.6
 """Half the side of a square that contains every outline."""
+_VISIBLE_CHANGE: Final = 0.4
+"""Share of an outline's area that a turn must change to be plain to a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Outline:
     """Outline of a kind of part, in a square from -`REACH` to `REACH`.
 
     Attributes:
-        family: Name of the family, a key of `FAMILIES`.
+        family: Name of the family, a key of `FAMILIES`, or `digit`.
         numbers: Its parameters in [0, 1].
     """
 
@@ -32,24 +36,76 @@ class Outline:
 
     def distance(self, u: Plane, v: Plane) -> Plane:
         """Computes the signed distance at points of any shape; its scale is exact only near the outline."""
-        return np.asarray(FAMILIES[self.family](u, v, self.numbers), np.float32)
+        family = _digit if self.family == "digit" else FAMILIES[self.family]
+        return np.asarray(family(u, v, self.numbers), np.float32)
 
     def area(self) -> float:
         """Computes the area inside, in square units."""
-        step = 2 * REACH / 200
-        axis = np.arange(-REACH, REACH, step, dtype=np.float32) + np.float32(step / 2)
-        u, v = np.meshgrid(axis, axis)
-        return float(np.count_nonzero(self.distance(u, v) < 0)) * step**2
+        return _measures(self)[0]
 
-    @property
-    def has_direction(self) -> bool:
-        """Whether a half turn changes the outline visibly."""
-        return self.family in _DIRECTED
+    def radius(self) -> float:
+        """Computes the radius of the circle around the origin that contains the outline."""
+        return _measures(self)[1]
+
+    def visible_turn(self) -> float | None:
+        """Returns the turn that changes the outline most plainly, 180 or 90 degrees; None if neither shows."""
+        return _visible_turn(self)
+
+    def inside(self, angle: float = 0.0, area: float | None = None) -> BoolPlane:
+        """Draws the turned outline on a grid of 100 by 100 points, bool; scaled to an area if one is given."""
+        scale = np.float32(1.0 if area is None else np.sqrt(area / self.area()))
+        u, v = _grid(100)
+        cos, sin = np.float32(np.cos(np.deg2rad(angle))), np.float32(np.sin(np.deg2rad(angle)))
+        along = np.asarray((u * cos + v * sin) / scale, np.float32)
+        across = np.asarray((v * cos - u * sin) / scale, np.float32)
+        return np.asarray(self.distance(along, across) < 0)
 
 
 def draw_outline(rng: np.random.Generator, family: str) -> Outline:
     """Draws an outline of a family."""
     return Outline(family, tuple(float(number) for number in rng.random(6)))
+
+
+def likeness(one: Outline, two: Outline) -> float:
+    """Computes how much of two outlines coincides in the best turn: intersection over union, at equal areas."""
+    return _likeness(one, two)
+
+
+@cache
+def _likeness(one: Outline, two: Outline) -> float:
+    still = one.inside(area=1.5)
+    best = 0.0
+    for angle in range(0, 360, 15):
+        turned = two.inside(angle, area=1.5)
+        best = max(best, float((still & turned).sum()) / max(1.0, float((still | turned).sum())))
+    return best
+
+
+@cache
+def _measures(outline: Outline) -> tuple[float, float]:
+    u, v = _grid(200)
+    inside = outline.distance(u, v) < 0
+    area = float(np.count_nonzero(inside)) * (2 * REACH / 200) ** 2
+    return area, float(np.hypot(u, v)[inside].max(initial=0.01))
+
+
+@cache
+def _visible_turn(outline: Outline) -> float | None:
+    still = outline.inside()
+    for angle in (180.0, 90.0):
+        # A star that a small turn restores looks the same to a person.
+        around = (outline.inside(angle + small) for small in range(-30, 31, 10))
+        if min(int((still ^ turned).sum()) for turned in around) >= _VISIBLE_CHANGE * int(still.sum()):
+            return angle
+    return None
+
+
+@cache
+def _grid(points: int) -> tuple[Plane, Plane]:
+    step = 2 * REACH / points
+    axis = np.arange(-REACH, REACH - step / 2, step, dtype=np.float32) + np.float32(step / 2)
+    u, v = np.meshgrid(axis, axis)
+    return u, v
 
 
 def _between(number: float, low: float, high: float) -> float:
@@ -75,7 +131,9 @@ def _polygon(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floatin
     turn = np.float32(2 * np.pi / sides)
     within = np.mod(angle + turn / 2, turn) - turn / 2
     rounding = _between(n[2], 0.03, 0.2)
-    distance = radius * np.cos(within) - np.float32(0.9 - rounding) - np.float32(rounding) * np.cos(within * 0.5)
+    # The corners of triangles and of long polygons stay within reach.
+    apothem = min(0.9, 1.5 * float(np.cos(np.pi / sides)) / longer)
+    distance = radius * np.cos(within) - np.float32(apothem - rounding) - np.float32(rounding) * np.cos(within * 0.5)
     return np.asarray(distance)
 
 
@@ -146,7 +204,31 @@ def _star(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
     return np.asarray(radius - np.float32(0.85) * edge)
 
 
-_DIRECTED = frozenset({"bolt", "ell", "tee", "clip", "blob"})
+def digit(value: int) -> Outline:
+    """Returns the outline of a printed digit with seven segments, upright."""
+    return Outline("digit", (float(value),))
+
+
+_SEGMENTS: Final = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abfgcd")
+_SEGMENT_BOXES: Final = {
+    "a": (0.0, -1.0, 0.55, 0.13),
+    "g": (0.0, 0.0, 0.55, 0.13),
+    "d": (0.0, 1.0, 0.55, 0.13),
+    "f": (-0.55, -0.5, 0.13, 0.6),
+    "b": (0.55, -0.5, 0.13, 0.6),
+    "e": (-0.55, 0.5, 0.13, 0.6),
+    "c": (0.55, 0.5, 0.13, 0.6),
+}
+"""Middle and half sides of each segment."""
+
+
+def _digit(u: Plane, v: Plane, n: tuple[float, ...]) -> npt.NDArray[np.floating]:
+    boxes = [_SEGMENT_BOXES[segment] for segment in _SEGMENTS[int(n[0])]]
+    distances = [
+        rounded_box(u - np.float32(x), v - np.float32(y), half_u, half_v, 0.05) for x, y, half_u, half_v in boxes
+    ]
+    return np.asarray(np.minimum.reduce(distances))
+
 
 FAMILIES: Final[dict[str, Callable[[Plane, Plane, tuple[float, ...]], npt.NDArray[np.floating]]]] = {
     "blob": _blob,
