@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from uniad_ray.archive.scenes.damage import BoolPlane, Surface
+from uniad_ray.archive.scenes.files import GROUPS, SPLITS, Group, Split
 from uniad_ray.archive.scenes.products import painting
+from uniad_ray.archive.scenes.products.arrangements.base import Arrangement, Layout
+from uniad_ray.archive.scenes.products.arrangements.linked import Container, Printed, Wires
+from uniad_ray.archive.scenes.products.arrangements.loose import Mixture, Rows, Scattered
+from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots, draw_kit
 from uniad_ray.archive.scenes.products.flaws import draw_flaw
 from uniad_ray.archive.scenes.products.grounds import draw_ground
 from uniad_ray.archive.scenes.products.kinds import draw_colour, draw_kinds
-from uniad_ray.archive.scenes.products.layout import Arrangement, Layout
-from uniad_ray.archive.scenes.products.linked import Container, Printed, Wires
-from uniad_ray.archive.scenes.products.loose import Mixture, Rows, Scattered
 from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Rgb, View
-from uniad_ray.archive.scenes.products.places import Grid, Slots, draw_kit
 from uniad_ray.archive.scenes.products.shapes import draw_outline
-
-Group: TypeAlias = Literal["good", "logical_anomalies", "structural_anomalies"]
 
 LAYOUTS: Final[dict[str, Callable[[np.random.Generator, tuple[int, int], tuple[Kind, ...]], Layout]]] = {
     "scattered": Scattered,
@@ -116,7 +115,7 @@ def draw_product(seed: int) -> Product:
     raise ValueError(f"no arrangement fits product {seed}")
 
 
-def draw_image(product: Product, split: str, group: Group, index: int) -> ProductImage:
+def draw_image(product: Product, split: Split, group: Group, index: int) -> ProductImage:
     """Draws one image of a product; it depends on nothing but these arguments.
 
     Args:
@@ -125,8 +124,7 @@ def draw_image(product: Product, split: str, group: Group, index: int) -> Produc
         group: Normal, logical or structural; the anomalies alternate.
         index: Number of the image, from 0.
     """
-    groups = ("good", "logical_anomalies", "structural_anomalies")
-    key = [product.seed, 4, ("train", "validation", "test").index(split), groups.index(group), index]
+    key = [product.seed, 4, SPLITS.index(split), GROUPS.index(group), index]
     rng = np.random.default_rng(key)
     layout = product.layout
     broken = layout.breaks[index % len(layout.breaks)] if group == "logical_anomalies" else None

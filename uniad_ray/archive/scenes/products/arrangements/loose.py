@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.layout import Arrangement, Box, other_index, radius_of, scatter
+from uniad_ray.archive.scenes.products.arrangements.base import Arrangement, Box, other_index, radius_of, scatter
+from uniad_ray.archive.scenes.products.arrangements.touching import place_touching
 from uniad_ray.archive.scenes.products.model import Break, Kind, Part
-from uniad_ray.archive.scenes.products.touching import place_touching
 
 
 class Scattered:

@@ -8,7 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.layout import Arrangement, Box, box_around, fits, other_index, radius_of, scatter
+from uniad_ray.archive.scenes.products.arrangements.base import (
+    Arrangement,
+    Box,
+    box_around,
+    fits,
+    other_index,
+    radius_of,
+    scatter,
+)
 from uniad_ray.archive.scenes.products.model import Break, Kind, Part, Rgb
 from uniad_ray.archive.scenes.products.shapes import Outline
 

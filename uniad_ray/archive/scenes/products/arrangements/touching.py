@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from uniad_ray.archive.scenes.products.layout import Box, free_place, radius_of
+from uniad_ray.archive.scenes.products.arrangements.base import Box, free_place, radius_of
 from uniad_ray.archive.scenes.products.model import Kind, Part
 from uniad_ray.archive.scenes.products.shapes import REACH, Outline
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniad_ray.archive.scenes.products.layout import (
+from uniad_ray.archive.scenes.products.arrangements.base import (
     Arrangement,
     Box,
     box_around,
@@ -19,6 +19,15 @@ from uniad_ray.archive.scenes.products.shapes import Outline
 
 _BAR = Outline("bar", (1.0, 0.15, 0.0, 0.0, 0.0, 0.0))
 _BAR_LENGTH, _BAR_WIDTH = 2.6, 1.2
+_HUES: tuple[tuple[str, Rgb], ...] = (
+    ("red", (0.55, 0.08, 0.07)),
+    ("blue", (0.08, 0.2, 0.55)),
+    ("green", (0.1, 0.4, 0.14)),
+    ("yellow", (0.62, 0.42, 0.06)),
+    ("purple", (0.45, 0.12, 0.4)),
+    ("teal", (0.05, 0.4, 0.45)),
+)
+"""Names and values of the colours of liquids and wires."""
 _DARK: Rgb = (0.03, 0.03, 0.04)
 _PAPER: Rgb = (0.75, 0.74, 0.7)
 
@@ -49,7 +58,8 @@ class Container:
         middle = width / 2
         self.box: Box = (middle - self.half, top, middle + self.half, top + body)
         self.level = None if rng.random() < 0.25 else float(rng.uniform(0.5, 0.8))
-        self.colours = [_hue(int(hue)) for hue in rng.permutation(6)[:3]]
+        hues = [int(hue) for hue in rng.permutation(6)[:3]]
+        self.colours = [_HUES[hue][1] for hue in hues]
         # A label shows the colour of its liquid, or a symbol that stands for it.
         self.symbols = min(3, len(kinds)) if rng.random() < 0.5 and len(kinds) > 1 else 0
         self.liquids = self.symbols or 3
@@ -86,10 +96,16 @@ class Container:
         )
         self.digits = int(rng.integers(4, 9))
         self.print_kinds: tuple[Kind, ...] = digit_kinds(_DARK, self.digits, self.number_box)
-        what = "the symbol" if self.symbols else "the colour"
+        if self.symbols:
+            agreement = [
+                f"A {_HUES[hue][0]} liquid has the label with the {kind.name}."
+                for hue, kind in zip(hues, self.kinds[3:], strict=False)
+            ]
+        else:
+            agreement = ["The label has the colour of the liquid."]
         self.rules: tuple[str, ...] = (
             "The level is free." if self.level is None else f"The level is {self.level:.0%} of the height, within 2 %.",
-            f"The label has {what} of the liquid.",
+            *agreement,
             "The label and the cap are in their places.",
             "The batch number on the label is free.",
         )
@@ -174,7 +190,7 @@ class Wires:
         self.goes_to = [int(one) for one in rng.permutation(self.number)]
         one_colour = rng.random() < 0.5
         hues = [int(hue) for hue in rng.integers(0, 6, self.number)]
-        self.colours = [_hue(hues[0] if one_colour else hue) for hue in hues]
+        self.colours = [_HUES[hues[0] if one_colour else hue][1] for hue in hues]
         self.rules: tuple[str, ...] = tuple(
             f"A wire connects terminal {index + 1} on the left with terminal {other + 1} on the right."
             for index, other in enumerate(self.goes_to)
@@ -291,14 +307,3 @@ def _pale(colour: Rgb) -> Rgb:
     """A lighter shade, so that a label shows on a liquid of its colour."""
     red, green, blue = (0.5 + 0.45 * one for one in colour)
     return red, green, blue
-
-
-def _hue(index: int) -> Rgb:
-    return (
-        (0.55, 0.08, 0.07),
-        (0.08, 0.2, 0.55),
-        (0.1, 0.4, 0.14),
-        (0.62, 0.42, 0.06),
-        (0.45, 0.12, 0.4),
-        (0.05, 0.4, 0.45),
-    )[index]
