@@ -45,7 +45,7 @@ def scenes(context: click.Context, /, dest: str, as_json: bool, product: int | N
         for name in ("seed", "image_size"):
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is for trays; the seed of --product draws size and images: omit {flag}")
+                raise ConfigError(f"{flag} is for trays; --product draws size and images from its seed: omit {flag}")
             del options[name]
         options["category"] = options["category"] or f"product-{product}"
         config = validate(ProductConfig, {"product": product, **options}, where="the command line")

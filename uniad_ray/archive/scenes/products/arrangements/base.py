@@ -82,10 +82,11 @@ def scatter(
         clearance: Factor of the distance that two circles keep; below 1 they may touch or overlap a little.
     """
     order = sorted(range(len(radii)), key=lambda index: -radii[index])
-    for attempt in range(40):
+    for attempt in range(50):
         placed = list(taken)
         found: dict[int, tuple[float, float]] = {}
-        factor = clearance * 0.97**attempt
+        # Closer only if many attempts leave no room.
+        factor = clearance * 0.97 ** max(0, attempt - 20)
         for index in order:
             radius = radii[index]
             place = free_place(rng, radius, box, placed, factor)

@@ -20,9 +20,13 @@ class Scattered:
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the number of parts of each kind."""
-        self.kinds = kinds
+        area = shape[0] * shape[1]
+        circles = [np.pi * radius_of(kind) ** 2 for kind in kinds]
+        # One of each, and one more of the largest, must fit.
+        shrink = min(1.0, float(np.sqrt(0.36 * area / (sum(circles) + max(circles)))))
+        self.kinds = kinds = tuple(replace(kind, size=shrink * kind.size) for kind in kinds)
         self.box: Box = (0.03 * shape[1], 0.03 * shape[0], 0.97 * shape[1], 0.97 * shape[0])
-        free = 0.42 * shape[0] * shape[1]
+        free = 0.36 * area - shrink**2 * max(circles)
         self.counts = [1] * len(kinds)
         while True:
             index = int(rng.integers(len(kinds)))
@@ -31,7 +35,8 @@ class Scattered:
             if covered > free or max(grown) > 7 or sum(grown) > 18:
                 break
             self.counts = grown
-        self.touching = bool(rng.random() < 0.4)
+        # Equal parts that touch are the harder ones to tell apart.
+        self.touching = bool(rng.random() < (0.4 if len({kind.colour for kind in kinds}) > 1 else 0.8))
         self.rules: tuple[str, ...] = tuple(
             f"There are {count} of {kind.name}." for count, kind in zip(self.counts, kinds, strict=True)
         )

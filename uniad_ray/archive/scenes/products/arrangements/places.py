@@ -147,7 +147,7 @@ class Slots:
         self.kinds = kinds
         box = (0.05 * shape[1], 0.05 * shape[0], 0.95 * shape[1], 0.95 * shape[0])
         wanted = [index for index in range(len(kinds)) for _ in range(int(rng.integers(1, 4)))]
-        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 0.5 * shape[0] * shape[1]:
+        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 0.38 * shape[0] * shape[1]:
             wanted.pop(int(rng.integers(len(wanted))))
         places = scatter(rng, [1.1 * radius_of(kinds[kind]) for kind in wanted], box)
         angles = rng.choice([0.0, 45.0, 90.0, 180.0, 270.0], len(wanted))

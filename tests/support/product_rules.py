@@ -1,0 +1,183 @@
+"""Which rules of a product an arrangement breaks, worked out from the places of its parts alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from uniad_ray.archive.scenes.products.arrangements.base import Arrangement, Box, Layout
+from uniad_ray.archive.scenes.products.arrangements.linked import Container, Printed, Wires
+from uniad_ray.archive.scenes.products.arrangements.loose import Mixture, Rows, Scattered
+from uniad_ray.archive.scenes.products.arrangements.places import Grid, Kit, Pair, Slots
+from uniad_ray.archive.scenes.products.model import Break, Part
+
+Sets = list[Counter[int]]
+
+
+def broken_rules(layout: Layout, arrangement: Arrangement) -> set[Break]:
+    """The rules that an arrangement breaks; raises AssertionError if it differs in a way that is no anomaly."""
+    parts = arrangement.parts
+    match layout:
+        case Scattered():
+            return differences([Counter(dict(enumerate(layout.counts)))], [kinds_of(parts)])
+        case Rows():
+            pitch = layout.height / len(layout.counts)
+            numbers = range(len(layout.counts))
+            rows = [kinds_of([part for part in parts if int(part.y // pitch) == row]) for row in numbers]
+            wanted = [Counter({row: count}) for row, count in enumerate(layout.counts)]
+            return differences(wanted, rows, exchange=True) | turned(parts, [0.0] * len(parts))
+        case Grid():
+            cells = sets_in(layout.cells, parts)
+            wanted = [Counter([kind]) for kind in layout.assigned]
+            angles = [part.angle for part in parts] if layout.turned_freely else [0.0] * len(parts)
+            return differences(wanted, cells, exchange=True) | turned(parts, angles)
+        case Kit():
+            return differences([Counter(content) for content in layout.sets], sets_in(layout.cells, parts))
+        case Pair():
+            left, right = sets_in(layout.cells, parts)
+            if left == right:
+                return set()
+            return {Break.DISAGREEMENT if left.keys() == right.keys() else Break.WRONG_KIND}
+        case Slots():
+            return of_slots(layout, parts)
+        case Container():
+            return of_container(layout, arrangement)
+        case Wires():
+            return of_wires(layout, parts)
+        case Mixture():
+            share = sum(part.kind == 0 for part in parts) / len(parts)
+            return {Break.RATIO} if abs(share - layout.share) > 0.05 else set()
+        case Printed():
+            return of_print(layout, parts)
+    raise AssertionError(layout)
+
+
+def kinds_of(parts: Sequence[Part]) -> Counter[int]:
+    return Counter(part.kind for part in parts)
+
+
+def sets_in(cells: Sequence[Box], parts: Sequence[Part]) -> Sets:
+    """The kinds in each box; every part must lie in one."""
+    sets: Sets = [Counter() for _ in cells]
+    for part in parts:
+        inside = [
+            index
+            for index, (left, top, right, bottom) in enumerate(cells)
+            if left <= part.x <= right and top <= part.y <= bottom
+        ]
+        assert len(inside) == 1, part
+        sets[inside[0]][part.kind] += 1
+    return sets
+
+
+def differences(wanted: Sets, found: Sets, *, exchange: bool = False) -> set[Break]:
+    """The anomaly that explains different sets; `exchange` says that a part in another's place has changed with it."""
+    pairs = list(zip(wanted, found, strict=True))
+    less = [(index, kind) for index, (one, two) in enumerate(pairs) for kind in (one - two).elements()]
+    more = [(index, kind) for index, (one, two) in enumerate(pairs) for kind in (two - one).elements()]
+    if not less and not more:
+        return set()
+    if len(less) == 1 and not more:
+        return {Break.MISSING}
+    if len(more) == 1 and not less:
+        return {Break.EXTRA}
+    if len(less) == len(more) == 1:
+        (place, kind), (other, drawn) = less[0], more[0]
+        assert (place == other) != (kind == drawn), (less, more)
+        return {Break.WRONG_KIND if place == other else Break.WRONG_PLACE}
+    assert exchange, (less, more)
+    assert len(less) == len(more) == 2, (less, more)
+    assert {kind for _, kind in less} == {kind for _, kind in more}
+    assert {place for place, _ in less} == {place for place, _ in more}
+    return {Break.WRONG_PLACE}
+
+
+def turned(parts: Sequence[Part], angles: Sequence[float]) -> set[Break]:
+    away = [abs((part.angle - angle + 180) % 360 - 180) for part, angle in zip(parts, angles, strict=True)]
+    assert all(one < 40 or one > 50 for one in away)
+    assert sum(one > 45 for one in away) <= 1
+    return {Break.TURNED} if any(one > 45 for one in away) else set()
+
+
+def nearest(parts: Sequence[Part], x: float, y: float) -> Part:
+    return min(parts, key=lambda part: float(np.hypot(part.x - x, part.y - y)))
+
+
+def of_slots(layout: Slots, parts: Sequence[Part]) -> set[Break]:
+    found: set[Break] = set()
+    in_place = [nearest(layout.places, part.x, part.y) for part in parts]
+    assert len(set(map(id, in_place))) == len(parts)
+    if len(parts) < len(layout.places):
+        found.add(Break.MISSING)
+    for part, place in zip(parts, in_place, strict=True):
+        radius = layout.kinds[place.kind].outline.radius() * layout.kinds[place.kind].size
+        if np.hypot(part.x - place.x, part.y - place.y) > 0.2 * radius:
+            found.add(Break.SHIFTED)
+        if part.stretch != 1.0:
+            found.add(Break.AMOUNT)
+    pairs = [(part.kind, place.kind) for part, place in zip(parts, in_place, strict=True)]
+    strangers = [(own, wanted) for own, wanted in pairs if own != wanted]
+    if strangers:
+        assert len(strangers) == 2
+        assert strangers[0] == strangers[1][::-1]
+        found.add(Break.WRONG_PLACE)
+    return found | turned(parts, [place.angle for place in in_place])
+
+
+def of_container(layout: Container, arrangement: Arrangement) -> set[Break]:
+    found: set[Break] = set()
+    _, top, _, bottom = layout.box
+    named = {layout.kinds[part.kind].name: part for part in arrangement.parts}
+    liquid, label = named["liquid"], named.get("label")
+    inset = 0.08 * layout.half
+    filled = 2 * (bottom - inset - liquid.y)
+    if layout.level is not None and abs(filled / (bottom - top - 2 * inset) - layout.level) > 0.04:
+        found.add(Break.AMOUNT)
+    if label is None:
+        assert len(named) == 2
+        assert not arrangement.prints
+        return found | {Break.MISSING}
+    if abs(label.y - (layout.label_box[1] + layout.label_box[3]) / 2) > 0.04 * (bottom - top):
+        found.add(Break.SHIFTED)
+    assert top < label.y < bottom
+    colour = layout.colours.index(liquid.colour)
+    if layout.symbols:
+        (symbol,) = (part for part in arrangement.parts if part.kind >= 3)
+        agrees = symbol.kind - 3 == colour
+    else:
+        # A label has a pale shade: the same order of the channels.
+        agrees = np.allclose(np.asarray(label.colour) - 0.5, 0.45 * np.asarray(liquid.colour))
+    return found if agrees else found | {Break.DISAGREEMENT}
+
+
+def of_wires(layout: Wires, parts: Sequence[Part]) -> set[Break]:
+    found = Counter(
+        tuple(
+            min(range(layout.number), key=lambda row: abs(layout.ends[side][row][1] - part.path[end][1]))
+            for side, end in ((0, 0), (1, -1))
+        )
+        for part in parts
+    )
+    wanted = Counter(enumerate(layout.goes_to))
+    less, more = list((wanted - found).elements()), list((found - wanted).elements())
+    if not less and not more:
+        return set()
+    if not less or not more:
+        assert len(less) + len(more) == 1
+        return {Break.MISSING if less else Break.EXTRA}
+    assert sorted(pair[0] for pair in less) == sorted(pair[0] for pair in more)
+    return {Break.CONNECTION}
+
+
+def of_print(layout: Printed, parts: Sequence[Part]) -> set[Break]:
+    found: set[Break] = set()
+    if len(parts) == 1:
+        return {Break.MISSING}
+    for part, (x, y) in zip(parts, layout.places, strict=True):
+        if np.hypot(part.x - x, part.y - y) > 0.2 * layout.reach:
+            found.add(Break.SHIFTED)
+    if parts[0].kind != parts[1].kind:
+        found.add(Break.DISAGREEMENT)
+    return found | turned(parts, [0.0, 0.0])
