@@ -148,7 +148,8 @@ def fit_and_score(source: Path, category: str, work: Path, asked: dict[str, Any]
     from uniad_ray.scoring.bundles.store import BundleStore
 
     archive, bundles, usual, others = (str(work / name) for name in ("archive", "bundles", "run", "others"))
-    ur.ingest(str(source), archive)
+    # Small chunks keep all workers busy with few images.
+    ur.ingest(str(source), archive, chunk_images=8)
     overrides = [f"expert_set={asked['expert_set']}", *asked["overrides"]]
     started = time.perf_counter()
     fitted = ur.fit(archive, bundles=bundles, profile=asked["config"], overrides=overrides, accept_unusual=True)
