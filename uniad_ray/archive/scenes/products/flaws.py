@@ -14,8 +14,8 @@ from uniad_ray.archive.scenes.products.model import Flaw
 from uniad_ray.archive.scenes.shapes import Plane
 
 _IN_MASK: Final = 0.4
-_CONTRAST: Final = 0.14
-"""Minimum difference between the colour of a flaw and of what is beneath, so that a person can see it."""
+_CONTRAST: Final = 0.22
+"""Minimum difference in brightness of a channel between a flaw and what is beneath, so that a person can see it."""
 
 
 TOLERANCE: Final = 0.08
@@ -51,7 +51,7 @@ def draw_flaw(
         return None
     core = alpha > _IN_MASK
     colour = _visible_colour(surface.albedo[window][core].mean(axis=0), flaw, rng)
-    strength = 0.6 if flaw is Flaw.DENT else 0.92
+    strength = 0.8 if flaw is Flaw.DENT else 0.92
     surface.albedo[window] += strength * alpha[..., None] * (colour - surface.albedo[window])
     surface.height[window] += relief
     if flaw in (Flaw.CRACK, Flaw.SPECK):
@@ -95,10 +95,10 @@ def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -
         Flaw.CHIP: ((0.7, 0.68, 0.62), (0.12, 0.11, 0.1)),
     }[flaw]
     colours = [np.asarray(one, np.float32) for one in own]
-    visible = [one for one in colours if float(np.abs(one - beneath).max()) >= _CONTRAST]
-    if visible:
-        return visible[int(rng.integers(len(visible)))]
-    return max(colours, key=lambda one: float(np.abs(one - beneath).max()))
+    # As the camera shows them: dark shades differ more than their albedo says.
+    differences = [float(np.abs(one ** (1 / 2.2) - np.clip(beneath, 0, 1) ** (1 / 2.2)).max()) for one in colours]
+    visible = [one for one, difference in zip(colours, differences, strict=True) if difference >= _CONTRAST]
+    return visible[int(rng.integers(len(visible)))] if visible else colours[int(np.argmax(differences))]
 
 
 _Drawn = tuple[Plane, Plane]

@@ -22,8 +22,8 @@ def test_a_flaw_has_its_area_and_shows(flaw: Flaw, share: float, grey: float, se
     mask = draw_flaw(drawn, flaw, share * within.size, within, np.random.default_rng(seed))
     assert mask is not None
     assert mask.sum() == pytest.approx(share * within.size, rel=TOLERANCE)
-    change = np.abs(drawn.albedo - np.float32(grey)).max(axis=2)
-    assert change[mask].mean() > 0.03
+    change = np.abs(drawn.albedo ** (1 / 2.2) - np.float32(grey) ** (1 / 2.2)).max(axis=2)
+    assert change[mask].mean() > 0.08
     assert mask[change > 0.8 * change.max()].mean() > 0.9
 
 

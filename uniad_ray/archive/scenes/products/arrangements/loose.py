@@ -89,13 +89,13 @@ class Rows:
         self.kinds = kinds
         self.height, self.width = shape
         pitch = self.height / len(kinds)
-        room = min(0.36 * pitch, 0.12 * self.width)
+        room = min(0.36 * pitch, 0.108 * self.width)
         self.kinds = tuple(replace(kind, size=min(kind.size, room / kind.outline.radius())) for kind in kinds)
         self.counts = []
         for kind in self.kinds:
             # One more than the rule says must fit, too.
-            most = min(8, int(0.9 * self.width / (2.3 * radius_of(kind)))) - 1
-            self.counts.append(int(rng.integers(max(2, most // 2), max(2, most) + 1)))
+            most = max(2, min(7, int(self.width / (2.3 * radius_of(kind))) - 2))
+            self.counts.append(int(rng.integers(max(2, most // 2), most + 1)))
         self.rules: tuple[str, ...] = tuple(
             f"Row {row + 1} has {count} of {kind.name}."
             for row, (count, kind) in enumerate(zip(self.counts, self.kinds, strict=True))

@@ -144,10 +144,12 @@ class Slots:
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the places."""
-        self.kinds = kinds
         box = (0.05 * shape[1], 0.05 * shape[0], 0.95 * shape[1], 0.95 * shape[0])
         wanted = [index for index in range(len(kinds)) for _ in range(int(rng.integers(1, 4)))]
-        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 0.38 * shape[0] * shape[1]:
+        room = 0.38 * shape[0] * shape[1]
+        shrink = max(0.6, min(1.0, float(np.sqrt(room / sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted)))))
+        self.kinds = kinds = tuple(replace(kind, size=shrink * kind.size) for kind in kinds)
+        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 1.01 * room:
             wanted.pop(int(rng.integers(len(wanted))))
         places = scatter(rng, [1.1 * radius_of(kinds[kind]) for kind in wanted], box)
         angles = rng.choice([0.0, 45.0, 90.0, 180.0, 270.0], len(wanted))
@@ -236,12 +238,14 @@ class Kit:
         most = 0.36 * float(cuts[1] - cuts[0])
         self.kinds = tuple(replace(kind, size=min(kind.size, most / kind.outline.radius())) for kind in kinds)
         self.sets: list[list[int]] = []
-        room = 0.45 * float(cuts[1] - cuts[0]) * (height - 2 * margin)
+        circles = [np.pi * radius_of(kind) ** 2 for kind in self.kinds]
+        room = 0.48 * float(cuts[1] - cuts[0]) * (height - 2 * margin)
         for cell in range(number):
             content = [cell % len(kinds)]
             while len(content) < 8:
                 grown = [*content, int(rng.integers(len(kinds)))]
-                if sum(np.pi * radius_of(self.kinds[kind]) ** 2 for kind in grown) > room:
+                # One more than the rule says must fit, too.
+                if sum(circles[kind] for kind in grown) + max(circles) > room:
                     break
                 content = grown
             self.sets.append(sorted(content))
