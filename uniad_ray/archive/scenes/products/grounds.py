@@ -101,7 +101,7 @@ def _brushed(rows: Plane, columns: Plane, product: np.random.Generator, image: n
 def _card(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
     shape = _size(rows, columns)
     tone = 0.012 * noise(image, shape, 1.2)
-    # A printed frame and lines of text; every image has the same.
+    # Every image has the same printed frame.
     inset = product.uniform(0.02, 0.05) * min(shape)
     edge = np.minimum(np.minimum(rows, shape[0] - 1 - rows), np.minimum(columns, shape[1] - 1 - columns))
     tone = tone - 0.5 * np.clip(1.5 - np.abs(edge - inset), 0, 1)
