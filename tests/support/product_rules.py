@@ -27,12 +27,23 @@ def broken_rules(layout: Layout, arrangement: Arrangement) -> set[Break]:
             numbers = range(len(layout.counts))
             rows = [kinds_of([part for part in parts if int(part.y // pitch) == row]) for row in numbers]
             wanted = [Counter({row: count}) for row, count in enumerate(layout.counts)]
-            return differences(wanted, rows, exchange=True) | turned(parts, [0.0] * len(parts))
+            ordered = sorted(parts, key=lambda part: (int(part.y // pitch), part.x))
+            positions = [
+                sum(int(other.y // pitch) == int(part.y // pitch) and other.x < part.x for other in parts)
+                for part in ordered
+            ]
+            angles = [
+                (layout.turns[part.kind] or 0.0) * (position % 2)
+                for part, position in zip(ordered, positions, strict=True)
+            ]
+            return differences(wanted, rows, exchange=True) | turned(ordered, angles)
         case Grid():
-            cells = sets_in(layout.cells, parts)
-            wanted = [Counter([kind]) for kind in layout.assigned]
-            angles = [part.angle for part in parts] if layout.turned_freely else [0.0] * len(parts)
-            return differences(wanted, cells, exchange=True) | turned(parts, angles)
+            wanted = [Counter([] if kind is None else [kind]) for kind in layout.assigned]
+            at_home = [part for part in parts if layout.assigned[cell_of(layout.cells, part)] == part.kind]
+            angles = [
+                part.angle if layout.turned_freely else layout.angles[cell_of(layout.cells, part)] for part in at_home
+            ]
+            return differences(wanted, sets_in(layout.cells, parts), exchange=True) | turned(at_home, angles)
         case Kit():
             return differences([Counter(content) for content in layout.sets], sets_in(layout.cells, parts))
         case Pair():
@@ -62,14 +73,18 @@ def sets_in(cells: Sequence[Box], parts: Sequence[Part]) -> Sets:
     """The kinds in each box; every part must lie in one."""
     sets: Sets = [Counter() for _ in cells]
     for part in parts:
-        inside = [
-            index
-            for index, (left, top, right, bottom) in enumerate(cells)
-            if left <= part.x <= right and top <= part.y <= bottom
-        ]
-        assert len(inside) == 1, part
-        sets[inside[0]][part.kind] += 1
+        sets[cell_of(cells, part)][part.kind] += 1
     return sets
+
+
+def cell_of(cells: Sequence[Box], part: Part) -> int:
+    """The box that a part lies in."""
+    (index,) = (
+        index
+        for index, (left, top, right, bottom) in enumerate(cells)
+        if left <= part.x <= right and top <= part.y <= bottom
+    )
+    return index
 
 
 def differences(wanted: Sets, found: Sets, *, exchange: bool = False) -> set[Break]:
@@ -107,13 +122,21 @@ def nearest(parts: Sequence[Part], x: float, y: float) -> Part:
 
 def of_slots(layout: Slots, parts: Sequence[Part]) -> set[Break]:
     found: set[Break] = set()
-    in_place = [nearest(layout.places, part.x, part.y) for part in parts]
-    assert len(set(map(id, in_place))) == len(parts)
-    if len(parts) < len(layout.places):
-        found.add(Break.MISSING)
+    every = [*layout.places, *layout.spare]
+    in_place = [nearest(every, part.x, part.y) for part in parts]
+    taken = {id(place) for place in in_place}
+    assert len(taken) == len(parts)
+    vacant = sum(id(place) not in taken for place in layout.places)
+    wrongly_taken = sum(id(place) in taken for place in layout.spare)
+    if vacant and wrongly_taken:
+        assert vacant == wrongly_taken == 1
+        found.add(Break.WRONG_PLACE)
+    elif vacant or wrongly_taken:
+        assert vacant + wrongly_taken == 1
+        found.add(Break.MISSING if vacant else Break.EXTRA)
     for part, place in zip(parts, in_place, strict=True):
         radius = layout.kinds[place.kind].outline.radius() * layout.kinds[place.kind].size
-        if np.hypot(part.x - place.x, part.y - place.y) > 0.2 * radius:
+        if np.hypot(part.x - place.x, part.y - place.y) > 0.25 * radius:
             found.add(Break.SHIFTED)
         if part.stretch != 1.0:
             found.add(Break.AMOUNT)
@@ -123,7 +146,8 @@ def of_slots(layout: Slots, parts: Sequence[Part]) -> set[Break]:
         assert len(strangers) == 2
         assert strangers[0] == strangers[1][::-1]
         found.add(Break.WRONG_PLACE)
-    return found | turned(parts, [place.angle for place in in_place])
+    at_home = [(part, place.angle) for part, place in zip(parts, in_place, strict=True) if part.kind == place.kind]
+    return found | turned([part for part, _ in at_home], [angle for _, angle in at_home])
 
 
 def of_container(layout: Container, arrangement: Arrangement) -> set[Break]:
@@ -143,13 +167,8 @@ def of_container(layout: Container, arrangement: Arrangement) -> set[Break]:
         found.add(Break.SHIFTED)
     assert top < label.y < bottom
     colour = layout.colours.index(liquid.colour)
-    if layout.symbols:
-        (symbol,) = (part for part in arrangement.parts if part.kind >= 3)
-        agrees = symbol.kind - 3 == colour
-    else:
-        # A label has a pale shade: the same order of the channels.
-        agrees = np.allclose(np.asarray(label.colour) - 0.5, 0.45 * np.asarray(liquid.colour))
-    return found if agrees else found | {Break.DISAGREEMENT}
+    (mark,) = (part for part in arrangement.parts if part.kind >= 3)
+    return found if mark.kind - 3 == colour else found | {Break.DISAGREEMENT}
 
 
 def of_wires(layout: Wires, parts: Sequence[Part]) -> set[Break]:
@@ -160,7 +179,7 @@ def of_wires(layout: Wires, parts: Sequence[Part]) -> set[Break]:
         )
         for part in parts
     )
-    wanted = Counter(enumerate(layout.goes_to))
+    wanted = Counter(layout.links)
     less, more = list((wanted - found).elements()), list((found - wanted).elements())
     if not less and not more:
         return set()
@@ -168,6 +187,7 @@ def of_wires(layout: Wires, parts: Sequence[Part]) -> set[Break]:
         assert len(less) + len(more) == 1
         return {Break.MISSING if less else Break.EXTRA}
     assert sorted(pair[0] for pair in less) == sorted(pair[0] for pair in more)
+    assert 1 <= len(less) <= 2
     return {Break.CONNECTION}
 
 
@@ -179,5 +199,7 @@ def of_print(layout: Printed, parts: Sequence[Part]) -> set[Break]:
         if np.hypot(part.x - x, part.y - y) > 0.2 * layout.reach:
             found.add(Break.SHIFTED)
     if parts[0].kind != parts[1].kind:
-        found.add(Break.DISAGREEMENT)
-    return found | turned(parts, [0.0, 0.0])
+        return found | {Break.DISAGREEMENT}
+    if abs((parts[0].angle - parts[1].angle + 180) % 360 - 180) > 45:
+        found.add(Break.TURNED)
+    return found

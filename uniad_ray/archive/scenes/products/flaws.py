@@ -50,8 +50,10 @@ def draw_flaw(
     else:
         return None
     core = alpha > _IN_MASK
-    colour = _visible_colour(surface.albedo[window][core].mean(axis=0), flaw, rng)
-    strength = 0.8 if flaw is Flaw.DENT else 0.92
+    colour, difference = _visible_colour(surface.albedo[window][core].mean(axis=0), flaw, rng)
+    # From just visible to plain; a dent fades towards its rim.
+    weakest = (0.2 if flaw is Flaw.DENT else 0.12) / max(difference, 0.01)
+    strength = min(0.95, max(weakest, float(rng.uniform(0.4, 0.95))))
     surface.albedo[window] += strength * alpha[..., None] * (colour - surface.albedo[window])
     surface.height[window] += relief
     if flaw in (Flaw.CRACK, Flaw.SPECK):
@@ -84,8 +86,8 @@ def _fitted(
     return None
 
 
-def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> np.ndarray:
-    """Draws a colour of the flaw's own that differs enough from what is beneath."""
+def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Draws a colour of the flaw's own that differs enough from what is beneath, and the difference in brightness."""
     own = {
         Flaw.SCRATCH: ((0.85, 0.85, 0.83), (0.05, 0.05, 0.05)),
         Flaw.DENT: ((0.06, 0.06, 0.06), (0.8, 0.8, 0.8)),
@@ -97,8 +99,9 @@ def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -
     colours = [np.asarray(one, np.float32) for one in own]
     # As the camera shows them: dark shades differ more than their albedo says.
     differences = [float(np.abs(one ** (1 / 2.2) - np.clip(beneath, 0, 1) ** (1 / 2.2)).max()) for one in colours]
-    visible = [one for one, difference in zip(colours, differences, strict=True) if difference >= _CONTRAST]
-    return visible[int(rng.integers(len(visible)))] if visible else colours[int(np.argmax(differences))]
+    visible = [index for index, difference in enumerate(differences) if difference >= _CONTRAST]
+    chosen = int(rng.choice(visible)) if visible else int(np.argmax(differences))
+    return colours[chosen], differences[chosen]
 
 
 _Drawn = tuple[Plane, Plane]

@@ -49,7 +49,11 @@ class Outline:
 
     def visible_turn(self) -> float | None:
         """Returns the turn that changes the outline most plainly, 180 or 90 degrees; None if neither shows."""
-        return _visible_turn(self)
+        return next((angle for angle in (180.0, 90.0) if _shows(self, angle)), None)
+
+    def shows_turn(self, angle: float) -> bool:
+        """Whether a person sees a turn by an angle, degrees."""
+        return _shows(self, angle % 360)
 
     def inside(self, angle: float = 0.0, area: float | None = None) -> BoolPlane:
         """Draws the turned outline on a grid of 100 by 100 points, bool; scaled to an area if one is given."""
@@ -90,14 +94,11 @@ def _measures(outline: Outline) -> tuple[float, float]:
 
 
 @cache
-def _visible_turn(outline: Outline) -> float | None:
+def _shows(outline: Outline, angle: float) -> bool:
     still = outline.inside()
-    for angle in (180.0, 90.0):
-        # A star that a small turn restores looks the same to a person.
-        around = (outline.inside(angle + small) for small in range(-30, 31, 10))
-        if min(int((still ^ turned).sum()) for turned in around) >= _VISIBLE_CHANGE * int(still.sum()):
-            return angle
-    return None
+    # A star that a small turn restores looks the same to a person.
+    around = (outline.inside(angle + small) for small in range(-30, 31, 10))
+    return min(int((still ^ turned).sum()) for turned in around) >= _VISIBLE_CHANGE * int(still.sum())
 
 
 @cache

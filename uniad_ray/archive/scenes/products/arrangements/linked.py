@@ -57,12 +57,13 @@ class Container:
         self.half = min(float(rng.uniform(0.3, 0.75)) * body, 0.86 * width) / 2
         middle = width / 2
         self.box: Box = (middle - self.half, top, middle + self.half, top + body)
-        self.level = None if rng.random() < 0.25 else float(rng.uniform(0.5, 0.8))
+        self.level = None if rng.random() < 0.25 else float(rng.uniform(0.62, 0.8))
         hues = [int(hue) for hue in rng.permutation(6)[:3]]
         self.colours = [_HUES[hue][1] for hue in hues]
-        # A label shows the colour of its liquid, or a symbol that stands for it.
-        self.symbols = min(3, len(kinds)) if rng.random() < 0.5 and len(kinds) > 1 else 0
-        self.liquids = self.symbols or 3
+        # A label shows a mark of the colour of its liquid, or a dark symbol that stands for it.
+        self.has_symbols = bool(rng.random() < 0.5)
+        self.liquids = min(3, len(kinds)) if self.has_symbols else 3
+        marks = kinds[: self.liquids] if self.has_symbols else (kinds[0],) * self.liquids
         label = float(rng.uniform(0.24, 0.3)) * body
         self.label_box: Box = (
             self.box[0] + 0.25 * self.half,
@@ -75,11 +76,18 @@ class Container:
         symbol = 0.36 * min(label * 0.75, self.label_box[2] - self.label_box[0])
         self.kinds: tuple[Kind, ...] = (
             _slab("liquid", 1.84 * self.half, self.colours[0], gloss=0.3, relief=1.0, bevel=0.1),
-            _slab("label", 1.5 * self.half, self.colours[0], gloss=0.05, relief=0.8, bevel=0.04),
+            _slab("label", 1.5 * self.half, _PAPER, gloss=0.05, relief=0.8, bevel=0.04),
             _slab("cap", 2 * cap, kinds[0].colour, gloss=0.3, relief=5.0, bevel=0.2),
             *(
-                replace(one, size=symbol / one.outline.radius(), colour=_DARK, relief=0.0, gloss=0.05)
-                for one in kinds[: self.symbols]
+                replace(
+                    one,
+                    name=one.name if self.has_symbols else f"{_HUES[hue][0]} mark",
+                    size=symbol / one.outline.radius(),
+                    colour=_DARK if self.has_symbols else _HUES[hue][1],
+                    relief=0.0,
+                    gloss=0.05,
+                )
+                for one, hue in zip(marks, hues, strict=False)
             ),
         )
         glass = float(rng.uniform(0.55, 0.8))
@@ -96,13 +104,10 @@ class Container:
         )
         self.digits = int(rng.integers(4, 9))
         self.print_kinds: tuple[Kind, ...] = digit_kinds(_DARK, self.digits, self.number_box)
-        if self.symbols:
-            agreement = [
-                f"A {_HUES[hue][0]} liquid has the label with the {kind.name}."
-                for hue, kind in zip(hues, self.kinds[3:], strict=False)
-            ]
-        else:
-            agreement = ["The label has the colour of the liquid."]
+        agreement = [
+            f"A {_HUES[hue][0]} liquid has the label with the {kind.name}."
+            for hue, kind in zip(hues, self.kinds[3:], strict=False)
+        ]
         self.rules: tuple[str, ...] = (
             "The level is free." if self.level is None else f"The level is {self.level:.0%} of the height, within 2 %.",
             *agreement,
@@ -126,7 +131,8 @@ class Container:
         liquid = int(rng.integers(self.liquids))
         level, label = self._usual_level(rng), liquid
         if which is Break.AMOUNT and self.level is not None:
-            level = self.level + float(rng.uniform(0.08, 0.15)) * (1 if rng.random() < 0.5 else -1)
+            # Never below the upper edge of the label.
+            level = self.level + float(rng.uniform(0.08, 0.14)) * (1 if rng.random() < 0.5 else -1)
         if which is Break.DISAGREEMENT:
             label = other_index(rng, self.liquids, liquid)
         drawn = self._arranged(level, liquid, label, rng)
@@ -146,7 +152,7 @@ class Container:
         return drawn
 
     def _usual_level(self, rng: np.random.Generator) -> float:
-        return float(rng.uniform(0.5, 0.85)) if self.level is None else self.level + float(rng.uniform(-0.02, 0.02))
+        return float(rng.uniform(0.6, 0.85)) if self.level is None else self.level + float(rng.uniform(-0.02, 0.02))
 
     def _arranged(self, level: float, liquid: int, label: int, rng: np.random.Generator) -> Arrangement:
         left, top, right, bottom = self.box
@@ -154,11 +160,8 @@ class Container:
         surface = bottom - inset - level * (bottom - top - 2 * inset)
         filled = (left + inset, surface, right - inset, bottom - inset)
         aside = float(rng.normal(0, 0.004 * (bottom - top)))
-        paper = _PAPER if self.symbols else _pale(self.colours[label])
-        labelled = [_slab_part(1, self.kinds, self.label_box, paper)]
-        if self.symbols:
-            middle = (self.label_box[1] + self.number_box[1]) / 2
-            labelled.append(Part(3 + label, (left + right) / 2, middle))
+        middle = (self.label_box[1] + self.number_box[1]) / 2
+        labelled = [_slab_part(1, self.kinds, self.label_box), Part(3 + label, (left + right) / 2, middle)]
         parts = [
             _slab_part(0, self.kinds, filled, self.colours[liquid]),
             *(part.moved(aside, 0.0) for part in labelled),
@@ -176,7 +179,9 @@ class Wires:
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the terminals, the connections and the colours of the wires."""
         self.height, self.width = shape
-        self.number = int(rng.integers(3, 7))
+        # Some terminals stay free, so that a free one is nothing new.
+        wires, free = int(rng.integers(3, 6)), int(rng.integers(1, 3))
+        self.number = wires + free
         self.radius = max(2.5, float(rng.uniform(0.009, 0.013)) * float(np.sqrt(shape[0] * shape[1])))
         pitch = self.height / (self.number + 1)
         size = min(kinds[0].size, 0.36 * pitch / kinds[0].outline.radius())
@@ -187,38 +192,53 @@ class Wires:
         ]
         self.fixtures: tuple[Part, ...] = tuple(Part(0, x, y) for side in self.ends for x, y in side)
         self.kinds: tuple[Kind, ...] = ()
-        self.goes_to = [int(one) for one in rng.permutation(self.number)]
+        left, right = ([int(one) for one in rng.permutation(self.number)] for _ in range(2))
+        self.links = sorted(zip(left[:wires], right[:wires], strict=True))
+        self.free = (left[wires:], right[wires:])
         one_colour = rng.random() < 0.5
-        hues = [int(hue) for hue in rng.integers(0, 6, self.number)]
+        hues = [int(hue) for hue in rng.integers(0, 6, wires)]
         self.colours = [_HUES[hues[0] if one_colour else hue][1] for hue in hues]
-        self.rules: tuple[str, ...] = tuple(
-            f"A wire connects terminal {index + 1} on the left with terminal {other + 1} on the right."
-            for index, other in enumerate(self.goes_to)
+        self.rules: tuple[str, ...] = (
+            *(
+                f"A wire connects terminal {one + 1} on the left with terminal {two + 1} on the right."
+                for one, two in self.links
+            ),
+            "The other terminals are free.",
         )
         self.breaks: tuple[Break, ...] = (Break.MISSING, Break.CONNECTION, Break.EXTRA)
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws every wire, bent at random."""
-        return Arrangement([self._wire(rng, index, other) for index, other in enumerate(self.goes_to)])
+        return Arrangement(self._wires(rng, self.links))
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws a wire too few or too many, or two wires with exchanged ends."""
-        index = int(rng.integers(self.number))
-        other = other_index(rng, self.number, index)
-        goes_to = list(self.goes_to)
+        """Draws a wire too few or too many, two wires with exchanged ends, or one with an end elsewhere."""
+        links = list(self.links)
+        index = int(rng.integers(len(links)))
+        affected = [index]
         if which is Break.CONNECTION:
-            goes_to[index], goes_to[other] = goes_to[other], goes_to[index]
-        parts = [self._wire(rng, left, right) for left, right in enumerate(goes_to)]
+            (left, right) = links[index]
+            if rng.random() < 0.5:
+                links[index] = (left, int(rng.choice(self.free[1])))
+            else:
+                other = other_index(rng, len(links), index)
+                links[index], links[other] = (left, links[other][1]), (links[other][0], right)
+                affected.append(other)
+        parts = self._wires(rng, links)
         if which is Break.CONNECTION:
-            return Arrangement(parts, [index, other])
+            return Arrangement(parts, affected)
         if which is Break.EXTRA:
-            return Arrangement([*parts, self._wire(rng, index, goes_to[other])], [len(parts)])
+            link = (int(rng.choice(self.free[0])), int(rng.choice(self.free[1])))
+            return Arrangement([*parts, self._wire(rng, link, self.colours[index])], [len(parts)])
         lost = parts.pop(index)
         xs, ys = zip(*lost.path, strict=True)
         return Arrangement(parts, places=[(min(xs), min(ys), max(xs), max(ys) + 2 * self.radius)])
 
-    def _wire(self, rng: np.random.Generator, left: int, right: int) -> Part:
-        (x1, y1), (x2, y2) = self.ends[0][left], self.ends[1][right]
+    def _wires(self, rng: np.random.Generator, links: list[tuple[int, int]]) -> list[Part]:
+        return [self._wire(rng, link, colour) for link, colour in zip(links, self.colours, strict=True)]
+
+    def _wire(self, rng: np.random.Generator, link: tuple[int, int], colour: Rgb) -> Part:
+        (x1, y1), (x2, y2) = self.ends[0][link[0]], self.ends[1][link[1]]
         bend = rng.normal(0, 0.09 * self.height, 2)
         span = x2 - x1
         t = np.linspace(0, 1, 24)[:, None]
@@ -232,7 +252,7 @@ class Wires:
             + t**3 * control[3]
         )
         points = tuple((float(x), float(y)) for x, y in path)
-        return Part(-1, (x1 + x2) / 2, (y1 + y2) / 2, colour=self.colours[left], path=points, radius=self.radius)
+        return Part(-1, (x1 + x2) / 2, (y1 + y2) / 2, colour=colour, path=points, radius=self.radius)
 
 
 class Printed:
@@ -258,8 +278,8 @@ class Printed:
         self.print_kinds: tuple[Kind, ...] = digit_kinds(kinds[0].colour, self.digits, self.number_box)
         self.turns = [kind.outline.visible_turn() for kind in kinds]
         self.rules: tuple[str, ...] = (
-            "The two symbols are the same.",
-            "Each symbol is there once, upright and in its place.",
+            "The two symbols are the same and have the same direction.",
+            "Each symbol is there once, in its place.",
             "The serial number is free.",
         )
         self.breaks: tuple[Break, ...] = (
@@ -291,19 +311,16 @@ class Printed:
             drawn.places = [box_around(part, self.reach)]
         else:
             if which is Break.TURNED:
-                drawn.parts[index] = replace(part, angle=part.angle + (self.turns[symbol] or 0.0))
+                turn = self.turns[symbol] or 0.0
+                drawn.parts[index] = replace(part, angle=0.0 if part.angle else turn)
             else:
-                turn, away = rng.uniform(0, 2 * np.pi), float(rng.uniform(0.5, 0.7)) * self.reach
-                drawn.parts[index] = part.moved(away * float(np.cos(turn)), away * float(np.sin(turn)))
+                heading, away = rng.uniform(0, 2 * np.pi), float(rng.uniform(0.5, 0.7)) * self.reach
+                drawn.parts[index] = part.moved(away * float(np.cos(heading)), away * float(np.sin(heading)))
             drawn.suspects = [index]
         return drawn
 
     def _arranged(self, rng: np.random.Generator, symbols: tuple[int, int]) -> Arrangement:
-        parts = [Part(symbol, x, y, 0.0) for symbol, (x, y) in zip(symbols, self.places, strict=True)]
+        is_turned = bool(rng.random() < 0.5)
+        angles = [(self.turns[symbol] or 0.0) if is_turned else 0.0 for symbol in symbols]
+        parts = [Part(symbol, x, y, angle) for symbol, angle, (x, y) in zip(symbols, angles, self.places, strict=True)]
         return Arrangement(parts, prints=serial_number(rng, self.digits, self.number_box))
-
-
-def _pale(colour: Rgb) -> Rgb:
-    """A lighter shade, so that a label shows on a liquid of its colour."""
-    red, green, blue = (0.5 + 0.45 * one for one in colour)
-    return red, green, blue

@@ -100,8 +100,14 @@ class Rows:
             f"Row {row + 1} has {count} of {kind.name}."
             for row, (count, kind) in enumerate(zip(self.counts, self.kinds, strict=True))
         )
-        self.turns = [kind.outline.visible_turn() for kind in self.kinds]
-        self.rules += ("All parts of a row have the same direction.",)
+        # In rows that alternate, both directions are usual.
+        self.turns = [kind.outline.visible_turn() if rng.random() < 0.6 else None for kind in self.kinds]
+        self.rules += tuple(
+            f"Every second part of row {row + 1} is turned by {turn:.0f} degrees."
+            if turn
+            else f"The parts of row {row + 1} have one direction."
+            for row, turn in enumerate(self.turns)
+        )
         self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.EXTRA,
@@ -120,7 +126,8 @@ class Rows:
             parts = self._place(rng, rows)
             index = int(rng.choice([number for number, part in enumerate(parts) if self.turns[part.kind]]))
             turn = self.turns[parts[index].kind] or 0.0
-            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
+            is_turned = abs((parts[index].angle - turn + 180) % 360 - 180) < 45
+            parts[index] = replace(parts[index], angle=parts[index].angle + (-turn if is_turned else turn))
             return Arrangement(parts, [index])
         row = int(rng.integers(len(rows)))
         if which is Break.MISSING:
@@ -156,7 +163,8 @@ class Rows:
             for position, kind in enumerate(content):
                 jitter = rng.uniform(-0.1, 0.1, 2) * (step, self.height / len(rows))
                 x = (position + 1) * step + drift + jitter[0]
-                parts.append(Part(kind, float(x), float(middle + jitter[1]), angle=float(rng.normal(0, 6))))
+                angle = (self.turns[kind] or 0.0) * (position % 2) + float(rng.normal(0, 6))
+                parts.append(Part(kind, float(x), float(middle + jitter[1]), angle=angle))
         return parts
 
 

@@ -74,111 +74,146 @@ class Grid:
             for row in range(rows)
             for column in range(columns)
         ]
-        # Two parts must fit into a compartment.
-        room = 0.27 * min((width - 2 * margin) / columns, (height - 2 * margin) / rows)
+        room = 0.33 * min((width - 2 * margin) / columns, (height - 2 * margin) / rows)
         self.kinds = tuple(replace(kind, size=min(kind.size, room / kind.outline.radius())) for kind in kinds)
-        self.assigned = [int(one) for one in rng.integers(0, len(kinds), len(self.cells))]
+        self.assigned: list[int | None] = [int(one) for one in rng.integers(0, len(kinds), len(self.cells))]
+        # Some compartments stay empty, so that an empty one is nothing new.
+        self.empty = [int(one) for one in rng.permutation(len(self.cells))[: max(1, len(self.cells) // 5)]]
+        for index in self.empty:
+            self.assigned[index] = None
         self.turned_freely = bool(rng.random() < 0.5)
+        turns = [None if self.turned_freely else kind.outline.visible_turn() for kind in self.kinds]
+        self.angles = [0.0 if kind is None else (turns[kind] or 0.0) * float(rng.integers(2)) for kind in self.assigned]
+        self.full = [index for index in range(len(self.cells)) if index not in self.empty]
+        self.turnable = [
+            (index, self.angles[other])
+            for index, other in itertools.permutations(self.full, 2)
+            if self.assigned[index] == self.assigned[other] and self.angles[index] != self.angles[other]
+        ]
         grey = float(rng.uniform(0.25, 0.6))
         self.fixture_kinds, self.fixtures = walls(
             self.cells, (grey, grey, grey), 0.012 * float(np.sqrt(height * width))
         )
         self.rules: tuple[str, ...] = tuple(
-            f"Compartment {index + 1} has one {self.kinds[kind].name}." for index, kind in enumerate(self.assigned)
+            f"Compartment {index + 1} is empty."
+            if kind is None
+            else f"Compartment {index + 1} has one {self.kinds[kind].name}"
+            + (f", turned by {angle:.0f} degrees." if angle else ".")
+            for index, (kind, angle) in enumerate(zip(self.assigned, self.angles, strict=True))
         )
-        several = len(set(self.assigned)) > 1
-        self.turns = [None if self.turned_freely else kind.outline.visible_turn() for kind in self.kinds]
-        if not self.turned_freely:
-            self.rules += ("All parts have the same direction.",)
+        several = len({self.assigned[index] for index in self.full}) > 1
         self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.EXTRA,
-            *((Break.WRONG_PLACE, Break.WRONG_KIND) if several else ()),
-            *((Break.TURNED,) if any(self.turns[kind] for kind in self.assigned) else ()),
+            Break.WRONG_PLACE,
+            *((Break.WRONG_KIND,) if several else ()),
+            *((Break.TURNED,) if self.turnable else ()),
         )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
-        """Draws one part in every compartment."""
-        return Arrangement([self._part(rng, index, kind) for index, kind in enumerate(self.assigned)])
+        """Draws one part in every compartment that has one."""
+        return Arrangement([self._part(rng, index, index) for index in self.full])
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws an empty compartment, one with two parts, two exchanged parts, another kind, or a turned part."""
+        """Draws a part too few or too many, one or two in other compartments, of another kind, or turned."""
         parts = self.normal(rng).parts
-        index = int(rng.integers(len(parts)))
+        position = int(rng.integers(len(parts)))
+        index = self.full[position]
         if which is Break.MISSING:
-            del parts[index]
+            del parts[position]
             return Arrangement(parts, places=[self.cells[index]])
         if which is Break.EXTRA:
-            kind = self.assigned[index]
-            left, top, right, bottom = self.cells[index]
-            inset = 1.1 * radius_of(self.kinds[kind])
-            # In opposite corners they keep clear of each other and of the walls.
-            ends = (top + inset, bottom - inset) if rng.random() < 0.5 else (bottom - inset, top + inset)
-            parts[index] = replace(parts[index], x=left + inset, y=ends[0])
-            parts.append(replace(self._part(rng, index, kind), x=right - inset, y=ends[1]))
-            return Arrangement(parts, [index, len(parts) - 1])
+            return Arrangement([*parts, self._part(rng, int(rng.choice(self.empty)), index)], [len(parts)])
         if which is Break.TURNED:
-            index = int(rng.choice([number for number, kind in enumerate(self.assigned) if self.turns[kind]]))
-            turn = self.turns[self.assigned[index]] or 0.0
-            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
-            return Arrangement(parts, [index])
-        others = [other for other, kind in enumerate(self.assigned) if kind != self.assigned[index]]
+            index, angle = self.turnable[int(rng.integers(len(self.turnable)))]
+            position = self.full.index(index)
+            parts[position] = replace(parts[position], angle=angle + float(rng.normal(0, 6)))
+            return Arrangement(parts, [position])
+        others = [other for other in self.full if self.assigned[other] != self.assigned[index]]
+        if which is Break.WRONG_PLACE and (not others or rng.random() < 0.5):
+            parts[position] = self._part(rng, int(rng.choice(self.empty)), index)
+            return Arrangement(parts, [position], [self.cells[index]])
         other = int(rng.choice(others))
-        parts[index] = self._part(rng, index, self.assigned[other])
+        parts[position] = self._part(rng, index, other)
         if which is Break.WRONG_KIND:
-            return Arrangement(parts, [index])
-        parts[other] = self._part(rng, other, self.assigned[index])
-        return Arrangement(parts, [index, other])
+            return Arrangement(parts, [position])
+        parts[self.full.index(other)] = self._part(rng, other, index)
+        return Arrangement(parts, [position, self.full.index(other)])
 
-    def _part(self, rng: np.random.Generator, cell: int, kind: int) -> Part:
+    def _part(self, rng: np.random.Generator, cell: int, like: int) -> Part:
+        """Draws the part of one compartment in another, or in its own."""
         left, top, right, bottom = self.cells[cell]
-        jitter = rng.uniform(-0.06, 0.06, 2) * (right - left)
-        angle = rng.uniform(0, 360) if self.turned_freely else rng.normal(0, 4)
+        jitter = rng.uniform(-0.08, 0.08, 2) * min(right - left, bottom - top)
+        angle = rng.uniform(0, 360) if self.turned_freely else self.angles[like] + rng.normal(0, 6)
+        kind = self.assigned[like]
+        if kind is None:
+            raise ValueError(f"compartment {like} is empty")
         return Part(kind, float((left + right) / 2 + jitter[0]), float((top + bottom) / 2 + jitter[1]), float(angle))
 
 
 class Slots:
-    """Fixed places with printed outlines; every part has its own place and direction."""
+    """Fixed places; every part has its own place, direction and length.
+
+    In some products the places are printed, and some printed places stay empty, so that an empty one is nothing new.
+    """
 
     print_kinds: tuple[Kind, ...] = ()
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int], kinds: tuple[Kind, ...]) -> None:
         """Draws the places."""
-        box = (0.05 * shape[1], 0.05 * shape[0], 0.95 * shape[1], 0.95 * shape[0])
+        self.box: Box = (0.05 * shape[1], 0.05 * shape[0], 0.95 * shape[1], 0.95 * shape[0])
         wanted = [index for index in range(len(kinds)) for _ in range(int(rng.integers(1, 4)))]
+        is_printed = bool(rng.random() < 0.4)
+        spare = [int(one) for one in rng.choice(wanted, int(rng.integers(1, 3)))] if is_printed else []
         room = 0.38 * shape[0] * shape[1]
-        shrink = max(0.6, min(1.0, float(np.sqrt(room / sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted)))))
+        covered = sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in (*wanted, *spare))
+        shrink = max(0.6, min(1.0, float(np.sqrt(room / covered))))
         self.kinds = kinds = tuple(replace(kind, size=shrink * kind.size) for kind in kinds)
-        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in wanted) > 1.01 * room:
+        while sum(np.pi * radius_of(kinds[kind]) ** 2 for kind in (*wanted, *spare)) > 1.01 * room:
             wanted.pop(int(rng.integers(len(wanted))))
-        places = scatter(rng, [1.1 * radius_of(kinds[kind]) for kind in wanted], box)
-        angles = rng.choice([0.0, 45.0, 90.0, 180.0, 270.0], len(wanted))
-        self.places = [
-            Part(kind, x, y, float(angle)) for kind, (x, y), angle in zip(wanted, places, angles, strict=True)
+        if not set(spare) <= set(wanted):
+            raise ValueError("a printed place has no part of its kind")
+        at = scatter(rng, [1.1 * radius_of(kinds[kind]) for kind in (*wanted, *spare)], self.box)
+        angles = rng.choice([0.0, 45.0, 90.0, 180.0, 270.0], len(at))
+        every = [
+            Part(kind, x, y, float(angle)) for kind, (x, y), angle in zip((*wanted, *spare), at, angles, strict=True)
         ]
+        self.places, self.spare = every[: len(wanted)], every[len(wanted) :]
         grey = float(rng.uniform(0.05, 0.2))
         self.fixture_kinds = tuple(
             replace(kind, colour=(grey, grey, grey), relief=0.0, gloss=0.05, size=1.12 * kind.size) for kind in kinds
         )
-        self.fixtures = tuple(self.places)
-        self.rules: tuple[str, ...] = tuple(
-            f"{kinds[part.kind].name} lies at row {part.y:.0f}, column {part.x:.0f}." for part in self.places
-        )
-        self.turns = [kind.outline.visible_turn() for kind in kinds]
+        self.fixtures = tuple(every) if is_printed else ()
         self.exchanges = [
             (one, two)
             for one, two in itertools.combinations(range(len(wanted)), 2)
             if wanted[one] != wanted[two]
-            and fits(self.places, one, kinds[wanted[two]], kinds, box)
-            and fits(self.places, two, kinds[wanted[one]], kinds, box)
+            and fits(self.places, one, kinds[wanted[two]], kinds, self.box)
+            and fits(self.places, two, kinds[wanted[one]], kinds, self.box)
+        ]
+        # Directions that a kind has elsewhere.
+        self.turnable = [
+            (one, self.places[two].angle)
+            for one, two in itertools.permutations(range(len(wanted)), 2)
+            if wanted[one] == wanted[two]
+            and abs((self.places[two].angle - self.places[one].angle + 180) % 360 - 180) >= 90
+            and kinds[wanted[one]].outline.shows_turn(self.places[two].angle - self.places[one].angle)
         ]
         self.long = [index for index, kind in enumerate(wanted) if kinds[kind].outline.family in _LONG]
+        self.rules: tuple[str, ...] = tuple(
+            f"{kinds[part.kind].name} at row {part.y:.0f}, column {part.x:.0f}, turned by {part.angle:.0f} degrees."
+            for part in self.places
+        )
+        if self.spare:
+            self.rules += ("The other printed places are empty.",)
+            self.breaks: tuple[Break, ...] = (Break.MISSING, Break.EXTRA, Break.WRONG_PLACE)
+            return
         if self.long:
             self.rules += ("Every part has its usual length.",)
-        self.breaks: tuple[Break, ...] = (
+        self.breaks = (
             Break.MISSING,
             Break.SHIFTED,
-            *((Break.TURNED,) if any(self.turns[kind] for kind in wanted) else ()),
+            *((Break.TURNED,) if self.turnable else ()),
             *((Break.WRONG_PLACE,) if self.exchanges else ()),
             *((Break.AMOUNT,) if self.long else ()),
         )
@@ -188,37 +223,54 @@ class Slots:
         return Arrangement([self._jittered(rng, part) for part in self.places])
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws an empty place, a shifted or turned part, two exchanged parts, or a part of another length."""
+        """Draws a part too few or too many, in another place, shifted, turned, or of another length."""
         parts = self.normal(rng).parts
         index = int(rng.integers(len(parts)))
-        radius = radius_of(self.kinds[parts[index].kind])
         if which is Break.MISSING:
-            place = box_around(parts.pop(index), radius)
+            usual = {spare.kind for spare in self.spare}
+            index = int(rng.choice([number for number, part in enumerate(parts) if not usual or part.kind in usual]))
+            place = box_around(parts[index], radius_of(self.kinds[parts[index].kind]))
+            del parts[index]
             return Arrangement(parts, places=[place])
+        if which is Break.EXTRA:
+            spare = self.spare[int(rng.integers(len(self.spare)))]
+            return Arrangement([*parts, self._jittered(rng, spare)], [len(parts)])
         if which is Break.SHIFTED:
-            turn = rng.uniform(0, 2 * np.pi)
-            away = float(rng.uniform(0.35, 0.5)) * radius
-            parts[index] = parts[index].moved(away * float(np.cos(turn)), away * float(np.sin(turn)))
+            parts[index] = self._shifted(rng, parts, index)
             return Arrangement(parts, [index])
         if which is Break.TURNED:
-            index = int(rng.choice([number for number, part in enumerate(parts) if self.turns[part.kind]]))
-            turn = self.turns[parts[index].kind] or 0.0
-            parts[index] = replace(parts[index], angle=parts[index].angle + turn)
+            index, angle = self.turnable[int(rng.integers(len(self.turnable)))]
+            parts[index] = replace(parts[index], angle=angle + float(rng.normal(0, 2)))
             return Arrangement(parts, [index])
         if which is Break.AMOUNT:
             index = int(rng.choice(self.long))
             parts[index] = replace(parts[index], stretch=float(rng.uniform(0.6, 0.75)))
             return Arrangement(parts, [index])
+        if self.spare:
+            spare = self.spare[int(rng.integers(len(self.spare)))]
+            index = int(rng.choice([number for number, part in enumerate(parts) if part.kind == spare.kind]))
+            place = box_around(parts[index], radius_of(self.kinds[spare.kind]))
+            parts[index] = self._jittered(rng, spare)
+            return Arrangement(parts, [index], [place])
         index, other = self.exchanges[int(rng.integers(len(self.exchanges)))]
-        parts[index], parts[other] = (
-            replace(parts[index], kind=parts[other].kind),
-            replace(parts[other], kind=parts[index].kind),
-        )
+        one, two = parts[index], parts[other]
+        parts[index], parts[other] = replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)
         return Arrangement(parts, [index, other])
 
+    def _shifted(self, rng: np.random.Generator, parts: list[Part], index: int) -> Part:
+        """Draws the part next to its place, clear of the others if there is room."""
+        kind = self.kinds[parts[index].kind]
+        moved = parts[index]
+        for _ in range(40):
+            turn, away = rng.uniform(0, 2 * np.pi), float(rng.uniform(0.4, 0.8)) * radius_of(kind)
+            moved = parts[index].moved(away * float(np.cos(turn)), away * float(np.sin(turn)))
+            if fits([*parts[:index], moved, *parts[index + 1 :]], index, kind, self.kinds, self.box):
+                break
+        return moved
+
     def _jittered(self, rng: np.random.Generator, part: Part) -> Part:
-        dx, dy = rng.normal(0, 0.02 * radius_of(self.kinds[part.kind]), 2)
-        return replace(part.moved(float(dx), float(dy)), angle=part.angle + float(rng.normal(0, 1.5)))
+        dx, dy = rng.normal(0, 0.03 * radius_of(self.kinds[part.kind]), 2)
+        return replace(part.moved(float(dx), float(dy)), angle=part.angle + float(rng.normal(0, 2)))
 
 
 class Kit:
@@ -309,8 +361,7 @@ class Pair:
             (middle, margin, width - margin, height - margin),
         ]
         self.most = int(rng.integers(4, 7))
-        # Two more than usual must fit.
-        room = 0.5 * (middle - margin) * (height - 2 * margin) / (self.most + 2)
+        room = 0.5 * (middle - margin) * (height - 2 * margin) / (self.most + 1)
         largest = min(float(np.sqrt(room / np.pi)), 0.4 * (middle - margin))
         self.kinds = tuple(replace(kind, size=min(kind.size, largest / kind.outline.radius())) for kind in kinds)
         grey = float(rng.uniform(0.2, 0.6))
@@ -326,14 +377,15 @@ class Pair:
         return Arrangement(place_sets(rng, self.cells, [[kind] * number] * 2, self.kinds))
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
-        """Draws one or two parts more on one side, or another kind on one side."""
+        """Draws one or two parts more or less on one side, or another kind on one side."""
         kind, number = int(rng.integers(len(self.kinds))), int(rng.integers(2, self.most + 1))
         sets = [[kind] * number, [kind] * number]
         side = int(rng.integers(2))
         if which is Break.WRONG_KIND:
             sets[side] = [other_index(rng, len(self.kinds), kind)] * number
         else:
-            sets[side] = [kind] * (number + int(rng.integers(1, 3)))
+            others = [other for other in range(2, self.most + 1) if 1 <= abs(other - number) <= 2]
+            sets[side] = [kind] * int(rng.choice(others))
         parts = place_sets(rng, self.cells, sets, self.kinds)
         return Arrangement(parts, list(range(len(parts))))
 
