@@ -323,7 +323,7 @@ def table(results: Mapping[str, Any]) -> str:
             _line(seed, found["layout"], *(_number(found["auroc"][FUSED][group]) for group in GROUPS), *figures)
         )
     summed = results["summary"]
-    lines += ["", f"{summed['products']} products", "", _line("", "expert", *GROUPS, "mean (median) over the products")]
+    lines += ["", f"mean (median) of {summed['products']} products", "", _line("", "expert", *GROUPS)]
     for name, groups in summed["auroc"].items():
         values = [groups[group] for group in GROUPS]
         lines.append(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from support.product_rules import broken_rules
 
+from uniad_ray.archive.scenes.products.arrangements.linked import Wires
 from uniad_ray.archive.scenes.products.arrangements.loose import Scattered
+from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots
 from uniad_ray.archive.scenes.products.arrangements.touching import overlap
 from uniad_ray.archive.scenes.products.model import Break
 from uniad_ray.archive.scenes.products.product import Product, draw_product
@@ -90,6 +93,32 @@ def test_parts_do_not_overlap_in_normal_images(name: str) -> None:
             # Two pixels: touching parts meet at their rims.
             slimmer = replace(one, scale=one.scale * (1 - 2 / kinds[one.kind].size))
             assert not any(overlap(other, slimmer, kinds) for other in parts[:index]), product.seed
+
+
+def test_a_turned_part_has_a_direction_that_its_kind_has_in_normal_images() -> None:
+    turned = [product for product in products() if Break.TURNED in product.layout.breaks]
+    assert {type(product.layout).__name__ for product in turned} == {"Rows", "Grid", "Slots", "Printed"}
+    for product in turned:
+        normal = [product.layout.normal(np.random.default_rng(trial)) for trial in range(12)]
+        usual = {(part.kind, round(part.angle / 45) % 8) for arrangement in normal for part in arrangement.parts}
+        arrangement = product.layout.broken(Break.TURNED, np.random.default_rng(0))
+        (index,) = arrangement.suspects
+        part = arrangement.parts[index]
+        assert (part.kind, round(part.angle / 45) % 8) in usual, product.seed
+
+
+def test_an_empty_place_is_usual_where_places_are_drawn() -> None:
+    for product in products():
+        layout = product.layout
+        if isinstance(layout, Grid):
+            assert layout.empty
+        elif isinstance(layout, Wires):
+            assert all(layout.free)
+        elif isinstance(layout, Slots) and layout.fixtures:
+            for trial in range(4):
+                arrangement = layout.broken(Break.MISSING, np.random.default_rng(trial))
+                lost = Counter(part.kind for part in layout.places) - Counter(part.kind for part in arrangement.parts)
+                assert set(lost) <= {part.kind for part in layout.spare}
 
 
 def test_some_products_have_touching_parts_of_one_colour() -> None:
