@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+import numpy as np
+
 from uniad_ray.archive.scenes.products.shapes import Outline
+from uniad_ray.archive.scenes.shapes import Plane
 
 Rgb: TypeAlias = tuple[float, float, float]
 """Colour before lighting, each channel in [0, 1]."""
@@ -111,6 +115,8 @@ class View:
 
     Attributes:
         shift: Offset of the content, pixels right and down.
+        turn: Turn of the content about the middle of the image, degrees.
+        zoom: Its magnification.
         exposure: Factor of the brightness.
         tint: Factor of each channel.
         azimuth: Direction of the light, degrees.
@@ -118,7 +124,41 @@ class View:
     """
 
     shift: tuple[float, float]
+    turn: float
+    zoom: float
     exposure: float
     tint: Rgb
     azimuth: float
     noise: float
+
+    def seen(self, part: Part, shape: tuple[int, int]) -> Part:
+        """Returns a part as the camera sees it, in an image of a height and width."""
+        x, y = self._seen_at(part.x, part.y, shape)
+        return replace(
+            part,
+            x=x,
+            y=y,
+            angle=part.angle + self.turn,
+            scale=part.scale * self.zoom,
+            path=tuple(self._seen_at(*point, shape) for point in part.path),
+            radius=part.radius * self.zoom,
+        )
+
+    def _seen_at(self, x: float, y: float, shape: tuple[int, int]) -> tuple[float, float]:
+        cos, sin = self.zoom * math.cos(math.radians(self.turn)), self.zoom * math.sin(math.radians(self.turn))
+        across, down = x - shape[1] / 2, y - shape[0] / 2
+        return (
+            shape[1] / 2 + self.shift[0] + across * cos - down * sin,
+            shape[0] / 2 + self.shift[1] + across * sin + down * cos,
+        )
+
+    def origins(self, shape: tuple[int, int]) -> tuple[Plane, Plane]:
+        """Returns the column and row that each pixel shows, each float32 [h, w]; the inverse of `seen`."""
+        rows = np.arange(shape[0], dtype=np.float32)[:, None] + np.float32(0.5 - shape[0] / 2 - self.shift[1])
+        columns = np.arange(shape[1], dtype=np.float32)[None, :] + np.float32(0.5 - shape[1] / 2 - self.shift[0])
+        cos = np.float32(math.cos(math.radians(self.turn)) / self.zoom)
+        sin = np.float32(math.sin(math.radians(self.turn)) / self.zoom)
+        return (
+            np.asarray(columns * cos + rows * sin + np.float32(shape[1] / 2), np.float32),
+            np.asarray(rows * cos - columns * sin + np.float32(shape[0] / 2), np.float32),
+        )

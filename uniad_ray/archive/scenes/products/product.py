@@ -53,7 +53,7 @@ class Product:
         ground_colour: The colour of the ground.
         layout_name: Name of its layout.
         layout: Arranges its parts.
-        steadiness: Deviation of the position of the whole content, pixels.
+        looseness: How much place, direction and size of the whole content vary, from 0 to 1.
     """
 
     seed: int
@@ -62,7 +62,7 @@ class Product:
     ground_colour: Rgb
     layout_name: str
     layout: Layout
-    steadiness: float
+    looseness: float
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def draw_product(seed: int) -> Product:
             layout.normal(np.random.default_rng([seed, 3, attempt]))
         except ValueError:
             continue
-        return Product(seed, shape, ground, ground_colour, name, layout, float(rng.uniform(0.0, 3.0)))
+        return Product(seed, shape, ground, ground_colour, name, layout, float(rng.uniform(0.1, 1.0)))
     raise ValueError(f"no arrangement fits product {seed}")
 
 
@@ -129,9 +129,12 @@ def draw_image(product: Product, split: Split, group: Group, index: int) -> Prod
     layout = product.layout
     broken = layout.breaks[index % len(layout.breaks)] if group == "logical_anomalies" else None
     arrangement = layout.normal(rng) if broken is None else layout.broken(broken, rng)
-    shift = rng.normal(0, product.steadiness, 2)
+    spread = product.looseness
+    shift = spread * 0.012 * float(np.sqrt(product.shape[0] * product.shape[1])) * rng.uniform(-1.7, 1.7, 2)
     view = View(
         shift=(float(shift[0]), float(shift[1])),
+        turn=spread * 3.0 * float(rng.uniform(-1.7, 1.7)),
+        zoom=1 + spread * 0.02 * float(rng.uniform(-1.7, 1.7)),
         exposure=float(np.exp(rng.normal(0, 0.04))),
         tint=(1.0, float(rng.uniform(0.98, 1.0)), float(rng.uniform(0.96, 1.0))),
         azimuth=float(np.random.default_rng([product.seed, 5]).uniform(0, 360) + rng.normal(0, 4)),
@@ -154,14 +157,14 @@ def _draw(
     surface = draw_ground(product.ground, product.ground_colour, shape, np.random.default_rng([product.seed, 6]), rng)
     fixed_rng = np.random.default_rng([product.seed, 7])
     for part in layout.fixtures:
-        moved = part.moved(*view.shift)
+        moved = view.seen(part, shape)
         place = painting.footprint(moved, layout.fixture_kinds[part.kind], shape)
         if place is not None:
             painting.paint_part(surface, place, layout.fixture_kinds[part.kind], moved, fixed_rng)
     places: list[painting.Footprint | None] = []
     names = []
     for part in arrangement.parts:
-        moved = part.moved(*view.shift)
+        moved = view.seen(part, shape)
         is_wire = part.kind < 0
         kind = _WIRE if is_wire else layout.kinds[part.kind]
         place = painting.wire_footprint(moved, shape) if is_wire else painting.footprint(moved, kind, shape)
@@ -171,7 +174,7 @@ def _draw(
         names.append(kind.name)
     masks = painting.visible_masks(places, shape)
     for part in arrangement.prints:
-        moved = part.moved(*view.shift)
+        moved = view.seen(part, shape)
         place = painting.footprint(moved, layout.print_kinds[part.kind], shape)
         if place is not None:
             painting.paint_part(surface, place, layout.print_kinds[part.kind], moved, rng)
@@ -196,9 +199,10 @@ def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, shap
     mask = np.zeros(shape, np.bool_)
     for index in arrangement.suspects:
         mask |= masks[index]
-    for left, top, right, bottom in arrangement.places:
-        rows = slice(max(0, round(top + view.shift[1])), max(0, round(bottom + view.shift[1])))
-        mask[rows, max(0, round(left + view.shift[0])) : max(0, round(right + view.shift[0]))] = True
+    if arrangement.places:
+        x, y = view.origins(shape)
+        for left, top, right, bottom in arrangement.places:
+            mask |= (x >= left) & (x < right) & (y >= top) & (y < bottom)
     return mask
 
 
