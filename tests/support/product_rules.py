@@ -38,12 +38,7 @@ def broken_rules(layout: Layout, arrangement: Arrangement) -> set[Break]:
             ]
             return differences(wanted, rows, exchange=True) | turned(ordered, angles)
         case Grid():
-            wanted = [Counter([] if kind is None else [kind]) for kind in layout.assigned]
-            at_home = [part for part in parts if layout.assigned[cell_of(layout.cells, part)] == part.kind]
-            angles = [
-                part.angle if layout.turned_freely else layout.angles[cell_of(layout.cells, part)] for part in at_home
-            ]
-            return differences(wanted, sets_in(layout.cells, parts), exchange=True) | turned(at_home, angles)
+            return of_grid(layout, parts)
         case Kit():
             return differences([Counter(content) for content in layout.sets], sets_in(layout.cells, parts))
         case Pair():
@@ -118,6 +113,28 @@ def turned(parts: Sequence[Part], angles: Sequence[float]) -> set[Break]:
 
 def nearest(parts: Sequence[Part], x: float, y: float) -> Part:
     return min(parts, key=lambda part: float(np.hypot(part.x - x, part.y - y)))
+
+
+def of_grid(layout: Grid, parts: Sequence[Part]) -> set[Break]:
+    width = layout.columns if layout.any_order else 1
+    boxes = range(0, len(layout.cells), width)
+    kinds: Sets = [Counter() for _ in boxes]
+    angled = [Counter[tuple[int, int]]() for _ in boxes]
+    wanted_angled = [Counter[tuple[int, int]]() for _ in boxes]
+    taken = [cell_of(layout.cells, part) for part in parts]
+    assert len(set(taken)) == len(taken)
+    for part, cell in zip(parts, taken, strict=True):
+        kinds[cell // width][part.kind] += 1
+        angled[cell // width][part.kind, round(part.angle / 90) % 4] += 1
+    wanted: Sets = [Counter() for _ in boxes]
+    for cell, (kind, angle) in enumerate(zip(layout.assigned, layout.angles, strict=True)):
+        if kind is not None:
+            wanted[cell // width][kind] += 1
+            wanted_angled[cell // width][kind, round(angle / 90) % 4] += 1
+    if kinds == wanted and not layout.turned_freely and angled != wanted_angled:
+        assert sum((one - two).total() for one, two in zip(angled, wanted_angled, strict=True)) == 1
+        return {Break.TURNED}
+    return differences(wanted, kinds, exchange=True)
 
 
 def of_slots(layout: Slots, parts: Sequence[Part]) -> set[Break]:

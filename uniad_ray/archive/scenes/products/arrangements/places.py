@@ -77,8 +77,15 @@ class Grid:
         room = 0.33 * min((width - 2 * margin) / columns, (height - 2 * margin) / rows)
         self.kinds = tuple(replace(kind, size=min(kind.size, room / kind.outline.radius())) for kind in kinds)
         self.assigned: list[int | None] = [int(one) for one in rng.integers(0, len(kinds), len(self.cells))]
+        # In some products the parts of a row lie in any order.
+        self.columns = columns
+        self.any_order = bool(rng.random() < 0.6)
         # Some compartments stay empty, so that an empty one is nothing new.
-        self.empty = [int(one) for one in rng.permutation(len(self.cells))[: max(1, len(self.cells) // 5)]]
+        self.empty = (
+            [row * columns + int(rng.integers(columns)) for row in range(rows)]
+            if self.any_order
+            else [int(one) for one in rng.permutation(len(self.cells))[: max(1, len(self.cells) // 5)]]
+        )
         for index in self.empty:
             self.assigned[index] = None
         self.turned_freely = bool(rng.random() < 0.5)
@@ -101,44 +108,68 @@ class Grid:
             + (f", turned by {angle:.0f} degrees." if angle else ".")
             for index, (kind, angle) in enumerate(zip(self.assigned, self.angles, strict=True))
         )
+        if self.any_order:
+            self.rules += ("The compartments of a row may be exchanged.",)
+        # Pairs whose exchange breaks a rule.
+        self.exchanges = [
+            (one, two)
+            for one, two in itertools.combinations(range(len(self.cells)), 2)
+            if self.assigned[one] != self.assigned[two] and not (self.any_order and one // columns == two // columns)
+        ]
         several = len({self.assigned[index] for index in self.full}) > 1
         self.breaks: tuple[Break, ...] = (
             Break.MISSING,
             Break.EXTRA,
-            Break.WRONG_PLACE,
+            *((Break.WRONG_PLACE,) if self.exchanges else ()),
             *((Break.WRONG_KIND,) if several else ()),
             *((Break.TURNED,) if self.turnable else ()),
         )
 
     def normal(self, rng: np.random.Generator) -> Arrangement:
         """Draws one part in every compartment that has one."""
-        return Arrangement([self._part(rng, index, index) for index in self.full])
+        return Arrangement(self._parts(rng, self._contents(rng))[0])
 
     def broken(self, which: Break, rng: np.random.Generator) -> Arrangement:
         """Draws a part too few or too many, one or two in other compartments, of another kind, or turned."""
-        parts = self.normal(rng).parts
-        position = int(rng.integers(len(parts)))
-        index = self.full[position]
-        if which is Break.MISSING:
-            del parts[position]
-            return Arrangement(parts, places=[self.cells[index]])
-        if which is Break.EXTRA:
-            return Arrangement([*parts, self._part(rng, int(rng.choice(self.empty)), index)], [len(parts)])
+        contents = self._contents(rng)
         if which is Break.TURNED:
             index, angle = self.turnable[int(rng.integers(len(self.turnable)))]
-            position = self.full.index(index)
-            parts[position] = replace(parts[position], angle=angle + float(rng.normal(0, 6)))
-            return Arrangement(parts, [position])
-        others = [other for other in self.full if self.assigned[other] != self.assigned[index]]
-        if which is Break.WRONG_PLACE and (not others or rng.random() < 0.5):
-            parts[position] = self._part(rng, int(rng.choice(self.empty)), index)
-            return Arrangement(parts, [position], [self.cells[index]])
-        other = int(rng.choice(others))
-        parts[position] = self._part(rng, index, other)
-        if which is Break.WRONG_KIND:
-            return Arrangement(parts, [position])
-        parts[self.full.index(other)] = self._part(rng, other, index)
-        return Arrangement(parts, [position, self.full.index(other)])
+            parts, where = self._parts(rng, contents)
+            number = where[contents.index(index)]
+            parts[number] = replace(parts[number], angle=angle + float(rng.normal(0, 6)))
+            return Arrangement(parts, [number])
+        index = int(rng.choice(self.full))
+        cells = [contents.index(index)]
+        if which is Break.MISSING:
+            contents[cells[0]] = self.empty[0]
+        elif which is Break.EXTRA:
+            cells = [contents.index(int(rng.choice(self.empty)))]
+            contents[cells[0]] = index
+        elif which is Break.WRONG_KIND:
+            contents[cells[0]] = int(
+                rng.choice([other for other in self.full if self.assigned[other] != self.assigned[index]])
+            )
+        else:
+            one, two = self.exchanges[int(rng.integers(len(self.exchanges)))]
+            cells = [contents.index(one), contents.index(two)]
+            contents[cells[0]], contents[cells[1]] = two, one
+        parts, where = self._parts(rng, contents)
+        suspects = [where[cell] for cell in cells if cell in where]
+        return Arrangement(parts, suspects, [self.cells[cell] for cell in cells if cell not in where])
+
+    def _contents(self, rng: np.random.Generator) -> list[int]:
+        """Draws, for each compartment, the one whose usual content it has."""
+        contents = list(range(len(self.cells)))
+        for start in range(0, len(contents) if self.any_order else 0, self.columns):
+            row = slice(start, start + self.columns)
+            contents[row] = [start + int(one) for one in rng.permutation(self.columns)]
+        return contents
+
+    def _parts(self, rng: np.random.Generator, contents: list[int]) -> tuple[list[Part], dict[int, int]]:
+        """Draws the parts, and says which part each full compartment has."""
+        full = [cell for cell, like in enumerate(contents) if self.assigned[like] is not None]
+        parts = [self._part(rng, cell, contents[cell]) for cell in full]
+        return parts, {cell: number for number, cell in enumerate(full)}
 
     def _part(self, rng: np.random.Generator, cell: int, like: int) -> Part:
         """Draws the part of one compartment in another, or in its own."""
