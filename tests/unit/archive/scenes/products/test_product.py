@@ -107,7 +107,7 @@ def test_logical_anomalies_alternate_and_their_masks_cover_the_change() -> None:
     assert not any((mask & missing.defect_mask).any() for mask in missing.part_masks)
     extra = drawn[breaks.index(Break.EXTRA)]
     assert extra.defect_mask is not None
-    assert sum((mask & extra.defect_mask).any() for mask in extra.part_masks) == 1
+    assert sum((mask & extra.defect_mask).any() for mask in extra.part_masks) >= 1
 
 
 def test_half_of_the_flaws_are_small_and_masks_tell_which() -> None:

@@ -153,6 +153,11 @@ class Grid:
             one, two = self.exchanges[int(rng.integers(len(self.exchanges)))]
             cells = [contents.index(one), contents.index(two)]
             contents[cells[0]], contents[cells[1]] = two, one
+        if self.any_order and which in (Break.MISSING, Break.EXTRA):
+            # Any like compartment of the row may be the wrong one.
+            row, kind = cells[0] // self.columns, self.assigned[contents[cells[0]]]
+            cells = [cell for cell in range(len(contents)) if cell // self.columns == row]
+            cells = [cell for cell in cells if self.assigned[contents[cell]] == kind]
         parts, where = self._parts(rng, contents)
         suspects = [where[cell] for cell in cells if cell in where]
         return Arrangement(parts, suspects, [self.cells[cell] for cell in cells if cell not in where])
