@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from uniad_ray.archive.scenes.products.arrangements.base import Arrangement, Box, Layout
+from uniad_ray.archive.scenes.products.arrangements.kits import Kit, Pair
 from uniad_ray.archive.scenes.products.arrangements.linked import Container, Printed, Wires
 from uniad_ray.archive.scenes.products.arrangements.loose import Mixture, Rows, Scattered
-from uniad_ray.archive.scenes.products.arrangements.places import Grid, Kit, Pair, Slots
+from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots
 from uniad_ray.archive.scenes.products.model import Break, Part
 
 Sets = list[Counter[int]]

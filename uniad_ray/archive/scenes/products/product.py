@@ -13,9 +13,10 @@ from uniad_ray.archive.scenes.damage import BoolPlane, Surface
 from uniad_ray.archive.scenes.files import GROUPS, SPLITS, Group, Split
 from uniad_ray.archive.scenes.products import painting
 from uniad_ray.archive.scenes.products.arrangements.base import Arrangement, Layout
+from uniad_ray.archive.scenes.products.arrangements.kits import draw_kit
 from uniad_ray.archive.scenes.products.arrangements.linked import Container, Printed, Wires
 from uniad_ray.archive.scenes.products.arrangements.loose import Mixture, Rows, Scattered
-from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots, draw_kit
+from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots
 from uniad_ray.archive.scenes.products.flaws import draw_flaw
 from uniad_ray.archive.scenes.products.grounds import draw_ground
 from uniad_ray.archive.scenes.products.kinds import draw_colour, draw_kinds
