@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from uniad_ray.archive.scenes import SceneConfig
-from uniad_ray.archive.scenes.dataset import Group, Split, draw_scene
+from uniad_ray.archive.scenes.dataset import draw_scene
+from uniad_ray.archive.scenes.files import Group, Split
 from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.config.loading import load_config

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.scenes import SceneConfig
+from uniad_ray.archive.scenes.products.dataset import ProductConfig
 from uniad_ray.archive.schemas import schema_directory
 from uniad_ray.cli import cli
 from uniad_ray.config.loading import import_class, load_config, profile_names
@@ -351,6 +352,13 @@ _OTHER_MODELS: tuple[tuple[str, str, type[BaseModel], str | None], ...] = (
         "Synthetic trays",
         "Images drawn by `uniad-ray scenes`: set its options, or a `SceneConfig` in Python.",
         SceneConfig,
+        "scenes",
+    ),
+    (
+        "Synthetic products",
+        "Images drawn by `uniad-ray scenes --product SEED` ([products.md](products.md)): set its options, or a "
+        "`ProductConfig` in Python. The command names the category `product-SEED` by default.",
+        ProductConfig,
         "scenes",
     ),
     (

@@ -10,7 +10,8 @@ from PIL import Image
 from support.runs import ScoredImage
 
 from uniad_ray.archive.scenes import SceneConfig
-from uniad_ray.archive.scenes.dataset import Group, draw_scene
+from uniad_ray.archive.scenes.dataset import draw_scene
+from uniad_ray.archive.scenes.files import Group
 from uniad_ray.archive.scenes.painting import render
 from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.scoring.fitting.perceptions import NormalImage

@@ -251,3 +251,17 @@ def test_masks_alone_are_not_a_tree(tmp_path: Path) -> None:
     root = draw(tmp_path / "x", "ground_truth/scratch/0.png", "candle/Data/Masks/Anomaly/000.png")
     assert open_source(Location.parse(root)).layout.name == "folder"
     assert len(read(root)[0]) == 2
+
+
+def test_parts_of_a_drawn_product_are_left_aside_but_a_category_of_that_name_is_read(tmp_path: Path) -> None:
+    draw(tmp_path, "things/train/good/000.png", "things/test/missing/000.png", "things/parts/train-good/000.png")
+    write_lines(tmp_path / "things/product.json", "{}")
+    draw(tmp_path, "parts/train/good/000.png", "parts/test/good/000.png")
+    rows, rejected = read(tmp_path)
+    assert rejected == {}
+    assert [entry.uri.removeprefix(f"{tmp_path}/") for entry in rows] == [
+        "parts/test/good/000.png",
+        "parts/train/good/000.png",
+        "things/test/missing/000.png",
+        "things/train/good/000.png",
+    ]

@@ -132,6 +132,15 @@ def test_scenes_needs_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "not empty" in fails(capsys, "scenes", str(tmp_path))
 
 
+def test_options_of_trays_do_not_fit_products(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for option in ("--seed", "--image-size"):
+        message = fails(capsys, "scenes", str(tmp_path), "--product", "3", option, "64").strip()
+        assert message == f"error: {option} is for trays; --product draws size and images from its seed: omit {option}"
+    write(tmp_path / "product-3/train/good/0.png", png(0))
+    assert "product-3: not empty" in fails(capsys, "scenes", str(tmp_path), "--product", "3")
+    assert "the command line: category" in fails(capsys, "scenes", str(tmp_path), "--product", "3", "--category=a/b")
+
+
 def test_json_goes_to_stdout_and_logs_to_stderr(tmp_path: Path) -> None:
     options = ["--train=1", "--test-good=1", "--logical=1", "--structural=1", "--image-size=64", "--json"]
     command = [sys.executable, "-m", "uniad_ray.cli", "scenes", str(tmp_path), *options]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uniad_ray.archive.scenes.dataset import SceneConfig, SceneFile, defect_masks, draw_scene, iterate_files
+from uniad_ray.archive.scenes.dataset import SceneConfig, defect_masks, draw_scene, iterate_files
+from uniad_ray.archive.scenes.files import SceneFile
 from uniad_ray.archive.scenes.layout import draw_logical, draw_normal, draw_structural
 from uniad_ray.archive.scenes.model import Colour, LogicalDefect, Part, PartKind, Scene, StructuralDefect, View
 from uniad_ray.archive.scenes.painting import Rendering, part_masks, render

@@ -7,17 +7,23 @@ defect, and the saturation threshold says how much of a mask must be found.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import Field
 
+from uniad_ray.archive.scenes.files import (
+    GROUPS,
+    SPLITS,
+    Group,
+    ImageFormat,
+    SceneFile,
+    Split,
+    encode_image,
+    encode_json,
+    suffix_of,
+)
 from uniad_ray.archive.scenes.layout import draw_logical, draw_normal, draw_structural
 from uniad_ray.archive.scenes.model import LogicalDefect, PartKind, Scene, StructuralDefect
 from uniad_ray.archive.scenes.painting import REFERENCE_SIZE, Rendering, render
@@ -25,11 +31,6 @@ from uniad_ray.archive.scenes.rules import SceneRules
 from uniad_ray.archive.scenes.shapes import nominal_area
 from uniad_ray.config.base import StrictModel
 
-Split = Literal["train", "validation", "test"]
-Group = Literal["good", "logical_anomalies", "structural_anomalies"]
-
-_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-_GROUPS: tuple[Group, ...] = ("good", "logical_anomalies", "structural_anomalies")
 _DEFECTS: tuple[LogicalDefect | StructuralDefect, ...] = (*LogicalDefect, *StructuralDefect)
 _HIGHEST_PIXEL_VALUE = 255
 
@@ -57,20 +58,7 @@ class SceneConfig(StrictModel):
     test_good: int = Field(default=40, ge=0)
     logical: int = Field(default=40, ge=0)
     structural: int = Field(default=40, ge=0)
-    image_format: Literal["png", "jpeg"] = "png"
-
-
-@dataclass(frozen=True, slots=True)
-class SceneFile:
-    """One file of the category.
-
-    Attributes:
-        path: Relative path with forward slashes, including the category folder.
-        data: Bytes of the file.
-    """
-
-    path: str
-    data: bytes
+    image_format: ImageFormat = "png"
 
 
 def draw_scene(config: SceneConfig, split: Split, group: Group, index: int, rules: SceneRules | None = None) -> Scene:
@@ -86,7 +74,7 @@ def draw_scene(config: SceneConfig, split: Split, group: Group, index: int, rule
         rules: Rules of the tray; None uses the default rules.
     """
     rules = rules or SceneRules()
-    rng = np.random.default_rng([config.seed, _SPLITS.index(split), _GROUPS.index(group), index])
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), GROUPS.index(group), index])
     if group == "logical_anomalies":
         return draw_logical(rules, tuple(LogicalDefect)[index % len(LogicalDefect)], rng)
     if group == "structural_anomalies":
@@ -106,7 +94,7 @@ def iterate_files(config: SceneConfig) -> Iterator[SceneFile]:
         `defects_config.json`, then each image; the masks of an anomalous image follow it.
     """
     rules = SceneRules()
-    yield SceneFile(f"{config.category}/defects_config.json", _encode_json(defects_config(config)))
+    yield SceneFile(f"{config.category}/defects_config.json", encode_json(defects_config(config)))
     plan: tuple[tuple[Split, Group, int], ...] = (
         ("train", "good", config.train),
         ("validation", "good", config.validation),
@@ -114,16 +102,16 @@ def iterate_files(config: SceneConfig) -> Iterator[SceneFile]:
         ("test", "logical_anomalies", config.logical),
         ("test", "structural_anomalies", config.structural),
     )
-    suffix = "png" if config.image_format == "png" else "jpg"
+    suffix = suffix_of(config.image_format)
     for split, group, count in plan:
         for index in range(count):
             scene = draw_scene(config, split, group, index, rules)
             rendering = render(scene, rules, config.image_size)
-            image = _encode_image(rendering.image, config.image_format)
-            yield SceneFile(f"{config.category}/{split}/{group}/{index:03d}.{suffix}", image)
+            image = encode_image(rendering.image, config.image_format)
+            yield SceneFile(f"{config.category}/{split}/{group}/{index:03d}.{suffix}", image, is_image=True)
             for number, mask in enumerate(defect_masks(scene, rendering)):
                 path = f"{config.category}/ground_truth/{group}/{index:03d}/{number:03d}.png"
-                yield SceneFile(path, _encode_image(mask, "png"))
+                yield SceneFile(path, encode_image(mask, "png"))
 
 
 def defects_config(config: SceneConfig) -> list[dict[str, str | int | float | bool]]:
@@ -169,17 +157,3 @@ def defect_masks(scene: Scene, rendering: Rendering) -> list[npt.NDArray[np.uint
 
 def _pixel_value(defect: LogicalDefect | StructuralDefect) -> int:
     return _HIGHEST_PIXEL_VALUE - _DEFECTS.index(defect)
-
-
-def _encode_json(value: object) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _encode_image(pixels: npt.NDArray[np.uint8], image_format: Literal["png", "jpeg"]) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    if image_format == "png":
-        image.save(buffer, format="PNG", compress_level=3)
-    else:
-        image.save(buffer, format="JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()

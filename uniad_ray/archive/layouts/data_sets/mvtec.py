@@ -7,6 +7,7 @@
     [category/]ground_truth/scratch/000_mask.png    or 000.png, as in BTAD
     [category/]ground_truth/scratch/000/000.png     one file per defect, in MVTec LOCO
     [category/]defects_config.json                  in MVTec LOCO
+    [category/]product.json, parts/                 in synthetic products; not read
 
 Bergmann et al., "MVTec AD", CVPR 2019, and "Beyond Dents and Scratches", IJCV 2022; Jezek et al., "Deep learning-based
 defect detection of metal parts", ICUMT 2021; Mishra et al., "VT-ADL", ISIE 2021.
@@ -31,6 +32,7 @@ _ANOMALY_TYPES = {"logical_anomalies": "logical", "structural_anomalies": "struc
 _IMAGE = re.compile(CATEGORY + r"(?P<within>(?P<split>train|validation|test)/(?P<kind>[^/]+)/(?P<rest>.+))")
 _MASK = re.compile(CATEGORY + r"ground_truth/(?P<kind>[^/]+)/(?P<rest>.+)")
 _DEFECTS = re.compile(CATEGORY + r"defects_config\.json")
+_PRODUCT = re.compile(CATEGORY + r"(?:product\.json|parts/.+)")
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ class MvtecLayout(Layout):
             )
         if match := _MASK.fullmatch(path):
             return MaskPlace(match["category"], f"{match['kind']}/{mask_stem(match['rest'])}")
-        if match := _DEFECTS.fullmatch(path):
+        if match := _DEFECTS.fullmatch(path) or _PRODUCT.fullmatch(path):
             return Companion(match["category"])
         return None
 
     def with_companions(self, companions: Companions, categories: Collection[str]) -> MvtecLayout:  # noqa: ARG002
         """Reads every `defects_config.json`."""
-        return replace(self, defects={category: _read_defects(info.location) for category, info in companions})
+        defects = ((category, info.location) for category, info in companions if _DEFECTS.fullmatch(info.relative))
+        return replace(self, defects={category: _read_defects(location) for category, location in defects})
 
 
 LAYOUT = MvtecLayout()

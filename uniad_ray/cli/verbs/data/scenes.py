@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from uniad_ray.cli.options import print_report, reporting
 
@@ -14,22 +15,40 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dest")
-@click.option("--category", default="trays", show_default=True, help="Name of the category.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the drawing.")
-@click.option("--image-size", type=int, default=256, show_default=True, help="Side of the images, pixels.")
+@click.option("--product", type=click.IntRange(0), help="Draw the product of this seed instead of trays.")
+@click.option("--category", help="Name of the category.  [default: trays, or product-SEED]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the trays.")
+@click.option("--image-size", type=int, default=256, show_default=True, help="Side of the trays' images, pixels.")
 @click.option("--train", type=int, default=80, show_default=True, help="Normal images to fit on.")
 @click.option("--validation", type=int, default=0, show_default=True, help="Normal images in LOCO's validation split.")
 @click.option("--test-good", type=int, default=40, show_default=True, help="Normal images in the test split.")
 @click.option("--logical", type=int, default=40, show_default=True, help="Logical anomalies.")
 @click.option("--structural", type=int, default=40, show_default=True, help="Structural anomalies.")
 @reporting
-def scenes(dest: str, as_json: bool, **options: Any) -> None:
-    """Draw a synthetic category of trays with logical and structural anomalies into DEST."""
+@click.pass_context
+def scenes(context: click.Context, /, dest: str, as_json: bool, product: int | None, **options: Any) -> None:
+    """Draw a synthetic category with logical and structural anomalies into DEST.
+
+    The category is trays, or with --product a product that its seed draws.
+    """
     from uniad_ray.archive.scenes import SceneConfig
+    from uniad_ray.archive.scenes.products.dataset import ProductConfig
     from uniad_ray.archive.scenes.writing import write_scenes
     from uniad_ray.config.loading import validate
+    from uniad_ray.errors import ConfigError
 
-    config = validate(SceneConfig, options, where="the command line")
+    config: SceneConfig | ProductConfig
+    if product is None:
+        options["category"] = options["category"] or "trays"
+        config = validate(SceneConfig, options, where="the command line")
+    else:
+        for name in ("seed", "image_size"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(f"{flag} is for trays; --product draws size and images from its seed: omit {flag}")
+            del options[name]
+        options["category"] = options["category"] or f"product-{product}"
+        config = validate(ProductConfig, {"product": product, **options}, where="the command line")
     print_report(write_scenes(dest, config), as_json, as_text)
 
 

@@ -1,0 +1,352 @@
+"""Image AUROC of every expert on synthetic products (`uniad-ray scenes --product SEED`), logical and structural.
+
+For each seed the script draws a product once into a cache, then ingests, fits, scores and evaluates it with the verbs
+of the package, on one Ray instance. Each expert of the set is scored, also those that the expert selection omits; the
+fused score, the threshold and the times are those of a usual run. The result of a product goes into the results file as
+soon as it is there, so the same command resumes where it was cut. The script prints a table; `--json` prints the
+results file instead.
+
+    python benchmarks/products.py 100-119 --results products.json --cache cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from uniad_ray.errors import UniadRayError
+
+FUSED = "fused"
+"""Name of the fused score in the results."""
+GROUPS = ("logical", "structural", "large", "small")
+"""Groups of anomalies; `large` and `small` are the structural ones of at least 0.4 % of the image, and below."""
+Auroc = dict[str, float | None]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", nargs="+", metavar="SEED|FIRST-LAST", help="Seeds of products.")
+    parser.add_argument("--results", type=Path, default=Path("products.json"), help="Results file, read and written.")
+    parser.add_argument("--cache", type=Path, default=Path("products-cache"), help="Folder of drawn images.")
+    parser.add_argument("--train", type=int, default=60, help="Number of normal images to fit on.")
+    parser.add_argument("--good", type=int, default=24, help="Number of normal test images.")
+    parser.add_argument("--logical", type=int, default=24, help="Number of logical anomalies.")
+    parser.add_argument("--structural", type=int, default=24, help="Number of structural anomalies.")
+    parser.add_argument("--expert-set", default="fused", help="Expert set to fit and score with.")
+    parser.add_argument("--config", default="embedded", metavar="NAME|FILE", help="A profile, or a YAML file.")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override a profile key.")
+    parser.add_argument("--json", action="store_true", help="Print the results as JSON instead of a table.")
+    options = parser.parse_args()
+    results = run(options)
+    print(json.dumps(results, indent=1) if options.json else table(results))
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure every seed that the results file lacks; failed products are tried again."""
+    from uniad_ray.pipelines.cluster.session import ray_session
+
+    seeds = parse_seeds(options.seeds)
+    asked = {
+        "images": {"train": options.train, "test_good": options.good}
+        | {"logical": options.logical, "structural": options.structural},
+        "expert_set": options.expert_set,
+        "config": options.config,
+        "overrides": options.overrides,
+    }
+    results = read_results(options.results, asked)
+    left = [seed for seed in seeds if "failed" in results["products"].get(str(seed), {"failed": ""})]
+    if left:
+        with ray_session():
+            for number, seed in enumerate(left, start=1):
+                print(f"product {seed}, {number} of {len(left)}", file=sys.stderr)
+                results["products"][str(seed)] = measure(seed, asked, options.cache)
+                results["summary"] = summary(results["products"])
+                write_results(options.results, results)
+    return results
+
+
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """Seeds from words such as `3` and `100-119`, in order and without repetition."""
+    found: dict[int, None] = {}
+    for word in words:
+        first, _, last = word.partition("-")
+        found |= dict.fromkeys(range(int(first), int(last or first) + 1))
+    return list(found)
+
+
+def read_results(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The results file, or an empty one with the given options; other options would not be comparable."""
+    if not path.exists():
+        return {"options": asked, "products": {}, "summary": {}}
+    results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if results["options"] != asked:
+        sys.exit(f"{path}: holds results of other options, {json.dumps(results['options'])}; choose another --results")
+    return results
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Replace the results file as a whole, so that an interruption cannot damage it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(results, indent=1), "utf-8")
+    partial.replace(path)
+
+
+def measure(seed: int, asked: dict[str, Any], cache: Path) -> dict[str, Any]:
+    """Draw, ingest, fit, score and evaluate a product; its AUROC in per cent, times and memory."""
+    source = draw(seed, asked["images"], cache)
+    work = cache / "work" / str(seed)
+    # The rest of a product that was cut is not worth keeping.
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        with PeakMemory() as memory:
+            found = fit_and_score(source, f"product-{seed}", work, asked)
+        return found if "failed" in found else found | {"peak_mib": memory.mib}
+    except UniadRayError as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def draw(seed: int, counts: Mapping[str, int], cache: Path) -> Path:
+    """Draw a product into the cache, or find it there; a later version of the drawing draws again."""
+    from uniad_ray.archive import scenes
+    from uniad_ray.archive.scenes.products.dataset import ProductConfig
+    from uniad_ray.archive.scenes.writing import write_scenes
+
+    code = hashlib.sha256()
+    for file in sorted(Path(scenes.__file__).parent.rglob("*.py")):
+        code.update(file.read_bytes())
+    name = "-".join([*(str(count) for count in counts.values()), code.hexdigest()[:12]])
+    folder = cache / "drawn" / name / str(seed)
+    # `product.json` is written last.
+    if not (folder / f"product-{seed}" / "product.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        write_scenes(str(folder), ProductConfig(product=seed, category=f"product-{seed}", **counts))
+    return folder
+
+
+def fit_and_score(source: Path, category: str, work: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Run the verbs on a drawn product and collect the results."""
+    import uniad_ray as ur
+    from uniad_ray.evaluation.labelled_images import labelled_images
+    from uniad_ray.runs.reader import RunReader
+    from uniad_ray.scoring.bundles.store import BundleStore
+
+    archive, bundles, usual, others = (str(work / name) for name in ("archive", "bundles", "run", "others"))
+    # Small chunks keep all workers busy with few images.
+    ur.ingest(str(source), archive, chunk_images=8)
+    overrides = [f"expert_set={asked['expert_set']}", *asked["overrides"]]
+    started = time.perf_counter()
+    fitted = ur.fit(archive, bundles=bundles, profile=asked["config"], overrides=overrides, accept_unusual=True)
+    fit_seconds = time.perf_counter() - started
+    if fitted.failed:
+        return {"failed": fitted.failed[category]}
+    started = time.perf_counter()
+    scored = ur.score(archive, bundles=bundles, out=usual, splits=["test"])
+    score_seconds = time.perf_counter() - started
+    ur.evaluate(usual, resamples=0)
+    manifest = BundleStore(bundles).load(category).manifest
+    omitted = [name for name in manifest.config.chosen_experts if name not in manifest.taking_part]
+    if omitted:
+        ur.score(archive, bundles=bundles, out=others, splits=["test"], maps="none", experts=omitted)
+    scores: dict[str, np.ndarray] = {}
+    for run_root in (usual, *([others] if omitted else [])):
+        (images,) = labelled_images(RunReader(run_root))
+        scores |= images.experts
+        if run_root == usual:
+            first, scores[FUSED] = images, images.scores
+            called = images.called
+    large = [large_flaw(source / category, uri) for uri in source_uris(usual, first.row_keys.to_pylist())]
+    members = groups_of(first.anomaly_types, large)
+    return {
+        "layout": json.loads((source / category / "product.json").read_text("utf-8"))["layout"],
+        "selected": list(manifest.taking_part),
+        "auroc": {name: aurocs(values, first.normal, members) for name, values in scores.items()},
+        "false_alarms": float(called[first.normal].mean()),
+        "found": {group: float(called[chosen].mean()) if chosen.any() else None for group, chosen in members.items()},
+        "unusual_images": len(fitted.fitted[0].unusual),
+        "fit_seconds_per_image": fit_seconds / asked["images"]["train"],
+        "score_seconds_per_image": score_seconds / scored.images,
+    }
+
+
+def source_uris(run_root: str, row_keys: Sequence[str]) -> list[str]:
+    """The files that rows of a run were ingested from."""
+    from uniad_ray.runs.reader import RunReader
+
+    rows = RunReader(run_root).scores(["row_key", "source_uri"]).to_pylist()
+    by_key = {row["row_key"]: row["source_uri"] for row in rows}
+    return [by_key[key] for key in row_keys]
+
+
+def large_flaw(folder: Path, uri: str) -> bool | None:
+    """Whether the flaw of an image takes at least 0.4 % of it, by its mask; None for other images."""
+    from uniad_ray.archive.scenes.products.product import SMALL_FLAW
+
+    image = Path(uri)
+    if image.parent.name != "structural_anomalies":
+        return None
+    mask = np.asarray(Image.open(folder / "ground_truth" / image.parent.name / image.stem / "000.png"))
+    return bool((mask > 0).mean() >= SMALL_FLAW)
+
+
+def groups_of(types: Sequence[str | None], large: Sequence[bool | None]) -> dict[str, np.ndarray]:
+    """Which images belong to each of `GROUPS`, from their anomaly types and the size of their flaws."""
+    kinds, sizes = np.array(types, dtype=object), np.array(large, dtype=object)
+    chosen = (kinds == "logical", kinds == "structural", sizes == True, sizes == False)  # noqa: E712 - None is neither
+    return dict(zip(GROUPS, chosen, strict=True))
+
+
+def aurocs(scores: np.ndarray, normal: np.ndarray, members: Mapping[str, np.ndarray]) -> Auroc:
+    """AUROC of each group against all normal images, per cent; None if one of both is empty."""
+    from uniad_ray.metrics.image import image_auroc
+
+    found: Auroc = {}
+    for group, chosen in members.items():
+        taken = normal | chosen
+        value = image_auroc(chosen[taken].astype(int), scores[taken]) if taken.any() else None
+        found[group] = None if value is None else 100 * value
+    return found
+
+
+class PeakMemory:
+    """Largest memory of this process and all its descendants together, MiB; pages of files do not count."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.mib = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        """Start to watch, twice a second."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.5):
+            self.mib = max(self.mib, memory_of_descendants(os.getpid()))
+
+
+def memory_of_descendants(root: int) -> float:
+    """Anonymous memory of a process and its descendants, MiB."""
+    parents, sizes = {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            lines = (entry / "status").read_text().splitlines()
+        except OSError:
+            continue
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        parents[int(entry.name)] = int(status["PPid"])
+        sizes[int(entry.name)] = int(status.get("RssAnon", "0 kB").split()[0]) / 1024
+
+    def is_below(pid: int) -> bool:
+        while pid != root and pid in parents:
+            pid = parents[pid]
+        return pid == root
+
+    return sum(size for pid, size in sizes.items() if is_below(pid))
+
+
+def summary(products: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, median and the five worst products of each expert and group; failed products are listed, not counted."""
+    done = {seed: found for seed, found in products.items() if "failed" not in found}
+    names = dict.fromkeys(name for found in done.values() for name in found["auroc"])
+    return {
+        "products": len(done),
+        "failed": {seed: found["failed"] for seed, found in products.items() if "failed" in found},
+        "auroc": {
+            name: {
+                group: spread({seed: found["auroc"].get(name, {}).get(group) for seed, found in done.items()})
+                for group in GROUPS
+            }
+            for name in names
+        },
+        **{
+            figure: spread({seed: found[figure] for seed, found in done.items()}, worst_is_high=True)
+            for figure in ("false_alarms", "fit_seconds_per_image", "score_seconds_per_image", "peak_mib")
+        },
+    }
+
+
+def spread(values: Mapping[str, float | None], *, worst_is_high: bool = False) -> dict[str, Any] | None:
+    """Mean, median and the five worst of values by seed; None without a value."""
+    known = {seed: value for seed, value in values.items() if value is not None}
+    if not known:
+        return None
+    ordered = sorted(known.items(), key=lambda entry: (-entry[1] if worst_is_high else entry[1], int(entry[0])))
+    return {
+        "mean": statistics.fmean(known.values()),
+        "median": statistics.median(known.values()),
+        "worst": dict(ordered[:5]),
+    }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as text: one line per product, then one per expert over all products."""
+    lines = [
+        "AUROC in per cent of the fused score; large and small: structural anomalies from 0.4 % of the image up, and "
+        "below",
+        "",
+        _line("seed", "layout", *GROUPS, "false alarms", "fit s/image", "score s/image", "MiB", "experts"),
+    ]
+    for seed, found in sorted(results["products"].items(), key=lambda entry: int(entry[0])):
+        if "failed" in found:
+            lines.append(f"{seed:>5}  failed: {found['failed']}")
+            continue
+        figures = [f"{100 * found['false_alarms']:.1f} %"]
+        figures += [f"{found[name]:.2f}" for name in ("fit_seconds_per_image", "score_seconds_per_image")]
+        figures += [f"{found['peak_mib']:.0f}", " ".join(found["selected"])]
+        lines.append(
+            _line(seed, found["layout"], *(_number(found["auroc"][FUSED][group]) for group in GROUPS), *figures)
+        )
+    summed = results["summary"]
+    lines += ["", f"mean (median) of {summed['products']} products", "", _line("", "expert", *GROUPS)]
+    for name, groups in summed["auroc"].items():
+        values = [groups[group] for group in GROUPS]
+        lines.append(
+            _line("", name, *("-" if one is None else f"{one['mean']:.1f} ({one['median']:.1f})" for one in values))
+        )
+    lines += ["", "worst products of the fused score"]
+    for group in GROUPS:
+        worst = (summed["auroc"].get(FUSED, {}).get(group) or {"worst": {}})["worst"]
+        lines.append(_line("", group) + "  " + ", ".join(f"{seed}: {value:.1f}" for seed, value in worst.items()))
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _line(seed: str, name: str, *cells: str) -> str:
+    return (
+        f"{seed:>5}  {name:<18}"
+        + "".join(f"{cell:>15}" for cell in cells[:8])
+        + "".join(f"  {cell}" for cell in cells[8:])
+    )
+
+
+if __name__ == "__main__":
+    main()
