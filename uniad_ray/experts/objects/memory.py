@@ -22,6 +22,8 @@ from uniad_ray.perception.sampling.candidate_sample import CandidateSample
 from uniad_ray.perception.segments import Segments
 
 _MOST_REASONS = 3
+_UNRELATED = 1.0
+"""Distance of an object if no normal image has one: that of vectors at a right angle."""
 
 
 class ObjectMemoryConfig(StrictModel):
@@ -62,6 +64,8 @@ class ObjectMemory:
         self.name = name
         self.needs = frozenset({config.segments, config.vectors})
         self._config = config
+        self._is_fitted = False
+        # None if no normal image has an object.
         self._nearest: NearestNeighbours | None = None
 
     def fit(self, stream: PerceptionStream) -> None:
@@ -71,7 +75,7 @@ class ObjectMemory:
             stream: The normal perceptions.
 
         Raises:
-            FitError: There are no objects, or a vector is not finite.
+            FitError: A vector is not finite.
         """
         self.fit_samples([self.sample(stream)])
 
@@ -98,21 +102,17 @@ class ObjectMemory:
 
         Args:
             samples: Samples of disjoint parts; their number and order have no effect, the bank equals that of `fit`.
-
-        Raises:
-            FitError: There are no objects.
         """
         config = self._config
         merged = CandidateSample(config.candidates, config.seed)
         for sample in samples:
             merged.merge(sample)
         candidates = merged.vectors()
-        if not len(candidates):
-            raise FitError(
-                f"{self.name}: no normal image has an object; remove the object memory, or use another segmenter"
-            )
-        bank = select_bank(candidates, config.selection, config.memory_size, spherical=True, seed=config.seed)
-        self._nearest = NearestNeighbours(bank, "cosine", index=config.index)
+        self._is_fitted = True
+        self._nearest = None
+        if len(candidates):
+            bank = select_bank(candidates, config.selection, config.memory_size, spherical=True, seed=config.seed)
+            self._nearest = NearestNeighbours(bank, "cosine", index=config.index)
 
     def score(self, perception: Perception) -> Evidence:
         """Scores a batch.
@@ -122,38 +122,35 @@ class ObjectMemory:
 
         Returns:
             Scores: the maximum of the map before smoothing, 0 for an image without objects. Maps: the distances, each
-            in 0..2, painted on the objects. One sentence for each of up to three objects with the largest distances. A
+            in 0..2, painted on the objects; 1 if no normal image has an object. One sentence for each of up to three objects with the largest distances. A
             vector that is not finite makes the score NaN.
 
         Raises:
             BundleError: The vectors do not have the length of the fit.
             FitError: The expert is not fitted.
         """
-        nearest = self._fitted()
+        self._check_fitted()
         side = self._config.map_size
         scores = np.zeros(len(perception), dtype=np.float32)
         maps = np.zeros((len(perception), side, side), dtype=np.float32)
         reasons: list[list[str]] = []
         objects = zip(perception.segments[self._config.segments], perception.vectors[self._config.vectors], strict=True)
         for row, (segments, vectors) in enumerate(objects):
-            if vectors.shape[1] != nearest.dimension:
-                raise BundleError(
-                    f"{self.name}: the bank has vectors of length {nearest.dimension}, but the image of length "
-                    f"{vectors.shape[1]}; score with the networks of the bundle, or fit again"
-                )
-            distances = nearest.distances(torch.from_numpy(vectors)) if len(vectors) else np.zeros(0, np.float32)
+            distances = self._distances(vectors)
             maps[row] = self._painted(segments, np.nan_to_num(distances))
             scores[row] = maps[row].max() if np.isfinite(distances).all() else np.nan
             reasons.append(_reasons(segments, distances))
         return Evidence(scores, anomaly_maps(maps, side, self._config.smoothing), reasons)
 
     def state(self) -> State:
-        """The bank, float32, shape (M, C), and its codes, if any.
+        """The bank, float32, shape (M, C), and its codes, if any; no bank if no normal image has an object.
 
         Raises:
             FitError: The expert is not fitted.
         """
-        return State(arrays=self._fitted().arrays())
+        self._check_fitted()
+        has_objects = self._nearest is not None
+        return State(arrays=self._nearest.arrays() if self._nearest else {}, document={"has_objects": has_objects})
 
     @classmethod
     def from_state(cls, name: str, config: ObjectMemoryConfig, state: State) -> Self:
@@ -163,13 +160,25 @@ class ObjectMemory:
             BundleError: The state lacks a bank of shape (M, C) or its codes.
         """
         expert = cls(name, config)
-        expert._nearest = NearestNeighbours.from_state(name, state, "cosine", index=config.index)
+        expert._is_fitted = True
+        if state.document.get("has_objects", True):
+            expert._nearest = NearestNeighbours.from_state(name, state, "cosine", index=config.index)
         return expert
 
-    def _fitted(self) -> NearestNeighbours:
-        if self._nearest is None:
+    def _check_fitted(self) -> None:
+        if not self._is_fitted:
             raise FitError(f"{self.name}: the object memory is not fitted; fit it or load a bundle first")
-        return self._nearest
+
+    def _distances(self, vectors: np.ndarray) -> np.ndarray:
+        """The distance of each object of an image: float32, shape (n,)."""
+        if self._nearest is None:
+            return np.full(len(vectors), _UNRELATED, dtype=np.float32)
+        if vectors.shape[1] != self._nearest.dimension:
+            raise BundleError(
+                f"{self.name}: the bank has vectors of length {self._nearest.dimension}, but the image of length "
+                f"{vectors.shape[1]}; score with the networks of the bundle, or fit again"
+            )
+        return self._nearest.distances(torch.from_numpy(vectors)) if len(vectors) else np.zeros(0, np.float32)
 
     def _painted(self, segments: Segments, distances: np.ndarray) -> np.ndarray:
         side = self._config.map_size

@@ -140,9 +140,19 @@ def test_vector_length_must_match_the_fit() -> None:
         )
 
 
-def test_missing_objects_and_banks_are_errors() -> None:
-    with pytest.raises(FitError, match="no normal image has an object"):
-        memory().fit(lambda: [perception([], [])])
+def test_any_object_is_unknown_if_normal_images_have_none() -> None:
+    expert = memory()
+    expert.fit(lambda: [perception([], [])])
+    restored = ObjectMemory.from_state("objects", config(), expert.state())
+
+    for one in (expert, restored):
+        evidence = one.score(perception([], [[5.0, 0.0]]))
+        assert evidence.scores.tolist() == [0.0, 1.0]
+        assert evidence.maps is not None
+        np.testing.assert_array_equal(evidence.maps[1], MASKS[0])
+
+
+def test_missing_fits_and_banks_are_errors() -> None:
     with pytest.raises(FitError, match="not fitted"):
         memory().score(perception([]))
     with pytest.raises(BundleError, match="no memory bank"):

@@ -137,20 +137,6 @@ def test_the_order_of_images_does_not_matter() -> None:
         np.testing.assert_array_equal(centres, other.state().arrays[name])
 
 
-def test_masks_of_rectangular_images_have_their_aspect_ratio() -> None:
-    wide = perception(*NORMAL)
-    ground = torch.zeros(len(NORMAL), 1, SIDE, SIDE // 2, dtype=torch.uint8)
-    wide = wide.extended({"parts/labels": torch.cat([wide.fields["parts/labels"], ground], dim=3)})
-    found = segmenter(side=96)
-    found.fit(lambda: [wide])
-    for segments, square in zip(
-        found.extract(wide)["objects/segments"], fitted().extract(perception(*NORMAL))["objects/segments"], strict=True
-    ):
-        assert segments.size == (SIDE, 96)
-        assert np.array_equal(segments.masks()[:, :, :SIDE], square.masks())
-        assert not segments.masks()[:, :, SIDE:].any()
-
-
 def test_a_restored_segmenter_finds_the_same() -> None:
     found, again = fitted(), segmenter()
     again.restore(found.state())

@@ -14,13 +14,13 @@ from support.scene_images import GivenNormalImages, scene_images
 from uniad_ray.config.loading import load_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.perception.base import Perception, State
-from uniad_ray.perception.features.encoders import FeaturePyramid
+from uniad_ray.perception.features.encoders import FeaturePyramid, TokenEncoder
 from uniad_ray.perception.features.student import Student, TeacherShapes, build_student
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
 
 SIZE = 128
-NETWORKS = {"pyramid", "logical", "student"}
+NETWORKS = {"pyramid", "fine", "vit", "logical", "student"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         return wrapped
 
-    for owner in (FeaturePyramid, Student):
+    for owner in (FeaturePyramid, TokenEncoder, Student):
         monkeypatch.setattr(owner, "extract", counting(owner.extract))
     return counted
 
