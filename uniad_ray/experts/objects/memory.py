@@ -122,8 +122,8 @@ class ObjectMemory:
 
         Returns:
             Scores: the maximum of the map before smoothing, 0 for an image without objects. Maps: the distances, each
-            in 0..2, painted on the objects; 1 if no normal image has an object. One sentence for each of up to three objects with the largest distances. A
-            vector that is not finite makes the score NaN.
+            in 0..2, painted on the objects; 1 for any object if no normal image has one. One sentence for each of up to
+            three objects with the largest distances. A vector that is not finite makes the score NaN.
 
         Raises:
             BundleError: The vectors do not have the length of the fit.
