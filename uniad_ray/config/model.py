@@ -89,7 +89,11 @@ class CalibrationConfig(StrictModel):
 class ExpertSelectionConfig(StrictModel):
     """Expert selection: chooses the experts of a category on synthetic anomalies of held-out normal images."""
 
-    base: tuple[str, ...] = Field(min_length=1, description="Experts that are always selected, each with weight 1.")
+    base: tuple[str, ...] = Field(
+        min_length=1,
+        description="Experts to start with: the one that is best on synthetic surface defects is always selected, the "
+        "others are candidates like those of `surface`.",
+    )
     surface: tuple[str, ...] = Field(
         default=(), description="Experts for structural anomalies, selected on synthetic surface defects."
     )

@@ -28,7 +28,8 @@ def choose_experts(
 ) -> ExpertSelection:
     """Select experts and weights.
 
-    Candidates are tried in order of their own AUROC. An expert is selected if it adds enough to the experts before it.
+    The selection starts with the base expert that detects most surface anomalies. The other base experts and the
+    candidates are tried in order of their own AUROC. An expert is selected if it adds enough to the experts before it.
     Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
     expert detects, which would make logical experts look redundant. The weights of each kind sum to 1, because every
     added expert increases the spread of normal scores.
@@ -56,16 +57,18 @@ def choose_experts(
 
         return _aurocs(fused(normal), {kind: fused(raw) for kind, raw in synthetic.items()})
 
-    base = dict.fromkeys(selection.base, 1.0)
     alone = {
         name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
     }
+    first = max(selection.base, key=lambda name: _mean(alone[name], ("surface",)))
+    base = {first: 1.0}
+    more = tuple(name for name in selection.base if name != first)
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
     surface: dict[str, float] = dict(base)
     arrangement: dict[str, float] = {}
     for together, others, candidates, families in (
-        (surface, {}, selection.surface, ("surface",)),
+        (surface, {}, (*more, *selection.surface), ("surface",)),
         (arrangement, base, selection.arrangement, ("objects", "layout")),
     ):
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):

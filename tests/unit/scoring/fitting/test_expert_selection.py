@@ -38,6 +38,24 @@ def test_expert_that_improves_on_base_is_selected() -> None:
     assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].asked:.3f}")
 
 
+def test_selection_starts_with_the_best_base_expert() -> None:
+    selection = ExpertSelectionConfig(base=("base", "fine"), surface=("grain",), arrangement=("count",))
+    names = ("base", "fine", "grain", "count")
+    normal = {name: RNG.normal(size=40) for name in names}
+    scratches = {name: RNG.normal(size=30) for name in names} | {"fine": np.r_[HIGH[:20], RNG.normal(size=10)]}
+
+    alone = choose_experts(CONFIG, selection, normal, {"scratch": scratches})
+    helped = choose_experts(
+        CONFIG, selection, normal, {"scratch": scratches | {"base": np.r_[RNG.normal(size=20), HIGH[:10]]}}
+    )
+
+    assert alone.weights == {"base": 0.0, "fine": 1.0, "grain": 0.0, "count": 0.0}
+    assert alone.reason("fine") == "always selected"
+    assert alone.base_auroc == alone.fused_auroc
+    assert helped.weights["base"] > 0.0
+    assert helped.experts["base"].gain > 0.1  # type: ignore[operator]
+
+
 def test_required_gain_is_a_fraction_of_the_gap() -> None:
     flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
     # The base misses three of 30 anomalies and has an AUROC of 0.9; `count` detects one of the three.
