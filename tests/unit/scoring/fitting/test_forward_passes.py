@@ -50,6 +50,8 @@ def fused_config() -> FitConfig:
             "map_size=32",
             "extractors.student.config.initial=null",
             "experts.structural_teacher.config.epochs=1",
+            "experts.patch_fine.config.memory_size=500",
+            "extractors.vit.config.input_size=112",
             "experts.structural_student.config.epochs=1",
             "fusions.fused.selection.images=2",
             "calibration={min_images: 4, holdout: 0.5}",

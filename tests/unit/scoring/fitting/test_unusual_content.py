@@ -51,6 +51,8 @@ def config() -> FitConfig:
             f"image_size=[{SIZE}, {SIZE}]",
             "map_size=32",
             "experts.structural_teacher.config.epochs=1",
+            "experts.patch_fine.config.memory_size=500",
+            "extractors.vit.config.input_size=112",
             "fusions.fused-teacher.selection.images=2",
             "calibration={min_images: 4, holdout: 0.5}",
         ],
