@@ -27,6 +27,8 @@ _LEAST_WORTH: Final = 0.2
 """Minimum worth of an object: the product of its persistence and its edges, each above its minimum."""
 _MUCH_MORE_ALIKE: Final = 0.9
 """Spread of the sizes of parts, relative to that of whole regions, below which regions are cut."""
+_FEWEST_REGIONS: Final = 8
+"""Mean number of regions of an image from which their sizes tell heaps from large parts."""
 _LEAST_GAIN: Final = 0.03
 """Minimum gain of another label set, as a fraction of all that could be gained."""
 
@@ -252,19 +254,19 @@ def _above(values: np.ndarray, least: float) -> np.ndarray:
 def _with_best_neck(
     label_set: LabelSet, label_maps: Sequence[Mapping[int, np.ndarray]], criteria: PartCriteria
 ) -> LabelSet:
-    """Cuts regions where this makes their sizes clearly more alike: then most regions are heaps of touching parts."""
-    spreads = {}
-    for neck in sorted({0.0, *criteria.necks}):
-        option = label_set._replace(neck=neck)
-        areas = np.concatenate(
-            [
-                np.bincount(option.regions(maps[option.clusters], criteria.largest_area).ravel(), minlength=1)[1:]
-                for maps in label_maps
-            ]
-        )
-        spreads[option] = float(np.log(areas).std()) if len(areas) else 0.0
-    best = min(spreads, key=lambda option: (spreads[option], option.neck))
-    return best if spreads[best] < _MUCH_MORE_ALIKE * spreads[label_set] else label_set
+    """Cuts regions where this makes their sizes clearly more alike: then many regions are heaps of touching parts."""
+
+    def areas_of(option: LabelSet) -> np.ndarray:
+        maps = (option.regions(one[option.clusters], criteria.largest_area) for one in label_maps)
+        return np.concatenate([np.bincount(regions.ravel(), minlength=1)[1:] for regions in maps])
+
+    whole = areas_of(label_set)
+    if len(whole) < _FEWEST_REGIONS * len(label_maps):
+        return label_set
+    options = [label_set._replace(neck=neck) for neck in criteria.necks]
+    spreads = {option: float(np.log(areas_of(option)).std()) for option in options}
+    best = min(spreads, key=lambda option: (spreads[option], option.neck), default=label_set)
+    return best if spreads.get(best, np.inf) < _MUCH_MORE_ALIKE * np.log(whole).std() else label_set
 
 
 def _gain(
