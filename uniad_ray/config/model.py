@@ -110,8 +110,15 @@ class ExpertSelectionConfig(StrictModel):
     weights: tuple[float, ...] = Field(
         default=(0.5, 1.0), min_length=1, description="Candidate weights of a selected expert."
     )
+    least_auroc: float = Field(
+        default=0.8,
+        ge=0.5,
+        lt=1,
+        description="AUROC that the first expert of `arrangement` must exceed on synthetic changes of content and "
+        "position.",
+    )
     least_gain: float = Field(
-        default=0.2,
+        default=0.1,
         ge=0,
         le=1,
         description="Minimum gain for an expert to be selected, as a fraction of what the experts before it lack to an "

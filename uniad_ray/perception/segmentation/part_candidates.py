@@ -29,6 +29,8 @@ _MUCH_MORE_ALIKE: Final = 0.9
 """Spread of the sizes of parts, relative to that of whole regions, below which regions are cut."""
 _FEWEST_REGIONS: Final = 8
 """Mean number of regions of an image from which their sizes tell heaps from large parts."""
+_LARGEST_GRAIN: Final = 0.005
+"""Largest median area of the parts of heaps, as a fraction of the image; a larger region may just have a waist."""
 _LEAST_GAIN: Final = 0.03
 """Minimum gain of another label set, as a fraction of all that could be gained."""
 
@@ -263,10 +265,15 @@ def _with_best_neck(
     whole = areas_of(label_set)
     if len(whole) < _FEWEST_REGIONS * len(label_maps):
         return label_set
-    options = [label_set._replace(neck=neck) for neck in criteria.necks]
-    spreads = {option: float(np.log(areas_of(option)).std()) for option in options}
-    best = min(spreads, key=lambda option: (spreads[option], option.neck), default=label_set)
-    return best if spreads.get(best, np.inf) < _MUCH_MORE_ALIKE * np.log(whole).std() else label_set
+    areas = {neck: areas_of(label_set._replace(neck=neck)) for neck in criteria.necks}
+    most = _LARGEST_GRAIN * label_maps[0][label_set.clusters].size
+    spreads = {neck: float(np.log(cut).std()) for neck, cut in areas.items() if np.median(cut) <= most}
+    best = min(spreads, key=lambda neck: (spreads[neck], neck), default=0.0)
+    return (
+        label_set._replace(neck=best)
+        if spreads.get(best, np.inf) < _MUCH_MORE_ALIKE * np.log(whole).std()
+        else label_set
+    )
 
 
 def _gain(

@@ -31,7 +31,8 @@ def choose_experts(
     The selection starts with the base expert that detects most surface anomalies. The other base experts and the
     candidates are tried in order of their own AUROC. An expert is selected if it adds enough to the experts before it.
     Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
-    expert detects, which would make logical experts look redundant. The weights of each kind sum to 1, because every
+    expert detects, which would make logical experts look redundant. Instead, the first logical expert must improve on a
+    given AUROC, and each further one on those selected before it. The weights of each kind sum to 1, because every
     added expert increases the spread of normal scores.
 
     Args:
@@ -67,15 +68,14 @@ def choose_experts(
     asked: dict[str, float] = {}
     surface: dict[str, float] = dict(base)
     arrangement: dict[str, float] = {}
-    for together, others, candidates, families in (
-        (surface, {}, (*more, *selection.surface), ("surface",)),
-        (arrangement, base, selection.arrangement, ("objects", "layout")),
+    for together, candidates, families in (
+        (surface, (*more, *selection.surface), ("surface",)),
+        (arrangement, selection.arrangement, ("objects", "layout")),
     ):
         for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
-            reached = _mean(aurocs(_voices(others, together)), families)
+            reached = _mean(aurocs(_voices(together)), families) if together else selection.least_auroc
             trials = {
-                weight: _mean(aurocs(_voices(others, {**together, name: weight})), families)
-                for weight in selection.weights
+                weight: _mean(aurocs(_voices({**together, name: weight})), families) for weight in selection.weights
             }
             # Ties go to the largest weight: synthetic anomalies are easier to detect than real ones.
             best = max(trials, key=lambda weight: (trials[weight], weight))
