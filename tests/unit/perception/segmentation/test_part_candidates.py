@@ -113,14 +113,27 @@ def test_heaps_are_cut_and_single_parts_are_not() -> None:
     bridges = [(10 * row + 10, 26, 10 * row + 14, 28) for row in range(4)]
 
     def maps(*places: tuple[int, int, int, int]) -> Maps:
-        return {clusters: boxes(*places).astype(np.uint8) for clusters in (2, 3, 4, 5)}
+        # In an image of 128 x 128 pixels, these parts are as small as those of heaps.
+        return {clusters: np.pad(boxes(*places), SIDE // 2).astype(np.uint8) for clusters in (2, 3, 4, 5)}
 
-    (apart,) = choose_label_sets([maps(*single)], [SHARP], CRITERIA)
-    (heaped,) = choose_label_sets([maps(*single, *heap, *bridges)], [SHARP], CRITERIA)
+    sharp = np.ones((2 * SIDE, 2 * SIDE), dtype=np.float32)
+    (apart,) = choose_label_sets([maps(*single)], [sharp], CRITERIA)
+    (heaped,) = choose_label_sets([maps(*single, *heap, *bridges)], [sharp], CRITERIA)
 
     assert apart.neck == 0.0
     assert heaped.neck == 0.5
     assert heaped.regions(maps(*heap, *bridges)[2], 0.4).max() == 5
+
+
+def test_large_regions_with_a_waist_are_not_cut() -> None:
+    places = [(10 * row + 4, 24, 10 * row + 10, 30) for row in range(5)]
+    single = [(10 * row + 4, 14 * column + 4, 10 * row + 10, 14 * column + 10) for row in range(5) for column in (0, 3)]
+    bridges = [(10 * row + 10, 26, 10 * row + 14, 28) for row in range(4)]
+    maps = {clusters: boxes(*places, *single, *bridges).astype(np.uint8) for clusters in (2, 3, 4, 5)}
+
+    (chosen,) = choose_label_sets([maps], [SHARP], CRITERIA)
+
+    assert chosen.neck == 0.0
 
 
 def test_persistence_by_hand() -> None:
