@@ -109,7 +109,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 def measure(seed: int, asked: dict[str, Any], cache: Path) -> dict[str, Any]:
     """Draw, ingest, fit, score and evaluate a product; its AUROC in per cent, times and memory."""
     source = draw(seed, asked["images"], cache)
-    work = cache / "work" / str(seed)
+    work = cache / "unfinished" / str(seed)
     # The rest of a product that was cut is not worth keeping.
     shutil.rmtree(work, ignore_errors=True)
     try:

@@ -161,7 +161,7 @@ def test_a_product_from_drawing_to_metrics(products: ModuleType, tmp_path: Path)
     assert found["auroc"]["patch"] == found["auroc"]["fused"]
     assert all(0 <= value <= 100 for value in found["auroc"]["fused"].values())
     assert found["peak_mib"] > 100
-    assert not (tmp_path / "cache/work/17").exists()
+    assert not (tmp_path / "cache/unfinished/17").exists()
     (drawn,) = (tmp_path / "cache/drawn").glob("*/17/product-17/product.json")
     assert len(json.loads(drawn.read_text())["images"]) == 12
     assert "17  slots" in products.table(results)

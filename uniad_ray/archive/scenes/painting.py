@@ -14,6 +14,7 @@ from scipy import ndimage
 from uniad_ray.archive.scenes.damage import BoolPlane, Surface, damage_surface, deformation_mask, draw_deformation
 from uniad_ray.archive.scenes.model import Cell, Colour, Damage, Part, PartKind, Scene, StructuralDefect
 from uniad_ray.archive.scenes.rules import METALS, SceneRules
+from uniad_ray.archive.scenes.shading import shade
 from uniad_ray.archive.scenes.shapes import PART_SCALE, REACH, Deformation, Plane, rounded_box, solid
 
 REFERENCE_SIZE = 256.0
@@ -226,24 +227,20 @@ class _Painter:
         view = self.scene.view
         height = ndimage.gaussian_filter(surface.height, 0.35 * self.scale, truncate=3.0)
         slope_y, slope_x = np.gradient(height, np.float32(1 / self.scale))
-        azimuth = np.deg2rad(view.light_azimuth)
-        towards = np.array([np.cos(azimuth), -np.sin(azimuth)])
-        light = np.array([*(0.55 * towards), 0.835], np.float32)
-        half = light + np.array([0, 0, 1], np.float32)
-        half /= np.linalg.norm(half)
-        steep = np.sqrt(1 + slope_x**2 + slope_y**2)
-        diffuse = np.maximum(light[2] - slope_x * light[0] - slope_y * light[1], 0) / (steep * light[2])
-        facing = np.maximum(half[2] - slope_x * half[0] - slope_y * half[1], 0) / steep
-        highlight = surface.gloss * facing ** np.float32(24)
+        shading = shade(slope_y, slope_x, view.light_azimuth, (0.55, 0.835))
+        highlight = surface.gloss * shading.highlight
         # A point a little towards the light that is higher casts a soft shadow.
         blocker = ndimage.shift(
             ndimage.gaussian_filter(surface.height, 1.2 * self.scale, truncate=2.5),
-            -3.0 * self.scale * towards[::-1],
+            -3.0 * self.scale * shading.towards[::-1],
             order=1,
             mode="nearest",
         )
         shadow = 1 - 0.45 * np.clip((blocker - height - 0.5) / 4.0, 0, 1)
-        image = surface.albedo * ((0.30 + 0.66 * diffuse * shadow)[..., None]) + (0.25 * highlight * shadow)[..., None]
+        image = (
+            surface.albedo * ((0.30 + 0.66 * shading.diffuse * shadow)[..., None])
+            + (0.25 * highlight * shadow)[..., None]
+        )
         image = _shrink(image)
         axis = (np.arange(self.size, dtype=np.float32) + 0.5) / self.size * 2 - 1
         falloff = 1 - view.vignette * (axis[:, None] ** 2 + axis[None, :] ** 2) / 2

@@ -13,6 +13,7 @@ from uniad_ray.archive.scenes.damage import BoolPlane, Surface
 from uniad_ray.archive.scenes.products.grounds import noise
 from uniad_ray.archive.scenes.products.model import Kind, Part, View
 from uniad_ray.archive.scenes.products.shapes import REACH
+from uniad_ray.archive.scenes.shading import shade
 from uniad_ray.archive.scenes.shapes import Plane
 
 _SHADOW_DEPTH = 0.45
@@ -107,19 +108,14 @@ def photograph(surface: Surface, view: View, rng: np.random.Generator) -> npt.ND
     """
     height = ndimage.gaussian_filter(surface.height, 0.6, truncate=3.0)
     slope_y, slope_x = np.gradient(height)
-    azimuth = np.deg2rad(view.azimuth)
-    towards = np.array([np.cos(azimuth), -np.sin(azimuth)])
-    light = np.array([*(0.5 * towards), 0.866], np.float32)
-    half = light + np.array([0, 0, 1], np.float32)
-    half /= np.linalg.norm(half)
-    steep = np.sqrt(1 + slope_x**2 + slope_y**2)
-    diffuse = np.maximum(light[2] - slope_x * light[0] - slope_y * light[1], 0) / (steep * light[2])
-    facing = np.maximum(half[2] - slope_x * half[0] - slope_y * half[1], 0) / steep
-    highlight = surface.gloss * facing ** np.float32(24)
+    shading = shade(slope_y, slope_x, view.azimuth, (0.5, 0.866))
+    highlight = surface.gloss * shading.highlight
     blurred = ndimage.gaussian_filter(surface.height, 1.5, truncate=2.5)
-    blocker = ndimage.shift(blurred, -4.0 * towards[::-1], order=1, mode="nearest")
+    blocker = ndimage.shift(blurred, -4.0 * shading.towards[::-1], order=1, mode="nearest")
     shadow = 1 - _SHADOW_DEPTH * np.clip((blocker - height - 0.5) / 4.0, 0, 1)
-    image = surface.albedo * ((0.32 + 0.64 * diffuse * shadow)[..., None]) + (0.2 * highlight * shadow)[..., None]
+    image = (
+        surface.albedo * ((0.32 + 0.64 * shading.diffuse * shadow)[..., None]) + (0.2 * highlight * shadow)[..., None]
+    )
     rows = np.linspace(-1, 1, image.shape[0], dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, image.shape[1], dtype=np.float32)[None, :]
     image *= (1 - 0.12 * (rows**2 + columns**2) / 2)[..., None]
