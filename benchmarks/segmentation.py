@@ -86,11 +86,10 @@ def measure(seed: int, train: int, test: int, pictures: Path | None) -> dict[str
 
 def reduced(image: np.ndarray) -> np.ndarray:
     """An image as the extractors see it: its longest side is at most `LONGEST_SIDE` pixels."""
-    height, width = image.shape[:2]
-    factor = min(1.0, LONGEST_SIDE / max(height, width))
-    return np.asarray(
-        Image.fromarray(image).resize((round(width * factor), round(height * factor)), Image.Resampling.BILINEAR)
-    )
+    from uniad_ray.archive.image_size import fitted_size
+
+    height, width = fitted_size(image.shape[:2], LONGEST_SIDE)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def best_overlaps(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:

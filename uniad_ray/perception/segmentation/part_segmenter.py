@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
-from uniad_ray.perception.grids import evenly_spaced, grid_size
+from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.sampling.image_sample import ImageSample
 from uniad_ray.perception.segmentation.colour_clusters import (
     colour_centres,
@@ -171,7 +172,7 @@ class PartSegmenter:
         return self.config.model_dump(mode="json")
 
     def _segments(self, image: np.ndarray) -> Segments:
-        size = _bounded(image, self.config.side)
+        size = fitted_size(image.shape[:2], self.config.side)
         colours = smoothed_colours(image)
         maps: list[np.ndarray] = []
         for one in self._chosen or ():
@@ -185,13 +186,8 @@ class PartSegmenter:
         return replace(segments, confidences=np.minimum(filled, 1.0).astype(np.float32))
 
 
-def _bounded(image: np.ndarray, longest: int) -> tuple[int, int]:
-    """The size with the aspect ratio of the image, but at most this longest side."""
-    return grid_size(image.shape[:2], min(longest, max(image.shape[:2])))
-
-
 def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
-    height, width = _bounded(image, longest)
+    height, width = fitted_size(image.shape[:2], longest)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
