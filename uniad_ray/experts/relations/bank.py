@@ -154,11 +154,13 @@ def _of_two(instances: Instances, first: np.ndarray, second: np.ndarray, *, alik
 class RelationBank:
     """The values of every relation in normal images, and the distance of a new value to the nearest of them.
 
-    The distance is divided by the usual distance between normal images. That is the root mean square of each value's
-    distance to the second nearest other image, plus one value as unusual as the spread of the attribute. So a rule that
-    held 60 times counts more than one that held six times. A pattern in only two images is no rule yet, because other
-    images may differ. A value without any rule is never far from normal. The counts of a kind are few distinct numbers:
-    their distances are divided by their standard deviation.
+    The distance is divided by the usual distance between normal images, which is a sum of two. The first is the root
+    mean square of each value's distance to the second nearest other image, plus one value as unusual as the spread of
+    the attribute. So a rule that held 60 times counts more than one that held six times. A pattern in only two images
+    is no rule yet, because other images may differ. A value without any rule is never far from normal. The second is
+    the longest distance of a normal value to the other normal images: with many relations, one of them is often broken
+    by chance, and such a relation has been broken before. The counts of a kind are few distinct numbers: their
+    distances are divided by their standard deviation.
     """
 
     def __init__(self, images: Sequence[Sequence[Measurement]]) -> None:
@@ -218,6 +220,7 @@ def _usual_distance(values: np.ndarray, owners: np.ndarray, spread: float) -> fl
     # Values in image order: shape (values, images).
     squared = np.minimum.reduceat(cdist(values, values, "sqeuclidean"), first, axis=1)
     squared[owners[:, None] == images] = np.inf
-    second = np.partition(squared, 1, axis=1)[:, 1] if len(images) > 1 else squared[:, 0]
-    second[np.isinf(second)] = spread**2
-    return float(np.sqrt((second.sum() + spread**2) / (len(values) + 1)))
+    squared.sort(axis=1)
+    squared[np.isinf(squared)] = spread**2
+    nearest, second = squared[:, 0], squared[:, min(1, len(images) - 1)]
+    return float(np.sqrt((second.sum() + spread**2) / (len(values) + 1)) + np.sqrt(nearest.max()))

@@ -122,12 +122,19 @@ def test_pattern_of_two_images_is_no_rule() -> None:
     assert strength([*often, 0.9, 0.9], 0.7) < 0.6 * rule
 
 
+def test_a_relation_that_a_normal_image_broke_counts_less() -> None:
+    kept = [0.1 + 0.001 * number for number in range(40)]
+
+    assert strength([*kept, 0.6], 0.9) < 0.3 * strength(kept, 0.9)
+
+
 def test_strength_equals_a_plain_reference() -> None:
     normal = [0.1, 0.12, 0.5, 0.53, 0.9]
     second_nearest = np.array([0.4, 0.38, 0.38, 0.37, 0.4])
     usual = np.sqrt((np.square(second_nearest).sum() + np.var(normal)) / 6)
+    longest = 0.37
 
-    assert strength(normal, 0.7) == pytest.approx(0.17 / (usual + 0.02), rel=1e-4)
+    assert strength(normal, 0.7) == pytest.approx(0.17 / (usual + longest + 0.02), rel=1e-4)
     assert strength(normal, 0.5) == pytest.approx(0.0, abs=1e-6)
 
 
