@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.covariance import LedoitWolf
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
@@ -16,6 +15,8 @@ from uniad_ray.experts.components.bank import ComponentBank, Standardise
 from uniad_ray.experts.components.features import ComponentFeatureConfig, component_features
 from uniad_ray.experts.components.reasons import component_reasons
 from uniad_ray.experts.shared.field_checks import FieldShapes
+from uniad_ray.experts.shared.painted_labels import paint_labels
+from uniad_ray.experts.shared.shrunk_precision import shrunk_precision
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.sampling.image_sample import ImageSample
@@ -221,28 +222,5 @@ class ComponentMemory:
         if share.max() <= 0.0:
             return np.zeros((self._config.map_size, self._config.map_size), dtype=np.float32)
         strength = np.maximum(share, 0.0) * (share.sum() / share.max())
-        usual_area = self._occupancy.mean(axis=(1, 2))
-        area = np.bincount(labels.ravel(), minlength=len(share)) / labels.size
-        painted = strength[self._on_map(labels)]
-        for component in np.flatnonzero(area < usual_area):
-            missing = 1.0 - area[component] / usual_area[component]
-            usual_place = self._occupancy[component] / self._occupancy[component].max()
-            painted = np.maximum(painted, strength[component] * missing * usual_place)
-        return np.asarray(painted, dtype=np.float32)
-
-
-def shrunk_precision(rows: np.ndarray) -> np.ndarray:
-    """The inverse covariance of standardised features, for Mahalanobis distances.
-
-    The covariance is shrunk after Ledoit and Wolf (2004). Then no feature may vary by less than its scale: otherwise,
-    features that are constant in all normal images would have unlimited weight.
-
-    Args:
-        rows: float64, shape (M, F), M >= 2, in units of each feature's scale.
-
-    Returns:
-        float64, shape (F, F).
-    """
-    covariance = LedoitWolf().fit(rows).covariance_
-    covariance = covariance + np.diag(np.maximum(0.0, 1.0 - np.diag(covariance)))
-    return np.asarray(np.linalg.inv(covariance))
+        areas = np.bincount(labels.ravel(), minlength=len(share)) / labels.size
+        return paint_labels(self._on_map(labels), areas, strength, self._occupancy)

@@ -1,0 +1,83 @@
+"""Describes in words what is unusual about the composition of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from uniad_ray.experts.composition.features import FEATURES, Feature
+from uniad_ray.experts.composition.label_statistics import LabelStatistics
+from uniad_ray.experts.composition.normal_spread import NormalSpread
+from uniad_ray.perception.text.component_describer import colour_words
+
+_CLEARLY: Final = 3.0
+"""Standard deviations beyond which a measurement is worth a sentence."""
+_MOST_REASONS: Final = 3
+_REGIONS: Final = FEATURES.index("regions")
+
+
+def composition_reasons(
+    measured: Sequence[np.ndarray], statistics: Sequence[LabelStatistics], spreads: Sequence[NormalSpread]
+) -> list[str]:
+    """Describes the measurements that are clearly outside of their range in normal images.
+
+    Args:
+        measured: The `FEATURES` of each label of each map, float64, shape (K, 6).
+        statistics: The labels of each map.
+        spreads: Normal measurements of each map.
+
+    Returns:
+        At most three sentences, the most unusual colour first, one for each colour.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for features, one, spread in zip(measured, statistics, spreads, strict=True):
+        shape = features.shape
+        low, high = (bound.reshape(shape) for bound in spread.range)
+        beyond = np.maximum(low - features, features - high).clip(0.0)
+        deviations = np.abs(features - spread.centre.reshape(shape)) / spread.scale.reshape(shape)
+        deviations[beyond <= 0.0] = 0.0
+        for label in np.flatnonzero(deviations.max(axis=1) > _CLEARLY):
+            # A number of regions is the easiest to check against the picture.
+            column = _REGIONS if beyond[label, _REGIONS] > 0.0 else int(deviations[label].argmax())
+            red, green, blue = map(float, one.colours[label])
+            colour = colour_words(red, green, blue, softness=0.0)
+            text = _sentence(colour, FEATURES[column], features[label, column], low[label, column], high[label, column])
+            strength = float(deviations[label].max())
+            if strength > found.get(colour, (0.0, ""))[0]:
+                found[colour] = (strength, text)
+    return [text for _, text in sorted(found.values(), key=lambda entry: -entry[0])[:_MOST_REASONS]]
+
+
+def _sentence(colour: str, feature: Feature, value: float, low: float, high: float) -> str:
+    """One measurement of a colour, with its range in normal images."""
+    if feature == "area":
+        return f"{colour} covers {_range(value, value, 100, '%')} of the image, {_in_normal(low, high, 100, '%')}"
+    if feature == "largest":
+        value, low, high = math.exp(value), math.exp(low), math.exp(high)
+        return (
+            f"the largest {colour} region covers {_range(value, value, 100, '%')} of the image, "
+            f"{_in_normal(low, high, 100, '%')}"
+        )
+    if feature == "regions":
+        number, fewest, most = (round(math.expm1(each)) for each in (value, low, high))
+        return f"{number} {colour} regions, {fewest if fewest == most else f'{fewest} to {most}'} in normal images"
+    if feature == "tilt":
+        return f"{colour} is spread along another diagonal than in normal images"
+    side = "height" if feature == "row_spread" else "width"
+    return (
+        f"{colour} is spread over {_range(value, value, 100, '%')} of the {side} (standard deviation), "
+        f"{_in_normal(low, high, 100, '%')}"
+    )
+
+
+def _in_normal(low: float, high: float, factor: float, unit: str) -> str:
+    return f"{_range(low, high, factor, unit)} in normal images"
+
+
+def _range(low: float, high: float, factor: float, unit: str) -> str:
+    """A range, or a single value, with two significant digits and at least one decimal below ten."""
+    first, last = (f"{factor * each:.1f}" for each in (low, high))
+    return f"{first} {unit}" if first == last else f"{first} to {last} {unit}"
