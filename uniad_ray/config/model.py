@@ -86,19 +86,25 @@ class CalibrationConfig(StrictModel):
     )
 
 
+class ExpertGroupConfig(StrictModel):
+    """Experts of one kind of anomaly, for the expert selection."""
+
+    base: tuple[str, ...] = Field(default=(), description="Experts that are always selected, with weight 1.")
+    candidates: tuple[str, ...] = Field(
+        default=(), description="Experts that are selected if they improve on those selected before them."
+    )
+
+
 class ExpertSelectionConfig(StrictModel):
     """Expert selection: chooses the experts of a category on synthetic anomalies of held-out normal images."""
 
-    base: tuple[str, ...] = Field(
-        min_length=1,
-        description="Experts to start with: the one that is best on synthetic surface defects is always selected, the "
-        "others are candidates like those of `surface`.",
+    surface: ExpertGroupConfig = Field(
+        default=ExpertGroupConfig(),
+        description="Experts for structural anomalies, selected on synthetic surface defects.",
     )
-    surface: tuple[str, ...] = Field(
-        default=(), description="Experts for structural anomalies, selected on synthetic surface defects."
-    )
-    arrangement: tuple[str, ...] = Field(
-        default=(), description="Experts for logical anomalies, selected on synthetic changes of content and position."
+    arrangement: ExpertGroupConfig = Field(
+        default=ExpertGroupConfig(),
+        description="Experts for logical anomalies, selected on synthetic changes of content and position.",
     )
     segments: str | None = Field(
         default=None,
@@ -110,20 +116,25 @@ class ExpertSelectionConfig(StrictModel):
     weights: tuple[float, ...] = Field(
         default=(0.5, 1.0), min_length=1, description="Candidate weights of a selected expert."
     )
-    least_auroc: float = Field(
-        default=0.8,
-        ge=0.5,
-        lt=1,
-        description="AUROC that the first expert of `arrangement` must exceed on synthetic changes of content and "
-        "position.",
-    )
     least_gain: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Minimum gain for an expert to be selected, as a fraction of what the experts before it lack to an "
-        "AUROC of 1 on these synthetic anomalies.",
+        description="Minimum gain for a candidate to be selected, as a fraction of what the experts before it lack to "
+        "an AUROC of 1 on these synthetic anomalies.",
     )
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """All experts of both kinds."""
+        kinds = (self.surface, self.arrangement)
+        return tuple(name for kind in kinds for name in (*kind.base, *kind.candidates))
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> Self:
+        if not self.surface.base and not self.arrangement.base:
+            raise ValueError("surface.base or arrangement.base must name an expert")
+        return self
 
 
 class FusionConfig(StrictModel):
@@ -254,10 +265,8 @@ class FitConfig(StrictModel):
                 f"{key}.weights names {unknown}; there are the groups and ungrouped experts {', '.join(sorted(terms))}"
             )
         selection = fusion.selection
-        if selection is not None and sorted((*selection.base, *selection.surface, *selection.arrangement)) != sorted(
-            experts
-        ):
-            raise ValueError(f"{key}.selection must name each of {known} once, in base, surface or arrangement")
+        if selection is not None and sorted(selection.experts) != sorted(experts):
+            raise ValueError(f"{key}.selection must name each of {known} once, in surface or arrangement")
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:

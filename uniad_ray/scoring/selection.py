@@ -13,8 +13,8 @@ class CandidateExpert(StrictModel):
         weight: Weight in the fused score; 0 if the expert is not selected.
         auroc: AUROC of the expert alone on synthetic anomalies, by family; 0.5 is chance.
         gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
-            its kind; None for a base expert.
-        asked: Required gain; None for a base expert.
+            its kind; None for an expert of the base.
+        asked: Required gain; None for an expert of the base.
     """
 
     weight: float
@@ -51,7 +51,7 @@ class ExpertSelection(StrictModel):
         """Explain why an expert is selected or not."""
         decided = self.experts[expert]
         if decided.gain is None or decided.asked is None:
-            return "always selected"
+            return "always selected" if decided.weight else "no better than chance on synthetic anomalies"
         verb, than = ("adds", "at least") if decided.weight else ("would add", "less than")
         return f"{verb} {decided.gain:.3f} to the AUROC on synthetic anomalies, {than} the required {decided.asked:.3f}"
 

@@ -131,8 +131,12 @@ def test_classes_are_imported_by_name() -> None:
     ("override", "message"),
     [
         ("fusions.other={}", r"fusions names \['other'\]"),
-        ("fusions.patch.selection={base: [object]}", "must name each of patch once, in base, surface or arrangement"),
-        ("fusions.patch={weights: {patch: 2}, selection: {base: [patch]}}", "the expert selection sets the weights"),
+        ("fusions.patch.selection={surface: {base: [object]}}", "must name each of patch once, in surface or arrange"),
+        ("fusions.patch.selection={surface: {candidates: [patch]}}", "surface.base or arrangement.base must name an"),
+        (
+            "fusions.patch={weights: {patch: 2}, selection: {surface: {base: [patch]}}}",
+            "the expert selection sets the weights",
+        ),
         ("fusions.patch.rule=product", "fusions.patch.rule"),
         ("fusions.tmuad.weights.relations=1", r"fusions.tmuad.weights names \['relations'\]"),
     ],

@@ -1,7 +1,8 @@
 """Select the experts of a category and their weights without labels, from its normal images alone.
 
-An expert that is useless for a category must not lower its score. Selection therefore starts with a base, and adds an
-expert only if it improves the detection of synthetic anomalies.
+Synthetic anomalies show which experts help, but not well enough to rely on one expert: they differ from real ones. The
+selection therefore starts with a base of experts that work for most products, and adds an expert only if it improves
+the detection of synthetic anomalies.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
+_STRUCTURAL: Final = ("surface",)
+_LOGICAL: Final = ("objects", "layout")
+"""Families of synthetic anomalies."""
 _LEAST_LACK: Final = 0.025
 """Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
+_CERTAIN: Final = 0.75
+"""AUROC of the logical experts from which they have their full weight; at 0.5, which is chance, they have none."""
 
 
 def choose_experts(
@@ -28,16 +34,16 @@ def choose_experts(
 ) -> ExpertSelection:
     """Select experts and weights.
 
-    The selection starts with the base expert that detects most surface anomalies. The other base experts and the
-    candidates are tried in order of their own AUROC. An expert is selected if it adds enough to the experts before it.
     Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
-    expert detects, which would make logical experts look redundant. Instead, the first logical expert must improve on a
-    given AUROC, and each further one on those selected before it. The weights of each kind sum to 1, because every
-    added expert increases the spread of normal scores.
+    expert detects, which would make logical experts look redundant. The base of each kind is always selected. The
+    candidates are tried in order of their own AUROC, and each is selected if it adds enough to the experts before it.
+    The weights of each kind sum to 1, because every added expert increases the spread of normal scores. Those of the
+    logical experts sum to less if together they detect few of the synthetic logical anomalies: a texture has no
+    composition, and its structural anomalies would drown in their noise.
 
     Args:
         config: The fusion; its rule is used.
-        selection: Base experts, candidates of each kind, candidate weights and required gain.
+        selection: Base and candidates of each kind, candidate weights and required gain.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
         synthetic: Raw scores of synthetic anomalies made from normal images.
 
@@ -61,19 +67,15 @@ def choose_experts(
     alone = {
         name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
     }
-    first = max(selection.base, key=lambda name: _mean(alone[name], ("surface",)))
-    base = {first: 1.0}
-    more = tuple(name for name in selection.base if name != first)
+    base = [dict.fromkeys(kind.base, 1.0) for kind in (selection.surface, selection.arrangement)]
+    selected = [dict(kind) for kind in base]
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
-    surface: dict[str, float] = dict(base)
-    arrangement: dict[str, float] = {}
-    for together, candidates, families in (
-        (surface, (*more, *selection.surface), ("surface",)),
-        (arrangement, selection.arrangement, ("objects", "layout")),
+    for together, kind, families in zip(
+        selected, (selection.surface, selection.arrangement), (_STRUCTURAL, _LOGICAL), strict=True
     ):
-        for name in sorted(candidates, key=lambda name: -_mean(alone[name], families)):
-            reached = _mean(aurocs(_voices(together)), families) if together else selection.least_auroc
+        for name in sorted(kind.candidates, key=lambda name: -_mean(alone[name], families)):
+            reached = _mean(aurocs(_voices(together)), families) if together else 0.5
             trials = {
                 weight: _mean(aurocs(_voices({**together, name: weight})), families) for weight in selection.weights
             }
@@ -83,12 +85,16 @@ def choose_experts(
             asked[name] = selection.least_gain * max(1.0 - reached, _LEAST_LACK)
             if gains[name] >= asked[name]:
                 together[name] = best
-    chosen = _voices(surface, arrangement)
+    surface, arrangement = map(_voices, selected)
+    confidence = 1.0
+    if arrangement and synthetic:
+        confidence = min(max((_mean(aurocs(arrangement), _LOGICAL) - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
+    chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
     return ExpertSelection(
         synthetic_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in synthetic.items()},
         normal_images=len(next(iter(normal.values()))),
         least_gain=selection.least_gain,
-        base_auroc=aurocs(base),
+        base_auroc=aurocs(_voices(*base)),
         fused_auroc=aurocs(chosen),
         experts={
             name: CandidateExpert(

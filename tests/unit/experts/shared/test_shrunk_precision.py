@@ -24,3 +24,13 @@ def test_precision_inverts_the_shrunk_covariance() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3)) @ np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 2.0]])
 
     np.testing.assert_allclose(shrunk_precision(rows) @ LedoitWolf().fit(rows).covariance_, np.eye(3), atol=1e-9)
+
+
+def test_a_direction_without_variation_has_no_weight() -> None:
+    first = np.array([1.0, 2.0, 3.0, 4.0]) * 1000.0
+    rows = np.stack([first, -first], axis=1)
+
+    precision = shrunk_precision(rows)
+
+    assert np.isfinite(precision).all()
+    assert np.array([1.0, 1.0]) @ precision @ np.array([1.0, 1.0]) < 1.0

@@ -179,7 +179,10 @@ SECOND = [
 
 def test_only_selected_experts_score(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(30)
-    selection = "fusions.both={rule: excess, selection: {base: [patch], surface: [second], images: 3, least_gain: 0.4}}"
+    selection = (
+        "fusions.both={rule: excess, selection: "
+        "{surface: {base: [patch], candidates: [second]}, images: 3, least_gain: 0.4}}"
+    )
     fitted = fit_category(normal_images, small_config(*SECOND, selection))
     record = fitted.calibration.selection
     assert record is not None
@@ -203,7 +206,8 @@ def test_only_selected_experts_score(tmp_path: Path) -> None:
 def test_synthetic_anomalies_come_from_unseen_images() -> None:
     normal_images = DrawnNormalImages(8)
     config = config_with_witness(
-        "fusions.both={rule: excess, selection: {base: [patch], arrangement: [witness], images: 8}}"
+        "fusions.both={rule: excess, selection: "
+        "{surface: {base: [patch]}, arrangement: {candidates: [witness]}, images: 8}}"
     )
     record = fit_category(normal_images, config, train=Trainer(normal_images)).calibration.selection
     assert record is not None
