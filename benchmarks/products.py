@@ -3,8 +3,8 @@
 For each seed the script draws a product once into a cache, then ingests, fits, scores and evaluates it with the verbs
 of the package, on one Ray instance. Each expert of the set is scored, also those that the expert selection omits; the
 fused score, the threshold and the times are those of a usual run. The result of a product goes into the results file as
-soon as it is there, so the same command resumes where it was cut. The script prints a table; `--json` prints the
-results file instead.
+soon as it is there, so the same command resumes where it was cut. Several processes with the same results file share
+the products among them. The script prints a table; `--json` prints the results file instead.
 
     python benchmarks/products.py 100-119 --results products.json --cache cache
 """
@@ -12,6 +12,7 @@ results file instead.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +69,39 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "config": options.config,
         "overrides": options.overrides,
     }
-    results = read_results(options.results, asked)
-    left = [seed for seed in seeds if "failed" in results["products"].get(str(seed), {"failed": ""})]
-    if left:
+    if left := _left(seeds, read_results(options.results, asked)):
         with ray_session():
             for number, seed in enumerate(left, start=1):
-                print(f"product {seed}, {number} of {len(left)}", file=sys.stderr)
-                results["products"][str(seed)] = measure(seed, asked, options.cache)
-                results["summary"] = summary(results["products"])
-                write_results(options.results, results)
-    return results
+                with lock(options.cache / "unfinished" / f"{seed}.lock", wait=False) as is_mine:
+                    if not is_mine or seed not in _left([seed], read_results(options.results, asked)):
+                        continue
+                    print(f"product {seed}, {number} of {len(left)}", file=sys.stderr)
+                    found = measure(seed, asked, options.cache)
+                    with lock(options.results.with_name(options.results.name + ".lock")):
+                        results = read_results(options.results, asked)
+                        results["products"][str(seed)] = found
+                        results["summary"] = summary(results["products"])
+                        write_results(options.results, results)
+    return read_results(options.results, asked)
+
+
+def _left(seeds: Sequence[int], results: Mapping[str, Any]) -> list[int]:
+    """The seeds without results, or with failed ones."""
+    return [seed for seed in seeds if "failed" in results["products"].get(str(seed), {"failed": ""})]
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock a file against other processes; False if one of them holds it and `wait` is off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            # The lock ends with the process at the latest.
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def parse_seeds(words: Sequence[str]) -> list[int]:

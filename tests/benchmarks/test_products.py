@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -165,3 +166,33 @@ def test_a_product_from_drawing_to_metrics(products: ModuleType, tmp_path: Path)
     (drawn,) = (tmp_path / "cache/drawn").glob("*/17/product-17/product.json")
     assert len(json.loads(drawn.read_text())["images"]) == 12
     assert "17  slots" in products.table(results)
+
+
+def test_a_lock_is_held_by_one_process(products: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "unfinished" / "7.lock"
+
+    with products.lock(path, wait=False) as first, products.lock(path, wait=False) as second:
+        assert (first, second) == (True, False)
+    with products.lock(path, wait=False) as third:
+        assert third
+
+
+def test_results_of_another_process_are_kept(
+    products: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = options(tmp_path, "1", "2")
+
+    def measured(seed: int, asked: dict[str, Any], _cache: Path) -> dict[str, Any]:
+        assert seed == 1, "the other process has measured product 2"
+        results = products.read_results(given.results, asked)
+        results["products"]["2"] = product(70.0, 80.0)
+        products.write_results(given.results, results)
+        return product(90.0, 95.0)
+
+    monkeypatch.setattr(products, "measure", measured)
+    monkeypatch.setattr("uniad_ray.pipelines.cluster.session.ray_session", contextlib.nullcontext)
+
+    results = products.run(given)
+
+    assert set(results["products"]) == {"1", "2"}
+    assert results["summary"]["products"] == 2
