@@ -89,7 +89,7 @@ class CalibrationConfig(StrictModel):
 class ExpertGroupConfig(StrictModel):
     """Experts of one kind of anomaly, for the expert selection."""
 
-    base: tuple[str, ...] = Field(default=(), description="Experts that are always selected, with weight 1.")
+    base: tuple[str, ...] = Field(default=(), description="Experts that are always selected.")
     candidates: tuple[str, ...] = Field(
         default=(), description="Experts that are selected if they improve on those selected before them."
     )
@@ -112,9 +112,6 @@ class ExpertSelectionConfig(StrictModel):
     )
     images: int = Field(
         default=24, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
-    )
-    weights: tuple[float, ...] = Field(
-        default=(0.5, 1.0), min_length=1, description="Candidate weights of a selected expert."
     )
     least_gain: float = Field(
         default=0.1,

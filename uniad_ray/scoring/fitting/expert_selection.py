@@ -25,6 +25,8 @@ _LOGICAL: Final = ("objects", "layout")
 """Families of synthetic anomalies."""
 _LEAST_LACK: Final = 0.025
 """Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
+_LEAST_WEIGHT: Final = 0.02
+"""Weight of an expert at chance, before the weights of its kind are scaled; an AUROC of 1 has 0.5."""
 _CERTAIN: Final = 0.75
 """AUROC of the logical experts from which they have their full weight; at 0.5, which is chance, they have none."""
 
@@ -37,13 +39,15 @@ def choose_experts(
     Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
     expert detects, which would make logical experts look redundant. The base of each kind is always selected. The
     candidates are tried in order of their own AUROC, and each is selected if it adds enough to the experts before it.
-    The weights of each kind sum to 1, because every added expert increases the spread of normal scores. Those of the
-    logical experts sum to less if together they detect few of the synthetic logical anomalies: a texture has no
-    composition, and its structural anomalies would drown in their noise.
+
+    An expert weighs as much as its own AUROC is above chance. The weights of each kind sum to 1, because every added
+    expert increases the spread of normal scores. Those of the logical experts sum to less if together they detect few
+    of the synthetic logical anomalies: a texture has no composition, and its structural anomalies would drown in their
+    noise.
 
     Args:
         config: The fusion; its rule is used.
-        selection: Base and candidates of each kind, candidate weights and required gain.
+        selection: Base and candidates of each kind, and the required gain.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
         synthetic: Raw scores of synthetic anomalies made from normal images.
 
@@ -67,24 +71,23 @@ def choose_experts(
     alone = {
         name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
     }
-    base = [dict.fromkeys(kind.base, 1.0) for kind in (selection.surface, selection.arrangement)]
-    selected = [dict(kind) for kind in base]
+    base: list[dict[str, float]] = []
+    selected: list[dict[str, float]] = []
     gains: dict[str, float] = {}
     asked: dict[str, float] = {}
-    for together, kind, families in zip(
-        selected, (selection.surface, selection.arrangement), (_STRUCTURAL, _LOGICAL), strict=True
-    ):
-        for name in sorted(kind.candidates, key=lambda name: -_mean(alone[name], families)):
+    for kind, families in ((selection.surface, _STRUCTURAL), (selection.arrangement, _LOGICAL)):
+        own = {name: _mean(alone[name], families) for name in (*kind.base, *kind.candidates)}
+        weights = {name: max(value - 0.5, _LEAST_WEIGHT) for name, value in own.items()}
+        together = {name: weights[name] for name in kind.base}
+        base.append(dict(together))
+        for name in sorted(kind.candidates, key=lambda name: -own[name]):
             reached = _mean(aurocs(_voices(together)), families) if together else 0.5
-            trials = {
-                weight: _mean(aurocs(_voices({**together, name: weight})), families) for weight in selection.weights
-            }
-            # Ties go to the largest weight: synthetic anomalies are easier to detect than real ones.
-            best = max(trials, key=lambda weight: (trials[weight], weight))
-            gains[name] = trials[best] - reached
+            more = {**together, name: weights[name]}
+            gains[name] = _mean(aurocs(_voices(more)), families) - reached
             asked[name] = selection.least_gain * max(1.0 - reached, _LEAST_LACK)
             if gains[name] >= asked[name]:
-                together[name] = best
+                together = more
+        selected.append(together)
     surface, arrangement = map(_voices, selected)
     confidence = 1.0
     if arrangement and synthetic:

@@ -39,7 +39,7 @@ def test_expert_that_improves_on_base_is_selected() -> None:
     assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].asked:.3f}")
 
 
-def test_all_experts_of_the_base_are_selected_with_equal_weights() -> None:
+def test_all_experts_of_the_base_are_selected() -> None:
     selection = ExpertSelectionConfig(
         surface=ExpertGroupConfig(base=("base", "grain")),
         arrangement=ExpertGroupConfig(base=("count",), candidates=("noise",)),
@@ -62,7 +62,9 @@ def test_a_candidate_is_compared_with_the_base_of_its_kind() -> None:
     record = choose_experts(CONFIG, selection, NORMAL, {"erase": erased})
 
     assert record.weights["base"] == 1.0
-    assert record.weights["count"] == record.weights["noise"] == 0.5
+    # `count` detects 20 of 30, which is an AUROC of 2/3; `noise` detects all.
+    assert record.weights["count"] == pytest.approx(0.25)
+    assert record.weights["noise"] == pytest.approx(0.75)
     assert record.weights["grain"] == 0.0
 
 
@@ -80,6 +82,22 @@ def test_logical_experts_near_chance_have_a_small_weight() -> None:
     assert weights(30) == {"base": 0.5, "grain": 0.5, "count": 0.5, "noise": 0.5}
     assert weights(18) == pytest.approx({"base": 0.5, "grain": 0.5, "count": 0.2, "noise": 0.2})
     assert weights(10) == {"base": 0.5, "grain": 0.5, "count": 0.0, "noise": 0.0}
+
+
+def test_weights_are_proportional_to_the_auroc_above_chance() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    selection = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("base", "grain", "noise")), arrangement=ExpertGroupConfig(base=("count",))
+    )
+    # AUROCs of 1, 0.75 and 0: an expert below chance keeps a little weight.
+    half = np.r_[np.full(15, 1e6), np.full(15, 49.5)]
+    scratches = {"base": np.full(30, 1e6), "grain": half, "noise": np.full(30, -1.0), "count": half}
+
+    weights = choose_experts(CONFIG, selection, flat, {"scratch": scratches}).weights
+
+    assert weights["base"] == pytest.approx(0.5 / 0.77)
+    assert weights["grain"] == pytest.approx(0.25 / 0.77)
+    assert weights["noise"] == pytest.approx(0.02 / 0.77)
 
 
 def test_an_expert_of_the_base_without_weight_is_explained() -> None:
