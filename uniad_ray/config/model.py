@@ -114,7 +114,7 @@ class ExpertSelectionConfig(StrictModel):
         default=24, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
     )
     least_gain: float = Field(
-        default=0.1,
+        default=0.2,
         ge=0,
         le=1,
         description="Minimum gain for a candidate to be selected, as a fraction of what the experts before it lack to "

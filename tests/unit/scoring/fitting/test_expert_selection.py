@@ -127,7 +127,7 @@ def test_required_gain_is_a_fraction_of_the_gap() -> None:
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
     lacking = 1.0 - record.base_auroc["surface"]
     assert lacking == pytest.approx(0.1)
-    assert record.experts["grain"].asked == pytest.approx(0.1 * lacking)
+    assert record.experts["grain"].asked == pytest.approx(0.2 * lacking)
     assert record.experts["grain"].gain == pytest.approx(lacking / 3, rel=0.05)
     assert record.weights["grain"] > 0.0
     stricter = SELECTION.model_copy(update={"least_gain": 0.4})
@@ -139,7 +139,7 @@ def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
     almost = np.r_[np.full(99, 1e6), [997.5]]
     synthetic = {"scratch": {"base": almost, "grain": np.full(100, 1e6), "count": almost, "noise": almost}}
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
-    assert 0.0 < record.experts["grain"].gain < record.experts["grain"].asked == pytest.approx(0.1 * 0.025)
+    assert 0.0 < record.experts["grain"].gain < record.experts["grain"].asked == pytest.approx(0.2 * 0.025)
     assert record.weights["grain"] == 0.0
 
 
