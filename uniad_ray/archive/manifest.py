@@ -17,7 +17,7 @@ from uniad_ray.errors import ArchiveError, StoreError
 
 MANIFEST_NAME = "manifest.json"
 LISTED_REJECTS = 10_000
-"""Maximum number of rejected files listed in the manifest; the shard records list all."""
+"""Maximum number of rejected files listed in the manifest; the report of an ingest lists all."""
 
 
 class RowGroup(StrictModel):
@@ -68,7 +68,7 @@ class CategorySummary(StrictModel):
     labels: dict[str, int]
     defect_kinds: dict[str, int]
     defects_config: list[dict[str, Any]] | None = Field(
-        default=None, description="LOCO's unchanged defects_config.json, for the saturation areas of sPRO."
+        default=None, description="Usable entries of LOCO's defects_config.json, for the saturation areas of sPRO."
     )
 
 
@@ -81,7 +81,7 @@ class ArchiveManifest(StrictModel):
         images: Number of image rows.
         categories: Summaries by category.
         shards: All shards, sorted by path.
-        rejected_count: Number of rejected files over all sources.
+        rejected_count: Number of rejected files in the last ingest of each source.
         rejected: The first `LISTED_REJECTS` rejected files.
         ingests: Ids of the ingests that filled the archive.
     """
@@ -137,10 +137,20 @@ def build_manifest(
     schema_version: int,
     shards: Iterable[Shard],
     rejected: Iterable[RejectedFile],
+    rejected_further: int = 0,
     defects: dict[str, Any],
     ingests: Iterable[str],
 ) -> ArchiveManifest:
-    """Summarises shards as a manifest; the order of the shards has no effect."""
+    """Summarises shards as a manifest; the order of the shards has no effect.
+
+    Args:
+        schema_version: Version of the image schema.
+        shards: All shards.
+        rejected: Rejected files.
+        rejected_further: Number of rejected files that are not among `rejected`.
+        defects: Usable entries of `defects_config.json` by category.
+        ingests: Ids of the finished ingests.
+    """
     ordered = sorted(shards, key=lambda shard: shard.path)
     digest = hashlib.sha256()
     for shard in ordered:
@@ -161,7 +171,7 @@ def build_manifest(
         images=sum(shard.rows for shard in ordered),
         categories=categories,
         shards=tuple(ordered),
-        rejected_count=len(all_rejected),
+        rejected_count=len(all_rejected) + rejected_further,
         rejected=tuple(all_rejected[:LISTED_REJECTS]),
         ingests=tuple(sorted(ingests)),
     )

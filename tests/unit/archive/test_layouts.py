@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
+from uniad_ray.archive.defects import MAX_DEFECTS_BYTES
 from uniad_ray.archive.layouts import (
     Rejected,
     SourceImage,
@@ -125,14 +127,31 @@ def test_empty_and_unfitting_sources_are_refused(tmp_path: Path) -> None:
         images(tmp_path, layout="mvtec")
 
 
-def test_corrupt_defect_lists_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{not json", "not valid JSON (Expecting"),
+        (b'{"a": 1}', "expected a list of entries, not dict"),
+        (b"[" + b" " * MAX_DEFECTS_BYTES + b"]", "1048578 bytes exceed the limit of 1048576"),
+    ],
+)
+def test_corrupt_defect_list_costs_itself_alone(tmp_path: Path, content: bytes, reason: str) -> None:
     root = loco_tree(tmp_path / "box")
-    write(root / "defects_config.json", b"{not json")
-    with pytest.raises(ArchiveError, match=r"defects_config\.json: not valid JSON"):
-        images(root)
-    write(root / "defects_config.json", b'{"a": 1}')
-    with pytest.raises(ArchiveError, match="expected a list of objects"):
-        images(root)
+    rows = images(root)
+    write(root / "defects_config.json", content)
+    assert [entry.row_key for entry in images(root)] == [entry.row_key for entry in rows]
+    assert reason in rejects(root)["defects_config.json"]
+    assert open_source(Location.parse(root)).defects == {"box": []}
+
+
+def test_odd_entry_of_a_defect_list_costs_itself_alone(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    entries = json.loads((root / "defects_config.json").read_text())
+    entries[1]["pixel_value"] = None
+    write(root / "defects_config.json", json.dumps(entries).encode())
+    source = open_source(Location.parse(root))
+    assert defect_kinds_by_value(source.defects["box"]) == {254: "missing", 250: "scratch"}
+    assert rejects(root)["defects_config.json"].startswith("entry 2: pixel_value: ")
 
 
 def test_mask_folder_gives_no_images(tmp_path: Path) -> None:
@@ -154,7 +173,7 @@ def test_files_without_category_are_always_listed(tmp_path: Path) -> None:
 
 def test_layout_names_match_recognised_layouts(tmp_path: Path) -> None:
     assert ("auto", *(layout.name for layout in data_set_layouts()), "folder") == layout_names()
-    assert layout_names() == ("auto", "mvtec", "bmad", "mvtec_ad_2", "visa", "folder")
+    assert layout_names() == ("auto", "mvtec", "bmad", "mvtec_3d_ad", "mvtec_ad_2", "visa", "folder")
     write(tmp_path / "a.png", png(0))
     assert open_source(Location.parse(tmp_path)).layout.name == "folder"
 
