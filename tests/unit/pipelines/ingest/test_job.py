@@ -21,6 +21,7 @@ from uniad_ray.archive.layouts import row_key
 from uniad_ray.archive.layouts.entries import changed_key
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.stores.s3_client import s3_client
 from uniad_ray.cli import main
 from uniad_ray.errors import ObjectDeniedError
 from uniad_ray.pipelines.ingest import job
@@ -149,6 +150,44 @@ class TestChangedFiles:
             found = [(Path(row["source_uri"]).name, row["image"]) for row in rows(root / "ar")]
             assert sorted(found) == sorted(expected)
             assert len({row["row_key"] for row in rows(root / "ar")}) == len(found)
+
+
+class TestObjects:
+    @staticmethod
+    def upload_in_parts(location: Location, data: bytes) -> None:
+        """Uploads an object with an ETag that is not the MD5 of its content."""
+        client, place = s3_client(), {"Bucket": location.bucket, "Key": location.path}
+        upload = {"UploadId": client.create_multipart_upload(**place)["UploadId"]}
+        part = client.upload_part(**place, **upload, PartNumber=1, Body=data)
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        client.complete_multipart_upload(**place, **upload, MultipartUpload=parts)
+
+    def test_etags_identify_versions_and_digests_contents(self, s3_prefix: str, ingest: Ingest) -> None:
+        first, second = same_size(1, 2)
+        source, archive = f"{s3_prefix}/s", f"{s3_prefix}/ar"
+        image = Location.parse(source) / "a.bmp"
+        image.write_bytes(first)
+        assert outcome(ingest(source, archive)) == NOTHING | {"taken": 1}
+        (before,) = Location.parse(source).list()
+        image.write_bytes(first)
+        assert [*Location.parse(source).list()] == [before]
+        self.upload_in_parts(image, first)
+        (after,) = Location.parse(source).list()
+        assert after.version != before.version
+        for _ in range(2):
+            assert outcome(ingest(source, archive)) == NOTHING | {"known": 1}
+        image.write_bytes(second)
+        assert outcome(ingest(source, archive)) == NOTHING | {"changed": ["a.bmp"]}
+        self.upload_in_parts(image, first)
+        assert outcome(ingest(source, archive)) == NOTHING | {"known": 1}
+        assert sorted(row["image"] for row in rows(archive)) == sorted([first, second])
+
+    def test_copy_on_a_disk_is_known(self, tmp_path: Path, s3_prefix: str, ingest: Ingest) -> None:
+        tree = mvtec_tree(tmp_path / "bottle", train=2, good=1, bad=1)
+        ingest(tree, tmp_path / "ar")
+        for path in tree.rglob("*.png"):
+            (Location.parse(s3_prefix) / f"bottle/{path.relative_to(tree)}").write_bytes(path.read_bytes())
+        assert outcome(ingest(f"{s3_prefix}/bottle", tmp_path / "ar")) == NOTHING | {"known": 4}
 
 
 class TestRejectedFiles:
