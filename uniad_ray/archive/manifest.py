@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.naming import normalised
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, StoreError
@@ -202,10 +203,13 @@ def read_manifest(archive: Location) -> ArchiveManifest:
 def choose_categories(archive: Location, manifest: ArchiveManifest, chosen: Iterable[str] | None) -> list[str]:
     """The chosen categories of an archive, sorted and unique; all categories if none is chosen.
 
+    Names are compared in their normalised Unicode form, unless the archive has the very name.
+
     Raises:
         ArchiveError: A chosen category is not in the archive.
     """
-    wanted = sorted(set(chosen or manifest.categories))
+    spelled = {normalised(name): name for name in manifest.categories} | {name: name for name in manifest.categories}
+    wanted = sorted({spelled.get(name, spelled.get(normalised(name), name)) for name in chosen or manifest.categories})
     if unknown := sorted(set(wanted) - set(manifest.categories)):
         known = ", ".join(sorted(manifest.categories))
         raise ArchiveError(f"{archive}: no category {', '.join(unknown)}; the archive has {known}")

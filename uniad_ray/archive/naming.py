@@ -1,12 +1,26 @@
-"""Turns user-chosen names into names that are valid in every store."""
+"""Turns user-chosen names into names that are valid in every store, one Unicode form, and printable text."""
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 
 _HIDDEN = ("_", ".")
 _MAX_BYTES = 240
 """Longest name before its digest; file systems allow 255 bytes."""
+
+
+def normalised(text: str) -> str:
+    """The composed Unicode form (NFC) of a name: the same letters are the same text, whoever wrote the name.
+
+    Macs, and some settings of SMB and rsync, write decomposed names: `ä` as `a` and a combining mark.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def printable(path: str) -> str:
+    r"""A path with each byte that is not UTF-8 written as `\xdf`, for messages and tables."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def safe_segment(name: str) -> str:

@@ -13,7 +13,8 @@ from support.data_set_trees import draw, read, visa_tree
 from support.trees import mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.layouts import Attachment, Rejected, SourceImage, open_source, row_key
-from uniad_ray.archive.layouts.names import hidden_reason, normalised, printable, suffix_reason
+from uniad_ray.archive.layouts.names import hidden_reason, suffix_reason
+from uniad_ray.archive.naming import normalised, printable
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from uniad_ray.archive.ingest.records import IngestRecord, ingest_folder
 from uniad_ray.archive.layouts import SourceImage
-from uniad_ray.archive.layouts.names import normalised
+from uniad_ray.archive.naming import normalised
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import open_parquet
 from uniad_ray.archive.stores.location import Location

@@ -1,8 +1,6 @@
-"""Names of files: their Unicode form, and names that say that a file is no image of the source."""
+"""Names that say that a file is no image of the source."""
 
 from __future__ import annotations
-
-import unicodedata
 
 _OTHER_SUFFIXES = (
     ".avro .bin .bz2 .cfg .crdownload .csv .db .doc .docx .filepart .gz .html .ini .json .jsonl .lock .log .md .mov "
@@ -32,19 +30,6 @@ _SYSTEM_FOLDERS = frozenset(
     }
 )
 """Folders, in lower case, in which NAS boxes, file managers and file systems keep thumbnails, deleted and old files."""
-
-
-def normalised(text: str) -> str:
-    """The composed Unicode form (NFC) of a name: the same letters are the same text, whoever wrote the name.
-
-    Macs, and some settings of SMB and rsync, write decomposed names: `ä` as `a` and a combining mark.
-    """
-    return unicodedata.normalize("NFC", text)
-
-
-def printable(path: str) -> str:
-    r"""A path with each byte that is not UTF-8 written as `\xdf`, for messages and tables."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def hidden_reason(path: str, category: str | None = None) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 from uniad_ray.archive.layouts.base import Companion, ImagePlace, Layout, MaskPlace, Place, Stray
 from uniad_ray.archive.layouts.entries import Attachment, Label, Rejected, SourceImage, Split, row_key
 from uniad_ray.archive.layouts.folder import FolderLayout
-from uniad_ray.archive.layouts.names import hidden_reason, normalised, printable, suffix_reason
+from uniad_ray.archive.layouts.names import hidden_reason, suffix_reason
 from uniad_ray.archive.layouts.registry import AUTO, DEFAULT_LAYOUT, data_set_layouts, layout_names
+from uniad_ray.archive.naming import normalised, printable
 from uniad_ray.archive.stores.location import Location, ObjectInfo, is_utf8
 from uniad_ray.errors import ArchiveError
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from uniad_ray.archive.layouts.names import normalised
+from uniad_ray.archive.naming import normalised
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
