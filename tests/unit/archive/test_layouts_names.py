@@ -151,6 +151,17 @@ class TestForeignFolders:
         draw(tmp_path / "all", *(f"a/train/good/{index}.png" for index in range(3)), "train/good/0.png")
         assert {entry.category for entry in read(tmp_path / "all")[0]} == {"a"}
 
+    @pytest.mark.parametrize("bad", [0, 1])
+    def test_foreign_folder_may_have_another_layout(self, tmp_path: Path, bad: int) -> None:
+        root = mvtec_tree(tmp_path / "bottle", train=2, good=1, bad=bad)
+        rows, _ = read(root)
+        visa = ("visa/Data/Images/Normal/0.png", "visa/Data/Images/Anomaly/0.png")
+        bmad = ("bmad/valid/Ungood/img/0.png",)
+        draw(root, *visa, *bmad)
+        where = "not under train/, validation/ or test/ of a category"
+        assert read(root) == (rows, dict.fromkeys((*visa, *bmad), where))
+        assert {entry.category for entry in read(root, category="visa", layout="visa")[0]} == {"visa"}
+
     def test_foreign_folder_can_be_selected(self, tmp_path: Path) -> None:
         root = mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=0)
         draw(root, "depth/train/good/0.png", "depth/test/good/0.png")

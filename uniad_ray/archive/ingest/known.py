@@ -23,7 +23,8 @@ from uniad_ray.errors import ArchiveError, ObjectNotFoundError
 
 PLAN_NAME = "plan.parquet"
 _READ_THREADS = 16
-_COLUMNS = ("row_key", "source_uri", "source_version", "mask_uris", "mask_versions", "shard")
+_LABELS = ("split", "label", "defect_kind", "anomaly_type")
+_COLUMNS = ("row_key", "source_uri", "source_version", "mask_uris", "mask_versions", "shard", *_LABELS)
 _SCHEMA = pa.schema([dataset_schema("ingest_plan").arrow.field(name) for name in _COLUMNS])
 
 
@@ -92,6 +93,16 @@ class KnownFiles:
         for row in rows if masks else ():
             masks -= set(zip(self._value("mask_uris", row), self._value("mask_versions", row), strict=True))
         return not masks
+
+    def has_labels(self, image: SourceImage, rows: Sequence[int]) -> bool:
+        """Whether an image was planned with its present split, label and defect kind.
+
+        Args:
+            image: The image as listed.
+            rows: From `rows`.
+        """
+        labels = (image.split, image.label, image.defect_kind, image.anomaly_type)
+        return any(labels == tuple(self._value(name, row) for name in _LABELS) for row in rows)
 
     def contents(self, groups: Sequence[Sequence[int]]) -> list[Contents]:
         """Reads what the archive holds of some paths; one pass over the shards concerned, without their images.

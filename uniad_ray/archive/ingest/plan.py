@@ -34,6 +34,7 @@ class IngestPlan:
         shards: Paths of the shards, in row group order.
         images: Number of image files to read.
         known: Number of image files that are not read, because the archive holds their versions.
+        relabelled: Number of these whose split, label or defect kind is another one in the archive.
         attached: Number of masks and tables that are read with images.
         rejected: Files rejected without reading them.
     """
@@ -43,6 +44,7 @@ class IngestPlan:
     shards: tuple[str, ...]
     images: int
     known: int
+    relabelled: int
     attached: int
     rejected: tuple[Rejected, ...]
 
@@ -74,7 +76,7 @@ def plan_ingest(
     new: list[SourceImage] = []
     doubtful: list[tuple[SourceImage, tuple[int, ...]]] = []
     seen: set[str] = set()
-    unchanged = attached = 0
+    unchanged = relabelled = attached = 0
     for entry in entries:
         if isinstance(entry, Rejected):
             rejected.append(entry)
@@ -90,6 +92,7 @@ def plan_ingest(
                 new.append(image)
             elif known.is_unchanged(image, rows):
                 unchanged += 1
+                relabelled += not known.has_labels(image, rows)
             else:
                 doubtful.append((image, rows))
     contents = known.contents([rows for _, rows in doubtful])
@@ -112,6 +115,7 @@ def plan_ingest(
         shards=tuple(paths),
         images=len(new) + len(doubtful),
         known=unchanged,
+        relabelled=relabelled,
         attached=attached,
         rejected=tuple(rejected),
     )

@@ -136,12 +136,10 @@ def finish_ingest(folder: Location, record: IngestRecord) -> None:
 
 
 def forget_shards(folder: Location) -> None:
-    """Makes an ingest unfinished, so that its files are read again.
-
-    The shard records go first: an ingest that is finished but has no shard records is still finished.
-    """
+    """Makes an ingest unfinished, so that its files are read again. Deletes nothing that does not exist."""
     (folder / "shards").delete_tree()
-    (folder / _INGEST_NAME).delete()
+    if (folder / _INGEST_NAME).exists():
+        (folder / _INGEST_NAME).delete()
 
 
 def write_source_record(archive: Location, record: SourceRecord) -> None:

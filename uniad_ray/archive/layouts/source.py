@@ -184,6 +184,10 @@ class _Seen:
         wanted = (path for folder, path in self.signs.items() if category is None or folder in (None, category))
         return next(wanted, None) if self.categories else None
 
+    def is_one_category(self, category: str | None) -> bool:
+        """Whether the source itself is a whole category, and no folder is the category to read."""
+        return _is_whole(self.categories.get(None, {})) and (category is None or category not in self.categories)
+
     def category_folders(self, category: str | None) -> frozenset[str]:
         """The folders that hold the categories; empty if the source itself is one category.
 
@@ -194,7 +198,7 @@ class _Seen:
         others = {folder: counts for folder, counts in self.categories.items() if folder is not None}
         if own is None or category in others:
             return frozenset(others)
-        if _is_whole(own):
+        if self.is_one_category(category):
             return frozenset()
         smallest = min((counts.total() for counts in others.values()), default=0)
         is_stray = any(map(_is_whole, others.values())) or own.total() < smallest
@@ -274,7 +278,13 @@ def open_source(
 
 def _recognise(root: Location, seen: Sequence[_Seen], category: str | None) -> _Seen | None:
     """Chooses the layout that the paths show; None if they show none."""
-    signs = [(entry, path) for entry in seen if (path := entry.sign(category))]
+    whole = [entry for entry in seen if entry.is_one_category(category)]
+    if whole:
+        # Its other folders are foreign, and may have any layout.
+        seen = whole
+        signs = [(entry, entry.signs[None]) for entry in whole if None in entry.signs]
+    else:
+        signs = [(entry, path) for entry in seen if (path := entry.sign(category))]
     if len(signs) > 1:
         names = " and ".join(f"{entry.layout.name} ({path})" for entry, path in signs)
         raise ArchiveError(

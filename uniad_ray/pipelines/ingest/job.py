@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from uniad_ray.archive.bit_depth import unshifted_warning
@@ -119,50 +119,52 @@ def ingest(
     defects = {spellings.get(name, name): content for name, content in opened.defects.items()}
     known = KnownFiles.read(target, finished)
     plan = plan_ingest(opened.entries(), limits=bounds, known=known, spellings=spellings)
-    skipped = 0
-    if plan.shards:
-        folder = ingest_folder(target, plan.ingest_id)
-        _prepare(plan, folder, finished)
-        skipped = _run(plan, defects, folder, target, bounds, address)
-    records = [read_shard_record(ingest_folder(target, plan.ingest_id), index) for index in range(len(plan.shards))]
-    return _finish(plan, opened, target, records, defects, skipped)
+    folder = ingest_folder(target, plan.ingest_id)
+    built = _prepare(plan, folder, finished) if plan.shards else set()
+    _run(plan, built, defects, folder, target, bounds, address)
+    records = [read_shard_record(folder, index) for index in range(len(plan.shards))]
+    return _finish(plan, opened, target, records, defects, len(built))
 
 
-def _prepare(plan: IngestPlan, folder: Location, finished: Iterable[IngestRecord]) -> None:
-    """Writes the plan. Forgets what an earlier ingest of that name has read, if it must be read again."""
+def _prepare(plan: IngestPlan, folder: Location, finished: Iterable[IngestRecord]) -> set[int]:
+    """Writes the plan, and returns the numbers of the shards that are already built for it.
+
+    A finished ingest of that name added no row: the name of one that did follows from what the archive held before. So
+    its files were rejected, or only their versions have changed, and all are read again.
+    """
     earlier = [record for record in finished if record.ingest_id == plan.ingest_id]
-    # Rows are never taken back. The name of an ingest that added rows follows from what the archive held before.
-    if any(record.shards for record in earlier):
-        return
     try:
-        is_resumed = not earlier and (folder / PLAN_NAME).read_bytes() == plan.data
+        is_same = (folder / PLAN_NAME).read_bytes() == plan.data
     except ObjectNotFoundError:
-        is_resumed = False
-    # Otherwise its files were rejected, or their versions have changed since.
-    if not is_resumed:
+        is_same = False
+    if is_same and earlier:
+        return set()
+    if not is_same:
+        # First the records: with this plan, they would vouch for versions that they have not read.
         forget_shards(folder)
         (folder / PLAN_NAME).write_bytes(plan.data)
+    done = {info.relative for info in (folder / "shards").list(suffix=".json")}
+    return {index for index in range(len(plan.shards)) if shard_record_name(index) in done}
 
 
 def _run(
     plan: IngestPlan,
+    built: set[int],
     defects: dict[str, Any],
     folder: Location,
     archive: Location,
     limits: ShardLimits,
     address: str | None,
-) -> int:
-    """Builds the planned shards that are missing, and returns the number of existing ones."""
-    done = {info.relative for info in (folder / "shards").list(suffix=".json")}
-    pending = [index for index in range(len(plan.shards)) if shard_record_name(index) not in done]
+) -> None:
+    """Builds the planned shards that are missing."""
+    pending = [index for index in range(len(plan.shards)) if index not in built]
     if not pending:
-        return len(plan.shards)
+        return
     work = functools.partial(
         _build_planned_shard, folder=folder.uri, archive=archive.uri, defects=defects, limits=limits
     )
-    present = [read_shard_record(folder, index) for index in sorted(set(range(len(plan.shards))) - set(pending))]
+    present = [read_shard_record(folder, index) for index in sorted(built)]
     _build_on_ray(pending, work, plan.images, present, address)
-    return len(present)
 
 
 def _build_on_ray(
@@ -203,11 +205,11 @@ def _build_planned_shard(
         shard_limits=limits,
     )
     shard = Location.parse(archive) / planned[0]["shard"]
-    if data is None:
-        # An earlier attempt may have found an image.
-        shard.delete()
-    else:
+    if data is not None:
         shard.write_bytes(data)
+    elif shard.exists():
+        # An earlier attempt found an image.
+        shard.delete()
     write_shard_record(target, index, record)
     return {"files": record.files, "rejected": len(record.rejected)}
 
@@ -250,15 +252,23 @@ def _finish(
         changed=changed,
         attached=plan.attached - sum(len(record.rejected_masks) for record in records),
         rejected=tuple(rejected),
-        warnings=_warnings(records),
+        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records)),
         skipped_shards=skipped,
         images=manifest.images,
         digest=manifest.digest,
     )
 
 
-def _warnings(records: Iterable[ShardRecord]) -> tuple[str, ...]:
-    """Warnings about the new images of each category."""
+def _relabelled_warning(plan: IngestPlan) -> Iterator[str]:
+    if plan.relabelled:
+        yield (
+            f"{plan.relabelled} known images have another split, label or defect than in the archive, whose rows never "
+            "change; ingest the source into a new archive to use them"
+        )
+
+
+def _pixel_warnings(records: Iterable[ShardRecord]) -> tuple[str, ...]:
+    """Warnings about the pixels of the new images of each category."""
     peaks: dict[str, int] = {}
     for record in records:
         if record.shard is not None and record.peak is not None:

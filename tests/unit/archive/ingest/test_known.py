@@ -60,6 +60,14 @@ def test_versions_of_image_and_masks_identify_a_file(tmp_path: Path) -> None:
     assert known.rows(replace(IMAGE, row_key="k2")) == ()
 
 
+def test_labels_are_compared(tmp_path: Path) -> None:
+    archive, record = archive_with(tmp_path, [IMAGE])
+    known = KnownFiles.read(archive, [record])
+    assert known.has_labels(IMAGE, known.rows(IMAGE))
+    for other in ({"split": "train"}, {"label": None}, {"defect_kind": "dent"}, {"anomaly_type": "logical"}):
+        assert not known.has_labels(replace(IMAGE, **other), known.rows(IMAGE))  # type: ignore[arg-type]
+
+
 def test_former_keys_are_known(tmp_path: Path) -> None:
     archive, record = archive_with(tmp_path, [IMAGE])
     known = KnownFiles.read(archive, [record])

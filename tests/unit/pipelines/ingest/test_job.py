@@ -320,6 +320,20 @@ class TestKills:
         without_ray(monkeypatch)(tmp_path / "s", tmp_path / "ar")
         assert [name for name in all_bytes(tmp_path / "ar") if name.startswith("images/")] == []
 
+    def test_killed_while_it_reads_a_mended_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = without_ray(monkeypatch)
+        (good,) = same_size(1)
+        write(tmp_path / "s/0.bmp", bytes(len(good)))
+        run(tmp_path / "s", tmp_path / "ar")
+        overwrite(tmp_path / "s/0.bmp", good)
+        for stop_after in (0, 1):
+            with pytest.raises(StoppedError):
+                without_ray(monkeypatch, stop_after=stop_after)(tmp_path / "s", tmp_path / "ar")
+        assert outcome(run(tmp_path / "s", tmp_path / "ar")) == NOTHING | {"taken": 1}
+        run(tmp_path / "s", tmp_path / "whole")
+        whole = {name: data for name, data in all_bytes(tmp_path / "whole").items() if name.startswith("images/")}
+        assert {name: data for name, data in all_bytes(tmp_path / "ar").items() if name in whole} == whole
+
     @pytest.mark.parametrize("lost", [["shards"], ["shards", "ingest.json"], ["ingest.json"]])
     def test_killed_while_it_reads_rejected_files_again(self, tmp_path: Path, ingest: Ingest, lost: list[str]) -> None:
         write(tmp_path / "s/0.png", b"no image")
@@ -369,6 +383,15 @@ class TestFormerArchives:
         manifest = read_manifest(Location.parse(tmp_path / "ar"))
         assert list(manifest.categories) == ["U\u0308"]
         assert outcome(ingest(source, tmp_path / "ar")) == NOTHING | {"known": 2}
+
+
+def test_other_labels_of_known_images_are_a_warning(tmp_path: Path, ingest: Ingest) -> None:
+    write(tmp_path / "s/0.png", png(0))
+    assert ingest(tmp_path / "s", tmp_path / "ar").warnings == ()
+    report = ingest(tmp_path / "s", tmp_path / "ar", split="train", label="normal")
+    assert outcome(report) == NOTHING | {"known": 1}
+    assert report.warnings[0].startswith("1 known images have another split, label or defect than in the archive")
+    assert ingest(tmp_path / "s", tmp_path / "ar").warnings == ()
 
 
 def test_unshifted_camera_is_a_warning(tmp_path: Path, ingest: Ingest) -> None:

@@ -80,5 +80,5 @@ def as_text(report: IngestReport) -> str:
             lines.append(f"  ... and {len(report.rejected) - LISTED} more; the manifest lists them")
     lines += [f"warning: {warning}" for warning in report.warnings]
     if report.is_all_rejected:
-        lines.append("all files were rejected, so no image is in the archive; fix them or pass another SOURCE")
+        lines.append("all files were rejected; fix them, or pass another SOURCE")
     return "\n".join(lines)
