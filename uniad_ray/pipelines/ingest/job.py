@@ -33,10 +33,11 @@ from uniad_ray.archive.ingest.records import (
 )
 from uniad_ray.archive.layouts import Label, Source, Split, open_source
 from uniad_ray.archive.manifest import LISTED_REJECTS, RejectedFile
+from uniad_ray.archive.naming import printable
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ObjectNotFoundError
+from uniad_ray.errors import ArchiveError, ObjectNotFoundError
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
 from uniad_ray.progress import Progress
 
@@ -107,10 +108,12 @@ def ingest(
         address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The source is empty, or the archive is corrupt.
+        ArchiveError: The source is empty, the archive is corrupt, or a path is not Unicode text.
         StoreError: A store cannot be read or written.
     """
     root, target = Location.parse(source), Location.parse(archive)
+    if not is_utf8(target.uri):
+        raise ArchiveError(f"{printable(target.uri)}: the path is not UTF-8 text; name another archive")
     bounds = limits or ShardLimits()
     opened = open_source(root, layout=layout, category=category, split=split, label=label)
     _logger.info("%s: read as layout %s", root, opened.layout.name)

@@ -23,7 +23,7 @@ from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.stores.s3_client import s3_client
 from uniad_ray.cli import main
-from uniad_ray.errors import ObjectDeniedError
+from uniad_ray.errors import ArchiveError, ObjectDeniedError
 from uniad_ray.pipelines.ingest import job
 
 NOTHING: dict[str, Any] = {"taken": 0, "known": 0, "changed": [], "rejected": {}}
@@ -383,6 +383,12 @@ class TestFormerArchives:
         manifest = read_manifest(Location.parse(tmp_path / "ar"))
         assert list(manifest.categories) == ["U\u0308"]
         assert outcome(ingest(source, tmp_path / "ar")) == NOTHING | {"known": 2}
+
+
+def test_archive_path_must_be_utf8(tmp_path: Path, ingest: Ingest) -> None:
+    write(tmp_path / "s/0.png", png(0))
+    with pytest.raises(ArchiveError, match=r"ar\\xdf: the path is not UTF-8 text; name another archive"):
+        ingest(tmp_path / "s", f"{tmp_path}/ar\udcdf")
 
 
 def test_other_labels_of_known_images_are_a_warning(tmp_path: Path, ingest: Ingest) -> None:
