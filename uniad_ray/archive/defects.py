@@ -105,6 +105,11 @@ def decode_defects(data: bytes) -> tuple[list[dict[str, Any]], list[str]]:
     return [kind.model_dump() for kind in kinds.values()], problems
 
 
+def defect_kinds_by_value(defects: Any) -> dict[int, str]:
+    """Maps a mask's grey value to the defect's name, from the usable entries of a `defects_config.json`."""
+    return {entry["pixel_value"]: entry["defect_name"] for entry in defects or []}
+
+
 def _read_entry(entry: Any, kinds: dict[int, DefectKind]) -> DefectKind:
     """The kind of an entry; ValueError, with one line for the user, if it is wrong or its value is taken."""
     if not isinstance(entry, dict):

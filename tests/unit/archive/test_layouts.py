@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
-from uniad_ray.archive.defects import MAX_DEFECTS_BYTES
+from uniad_ray.archive.defects import MAX_DEFECTS_BYTES, defect_kinds_by_value
 from uniad_ray.archive.layouts import (
     Rejected,
     SourceImage,
     data_set_layouts,
-    defect_kinds_by_value,
     layout_names,
     open_source,
     row_key,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.archive.bit_depth import looks_unshifted, sixteen_bit_peak
+from uniad_ray.archive.defects import defect_kinds_by_value
 from uniad_ray.archive.images import ImageInfo, ImageLimits, decode_mask, probe_image
 from uniad_ray.archive.ingest.known import sha256
 from uniad_ray.archive.ingest.records import ShardRecord
-from uniad_ray.archive.layouts import defect_kinds_by_value
 from uniad_ray.archive.layouts.entries import changed_key
 from uniad_ray.archive.manifest import RejectedFile
 from uniad_ray.archive.shards import ShardLimits, encode_shard

@@ -100,11 +100,6 @@ def mask_stem(path: str) -> str:
     return path.rsplit("/", 1)[0] if "/" in path else stem(path).removesuffix("_mask")
 
 
-def defect_kinds_by_value(defects: Any) -> dict[int, str]:
-    """Maps a mask's grey value to the defect's name, from the usable entries of a `defects_config.json`."""
-    return {entry["pixel_value"]: entry["defect_name"] for entry in defects or []}
-
-
 def _read_defects(location: Location) -> tuple[list[dict[str, Any]], list[str]]:
     """The usable entries, and what is wrong."""
     try:
