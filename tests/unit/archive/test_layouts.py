@@ -8,6 +8,7 @@ from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.defects import MAX_DEFECTS_BYTES, defect_kinds_by_value
 from uniad_ray.archive.layouts import (
+    Attachment,
     Rejected,
     SourceImage,
     data_set_layouts,
@@ -27,6 +28,11 @@ def images(root: Path, **options: object) -> list[SourceImage]:
 def rejects(root: Path, **options: object) -> dict[str, str]:
     source = open_source(Location.parse(root), **options)  # type: ignore[arg-type]
     return {Path(entry.source_uri).name: entry.reason for entry in source.entries() if isinstance(entry, Rejected)}
+
+
+def attachments(root: Path) -> set[str]:
+    found = open_source(Location.parse(root)).entries()
+    return {entry.source_uri for entry in found if isinstance(entry, Attachment)}
 
 
 def test_single_category_is_named_after_folder(tmp_path: Path) -> None:
@@ -151,6 +157,15 @@ def test_odd_entry_of_a_defect_list_costs_itself_alone(tmp_path: Path) -> None:
     source = open_source(Location.parse(root))
     assert defect_kinds_by_value(source.defects["box"]) == {254: "missing", 250: "scratch"}
     assert rejects(root)["defects_config.json"].startswith("entry 2: pixel_value: ")
+    assert root / "defects_config.json" not in {Path(uri) for uri in attachments(root)}
+
+
+def test_many_odd_entries_are_one_rejected_file(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    assert str(root / "defects_config.json") in attachments(root)
+    write(root / "defects_config.json", b"[1, 2, 3, 4, 5]")
+    expected = "; ".join(f"entry {number}: expected an object, not {number}; fix it" for number in (1, 2, 3))
+    assert rejects(root) == {"defects_config.json": f"{expected}; and 2 more"}
 
 
 def test_mask_folder_gives_no_images(tmp_path: Path) -> None:

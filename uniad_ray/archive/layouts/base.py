@@ -74,7 +74,7 @@ class Layout(ABC):
         signature: Paths that only this layout has; one of them identifies the layout.
         defects: Usable entries of `defects_config.json` by category folder.
         expected: Files named in a table, by path, with the message for a missing file.
-        rejected: Files, or entries of files, that describe images but cannot be used.
+        rejected: Files that describe images but cannot be used, whole or in part.
     """
 
     name: ClassVar[str]

@@ -49,6 +49,7 @@ class Source:
         """Streams the files of the source in path order, then the masks and the files that are missing."""
         missing = dict(self.layout.expected)
         paired: set[tuple[str | None, str]] = set()
+        unusable = {entry.source_uri for entry in self.layout.rejected}
         for info in self.root.list(with_unusable=True):
             path = normalised(info.relative)
             missing.pop(path, None)
@@ -64,7 +65,7 @@ class Source:
                 if masks:
                     paired.add(key)
                 yield self._image(info, place, masks)
-            elif isinstance(place, Companion):
+            elif isinstance(place, Companion) and info.location.uri not in unusable:
                 yield Attachment(info.location.uri)
         for key, masks in self.masks.items():
             for uri, _ in masks:

@@ -251,13 +251,14 @@ class TestRejectedFiles:
         tree = loco_tree(tmp_path / "box")
         write(tree / "train/good/broken.png", b"no image")
         write(tree / ".cache/0.png", png(0))
+        write(tree / "defects_config.json", b"[1, 2]")
         write(tree / "ground_truth/logical_anomalies/000/000.png", b"no mask")
         files = sum(path.is_file() for path in tree.rglob("*"))
         for _ in range(2):
             report = ingest(tree, tmp_path / "ar")
             counted = report.taken + report.known + len(report.changed) + report.attached + len(report.rejected)
             assert counted == files
-            assert set(outcome(report)["rejected"]) == {"broken.png", "0.png", "000.png"}
+            assert set(outcome(report)["rejected"]) == {"broken.png", "0.png", "000.png", "defects_config.json"}
 
     def test_mended_mask_is_named_until_there_is_a_new_archive(self, tmp_path: Path, ingest: Ingest) -> None:
         tree = mvtec_tree(tmp_path / "bottle", train=1, good=1, bad=1)

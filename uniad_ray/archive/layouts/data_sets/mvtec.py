@@ -16,7 +16,7 @@ defect detection of metal parts", ICUMT 2021; Mishra et al., "VT-ADL", ISIE 2021
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -36,6 +36,8 @@ from uniad_ray.archive.layouts.entries import Rejected
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ObjectDeniedError, ObjectNotFoundError, ObjectTooLargeError
 
+_LISTED = 3
+"""Maximum number of problems of a file in its reason."""
 _NORMAL_FOLDERS = frozenset({"good", "ok"})
 _ANOMALY_TYPES = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
 _IMAGE = re.compile(CATEGORY + r"(?P<within>(?P<split>train|validation|test)/(?P<kind>[^/]+)/(?P<rest>.+))")
@@ -88,7 +90,7 @@ class MvtecLayout(Layout):
         for category, info in companions:
             if _DEFECTS.fullmatch(info.relative):
                 defects[category], problems = _read_defects(info.location)
-                rejected += [Rejected(info.location.uri, problem) for problem in problems]
+                rejected += [Rejected(info.location.uri, _joined(problems))] if problems else []
         return replace(self, defects=defects, rejected=tuple(rejected))
 
 
@@ -98,6 +100,11 @@ LAYOUT = MvtecLayout()
 def mask_stem(path: str) -> str:
     """The stem of the image that a mask belongs to: the mask's folder, or its own name without `_mask`."""
     return path.rsplit("/", 1)[0] if "/" in path else stem(path).removesuffix("_mask")
+
+
+def _joined(problems: Sequence[str]) -> str:
+    further = len(problems) - _LISTED
+    return "; ".join([*problems[:_LISTED], *([f"and {further} more"] if further > 0 else [])])
 
 
 def _read_defects(location: Location) -> tuple[list[dict[str, Any]], list[str]]:
