@@ -68,7 +68,7 @@ class DefectKind(StrictModel):
 
 
 def read_defect_kinds(content: Any) -> tuple[dict[int, DefectKind], list[str]]:
-    """Reads the content of a `defects_config.json`. An entry that is wrong costs itself alone.
+    """Reads the content of a `defects_config.json`; a wrong entry affects no other.
 
     Args:
         content: The decoded JSON: a list of objects with the fields of `DefectKind`; other fields are ignored.

@@ -79,7 +79,7 @@ def test_further_fields_are_ignored() -> None:
         (["x" * 99], f"entry 2: expected an object, not ['{'x' * 38}...; fix it"),
     ],
 )
-def test_wrong_entry_costs_itself_alone(entry: Any, message: str) -> None:
+def test_wrong_entry_affects_nothing_else(entry: Any, message: str) -> None:
     last = {**SHARE, "pixel_value": 7}
     kinds, problems = read_defect_kinds([PIXELS, entry, last])
     assert kinds == {254: DefectKind.model_validate(PIXELS), 7: DefectKind.model_validate(last)}

@@ -140,7 +140,7 @@ def test_empty_and_unfitting_sources_are_refused(tmp_path: Path) -> None:
         (b"[" + b" " * MAX_DEFECTS_BYTES + b"]", "1048578 bytes exceed the limit of 1048576"),
     ],
 )
-def test_corrupt_defect_list_costs_itself_alone(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_corrupt_defect_list_affects_nothing_else(tmp_path: Path, content: bytes, reason: str) -> None:
     root = loco_tree(tmp_path / "box")
     rows = images(root)
     write(root / "defects_config.json", content)
@@ -149,7 +149,7 @@ def test_corrupt_defect_list_costs_itself_alone(tmp_path: Path, content: bytes, 
     assert open_source(Location.parse(root)).defects == {"box": []}
 
 
-def test_odd_entry_of_a_defect_list_costs_itself_alone(tmp_path: Path) -> None:
+def test_odd_entry_of_a_defect_list_affects_nothing_else(tmp_path: Path) -> None:
     root = loco_tree(tmp_path / "box")
     entries = json.loads((root / "defects_config.json").read_text())
     entries[1]["pixel_value"] = None

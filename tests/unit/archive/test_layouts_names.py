@@ -104,7 +104,7 @@ class TestHiddenNames:
 class TestForeignFolders:
     @pytest.mark.parametrize("category", [None, "bottle", "other"])
     @pytest.mark.parametrize("folder", ["depth", "parts_2", "crops"])
-    def test_folder_beside_train_and_test_costs_itself_alone(
+    def test_folder_beside_train_and_test_affects_nothing_else(
         self, tmp_path: Path, folder: str, category: str | None
     ) -> None:
         root = mvtec_tree(tmp_path / "bottle", train=2, good=1, bad=1)
@@ -135,7 +135,7 @@ class TestForeignFolders:
         assert read(tmp_path) == (rows, {"a/depth/train/good/0.png": where})
 
     @pytest.mark.parametrize("category", [None, "a"])
-    def test_stray_split_beside_categories_costs_itself_alone(self, tmp_path: Path, category: str | None) -> None:
+    def test_stray_split_beside_categories_affects_nothing_else(self, tmp_path: Path, category: str | None) -> None:
         for name in ("a", "b"):
             mvtec_tree(tmp_path / name, train=3, good=1, bad=1)
         rows, _ = read(tmp_path, category=category)
@@ -235,7 +235,7 @@ class TestUnicodeForms:
 
 class TestNamesThatAreNotUtf8:
     @pytest.mark.parametrize("name", [b"Stra\xdfe.png", b"Stra\xdfe.txt", b"\xff/0.png"])
-    def test_each_costs_itself_alone(self, tmp_path: Path, name: bytes) -> None:
+    def test_each_affects_nothing_else(self, tmp_path: Path, name: bytes) -> None:
         for tree in ("plain", "part/train/good"):
             draw(tmp_path / tree, "0.png")
             path = Path(os.fsdecode(os.fsencode(tmp_path / tree) + b"/" + name))

@@ -108,7 +108,7 @@ class TestMasksThatCannotBeUsed:
             (None, "deleted since the source was listed"),
         ],
     )
-    def test_each_costs_itself_alone(self, tmp_path: Path, tree: Any, content: bytes | None, reason: str) -> None:
+    def test_each_affects_nothing_else(self, tmp_path: Path, tree: Any, content: bytes | None, reason: str) -> None:
         root = tree(tmp_path / "box")
         entries = planned(root, tmp_path)
         whole, _ = built(root, entries)
@@ -135,7 +135,7 @@ class TestMasksThatCannotBeUsed:
 
 
 class TestFilesThatMayNotBeRead:
-    def test_each_costs_itself_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_each_affects_nothing_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         root = mvtec_tree(tmp_path / "bottle", train=2, good=0, bad=1)
         entries = planned(root, tmp_path)
         read = Location.read_bytes

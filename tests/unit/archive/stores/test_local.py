@@ -127,7 +127,7 @@ class TestUnusableEntries:
             b"pipe": "not a regular file, but a pipe, a socket or a device",
         }
 
-    def test_closed_folder_costs_itself_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_closed_folder_affects_nothing_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("a/0.png", "lost+found/1.png", "z.png"):
             (Location.parse(tmp_path) / name).write_bytes(b"1")
         scandir = os.scandir
