@@ -26,6 +26,10 @@ class ObjectNotFoundError(StoreError):
     """The object to read does not exist."""
 
 
+class ObjectDeniedError(StoreError):
+    """The store denies access to the object."""
+
+
 class ObjectTooLargeError(StoreError):
     """The object is larger than the reader allows."""
 

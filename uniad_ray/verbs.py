@@ -43,7 +43,8 @@ def ingest(
 ) -> IngestReport:
     """Reads the images of a source into the Parquet shards of an archive.
 
-    After a crash, the same call resumes. A later call adds new images of the source.
+    After a crash, the same call resumes. A later call adds what is new: files, and other content under a known path. It
+    reads rejected files again.
 
     Args:
         source: Folder or prefix in a known layout, or with any images.
@@ -58,7 +59,7 @@ def ingest(
         address: Ray cluster to join; default starts Ray on this machine.
 
     Returns:
-        The number of images, and the files that were rejected.
+        How many files were taken or known, which were changed or rejected, and warnings.
 
     Raises:
         ArchiveError: The layout is unknown, the source holds no images, a limit is out of range, or the archive is

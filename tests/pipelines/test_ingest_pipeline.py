@@ -1,24 +1,21 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from support.data_set_trees import bmad_tree, mvtec_ad_2_tree, visa_tree
+from support.ingests import SMALL, all_bytes, outcome, rows
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
 from uniad_ray.archive.layouts import row_key
 from uniad_ray.archive.manifest import read_manifest
-from uniad_ray.archive.shards import ShardLimits
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-SMALL = ShardLimits(rows=4, row_group_rows=2)
 
 
 def upload(folder: Path, root: str) -> str:
@@ -28,18 +25,6 @@ def upload(folder: Path, root: str) -> str:
         if path.is_file():
             (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
     return target.uri
-
-
-def all_bytes(archive: str) -> dict[str, bytes]:
-    return {info.relative: info.location.read_bytes() for info in Location.parse(archive).list()}
-
-
-def rows(archive: str) -> list[dict[str, object]]:
-    root = Location.parse(archive)
-    found: list[dict[str, object]] = []
-    for shard in read_manifest(root).shards:
-        found += pq.read_table(io.BytesIO((root / shard.path).read_bytes())).to_pylist()
-    return found
 
 
 def test_ingest_keeps_every_byte(tmp_path: Path, store_root: str) -> None:
@@ -86,17 +71,20 @@ def test_interrupted_ingest_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert all_bytes(str(tmp_path / "broken")) == all_bytes(str(tmp_path / "whole"))
 
 
-def test_new_images_are_added_and_changed_ones_rejected(tmp_path: Path) -> None:
-    archive = str(tmp_path / "archive")
+def test_new_and_changed_images_are_added(tmp_path: Path, store_root: str) -> None:
+    archive = f"{store_root}/archive"
     tree = mvtec_tree(tmp_path / "bottle", train=3, good=1, bad=1)
-    first = ingest(str(tree), archive, limits=SMALL)
+    write(tree / "test/good/broken.png", b"zeros")
+    first = ingest(upload(tree, store_root), archive, limits=SMALL)
     write(tree / "train/good/100.png", png(100))
-    write(tree / "train/good/000.png", png(0, 64))
-    second = ingest(str(tree), archive, limits=SMALL)
-    assert (second.new_images, second.images) == (1, first.images + 1)
-    assert "changed since it was ingested" in second.rejected[0].reason
+    write(tree / "train/good/000.png", png(7))
+    write(tree / "test/good/broken.png", png(8))
+    second = ingest(upload(tree, store_root), archive, limits=SMALL)
+    assert outcome(second) == {"taken": 2, "known": 4, "changed": ["000.png"], "rejected": {}}
+    assert (second.new_images, second.images) == (3, first.images + 3)
     third = ingest(str(loco_tree(tmp_path / "box")), archive, limits=SMALL)
     manifest = read_manifest(Location.parse(archive))
+    assert manifest.rejected_count == 0
     assert set(manifest.categories) == {"bottle", "box"}
     assert manifest.images == third.images == second.images + 14
     assert manifest.categories["box"].defects_config is not None

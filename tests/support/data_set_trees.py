@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from support.trees import mask_png, png, write
@@ -83,6 +84,18 @@ def mvtec_ad_2_tree(root: Path) -> Path:
     )
 
 
+def mvtec_3d_ad_tree(root: Path) -> Path:
+    """MVTec 3D-AD with one category, without its 3D points."""
+    return draw(
+        root,
+        "cookie/train/good/rgb/000.png",
+        "cookie/validation/good/rgb/000.png",
+        "cookie/test/good/rgb/000.png",
+        "cookie/test/crack/rgb/000.png",
+        masks=("cookie/test/good/gt/000.png", "cookie/test/crack/gt/000.png"),
+    )
+
+
 def bmad_tree(root: Path) -> Path:
     """BMAD's brain MRI, RESC with its own folder names, and liver CT in the layout of some copies."""
     return draw(
@@ -112,9 +125,10 @@ def write_lines(path: Path, *lines: str) -> None:
 
 
 def read(root: Path, **options: object) -> tuple[list[SourceImage], dict[str, str]]:
-    """Returns the rows of a source, and the reason for each rejected path."""
+    """Returns the rows of a source, without the versions of its files, and the reason for each rejected path."""
     entries = list(open_source(Location.parse(root), **options).entries())  # type: ignore[arg-type]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     reasons = {Path(entry.source_uri).relative_to(root).as_posix(): entry.reason for entry in rejected}
     assert len(reasons) == len(rejected)
-    return [entry for entry in entries if isinstance(entry, SourceImage)], reasons
+    images = [entry for entry in entries if isinstance(entry, SourceImage)]
+    return [replace(image, version="", mask_versions=()) for image in images], reasons

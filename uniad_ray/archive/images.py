@@ -63,7 +63,7 @@ _UNSUPPORTED_MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
     (4, b"ftyp", "HEIF, AVIF or video"),
 )
-_SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 _TRANSPOSE_BY_ORIENTATION: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,7 +127,7 @@ def probe_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageInfo:
         ImageError: `empty`, `not_an_image`, `unsupported`, `too_large`, or `truncated` if the file ends early or is
             corrupt.
     """
-    image, format_name = _open(data, limits)
+    image, format_name = open_image(data, limits)
     height, width = displayed_size(image)
     return ImageInfo(width, height, format_name, image.mode, _captured_at(image))
 
@@ -163,10 +163,10 @@ def decode_image(data: bytes, size: tuple[int, int], limits: ImageLimits = DEFAU
     """
     if min(size) < 1:
         raise ValueError(f"the size must be positive, not {size}")
-    image, format_name = _open(data, limits)
+    image, format_name = open_image(data, limits)
     if format_name == "JPEG":
         height, width = size if _orientation(image) < 5 else size[::-1]
-        with _pillow_errors(format_name):
+        with pillow_errors(format_name):
             image.draft(None, (_DRAFT_MARGIN * width, _DRAFT_MARGIN * height))
     return stretch_image(image, size, limits)
 
@@ -176,7 +176,7 @@ def stretch_image(image: Any, size: tuple[int, int], limits: ImageLimits = DEFAU
     if min(size) < 1:
         raise ValueError(f"the size must be positive, not {size}")
     _check_pixels(image.size, limits)
-    with _pillow_errors(image.format or "image"):
+    with pillow_errors(image.format or "image"):
         image.load()
         orientation = _displayed_orientation(image)
         stored_size = size if orientation >= 5 else size[::-1]
@@ -235,9 +235,9 @@ def decode_mask(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray
     Raises:
         ImageError: As `probe_image`; `unsupported` for a mask with colours, transparency or float values.
     """
-    image, format_name = _open(data, limits)
+    image, format_name = open_image(data, limits)
     orientation = _orientation(image) if format_name == "TIFF" else 1
-    with _pillow_errors(format_name):
+    with pillow_errors(format_name):
         image.load()
         values = _mask_values(image)
         if orientation > 1:
@@ -246,7 +246,7 @@ def decode_mask(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray
         return values
 
 
-def _open(data: bytes, limits: ImageLimits) -> tuple[Any, str]:
+def open_image(data: bytes, limits: ImageLimits) -> tuple[Any, str]:
     """Opens the file and checks its header against the limits."""
     if not data:
         raise ImageError("empty", "the file is empty")
@@ -254,7 +254,7 @@ def _open(data: bytes, limits: ImageLimits) -> tuple[Any, str]:
         raise ImageError("too_large", f"the file has {len(data)} bytes; the limit is {limits.max_bytes}")
     format_name = _sniff(data)
     _check_pixels(_canvas_allocated_on_open(data, format_name), limits)
-    with _pillow_errors(format_name):
+    with pillow_errors(format_name):
         image = _OPENERS[format_name](BytesIO(data))
         _check_pixels(image.size, limits)
         if format_name == "TIFF":
@@ -299,7 +299,7 @@ def _check_pixels(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 @contextmanager
-def _pillow_errors(format_name: str) -> Iterator[None]:
+def pillow_errors(format_name: str) -> Iterator[None]:
     """Turns any Pillow error into an ImageError; its plugins raise nearly every built-in exception."""
     try:
         yield
@@ -322,7 +322,7 @@ def _pillow_errors(format_name: str) -> Iterator[None]:
 
 def _to_eight_bits(image: Any) -> Any:
     """Converts a loaded image to mode L, RGB or RGBA."""
-    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
+    if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         values = _sixteen_bit_values(image)
         return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode == "F":
@@ -346,7 +346,7 @@ def _sixteen_bit_values(image: Any) -> np.ndarray:
 def _mask_values(image: Any) -> np.ndarray:
     if image.mode in ("1", "L"):
         return np.array(image.convert("L"))
-    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
+    if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         return _sixteen_bit_values(image)
     if image.mode == "P":
         indices = np.array(image)

@@ -11,13 +11,14 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.naming import normalised
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, StoreError
 
 MANIFEST_NAME = "manifest.json"
 LISTED_REJECTS = 10_000
-"""Maximum number of rejected files listed in the manifest; the shard records list all."""
+"""Maximum number of rejected files listed in the manifest; the report of an ingest lists all."""
 
 
 class RowGroup(StrictModel):
@@ -68,7 +69,7 @@ class CategorySummary(StrictModel):
     labels: dict[str, int]
     defect_kinds: dict[str, int]
     defects_config: list[dict[str, Any]] | None = Field(
-        default=None, description="LOCO's unchanged defects_config.json, for the saturation areas of sPRO."
+        default=None, description="Usable entries of LOCO's defects_config.json, for the saturation areas of sPRO."
     )
 
 
@@ -81,7 +82,7 @@ class ArchiveManifest(StrictModel):
         images: Number of image rows.
         categories: Summaries by category.
         shards: All shards, sorted by path.
-        rejected_count: Number of rejected files over all sources.
+        rejected_count: Number of rejected files in the last ingest of each source.
         rejected: The first `LISTED_REJECTS` rejected files.
         ingests: Ids of the ingests that filled the archive.
     """
@@ -137,10 +138,20 @@ def build_manifest(
     schema_version: int,
     shards: Iterable[Shard],
     rejected: Iterable[RejectedFile],
+    rejected_further: int = 0,
     defects: dict[str, Any],
     ingests: Iterable[str],
 ) -> ArchiveManifest:
-    """Summarises shards as a manifest; the order of the shards has no effect."""
+    """Summarises shards as a manifest; the order of the shards has no effect.
+
+    Args:
+        schema_version: Version of the image schema.
+        shards: All shards.
+        rejected: Rejected files.
+        rejected_further: Number of rejected files that are not among `rejected`.
+        defects: Usable entries of `defects_config.json` by category.
+        ingests: Ids of the finished ingests.
+    """
     ordered = sorted(shards, key=lambda shard: shard.path)
     digest = hashlib.sha256()
     for shard in ordered:
@@ -161,7 +172,7 @@ def build_manifest(
         images=sum(shard.rows for shard in ordered),
         categories=categories,
         shards=tuple(ordered),
-        rejected_count=len(all_rejected),
+        rejected_count=len(all_rejected) + rejected_further,
         rejected=tuple(all_rejected[:LISTED_REJECTS]),
         ingests=tuple(sorted(ingests)),
     )
@@ -192,10 +203,13 @@ def read_manifest(archive: Location) -> ArchiveManifest:
 def choose_categories(archive: Location, manifest: ArchiveManifest, chosen: Iterable[str] | None) -> list[str]:
     """The chosen categories of an archive, sorted and unique; all categories if none is chosen.
 
+    Names are compared in their normalised Unicode form, unless the archive has the very name.
+
     Raises:
         ArchiveError: A chosen category is not in the archive.
     """
-    wanted = sorted(set(chosen or manifest.categories))
+    spelled = {normalised(name): name for name in manifest.categories} | {name: name for name in manifest.categories}
+    wanted = sorted({spelled.get(name, spelled.get(normalised(name), name)) for name in chosen or manifest.categories})
     if unknown := sorted(set(wanted) - set(manifest.categories)):
         known = ", ".join(sorted(manifest.categories))
         raise ArchiveError(f"{archive}: no category {', '.join(unknown)}; the archive has {known}")

@@ -1,8 +1,26 @@
-"""Turns user-chosen names into names that are valid in every store."""
+"""Turns user-chosen names into names that are valid in every store, one Unicode form, and printable text."""
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+
+_HIDDEN = ("_", ".")
+_MAX_BYTES = 240
+"""Longest name before its digest; file systems allow 255 bytes."""
+
+
+def normalised(text: str) -> str:
+    """The composed Unicode form (NFC) of a name: the same letters are the same text, whoever wrote the name.
+
+    Macs, and some settings of SMB and rsync, write decomposed names: `ä` as `a` and a combining mark.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def printable(path: str) -> str:
+    r"""A path with each byte that is not UTF-8 written as `\xdf`, for messages and tables."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def safe_segment(name: str) -> str:
@@ -10,7 +28,27 @@ def safe_segment(name: str) -> str:
 
     A name of letters, digits, `-`, `_` and `.` is unchanged. Any other name is sanitised and gets a digest suffix.
     """
-    safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+    safe = _sanitised(name)
     if safe == name and name.strip("."):
         return safe
-    return f"{safe.strip('.') or 'category'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return _with_digest(safe.strip("."), name)
+
+
+def dataset_segment(name: str) -> str:
+    """Turns any category name into the name of a folder of Parquet files; as `safe_segment`, but never hidden.
+
+    Arrow, pandas and Spark skip folders whose name begins with `_` or `.`, so such names are sanitised, too.
+    """
+    safe = _sanitised(name)
+    if name and safe == name and not name.startswith(_HIDDEN) and len(name.encode()) <= _MAX_BYTES:
+        return safe
+    return _with_digest(safe.lstrip("._").rstrip("."), name)
+
+
+def _sanitised(name: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+
+
+def _with_digest(safe: str, name: str) -> str:
+    kept = safe.encode()[:_MAX_BYTES].decode(errors="ignore")
+    return f"{kept or 'category'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from uniad_ray.archive.defects import DefectKind, read_defect_kinds
 from uniad_ray.archive.images import ImageLimits, decode_mask
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.errors import ArchiveError, ImageError, StoreError
@@ -15,7 +16,7 @@ from uniad_ray.evaluation.labelled_images import Group, LabelledImages
 from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.metric import ALL
 from uniad_ray.metrics.pixel import PixelMetrics
-from uniad_ray.metrics.saturation import DefectKind, find_defects, read_defect_kinds
+from uniad_ray.metrics.saturation import find_defects
 from uniad_ray.metrics.wording import count
 from uniad_ray.progress import Progress
 from uniad_ray.runs.reader import RunReader, SourceRow
@@ -100,14 +101,14 @@ class CategoryPixelMetrics:
     def _defect_kinds(self, config: Sequence[object] | None) -> dict[int, DefectKind] | None:
         if config is None:
             return None
-        try:
-            return read_defect_kinds(config)
-        except ArchiveError as error:
+        kinds, problems = read_defect_kinds(config)
+        self.notes += [f"{self._labelled.category}: defects_config.json, {problem}" for problem in problems]
+        if problems and not kinds:
             self.notes.append(
-                f"{self._labelled.category}: {error}; until then each connected component of a mask saturates at its "
-                "whole area"
+                f"{self._labelled.category}: until then each connected component of a mask saturates at its whole area"
             )
             return None
+        return kinds
 
     def _count_chunks(self, reader: RunReader, kinds: dict[int, DefectKind] | None) -> None:
         index = {key: position for position, key in enumerate(self._labelled.row_keys.to_pylist())}

@@ -141,8 +141,8 @@ def make_plan(
         RunError: No image matches the options.
         BundleError: A category has no published bundle.
     """
-    choose_categories(archive, manifest, options.categories)
-    work = list(chunks(manifest, categories=options.categories, splits=options.splits))
+    wanted = choose_categories(archive, manifest, options.categories)
+    work = list(chunks(manifest, categories=wanted, splits=options.splits))
     if not work:
         raise RunError(f"{archive}: no images match these options; list the contents with `uniad-ray inspect`")
     bundles = published_bundles(store, {chunk.category for chunk in work}, archive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uniad_ray.archive.manifest import Chunk
-from uniad_ray.archive.naming import safe_segment
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
@@ -116,7 +116,8 @@ class RunReader:
         if kept == "none" or not row_keys:
             return {}
         if kept == "top":
-            paths = {top_maps_path(safe_segment(category))}
+            own = (chunk.chunk for chunk in self.chunks if chunk.category == category)
+            paths = {top_maps_path(name.split("/")[0]) for name in itertools.islice(own, 1)}
         else:
             paths = {maps_path(chunk.chunk) for chunk, _ in self._chunks_of(category, row_keys)}
         found: dict[str, np.ndarray] = {}

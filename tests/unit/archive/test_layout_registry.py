@@ -86,6 +86,6 @@ def test_command_line_offers_new_layout() -> None:
 
 
 def test_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
-    message = "unknown layout 'plant'; use one of auto, mvtec, bmad, mvtec_ad_2, visa, folder"
+    message = "unknown layout 'plant'; use one of auto, mvtec, bmad, mvtec_3d_ad, mvtec_ad_2, visa, folder"
     with pytest.raises(ArchiveError, match=message):
         open_source(tree(tmp_path), layout="plant")

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from support.trees import loco_tree, mask_png, mvtec_tree, png, write
 
+from uniad_ray.archive.defects import MAX_DEFECTS_BYTES, defect_kinds_by_value
 from uniad_ray.archive.layouts import (
+    Attachment,
     Rejected,
     SourceImage,
     data_set_layouts,
-    defect_kinds_by_value,
     layout_names,
     open_source,
     row_key,
@@ -26,6 +28,11 @@ def images(root: Path, **options: object) -> list[SourceImage]:
 def rejects(root: Path, **options: object) -> dict[str, str]:
     source = open_source(Location.parse(root), **options)  # type: ignore[arg-type]
     return {Path(entry.source_uri).name: entry.reason for entry in source.entries() if isinstance(entry, Rejected)}
+
+
+def attachments(root: Path) -> set[str]:
+    found = open_source(Location.parse(root)).entries()
+    return {entry.source_uri for entry in found if isinstance(entry, Attachment)}
 
 
 def test_single_category_is_named_after_folder(tmp_path: Path) -> None:
@@ -125,14 +132,40 @@ def test_empty_and_unfitting_sources_are_refused(tmp_path: Path) -> None:
         images(tmp_path, layout="mvtec")
 
 
-def test_corrupt_defect_lists_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{not json", "not valid JSON (Expecting"),
+        (b'{"a": 1}', "expected a list of entries, not dict"),
+        (b"[" + b" " * MAX_DEFECTS_BYTES + b"]", "1048578 bytes exceed the limit of 1048576"),
+    ],
+)
+def test_corrupt_defect_list_affects_nothing_else(tmp_path: Path, content: bytes, reason: str) -> None:
     root = loco_tree(tmp_path / "box")
-    write(root / "defects_config.json", b"{not json")
-    with pytest.raises(ArchiveError, match=r"defects_config\.json: not valid JSON"):
-        images(root)
-    write(root / "defects_config.json", b'{"a": 1}')
-    with pytest.raises(ArchiveError, match="expected a list of objects"):
-        images(root)
+    rows = images(root)
+    write(root / "defects_config.json", content)
+    assert [entry.row_key for entry in images(root)] == [entry.row_key for entry in rows]
+    assert reason in rejects(root)["defects_config.json"]
+    assert open_source(Location.parse(root)).defects == {"box": []}
+
+
+def test_odd_entry_of_a_defect_list_affects_nothing_else(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    entries = json.loads((root / "defects_config.json").read_text())
+    entries[1]["pixel_value"] = None
+    write(root / "defects_config.json", json.dumps(entries).encode())
+    source = open_source(Location.parse(root))
+    assert defect_kinds_by_value(source.defects["box"]) == {254: "missing", 250: "scratch"}
+    assert rejects(root)["defects_config.json"].startswith("entry 2: pixel_value: ")
+    assert root / "defects_config.json" not in {Path(uri) for uri in attachments(root)}
+
+
+def test_many_odd_entries_are_one_rejected_file(tmp_path: Path) -> None:
+    root = loco_tree(tmp_path / "box")
+    assert str(root / "defects_config.json") in attachments(root)
+    write(root / "defects_config.json", b"[1, 2, 3, 4, 5]")
+    expected = "; ".join(f"entry {number}: expected an object, not {number}; fix it" for number in (1, 2, 3))
+    assert rejects(root) == {"defects_config.json": f"{expected}; and 2 more"}
 
 
 def test_mask_folder_gives_no_images(tmp_path: Path) -> None:
@@ -154,7 +187,7 @@ def test_files_without_category_are_always_listed(tmp_path: Path) -> None:
 
 def test_layout_names_match_recognised_layouts(tmp_path: Path) -> None:
     assert ("auto", *(layout.name for layout in data_set_layouts()), "folder") == layout_names()
-    assert layout_names() == ("auto", "mvtec", "bmad", "mvtec_ad_2", "visa", "folder")
+    assert layout_names() == ("auto", "mvtec", "bmad", "mvtec_3d_ad", "mvtec_ad_2", "visa", "folder")
     write(tmp_path / "a.png", png(0))
     assert open_source(Location.parse(tmp_path)).layout.name == "folder"
 

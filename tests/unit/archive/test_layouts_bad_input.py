@@ -26,7 +26,7 @@ from uniad_ray.errors import ArchiveError, StoreError, UserError
 
 SEGMENTS = (
     "train validation val test test_public test_private good Ungood bad img label ground_truth "
-    "Data Images Masks Normal Anomaly split_csv 1cls.csv defects_config.json 0.png a"
+    "Data Images Masks Normal Anomaly split_csv 1cls.csv defects_config.json rgb gt xyz 0.png a"
 )
 ROW = "candle,train,normal,candle/Data/Images/Normal/0000.JPG,"
 

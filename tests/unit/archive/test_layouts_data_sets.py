@@ -5,15 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.data_set_trees import bmad_tree, btad_tree, draw, mpdd_tree, mvtec_ad_2_tree, read, visa_tree, write_lines
+from support.data_set_trees import (
+    bmad_tree,
+    btad_tree,
+    draw,
+    mpdd_tree,
+    mvtec_3d_ad_tree,
+    mvtec_ad_2_tree,
+    read,
+    visa_tree,
+    write_lines,
+)
 
 from uniad_ray.archive.layouts import SourceImage, data_set_layouts, open_source, row_key
 from uniad_ray.archive.stores.location import Location
 
-TREES = {"mpdd": mpdd_tree, "btad": btad_tree, "mvtec_ad_2": mvtec_ad_2_tree, "visa": visa_tree, "bmad": bmad_tree}
+TREES = {
+    "mpdd": mpdd_tree,
+    "btad": btad_tree,
+    "mvtec_3d_ad": mvtec_3d_ad_tree,
+    "mvtec_ad_2": mvtec_ad_2_tree,
+    "visa": visa_tree,
+    "bmad": bmad_tree,
+}
 LAYOUT_OF: dict[str, str] = {
     "mpdd": "mvtec",
     "btad": "mvtec",
+    "mvtec_3d_ad": "mvtec_3d_ad",
     "mvtec_ad_2": "mvtec_ad_2",
     "visa": "visa",
     "bmad": "bmad",
@@ -88,6 +106,26 @@ def test_mvtec_ad_2(tmp_path: Path) -> None:
         ]
     )
     assert rejected == {}
+
+
+def test_mvtec_3d_ad(tmp_path: Path) -> None:
+    root = mvtec_3d_ad_tree(tmp_path)
+    kinds = ("train/good", "validation/good", "test/good", "test/crack")
+    draw(root, *(f"cookie/{kind}/xyz/000.tiff" for kind in kinds), "cookie/test/crack/depth/000.png")
+    mask = "cookie/test/crack/gt/000.png"
+    rows, rejected = read(root)
+    assert rows == by_path(
+        [
+            row(root, "cookie/train/good/rgb/000.png", "train", "normal"),
+            row(root, "cookie/validation/good/rgb/000.png", "validation", "normal"),
+            row(root, "cookie/test/good/rgb/000.png", "test", "normal"),
+            row(root, "cookie/test/crack/rgb/000.png", "test", "anomalous", "crack", masks=(mask,)),
+        ]
+    )
+    assert rejected == {
+        **{f"cookie/{kind}/xyz/000.tiff": "in xyz/; only rgb/ and gt/ are read" for kind in kinds},
+        "cookie/test/crack/depth/000.png": "in depth/; only rgb/ and gt/ are read",
+    }
 
 
 def test_bmad(tmp_path: Path) -> None:
@@ -207,7 +245,7 @@ def test_plain_folder_takes_every_image(tmp_path: Path, name: str) -> None:
 def test_good_folders_give_same_rows_in_all_layouts(tmp_path: Path) -> None:
     root = draw(tmp_path, "a/train/good/0.png", "a/train/good/1.png")
     expected = [row(root, f"a/train/good/{index}.png", "train", "normal") for index in (0, 1)]
-    fitting = [layout.name for layout in data_set_layouts() if layout.name != "visa"]
+    fitting = [layout.name for layout in data_set_layouts() if layout.name not in ("visa", "mvtec_3d_ad")]
     assert [read(root, layout=name) for name in ("auto", *fitting)] == [(expected, {})] * 4
 
 

@@ -219,9 +219,15 @@ def test_unknown_grey_values_and_bad_configs_are_named(tmp_path: Path) -> None:
     config = [{"defect_name": "x", "pixel_value": 7, "saturation_threshold": 1.0, "relative_saturation": True}]
     report = evaluated(tmp_path / "unknown", [good("a", 0.1), bad("c", 0.9)], defects={"part": config})
     assert any("missing in defects_config.json (255)" in note for note in report.notes)
+    report = evaluated(
+        tmp_path / "odd", [good("a", 0.1), bad("c", 0.9)], defects={"part": [*config, {"defect_name": "y"}]}
+    )
+    assert any(note.startswith("part: defects_config.json, entry 2: pixel_value") for note in report.notes)
+    assert not any("connected component" in note for note in report.notes)
     damaged = [{"defect_name": "x", "pixel_value": 7}]
     report = evaluated(tmp_path / "damaged", [good("a", 0.1), bad("c", 0.9)], defects={"part": damaged})
-    assert any("saturation_threshold" in note and "connected component" in note for note in report.notes)
+    assert any("entry 1: saturation_threshold" in note for note in report.notes)
+    assert any("connected component" in note for note in report.notes)
     assert metrics_of(report)["pixel_auroc", None].value is not None
 
 

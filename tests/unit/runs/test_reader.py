@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.runs import ScoredImage, write_archive, write_run
@@ -9,6 +11,7 @@ from support.trees import mask_png, png
 
 from uniad_ray.errors import RunError, StoreError
 from uniad_ray.evaluation.labelled_images import labelled_images
+from uniad_ray.runs.maps import StoredMap, write_maps
 from uniad_ray.runs.reader import RunReader
 
 
@@ -69,6 +72,15 @@ def test_maps_and_images_match_requested_rows(reader: RunReader) -> None:
     assert (rows[key("broken")].width, rows[key("broken")].masks) == (48, ())
     assert reader.maps("part", []) == reader.images("part", []) == {}
     assert reader.maps("other", wanted) == reader.images("other", wanted) == {}
+
+
+def test_top_maps_are_in_the_folder_of_the_chunks(tmp_path: Path) -> None:
+    image = ScoredImage("1", b"image", 0.5, category="a b")
+    run = write_run(tmp_path / "run", write_archive(tmp_path / "archive", [image]), [image], maps="top")
+    stored = StoredMap(image.row_key, image.category, 0.5, np.ones((2, 2), np.float16))
+    write_maps(run / "maps/a b/top.parquet", [stored])
+    assert RunReader(run).maps("a b", [image.row_key])[image.row_key].tolist() == [[1, 1], [1, 1]]
+    assert RunReader(run).maps("other", [image.row_key]) == {}
 
 
 def test_incomplete_run_is_refused(reader: RunReader) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from uniad_ray.archive.layouts.data_sets.mvtec import defect_kinds_by_value
-from uniad_ray.archive.layouts.entries import Label, Rejected, SourceImage, Split, row_key
+from uniad_ray.archive.layouts.entries import Attachment, Label, Rejected, SourceImage, Split, row_key
 from uniad_ray.archive.layouts.registry import data_set_layouts, layout_names
 from uniad_ray.archive.layouts.source import Source, open_source
 
 __all__ = [
+    "Attachment",
     "Label",
     "Rejected",
     "Source",
     "SourceImage",
     "Split",
     "data_set_layouts",
-    "defect_kinds_by_value",
     "layout_names",
     "open_source",
     "row_key",

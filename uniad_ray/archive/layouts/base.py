@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from uniad_ray.archive.layouts.entries import Rejected
 from uniad_ray.archive.stores.location import ObjectInfo
 
 CATEGORY = r"(?:(?P<category>[^/]+)/)?"
@@ -71,8 +72,9 @@ class Layout(ABC):
         name: Its name in `--layout`, and the name of its file.
         where: Folders of its images, for messages.
         signature: Paths that only this layout has; one of them identifies the layout.
-        defects: Content of `defects_config.json` by category folder.
+        defects: Usable entries of `defects_config.json` by category folder.
         expected: Files named in a table, by path, with the message for a missing file.
+        rejected: Files that describe images but cannot be used, whole or in part.
     """
 
     name: ClassVar[str]
@@ -81,10 +83,11 @@ class Layout(ABC):
 
     defects: Mapping[str | None, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
+    rejected: tuple[Rejected, ...] = ()
 
     @abstractmethod
     def place(self, path: str) -> Place | None:
-        """Classifies a path relative to the source; None if the layout has no such place."""
+        """Classifies a path relative to the source, in Unicode form NFC; None if the layout has no such place."""
 
     def with_companions(self, companions: Companions, categories: Collection[str]) -> Layout:  # noqa: ARG002
         """Reads the files that describe the images; most layouts have none.

@@ -1,4 +1,4 @@
-"""The entries of a source: files that may become image rows, and rejected files."""
+"""The entries of a source: files that may become image rows, their masks and tables, and rejected files."""
 
 from __future__ import annotations
 
@@ -9,22 +9,15 @@ from typing import Literal
 Split = Literal["train", "validation", "test", "archive"]
 Label = Literal["normal", "anomalous"]
 
-_OTHER_SUFFIXES = (
-    ".avro .bin .bz2 .cfg .csv .db .doc .docx .gz .html .ini .json .jsonl .lock .log .md .mov .mp4 .npy "
-    ".npz .onnx .parquet .pdf .pt .pth .py .rtf .safetensors .sh .sqlite .tar .toml .tsv .txt .xls .xlsx "
-    ".xml .yaml .yml .zip"
-)
-_NOT_IMAGES = frozenset(_OTHER_SUFFIXES.split())
-
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
     """One file that may become an image row.
 
     Attributes:
-        row_key: First 32 hex digits of sha256 over the category and the path within it: the same tree gives the same
-            keys wherever it is stored. In a plain folder the URI takes the place of the path, because two folders of
-            one category may use the same names.
+        row_key: First 32 hex digits of sha256 over the category and the path within it, both in Unicode form NFC: the
+            same tree gives the same keys wherever it is stored. In a plain folder the URI takes the place of the path,
+            because two folders of one category may use the same names.
         uri: URI of the file.
         size: Bytes, as listed.
         category: Product or view.
@@ -33,6 +26,9 @@ class SourceImage:
         defect_kind: Name of the defect, several joined by `+`; or None.
         anomaly_type: `logical` or `structural`; None if the source does not distinguish them.
         mask_uris: Ground-truth files of the image, sorted.
+        version: What the store says of the file's content, as listed.
+        mask_versions: The same for each mask.
+        former_key: The key in archives from before names were normalised; None if it is the same.
     """
 
     row_key: str
@@ -44,6 +40,16 @@ class SourceImage:
     defect_kind: str | None
     anomaly_type: str | None
     mask_uris: tuple[str, ...] = ()
+    version: str = ""
+    mask_versions: tuple[str, ...] = ()
+    former_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that is read with images: a mask, or a table that describes them."""
+
+    source_uri: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,11 @@ def row_key(category: str, path: str) -> str:
     return hashlib.sha256(f"{category}\n{path}".encode()).hexdigest()[:32]
 
 
-def refusal_by_name(path: str) -> str | None:
-    """Why a file cannot be an image, judged by its name alone; None if it may be one."""
-    name = path.rsplit("/", 1)[-1]
-    suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
-    if suffix in _NOT_IMAGES or name in (".DS_Store", "Thumbs.db"):
-        return f"not an image: {name} has suffix {suffix or 'none'}"
-    return None
+def changed_key(key: str, image_id: str) -> str:
+    """The key of a row whose path already has a row with other content; the content distinguishes them.
+
+    Args:
+        key: The row key that follows from the path.
+        image_id: sha256 of the encoded image, 64 hex digits.
+    """
+    return hashlib.sha256(f"{key}\n{image_id}".encode()).hexdigest()[:32]

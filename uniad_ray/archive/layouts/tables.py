@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from uniad_ray.archive.naming import normalised
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
@@ -14,7 +15,7 @@ MAX_TABLE_BYTES = 16 << 20
 
 
 def read_rows(location: Location, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Reads a CSV table with a header, in UTF-8.
+    """Reads a CSV table with a header, in UTF-8; its cells are normalised as the paths of files are.
 
     Args:
         location: The table.
@@ -28,7 +29,7 @@ def read_rows(location: Location, columns: Sequence[str]) -> Iterator[tuple[int,
         StoreError: The table is larger than `MAX_TABLE_BYTES`, or cannot be read.
     """
     try:
-        text = location.read_bytes(max_bytes=MAX_TABLE_BYTES).decode("utf-8-sig")
+        text = normalised(location.read_bytes(max_bytes=MAX_TABLE_BYTES).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ArchiveError(f"{location}: not UTF-8 text ({error.reason}); save it as UTF-8 and try again") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -21,12 +21,14 @@ class StoredObject:
     Attributes:
         relative: Posix path relative to the listed folder.
         size: Bytes.
-        version: Changes when the content does: the ETag on S3, size and modification time locally.
+        version: Changes when the content does; see `ObjectInfo`.
+        problem: Why the entry cannot be read; None if it can.
     """
 
     relative: str
     size: int
     version: str
+    problem: str | None = None
 
 
 class Store(Protocol):
@@ -47,8 +49,11 @@ class Store(Protocol):
         """Whether `path` is an object."""
         ...
 
-    def list(self, path: str) -> Iterator[StoredObject]:
-        """All objects below the folder `path`, in UTF-8 byte order of their relative paths."""
+    def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:
+        """All objects below the folder `path`, in UTF-8 byte order of their relative paths.
+
+        With `with_unusable`, an entry that cannot be read is listed with its problem; without, it is an error.
+        """
         ...
 
     def open_seekable(self, path: str) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from uniad_ray.archive.stores.base import StoredObject, temporary_name, too_large
-from uniad_ray.errors import ObjectExistsError, ObjectNotFoundError, StoreError
+from uniad_ray.errors import ObjectDeniedError, ObjectExistsError, ObjectNotFoundError, StoreError
 
 _NO_SUCH_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_TIMES = re.compile(r"-(-?\d+)")
+_SECOND_NS = 10**9
+_COARSEST_SECONDS = 2.0
 
 
 class LocalStore:
@@ -55,9 +59,9 @@ class LocalStore:
         with _store_errors(path):
             return Path(path).is_file()
 
-    def list(self, path: str) -> Iterator[StoredObject]:
-        """The regular files below `path`. Links are followed; a broken or circular link is an error."""
-        return _walk(path, "", frozenset())
+    def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:
+        """The regular files below `path`. Links are followed; a broken or circular link is unusable."""
+        return _walk(path, "", frozenset(), with_unusable)
 
     def open_seekable(self, path: str) -> BinaryIO:
         """The file, open for reading."""
@@ -88,34 +92,97 @@ class LocalStore:
                 shutil.rmtree(folder)
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[StoredObject]:
+def seconds_to_settle(version: str, now: float) -> float:
+    """How long to wait until any later change of a local file must change its version.
+
+    Some file systems (FAT, SMB, NFS) round time stamps to one or two seconds: a file that is read and then overwritten
+    within that time keeps its version.
+
+    Args:
+        version: The version of the file.
+        now: The current time, seconds since the epoch.
+
+    Returns:
+        Seconds; 0 for time stamps that are not rounded.
+    """
+    times = [int(time) for time in _TIMES.findall(version)]
+    if any(time % _SECOND_NS for time in times):
+        return 0.0
+    age = now - max(times) / _SECOND_NS
+    return max(0.0, _COARSEST_SECONDS - max(0.0, age))
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], with_unusable: bool) -> Iterator[StoredObject]:
     """The files below `folder`; `above` holds the identities of its parent folders."""
+    try:
+        identity, entries = _children(folder, above)
+    except StoreError as error:
+        if not (with_unusable and prefix):
+            raise
+        yield _unusable(folder, prefix.removesuffix("/"), error)
+        return
+    for entry, is_folder in entries:
+        relative = prefix + entry.name
+        if is_folder:
+            yield from _walk(entry.path, f"{relative}/", above | {identity}, with_unusable)
+            continue
+        try:
+            status = _status(entry)
+        except StoreError as error:
+            if not with_unusable:
+                raise
+            yield _unusable(entry.path, relative, error)
+            continue
+        if status is None:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            # Nobody can set the time of the last change of the inode, as `cp -p` and rsync set that of the content.
+            version = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+            yield StoredObject(relative, status.st_size, version)
+        elif with_unusable:
+            yield StoredObject(relative, 0, "", "not a regular file, but a pipe, a socket or a device")
+
+
+def _children(
+    folder: str, above: frozenset[tuple[int, int]]
+) -> tuple[tuple[int, int], list[tuple[os.DirEntry[str], bool]]]:
+    """Identity and entries of a folder, and whether each is a folder; no entries if it does not exist."""
     with _store_errors(folder):
         try:
             status = os.stat(folder)  # noqa: PTH116 - follows links
             with os.scandir(folder) as found:
-                entries = [(entry, entry.is_dir()) for entry in found]
+                entries = [(entry, _is_folder(entry)) for entry in found]
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return (0, 0), []
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         raise StoreError(f"{folder}: a link points to a parent folder; remove the link")
     # Sort folders with a trailing slash, so that whole paths are in byte order: `a-b`, `a/x`, `a0`.
     entries.sort(key=lambda item: os.fsencode(item[0].name) + (b"/" if item[1] else b""))
-    for entry, is_folder in entries:
-        relative = prefix + entry.name
-        if is_folder:
-            yield from _walk(entry.path, f"{relative}/", above | {identity})
-            continue
-        with _store_errors(entry.path):
-            try:
-                status = entry.stat()
-            except FileNotFoundError as error:
-                if entry.is_symlink():
-                    raise StoreError(f"{entry.path}: broken link; fix or remove it") from error
-                continue
-        if stat.S_ISREG(status.st_mode):
-            yield StoredObject(relative, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+    return identity, entries
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that cannot be followed: `_status` gives the reason.
+        return False
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """The status of a file; None if it was deleted meanwhile."""
+    with _store_errors(entry.path):
+        try:
+            return entry.stat()
+        except FileNotFoundError as error:
+            if entry.is_symlink():
+                raise StoreError(f"{entry.path}: broken link; fix or remove it") from error
+            return None
+
+
+def _unusable(path: str, relative: str, error: StoreError) -> StoredObject:
+    return StoredObject(relative, 0, "", str(error).removeprefix(path).removeprefix(": "))
 
 
 def _write_new_file(path: Path, data: bytes) -> None:
@@ -148,7 +215,7 @@ def _store_errors(path: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise StoreError(f"{path}: permission denied; grant access, or use another path") from error
+        raise ObjectDeniedError(f"{path}: permission denied; grant access, or use another path") from error
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreError(f"{path}: a parent of this path is a file, not a folder; use another path") from error
     except IsADirectoryError as error:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from uniad_ray.archive.stores.base import (
     MAX_JSON_BYTES,
     Store,
+    StoredObject,
     decode_json,
     encode_json,
     is_temporary,
@@ -34,13 +35,16 @@ class ObjectInfo:
         location: Location of the object.
         relative: Posix path relative to the listed location.
         size: Bytes.
-        version: Changes when the content does: the ETag on S3, `<size>-<mtime_ns>` locally.
+        version: Changes when the content does: the ETag on S3, `<size>-<mtime_ns>-<ctime_ns>` locally. It may also
+            change while the content does not: after a `touch`, or if an upload has other parts.
+        problem: Why the entry cannot be read; None if it can.
     """
 
     location: Location
     relative: str
     size: int
     version: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Location:
             raise StoreError(
                 f"{child!r} is not a relative path below {self.uri}: no leading, double or trailing /, no . or .."
             )
-        if self.bucket is not None and not _is_utf8(child):
+        if self.bucket is not None and not is_utf8(child):
             raise StoreError(f"{child!r} cannot be an S3 key below {self.uri}: it is not Unicode text; rename it")
         return Location(self.bucket, f"{self.path.rstrip('/')}/{child}" if self.path else child)
 
@@ -195,7 +199,7 @@ class Location:
         """Whether an object exists here; a folder is not an object."""
         return self._store.exists(self._store_path)
 
-    def list(self, *, suffix: str | None = None) -> Iterator[ObjectInfo]:
+    def list(self, *, suffix: str | None = None, with_unusable: bool = False) -> Iterator[ObjectInfo]:
         """All objects below, recursively, in the UTF-8 byte order of their relative paths.
 
         Hidden files are listed; unfinished writes are not. A missing folder, and an object, list nothing. Memory is
@@ -204,13 +208,29 @@ class Location:
 
         Args:
             suffix: List only objects whose path ends with this, for instance `.parquet`.
+            with_unusable: Also list what cannot be read, with its problem: broken links, folders without permission,
+                pipes, names that are not UTF-8 or no relative paths. Otherwise the first of these is an error, except
+                that pipes are skipped and local names may be any bytes.
 
         Yields:
             One entry per object.
         """
-        for entry in self._store.list(self._store_path):
-            if not is_temporary(entry.relative) and (suffix is None or entry.relative.endswith(suffix)):
-                yield ObjectInfo(self / entry.relative, entry.relative, entry.size, entry.version)
+        for entry in self._store.list(self._store_path, with_unusable=with_unusable):
+            if is_temporary(entry.relative) or (suffix is not None and not entry.relative.endswith(suffix)):
+                continue
+            location, problem = self._listed(entry) if with_unusable else (self / entry.relative, None)
+            yield ObjectInfo(location, entry.relative, entry.size, entry.version, problem)
+
+    def _listed(self, entry: StoredObject) -> tuple[Location, str | None]:
+        """The location of an entry, and why it cannot be read."""
+        try:
+            location, problem = self / entry.relative, entry.problem
+        except StoreError:
+            location = Location(self.bucket, f"{self.path}/{entry.relative}" if self.path else entry.relative)
+            problem = "its key has an empty, . or .. segment; rename it"
+        if problem is None and not is_utf8(entry.relative):
+            problem = "its name is not UTF-8 text; rename it"
+        return location, problem
 
     def has_children(self) -> bool:
         """Whether `list` would yield anything."""
@@ -262,7 +282,8 @@ def _absolute(path: str) -> str:
     return absolute.replace("//", "/", 1) if absolute.startswith("//") else absolute
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a name or path is Unicode text; names of local files may be any bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:

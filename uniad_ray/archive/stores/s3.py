@@ -74,8 +74,8 @@ class S3Store:
             return False
         return True
 
-    def list(self, path: str) -> Iterator[StoredObject]:
-        """The objects below, without the empty `folder/` markers that consoles create."""
+    def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:  # noqa: ARG002
+        """The objects below, without the empty `folder/` markers that consoles create; S3 lists no unusable ones."""
         pages = _pages(path)
         first, second = next(pages, ()), next(pages, None)
         if second is None:
@@ -212,9 +212,14 @@ def _pages(path: str) -> Iterator[tuple[StoredObject, ...]]:
         if page is None:
             return
         yield tuple(
-            StoredObject(entry["Key"].removeprefix(prefix), int(entry["Size"]), entry.get("ETag", "").strip('"'))
+            StoredObject(entry["Key"].removeprefix(prefix), int(entry["Size"]), _version(entry))
             for entry in page.get("Contents", ())
         )
+
+
+def _version(entry: Any) -> str:
+    """The ETag of a listed object, or else, in stores that list none, the time of its last change."""
+    return entry.get("ETag", "").strip('"') or f"{entry['Size']}-{entry.get('LastModified', '')}"
 
 
 def _objects(pages: Any) -> Iterator[StoredObject]:

@@ -14,7 +14,7 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
-from uniad_ray.errors import ObjectNotFoundError, StoreError
+from uniad_ray.errors import ObjectDeniedError, ObjectNotFoundError, StoreError
 
 MAX_ATTEMPTS = 8
 CONNECT_SECONDS = 10
@@ -127,7 +127,7 @@ def _from_response(uri: str, error: Any) -> StoreError:
     if code == "NoSuchBucket":
         return no_such_bucket(uri)
     if code in _DENIED_CODES:
-        return StoreError(
+        return ObjectDeniedError(
             f"{uri}: access denied; grant the credentials this right (without s3:ListBucket, S3 also denies access to "
             "objects that do not exist)"
         )

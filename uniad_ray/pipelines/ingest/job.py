@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pydantic import Field, ValidationError
-
+from uniad_ray.archive.bit_depth import unshifted_warning
 from uniad_ray.archive.images import ImageLimits
-from uniad_ray.archive.ingest import IngestPlan, ShardRecord, build_shard, plan_ingest, read_planned_shard
+from uniad_ray.archive.ingest import (
+    IngestPlan,
+    IngestRecord,
+    KnownFiles,
+    ShardRecord,
+    SourceRecord,
+    build_shard,
+    finished_ingests,
+    plan_ingest,
+    read_planned_shard,
+    rebuild_manifest,
+)
+from uniad_ray.archive.ingest.known import PLAN_NAME, known_spellings
+from uniad_ray.archive.ingest.records import (
+    finish_ingest,
+    forget_shards,
+    ingest_folder,
+    read_shard_record,
+    shard_record_name,
+    write_shard_record,
+    write_source_record,
+)
 from uniad_ray.archive.layouts import Label, Source, Split, open_source
-from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, RejectedFile, Shard, build_manifest
-from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import ShardLimits, open_parquet
-from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.manifest import LISTED_REJECTS, RejectedFile
+from uniad_ray.archive.naming import printable
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ArchiveError
+from uniad_ray.errors import ArchiveError, ObjectNotFoundError
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
 from uniad_ray.progress import Progress
 
 _logger = logging.getLogger(__name__)
 
 
-class IngestRecord(StrictModel):
-    """Record of one ingest of one source, written last; its presence means that the ingest is complete."""
-
-    ingest_id: str
-    source: str
-    shards: tuple[Shard, ...]
-    rejected: tuple[RejectedFile, ...]
-    defects: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-
-
 class IngestReport(StrictModel):
-    """Result of an ingest.
+    """Result of an ingest. Every file of the source is taken, known, changed, attached or rejected.
 
     Attributes:
         archive: URI of the archive.
         ingest_id: Identifier of this ingest.
-        new_images: Rows added by this ingest.
-        skipped_shards: Shards that an earlier call had already built.
+        new_images: Rows added by this ingest: the taken and the changed files.
+        taken: Number of image files that are new.
+        known: Number of image files that the archive already holds.
+        changed: Image files whose path the archive already holds with other content; the new content is a new row.
+        attached: Number of masks and tables that belong to the images.
         rejected: Files of this source that were rejected, with the reason.
+        warnings: What may be wrong with the images that were taken.
+        skipped_shards: Shards that an earlier call had already built.
         images: Rows of the whole archive.
         digest: Digest of the whole archive.
     """
@@ -49,10 +65,20 @@ class IngestReport(StrictModel):
     archive: str
     ingest_id: str
     new_images: int
-    skipped_shards: int
+    taken: int
+    known: int
+    changed: tuple[str, ...]
+    attached: int
     rejected: tuple[RejectedFile, ...]
+    warnings: tuple[str, ...]
+    skipped_shards: int
     images: int
     digest: str
+
+    @property
+    def is_all_rejected(self) -> bool:
+        """Whether the source has files, but no image that is in the archive now."""
+        return bool(self.rejected) and not (self.new_images or self.known)
 
 
 def ingest(
@@ -69,7 +95,7 @@ def ingest(
     """Adds the images of a source to an archive.
 
     An interrupted ingest resumes when it is called again, and produces the same bytes as an uninterrupted one. A
-    repeated ingest adds only the new images of the source.
+    repeated ingest adds only what is new: files, and other content under a known path. Rejected files are read again.
 
     Args:
         source: Folder or S3 prefix, in a layout of docs/layouts.md or with plain images.
@@ -82,86 +108,90 @@ def ingest(
         address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The source is empty, or the archive is corrupt.
+        ArchiveError: The source is empty, the archive is corrupt, or a path is not Unicode text.
         StoreError: A store cannot be read or written.
     """
     root, target = Location.parse(source), Location.parse(archive)
+    if not is_utf8(target.uri):
+        raise ArchiveError(f"{printable(target.uri)}: the path is not UTF-8 text; name another archive")
     bounds = limits or ShardLimits()
     opened = open_source(root, layout=layout, category=category, split=split, label=label)
     _logger.info("%s: read as layout %s", root, opened.layout.name)
-    plan = plan_ingest(opened.entries(), limits=bounds, known_rows=_known_rows(target))
-    folder = target / "_ingest" / plan.ingest_id
-    skipped = 0
-    if plan.shards:
-        (folder / "plan.parquet").write_bytes(plan.data)
-        skipped = _run(plan, opened, folder, target, bounds, address)
-    record = _finish(plan, opened, folder)
-    manifest = rebuild_manifest(target)
-    return IngestReport(
-        archive=target.uri,
-        ingest_id=plan.ingest_id,
-        new_images=sum(shard.rows for shard in record.shards),
-        skipped_shards=skipped,
-        rejected=record.rejected,
-        images=manifest.images,
-        digest=manifest.digest,
-    )
+    finished = finished_ingests(target)
+    spellings = known_spellings(finished)
+    defects = {spellings.get(name, name): content for name, content in opened.defects.items()}
+    known = KnownFiles.read(target, finished)
+    plan = plan_ingest(opened.entries(), limits=bounds, known=known, spellings=spellings)
+    folder = ingest_folder(target, plan.ingest_id)
+    built = _prepare(plan, folder, finished) if plan.shards else set()
+    _run(plan, built, defects, folder, target, bounds, address)
+    records = [read_shard_record(folder, index) for index in range(len(plan.shards))]
+    return _finish(plan, opened, target, records, defects, len(built))
 
 
-def rebuild_manifest(archive: Location) -> ArchiveManifest:
-    """Builds the manifest of an archive from all finished ingests, and writes it.
+def _prepare(plan: IngestPlan, folder: Location, finished: Iterable[IngestRecord]) -> set[int]:
+    """Writes the plan, and returns the numbers of the shards that are already built for it.
 
-    Two ingests that end at the same time both rebuild it. The listing is repeated until it no longer changes; the last
-    writer then includes both.
+    A finished ingest of that name added no row: the name of one that did follows from what the archive held before. So
+    its files were rejected, or only their versions have changed, and all are read again.
     """
-    while True:
-        records = _finished_ingests(archive)
-        defects: dict[str, Any] = {}
-        for record in records:
-            defects.update(record.defects)
-        manifest = build_manifest(
-            schema_version=dataset_schema("image").version,
-            shards=[shard for record in records for shard in record.shards],
-            rejected=[entry for record in records for entry in record.rejected],
-            defects=defects,
-            ingests=[record.ingest_id for record in records],
-        )
-        (archive / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))
-        if {record.ingest_id for record in _finished_ingests(archive)} == set(manifest.ingests):
-            return manifest
+    earlier = [record for record in finished if record.ingest_id == plan.ingest_id]
+    try:
+        is_same = (folder / PLAN_NAME).read_bytes() == plan.data
+    except ObjectNotFoundError:
+        is_same = False
+    if is_same and earlier:
+        return set()
+    if not is_same:
+        # First the records: with this plan, they would vouch for versions that they have not read.
+        forget_shards(folder)
+        (folder / PLAN_NAME).write_bytes(plan.data)
+    done = {info.relative for info in (folder / "shards").list(suffix=".json")}
+    return {index for index in range(len(plan.shards)) if shard_record_name(index) in done}
 
 
 def _run(
-    plan: IngestPlan, source: Source, folder: Location, archive: Location, limits: ShardLimits, address: str | None
-) -> int:
-    """Builds the planned shards that are missing, and returns the number of existing ones."""
-    done = {info.relative for info in (folder / "shards").list(suffix=".json")}
-    pending = [index for index in range(len(plan.shards)) if _record_name(index) not in done]
+    plan: IngestPlan,
+    built: set[int],
+    defects: dict[str, Any],
+    folder: Location,
+    archive: Location,
+    limits: ShardLimits,
+    address: str | None,
+) -> None:
+    """Builds the planned shards that are missing."""
+    pending = [index for index in range(len(plan.shards)) if index not in built]
     if not pending:
-        return len(plan.shards)
+        return
+    work = functools.partial(
+        _build_planned_shard, folder=folder.uri, archive=archive.uri, defects=defects, limits=limits
+    )
+    present = [read_shard_record(folder, index) for index in sorted(built)]
+    _build_on_ray(pending, work, plan.images, present, address)
+
+
+def _build_on_ray(
+    pending: list[int],
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+    images: int,
+    present: list[ShardRecord],
+    address: str | None,
+) -> None:
+    """Builds planned shards in Ray tasks; `images` and `present` are for the progress."""
     with ray_session(address) as cluster:
         import ray
 
         configure_ray_data()
-        work = functools.partial(
-            _build_planned_shard,
-            folder=folder.uri,
-            archive=archive.uri,
-            defects=source.defects,
-            limits=limits,
-        )
         dataset = ray.data.from_items([{"row_group": index} for index in pending], override_num_blocks=len(pending))
         dataset = dataset.map(work, num_cpus=cluster.cpu_share)
-        with Progress("ingesting", plan.images) as progress:
-            for index in set(range(len(plan.shards))) - set(pending):
-                shard = _read_record(folder, index)
-                progress.advance((shard.shard.rows if shard.shard else 0) + len(shard.rejected), len(shard.rejected))
+        with Progress("ingesting", images) as progress:
+            for record in present:
+                progress.advance(record.files, len(record.rejected))
             try:
                 for summary in dataset.iter_rows():
-                    progress.advance(int(summary["images"]) + int(summary["rejected"]), int(summary["rejected"]))
+                    progress.advance(int(summary["files"]), int(summary["rejected"]))
             except Exception as error:
                 raise unwrap(error) from error
-    return len(plan.shards) - len(pending)
 
 
 def _build_planned_shard(
@@ -170,67 +200,81 @@ def _build_planned_shard(
     """Writes one shard and then its record, as a Ray task."""
     index = int(row["row_group"])
     target = Location.parse(folder)
-    planned = read_planned_shard(target / "plan.parquet", index)
+    planned = read_planned_shard(target / PLAN_NAME, index)
     data, record = build_shard(
         planned,
         defects=defects.get(planned[0]["category"]),
         image_limits=ImageLimits(),
         shard_limits=limits,
     )
-    if data is not None and record.shard is not None:
-        (Location.parse(archive) / record.shard.path).write_bytes(data)
-    (target / "shards" / _record_name(index)).write_json(record.model_dump(mode="json"))
-    return {"images": record.shard.rows if record.shard else 0, "rejected": len(record.rejected)}
+    shard = Location.parse(archive) / planned[0]["shard"]
+    if data is not None:
+        shard.write_bytes(data)
+    elif shard.exists():
+        # An earlier attempt found an image.
+        shard.delete()
+    write_shard_record(target, index, record)
+    return {"files": record.files, "rejected": len(record.rejected)}
 
 
-def _finish(plan: IngestPlan, source: Source, folder: Location) -> IngestRecord:
-    records = [_read_record(folder, index) for index in range(len(plan.shards))]
-    rejected = [RejectedFile(source_uri=entry.source_uri, reason=entry.reason) for entry in plan.rejected]
-    rejected += [entry for record in records for entry in record.rejected]
-    finished = IngestRecord(
-        ingest_id=plan.ingest_id,
+def _finish(
+    plan: IngestPlan,
+    source: Source,
+    archive: Location,
+    records: list[ShardRecord],
+    defects: dict[str, Any],
+    skipped: int,
+) -> IngestReport:
+    """Writes the records of the ingest and of the source, then the manifest."""
+    usable = {name: content for name, content in defects.items() if content}
+    shards = tuple(record.shard for record in records if record.shard)
+    read = [entry for record in records for entry in (*record.rejected, *record.rejected_masks)]
+    if plan.shards:
+        finished = IngestRecord(
+            ingest_id=plan.ingest_id, source=source.root.uri, shards=shards, rejected=tuple(read), defects=usable
+        )
+        finish_ingest(ingest_folder(archive, plan.ingest_id), finished)
+    rejected = [RejectedFile(source_uri=entry.source_uri, reason=entry.reason) for entry in plan.rejected] + read
+    state = SourceRecord(
         source=source.root.uri,
-        shards=tuple(record.shard for record in records if record.shard),
-        rejected=tuple(rejected),
-        defects={name: content for name, content in source.defects.items() if content},
+        category=source.category,
+        rejected_count=len(rejected),
+        rejected=tuple(rejected[:LISTED_REJECTS]),
+        defects=usable,
     )
-    if plan.shards or plan.rejected:
-        (folder / "ingest.json").write_json(finished.model_dump(mode="json"))
-    return finished
+    write_source_record(archive, state)
+    manifest = rebuild_manifest(archive)
+    changed = tuple(uri for record in records for uri in record.changed)
+    new_images = sum(record.images for record in records)
+    return IngestReport(
+        archive=archive.uri,
+        ingest_id=plan.ingest_id,
+        new_images=new_images,
+        taken=new_images - len(changed),
+        known=plan.known + sum(record.known for record in records),
+        changed=changed,
+        attached=plan.attached - sum(len(record.rejected_masks) for record in records),
+        rejected=tuple(rejected),
+        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records)),
+        skipped_shards=skipped,
+        images=manifest.images,
+        digest=manifest.digest,
+    )
 
 
-def _finished_ingests(archive: Location) -> list[IngestRecord]:
-    records = []
-    for info in (archive / "_ingest").list(suffix="/ingest.json"):
-        try:
-            records.append(IngestRecord.model_validate(info.location.read_json()))
-        except ValidationError as error:
-            raise ArchiveError(f"{info.location}: corrupt record of an ingest; delete it and ingest again") from error
-    return records
+def _relabelled_warning(plan: IngestPlan) -> Iterator[str]:
+    if plan.relabelled:
+        yield (
+            f"{plan.relabelled} known images have another split, label or defect than in the archive, whose rows never "
+            "change; ingest the source into a new archive to use them"
+        )
 
 
-def _known_rows(archive: Location) -> dict[str, int]:
-    """Returns the source bytes by row key of all images in finished ingests."""
-    known: dict[str, int] = {}
-    for record in _finished_ingests(archive):
-        refused = {entry.source_uri for entry in record.rejected}
-        plan = archive / "_ingest" / record.ingest_id / "plan.parquet"
-        if not record.shards:
-            continue
-        with open_parquet(plan) as file:
-            columns = file.read(columns=["row_key", "source_uri", "source_bytes"])
-        rows = zip(*(column.to_pylist() for column in columns.columns), strict=True)
-        known.update({key: size for key, uri, size in rows if uri not in refused})
-    return known
-
-
-def _read_record(folder: Location, index: int) -> ShardRecord:
-    location = folder / "shards" / _record_name(index)
-    try:
-        return ShardRecord.model_validate(location.read_json())
-    except ValidationError as error:
-        raise ArchiveError(f"{location}: corrupt record of a shard; delete it and ingest again") from error
-
-
-def _record_name(index: int) -> str:
-    return f"{index:05d}.json"
+def _pixel_warnings(records: Iterable[ShardRecord]) -> tuple[str, ...]:
+    """Warnings about the pixels of the new images of each category."""
+    peaks: dict[str, int] = {}
+    for record in records:
+        if record.shard is not None and record.peak is not None:
+            peaks[record.shard.category] = max(record.peak, peaks.get(record.shard.category, 0))
+    found = (unshifted_warning(category, peak) for category, peak in sorted(peaks.items()))
+    return tuple(warning for warning in found if warning)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from uniad_ray.archive.stores.local import seconds_to_settle
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import StoreError
+from uniad_ray.errors import ObjectDeniedError, StoreError
 
 
 class TestLocalStore:
@@ -84,3 +85,78 @@ Location.parse(sys.argv[1]).write_bytes(b"new" * 1000, if_absent=sys.argv[2] == 
             [*root.list()]
         root.delete_tree()
         assert (tmp_path / "elsewhere/x").exists()
+
+    def test_version_changes_if_the_time_is_set_back(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(b"one")
+        (before,) = Location.parse(tmp_path).list()
+        times = path.stat()
+        while path.stat().st_ctime_ns == times.st_ctime_ns:
+            path.write_bytes(b"two")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        (after,) = Location.parse(tmp_path).list()
+        assert path.stat().st_mtime_ns == times.st_mtime_ns
+        assert before.version != after.version
+
+    def test_permission_denied_is_its_own_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def denied(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", denied)
+        with pytest.raises(ObjectDeniedError, match="permission denied; grant access"):
+            (Location.parse(tmp_path) / "a").read_bytes()
+
+
+class TestUnusableEntries:
+    def test_each_is_listed_with_its_problem(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(b"1")
+        (tmp_path / "broken").symlink_to(tmp_path / "none")
+        (tmp_path / "circle").symlink_to(tmp_path)
+        (tmp_path / "itself").symlink_to(tmp_path / "itself")
+        os.mkfifo(tmp_path / "pipe")
+        os.close(os.open(os.fsencode(tmp_path) + b"/Stra\xdfe.png", os.O_CREAT))
+        problems = {
+            os.fsencode(info.relative): info.problem for info in Location.parse(tmp_path).list(with_unusable=True)
+        }
+        assert problems == {
+            b"Stra\xdfe.png": "its name is not UTF-8 text; rename it",
+            b"a.png": None,
+            b"broken": "broken link; fix or remove it",
+            b"circle": "a link points to a parent folder; remove the link",
+            b"itself": "Too many levels of symbolic links; check the disk and the path",
+            b"pipe": "not a regular file, but a pipe, a socket or a device",
+        }
+
+    def test_closed_folder_affects_nothing_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("a/0.png", "lost+found/1.png", "z.png"):
+            (Location.parse(tmp_path) / name).write_bytes(b"1")
+        scandir = os.scandir
+
+        def closed(path: str) -> object:
+            if str(path).endswith("lost+found"):
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", closed)
+        found = [(info.relative, info.problem) for info in Location.parse(tmp_path).list(with_unusable=True)]
+        denied = "permission denied; grant access, or use another path"
+        assert found == [("a/0.png", None), ("lost+found", denied), ("z.png", None)]
+        with pytest.raises(StoreError, match=r"lost\+found: permission denied"):
+            [*Location.parse(tmp_path).list()]
+        with pytest.raises(StoreError, match="permission denied"):
+            [*(Location.parse(tmp_path) / "lost+found").list(with_unusable=True)]
+
+
+@pytest.mark.parametrize(
+    ("version", "seconds"),
+    [
+        ("10-99000000000-100000000000", 1.5),
+        ("10-100000000000-99000000000", 1.5),
+        ("10-99000000000-100000000001", 0.0),
+        ("10-90000000000-98000000000", 0.0),
+        ("10-900000000000-900000000000", 2.0),
+        ("10--5000000000--7000000000", 0.0),
+    ],
+)
+def test_only_new_files_with_rounded_times_must_settle(version: str, seconds: float) -> None:
+    assert seconds_to_settle(version, now=100.5) == seconds

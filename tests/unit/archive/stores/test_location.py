@@ -218,9 +218,14 @@ class TestList:
         assert before.version != after.version
         if root.is_local:
             status = location.local_path.stat()
-            assert after.version == f"{status.st_size}-{status.st_mtime_ns}"
+            assert after.version == f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
         else:
             assert after.version == hashlib.md5(b"other", usedforsecurity=False).hexdigest()
+
+    def test_nothing_is_unusable_here(self, root: Location) -> None:
+        for name in self.NAMES:
+            (root / name).write_bytes(name.encode())
+        assert [*root.list(with_unusable=True)] == [*root.list()]
 
     def test_nothing_below(self, root: Location) -> None:
         assert [*root.list()] == []

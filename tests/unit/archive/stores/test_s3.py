@@ -18,7 +18,7 @@ from uniad_ray.archive.stores import s3 as s3_store
 from uniad_ray.archive.stores import s3_client
 from uniad_ray.archive.stores.base import StoredObject
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import ObjectNotFoundError, StoreError
+from uniad_ray.errors import ObjectDeniedError, ObjectNotFoundError, StoreError
 
 
 def assert_one_line(error: BaseException, *words: str) -> None:
@@ -61,6 +61,30 @@ class TestList:
             client.put_object(Bucket=root.bucket, Key=key, Body=b"")
         assert [*root.list()] == []
         assert not root.has_children()
+
+    @pytest.mark.parametrize("key", ["a//b.png", "/b.png", "./b.png", "a/../b.png"])
+    def test_key_that_is_no_path_is_unusable(self, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+        monkeypatch.setattr(
+            s3_store, "_pages", lambda _: iter([(StoredObject(key, 1, "e"), StoredObject("c", 1, "e"))])
+        )
+        root = Location.parse("s3://bucket/folder")
+        with pytest.raises(StoreError, match="is not a relative path"):
+            [*root.list()]
+        (found,) = [info for info in root.list(with_unusable=True) if info.problem]
+        assert found.location.uri == f"s3://bucket/folder/{key}"
+        assert found.problem == "its key has an empty, . or .. segment; rename it"
+
+    def test_version_without_an_etag_is_the_time_of_the_change(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Client:
+            def get_paginator(self, _: str) -> Client:
+                return self
+
+            def paginate(self, **_: str) -> Iterator[dict[str, Any]]:
+                entry = {"Key": "folder/a", "Size": 7}
+                yield {"Contents": [{**entry, "ETag": '"5d41-2"'}, {**entry, "LastModified": "2026-11-21"}]}
+
+        monkeypatch.setattr(s3_store, "s3_client", Client)
+        assert [info.version for info in Location.parse("s3://bucket/folder").list()] == ["5d41-2", "7-2026-11-21"]
 
 
 class TestOpenSeekable:
@@ -148,7 +172,7 @@ class TestS3Errors:
     def test_error_responses_are_explained(self, code: str, status: int, word: str) -> None:
         with pytest.raises(StoreError) as caught, s3_client.store_errors("s3://bucket/key"):
             raise refusal(code, status)
-        assert type(caught.value) is StoreError
+        assert type(caught.value) is (ObjectDeniedError if word == "access denied" else StoreError)
         assert_one_line(caught.value, "s3://bucket/key", word)
 
 

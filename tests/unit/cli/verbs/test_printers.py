@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.reports import make_metric
 
 from uniad_ray.archive.manifest import RejectedFile
@@ -31,18 +32,54 @@ def words(line: str) -> str:
     return " ".join(line.split())
 
 
-def test_ingest_lists_ten_rejected_files() -> None:
-    rejected = tuple(RejectedFile(source_uri=f"{index}.txt", reason="no image") for index in range(12))
-    found = IngestReport(
-        archive="a", ingest_id="i", new_images=5, skipped_shards=2, rejected=rejected, images=7, digest="d" * 64
-    )
-    assert ingest.as_text(found).splitlines() == [
+def ingested(**changes: Any) -> IngestReport:
+    values: dict[str, Any] = {
+        "archive": "a",
+        "ingest_id": "i",
+        "new_images": 5,
+        "taken": 4,
+        "known": 2,
+        "changed": ("s/1.png",),
+        "attached": 3,
+        "rejected": (),
+        "warnings": (),
+        "skipped_shards": 0,
+        "images": 7,
+        "digest": "d" * 64,
+    }
+    return IngestReport.model_validate(values | changes)
+
+
+def test_ingest_counts_every_file() -> None:
+    assert ingest.as_text(ingested(warnings=("part: dark",))).splitlines() == [
         "a: 5 new images, 7 in all, digest dddddddddddd",
+        "files: 4 taken, 2 known, 1 changed, 0 rejected, 3 masks and tables",
+        "1 files have other content than before, which became new rows:",
+        "  s/1.png",
+        "warning: part: dark",
+    ]
+
+
+def test_ingest_lists_ten_changed_and_rejected_files() -> None:
+    rejected = tuple(RejectedFile(source_uri=f"{index}.txt", reason="no image") for index in range(12))
+    changed = tuple(f"{index}.png" for index in range(13))
+    found = ingested(skipped_shards=2, rejected=rejected, changed=changed)
+    assert ingest.as_text(found).splitlines()[2:] == [
         "2 shards were already done",
+        "13 files have other content than before, which became new rows:",
+        *(f"  {index}.png" for index in range(10)),
+        "  ... and 3 more; --json lists them",
         "12 files were rejected:",
         *(f"  {index}.txt: no image" for index in range(10)),
         "  ... and 2 more; the manifest lists them",
     ]
+
+
+@pytest.mark.parametrize(("known", "new", "fails"), [(0, 0, True), (1, 0, False), (0, 1, False)])
+def test_ingest_says_if_all_files_were_rejected(known: int, new: int, fails: bool) -> None:
+    found = ingested(known=known, new_images=new, rejected=(RejectedFile(source_uri="a", reason="no image"),))
+    assert found.is_all_rejected == fails
+    assert ("all files were rejected" in ingest.as_text(found)) == fails
 
 
 def fitted(**changes: Any) -> FittedBundle:

@@ -15,24 +15,36 @@ defect detection of metal parts", ICUMT 2021; Mishra et al., "VT-ADL", ISIE 2021
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from uniad_ray.archive.layouts.base import CATEGORY, Companion, Companions, ImagePlace, Layout, MaskPlace, Place, stem
+from uniad_ray.archive.defects import MAX_DEFECTS_BYTES, decode_defects
+from uniad_ray.archive.layouts.base import (
+    CATEGORY,
+    Companion,
+    Companions,
+    ImagePlace,
+    Layout,
+    MaskPlace,
+    Place,
+    Stray,
+    stem,
+)
+from uniad_ray.archive.layouts.entries import Rejected
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import ArchiveError
+from uniad_ray.errors import ObjectDeniedError, ObjectNotFoundError, ObjectTooLargeError
 
-MAX_DEFECTS_BYTES = 1 << 20
-
+_LISTED = 3
+"""Maximum number of problems of a file in its reason."""
 _NORMAL_FOLDERS = frozenset({"good", "ok"})
 _ANOMALY_TYPES = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
 _IMAGE = re.compile(CATEGORY + r"(?P<within>(?P<split>train|validation|test)/(?P<kind>[^/]+)/(?P<rest>.+))")
 _MASK = re.compile(CATEGORY + r"ground_truth/(?P<kind>[^/]+)/(?P<rest>.+)")
 _DEFECTS = re.compile(CATEGORY + r"defects_config\.json")
 _PRODUCT = re.compile(CATEGORY + r"(?:product\.json|parts/.+)")
+_OTHER_VIEW = re.compile(r"(?P<folder>depth|gt|ground_truth|ir|masks?|pcd|xyz)/.+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,10 @@ class MvtecLayout(Layout):
 
     name: ClassVar[str] = "mvtec"
     where: ClassVar[str] = "train/, validation/ or test/ of a category"
-    # `good` is in every layout, `ungood`, `img` and `label` are BMAD's, and MVTec AD 2 has its masks in `test_public`.
+    # `good` is in every layout, `ungood`, `img` and `label` are BMAD's, MVTec AD 2 has its masks in `test_public`, and
+    # MVTec 3D-AD has folders below the kinds.
     signature: ClassVar[re.Pattern[str]] = re.compile(
+        r"(?!(?:[^/]+/)?(?:train|validation|test)/[^/]+/(?:rgb|gt|xyz)/)"
         r"(?:(?!test_public/)[^/]+/)?"
         r"(?:ground_truth/|(?:train|validation|test)/(?!(?i:good|ungood|img|label)/)[^/]+/)"
     )
@@ -50,6 +64,8 @@ class MvtecLayout(Layout):
     def place(self, path: str) -> Place | None:
         """Takes split, label and defect kind from the folders."""
         if match := _IMAGE.fullmatch(path):
+            if other := _OTHER_VIEW.fullmatch(match["rest"]):
+                return Stray(match["category"], f"in {other['folder']}/ of a defect kind, which holds no images")
             kind = match["kind"]
             normal = kind.lower() in _NORMAL_FOLDERS
             return ImagePlace(
@@ -69,8 +85,13 @@ class MvtecLayout(Layout):
 
     def with_companions(self, companions: Companions, categories: Collection[str]) -> MvtecLayout:  # noqa: ARG002
         """Reads every `defects_config.json`."""
-        defects = ((category, info.location) for category, info in companions if _DEFECTS.fullmatch(info.relative))
-        return replace(self, defects={category: _read_defects(location) for category, location in defects})
+        defects = {}
+        rejected = []
+        for category, info in companions:
+            if _DEFECTS.fullmatch(info.relative):
+                defects[category], problems = _read_defects(info.location)
+                rejected += [Rejected(info.location.uri, _joined(problems))] if problems else []
+        return replace(self, defects=defects, rejected=tuple(rejected))
 
 
 LAYOUT = MvtecLayout()
@@ -81,20 +102,14 @@ def mask_stem(path: str) -> str:
     return path.rsplit("/", 1)[0] if "/" in path else stem(path).removesuffix("_mask")
 
 
-def defect_kinds_by_value(defects: Any) -> dict[int, str]:
-    """Maps a mask's grey value to the defect's name, from the content of a `defects_config.json`."""
-    return {int(entry["pixel_value"]): str(entry["defect_name"]) for entry in defects or [] if "pixel_value" in entry}
+def _joined(problems: Sequence[str]) -> str:
+    further = len(problems) - _LISTED
+    return "; ".join([*problems[:_LISTED], *([f"and {further} more"] if further > 0 else [])])
 
 
-def _read_defects(location: Location) -> Any:
+def _read_defects(location: Location) -> tuple[list[dict[str, Any]], list[str]]:
+    """The usable entries, and what is wrong."""
     try:
-        document = json.loads(location.read_bytes(max_bytes=MAX_DEFECTS_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{location}: not valid JSON ({error}); fix or remove it") from error
-    if not isinstance(document, list) or not all(
-        isinstance(entry, dict) and "defect_name" in entry for entry in document
-    ):
-        raise ArchiveError(
-            f"{location}: expected a list of objects with defect_name, pixel_value and saturation_threshold"
-        )
-    return document
+        return decode_defects(location.read_bytes(max_bytes=MAX_DEFECTS_BYTES))
+    except (ObjectDeniedError, ObjectNotFoundError, ObjectTooLargeError) as error:
+        return [], [str(error).removeprefix(f"{location}: ")]

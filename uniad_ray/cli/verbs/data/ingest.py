@@ -47,23 +47,38 @@ if TYPE_CHECKING:
 )
 @address_option
 @reporting
-def ingest(as_json: bool, **options: Any) -> None:
+def ingest(as_json: bool, **options: Any) -> int:
     """Read the images of SOURCE into the Parquet shards of ARCHIVE.
 
     SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
-    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds new images.
+    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds what is new,
+    and reads rejected files again. If all files are rejected, the exit code is 1.
     """
-    print_report(verbs.ingest(**options), as_json, as_text)
+    report = verbs.ingest(**options)
+    print_report(report, as_json, as_text)
+    return 1 if report.is_all_rejected else 0
 
 
 def as_text(report: IngestReport) -> str:
-    """Counts and rejected files of an ingest."""
-    lines = [f"{report.archive}: {report.new_images} new images, {report.images} in all, digest {report.digest[:12]}"]
+    """Counts, changed and rejected files, and warnings of an ingest."""
+    lines = [
+        f"{report.archive}: {report.new_images} new images, {report.images} in all, digest {report.digest[:12]}",
+        f"files: {report.taken} taken, {report.known} known, {len(report.changed)} changed, {len(report.rejected)} "
+        f"rejected, {report.attached} masks and tables",
+    ]
     if report.skipped_shards:
         lines.append(f"{report.skipped_shards} shards were already done")
+    if report.changed:
+        lines.append(f"{len(report.changed)} files have other content than before, which became new rows:")
+        lines += [f"  {uri}" for uri in report.changed[:LISTED]]
+        if len(report.changed) > LISTED:
+            lines.append(f"  ... and {len(report.changed) - LISTED} more; --json lists them")
     if report.rejected:
         lines.append(f"{len(report.rejected)} files were rejected:")
         lines += [f"  {entry.source_uri}: {entry.reason}" for entry in report.rejected[:LISTED]]
         if len(report.rejected) > LISTED:
             lines.append(f"  ... and {len(report.rejected) - LISTED} more; the manifest lists them")
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    if report.is_all_rejected:
+        lines.append("all files were rejected; fix them, or pass another SOURCE")
     return "\n".join(lines)
