@@ -1,4 +1,4 @@
-"""Segmentation of images: k-means components, parts, SAM, Grounded SAM.
+"""Segmentation of images: k-means components, labels by colour, parts; `sam` has SAM and Grounded SAM.
 
-Each `*_segmenter` module and `components` hold an extractor; the others are steps of these.
+`components`, `colour_labels` and `part_segmenter` hold an extractor each; the other modules are steps of these.
 """

@@ -11,8 +11,8 @@ import pytest
 from support.tiny_networks import save_clip, save_grounding_dino, save_sam
 
 from uniad_ray.config.loading import load_config
-from uniad_ray.perception.segmentation.grounding_dino import GroundingDino
-from uniad_ray.perception.segmentation.sam_encoder import Sam
+from uniad_ray.perception.segmentation.sam.grounding_dino import GroundingDino
+from uniad_ray.perception.segmentation.sam.sam_encoder import Sam
 from uniad_ray.perception.text.descriptions import Description
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 

@@ -11,9 +11,12 @@ from support.tiny_networks import SAM_SIDE, save_grounding_dino, save_sam
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Extractor, Perception
-from uniad_ray.perception.segmentation.grounded_sam_segmenter import GroundedSamSegmenter, GroundedSamSegmenterConfig
-from uniad_ray.perception.segmentation.grounding_dino import Detections, GroundingDino
-from uniad_ray.perception.segmentation.sam_encoder import SamEncoder, SamEncoderConfig
+from uniad_ray.perception.segmentation.sam.grounded_sam_segmenter import (
+    GroundedSamSegmenter,
+    GroundedSamSegmenterConfig,
+)
+from uniad_ray.perception.segmentation.sam.grounding_dino import Detections, GroundingDino
+from uniad_ray.perception.segmentation.sam.sam_encoder import SamEncoder, SamEncoderConfig
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
 

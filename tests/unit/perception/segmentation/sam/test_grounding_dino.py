@@ -8,7 +8,7 @@ import torch
 from support.tiny_networks import save_grounding_dino
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.segmentation.grounding_dino import GroundingDino, load_grounding_dino
+from uniad_ray.perception.segmentation.sam.grounding_dino import GroundingDino, load_grounding_dino
 from uniad_ray.perception.weights.sources import ResolvedWeights
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")

@@ -11,7 +11,7 @@ from torchvision.ops import masks_to_boxes, nms
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.grids import grid_size
-from uniad_ray.perception.segmentation.sam_encoder import load_sam
+from uniad_ray.perception.segmentation.sam.sam_encoder import load_sam
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
 from uniad_ray.perception.weights.pretrained_networks import lineage_with, loading

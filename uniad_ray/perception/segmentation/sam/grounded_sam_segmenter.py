@@ -12,8 +12,8 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.grids import grid_size
-from uniad_ray.perception.segmentation.grounding_dino import GroundingDino, load_grounding_dino
-from uniad_ray.perception.segmentation.sam_encoder import load_sam
+from uniad_ray.perception.segmentation.sam.grounding_dino import GroundingDino, load_grounding_dino
+from uniad_ray.perception.segmentation.sam.sam_encoder import load_sam
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
 from uniad_ray.perception.text.descriptions import check_class_names
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder

@@ -11,8 +11,8 @@ from support.tiny_networks import SAM_SIDE, save_sam
 from uniad_ray.errors import WeightsError
 from uniad_ray.perception.base import Extractor, Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.perception.segmentation.sam_encoder import Sam, SamEncoder, SamEncoderConfig
-from uniad_ray.perception.segmentation.sam_segmenter import SamSegmenter, SamSegmenterConfig
+from uniad_ray.perception.segmentation.sam.sam_encoder import Sam, SamEncoder, SamEncoderConfig
+from uniad_ray.perception.segmentation.sam.sam_segmenter import SamSegmenter, SamSegmenterConfig
 from uniad_ray.perception.segments import MOST_SEGMENTS, Segments
 
 pytest.importorskip("transformers", reason="the networks of transformers are an extra")
