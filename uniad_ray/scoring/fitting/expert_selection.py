@@ -1,8 +1,8 @@
-"""Select the experts of a category and their weights without labels, from its normal images alone.
+"""Select the experts of a category and their weights, from its normal images alone or with a few known defects.
 
 Synthetic anomalies show which experts help, but not well enough to rely on one expert: they differ from real ones. The
 selection therefore starts with a base of experts that work for most products, and adds an expert only if it improves
-the detection of synthetic anomalies.
+the detection of synthetic anomalies. Known defects, if there are some, count as much as all synthetic anomalies.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
+from uniad_ray.scoring.fitting.known_defects import KNOWN
 from uniad_ray.scoring.fitting.synthetic_anomalies import family_of
 from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
-_STRUCTURAL: Final = ("surface",)
-_LOGICAL: Final = ("objects", "layout")
-"""Families of synthetic anomalies."""
+_STRUCTURAL: Final = (("surface",), (f"{KNOWN}_structural", KNOWN))
+_LOGICAL: Final = (("objects", "layout"), (f"{KNOWN}_logical", KNOWN))
+"""Families of synthetic anomalies and of known defects by which each kind of expert is judged."""
 _LEAST_LACK: Final = 0.025
 """Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
 _LEAST_WEIGHT: Final = 0.02
@@ -32,7 +33,11 @@ _CERTAIN: Final = 0.75
 
 
 def choose_experts(
-    config: FusionConfig, selection: ExpertSelectionConfig, normal: Mapping[str, FloatArray], synthetic: SyntheticScores
+    config: FusionConfig,
+    selection: ExpertSelectionConfig,
+    normal: Mapping[str, FloatArray],
+    synthetic: SyntheticScores,
+    known: SyntheticScores | None = None,
 ) -> ExpertSelection:
     """Select experts and weights.
 
@@ -49,14 +54,16 @@ def choose_experts(
         config: The fusion; its rule is used.
         selection: Base and candidates of each kind, and the required gain.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
-        synthetic: Raw scores of synthetic anomalies made from normal images.
+        synthetic: Raw scores of synthetic anomalies made from normal images, by kind.
+        known: Raw scores of known defects, by family.
 
     Returns:
-        The selection; without synthetic anomalies it contains the base alone.
+        The selection; without any anomalies it contains the base alone.
 
     Raises:
         FitError: A score of a normal image is not finite.
     """
+    anomalies = {**synthetic, **(known or {})}
     calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
 
     def aurocs(weights: Mapping[str, float]) -> dict[str, float]:
@@ -66,10 +73,10 @@ def choose_experts(
         def fused(raw: Mapping[str, FloatArray]) -> FloatArray:
             return fusion.fuse_scores({name: raw[name] for name in chosen})
 
-        return _aurocs(fused(normal), {kind: fused(raw) for kind, raw in synthetic.items()})
+        return _aurocs(fused(normal), {kind: fused(raw) for kind, raw in anomalies.items()})
 
     alone = {
-        name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
+        name: _aurocs(scores, {kind: raw[name] for kind, raw in anomalies.items()}) for name, scores in normal.items()
     }
     base: list[dict[str, float]] = []
     selected: list[dict[str, float]] = []
@@ -90,12 +97,14 @@ def choose_experts(
         selected.append(together)
     surface, arrangement = map(_voices, selected)
     confidence = 1.0
-    if arrangement and synthetic:
+    if arrangement and anomalies:
         confidence = min(max((_mean(aurocs(arrangement), _LOGICAL) - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
     chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
     return ExpertSelection(
         synthetic_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in synthetic.items()},
         normal_images=len(next(iter(normal.values()))),
+        known_defects={family: len(next(iter(raw.values()))) for family, raw in (known or {}).items()},
+        weights_without_known=choose_experts(config, selection, normal, synthetic).weights if known else None,
         least_gain=selection.least_gain,
         base_auroc=aurocs(_voices(*base)),
         fused_auroc=aurocs(chosen),
@@ -116,14 +125,15 @@ def _voices(*kinds: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / sum(kind.values()) for kind in kinds for name, weight in kind.items()}
 
 
-def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:
-    """Mean over some families of synthetic anomalies; 0.5 (chance) if there are none."""
-    values = [value for family, value in aurocs.items() if family in families]
-    return float(np.mean(values)) if values else 0.5
+def _mean(aurocs: Mapping[str, float], families: Collection[Collection[str]]) -> float:
+    """Mean over groups of families of the mean over each; 0.5 (chance) if there are no anomalies of these families."""
+    groups = [[value for family, value in aurocs.items() if family in group] for group in families]
+    means = [float(np.mean(values)) for values in groups if values]
+    return float(np.mean(means)) if means else 0.5
 
 
 def _aurocs(normal: FloatArray, synthetic: Mapping[str, FloatArray]) -> dict[str, float]:
-    """Mean AUROC of each family; a synthetic anomaly with a non-finite score counts as detected."""
+    """Mean AUROC of each family; an anomaly with a non-finite score counts as detected."""
     found: dict[str, list[float]] = {}
     for kind, scores in synthetic.items():
         is_known = np.isfinite(scores)
@@ -131,5 +141,5 @@ def _aurocs(normal: FloatArray, synthetic: Mapping[str, FloatArray]) -> dict[str
         both = np.concatenate([normal, np.where(is_known, scores, highest + 1.0)])
         value = image_auroc(np.repeat([0, 1], [len(normal), len(scores)]), both)
         if value is not None:
-            found.setdefault(family_of(kind), []).append(value)
+            found.setdefault(kind if kind.startswith(KNOWN) else family_of(kind), []).append(value)
     return {family: float(np.mean(values)) for family, values in found.items()}

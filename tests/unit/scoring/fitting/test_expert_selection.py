@@ -201,6 +201,52 @@ def test_base_alone_without_synthetic_anomalies() -> None:
     assert record.fused_auroc == {}
 
 
+def test_known_defects_count_as_much_as_all_synthetic_anomalies() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    selection = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("base", "grain")), arrangement=ExpertGroupConfig(base=("count", "noise"))
+    )
+    found, nothing = np.full(30, 1e6), np.full(30, -1.0)
+    synthetic = {
+        "scratch": {"base": found, "grain": found, "count": nothing, "noise": nothing},
+        "erase": {"base": nothing, "grain": nothing, "count": found, "noise": found},
+    }
+    known = {
+        "known_structural": {"base": found[:8], "grain": nothing[:8], "count": found[:8], "noise": nothing[:8]},
+        "known_logical": {"base": nothing[:8], "grain": nothing[:8], "count": nothing[:8], "noise": found[:8]},
+    }
+
+    record = choose_experts(CONFIG, selection, flat, synthetic, known)
+
+    # AUROC of `grain` and `count`: (1 + 0) / 2 = 0.5, so they keep the least weight.
+    assert record.weights == pytest.approx(
+        {"base": 0.5 / 0.52, "grain": 0.02 / 0.52, "count": 0.02 / 0.52, "noise": 0.5 / 0.52}
+    )
+    assert record.known_defects == {"known_structural": 8, "known_logical": 8}
+    assert record.weights_without_known == {"base": 0.5, "grain": 0.5, "count": 0.5, "noise": 0.5}
+    assert record.experts["noise"].auroc == {
+        "surface": 0.0,
+        "objects": 1.0,
+        "known_structural": 0.0,
+        "known_logical": 1.0,
+    }
+    assert record.reason("noise") == "always selected; weight 0.50 without known defects"
+
+
+def test_known_defects_of_unknown_type_count_for_both_kinds() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    found, nothing = np.full(8, 1e6), np.full(8, -1.0)
+    known = {"known": {"base": found, "grain": nothing, "count": found, "noise": nothing}}
+    selection = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("base", "grain")), arrangement=ExpertGroupConfig(base=("count", "noise"))
+    )
+
+    weights = choose_experts(CONFIG, selection, flat, {}, known).weights
+
+    assert weights["base"] > 0.9 > 0.1 > weights["grain"]
+    assert weights["count"] > 0.9 > 0.1 > weights["noise"]
+
+
 def test_non_finite_anomaly_score_counts_as_detected() -> None:
     broken = np.full(30, np.nan)
     assert choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=broken)}).weights["count"] == 1.0
