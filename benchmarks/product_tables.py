@@ -26,6 +26,9 @@ def summary(products: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             }
             for name in names
         },
+        "recall": {
+            group: spread({seed: found["recall"].get(group) for seed, found in done.items()}) for group in GROUPS
+        },
         "rules": rules_summary(done),
         **{
             figure: spread({seed: found[figure] for seed, found in done.items()}, worst_is_high=True)
@@ -94,6 +97,11 @@ def table(results: Mapping[str, Any]) -> str:
             + "   "
             + ", ".join(f"{name} {figures[name]:.1f}" for name in best[:3])
         )
+    lines += ["", "anomalies found at 1 % false alarms, per cent: mean (median), worst products"]
+    for group, found in summed["recall"].items():
+        if found is not None:
+            worst = ", ".join(f"{seed}: {value:.0f}" for seed, value in found["worst"].items())
+            lines.append(_line("", group, f"{found['mean']:.1f} ({found['median']:.1f})") + f"   {worst}")
     lines += ["", "worst products of the fused score"]
     for group in GROUPS:
         worst = (summed["auroc"].get(FUSED, {}).get(group) or {"worst": {}})["worst"]

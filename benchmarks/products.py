@@ -201,6 +201,7 @@ def fit_and_score(source: Path, category: str, work: Path, asked: dict[str, Any]
         "selected": list(manifest.taking_part),
         "auroc": {name: aurocs(values, first.normal, members) for name, values in scores.items()},
         "rules": {name: aurocs(values, first.normal, broken) for name, values in scores.items()},
+        "recall": recalls(scores[FUSED], first.normal, members),
         "false_alarms": float(called[first.normal].mean()),
         "found": {group: float(called[chosen].mean()) if chosen.any() else None for group, chosen in members.items()},
         "unusual_images": len(fitted.fitted[0].unusual),
@@ -258,6 +259,16 @@ def aurocs(scores: np.ndarray, normal: np.ndarray, members: Mapping[str, np.ndar
         value = image_auroc(chosen[taken].astype(int), scores[taken]) if taken.any() else None
         found[group] = None if value is None else 100 * value
     return found
+
+
+def recalls(scores: np.ndarray, normal: np.ndarray, members: Mapping[str, np.ndarray]) -> Auroc:
+    """Share of each group above all but one in a hundred normal images, per cent; None for an empty group."""
+    ordered = np.sort(scores[normal])[::-1]
+    limit = ordered[len(ordered) // 100]
+    return {
+        group: 100 * float((scores[chosen] > limit).mean()) if chosen.any() else None
+        for group, chosen in members.items()
+    }
 
 
 class PeakMemory:
