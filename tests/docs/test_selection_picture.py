@@ -27,7 +27,7 @@ def picture() -> ModuleType:
 
 
 def expert(weight: float, surface: float, objects: float) -> CandidateExpert:
-    return CandidateExpert(weight=weight, auroc={"surface": surface, "objects": objects}, gain=None, asked=None)
+    return CandidateExpert(weight=weight, auroc={"surface": surface, "objects": objects}, trial=None)
 
 
 def test_every_expert_has_its_figures_and_a_bar_of_its_weight(picture: ModuleType) -> None:

@@ -8,21 +8,38 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FusionConfig
 
 
+class Trial(StrictModel):
+    """The trial of a candidate.
+
+    Attributes:
+        gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
+            its kind.
+        lowest: Gain that is reached with 95 % certainty, by a paired bootstrap.
+        asked: Required gain.
+    """
+
+    gain: float
+    lowest: float
+    asked: float
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the candidate is selected: its gain is large enough, and not chance."""
+        return self.gain >= self.asked and self.lowest > 0.0
+
+
 class CandidateExpert(StrictModel):
     """Decision of the expert selection for one expert.
 
     Attributes:
         weight: Weight in the fused score; 0 if the expert is not selected.
         auroc: AUROC of the expert alone on synthetic anomalies and known defects, by family; 0.5 is chance.
-        gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
-            its kind; None for an expert of the base.
-        asked: Required gain; None for an expert of the base.
+        trial: Its trial; None for an expert of the base.
     """
 
     weight: float
     auroc: dict[str, float]
-    gain: float | None
-    asked: float | None
+    trial: Trial | None = None
 
 
 class ExpertSelection(StrictModel):
@@ -57,11 +74,15 @@ class ExpertSelection(StrictModel):
         """Explain why an expert is selected or not."""
         decided = self.experts[expert]
         judged_on = "synthetic anomalies and known defects" if self.known_defects else "synthetic anomalies"
-        if decided.gain is None or decided.asked is None:
+        trial = decided.trial
+        if trial is None:
             reason = "always selected" if decided.weight else f"no better than chance on {judged_on}"
+        elif trial.is_passed:
+            reason = f"adds {trial.gain:.3f} to the AUROC on {judged_on}, at least the required {trial.asked:.3f}"
+        elif trial.gain >= trial.asked:
+            reason = f"would add {trial.gain:.3f} to the AUROC on {judged_on}, which may be chance"
         else:
-            verb, than = ("adds", "at least") if decided.weight else ("would add", "less than")
-            reason = f"{verb} {decided.gain:.3f} to the AUROC on {judged_on}, {than} the required {decided.asked:.3f}"
+            reason = f"would add {trial.gain:.3f} to the AUROC on {judged_on}, less than the required {trial.asked:.3f}"
         if self.weights_without_known is None:
             return reason
         return f"{reason}; weight {self.weights_without_known[expert]:.2f} without known defects"

@@ -31,12 +31,12 @@ def test_expert_that_improves_on_base_is_selected() -> None:
     assert record.synthetic_anomalies == {"erase": 30, "scratch": 30}
     assert record.normal_images == 40
     assert record.fused_auroc["objects"] > record.base_auroc["objects"] + 0.3
-    assert record.experts["count"].gain == pytest.approx(1.0 - 0.5)
+    assert record.experts["count"].trial.gain == pytest.approx(1.0 - 0.5)
     assert record.experts["count"].auroc["objects"] == 1.0
     assert record.reason("base") == "always selected"
     assert record.reason("count").startswith("adds 0.")
-    assert record.reason("count").endswith(f", at least the required {record.experts['count'].asked:.3f}")
-    assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].asked:.3f}")
+    assert record.reason("count").endswith(f", at least the required {record.experts['count'].trial.asked:.3f}")
+    assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].trial.asked:.3f}")
 
 
 def test_all_experts_of_the_base_are_selected() -> None:
@@ -117,21 +117,37 @@ def missed(count: int, *detected: int) -> np.ndarray:
     return found
 
 
+def with_some_of_the_missed(found: int) -> dict[str, np.ndarray]:
+    """Scores of 30 anomalies: the base misses six and has an AUROC of 0.8; `grain` detects some of these alone."""
+    some = np.full(30, -1.0)
+    some[24 : 24 + found] = 1e9
+    nothing = np.full(30, -1.0)
+    return {"base": missed(6), "grain": some, "count": nothing, "noise": nothing}
+
+
 def test_required_gain_is_a_fraction_of_the_gap() -> None:
     flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
-    # The base misses three of 30 anomalies and has an AUROC of 0.9; `grain` detects one of the three and no other.
-    one = np.full(30, -1.0)
-    one[29] = 1e9
-    nothing = np.full(30, -1.0)
-    synthetic = {"scratch": {"base": missed(3), "grain": one, "count": nothing, "noise": nothing}}
+    synthetic = {"scratch": with_some_of_the_missed(4)}
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
-    lacking = 1.0 - record.base_auroc["surface"]
-    assert lacking == pytest.approx(0.1)
-    assert record.experts["grain"].asked == pytest.approx(0.2 * lacking)
-    assert record.experts["grain"].gain == pytest.approx(lacking / 3, rel=0.05)
+    trial = record.experts["grain"].trial
+    assert trial is not None
+    assert trial.asked == pytest.approx(0.2 * 0.2)
+    assert trial.gain == pytest.approx(0.2 * 4 / 6, rel=0.05)
     assert record.weights["grain"] > 0.0
-    stricter = SELECTION.model_copy(update={"least_gain": 0.4})
+    stricter = SELECTION.model_copy(update={"least_gain": 0.8})
     assert choose_experts(CONFIG, stricter, flat, synthetic).weights["grain"] == 0.0
+
+
+def test_a_gain_that_may_be_chance_is_ignored() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    eager = SELECTION.model_copy(update={"least_gain": 0.01})
+    record = choose_experts(CONFIG, eager, flat, {"scratch": with_some_of_the_missed(1)})
+    trial = record.experts["grain"].trial
+    assert trial is not None
+    assert trial.gain > trial.asked
+    assert trial.lowest == 0.0
+    assert record.weights["grain"] == 0.0
+    assert record.reason("grain").endswith("which may be chance")
 
 
 def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
@@ -139,7 +155,7 @@ def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
     almost = np.r_[np.full(99, 1e6), [997.5]]
     synthetic = {"scratch": {"base": almost, "grain": np.full(100, 1e6), "count": almost, "noise": almost}}
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
-    assert 0.0 < record.experts["grain"].gain < record.experts["grain"].asked == pytest.approx(0.2 * 0.025)
+    assert 0.0 < record.experts["grain"].trial.gain < record.experts["grain"].trial.asked == pytest.approx(0.2 * 0.025)
     assert record.weights["grain"] == 0.0
 
 
@@ -192,7 +208,7 @@ def test_families_count_equally() -> None:
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
     assert record.base_auroc == {"objects": 0.0, "layout": 0.0}
     assert record.experts["count"].auroc == {"objects": 1.0, "layout": 0.0}
-    assert record.experts["count"].gain == pytest.approx((1.0 + 0.0) / 2 - 0.5)
+    assert record.experts["count"].trial.gain == pytest.approx((1.0 + 0.0) / 2 - 0.5)
 
 
 def test_base_alone_without_synthetic_anomalies() -> None:
