@@ -49,12 +49,13 @@ def main() -> None:
 
 def measure(seed: int, train: int, test: int, pictures: Path | None) -> dict[str, Any]:
     """Draw a product, fit the segmenter and compare its segments with the true parts."""
+    from uniad_ray.archive.image_size import reduced
     from uniad_ray.archive.scenes.products.product import draw_image, draw_product
     from uniad_ray.perception.base import Perception
     from uniad_ray.perception.segmentation.part_segmenter import PartSegmenter, PartSegmenterConfig
 
     product = draw_product(seed)
-    normal = [reduced(draw_image(product, "train", "good", index).image) for index in range(train)]
+    normal = [reduced(draw_image(product, "train", "good", index).image, LONGEST_SIDE) for index in range(train)]
     segmenter = PartSegmenter("segmenter", PartSegmenterConfig(), "cpu")
     started = time.process_time()
     segmenter.fit(lambda: (Perception([f"{number:032x}"], image[None]) for number, image in enumerate(normal)))
@@ -62,7 +63,7 @@ def measure(seed: int, train: int, test: int, pictures: Path | None) -> dict[str
     best, right, seconds, counts, parts = [], [], [], [], []
     for index in range(test):
         drawn = draw_image(product, "test", "good", index)
-        image = reduced(drawn.image)
+        image = reduced(drawn.image, LONGEST_SIDE)
         started = time.process_time()
         (found,) = segmenter.extract(Perception(["0" * 32], image[None]))["segmenter/segments"]
         seconds.append(time.process_time() - started)
@@ -83,14 +84,6 @@ def measure(seed: int, train: int, test: int, pictures: Path | None) -> dict[str
         "fit_cpu_seconds": fit_seconds,
         "cpu_seconds_per_image": float(np.median(seconds)),
     }
-
-
-def reduced(image: np.ndarray) -> np.ndarray:
-    """An image as the extractors see it: its longest side is at most `LONGEST_SIDE` pixels."""
-    from uniad_ray.archive.image_size import fitted_size
-
-    height, width = fitted_size(image.shape[:2], LONGEST_SIDE)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def best_overlaps(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:

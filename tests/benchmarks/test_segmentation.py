@@ -37,11 +37,6 @@ def test_overlaps_are_taken_at_the_size_of_the_truth(segmentation: ModuleType) -
     np.testing.assert_allclose(found, [[1.0, 0.0], [0.0, 0.5]])
 
 
-def test_images_are_reduced_and_never_enlarged(segmentation: ModuleType) -> None:
-    assert segmentation.reduced(np.zeros((1000, 500, 3), dtype=np.uint8)).shape == (640, 320, 3)
-    assert segmentation.reduced(np.zeros((300, 200, 3), dtype=np.uint8)).shape == (300, 200, 3)
-
-
 def test_measured_products_are_kept(
     segmentation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+import numpy as np
+from PIL import Image
+
 from uniad_ray.archive.manifest import ArchiveManifest, chunks
 from uniad_ray.archive.normal_rows import read_normal_rows, read_rows
 from uniad_ray.archive.stores.location import Location
@@ -23,6 +26,17 @@ def fitted_size(size: Sequence[int], longest_side: int, smallest: int = 1) -> tu
     height, width = size
     factor = min(1.0, longest_side / max(height, width))
     return max(smallest, round(height * factor)), max(smallest, round(width * factor))
+
+
+def reduced(image: np.ndarray, longest_side: int) -> np.ndarray:
+    """An image with no side above `longest_side`, in its aspect ratio; smaller images keep their size.
+
+    Args:
+        image: uint8, shape (H, W, 3), RGB.
+        longest_side: Maximum height and width, pixels.
+    """
+    height, width = fitted_size(image.shape[:2], longest_side)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:

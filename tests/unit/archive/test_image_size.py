@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.profiles import small_config
 from support.runs import ScoredImage, write_archive
 
-from uniad_ray.archive.image_size import fitted_size, with_image_size
+from uniad_ray.archive.image_size import fitted_size, reduced, with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ArchiveError, ConfigError
@@ -120,3 +121,8 @@ def test_fitted_size_keeps_the_aspect_ratio_and_never_enlarges(height: int, widt
 def test_fitted_size_has_a_minimum(height: int, width: int, longest: int) -> None:
     plain = fitted_size((height, width), longest)
     assert fitted_size((height, width), longest, 32) == (max(32, plain[0]), max(32, plain[1]))
+
+
+def test_images_are_reduced_and_never_enlarged() -> None:
+    assert reduced(np.zeros((1000, 500, 3), dtype=np.uint8), 640).shape == (640, 320, 3)
+    assert reduced(np.zeros((300, 200, 3), dtype=np.uint8), 640).shape == (300, 200, 3)

@@ -119,6 +119,7 @@ class Composition:
             for labels, one, spread in zip(
                 self._label_maps(perception, row), self._statistics, self._spreads, strict=True
             ):
+                # A label that no normal image has counts as the last one.
                 features = label_features(np.minimum(labels, one.labels - 1), one.labels)
                 terms = spread.terms(features.ravel())
                 deviations.append(spread.deviation(terms))

@@ -24,15 +24,15 @@ class NormalSpread:
         centre: float64, shape (F,): the mean of each measurement.
         scale: float64, shape (F,), > 0: its standard deviation, at least the smallest meaningful change.
         precision: float64, shape (F, F): the inverse covariance of scaled measurements.
-        range: float64, shape (2, F): the smallest and the largest measurement.
-        usual: float64, shape (2,): mean and standard deviation of the distance of images that were left out.
+        bounds: float64, shape (2, F): the smallest and the largest measurement.
+        usual_distance: float64, shape (2,): mean and standard deviation of the distance of images that were left out.
     """
 
     centre: np.ndarray
     scale: np.ndarray
     precision: np.ndarray
-    range: np.ndarray
-    usual: np.ndarray
+    bounds: np.ndarray
+    usual_distance: np.ndarray
 
     @classmethod
     def fit(cls, rows: np.ndarray, smallest_changes: np.ndarray) -> Self:
@@ -47,7 +47,11 @@ class NormalSpread:
         for fold in range(int(folds.max()) + 1):
             distances[folds == fold] = _distances(rows[folds == fold], *_moments(rows[folds != fold], smallest_changes))
         usual = np.array([distances.mean(), max(distances.std(), _LEAST_DEVIATION)])
-        return cls(*_moments(rows, smallest_changes), range=np.stack([rows.min(axis=0), rows.max(axis=0)]), usual=usual)
+        return cls(
+            *_moments(rows, smallest_changes),
+            bounds=np.stack([rows.min(axis=0), rows.max(axis=0)]),
+            usual_distance=usual,
+        )
 
     def terms(self, row: np.ndarray) -> np.ndarray:
         """Contribution of each measurement to the squared distance, which is their sum: float64, shape (F,)."""
@@ -56,7 +60,7 @@ class NormalSpread:
 
     def deviation(self, terms: np.ndarray) -> float:
         """The distance in standard deviations of left-out normal images, from the result of `terms`."""
-        return float((np.sqrt(max(float(terms.sum()), 0.0)) - self.usual[0]) / self.usual[1])
+        return float((np.sqrt(max(float(terms.sum()), 0.0)) - self.usual_distance[0]) / self.usual_distance[1])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The spread as arrays."""
@@ -77,7 +81,7 @@ class NormalSpread:
         return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in _SHAPES})
 
 
-_SHAPES: Final = {"centre": (0,), "scale": (0,), "precision": (0, 0), "range": (2, 0), "usual": (2,)}
+_SHAPES: Final = {"centre": (0,), "scale": (0,), "precision": (0, 0), "bounds": (2, 0), "usual_distance": (2,)}
 """Shape of each array; 0 stands for the number of measurements."""
 
 

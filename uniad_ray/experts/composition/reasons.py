@@ -35,7 +35,7 @@ def composition_reasons(
     found: dict[str, tuple[float, str]] = {}
     for features, one, spread in zip(measured, statistics, spreads, strict=True):
         shape = features.shape
-        low, high = (bound.reshape(shape) for bound in spread.range)
+        low, high = (bound.reshape(shape) for bound in spread.bounds)
         beyond = np.maximum(low - features, features - high).clip(0.0)
         deviations = np.abs(features - spread.centre.reshape(shape)) / spread.scale.reshape(shape)
         deviations[beyond <= 0.0] = 0.0
@@ -53,31 +53,22 @@ def composition_reasons(
 
 def _sentence(colour: str, feature: Feature, value: float, low: float, high: float) -> str:
     """One measurement of a colour, with its range in normal images."""
-    if feature == "area":
-        return f"{colour} covers {_range(value, value, 100, '%')} of the image, {_in_normal(low, high, 100, '%')}"
-    if feature == "largest":
-        value, low, high = math.exp(value), math.exp(low), math.exp(high)
-        return (
-            f"the largest {colour} region covers {_range(value, value, 100, '%')} of the image, "
-            f"{_in_normal(low, high, 100, '%')}"
-        )
     if feature == "regions":
         number, fewest, most = (round(math.expm1(each)) for each in (value, low, high))
         return f"{number} {colour} regions, {fewest if fewest == most else f'{fewest} to {most}'} in normal images"
     if feature == "tilt":
         return f"{colour} is spread along another diagonal than in normal images"
+    if feature == "largest":
+        value, low, high = math.exp(value), math.exp(low), math.exp(high)
+    normal = f"{_percent(low, high)} in normal images"
+    if feature == "area":
+        return f"{colour} covers {_percent(value)} of the image, {normal}"
+    if feature == "largest":
+        return f"the largest {colour} region covers {_percent(value)} of the image, {normal}"
     side = "height" if feature == "row_spread" else "width"
-    return (
-        f"{colour} is spread over {_range(value, value, 100, '%')} of the {side} (standard deviation), "
-        f"{_in_normal(low, high, 100, '%')}"
-    )
+    return f"{colour} is spread over {_percent(value)} of the {side} (standard deviation), {normal}"
 
 
-def _in_normal(low: float, high: float, factor: float, unit: str) -> str:
-    return f"{_range(low, high, factor, unit)} in normal images"
-
-
-def _range(low: float, high: float, factor: float, unit: str) -> str:
-    """A range, or a single value, with two significant digits and at least one decimal below ten."""
-    first, last = (f"{factor * each:.1f}" for each in (low, high))
-    return f"{first} {unit}" if first == last else f"{first} to {last} {unit}"
+def _percent(*values: float) -> str:
+    """Fractions in per cent with one decimal: one value, or the ends of a range."""
+    return " to ".join(dict.fromkeys(f"{100 * value:.1f}" for value in values)) + " %"

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 
-from uniad_ray.archive.image_size import fitted_size
+from uniad_ray.archive.image_size import reduced
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
@@ -109,5 +108,4 @@ class ColourLabels:
         return self.config.model_dump(mode="json")
 
     def _colours(self, image: np.ndarray) -> np.ndarray:
-        height, width = fitted_size(image.shape[:2], self.config.side)
-        return smoothed_colours(np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)))
+        return smoothed_colours(reduced(image, self.config.side))

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
-from uniad_ray.archive.image_size import fitted_size
+from uniad_ray.archive.image_size import fitted_size, reduced
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
@@ -106,7 +105,7 @@ class PartSegmenter:
         for perception in stream():
             for row, row_key in enumerate(perception.row_keys):
                 if sample.wants(row_key):
-                    sample.add(row_key, smoothed_colours(_reduced(perception.images[row], self.config.fit_side)))
+                    sample.add(row_key, smoothed_colours(reduced(perception.images[row], self.config.fit_side)))
         colours = sample.by_priority()
         if len(colours) < 2:
             raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(colours)}; add some")
@@ -184,11 +183,6 @@ class PartSegmenter:
         heights, widths = (segments.boxes[:, 2:] - segments.boxes[:, :2]).T
         filled = segments.areas / np.maximum(heights * widths, 1e-6)
         return replace(segments, confidences=np.minimum(filled, 1.0).astype(np.float32))
-
-
-def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
-    height, width = fitted_size(image.shape[:2], longest)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _new_regions(regions: np.ndarray, known: Sequence[np.ndarray]) -> np.ndarray:

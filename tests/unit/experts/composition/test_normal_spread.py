@@ -44,7 +44,7 @@ def test_normal_distances_come_from_images_that_were_left_out() -> None:
         others = NormalSpread.fit(rows[~is_out], CHANGES)
         distances += [float(np.sqrt(others.terms(row).sum())) for row in rows[is_out]]
 
-    np.testing.assert_allclose(spread.usual, [np.mean(distances), np.std(distances)])
+    np.testing.assert_allclose(spread.usual_distance, [np.mean(distances), np.std(distances)])
 
 
 def test_small_changes_of_a_constant_measurement_are_normal() -> None:
@@ -67,7 +67,7 @@ def test_restored_spread_gives_the_same_distances() -> None:
     assert deviation(restored, 1.9, 2.1) == deviation(spread, 1.9, 2.1)
 
 
-@pytest.mark.parametrize("name", ["centre", "scale", "precision", "range", "usual"])
+@pytest.mark.parametrize("name", ["centre", "scale", "precision", "bounds", "usual_distance"])
 def test_arrays_of_another_shape_are_refused(name: str) -> None:
     arrays = NormalSpread.fit(ratio_rows(20), CHANGES).arrays()
 
