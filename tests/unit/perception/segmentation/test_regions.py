@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
-from uniad_ray.perception.segmentation.regions import find_regions, region_overlaps, split_regions
+from uniad_ray.perception.segmentation.regions import remove_lines, find_regions, region_overlaps, split_regions
 from uniad_ray.perception.segments import overlaps
 
 
@@ -28,6 +32,12 @@ def test_lines_of_one_pixel_do_not_join_pieces() -> None:
     mask = mask_of((2, 2, 8, 8), (2, 20, 8, 26), (4, 8, 5, 20))
 
     assert find_regions(mask, 0.001, 0.9).max() == 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_lines_are_removed_as_by_an_opening(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(remove_lines(mask), ndimage.binary_opening(mask, structure=np.ones((2, 2))))
 
 
 def test_grain_is_no_region() -> None:
