@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from uniad_ray.perception.segmentation.regions import remove_lines, find_regions, region_overlaps, split_regions
+from uniad_ray.perception.segmentation.regions import find_regions, region_overlaps, remove_lines, split_regions
 from uniad_ray.perception.segments import overlaps
 
 
