@@ -13,7 +13,7 @@ from uniad_ray.experts.relations.instances import NO_KIND, Instances
 from uniad_ray.experts.relations.part_grid import PartGrid
 from uniad_ray.perception.spread import spread
 
-_COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3}
+_COLUMNS: Final = {"centres": 2, "boxes": 4, "colours": 3, "directions": 8}
 
 
 class InstanceBank:

@@ -1,4 +1,4 @@
-"""Instances: the named segments of an image with their places, colours and vectors."""
+"""Instances: the named segments of an image with their places, colours, directions and vectors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from uniad_ray.experts.relations.directions import directions
 from uniad_ray.perception.colours import cielab
 from uniad_ray.perception.grids import evenly_spaced
 from uniad_ray.perception.segments import Segments
@@ -25,6 +26,7 @@ class Instances:
         centres: float32, shape (n, 2): row and column of the mean pixel, each in 0..1.
         boxes: float32, shape (n, 4): top, left, bottom and right, each in 0..1.
         colours: float32, shape (n, 3): mean brightness in 0..100, and mean a and b of CIELAB.
+        directions: float32, shape (n, 8), in -1..1, from `directions`.
         vectors: One array per field, float32, shape (n, C).
     """
 
@@ -32,6 +34,7 @@ class Instances:
     centres: np.ndarray
     boxes: np.ndarray
     colours: np.ndarray
+    directions: np.ndarray
     vectors: Sequence[np.ndarray]
 
     def __len__(self) -> int:
@@ -55,11 +58,13 @@ def describe_instances(
     colours = evenly_spaced(image, rows, columns)
     _, a, b = np.moveaxis(cielab(colours), -1, 0)
     pixels = np.stack([row, column, colours.mean(axis=2) / 2.55, a, b], axis=2)
-    means = np.array([pixels[mask].mean(axis=0) for mask in segments.masks()], dtype=np.float32).reshape(-1, 5)
+    masks = segments.masks()
+    means = np.array([pixels[mask].mean(axis=0) for mask in masks], dtype=np.float32).reshape(-1, 5)
     return Instances(
         kinds=tuple(NO_KIND if name in left_out else name for name in segments.names),
         centres=means[:, :2],
         boxes=segments.boxes,
         colours=means[:, 2:],
+        directions=directions(masks),
         vectors=vectors,
     )

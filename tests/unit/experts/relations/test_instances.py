@@ -78,7 +78,7 @@ def test_any_segments_give_finite_numbers(masks: np.ndarray) -> None:
     found = describe_instances(segments.named(["bolt"] * len(segments)), vectors, image, ())
 
     assert len(found) == len(segments)
-    for values, width in ((found.centres, 2), (found.boxes, 4), (found.colours, 3)):
+    for values, width in ((found.centres, 2), (found.boxes, 4), (found.colours, 3), (found.directions, 8)):
         assert values.shape == (len(found), width)
         assert values.dtype == np.float32
         assert np.isfinite(values).all()
