@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -93,34 +93,43 @@ class Deviation:
     strengths: np.ndarray
 
 
-def measure(instances: Instances, looks: np.ndarray, kinds: Sequence[str], grid: PartGrid) -> list[Measurement]:
+def measure(
+    instances: Instances,
+    looks: np.ndarray,
+    counts: Mapping[str, int],
+    grid: PartGrid,
+    numerous: Collection[str] = (),
+) -> list[Measurement]:
     """Measures all relations of one image; instances without a kind only have a `look`.
 
     Args:
-        instances: The n instances.
-        looks: float, shape (n, D): appearance of each instance.
-        kinds: All kinds, sorted, with or without instances.
+        instances: The n described instances.
+        looks: float, shape (n, D): appearance of each described instance.
+        counts: Number of all instances of each kind, also of kinds without any.
         grid: The cells; a grid of one cell has no cell counts.
+        numerous: Kinds that are in no order, such as grains: they only have a `count`, a `look` and a `colour`.
     """
     kind_of_each = np.array(instances.kinds, dtype=object)
-    members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *kinds)}
+    members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *sorted(counts))}
     found = [Measurement(Relation("look", kind, kind), looks[each], each[:, None]) for kind, each in members.items()]
     del members[NO_KIND]
     shares = grid.shares(instances.boxes)
     for kind, each in members.items():
         centres = instances.centres[each]
-        values: dict[Attribute, np.ndarray] = {
-            "colour": instances.colours[each],
-            "place": centres,
-            "row": centres[:, :1],
-            "column": centres[:, 1:],
-            "direction": instances.directions[each],
-        }
-        found.append(Measurement(Relation("count", kind, kind), np.array([[len(each)]], dtype=np.float32), each[None]))
+        values: dict[Attribute, np.ndarray] = {"colour": instances.colours[each]}
+        if kind not in numerous:
+            values |= {
+                "place": centres,
+                "row": centres[:, :1],
+                "column": centres[:, 1:],
+                "direction": instances.directions[each],
+            }
+        count = np.array([[counts[kind]]], dtype=np.float32)
+        found.append(Measurement(Relation("count", kind, kind), count, each[None]))
         found += [Measurement(Relation(name, kind, kind), value, each[:, None]) for name, value in values.items()]
-        if len(grid) > 1:
+        if len(grid) > 1 and kind not in numerous:
             found += _cell_counts(kind, each, shares[each])
-    there = [kind for kind, each in members.items() if len(each)]
+    there = [kind for kind, each in members.items() if len(each) and kind not in numerous]
     for kind, other in itertools.combinations_with_replacement(there, 2):
         pairs = np.array(list(_pairs(members[kind], members[other], alike=kind == other)), dtype=np.int64).reshape(
             -1, 2

@@ -25,9 +25,13 @@ def instances(kinds: tuple[str, ...]) -> Instances:
     )
 
 
+def numbers(kinds: tuple[str, ...]) -> dict[str, int]:
+    return {kind: kinds.count(kind) for kind in ("bolt", "nut")}
+
+
 def measured(*kinds: str, grid: PartGrid = NO_GRID) -> dict[Relation, Measurement]:
     looks = np.arange(6, dtype=np.float64).reshape(3, 2)
-    return {one.relation: one for one in measure(instances(kinds), looks, ("bolt", "nut"), grid)}
+    return {one.relation: one for one in measure(instances(kinds), looks, numbers(kinds), grid)}
 
 
 def of(attribute: Attribute, *values: float, kind: str = "bolt") -> list[Measurement]:
@@ -81,9 +85,21 @@ def test_directions_of_many_instances_are_not_compared(count: int, has_pairs: bo
     boxes = np.tile(np.array(BOXES[:1], dtype=np.float32), (count, 1))
     many = Instances(("nut",) * count, boxes[:, :2], boxes, boxes[:, :3], np.zeros((count, 8), dtype=np.float32), ())
 
-    found = {one.relation for one in measure(many, np.zeros((count, 1)), ("nut",), NO_GRID)}
+    found = {one.relation for one in measure(many, np.zeros((count, 1)), {"nut": count}, NO_GRID)}
 
     assert (Relation("direction_pair", "nut", "nut") in found) == has_pairs
+
+
+def test_numerous_kinds_are_only_counted_and_looked_at() -> None:
+    looks = np.zeros((3, 2))
+
+    found = {one.relation: one for one in measure(instances(("bolt", "nut", "nut")), looks, {"bolt": 1, "nut": 40},
+                                                  PartGrid(np.array([0.3]), np.array([0.2])), {"nut"})}  # fmt: skip
+
+    of_nuts = {relation.attribute for relation in found if "nut" in (relation.kind, relation.other)}
+    assert of_nuts == {"count", "look", "colour"}
+    assert found[Relation("count", "nut", "nut")].values.tolist() == [[40.0]]
+    assert Relation("place", "bolt", "bolt") in found
 
 
 def test_instance_without_kind_has_only_a_look() -> None:
@@ -121,7 +137,7 @@ def test_cell_counts_find_parts_in_wrong_cells() -> None:
         alone = Instances(
             ("bolt",), box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), np.zeros((1, 8), np.float32), ()
         )
-        return measure(alone, np.zeros((1, 2)), ("bolt",), grid)
+        return measure(alone, np.zeros((1, 2)), {"bolt": 1}, grid)
 
     bank = RelationBank([one_at(*place) for place in places.tolist()])
 
