@@ -156,7 +156,7 @@ def fit_category(
             [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
         )
         for index, fold in enumerate(split.folds):
-            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
+            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}", split.training[index])
             for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
                 row_keys += perception.row_keys
                 evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
@@ -213,8 +213,8 @@ class _Fitter:
     source: PerceptionSource
     trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
 
-    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
-        """Fit on some images, with students trained on `training` if given, else on the same images."""
+    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int]) -> _Round:
+        """Fit on some images, with students trained on `training`."""
         experts = build_experts(self.config)
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
@@ -224,7 +224,7 @@ class _Fitter:
             if isinstance(extractor, LearnedExtractor):
                 extractor.fit(stream(source, indices, extractor.needs))
             elif isinstance(extractor, TrainedExtractor):
-                key = (extractor.name, tuple(indices if training is None else training))
+                key = (extractor.name, tuple(training))
                 extractor.restore(self._trained(extractor, key))
                 # A student with the same training images gives the same fields in every round.
                 kept = folder.parent / f"{extractor.name}-{list(self.trained).index(key)}"
