@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import sys
 import threading
 import time
@@ -28,13 +27,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from product_tables import FUSED, GROUPS, summary, table
 
 from uniad_ray.errors import UniadRayError
 
-FUSED = "fused"
-"""Name of the fused score in the results."""
-GROUPS = ("logical", "structural", "large", "small")
-"""Groups of anomalies; `large` and `small` are the structural ones of at least 0.4 % of the image, and below."""
 Auroc = dict[str, float | None]
 
 
@@ -196,12 +192,16 @@ def fit_and_score(source: Path, category: str, work: Path, asked: dict[str, Any]
         if run_root == usual:
             first, scores[FUSED] = images, images.scores
             called = images.called
-    large = [large_flaw(source / category, uri) for uri in source_uris(usual, first.row_keys.to_pylist())]
-    members = groups_of(first.anomaly_types, large)
+    uris = source_uris(usual, first.row_keys.to_pylist())
+    members = groups_of(first.anomaly_types, [large_flaw(source / category, uri) for uri in uris])
+    product = json.loads((source / category / "product.json").read_text("utf-8"))
+    broken = rules_of([defect_of(product, source / category, uri) for uri in uris], product["logical_anomalies"])
     return {
-        "layout": json.loads((source / category / "product.json").read_text("utf-8"))["layout"],
+        "layout": product["layout"],
         "selected": list(manifest.taking_part),
         "auroc": {name: aurocs(values, first.normal, members) for name, values in scores.items()},
+        "rules": {name: aurocs(values, first.normal, broken) for name, values in scores.items()},
+        "recall": recalls(scores[FUSED], first.normal, members),
         "false_alarms": float(called[first.normal].mean()),
         "found": {group: float(called[chosen].mean()) if chosen.any() else None for group, chosen in members.items()},
         "unusual_images": len(fitted.fitted[0].unusual),
@@ -230,6 +230,18 @@ def large_flaw(folder: Path, uri: str) -> bool | None:
     return bool((mask > 0).mean() >= SMALL_FLAW)
 
 
+def defect_of(product: Mapping[str, Any], folder: Path, uri: str) -> str | None:
+    """The defect of an image by `product.json`; None for a normal image."""
+    defect: str | None = product["images"][str(Path(uri).relative_to(folder))].get("defect")
+    return defect
+
+
+def rules_of(defects: Sequence[str | None], logical: Sequence[str]) -> dict[str, np.ndarray]:
+    """Which images break each rule; structural defects are left out."""
+    names = np.array(defects, dtype=object)
+    return {rule: names == rule for rule in logical}
+
+
 def groups_of(types: Sequence[str | None], large: Sequence[bool | None]) -> dict[str, np.ndarray]:
     """Which images belong to each of `GROUPS`, from their anomaly types and the size of their flaws."""
     kinds, sizes = np.array(types, dtype=object), np.array(large, dtype=object)
@@ -247,6 +259,16 @@ def aurocs(scores: np.ndarray, normal: np.ndarray, members: Mapping[str, np.ndar
         value = image_auroc(chosen[taken].astype(int), scores[taken]) if taken.any() else None
         found[group] = None if value is None else 100 * value
     return found
+
+
+def recalls(scores: np.ndarray, normal: np.ndarray, members: Mapping[str, np.ndarray]) -> Auroc:
+    """Share of each group above all but one in a hundred normal images, per cent; None for an empty group."""
+    ordered = np.sort(scores[normal])[::-1]
+    limit = ordered[len(ordered) // 100]
+    return {
+        group: 100 * float((scores[chosen] > limit).mean()) if chosen.any() else None
+        for group, chosen in members.items()
+    }
 
 
 class PeakMemory:
@@ -293,84 +315,6 @@ def memory_of_descendants(root: int) -> float:
         return pid == root
 
     return sum(size for pid, size in sizes.items() if is_below(pid))
-
-
-def summary(products: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, median and the five worst products of each expert and group; failed products are listed, not counted."""
-    done = {seed: found for seed, found in products.items() if "failed" not in found}
-    names = dict.fromkeys(name for found in done.values() for name in found["auroc"])
-    return {
-        "products": len(done),
-        "failed": {seed: found["failed"] for seed, found in products.items() if "failed" in found},
-        "auroc": {
-            name: {
-                group: spread({seed: found["auroc"].get(name, {}).get(group) for seed, found in done.items()})
-                for group in GROUPS
-            }
-            for name in names
-        },
-        **{
-            figure: spread({seed: found[figure] for seed, found in done.items()}, worst_is_high=True)
-            for figure in ("false_alarms", "fit_seconds_per_image", "score_seconds_per_image", "peak_mib")
-        },
-    }
-
-
-def spread(values: Mapping[str, float | None], *, worst_is_high: bool = False) -> dict[str, Any] | None:
-    """Mean, median and the five worst of values by seed; None without a value."""
-    known = {seed: value for seed, value in values.items() if value is not None}
-    if not known:
-        return None
-    ordered = sorted(known.items(), key=lambda entry: (-entry[1] if worst_is_high else entry[1], int(entry[0])))
-    return {
-        "mean": statistics.fmean(known.values()),
-        "median": statistics.median(known.values()),
-        "worst": dict(ordered[:5]),
-    }
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """The results as text: one line per product, then one per expert over all products."""
-    lines = [
-        "AUROC in per cent of the fused score; large and small: structural anomalies from 0.4 % of the image up, and "
-        "below",
-        "",
-        _line("seed", "layout", *GROUPS, "false alarms", "fit s/image", "score s/image", "MiB", "experts"),
-    ]
-    for seed, found in sorted(results["products"].items(), key=lambda entry: int(entry[0])):
-        if "failed" in found:
-            lines.append(f"{seed:>5}  failed: {found['failed']}")
-            continue
-        figures = [f"{100 * found['false_alarms']:.1f} %"]
-        figures += [f"{found[name]:.2f}" for name in ("fit_seconds_per_image", "score_seconds_per_image")]
-        figures += [f"{found['peak_mib']:.0f}", " ".join(found["selected"])]
-        lines.append(
-            _line(seed, found["layout"], *(_number(found["auroc"][FUSED][group]) for group in GROUPS), *figures)
-        )
-    summed = results["summary"]
-    lines += ["", f"mean (median) of {summed['products']} products", "", _line("", "expert", *GROUPS)]
-    for name, groups in summed["auroc"].items():
-        values = [groups[group] for group in GROUPS]
-        lines.append(
-            _line("", name, *("-" if one is None else f"{one['mean']:.1f} ({one['median']:.1f})" for one in values))
-        )
-    lines += ["", "worst products of the fused score"]
-    for group in GROUPS:
-        worst = (summed["auroc"].get(FUSED, {}).get(group) or {"worst": {}})["worst"]
-        lines.append(_line("", group) + "  " + ", ".join(f"{seed}: {value:.1f}" for seed, value in worst.items()))
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _line(seed: str, name: str, *cells: str) -> str:
-    return (
-        f"{seed:>5}  {name:<18}"
-        + "".join(f"{cell:>15}" for cell in cells[:8])
-        + "".join(f"  {cell}" for cell in cells[8:])
-    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from products import parse_seeds, read_results, spread, write_results
+from product_tables import spread
+from products import parse_seeds, read_results, write_results
 
 LONGEST_SIDE = 640
 """Bound of the images, pixels, as in the profile `embedded`."""

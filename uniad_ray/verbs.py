@@ -147,6 +147,7 @@ def fit(
     overrides: Sequence[str] = (),
     names: str | None = None,
     sidecar: str | None = None,
+    known_defects: str | None = None,
     publish: bool = True,
     accept_unusual: bool = False,
     workers: int | None = None,
@@ -166,6 +167,8 @@ def fit(
         overrides: Assignments such as `calibration.holdout=0.3`.
         names: YAML file with readable names for object classes, such as `part-1: bolt`.
         sidecar: Root of a sidecar of the archive; its content is read instead of computed.
+        known_defects: Folder of images with known defects. With eight or more, the expert selection uses them; nothing
+            is learned from them. Anomalous images of the split `validation` are used without this option.
         publish: Publish each bundle once it is fitted and verified.
         accept_unusual: Publish even if some normal images do not look like the others.
         workers: Processes that train students; default chooses by the cluster.
@@ -191,6 +194,7 @@ def fit(
         load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
         categories=categories,
         sidecar=sidecar,
+        known_defects=known_defects,
         publish=publish,
         accept_unusual=accept_unusual,
         device=device,

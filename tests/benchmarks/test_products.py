@@ -27,7 +27,9 @@ def products() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(SCRIPT.parent))
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     return module
 
 
@@ -43,6 +45,8 @@ def product(logical: float, structural: float, small: float | None = None, **exp
         "layout": "grid",
         "selected": ["patch"],
         "auroc": {"fused": fused, **{name: dict.fromkeys(fused, value) for name, value in experts.items()}},
+        "rules": {"fused": {"missing": logical}, **{name: {"missing": value} for name, value in experts.items()}},
+        "recall": {"logical": logical / 2, "structural": structural, "large": structural, "small": None},
         "false_alarms": 0.125,
         "found": {},
         "unusual_images": 0,
@@ -78,6 +82,28 @@ def test_auroc_by_group(products: ModuleType) -> None:
     assert products.aurocs(scores, normal, nothing) == dict.fromkeys(products.GROUPS)
 
 
+def test_recall_at_one_per_cent_of_false_alarms(products: ModuleType) -> None:
+    members = {"logical": np.r_[np.zeros(200, bool), np.ones(4, bool)], "small": np.zeros(204, bool)}
+    normal = ~members["logical"]
+    scores = np.r_[np.arange(200.0), 196.5, 197.5, 198.5, 500.0]
+    # Two of 200 normal images may score higher: those with 198 and 199.
+    assert products.recalls(scores, normal, members) == {"logical": 75.0, "small": None}
+    few = np.r_[scores[150:200], scores[200:]]
+    assert products.recalls(few, normal[150:], {"logical": members["logical"][150:]}) == {"logical": 25.0}
+
+
+def test_images_by_the_rule_that_they_break(products: ModuleType) -> None:
+    described = {"images": {"test/good/000.png": {}, "test/logical_anomalies/000.png": {"defect": "missing"}}}
+    folder = Path("/drawn/product-1")
+    assert products.defect_of(described, folder, "/drawn/product-1/test/good/000.png") is None
+    assert products.defect_of(described, folder, "/drawn/product-1/test/logical_anomalies/000.png") == "missing"
+    broken = products.rules_of([None, "missing", "extra", "scratch", "missing"], ["missing", "extra"])
+    assert {rule: chosen.tolist() for rule, chosen in broken.items()} == {
+        "missing": [False, True, False, False, True],
+        "extra": [False, False, True, False, False],
+    }
+
+
 def test_summary_of_products(products: ModuleType) -> None:
     found = {
         str(seed): product(logical, 90.0, patch=60.0) for seed, logical in enumerate([80, 50, 60, 100, 70, 90, 40])
@@ -94,11 +120,15 @@ def test_summary_of_products(products: ModuleType) -> None:
     assert summary["auroc"]["patch"]["structural"]["mean"] == 60.0
     # An expert that one product only has counts there only.
     assert summary["auroc"]["relations"]["logical"] == {"mean": 30.0, "median": 30.0, "worst": {"3": 30.0}}
+    assert summary["rules"] == {"missing": {"products": 7, "fused": 70.0, "patch": 60.0}}
+    assert summary["recall"]["logical"]["mean"] == 35.0
+    assert summary["recall"]["small"] is None
     slowest = summary["score_seconds_per_image"]["worst"]
     assert list(slowest) == ["3", "5", "0", "4", "2"]
     text = products.table({"products": found, "summary": summary})
     assert "70.0 (70.0)" in text
     assert "9  failed: no parts" in text
+    assert "patch 60.0" in text
     assert "6: 40.0, 1: 50.0" in text
 
 

@@ -113,6 +113,11 @@ class ExpertSelectionConfig(StrictModel):
     images: int = Field(
         default=12, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
     )
+    fewest_known_defects: int = Field(
+        default=8,
+        ge=2,
+        description="Fewest known defects of a category that are used; fewer tell little more than chance.",
+    )
     least_gain: float = Field(
         default=0.2,
         ge=0,

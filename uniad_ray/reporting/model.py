@@ -56,14 +56,14 @@ class Network(StrictModel):
 
 
 class ExpertChoice(StrictModel):
-    """The result of expert selection for one expert of a category, made at fit time without labels.
+    """The result of expert selection for one expert of a category, made at fit time.
 
     Attributes:
         expert: Name of the expert.
         weight: Weight in the fusion; 0 if the expert is not selected.
         reason: Reason for the choice.
-        synthetic_auroc: AUROC of the expert alone on synthetic anomalies against normal images, in [0, 1], by family
-            of synthetic anomalies.
+        synthetic_auroc: AUROC of the expert alone on synthetic anomalies against normal images, in [0, 1], by family,
+            and on known defects if there are some.
     """
 
     expert: str

@@ -14,6 +14,8 @@ from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, fit_calibration
 
 _LINEAR_UP_TO: Final = 4.0
+_NORMAL_RANGE: Final = 2.0
+"""Calibrated score up to which an expert has found nothing, whatever it says."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def _total(raw: Mapping[str, FloatArray], members: Sequence[str]) -> FloatArray:
 
 
 def merge_reasons(evidence: Mapping[str, Evidence], calibrated: Mapping[str, FloatArray], image: int) -> list[str]:
-    """Collect the reasons of all experts for one image, ordered by descending calibrated score."""
-    by_excess = sorted(evidence, key=lambda name: -calibrated[name][image])
+    """Collect the reasons for one image of all experts above their normal range, the highest calibrated score first."""
+    unusual = (name for name in evidence if calibrated[name][image] > _NORMAL_RANGE)
+    by_excess = sorted(unusual, key=lambda name: -calibrated[name][image])
     return [reason for name in by_excess for reason in evidence[name].reasons[image]]

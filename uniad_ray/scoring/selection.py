@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FusionConfig
+
+
+class Trial(StrictModel):
+    """The trial of a candidate.
+
+    Attributes:
+        gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
+            its kind.
+        lowest: Gain that is reached with 95 % certainty, by a paired bootstrap.
+        asked: Required gain.
+    """
+
+    gain: float
+    lowest: float
+    asked: float
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the candidate is selected: its gain is large enough, and not chance."""
+        return self.gain >= self.asked and self.lowest > 0.0
 
 
 class CandidateExpert(StrictModel):
@@ -11,16 +33,13 @@ class CandidateExpert(StrictModel):
 
     Attributes:
         weight: Weight in the fused score; 0 if the expert is not selected.
-        auroc: AUROC of the expert alone on synthetic anomalies, by family; 0.5 is chance.
-        gain: Increase of the mean AUROC over the base and the selected better experts of its kind, on the families of
-            its kind; None for an expert of the base.
-        asked: Required gain; None for an expert of the base.
+        auroc: AUROC of the expert alone on synthetic anomalies and known defects, by family; 0.5 is chance.
+        trial: Its trial; None for an expert of the base.
     """
 
     weight: float
     auroc: dict[str, float]
-    gain: float | None
-    asked: float | None
+    trial: Trial | None = None
 
 
 class ExpertSelection(StrictModel):
@@ -33,6 +52,8 @@ class ExpertSelection(StrictModel):
         base_auroc: AUROC of the base alone, by family of synthetic anomalies.
         fused_auroc: AUROC of the fused selected experts, by family.
         experts: Decision by expert.
+        known_defects: Number of known defects by type: `known_structural`, `known_logical`, and `known` if unknown.
+        weights_without_known: The weights that would have been chosen without them; None if there are none.
     """
 
     synthetic_anomalies: dict[str, int]
@@ -41,6 +62,8 @@ class ExpertSelection(StrictModel):
     base_auroc: dict[str, float]
     fused_auroc: dict[str, float]
     experts: dict[str, CandidateExpert]
+    known_defects: dict[str, int] = Field(default_factory=dict)
+    weights_without_known: dict[str, float] | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -50,10 +73,19 @@ class ExpertSelection(StrictModel):
     def reason(self, expert: str) -> str:
         """Explain why an expert is selected or not."""
         decided = self.experts[expert]
-        if decided.gain is None or decided.asked is None:
-            return "always selected" if decided.weight else "no better than chance on synthetic anomalies"
-        verb, than = ("adds", "at least") if decided.weight else ("would add", "less than")
-        return f"{verb} {decided.gain:.3f} to the AUROC on synthetic anomalies, {than} the required {decided.asked:.3f}"
+        judged_on = "synthetic anomalies and known defects" if self.known_defects else "synthetic anomalies"
+        trial = decided.trial
+        if trial is None:
+            reason = "always selected" if decided.weight else f"no better than chance on {judged_on}"
+        elif trial.is_passed:
+            reason = f"adds {trial.gain:.3f} to the AUROC on {judged_on}, at least the required {trial.asked:.3f}"
+        elif trial.gain >= trial.asked:
+            reason = f"would add {trial.gain:.3f} to the AUROC on {judged_on}, which may be chance"
+        else:
+            reason = f"would add {trial.gain:.3f} to the AUROC on {judged_on}, less than the required {trial.asked:.3f}"
+        if self.weights_without_known is None:
+            return reason
+        return f"{reason}; weight {self.weights_without_known[expert]:.2f} without known defects"
 
 
 def with_selected_weights(config: FusionConfig, record: ExpertSelection | None) -> FusionConfig:

@@ -19,8 +19,8 @@ RAW = {"a": np.array([1.0, 3.0, 5.0]), "b": np.array([0.0, 0.5, 0.25]), "c": np.
 def test_scores_and_maps_are_calibrated_and_weighted() -> None:
     maps = np.array([[[1.0, 3.0]], [[5.0, 1.0]]], dtype=np.float32)
     evidence = {
-        "a": Evidence(np.array([3.0, 5.0]), maps, [["a0"], []]),
-        "b": Evidence(np.array([1.0, -1.0]), None, [["b0"], ["b1"]]),
+        "a": Evidence(np.array([3.0, 5.0]), maps, [[], []]),
+        "b": Evidence(np.array([1.0, -1.0]), None, [[], []]),
     }
     fused = Fusion(FusionConfig(weights={"b": 0.25}), CALIBRATIONS, CALIBRATIONS).fuse(evidence)
     assert fused.calibrated["a"].tolist() == [1.0, 2.0]
@@ -28,8 +28,15 @@ def test_scores_and_maps_are_calibrated_and_weighted() -> None:
     assert fused.scores.tolist() == [1.0 + 0.25 * 2.0, 2.0 - 0.25 * 2.0]
     assert fused.maps is not None
     np.testing.assert_allclose(fused.maps, (maps - 1.0) / 2.0)
-    assert merge_reasons(evidence, fused.calibrated, 0) == ["b0", "a0"]
-    assert merge_reasons(evidence, fused.calibrated, 1) == ["b1"]
+
+
+def test_reasons_come_from_experts_above_their_normal_range() -> None:
+    scores = np.zeros(2)
+    evidence = {name: Evidence(scores, None, [[f"{name} first"], [f"{name} second"]]) for name in ("a", "b", "c")}
+    calibrated = {"a": np.array([2.5, 1.9]), "b": np.array([9.0, -3.0]), "c": np.array([2.0, 2.1])}
+
+    assert merge_reasons(evidence, calibrated, 0) == ["b first", "a first"]
+    assert merge_reasons(evidence, calibrated, 1) == ["c second"]
 
 
 def test_experts_without_maps_give_no_map() -> None:

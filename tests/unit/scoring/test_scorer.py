@@ -73,7 +73,7 @@ def test_a_verdict_by_hand(scorer: Scorer) -> None:
     assert verdict.calibrated == {"one": 1.0, "two": 110.0}
     assert verdict.score == 111.0
     assert (verdict.decision, verdict.is_anomalous) == ("normal", False)
-    assert verdict.reasons == ("mean 110", "mean 110")
+    assert verdict.reasons == ("mean 110",)
     assert verdict.anomaly_map is None
     (at_threshold, above) = scorer.score(["b", "c"], grey(119, 120))
     assert isinstance(at_threshold, Verdict)

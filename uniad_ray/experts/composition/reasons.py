@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from uniad_ray.experts.composition.features import FEATURES, Feature
+from uniad_ray.experts.composition.features import DEPTH_BOUNDS, DEPTHS, FEATURES, Feature
 from uniad_ray.experts.composition.label_statistics import LabelStatistics
 from uniad_ray.experts.composition.normal_spread import NormalSpread
 from uniad_ray.perception.text.component_describer import colour_words
@@ -25,7 +25,7 @@ def composition_reasons(
     """Describes the measurements that are clearly outside of their range in normal images.
 
     Args:
-        measured: The `FEATURES` of each label of each map, float64, shape (K, 6).
+        measured: The `FEATURES` of each label of each map, float64, shape (K, F).
         statistics: The labels of each map.
         spreads: Normal measurements of each map.
 
@@ -40,8 +40,7 @@ def composition_reasons(
         deviations = np.abs(features - spread.centre.reshape(shape)) / spread.scale.reshape(shape)
         deviations[beyond <= 0.0] = 0.0
         for label in np.flatnonzero(deviations.max(axis=1) > _CLEARLY):
-            # A number of regions is the easiest to check against the picture.
-            column = _REGIONS if beyond[label, _REGIONS] > 0.0 else int(deviations[label].argmax())
+            column = _easiest_to_check(deviations[label])
             red, green, blue = map(float, one.colours[label])
             colour = colour_words(red, green, blue, softness=0.0)
             text = _sentence(colour, FEATURES[column], features[label, column], low[label, column], high[label, column])
@@ -49,6 +48,15 @@ def composition_reasons(
             if strength > found.get(colour, (0.0, ""))[0]:
                 found[colour] = (strength, text)
     return [text for _, text in sorted(found.values(), key=lambda entry: -entry[0])[:_MOST_REASONS]]
+
+
+def _easiest_to_check(deviations: np.ndarray) -> int:
+    """Column of the measurement to describe: a number of regions if it is unusual, a depth only if nothing else is."""
+    if deviations[_REGIONS] > 0.0:
+        return _REGIONS
+    plain = deviations.copy()
+    plain[[FEATURES.index(depth) for depth in DEPTHS]] = 0.0
+    return int((plain if plain.max() > _CLEARLY else deviations).argmax())
 
 
 def _sentence(colour: str, feature: Feature, value: float, low: float, high: float) -> str:
@@ -60,7 +68,11 @@ def _sentence(colour: str, feature: Feature, value: float, low: float, high: flo
         return f"{colour} is spread along another diagonal than in normal images"
     if feature == "largest":
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
+    elif feature in DEPTHS:
+        value, low, high = value**2, low**2, high**2
     normal = f"{_percent(low, high)} in normal images"
+    if feature in DEPTHS:
+        return f"{_percent(value)} of the image is {colour} {_depth(DEPTHS.index(feature))} its edge, {normal}"
     if feature == "area":
         return f"{colour} covers {_percent(value)} of the image, {normal}"
     if feature == "largest":
@@ -72,3 +84,12 @@ def _sentence(colour: str, feature: Feature, value: float, low: float, high: flo
 def _percent(*values: float) -> str:
     """Fractions in per cent with one decimal: one value, or the ends of a range."""
     return " to ".join(dict.fromkeys(f"{100 * value:.1f}" for value in values)) + " %"
+
+
+def _depth(number: int) -> str:
+    """A class of distance to an edge, in per cent of the longest side of the image."""
+    if number == 0:
+        return f"within {_percent(DEPTH_BOUNDS[0])} from"
+    if number == len(DEPTH_BOUNDS):
+        return f"more than {_percent(DEPTH_BOUNDS[-1])} from"
+    return f"{_percent(*DEPTH_BOUNDS[number - 1 : number + 1])} from"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -14,8 +14,10 @@ from uniad_ray.experts.relations.instances import NO_KIND, Instances
 from uniad_ray.experts.relations.part_grid import PartGrid
 
 Attribute = Literal[
-    "count", "cell_count", "look", "colour", "place", "row", "column", "row_step", "column_step", "gap", "colour_pair"
-]
+    "count", "cell_count",
+    "look", "colour", "place", "row", "column", "direction",
+    "row_step", "column_step", "gap", "colour_pair", "direction_pair",
+]  # fmt: skip
 
 # The effect of measurement noise on a value, in its unit: 2 % of the image's side, a barely visible colour change.
 _TOLERANCE: Final[Mapping[Attribute, float]] = {
@@ -26,12 +28,16 @@ _TOLERANCE: Final[Mapping[Attribute, float]] = {
     "place": 0.02,
     "row": 0.02,
     "column": 0.02,
+    "direction": 0.05,
     "row_step": 0.02,
     "column_step": 0.02,
     "gap": 0.02,
     "colour_pair": 2.0,
+    "direction_pair": 0.05,
 }
 _MOST_VALUES: Final = 1000
+_MOST_DIRECTION_PAIRS: Final = 15
+"""Those of six instances. The directions of more, such as grains, follow no rule of pairs."""
 # One in this many normal values may be a segmentation error.
 _ODD_SHARE: Final = 32
 _NO_INSTANCE: Final = np.zeros((1, 1), dtype=np.float32)
@@ -42,8 +48,9 @@ class Relation(NamedTuple):
 
     Attributes:
         attribute: Of the image: `count` of a kind, and `cell_count` of a kind in a cell of the grid. Of one instance:
-            `look` (all vectors), `colour`, `place`, `row` and `column`. Of two instances: `row_step` and `column_step`
-            from the first to the second, the `gap` between their boxes, and their `colour_pair`.
+            `look` (all vectors), `colour`, `place`, `row`, `column` and `direction`. Of two instances: `row_step` and
+            `column_step` from the first to the second, the `gap` between their boxes, and their `colour_pair`. Of two
+            of one kind: `direction_pair`, the difference of their directions.
         kind: Kind of the instance, or of the first of two.
         other: Kind of the second instance; equal to `kind` if there is only one.
         cell: Cell of a `cell_count`; otherwise 0.
@@ -86,33 +93,43 @@ class Deviation:
     strengths: np.ndarray
 
 
-def measure(instances: Instances, looks: np.ndarray, kinds: Sequence[str], grid: PartGrid) -> list[Measurement]:
+def measure(
+    instances: Instances,
+    looks: np.ndarray,
+    counts: Mapping[str, int],
+    grid: PartGrid,
+    numerous: Collection[str] = (),
+) -> list[Measurement]:
     """Measures all relations of one image; instances without a kind only have a `look`.
 
     Args:
-        instances: The n instances.
-        looks: float, shape (n, D): appearance of each instance.
-        kinds: All kinds, sorted, with or without instances.
+        instances: The n described instances.
+        looks: float, shape (n, D): appearance of each described instance.
+        counts: Number of all instances of each kind, also of kinds without any.
         grid: The cells; a grid of one cell has no cell counts.
+        numerous: Kinds that are in no order, such as grains: they only have a `count`, a `look` and a `colour`.
     """
     kind_of_each = np.array(instances.kinds, dtype=object)
-    members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *kinds)}
+    members = {kind: np.flatnonzero(kind_of_each == kind) for kind in (NO_KIND, *sorted(counts))}
     found = [Measurement(Relation("look", kind, kind), looks[each], each[:, None]) for kind, each in members.items()]
     del members[NO_KIND]
     shares = grid.shares(instances.boxes)
     for kind, each in members.items():
         centres = instances.centres[each]
-        values: dict[Attribute, np.ndarray] = {
-            "colour": instances.colours[each],
-            "place": centres,
-            "row": centres[:, :1],
-            "column": centres[:, 1:],
-        }
-        found.append(Measurement(Relation("count", kind, kind), np.array([[len(each)]], dtype=np.float32), each[None]))
+        values: dict[Attribute, np.ndarray] = {"colour": instances.colours[each]}
+        if kind not in numerous:
+            values |= {
+                "place": centres,
+                "row": centres[:, :1],
+                "column": centres[:, 1:],
+                "direction": instances.directions[each],
+            }
+        count = np.array([[counts[kind]]], dtype=np.float32)
+        found.append(Measurement(Relation("count", kind, kind), count, each[None]))
         found += [Measurement(Relation(name, kind, kind), value, each[:, None]) for name, value in values.items()]
-        if len(grid) > 1:
+        if len(grid) > 1 and kind not in numerous:
             found += _cell_counts(kind, each, shares[each])
-    there = [kind for kind, each in members.items() if len(each)]
+    there = [kind for kind, each in members.items() if len(each) and kind not in numerous]
     for kind, other in itertools.combinations_with_replacement(there, 2):
         pairs = np.array(list(_pairs(members[kind], members[other], alike=kind == other)), dtype=np.int64).reshape(
             -1, 2
@@ -143,12 +160,16 @@ def _of_two(instances: Instances, first: np.ndarray, second: np.ndarray, *, alik
         colour_pairs = np.concatenate([colours, other_colours], axis=1)
     boxes, other_boxes = instances.boxes[first], instances.boxes[second]
     apart = np.maximum(boxes[:, :2] - other_boxes[:, 2:], other_boxes[:, :2] - boxes[:, 2:])
-    return {
+    found: dict[Attribute, np.ndarray] = {
         "row_step": steps[:, :1],
         "column_step": steps[:, 1:],
         "gap": np.linalg.norm(np.maximum(apart, 0.0), axis=1, keepdims=True),
         "colour_pair": colour_pairs,
     }
+    if alike and len(first) <= _MOST_DIRECTION_PAIRS:
+        differences = instances.directions[second] - instances.directions[first]
+        found["direction_pair"] = np.linalg.norm(differences, axis=1, keepdims=True)
+    return found
 
 
 class RelationBank:

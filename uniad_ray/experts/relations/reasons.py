@@ -50,6 +50,8 @@ def _sentence(deviation: Deviation, position: int, instances: Instances, grid: P
         return f"the gap between {kind} and {other} is {value:.2f}, {nearest:.2f} in the nearest normal image"
     if attribute == "colour_pair":
         return f"the colours of {kind} and {other} never occur together in the normal images"
+    if attribute == "direction_pair":
+        return f"two of {kind} differ in direction or shape as in no normal image"
     if attribute in ("row_step", "column_step"):
         before, after = ("above", "below") if attribute == "row_step" else ("left of", "right of")
         if kind == other:
@@ -63,4 +65,6 @@ def _sentence(deviation: Deviation, position: int, instances: Instances, grid: P
         return f"{at} looks unlike any in the normal images"
     if attribute == "colour":
         return f"{at} has a colour not found in the normal images"
+    if attribute == "direction":
+        return f"{at} has a direction or shape not found in the normal images"
     return f"{at} is in a place not found in the normal images"

@@ -38,7 +38,7 @@ class RelationsConfig(StrictModel):
     """Options of the relations expert.
 
     Attributes:
-        segments: Field with named segments; of more than 64 in an image, the largest are compared.
+        segments: Field with named segments; of more than 64 in an image, the largest are compared, all are counted.
         vectors: Fields with vectors of the segments that describe their appearance.
         left_out: Names that are not kinds of parts; only the appearance of their segments is compared.
         images: Maximum number of normal images to keep, sampled evenly.
@@ -83,7 +83,7 @@ class Relations:
         )
         for perception in stream():
             for row, row_key in enumerate(perception.row_keys):
-                segments, vectors = self._compared(perception, row)
+                segments, vectors = self._inputs(perception, row)
                 if len(segments.names) < len(segments):
                     raise FitError(
                         f"{self.name}: {self._config.segments} has segments without names; use the field of a namer"
@@ -92,7 +92,7 @@ class Relations:
                     require_finite(self.name, row_key, torch.from_numpy(each))
                 if sample.wants(row_key):
                     coverage = class_coverage(segments, self._config.map_size)
-                    instances = describe_instances(segments, vectors, perception.images[row], self._config.left_out)
+                    instances = self._described(segments, vectors, perception.images[row])
                     sample.add(row_key, (coverage, instances))
         images = sample.by_priority()
         if len(images) < 2:
@@ -124,7 +124,7 @@ class Relations:
         maps = np.zeros((len(perception), side, side), dtype=np.float32)
         reasons: list[list[str]] = [[] for _ in range(len(perception))]
         for row in range(len(perception)):
-            segments, vectors = self._compared(perception, row)
+            segments, vectors = self._inputs(perception, row)
             dimensions = [each.shape[1] for each in vectors]
             if dimensions != bank.dimensions:
                 raise BundleError(
@@ -134,7 +134,7 @@ class Relations:
             if not all(np.isfinite(each).all() for each in vectors):
                 scores[row] = np.nan
                 continue
-            instances = describe_instances(segments, vectors, perception.images[row], self._config.left_out)
+            instances = self._described(segments, vectors, perception.images[row])
             deviations = bank.deviations(instances)
             scores[row] = np.log1p(max((one.strengths.max() for one in deviations), default=0.0))
             maps[row] = self._painted(segments, deviations, bank.grid)
@@ -173,15 +173,18 @@ class Relations:
             raise FitError(f"{self.name}: the relations are not fitted; fit them or load a bundle first")
         return self._bank
 
-    def _compared(self, perception: Perception, row: int) -> tuple[Segments, list[np.ndarray]]:
+    def _inputs(self, perception: Perception, row: int) -> tuple[Segments, list[np.ndarray]]:
         """The segments of one image of the batch, largest first, and their vectors."""
         segments = perception.segments[self._config.segments][row]
-        largest = np.arange(min(len(segments), _MOST_INSTANCES_OF_AN_IMAGE))
-        return segments.select(largest), [perception.vectors[name][row][largest] for name in self._config.vectors]
+        return segments, [np.asarray(perception.vectors[name][row]) for name in self._config.vectors]
+
+    def _described(self, segments: Segments, vectors: Sequence[np.ndarray], image: np.ndarray) -> Instances:
+        return describe_instances(segments, vectors, image, self._config.left_out, _MOST_INSTANCES_OF_AN_IMAGE)
 
     def _painted(self, segments: Segments, deviations: Sequence[Deviation], grid: PartGrid) -> np.ndarray:
         """The map of one image before smoothing: float32, shape (map_size, map_size)."""
         side = self._config.map_size
+        segments = segments.select(np.arange(min(len(segments), _MOST_INSTANCES_OF_AN_IMAGE)))
         of_instances = np.zeros(len(segments))
         painted = np.zeros((side, side))
         cells = grid.cells(side, side)

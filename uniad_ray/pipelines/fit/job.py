@@ -46,6 +46,8 @@ class FittedBundle(StrictModel):
             verified bundle from being published.
         published: Whether the category's pointer now names this version.
         recomputed: Fields of the sidecar that were computed again, because its weights, options or code differ.
+        known_defects: Number of known defects that were given.
+        used_known_defects: Whether the expert selection used them; a few are not enough.
     """
 
     category: str
@@ -59,6 +61,8 @@ class FittedBundle(StrictModel):
     unusual: dict[str, str]
     published: bool
     recomputed: tuple[str, ...] = ()
+    known_defects: int = 0
+    used_known_defects: bool = False
 
 
 class FitReport(StrictModel):
@@ -82,6 +86,7 @@ def fit(
     *,
     categories: Sequence[str] | None = None,
     sidecar: str | None = None,
+    known_defects: str | None = None,
     publish: bool = True,
     accept_unusual: bool = False,
     device: str = "auto",
@@ -99,6 +104,7 @@ def fit(
         config: The fit configuration.
         categories: Categories to fit; default all.
         sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
+        known_defects: Folder of images with known defects, for the expert selection; see `KnownDefects.read`.
         publish: Whether to point each category to its new version once it is verified.
         accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
@@ -139,7 +145,18 @@ def fit(
         with Progress("fitting", sum(totals[name] for name in fitted)) as progress:
             results, refused = _fit_in_parallel(
                 fitted,
-                _FitTask(source.uri, root.uri, config, sidecar, publish, accept_unusual, device, students),
+                _FitTask(
+                    source.uri,
+                    root.uri,
+                    config,
+                    sidecar,
+                    None if known_defects is None else Location.parse(known_defects).uri,
+                    tuple(wanted),
+                    publish,
+                    accept_unusual,
+                    device,
+                    students,
+                ),
                 cluster,
                 progress,
             )
@@ -163,6 +180,8 @@ class _FitTask:
         bundles: Root of the bundles.
         config: The fit configuration.
         sidecar: Root of a sidecar of the archive, or None.
+        known_defects: Folder of images with known defects, or None.
+        categories: All categories of the fit.
         publish: Whether to publish verified bundles.
         accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
@@ -173,6 +192,8 @@ class _FitTask:
     bundles: str
     config: FitConfig
     sidecar: str | None
+    known_defects: str | None
+    categories: tuple[str, ...]
     publish: bool
     accept_unusual: bool
     device: str
@@ -238,6 +259,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     from uniad_ray.pipelines.fit.students import find_trained
     from uniad_ray.scoring.bundles.store import BundleStore
     from uniad_ray.scoring.fitting.category import fit_category
+    from uniad_ray.scoring.fitting.known_defects import KnownDefects
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.sidecars.reader import fields_of_normal_images
 
@@ -247,6 +269,12 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     manifest = read_manifest(source)
     config = with_image_size(task.config, source, manifest, category)
     normal_images = ArchiveNormalImages(source, manifest, category, config.decoded_size, config.normal_images)
+    folder = None if task.known_defects is None else Location.parse(task.known_defects)
+    known = (
+        KnownDefects.read(source, manifest, category, config.decoded_size, folder, task.categories)
+        if config.chosen_fusion.selection is not None
+        else KnownDefects()
+    )
     recomputed: set[str] = set()
 
     def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
@@ -264,11 +292,13 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
             train=find_trained(category, normal_images.rows, task.students),
             on_extracted=lambda images: counter.add.remote(images),
             find_stored=None if task.sidecar is None or normal_images.has_copies else find_stored,
+            known=known.defects,
         )
     images = sum(row.copy_of is None for row in normal_images.rows)
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},
         "normal_images": images,
+        "known_defects": len(known),
         "altered_copies": len(normal_images.rows) - images,
         "skipped": dict(sorted(normal_images.skipped.items())),
         "extractors": dict(fitted.extractors),
@@ -278,6 +308,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
+    selection = written.calibration.selection
     is_published = task.publish and (task.accept_unusual or not unusual)
     if is_published:
         store.publish(category, written.version)
@@ -289,8 +320,10 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         fit_images=written.calibration.fit_images,
         held_out_images=written.calibration.held_out_images,
         threshold=written.calibration.threshold.value,
-        skipped=normal_images.skipped,
+        skipped=normal_images.skipped | known.skipped,
         unusual=unusual,
         published=is_published,
         recomputed=tuple(sorted(recomputed)),
+        known_defects=len(known),
+        used_known_defects=bool(selection is not None and selection.known_defects),
     ).model_dump()

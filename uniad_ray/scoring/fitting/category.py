@@ -25,6 +25,7 @@ from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.expert_selection import choose_experts
+from uniad_ray.scoring.fitting.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,
@@ -39,6 +40,7 @@ from uniad_ray.scoring.fitting.synthetic_scores import (
     SyntheticScores,
     join_synthetic_scores,
     normal_views,
+    score_known_defects,
     score_synthetic_anomalies,
 )
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
@@ -96,6 +98,7 @@ def fit_category(
     train: Train | None = None,
     on_extracted: Callable[[int], None] | None = None,
     find_stored: FindStored | None = None,
+    known: Sequence[KnownDefect] = (),
 ) -> FittedCategory:
     """Fit extractors, experts and calibration on the normal images of one category.
 
@@ -109,6 +112,7 @@ def fit_category(
         train: Train a student, or return a trained one; default trains in this process.
         on_extracted: Called with the number of images of each extracted batch.
         find_stored: Find stored fields that need not be computed.
+        known: Known defects for the expert selection, unless there are too few. Nothing is learned from them.
 
     Raises:
         FitError: Too few distinct normal images, or an expert cannot learn from them.
@@ -147,11 +151,12 @@ def fit_category(
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
         fused: list[FloatArray] = []
         synthetic: list[SyntheticScores] = []
+        known_scores: SyntheticScores = {}
         to_alter = _evenly(
             [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
         )
         for index, fold in enumerate(split.folds):
-            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}")
+            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}", split.training[index])
             for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
                 row_keys += perception.row_keys
                 evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
@@ -161,6 +166,8 @@ def fit_category(
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
             if selection is not None:
                 synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config))
+                if index == 0 and len(known) >= selection.fewest_known_defects:
+                    known_scores = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
         if not split.is_final_a_round:
             fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
         files = _state_files(fitted)
@@ -170,7 +177,7 @@ def fit_category(
         raise FitError("every normal image has a single colour; check the camera and the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
     decision = (
-        choose_experts(config.chosen_fusion, selection, raw, join_synthetic_scores(synthetic))
+        choose_experts(config.chosen_fusion, selection, raw, join_synthetic_scores(synthetic), known_scores)
         if selection is not None
         else None
     )
@@ -206,8 +213,8 @@ class _Fitter:
     source: PerceptionSource
     trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
 
-    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int] | None = None) -> _Round:
-        """Fit on some images, with students trained on `training` if given, else on the same images."""
+    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int]) -> _Round:
+        """Fit on some images, with students trained on `training`."""
         experts = build_experts(self.config)
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
@@ -217,7 +224,7 @@ class _Fitter:
             if isinstance(extractor, LearnedExtractor):
                 extractor.fit(stream(source, indices, extractor.needs))
             elif isinstance(extractor, TrainedExtractor):
-                key = (extractor.name, tuple(indices if training is None else training))
+                key = (extractor.name, tuple(training))
                 extractor.restore(self._trained(extractor, key))
                 # A student with the same training images gives the same fields in every round.
                 kept = folder.parent / f"{extractor.name}-{list(self.trained).index(key)}"

@@ -1,28 +1,28 @@
-"""Select the experts of a category and their weights without labels, from its normal images alone.
+"""Select the experts of a category and their weights, from its normal images alone or with a few known defects.
 
 Synthetic anomalies show which experts help, but not well enough to rely on one expert: they differ from real ones. The
 selection therefore starts with a base of experts that work for most products, and adds an expert only if it improves
-the detection of synthetic anomalies.
+the detection of synthetic anomalies. Known defects, if there are some, count as much as all synthetic anomalies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
-from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.synthetic_anomalies import family_of
+from uniad_ray.scoring.fitting.known_defects import KNOWN
+from uniad_ray.scoring.fitting.separation import Families, Separation, mean_auroc
 from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
-from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
+from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection, Trial
 
-_STRUCTURAL: Final = ("surface",)
-_LOGICAL: Final = ("objects", "layout")
-"""Families of synthetic anomalies."""
+_STRUCTURAL: Final = (("surface",), (f"{KNOWN}_structural", KNOWN))
+_LOGICAL: Final = (("objects", "layout"), (f"{KNOWN}_logical", KNOWN))
+"""Families of synthetic anomalies and of known defects by which each kind of expert is judged."""
 _LEAST_LACK: Final = 0.025
 """Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
 _LEAST_WEIGHT: Final = 0.02
@@ -32,13 +32,18 @@ _CERTAIN: Final = 0.75
 
 
 def choose_experts(
-    config: FusionConfig, selection: ExpertSelectionConfig, normal: Mapping[str, FloatArray], synthetic: SyntheticScores
+    config: FusionConfig,
+    selection: ExpertSelectionConfig,
+    normal: Mapping[str, FloatArray],
+    synthetic: SyntheticScores,
+    known: SyntheticScores | None = None,
 ) -> ExpertSelection:
     """Select experts and weights.
 
     Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
     expert detects, which would make logical experts look redundant. The base of each kind is always selected. The
-    candidates are tried in order of their own AUROC, and each is selected if it adds enough to the experts before it.
+    candidates are tried in order of their own AUROC, and each is selected if it adds enough to the experts before it,
+    and not by chance.
 
     An expert weighs as much as its own AUROC is above chance. The weights of each kind sum to 1, because every added
     expert increases the spread of normal scores. Those of the logical experts sum to less if together they detect few
@@ -49,63 +54,62 @@ def choose_experts(
         config: The fusion; its rule is used.
         selection: Base and candidates of each kind, and the required gain.
         normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
-        synthetic: Raw scores of synthetic anomalies made from normal images.
+        synthetic: Raw scores of synthetic anomalies made from normal images, by kind.
+        known: Raw scores of known defects, by family.
 
     Returns:
-        The selection; without synthetic anomalies it contains the base alone.
+        The selection; without any anomalies it contains the base alone.
 
     Raises:
         FitError: A score of a normal image is not finite.
     """
+    anomalies = {**synthetic, **(known or {})}
     calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
 
-    def aurocs(weights: Mapping[str, float]) -> dict[str, float]:
+    def fused(*kinds: Mapping[str, float]) -> Separation:
+        weights = _voices(*kinds)
         chosen = {name: calibrations[name] for name, weight in weights.items() if weight}
         fusion = Fusion(config.model_copy(update={"weights": weights}), chosen, chosen)
 
-        def fused(raw: Mapping[str, FloatArray]) -> FloatArray:
+        def scores(raw: Mapping[str, FloatArray]) -> FloatArray:
             return fusion.fuse_scores({name: raw[name] for name in chosen})
 
-        return _aurocs(fused(normal), {kind: fused(raw) for kind, raw in synthetic.items()})
+        return Separation(scores(normal), {kind: scores(raw) for kind, raw in anomalies.items()})
 
     alone = {
-        name: _aurocs(scores, {kind: raw[name] for kind, raw in synthetic.items()}) for name, scores in normal.items()
+        name: Separation(scores, {kind: raw[name] for kind, raw in anomalies.items()}).aurocs()
+        for name, scores in normal.items()
     }
     base: list[dict[str, float]] = []
     selected: list[dict[str, float]] = []
-    gains: dict[str, float] = {}
-    asked: dict[str, float] = {}
+    trials: dict[str, Trial] = {}
     for kind, families in ((selection.surface, _STRUCTURAL), (selection.arrangement, _LOGICAL)):
-        own = {name: _mean(alone[name], families) for name in (*kind.base, *kind.candidates)}
+        own = {name: mean_auroc(alone[name], families) for name in (*kind.base, *kind.candidates)}
         weights = {name: max(value - 0.5, _LEAST_WEIGHT) for name, value in own.items()}
         together = {name: weights[name] for name in kind.base}
         base.append(dict(together))
         for name in sorted(kind.candidates, key=lambda name: -own[name]):
-            reached = _mean(aurocs(_voices(together)), families) if together else 0.5
             more = {**together, name: weights[name]}
-            gains[name] = _mean(aurocs(_voices(more)), families) - reached
-            asked[name] = selection.least_gain * max(1.0 - reached, _LEAST_LACK)
-            if gains[name] >= asked[name]:
+            trials[name] = _trial(fused(together) if together else None, fused(more), families, selection.least_gain)
+            if trials[name].is_passed:
                 together = more
         selected.append(together)
     surface, arrangement = map(_voices, selected)
     confidence = 1.0
-    if arrangement and synthetic:
-        confidence = min(max((_mean(aurocs(arrangement), _LOGICAL) - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
+    if arrangement and anomalies:
+        reached = mean_auroc(fused(arrangement).aurocs(), _LOGICAL)
+        confidence = min(max((reached - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
     chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
     return ExpertSelection(
         synthetic_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in synthetic.items()},
         normal_images=len(next(iter(normal.values()))),
+        known_defects={family: len(next(iter(raw.values()))) for family, raw in (known or {}).items()},
+        weights_without_known=choose_experts(config, selection, normal, synthetic).weights if known else None,
         least_gain=selection.least_gain,
-        base_auroc=aurocs(_voices(*base)),
-        fused_auroc=aurocs(chosen),
+        base_auroc=fused(*base).aurocs(),
+        fused_auroc=fused(chosen).aurocs(),
         experts={
-            name: CandidateExpert(
-                weight=chosen.get(name, 0.0),
-                auroc=alone[name],
-                gain=gains.get(name),
-                asked=asked.get(name),
-            )
+            name: CandidateExpert(weight=chosen.get(name, 0.0), auroc=alone[name], trial=trials.get(name))
             for name in normal
         },
     )
@@ -116,20 +120,15 @@ def _voices(*kinds: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / sum(kind.values()) for kind in kinds for name, weight in kind.items()}
 
 
-def _mean(aurocs: Mapping[str, float], families: Collection[str]) -> float:
-    """Mean over some families of synthetic anomalies; 0.5 (chance) if there are none."""
-    values = [value for family, value in aurocs.items() if family in families]
-    return float(np.mean(values)) if values else 0.5
-
-
-def _aurocs(normal: FloatArray, synthetic: Mapping[str, FloatArray]) -> dict[str, float]:
-    """Mean AUROC of each family; a synthetic anomaly with a non-finite score counts as detected."""
-    found: dict[str, list[float]] = {}
-    for kind, scores in synthetic.items():
-        is_known = np.isfinite(scores)
-        highest = scores[is_known].max(initial=normal.max())
-        both = np.concatenate([normal, np.where(is_known, scores, highest + 1.0)])
-        value = image_auroc(np.repeat([0, 1], [len(normal), len(scores)]), both)
-        if value is not None:
-            found.setdefault(family_of(kind), []).append(value)
-    return {family: float(np.mean(values)) for family, values in found.items()}
+def _trial(before: Separation | None, after: Separation, families: Families, least_gain: float) -> Trial:
+    """Compare the experts so far with those and a further one; no expert is at chance."""
+    if before is None:
+        before = Separation(
+            np.zeros_like(after.normal), {kind: np.zeros_like(one) for kind, one in after.anomalies.items()}
+        )
+    reached = mean_auroc(before.aurocs(), families)
+    return Trial(
+        gain=mean_auroc(after.aurocs(), families) - reached,
+        lowest=after.lowest_gain(before, families),
+        asked=least_gain * max(1.0 - reached, _LEAST_LACK),
+    )

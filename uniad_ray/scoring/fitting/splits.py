@@ -18,24 +18,24 @@ class FitSplit:
         method: `holdout`, `cross_fit`, `validation_split`, or `altered_copies` for a single image.
         folds: Rounds of fitting and calibrating.
         final: Indices of the images to fit the stored experts on.
+        training: Indices of the images to train the students of each round on. These are at most two sets, because a
+            training takes minutes: with several rounds, one half of the images for the rounds that judge the other.
     """
 
     method: str
     folds: Sequence[Fold]
     final: Sequence[int]
+    training: Sequence[tuple[int, ...]]
 
     @property
     def final_training(self) -> tuple[int, ...]:
-        """Indices of the images to train the students of the stored experts on.
-
-        With a single round, its students are reused: training takes minutes, and 20 % more images improve it little.
-        """
-        return self.folds[0].fit if len(self.folds) == 1 else tuple(self.final)
+        """Indices of the images to train the students of the stored experts on: the largest set of a round."""
+        return max(self.training, key=len)
 
     @property
     def trainings(self) -> tuple[tuple[int, ...], ...]:
-        """Distinct training sets of students, in order of the rounds, with that of the stored experts."""
-        return tuple(dict.fromkeys((*(fold.fit for fold in self.folds), self.final_training)))
+        """Distinct training sets of students, in order of the rounds."""
+        return tuple(dict.fromkeys(self.training))
 
     @property
     def is_final_a_round(self) -> bool:
@@ -68,25 +68,29 @@ def split_normal_images(rows: Sequence[NormalImage], config: CalibrationConfig) 
     if copies and len(images) == 1:
         (own,) = copies.values()
         fold = Fold((0, *own[: len(own) // 2]), tuple(own[len(own) // 2 :]))
-        return FitSplit("altered_copies", [fold], fold.fit)
+        return FitSplit("altered_copies", [fold], fold.fit, [fold.fit])
 
     def with_copies(indices: Sequence[int]) -> tuple[int, ...]:
         return (*indices, *(copy for index in indices for copy in copies.get(rows[index].row_key, ())))
 
-    split = _split_images(images, config)
-    folds = [Fold(with_copies(fold.fit), fold.calibrate) for fold in split.folds]
-    return FitSplit(split.method, folds, with_copies(split.final))
+    method, folds, final = _split_images(images, config)
+    folds = [Fold(with_copies(fold.fit), fold.calibrate) for fold in folds]
+    training = [fold.fit for fold in folds]
+    if len(folds) > 1:
+        halves = [with_copies([index for fold in folds[half::2] for index in fold.calibrate]) for half in (0, 1)]
+        training = [halves[1 - number % 2] for number in range(len(folds))]
+    return FitSplit(method, folds, with_copies(final), training)
 
 
-def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> FitSplit:
-    """Split images without altered copies."""
+def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> tuple[str, list[Fold], Sequence[int]]:
+    """Split images without altered copies: method, rounds, and images of the stored experts."""
     image_ids = [row.image_id for row in rows]
     validation = [index for index, row in enumerate(rows) if row.split == "validation"]
     rest = [index for index, row in enumerate(rows) if row.split != "validation"]
     if config.use_validation_split and rest and len(validation) >= config.min_validation:
-        return FitSplit("validation_split", [Fold(tuple(rest), tuple(validation))], rest)
+        return "validation_split", [Fold(tuple(rest), tuple(validation))], rest
     if len(set(image_ids)) >= config.min_images:
         fold = holdout_fold(image_ids, config.holdout)
         if len(fold.fit) >= 2 and len(fold.calibrate) >= 2:
-            return FitSplit("holdout", [fold], range(len(rows)) if len(rows) < config.refit_below else fold.fit)
-    return FitSplit("cross_fit", cross_folds(image_ids, config.folds), range(len(rows)))
+            return "holdout", [fold], range(len(rows)) if len(rows) < config.refit_below else fold.fit
+    return "cross_fit", cross_folds(image_ids, config.folds), range(len(rows))

@@ -1,4 +1,4 @@
-"""Scores of synthetic anomalies by experts that have not seen the original images."""
+"""Scores of synthetic anomalies, and of known defects, by experts that have not seen the original images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import FloatArray
+from uniad_ray.scoring.fitting.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, make_synthetic_anomaly
 
 MOST_OTHERS: Final = 32
@@ -71,6 +72,36 @@ def score_synthetic_anomalies(
         if synthetic:
             scores[kind] = {name: np.concatenate(values) for name, values in parts.items()}
     return scores
+
+
+def score_known_defects(
+    known: Sequence[KnownDefect], pipeline: PerceptionPipeline, experts: Mapping[str, Expert], batch_size: int
+) -> SyntheticScores:
+    """Score known defects.
+
+    Args:
+        known: The defects.
+        pipeline: The extractors.
+        experts: Fitted experts by name.
+        batch_size: Images per batch.
+
+    Returns:
+        Raw scores by family (`known_structural`, `known_logical`, or `known` if the type is unknown) and by expert.
+    """
+    wanted = frozenset(field for expert in experts.values() for field in expert.needs)
+    scores: dict[str, dict[str, list[FloatArray]]] = {}
+    for start in range(0, len(known), batch_size):
+        batch = known[start : start + batch_size]
+        perception = pipeline.extract([one.row_key for one in batch], np.stack([one.image for one in batch]), wanted)
+        families = np.array([one.family for one in batch])
+        for name, expert in experts.items():
+            values = np.asarray(expert.score(perception).scores, dtype=np.float64)
+            for family in sorted(set(families.tolist())):
+                scores.setdefault(family, {}).setdefault(name, []).append(values[families == family])
+    return {
+        family: {name: np.concatenate(parts) for name, parts in by_expert.items()}
+        for family, by_expert in scores.items()
+    }
 
 
 def join_synthetic_scores(rounds: Sequence[SyntheticScores]) -> SyntheticScores:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from uniad_ray.experts.composition.features import ABSENT, FEATURES, label_features
+from uniad_ray.experts.composition.features import ABSENT, DEPTH_BOUNDS, DEPTHS, FEATURES, label_features
 
 
 def slow(mask: np.ndarray) -> dict[str, float]:
@@ -52,3 +52,52 @@ def test_a_diagonal_is_tilted() -> None:
 
 def test_a_label_without_pixels_is_absent() -> None:
     np.testing.assert_array_equal(label_features(np.zeros((40, 40), dtype=np.uint8), 2)[1], ABSENT)
+
+
+def slow_depths(labels: np.ndarray, label: int) -> list[float]:
+    """Fraction of the image in each class of distance to the edge of a label, pixel by pixel."""
+    height, width = labels.shape
+    padded = np.pad(labels, 1, mode="edge")
+    edges = [
+        (row, column)
+        for row in range(height)
+        for column in range(width)
+        if (padded[row + 1, [column, column + 2]] != labels[row, column]).any()
+        or (padded[[row, row + 2], column + 1] != labels[row, column]).any()
+    ]
+    counts = [0] * (len(DEPTH_BOUNDS) + 1)
+    for row, column in np.argwhere(labels == label):
+        distance = 1.0 + min(math.hypot(row - there, column - across) for there, across in edges)
+        counts[sum(distance > bound * max(height, width) for bound in DEPTH_BOUNDS)] += 1
+    return [count / labels.size for count in counts]
+
+
+def test_depths_equal_a_plain_reference() -> None:
+    labels = np.zeros((30, 90), dtype=np.uint8)
+    labels[4:26, 10:50] = 1
+    labels[10:12, 60:80] = 2
+    columns = [FEATURES.index(depth) for depth in DEPTHS]
+
+    found = label_features(labels, 3)
+
+    for label in range(3):
+        assert np.square(found[label, columns]) == pytest.approx(slow_depths(labels, label))
+        assert np.square(found[label, columns]).sum() == pytest.approx(found[label, 0])
+
+
+def test_a_label_that_covers_the_image_has_no_edge() -> None:
+    (only,) = label_features(np.zeros((40, 40), dtype=np.uint8), 1)
+
+    assert only[[FEATURES.index(depth) for depth in DEPTHS]].tolist() == [0.0] * 5 + [1.0]
+
+
+def test_touching_shapes_add_up() -> None:
+    apart, touching = (np.zeros((100, 160), dtype=np.uint8) for _ in range(2))
+    for labels, column in ((apart, 100), (touching, 60)):
+        labels[20:60, 20:60] = 1
+        labels[20:30, column : column + 40] = 1
+    columns = [FEATURES.index(depth) for depth in DEPTHS]
+
+    areas = [np.square(label_features(labels, 2)[1, columns]) for labels in (apart, touching)]
+
+    assert np.abs(areas[0] - areas[1]).max() < 0.1 * areas[0].sum()

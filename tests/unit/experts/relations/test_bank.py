@@ -9,6 +9,7 @@ from uniad_ray.experts.relations.part_grid import PartGrid
 
 BOXES = [[0.1, 0.1, 0.2, 0.2], [0.5, 0.1, 0.6, 0.4], [0.8, 0.7, 0.9, 0.8]]
 NO_GRID = PartGrid(np.empty(0), np.empty(0))
+DIRECTIONS = [[1.0] * 8, [0.0, 1.0] * 4, [0.5, 0.0] * 4]
 COLOURS = [[50.0, 1.0, 2.0], [60.0, 5.0, 9.0], [40.0, 1.0, 1.0]]
 
 
@@ -19,13 +20,18 @@ def instances(kinds: tuple[str, ...]) -> Instances:
         centres=(boxes[:, :2] + boxes[:, 2:]) / 2,
         boxes=boxes,
         colours=np.array(COLOURS, dtype=np.float32),
+        directions=np.array(DIRECTIONS, dtype=np.float32),
         vectors=(),
     )
 
 
+def numbers(kinds: tuple[str, ...]) -> dict[str, int]:
+    return {kind: kinds.count(kind) for kind in ("bolt", "nut")}
+
+
 def measured(*kinds: str, grid: PartGrid = NO_GRID) -> dict[Relation, Measurement]:
     looks = np.arange(6, dtype=np.float64).reshape(3, 2)
-    return {one.relation: one for one in measure(instances(kinds), looks, ("bolt", "nut"), grid)}
+    return {one.relation: one for one in measure(instances(kinds), looks, numbers(kinds), grid)}
 
 
 def of(attribute: Attribute, *values: float, kind: str = "bolt") -> list[Measurement]:
@@ -48,6 +54,7 @@ def test_single_instance_relations_are_its_values() -> None:
     np.testing.assert_allclose(found[Relation("row", "bolt", "bolt")].values, [[0.15]])
     np.testing.assert_allclose(found[Relation("column", "nut", "nut")].values, [[0.25], [0.75]])
     assert found[Relation("colour", "bolt", "bolt")].values.tolist() == [COLOURS[0]]
+    assert found[Relation("direction", "nut", "nut")].values.tolist() == DIRECTIONS[1:]
     assert found[Relation("look", "nut", "nut")].values.tolist() == [[2.0, 3.0], [4.0, 5.0]]
 
 
@@ -58,6 +65,7 @@ def test_relations_go_from_first_to_second_kind() -> None:
     np.testing.assert_allclose(found[Relation("column_step", "bolt", "nut")].values, [[0.1], [0.6]], atol=1e-6)
     np.testing.assert_allclose(found[Relation("gap", "bolt", "nut")].values, [[0.3], [np.hypot(0.6, 0.5)]], atol=1e-6)
     assert found[Relation("colour_pair", "bolt", "nut")].values[1].tolist() == [*COLOURS[0], *COLOURS[2]]
+    assert Relation("direction_pair", "bolt", "nut") not in found
     assert found[Relation("gap", "bolt", "nut")].members.tolist() == [[0, 1], [0, 2]]
     assert Relation("gap", "nut", "bolt") not in found
 
@@ -67,8 +75,31 @@ def test_two_of_one_kind_have_no_order() -> None:
 
     np.testing.assert_allclose(found[Relation("row_step", "nut", "nut")].values, [[0.7]], atol=1e-6)
     assert found[Relation("colour_pair", "nut", "nut")].values.tolist() == [[10.0, 0.0, 1.0]]
+    np.testing.assert_allclose(found[Relation("direction_pair", "nut", "nut")].values, [[np.sqrt(4 * (0.5**2 + 1))]])
     # From the bolt below up to the first nut.
     np.testing.assert_allclose(found[Relation("row_step", "bolt", "nut")].values[0], [-0.4], atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "has_pairs"), [(6, True), (7, False)])
+def test_directions_of_many_instances_are_not_compared(count: int, has_pairs: bool) -> None:
+    boxes = np.tile(np.array(BOXES[:1], dtype=np.float32), (count, 1))
+    many = Instances(("nut",) * count, boxes[:, :2], boxes, boxes[:, :3], np.zeros((count, 8), dtype=np.float32), ())
+
+    found = {one.relation for one in measure(many, np.zeros((count, 1)), {"nut": count}, NO_GRID)}
+
+    assert (Relation("direction_pair", "nut", "nut") in found) == has_pairs
+
+
+def test_numerous_kinds_are_only_counted_and_looked_at() -> None:
+    looks = np.zeros((3, 2))
+
+    found = {one.relation: one for one in measure(instances(("bolt", "nut", "nut")), looks, {"bolt": 1, "nut": 40},
+                                                  PartGrid(np.array([0.3]), np.array([0.2])), {"nut"})}  # fmt: skip
+
+    of_nuts = {relation.attribute for relation in found if "nut" in (relation.kind, relation.other)}
+    assert of_nuts == {"count", "look", "colour"}
+    assert found[Relation("count", "nut", "nut")].values.tolist() == [[40.0]]
+    assert Relation("place", "bolt", "bolt") in found
 
 
 def test_instance_without_kind_has_only_a_look() -> None:
@@ -103,8 +134,10 @@ def test_cell_counts_find_parts_in_wrong_cells() -> None:
 
     def one_at(row: float, column: float) -> list[Measurement]:
         box = np.array([[row, column, row + 0.1, column + 0.1]], dtype=np.float32)
-        alone = Instances(("bolt",), box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), ())
-        return measure(alone, np.zeros((1, 2)), ("bolt",), grid)
+        alone = Instances(
+            ("bolt",), box[:, :2] + 0.05, box, np.zeros((1, 3), np.float32), np.zeros((1, 8), np.float32), ()
+        )
+        return measure(alone, np.zeros((1, 2)), {"bolt": 1}, grid)
 
     bank = RelationBank([one_at(*place) for place in places.tolist()])
 

@@ -30,14 +30,14 @@ def image(seed: int, *, kinds: tuple[str, ...] = ("tray", "bolt", "bolt")) -> In
         centres=centres,
         boxes=np.concatenate([centres - 0.05, centres + 0.05], axis=1),
         colours=np.full((number, 3), 50.0, dtype=np.float32) + rng.normal(size=(number, 3)).astype(np.float32),
+        directions=rng.normal(scale=0.01, size=(number, 8)).astype(np.float32),
         vectors=[vectors.astype(np.float32), np.ones((number, 3), dtype=np.float32)],
     )
 
 
 def _joined(one: Instances, other: Instances) -> Instances:
-    columns = {
-        name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("centres", "boxes", "colours")
-    }
+    names = ("centres", "boxes", "colours", "directions")
+    columns = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in names}
     vectors = [np.concatenate(pair) for pair in zip(one.vectors, other.vectors, strict=True)]
     return Instances(kinds=one.kinds + other.kinds, **columns, vectors=vectors)
 

@@ -17,10 +17,14 @@ def mask_of(top: int, left: int, bottom: int, right: int, side: int = 32) -> np.
     return mask
 
 
-def described(*masks: np.ndarray, image: np.ndarray | None = None, names: tuple[str, ...] = ()) -> Instances:
+def described(
+    *masks: np.ndarray, image: np.ndarray | None = None, names: tuple[str, ...] = (), most: int = 9
+) -> Instances:
     segments = Segments.of(np.stack(masks)).named(names or ("bolt",) * len(masks))
     image = np.zeros((32, 32, 3), dtype=np.uint8) if image is None else image
-    return describe_instances(segments, [np.zeros((len(segments), 2), dtype=np.float32)], image, ("other", "scrap"))
+    return describe_instances(
+        segments, [np.zeros((len(segments), 2), dtype=np.float32)], image, ("other", "scrap"), most
+    )
 
 
 def test_place_and_box_equal_a_plain_reference() -> None:
@@ -68,6 +72,16 @@ def test_names_are_kinds_unless_omitted() -> None:
     assert found.kinds == ("tray", NO_KIND, "bolt", NO_KIND)
 
 
+def test_instances_beyond_the_largest_are_counted() -> None:
+    masks = (mask_of(0, 0, 9, 9), mask_of(10, 0, 18, 8), mask_of(20, 0, 27, 7), mask_of(20, 20, 26, 26))
+
+    found = described(*masks, names=("bolt", "nut", "nut", "other"), most=2)
+
+    assert (found.kinds, found.further) == (("bolt", "nut"), ("nut", NO_KIND))
+    assert (len(found.centres), len(found.vectors[0])) == (2, 2)
+    assert found.counts() == {"bolt": 1, "nut": 2}
+
+
 @settings(max_examples=50, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(0, 3), st.just(16), st.just(9))))
 def test_any_segments_give_finite_numbers(masks: np.ndarray) -> None:
@@ -75,10 +89,10 @@ def test_any_segments_give_finite_numbers(masks: np.ndarray) -> None:
     image = np.full((32, 32, 3), 7, dtype=np.uint8)
     vectors = [np.zeros((len(segments), 2), dtype=np.float32)]
 
-    found = describe_instances(segments.named(["bolt"] * len(segments)), vectors, image, ())
+    found = describe_instances(segments.named(["bolt"] * len(segments)), vectors, image, (), 9)
 
     assert len(found) == len(segments)
-    for values, width in ((found.centres, 2), (found.boxes, 4), (found.colours, 3)):
+    for values, width in ((found.centres, 2), (found.boxes, 4), (found.colours, 3), (found.directions, 8)):
         assert values.shape == (len(found), width)
         assert values.dtype == np.float32
         assert np.isfinite(values).all()

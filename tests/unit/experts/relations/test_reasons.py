@@ -10,7 +10,7 @@ from uniad_ray.experts.relations.reasons import relation_reasons
 
 PAIR = np.array([[0.25, 0.5], [0.75, 0.5]], dtype=np.float32)
 GRID = PartGrid(np.array([0.5]), np.array([0.3, 0.6]))
-INSTANCES = Instances(("bolt", "nut"), PAIR, np.zeros((2, 4)), np.zeros((2, 3)), ())
+INSTANCES = Instances(("bolt", "nut"), PAIR, np.zeros((2, 4)), np.zeros((2, 3)), np.zeros((2, 8)), ())
 
 
 def broken(
@@ -69,6 +69,14 @@ def broken(
         (
             broken("colour_pair", "bolt", "nut", 0, 0),
             "the colours of bolt and nut never occur together in the normal images",
+        ),
+        (
+            broken("direction", "bolt", "bolt", 0, 0),
+            "bolt at row 0.75, column 0.50 has a direction or shape not found in the normal images",
+        ),
+        (
+            broken("direction_pair", "bolt", "bolt", 0, 0),
+            "two of bolt differ in direction or shape as in no normal image",
         ),
     ],
 )

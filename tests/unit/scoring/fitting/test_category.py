@@ -18,6 +18,7 @@ from uniad_ray.perception.base import State
 from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
+from uniad_ray.scoring.fitting.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
 from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fusion import excess
@@ -215,6 +216,28 @@ def test_synthetic_anomalies_come_from_unseen_images() -> None:
     assert record.synthetic_anomalies["scratch"] == 8
     # The witness scores 1 for an image that it has learned from.
     assert record.experts["witness"].auroc == {"layout": 0.5, "surface": 0.5}
+
+
+def test_known_defects_select_and_are_not_learned_from() -> None:
+    normal_images = DrawnNormalImages(30)
+    selection = "fusions.both={rule: excess, selection: {surface: {base: [patch, second]}, images: 3}}"
+    known = [
+        KnownDefect(f"{number:032x}", 255 - normal_images.image(number), "structural" if number % 2 else None)
+        for number in range(50, 60)
+    ]
+
+    with_known = fit_category(normal_images, small_config(*SECOND, selection), known=known)
+    without = fit_category(normal_images, small_config(*SECOND, selection))
+    few = fit_category(normal_images, small_config(*SECOND, selection), known=known[:7])
+
+    record, usual = with_known.calibration.selection, without.calibration.selection
+    assert record is not None
+    assert usual is not None
+    assert record.known_defects == {"known": 5, "known_structural": 5}
+    assert record.weights_without_known == usual.weights
+    assert few.calibration.selection == usual
+    learned = {name: content for name, content in with_known.files.items() if name.startswith("experts")}
+    assert learned == {name: content for name, content in without.files.items() if name.startswith("experts")}
 
 
 def test_maps_rule_has_its_own_threshold(tmp_path: Path) -> None:

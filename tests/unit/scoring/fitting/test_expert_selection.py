@@ -31,12 +31,12 @@ def test_expert_that_improves_on_base_is_selected() -> None:
     assert record.synthetic_anomalies == {"erase": 30, "scratch": 30}
     assert record.normal_images == 40
     assert record.fused_auroc["objects"] > record.base_auroc["objects"] + 0.3
-    assert record.experts["count"].gain == pytest.approx(1.0 - 0.5)
+    assert record.experts["count"].trial.gain == pytest.approx(1.0 - 0.5)
     assert record.experts["count"].auroc["objects"] == 1.0
     assert record.reason("base") == "always selected"
     assert record.reason("count").startswith("adds 0.")
-    assert record.reason("count").endswith(f", at least the required {record.experts['count'].asked:.3f}")
-    assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].asked:.3f}")
+    assert record.reason("count").endswith(f", at least the required {record.experts['count'].trial.asked:.3f}")
+    assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].trial.asked:.3f}")
 
 
 def test_all_experts_of_the_base_are_selected() -> None:
@@ -117,21 +117,37 @@ def missed(count: int, *detected: int) -> np.ndarray:
     return found
 
 
+def with_some_of_the_missed(found: int) -> dict[str, np.ndarray]:
+    """Scores of 30 anomalies: the base misses six and has an AUROC of 0.8; `grain` detects some of these alone."""
+    some = np.full(30, -1.0)
+    some[24 : 24 + found] = 1e9
+    nothing = np.full(30, -1.0)
+    return {"base": missed(6), "grain": some, "count": nothing, "noise": nothing}
+
+
 def test_required_gain_is_a_fraction_of_the_gap() -> None:
     flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
-    # The base misses three of 30 anomalies and has an AUROC of 0.9; `grain` detects one of the three and no other.
-    one = np.full(30, -1.0)
-    one[29] = 1e9
-    nothing = np.full(30, -1.0)
-    synthetic = {"scratch": {"base": missed(3), "grain": one, "count": nothing, "noise": nothing}}
+    synthetic = {"scratch": with_some_of_the_missed(4)}
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
-    lacking = 1.0 - record.base_auroc["surface"]
-    assert lacking == pytest.approx(0.1)
-    assert record.experts["grain"].asked == pytest.approx(0.2 * lacking)
-    assert record.experts["grain"].gain == pytest.approx(lacking / 3, rel=0.05)
+    trial = record.experts["grain"].trial
+    assert trial is not None
+    assert trial.asked == pytest.approx(0.2 * 0.2)
+    assert trial.gain == pytest.approx(0.2 * 4 / 6, rel=0.05)
     assert record.weights["grain"] > 0.0
-    stricter = SELECTION.model_copy(update={"least_gain": 0.4})
+    stricter = SELECTION.model_copy(update={"least_gain": 0.8})
     assert choose_experts(CONFIG, stricter, flat, synthetic).weights["grain"] == 0.0
+
+
+def test_a_gain_that_may_be_chance_is_ignored() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    eager = SELECTION.model_copy(update={"least_gain": 0.01})
+    record = choose_experts(CONFIG, eager, flat, {"scratch": with_some_of_the_missed(1)})
+    trial = record.experts["grain"].trial
+    assert trial is not None
+    assert trial.gain > trial.asked
+    assert trial.lowest == 0.0
+    assert record.weights["grain"] == 0.0
+    assert record.reason("grain").endswith("which may be chance")
 
 
 def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
@@ -139,7 +155,7 @@ def test_tiny_gain_near_perfect_auroc_is_ignored() -> None:
     almost = np.r_[np.full(99, 1e6), [997.5]]
     synthetic = {"scratch": {"base": almost, "grain": np.full(100, 1e6), "count": almost, "noise": almost}}
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
-    assert 0.0 < record.experts["grain"].gain < record.experts["grain"].asked == pytest.approx(0.2 * 0.025)
+    assert 0.0 < record.experts["grain"].trial.gain < record.experts["grain"].trial.asked == pytest.approx(0.2 * 0.025)
     assert record.weights["grain"] == 0.0
 
 
@@ -192,13 +208,59 @@ def test_families_count_equally() -> None:
     record = choose_experts(CONFIG, SELECTION, flat, synthetic)
     assert record.base_auroc == {"objects": 0.0, "layout": 0.0}
     assert record.experts["count"].auroc == {"objects": 1.0, "layout": 0.0}
-    assert record.experts["count"].gain == pytest.approx((1.0 + 0.0) / 2 - 0.5)
+    assert record.experts["count"].trial.gain == pytest.approx((1.0 + 0.0) / 2 - 0.5)
 
 
 def test_base_alone_without_synthetic_anomalies() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {})
     assert record.weights == {"base": 1.0, "grain": 0.0, "count": 0.0, "noise": 0.0}
     assert record.fused_auroc == {}
+
+
+def test_known_defects_count_as_much_as_all_synthetic_anomalies() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    selection = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("base", "grain")), arrangement=ExpertGroupConfig(base=("count", "noise"))
+    )
+    found, nothing = np.full(30, 1e6), np.full(30, -1.0)
+    synthetic = {
+        "scratch": {"base": found, "grain": found, "count": nothing, "noise": nothing},
+        "erase": {"base": nothing, "grain": nothing, "count": found, "noise": found},
+    }
+    known = {
+        "known_structural": {"base": found[:8], "grain": nothing[:8], "count": found[:8], "noise": nothing[:8]},
+        "known_logical": {"base": nothing[:8], "grain": nothing[:8], "count": nothing[:8], "noise": found[:8]},
+    }
+
+    record = choose_experts(CONFIG, selection, flat, synthetic, known)
+
+    # AUROC of `grain` and `count`: (1 + 0) / 2 = 0.5, so they keep the least weight.
+    assert record.weights == pytest.approx(
+        {"base": 0.5 / 0.52, "grain": 0.02 / 0.52, "count": 0.02 / 0.52, "noise": 0.5 / 0.52}
+    )
+    assert record.known_defects == {"known_structural": 8, "known_logical": 8}
+    assert record.weights_without_known == {"base": 0.5, "grain": 0.5, "count": 0.5, "noise": 0.5}
+    assert record.experts["noise"].auroc == {
+        "surface": 0.0,
+        "objects": 1.0,
+        "known_structural": 0.0,
+        "known_logical": 1.0,
+    }
+    assert record.reason("noise") == "always selected; weight 0.50 without known defects"
+
+
+def test_known_defects_of_unknown_type_count_for_both_kinds() -> None:
+    flat = {name: np.arange(100.0) for name in ("base", "grain", "count", "noise")}
+    found, nothing = np.full(8, 1e6), np.full(8, -1.0)
+    known = {"known": {"base": found, "grain": nothing, "count": found, "noise": nothing}}
+    selection = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("base", "grain")), arrangement=ExpertGroupConfig(base=("count", "noise"))
+    )
+
+    weights = choose_experts(CONFIG, selection, flat, {}, known).weights
+
+    assert weights["base"] > 0.9 > 0.1 > weights["grain"]
+    assert weights["count"] > 0.9 > 0.1 > weights["noise"]
 
 
 def test_non_finite_anomaly_score_counts_as_detected() -> None:

@@ -59,10 +59,21 @@ def test_refit_on_all_images_reuses_students() -> None:
         assert tuple(many.final) == many.final_training == many.folds[0].fit
 
 
-def test_cross_fit_trains_students_per_fold_and_on_all() -> None:
-    split = split_normal_images(rows(20), CalibrationConfig())
+@pytest.mark.parametrize("count", [2, 3, 10, 21, 49])
+@pytest.mark.parametrize("copies", [0, 2])
+def test_cross_fit_trains_two_students_that_judge_unseen_images(count: int, copies: int) -> None:
+    images = rows(count)
+    every = [*images, *copies_of(images, copies)]
+
+    split = split_normal_images(every, CalibrationConfig())
+
     assert not split.is_final_a_round
-    assert split.trainings == (*(fold.fit for fold in split.folds), tuple(range(20)))
+    assert len(split.trainings) == 2
+    assert split.final_training in split.trainings
+    assert sorted(index for half in split.trainings for index in half) == list(range(len(every)))
+    for fold, training in zip(split.folds, split.training, strict=True):
+        judged = {every[index].row_key for index in fold.calibrate}
+        assert not judged & {every[index].copy_of or every[index].row_key for index in training}
 
 
 def test_one_distinct_image_is_refused() -> None:

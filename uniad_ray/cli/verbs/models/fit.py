@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     help="YAML file with readable names for object classes, such as `part-1: bolt`, to use in reasons.",
 )
 @sidecar_option
+@click.option(
+    "--known-defects",
+    metavar="FOLDER",
+    help="Images with known defects, 8 or more for each category, to select experts by. Nothing is learned from them.",
+)
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Publish each verified bundle.")
 @click.option("--accept-unusual", is_flag=True, help="Publish even if some normal images do not look like the others.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that train students.  [default: by the cluster]")
@@ -71,6 +76,10 @@ def as_text(report: FitReport) -> str:
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
+        if entry.used_known_defects:
+            lines.append(f"{entry.category}: {entry.known_defects} known defects helped to select experts")
+        elif entry.known_defects:
+            lines.append(f"{entry.category}: {entry.known_defects} known defects are too few to select experts by")
         if entry.method == "altered_copies":
             lines.append(
                 f"{entry.category}: calibrated on altered copies of its only normal image; the threshold is a guess, "

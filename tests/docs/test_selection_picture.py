@@ -1,0 +1,52 @@
+"""The picture of an expert selection."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+from uniad_ray.config.model import ExpertGroupConfig, ExpertSelectionConfig
+from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "selection.py"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def picture() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("selection_picture", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def expert(weight: float, surface: float, objects: float) -> CandidateExpert:
+    return CandidateExpert(weight=weight, auroc={"surface": surface, "objects": objects}, trial=None)
+
+
+def test_every_expert_has_its_figures_and_a_bar_of_its_weight(picture: ModuleType) -> None:
+    config = ExpertSelectionConfig(
+        surface=ExpertGroupConfig(base=("patch",)),
+        arrangement=ExpertGroupConfig(base=("relations",), candidates=("text",)),
+    )
+    selection = ExpertSelection(
+        synthetic_anomalies={"scratch": 24},
+        normal_images=24,
+        least_gain=0.2,
+        base_auroc={},
+        fused_auroc={},
+        experts={"patch": expert(1.0, 0.97, 0.6), "relations": expert(0.5, 0.5, 0.88), "text": expert(0.0, 0.4, 0.51)},
+    )
+
+    drawn = ElementTree.fromstring(picture.drawing(selection, config))  # noqa: S314 - our own SVG
+
+    texts = [text.text for text in drawn.iter(f"{SVG}text")]
+    assert {"patch", "relations", "text (candidate)", "97", "88", "51", "1.00", "0.50", "not used"} <= set(texts)
+    bars = [float(bar.get("width", 0)) for bar in drawn.iter(f"{SVG}rect") if bar.get("fill") == "#2f855a"]
+    assert bars == [220.0, 110.0, 0.0]
