@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from uniad_ray.archive.images import DEFAULT_LIMITS, decode_image
-from uniad_ray.archive.layouts.entries import refusal_by_name
+from uniad_ray.archive.layouts.names import hidden_reason, suffix_reason
 from uniad_ray.archive.manifest import ArchiveManifest, chunks
 from uniad_ray.archive.normal_rows import read_rows
 from uniad_ray.archive.stores.location import Location
@@ -130,7 +130,7 @@ def _files(folder: Location | None, category: str, categories: Collection[str]) 
             continue
         if len(categories) > 1 and not (rest and first == category):
             continue
-        if refusal_by_name(info.relative) is None:
+        if hidden_reason(info.relative) is None and suffix_reason(info.relative) is None and not info.problem:
             count += 1
             parents = [part.lower() for part in info.relative.split("/")[:-1]]
             anomaly_type = next((kind for part in parents for kind in _TYPES if part.startswith(kind)), None)
