@@ -259,8 +259,8 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     from uniad_ray.pipelines.fit.students import find_trained
     from uniad_ray.scoring.bundles.store import BundleStore
     from uniad_ray.scoring.fitting.category import fit_category
-    from uniad_ray.scoring.fitting.known_defects import KnownDefects
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
     from uniad_ray.sidecars.reader import fields_of_normal_images
 
     limit_threads(threads)

@@ -24,8 +24,6 @@ from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.expert_selection import choose_experts
-from uniad_ray.scoring.fitting.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,
@@ -33,9 +31,10 @@ from uniad_ray.scoring.fitting.perceptions import (
     PerceptionSource,
     stream,
 )
-from uniad_ray.scoring.fitting.splits import split_normal_images
-from uniad_ray.scoring.fitting.synthetic_anomalies import NormalView
-from uniad_ray.scoring.fitting.synthetic_scores import (
+from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
+from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     MOST_OTHERS,
     SyntheticScores,
     join_synthetic_scores,
@@ -43,6 +42,7 @@ from uniad_ray.scoring.fitting.synthetic_scores import (
     score_known_defects,
     score_synthetic_anomalies,
 )
+from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import with_selected_weights

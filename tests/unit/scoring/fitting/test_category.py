@@ -18,8 +18,8 @@ from uniad_ray.perception.base import State
 from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
-from uniad_ray.scoring.fitting.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fusion import excess
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniad_ray.scoring.fitting.separation import Separation, mean_auroc
+from uniad_ray.scoring.fitting.selection.separation import Separation, mean_auroc
 
 SURFACE = (("surface",),)
 

@@ -11,8 +11,12 @@ from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.known_defects import KnownDefect
-from uniad_ray.scoring.fitting.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, make_synthetic_anomaly
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
+    SYNTHETIC_ANOMALIES,
+    NormalView,
+    make_synthetic_anomaly,
+)
 
 MOST_OTHERS: Final = 32
 """Maximum number of other normal images to take pixels from."""

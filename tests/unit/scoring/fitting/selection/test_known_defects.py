@@ -13,7 +13,7 @@ from support.scene_images import archive_rows, scene_images
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
-from uniad_ray.scoring.fitting.known_defects import KnownDefects
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
 
 SIZE = 64
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.known_defects import KNOWN
-from uniad_ray.scoring.fitting.separation import Families, Separation, mean_auroc
-from uniad_ray.scoring.fitting.synthetic_scores import SyntheticScores
+from uniad_ray.scoring.fitting.selection.known_defects import KNOWN
+from uniad_ray.scoring.fitting.selection.separation import Families, Separation, mean_auroc
+from uniad_ray.scoring.fitting.selection.synthetic_scores import SyntheticScores
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection, Trial
 

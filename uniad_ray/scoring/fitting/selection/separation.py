@@ -10,8 +10,8 @@ import numpy as np
 
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.known_defects import KNOWN
-from uniad_ray.scoring.fitting.synthetic_anomalies import family_of
+from uniad_ray.scoring.fitting.selection.known_defects import KNOWN
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import family_of
 
 Families = Collection[Collection[str]]
 """Groups of families of anomalies. Groups count equally, and so do the families of a group."""

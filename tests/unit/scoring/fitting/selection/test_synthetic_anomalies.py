@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from uniad_ray.perception.segments import Segments
-from uniad_ray.scoring.fitting.synthetic_anomalies import (
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
     SYNTHETIC_ANOMALIES,
     NormalView,
     family_of,

@@ -5,7 +5,7 @@ import pytest
 
 from uniad_ray.config.model import ExpertGroupConfig, ExpertSelectionConfig, FusionConfig
 from uniad_ray.errors import FitError
-from uniad_ray.scoring.fitting.expert_selection import choose_experts
+from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.selection import with_selected_weights
 
 SELECTION = ExpertSelectionConfig(
