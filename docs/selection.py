@@ -15,7 +15,7 @@ from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.selection import ExpertSelection
 
 FILE: Final = Path(__file__).parent / "images/selection.svg"
-_FAMILIES: Final = {"surface": "surface", "objects": "objects", "layout": "layout"}
+_FAMILIES: Final = ("surface", "objects", "layout")
 _LEFT, _CELL, _ROW, _TOP = 190, 74, 26, 66
 _BARS: Final = _LEFT + len(_FAMILIES) * _CELL + 30
 _LONGEST_BAR: Final = 220
@@ -46,8 +46,7 @@ def drawing(selection: ExpertSelection, config: ExpertSelectionConfig) -> str:
             parts += _row(top, name, name in kind.base, selection, judged)
         top += 2 * _ROW
     head = [
-        _text(_LEFT + _CELL * column + _CELL / 2, 30, label, anchor="middle")
-        for column, label in enumerate(_FAMILIES.values())
+        _text(_LEFT + _CELL * column + _CELL / 2, 30, label, anchor="middle") for column, label in enumerate(_FAMILIES)
     ]
     head += [
         _text(_LEFT + 1.5 * _CELL, 12, "AUROC alone on synthetic anomalies", anchor="middle"),

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,24 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.scripts import load_script
 
 from uniad_ray.archive.scenes.products.product import SMALL_FLAW
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "products.py"
 
 
 @pytest.fixture(scope="module")
 def products() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_products", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(SCRIPT.parent))
-    spec.loader.exec_module(module)
-    sys.path.remove(str(SCRIPT.parent))
-    return module
+    return load_script("benchmarks/products.py")
 
 
 def options(folder: Path, *seeds: str, **changes: Any) -> argparse.Namespace:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,20 +7,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from support.scripts import load_script
 
 
 @pytest.fixture
-def segmentation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module; as a program it finds its neighbours in its own folder."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("benchmark_segmentation", FOLDER / "segmentation.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def segmentation() -> ModuleType:
+    """The script as a module."""
+    return load_script("benchmarks/segmentation.py")
 
 
 def test_overlaps_are_taken_at_the_size_of_the_truth(segmentation: ModuleType) -> None:

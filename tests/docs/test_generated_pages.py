@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from pydantic import Field
 from support.doc_pages import PAGES, ROOT, inner_commands, options, ray_cli
+from support.scripts import load_script
 
 from uniad_ray.cli import cli
 from uniad_ray.config.base import StrictModel
@@ -28,13 +28,7 @@ PROFILES = sorted((ROOT / "uniad_ray/config/profiles").glob("*.yaml"))
 
 
 def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/generate.py")
 
 
 generate = _generator()

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from support.scripts import load_script
 
 from uniad_ray.config.model import ExpertGroupConfig, ExpertSelectionConfig
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "selection.py"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
 def picture() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("selection_picture", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/selection.py")
 
 
 def expert(weight: float, surface: float, objects: float) -> CandidateExpert:

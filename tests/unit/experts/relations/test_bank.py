@@ -91,11 +91,12 @@ def test_directions_of_many_instances_are_not_compared(count: int, has_pairs: bo
 
 
 def test_numerous_kinds_are_only_counted_and_looked_at() -> None:
-    looks = np.zeros((3, 2))
+    grid = PartGrid(np.array([0.3]), np.array([0.2]))
+    counts = {"bolt": 1, "nut": 40}
 
-    found = {one.relation: one for one in measure(instances(("bolt", "nut", "nut")), looks, {"bolt": 1, "nut": 40},
-                                                  PartGrid(np.array([0.3]), np.array([0.2])), {"nut"})}  # fmt: skip
+    measurements = measure(instances(("bolt", "nut", "nut")), np.zeros((3, 2)), counts, grid, {"nut"})
 
+    found = {one.relation: one for one in measurements}
     of_nuts = {relation.attribute for relation in found if "nut" in (relation.kind, relation.other)}
     assert of_nuts == {"count", "look", "colour"}
     assert found[Relation("count", "nut", "nut")].values.tolist() == [[40.0]]

@@ -126,8 +126,6 @@ def _files(folder: Location | None, category: str, categories: Collection[str]) 
     count = 0
     for info in folder.list():
         first, *rest = info.relative.split("/")
-        if rest and first in categories and first != category:
-            continue
         if len(categories) > 1 and not (rest and first == category):
             continue
         if hidden_reason(info.relative) is None and suffix_reason(info.relative) is None and not info.problem:
