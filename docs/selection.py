@@ -16,7 +16,7 @@ from uniad_ray.scoring.selection import ExpertSelection
 
 FILE: Final = Path(__file__).parent / "images/selection.svg"
 _FAMILIES: Final = ("surface", "objects", "layout")
-_LEFT, _CELL, _ROW, _TOP = 190, 74, 26, 66
+_LEFT, _CELL, _ROW, _TOP = 235, 74, 26, 66
 _BARS: Final = _LEFT + len(_FAMILIES) * _CELL + 30
 _LONGEST_BAR: Final = 220
 
