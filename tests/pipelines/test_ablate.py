@@ -28,7 +28,7 @@ SMALL = [
     "extractors.student.config.training.checkpoint_every=2",
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",
-    "calibration.min_images=10",
+    "calibration.holdout_from=10",
 ]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

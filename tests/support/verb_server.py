@@ -29,7 +29,7 @@ SMALL = (
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",
     # With fewer images than this, a fit would use cross-fitting, which trains more students.
-    f"calibration.min_images={FEW_IMAGES['--train']}",
+    f"calibration.holdout_from={FEW_IMAGES['--train']}",
 )
 
 

@@ -58,16 +58,11 @@ class CalibrationConfig(StrictModel):
     holdout: float = Field(
         default=0.2, gt=0, lt=0.9, description="Fraction of the normal images held out of the fit, chosen by hash."
     )
-    min_images: int = Field(
-        default=50,
-        ge=2,
-        description="Minimum number of normal images for a hold-out; with fewer, cross-fitting is used.",
-    )
-    refit_below: int = Field(
+    holdout_from: int = Field(
         default=500,
-        ge=0,
-        description="With fewer normal images than this, everything except the students is refitted on all images "
-        "after the hold-out calibration. The threshold then errs on the high side. 0 disables the refit.",
+        ge=2,
+        description="Minimum number of normal images for a hold-out. With fewer, cross-fitting is used: every image is "
+        "judged by experts that have not seen it, and the stored experts are fitted on all images.",
     )
     folds: int = Field(
         default=5,

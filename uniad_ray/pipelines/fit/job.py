@@ -11,7 +11,7 @@ from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import choose_categories, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.model import FitConfig, NormalImagesConfig
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
@@ -117,6 +117,8 @@ def fit(
         ConfigError: An option of a component is invalid.
         SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
+    from uniad_ray.scoring.fitting.workload import images_of_fit
+
     source = Location.parse(archive)
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
@@ -125,7 +127,7 @@ def fit(
 
         sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
-    totals = {name: _images_to_extract(manifest.categories[name].labels, config.normal_images) for name in wanted}
+    totals = {name: images_of_fit(_count_normal(manifest.categories[name].labels), config) for name in wanted}
     root = Location.parse(bundles)
     with ray_session(address) as cluster:
         jobs, failed = plan_training(source.uri, wanted, config, cluster)
@@ -156,6 +158,7 @@ def fit(
                     accept_unusual,
                     device,
                     students,
+                    totals,
                 ),
                 cluster,
                 progress,
@@ -186,6 +189,7 @@ class _FitTask:
         accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
         students: URI of the trained student by job key.
+        totals: Estimated number of images to advance the progress by, by category.
     """
 
     archive: str
@@ -198,16 +202,15 @@ class _FitTask:
     accept_unusual: bool
     device: str
     students: Mapping[str, str]
+    totals: Mapping[str, int]
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")
 
 
-def _images_to_extract(labels: Mapping[str, int], choice: NormalImagesConfig) -> int:
-    """Returns the number of normal images to extract, altered copies included; duplicates are not known yet."""
-    there = sum(count for key, count in labels.items() if key in _NORMAL_IMAGES)
-    taken = min(there, choice.most or there)
-    return taken and taken * (1 + choice.copies_of_each(taken))
+def _count_normal(labels: Mapping[str, int]) -> int:
+    """Returns the number of normal images to fit on; duplicates are not known yet."""
+    return sum(count for key, count in labels.items() if key in _NORMAL_IMAGES)
 
 
 def _fit_in_parallel(
@@ -241,7 +244,7 @@ def _fit_in_parallel(
 
 
 class _Counter:
-    """Actor that counts the extracted images of all tasks, for the progress line."""
+    """Actor that counts the images of all tasks, for the progress line."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -284,16 +287,25 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         recomputed.update(found.stale)
         return found
 
+    left = task.totals[category]
+
+    def advance(images: int) -> None:
+        nonlocal left
+        counted = min(images, left)
+        left -= counted
+        counter.add.remote(counted)
+
     with normal_images.naming_images():
         fitted = fit_category(
             normal_images,
             config,
             device=chosen,
             train=find_trained(category, normal_images.rows, task.students),
-            on_extracted=lambda images: counter.add.remote(images),
+            on_progress=advance,
             find_stored=None if task.sidecar is None or normal_images.has_copies else find_stored,
             known=known.defects,
         )
+    advance(left)
     images = sum(row.copy_of is None for row in normal_images.rows)
     lineage = {
         "archive": {"uri": source.uri, "digest": manifest.digest},

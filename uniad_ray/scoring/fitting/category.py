@@ -96,7 +96,7 @@ def fit_category(
     *,
     device: str = "cpu",
     train: Train | None = None,
-    on_extracted: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
     find_stored: FindStored | None = None,
     known: Sequence[KnownDefect] = (),
 ) -> FittedCategory:
@@ -110,7 +110,8 @@ def fit_category(
         config: The fit configuration.
         device: Torch device.
         train: Train a student, or return a trained one; default trains in this process.
-        on_extracted: Called with the number of images of each extracted batch.
+        on_progress: Called with the number of images of each batch that is extracted, judged, or scored as a synthetic
+            anomaly; `images_of_fit` estimates their sum.
         find_stored: Find stored fields that need not be computed.
         known: Known defects for the expert selection, unless there are too few. Nothing is learned from them.
 
@@ -128,11 +129,12 @@ def fit_category(
         {field for expert in experts.values() for field in expert.needs},
     )
 
+    advance = on_progress or (lambda _: None)
+
     def extracted(perception: Perception) -> None:
         unusual.add(perception)
         gallery.add(perception)
-        if on_extracted is not None:
-            on_extracted(len(perception))
+        advance(len(perception))
 
     with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
         selection = config.chosen_fusion.selection
@@ -164,8 +166,9 @@ def fit_category(
                     held_out[name].append(np.asarray(item.scores, dtype=np.float64))
                 if config.chosen_fusion.rule == "maps":
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
+                advance(len(perception))
             if selection is not None:
-                synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config))
+                synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config, advance))
                 if index == 0 and len(known) >= selection.fewest_known_defects:
                     known_scores = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
         if not split.is_final_a_round:
@@ -260,7 +263,12 @@ def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: Perceptio
 
 
 def _score_synthetic_anomalies(
-    fitted: _Round, fold: Fold, to_alter: Collection[int], selection: ExpertSelectionConfig, config: FitConfig
+    fitted: _Round,
+    fold: Fold,
+    to_alter: Collection[int],
+    selection: ExpertSelectionConfig,
+    config: FitConfig,
+    on_scored: Callable[[int], None],
 ) -> SyntheticScores:
     """Score synthetic anomalies made from the held-out images of one round."""
     fields = frozenset([selection.segments] if selection.segments else [])
@@ -271,7 +279,13 @@ def _score_synthetic_anomalies(
     others = [view for _, view in views(_evenly(fold.fit, MOST_OTHERS))]
     synthetic = views([index for index in fold.calibrate if index in to_alter])
     return score_synthetic_anomalies(
-        synthetic, others, fitted.pipeline, fitted.experts, batch_size=config.batch_size, seed=config.seed
+        synthetic,
+        others,
+        fitted.pipeline,
+        fitted.experts,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_scored=on_scored,
     )
 
 

@@ -47,8 +47,8 @@ def split_normal_images(rows: Sequence[NormalImage], config: CalibrationConfig) 
     """Split the normal images of one category into fit and calibration images.
 
     - A validation split of at least `min_validation` images is used for calibration.
-    - Otherwise, with at least `min_images` distinct images, a fraction is held out by hash and the experts are fitted
-      on the rest. With fewer than `refit_below` images, the stored experts are fitted on all.
+    - Otherwise, with at least `holdout_from` distinct images, a fraction is held out by hash and the experts are fitted
+      on the rest.
     - Otherwise, every part is held out once (cross-fitting), and the stored experts are fitted on all.
 
     Altered copies are fitted together with their image and never held out, except those of a single image.
@@ -89,8 +89,8 @@ def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> tup
     rest = [index for index, row in enumerate(rows) if row.split != "validation"]
     if config.use_validation_split and rest and len(validation) >= config.min_validation:
         return "validation_split", [Fold(tuple(rest), tuple(validation))], rest
-    if len(set(image_ids)) >= config.min_images:
+    if len(set(image_ids)) >= config.holdout_from:
         fold = holdout_fold(image_ids, config.holdout)
         if len(fold.fit) >= 2 and len(fold.calibrate) >= 2:
-            return "holdout", [fold], range(len(rows)) if len(rows) < config.refit_below else fold.fit
+            return "holdout", [fold], fold.fit
     return "cross_fit", cross_folds(image_ids, config.folds), range(len(rows))

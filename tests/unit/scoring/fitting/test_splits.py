@@ -40,7 +40,7 @@ def test_copies_are_never_held_out(count: int) -> None:
 
 
 def test_split_without_copies_is_unchanged() -> None:
-    for count in (10, 60):
+    for count in (10, 500):
         split = split_normal_images(rows(count), CalibrationConfig())
         assert split.method == ("cross_fit" if count == 10 else "holdout")
         assert all({*fold.fit} & {*fold.calibrate} == set() for fold in split.folds)
@@ -48,18 +48,23 @@ def test_split_without_copies_is_unchanged() -> None:
     assert split_normal_images(validation, CalibrationConfig()).method == "validation_split"
 
 
-def test_refit_on_all_images_reuses_students() -> None:
-    few = split_normal_images(rows(60), CalibrationConfig())
-    assert (few.method, len(few.folds), few.is_final_a_round) == ("holdout", 1, False)
-    assert tuple(few.final) == tuple(range(60))
-    assert few.trainings == (few.final_training,) == (few.folds[0].fit,)
-    for config in (CalibrationConfig(refit_below=60), CalibrationConfig(refit_below=0)):
-        many = split_normal_images(rows(60), config)
-        assert many.is_final_a_round
-        assert tuple(many.final) == many.final_training == many.folds[0].fit
+def test_hold_out_needs_a_single_round() -> None:
+    split = split_normal_images(rows(60), CalibrationConfig(holdout_from=60))
+    assert (split.method, len(split.folds), split.is_final_a_round) == ("holdout", 1, True)
+    assert tuple(split.final) == split.final_training == split.folds[0].fit
+    assert split.trainings == (split.folds[0].fit,)
+    assert split_normal_images(rows(59), CalibrationConfig(holdout_from=60)).method == "cross_fit"
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 21, 49])
+@pytest.mark.parametrize("count", [11, 59, 499])
+def test_cross_fit_judges_every_image_once_by_experts_that_have_not_seen_it(count: int) -> None:
+    split = split_normal_images(rows(count), CalibrationConfig())
+    assert sorted(index for fold in split.folds for index in fold.calibrate) == list(range(count))
+    assert all({*fold.fit} == {*range(count)} - {*fold.calibrate} for fold in split.folds)
+    assert sorted(split.final) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 21, 60])
 @pytest.mark.parametrize("copies", [0, 2])
 def test_cross_fit_trains_two_students_that_judge_unseen_images(count: int, copies: int) -> None:
     images = rows(count)

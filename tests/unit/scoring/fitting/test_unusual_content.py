@@ -54,7 +54,7 @@ def config() -> FitConfig:
             "experts.patch_fine.config.memory_size=500",
             "extractors.vit.config.input_size=112",
             "fusions.fused-teacher.selection.images=2",
-            "calibration={min_images: 4, holdout: 0.5}",
+            "calibration={holdout_from: 4, holdout: 0.5}",
         ],
     )
 

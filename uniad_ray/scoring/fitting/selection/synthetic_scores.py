@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -45,6 +45,7 @@ def score_synthetic_anomalies(
     *,
     batch_size: int,
     seed: int,
+    on_scored: Callable[[int], None] | None = None,
 ) -> SyntheticScores:
     """Make synthetic anomalies of every kind from some images, and score them.
 
@@ -55,6 +56,7 @@ def score_synthetic_anomalies(
         experts: Fitted experts by name.
         batch_size: Images per batch.
         seed: Seed of the synthetic anomalies.
+        on_scored: Called with the number of images of each batch.
 
     Returns:
         Raw scores by kind and by expert, each of shape (anomalies,); kinds that apply to no image are omitted.
@@ -73,6 +75,8 @@ def score_synthetic_anomalies(
             perception = pipeline.extract(keys, np.stack(images), wanted)
             for name, expert in experts.items():
                 parts[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
+            if on_scored is not None:
+                on_scored(len(keys))
         if synthetic:
             scores[kind] = {name: np.concatenate(values) for name, values in parts.items()}
     return scores
