@@ -6,6 +6,8 @@ import numpy as np
 
 _ROWS_AT_ONCE = 16_384
 _ROUNDING = 1e-4
+_FARTHEST = 512
+_MOST_AT_ONCE = 64
 
 
 def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.ndarray:
@@ -34,8 +36,8 @@ def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.nd
 def greedy_k_center(vectors: np.ndarray, size: int) -> np.ndarray:
     """Selects vectors one by one, each the farthest (L2) from all selected so far; starts with the first.
 
-    A vector can only be closer to a new centre than to its own if the two centres are less than twice its distance
-    apart (triangle inequality), so most distances are never computed.
+    A selection can only bring vectors nearer. Several of the farthest can therefore be selected among themselves, as
+    long as they stay farther than all others, before the distances of all vectors are updated at once.
 
     Args:
         vectors: float32, shape (M, C).
@@ -48,26 +50,47 @@ def greedy_k_center(vectors: np.ndarray, size: int) -> np.ndarray:
     # Centred, because |x|^2 + |c|^2 - 2 x.c loses precision if all vectors share a large common part.
     points = np.asarray(vectors - vectors.mean(axis=0), dtype=np.float32)
     squares = np.einsum("ij,ij->i", points, points)
-    centres = np.empty((size, points.shape[1]), dtype=np.float32)
-    centre_squares = np.empty(size, dtype=np.float32)
     nearest = np.full(len(points), np.inf, dtype=np.float32)
-    owner = np.zeros(len(points), dtype=np.int64)
-    picked: list[int] = []
-    latest = 0
-    while len(picked) < size:
-        centre = points[latest]
-        count = len(picked)
-        # Slightly too small, so that rounding never skips a vector.
-        apart = (1.0 - _ROUNDING) * (centre_squares[:count] + squares[latest]) - 2.0 * (centres[:count] @ centre)
-        rows = np.flatnonzero(apart[owner] < 4.0 * nearest) if count else np.arange(len(points))
-        distances = np.square(points[rows] - centre).sum(axis=1)
-        is_closer = distances < nearest[rows]
-        nearest[rows[is_closer]] = distances[is_closer]
-        owner[rows[is_closer]] = count
-        centres[count], centre_squares[count] = centre, squares[latest]
-        picked.append(latest)
-        nearest[latest] = -np.inf
-        latest = int(nearest.argmax())
-        if nearest[latest] <= 0.0:
-            break
+    picked = [0]
+    fresh = [0]
+    while fresh:
+        _bring_nearer(nearest, points, squares, np.asarray(fresh))
+        nearest[fresh] = -np.inf
+        fresh = _farthest(nearest, points, min(size - len(picked), _MOST_AT_ONCE))
+        picked += fresh
     return np.asarray(picked, dtype=np.int64)
+
+
+def _bring_nearer(nearest: np.ndarray, points: np.ndarray, squares: np.ndarray, centres: np.ndarray) -> None:
+    """Updates the squared distance of all points to their nearest centre with some more centres.
+
+    BLAS rounds differently for each number of threads. It only finds the pairs whose distance matters.
+    """
+    for start in range(0, len(points), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        sums = squares[rows, None] + squares[centres]
+        # Slightly too small, so that rounding never skips a pair.
+        least = (1.0 - _ROUNDING) * sums - 2.0 * (points[rows] @ points[centres].T)
+        row, column = np.nonzero(least < nearest[rows, None])
+        distances = np.square(points[rows][row] - points[centres[column]]).sum(axis=1)
+        np.minimum.at(nearest[rows], row, distances)
+
+
+def _farthest(nearest: np.ndarray, points: np.ndarray, most: int) -> list[int]:
+    """Selects up to `most` points, each the farthest from all centres and those before it; none if all are copies."""
+    farthest = int(nearest.argmax())
+    if most < 1 or nearest[farthest] <= 0.0:
+        return []
+    count = min(_FARTHEST, len(nearest) - 1)
+    order = np.argpartition(-nearest, count)
+    others = nearest[order[count:]].max()
+    candidates = np.union1d(order[:count], [farthest])
+    distances = nearest[candidates].copy()
+    found = [farthest]
+    while True:
+        distances = np.minimum(distances, np.square(points[candidates] - points[found[-1]]).sum(axis=1))
+        best = int(distances.argmax())
+        # With equal distances the first vector is selected, which may be one of the others.
+        if len(found) == most or distances[best] <= max(others, 0.0):
+            return found
+        found.append(int(candidates[best]))

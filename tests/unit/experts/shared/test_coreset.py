@@ -24,6 +24,27 @@ def test_equals_the_slow_reference(seed: int) -> None:
     assert greedy_k_center(vectors, 20).tolist() == greedy_slowly(vectors.astype(np.float64), 20)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 3), st.integers(0, 2**16))
+def test_equal_distances_select_the_first_vector(count: int, channels: int, seed: int) -> None:
+    vectors = np.random.default_rng(seed).integers(0, 4, size=(count, channels)).astype(np.float32)
+
+    different = len(np.unique(vectors, axis=0))
+
+    assert greedy_k_center(vectors, count).tolist() == greedy_slowly(vectors, different)
+
+
+@pytest.mark.parametrize("count", [513, 2000])
+def test_more_vectors_than_are_compared_at_once(count: int) -> None:
+    vectors = np.random.default_rng(count).normal(size=(count, 5)).astype(np.float32)
+
+    picked = greedy_k_center(vectors, 150)
+
+    distances = np.linalg.norm(vectors[:, None] - vectors[picked], axis=2)
+    for number in range(1, 150):
+        assert distances[:, :number].min(axis=1).argmax() == picked[number]
+
+
 def test_a_hand_computed_case() -> None:
     line = np.array([[0.0], [1.0], [10.0], [6.0]], dtype=np.float32)
 
