@@ -106,7 +106,7 @@ class ExpertSelectionConfig(StrictModel):
         description="Field with object segments, for synthetic anomalies that change objects; null omits these.",
     )
     images: int = Field(
-        default=12, ge=2, le=1000, description="Maximum number of held-out normal images for synthetic anomalies."
+        default=8, ge=2, le=1000, description="Maximum number of normal images for synthetic anomalies."
     )
     fewest_known_defects: int = Field(
         default=8,
