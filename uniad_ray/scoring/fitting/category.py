@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +16,15 @@ from safetensors.numpy import save as save_safetensors
 from uniad_ray.config.model import ExpertSelectionConfig, FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import LearnedExtractor, Perception, State, StoredFields, TrainedExtractor
+from uniad_ray.perception.base import (
+    LearnedExtractor,
+    Perception,
+    PerceptionStream,
+    State,
+    StatefulExtractor,
+    StoredFields,
+    TrainedExtractor,
+)
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
@@ -56,6 +65,9 @@ Train = Callable[[TrainedExtractor, Sequence[int]], State]
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Find the stored fields that match an unfitted pipeline."""
+
+_StateKey = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""Name of an extractor, and the images that it, and the students below it, learned from."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ def fit_category(
             on_extracted=extracted,
             stored=None if find_stored is None else find_stored(pipeline),
         )
-        fitter = _Fitter(config, device, train or _training_here(images, config, device), source)
+        fitter = _Fitter(config, device, train or _training_here(images, config, device), source, Path(folder))
         row_keys: list[str] = []
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
         fused: list[FloatArray] = []
@@ -158,7 +170,7 @@ def fit_category(
             [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
         )
         for index, fold in enumerate(split.folds):
-            fitted = fitter.fit(fold.fit, Path(folder) / f"round-{index}", split.training[index])
+            fitted = fitter.fit(fold.fit, split.learning[index], split.training[index])
             for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
                 row_keys += perception.row_keys
                 evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
@@ -172,7 +184,7 @@ def fit_category(
                 if index == 0 and len(known) >= selection.fewest_known_defects:
                     known_scores = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
         if not split.is_final_a_round:
-            fitted = fitter.fit(split.final, Path(folder) / "final", split.final_training)
+            fitted = fitter.fit(split.final, tuple(split.final), split.final_training)
         files = _state_files(fitted)
         files.update(_reference_files(fitted, split.final))
         lineage = _lineage(fitted.pipeline, config, device)
@@ -208,38 +220,52 @@ def fit_category(
 
 @dataclass(frozen=True)
 class _Fitter:
-    """Run a new fit on one set of images, reusing the fields that need no fit."""
+    """Run a new fit on one set of images; what was learned from the same images before is reused.
+
+    Attributes:
+        folder: Folder for the fields of all rounds.
+        states: State of each learned and trained extractor by name and images.
+    """
 
     config: FitConfig
     device: str
     train: Train
     source: PerceptionSource
-    trained: dict[tuple[str, tuple[int, ...]], State] = field(default_factory=dict)
+    folder: Path
+    states: dict[_StateKey, State] = field(default_factory=dict)
 
-    def fit(self, indices: Sequence[int], folder: Path, training: Sequence[int]) -> _Round:
-        """Fit on some images, with students trained on `training`."""
+    def fit(self, indices: Sequence[int], learning: tuple[int, ...], training: tuple[int, ...]) -> _Round:
+        """Fit experts on some images; extractors learn from `learning`, and students are trained on `training`."""
         experts = build_experts(self.config)
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
         source = self.source
+        of_students: set[str] = set()
         for extractor in pipeline.dependent:
-            kept = folder / extractor.name
-            if isinstance(extractor, LearnedExtractor):
-                extractor.fit(stream(source, indices, extractor.needs))
-            elif isinstance(extractor, TrainedExtractor):
-                key = (extractor.name, tuple(training))
-                extractor.restore(self._trained(extractor, key))
-                # A student with the same training images gives the same fields in every round.
-                kept = folder.parent / f"{extractor.name}-{list(self.trained).index(key)}"
+            is_student = isinstance(extractor, TrainedExtractor)
+            if is_student or extractor.needs & of_students:
+                of_students |= extractor.provides
+            below = training if extractor.provides & of_students else ()
+            key = (extractor.name, () if is_student else learning, below)
+            if isinstance(extractor, StatefulExtractor):
+                self._prepare(extractor, key, stream(source, learning, extractor.needs))
+            # The same images give the same fields in every round.
+            kept = self.folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
             source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, kept)
         for expert in experts.values():
             expert.fit(stream(source, indices, expert.needs))
         return _Round(experts, pipeline, source)
 
-    def _trained(self, extractor: TrainedExtractor, key: tuple[str, tuple[int, ...]]) -> State:
-        if key not in self.trained:
-            self.trained[key] = self.train(extractor, key[1])
-        return self.trained[key]
+    def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:
+        """Let an extractor learn, or restore what one with the same images has learned."""
+        if key in self.states:
+            extractor.restore(self.states[key])
+        elif isinstance(extractor, TrainedExtractor):
+            self.states[key] = self.train(extractor, key[2])
+            extractor.restore(self.states[key])
+        elif isinstance(extractor, LearnedExtractor):
+            extractor.fit(normal)
+            self.states[key] = extractor.state()
 
 
 def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:

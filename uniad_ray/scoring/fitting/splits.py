@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from uniad_ray.config.model import CalibrationConfig
 from uniad_ray.scoring.calibration import Fold, cross_folds, holdout_fold
 from uniad_ray.scoring.fitting.perceptions import NormalImage
+
+_MANY_IMAGES: Final = 40
+"""Number of images from which on a single one hardly changes what an extractor learns."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class FitSplit:
         method: `holdout`, `cross_fit`, `validation_split`, or `altered_copies` for a single image.
         folds: Rounds of fitting and calibrating.
         final: Indices of the images to fit the stored experts on.
+        learning: Indices of the images that the learned extractors of each round learn from. With few images, a single
+            one matters to a segmenter, so they have not seen the images that they judge; with many, they are shared.
         training: Indices of the images to train the students of each round on. These are at most two sets, because a
             training takes minutes: with several rounds, one half of the images for the rounds that judge the other.
     """
@@ -25,6 +31,7 @@ class FitSplit:
     method: str
     folds: Sequence[Fold]
     final: Sequence[int]
+    learning: Sequence[tuple[int, ...]]
     training: Sequence[tuple[int, ...]]
 
     @property
@@ -68,7 +75,7 @@ def split_normal_images(rows: Sequence[NormalImage], config: CalibrationConfig) 
     if copies and len(images) == 1:
         (own,) = copies.values()
         fold = Fold((0, *own[: len(own) // 2]), tuple(own[len(own) // 2 :]))
-        return FitSplit("altered_copies", [fold], fold.fit, [fold.fit])
+        return FitSplit("altered_copies", [fold], fold.fit, [fold.fit], [fold.fit])
 
     def with_copies(indices: Sequence[int]) -> tuple[int, ...]:
         return (*indices, *(copy for index in indices for copy in copies.get(rows[index].row_key, ())))
@@ -79,7 +86,10 @@ def split_normal_images(rows: Sequence[NormalImage], config: CalibrationConfig) 
     if len(folds) > 1:
         halves = [with_copies([index for fold in folds[half::2] for index in fold.calibrate]) for half in (0, 1)]
         training = [halves[1 - number % 2] for number in range(len(folds))]
-    return FitSplit(method, folds, with_copies(final), training)
+    learning = [fold.fit for fold in folds]
+    if len(images) >= _MANY_IMAGES:
+        learning = [with_copies(final)] * len(folds)
+    return FitSplit(method, folds, with_copies(final), learning, training)
 
 
 def _split_images(rows: Sequence[NormalImage], config: CalibrationConfig) -> tuple[str, list[Fold], Sequence[int]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.learned import Trained
+from support.learned import Learned, Trained
 from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.perception.base import State
+from uniad_ray.perception.base import PerceptionStream, State
 from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
@@ -67,6 +67,26 @@ def test_held_out_images_are_unseen(count: int) -> None:
     assert document["text"] == f"learned from {len(expected)} images"
     for name, seen in (("learned", expected), ("trained", trained_on)):
         assert sorted(json.loads(fitted.files[f"extractors/{name}.json"])["seen"]) == sorted(seen)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(8, 9), (39, 6), (40, 1)])
+def test_learned_extractors_are_shared_among_many_images(
+    count: int, fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned_from: list[list[str]] = []
+    fit = Learned.fit
+
+    def recording(self: Learned, stream: PerceptionStream) -> None:
+        learned_from.append(sorted(key for perception in stream() for key in perception.row_keys))
+        fit(self, stream)
+
+    monkeypatch.setattr(Learned, "fit", recording)
+    normal_images = DrawnNormalImages(count)
+    fit_category(normal_images, config_with_witness(), train=Trainer(normal_images))
+    split = split_normal_images(normal_images.rows, small_config().calibration)
+    sets = list(dict.fromkeys([*split.learning, tuple(split.final)]))
+    assert len(learned_from) == len(sets) == fits
+    assert learned_from == [sorted(normal_images.rows[index].row_key for index in one) for one in sets]
 
 
 def test_network_runs_once_per_image_over_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,15 @@ def test_cross_fit_judges_every_image_once_by_experts_that_have_not_seen_it(coun
     assert sorted(split.final) == list(range(count))
 
 
+def test_learned_extractors_have_not_seen_what_they_judge_if_images_are_few() -> None:
+    few = split_normal_images(rows(39), CalibrationConfig())
+    assert list(few.learning) == [fold.fit for fold in few.folds]
+    many = split_normal_images(rows(40), CalibrationConfig())
+    assert list(many.learning) == [tuple(many.final)] * len(many.folds)
+    held_out = split_normal_images(rows(60), CalibrationConfig(holdout_from=60))
+    assert list(held_out.learning) == [held_out.folds[0].fit]
+
+
 @pytest.mark.parametrize("count", [2, 3, 10, 21, 60])
 @pytest.mark.parametrize("copies", [0, 2])
 def test_cross_fit_trains_two_students_that_judge_unseen_images(count: int, copies: int) -> None:
