@@ -10,7 +10,7 @@ from uniad_ray.config.model import CalibrationConfig
 from uniad_ray.scoring.calibration import Fold, cross_folds, holdout_fold
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 
-_MANY_IMAGES: Final = 40
+_MANY_IMAGES: Final = 20
 """Number of images from which on a single one hardly changes what an extractor learns."""
 
 

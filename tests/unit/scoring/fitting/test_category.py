@@ -69,7 +69,7 @@ def test_held_out_images_are_unseen(count: int) -> None:
         assert sorted(json.loads(fitted.files[f"extractors/{name}.json"])["seen"]) == sorted(seen)
 
 
-@pytest.mark.parametrize(("count", "fits"), [(8, 9), (39, 6), (40, 1)])
+@pytest.mark.parametrize(("count", "fits"), [(8, 9), (19, 6), (20, 1)])
 def test_learned_extractors_are_shared_among_many_images(
     count: int, fits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,9 +65,9 @@ def test_cross_fit_judges_every_image_once_by_experts_that_have_not_seen_it(coun
 
 
 def test_learned_extractors_have_not_seen_what_they_judge_if_images_are_few() -> None:
-    few = split_normal_images(rows(39), CalibrationConfig())
+    few = split_normal_images(rows(19), CalibrationConfig())
     assert list(few.learning) == [fold.fit for fold in few.folds]
-    many = split_normal_images(rows(40), CalibrationConfig())
+    many = split_normal_images(rows(20), CalibrationConfig())
     assert list(many.learning) == [tuple(many.final)] * len(many.folds)
     held_out = split_normal_images(rows(60), CalibrationConfig(holdout_from=60))
     assert list(held_out.learning) == [held_out.folds[0].fit]
