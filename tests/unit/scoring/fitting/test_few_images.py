@@ -18,6 +18,7 @@ from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
 SIZE = 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shots", [1, 2])
 def test_fused_set_fits_on_few_images(shots: int, tmp_path: Path) -> None:
     config = load_config(
