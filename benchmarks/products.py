@@ -182,7 +182,7 @@ def fit_and_score(source: Path, category: str, work: Path, asked: dict[str, Any]
     score_seconds = time.perf_counter() - started
     ur.evaluate(usual, resamples=0)
     manifest = BundleStore(bundles).load(category).manifest
-    omitted = [name for name in manifest.config.chosen_experts if name not in manifest.taking_part]
+    omitted = [name for name in manifest.fitted_experts if name not in manifest.taking_part]
     if omitted:
         ur.score(archive, bundles=bundles, out=others, splits=["test"], maps="none", experts=omitted)
     scores: dict[str, np.ndarray] = {}

@@ -134,7 +134,12 @@ def variant_config(plan: Ablation, name: str, profile: str, overrides: Sequence[
     if variant.expert_set is not None:
         if variant.expert_set not in config.expert_sets:
             raise ConfigError(f"profile {profile}: table {plan.table} needs the expert set {variant.expert_set}")
-        return load_config(profile, [*changed, f"expert_set={variant.expert_set}"])
+        chosen = load_config(profile, [*changed, f"expert_set={variant.expert_set}"])
+        if chosen.chosen_fusion.selection is None:
+            return chosen
+        # Rows may need experts that the expert selection would not train.
+        always = f"fusions.{variant.expert_set}.selection.surface.train_from=0"
+        return load_config(profile, [*changed, f"expert_set={variant.expert_set}", always])
     experts = plan.experts_of(name)
     missing = sorted(set(experts) - set(config.experts))
     if missing:

@@ -88,6 +88,13 @@ class ExpertGroupConfig(StrictModel):
     candidates: tuple[str, ...] = Field(
         default=(), description="Experts that are selected if they improve on those selected before them."
     )
+    train_from: float = Field(
+        default=0.025,
+        ge=0,
+        le=1,
+        description="Train a student for candidates only if the experts that need none lack at least this to an AUROC "
+        "of 1 on synthetic anomalies of this kind; 0 always trains. A few dozen images cannot resolve less than 0.025.",
+    )
 
 
 class ExpertSelectionConfig(StrictModel):

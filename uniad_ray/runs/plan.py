@@ -16,7 +16,7 @@ from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import BundleError, ObjectExistsError, RunError
+from uniad_ray.errors import ObjectExistsError, RunError
 from uniad_ray.scoring.bundles.published import PlannedBundle, published_bundles
 from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -165,10 +165,7 @@ def make_plan(
 def _check_experts(store: BundleStore, category: str, version: str, wanted: Sequence[str] | None) -> None:
     if wanted is None:
         return
-    known = store.manifest(category, version).config.chosen_experts
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise BundleError(f"bundle {category} {version}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
+    store.manifest(category, version).check_experts(wanted)
 
 
 def adopt_plan(run: Location, plan: RunPlan) -> bool:

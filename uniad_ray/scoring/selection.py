@@ -35,11 +35,13 @@ class CandidateExpert(StrictModel):
         weight: Weight in the fused score; 0 if the expert is not selected.
         auroc: AUROC of the expert alone on synthetic anomalies and known defects, by family; 0.5 is chance.
         trial: Its trial; None for an expert of the base.
+        is_fitted: Whether it was fitted; False if its student was not worth a training.
     """
 
     weight: float
     auroc: dict[str, float]
     trial: Trial | None = None
+    is_fitted: bool = True
 
 
 class ExpertSelection(StrictModel):
@@ -51,6 +53,8 @@ class ExpertSelection(StrictModel):
         least_gain: Required gain of an expert, as a fraction of the gap to an AUROC of 1.
         base_auroc: AUROC of the base alone, by family of synthetic anomalies.
         fused_auroc: AUROC of the fused selected experts, by family.
+        lack: What the selected experts of each kind (`surface`, `arrangement`) lack together to an AUROC of 1 on the
+            families of this kind.
         experts: Decision by expert.
         known_defects: Number of known defects by type: `known_structural`, `known_logical`, and `known` if unknown.
         weights_without_known: The weights that would have been chosen without them; None if there are none.
@@ -61,6 +65,7 @@ class ExpertSelection(StrictModel):
     least_gain: float
     base_auroc: dict[str, float]
     fused_auroc: dict[str, float]
+    lack: dict[str, float] = Field(default_factory=dict)
     experts: dict[str, CandidateExpert]
     known_defects: dict[str, int] = Field(default_factory=dict)
     weights_without_known: dict[str, float] | None = None
@@ -75,6 +80,9 @@ class ExpertSelection(StrictModel):
         decided = self.experts[expert]
         judged_on = "synthetic anomalies and known defects" if self.known_defects else "synthetic anomalies"
         trial = decided.trial
+        if not decided.is_fitted:
+            lack = max(self.lack.values())
+            return f"its student is not trained: without it, synthetic anomalies lack only {lack:.3f} to an AUROC of 1"
         if trial is None:
             reason = "always selected" if decided.weight else f"no better than chance on {judged_on}"
         elif trial.is_passed:

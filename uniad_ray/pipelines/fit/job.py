@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from uniad_ray.archive.image_size import with_image_size
@@ -15,12 +15,13 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
-from uniad_ray.pipelines.fit.students import plan_training
+from uniad_ray.pipelines.fit.students import find_students, plan_training
 from uniad_ray.pipelines.train.job import train_students
 from uniad_ray.progress import Progress
 
 if TYPE_CHECKING:
     from uniad_ray.perception.pipeline import PerceptionPipeline
+    from uniad_ray.scoring.fitting.judged import Judged
     from uniad_ray.sidecars.reader import SidecarFields
 
 _logger = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def fit(
 ) -> FitReport:
     """Fits a bundle for each category.
 
-    Students are trained first, on Ray Train. Each category is then fitted in its own Ray task.
+    Each category is fitted in its own Ray task. Students are trained on Ray Train: before that if the expert set always
+    needs them, and otherwise for the categories whose other experts leave something to gain.
 
     Args:
         archive: Root of an archive.
@@ -129,41 +131,45 @@ def fit(
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
     totals = {name: images_of_fit(_count_normal(manifest.categories[name].labels), config) for name in wanted}
     root = Location.parse(bundles)
+    task = _FitTask(
+        source.uri,
+        root.uri,
+        config,
+        sidecar,
+        None if known_defects is None else Location.parse(known_defects).uri,
+        tuple(wanted),
+        publish,
+        accept_unusual,
+        device,
+        totals,
+    )
+    kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
+    results: list[FittedBundle] = []
+    failed: dict[str, str] = {}
+    left: dict[str, Judged | None] = dict.fromkeys(wanted)
     with ray_session(address) as cluster:
-        jobs, failed = plan_training(source.uri, wanted, config, cluster)
-        kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
-        trained = train_students(
-            source.uri,
-            config,
-            jobs,
-            kept,
-            sidecar=sidecar,
-            cluster=cluster,
-            workers=Workers(workers, device=device),
-        )
-        failed |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
-        students = {key: location.uri for key, location in trained.states.items()}
-        fitted = [name for name in wanted if name not in failed]
-        with Progress("fitting", sum(totals[name] for name in fitted)) as progress:
-            results, refused = _fit_in_parallel(
-                fitted,
-                _FitTask(
-                    source.uri,
-                    root.uri,
-                    config,
-                    sidecar,
-                    None if known_defects is None else Location.parse(known_defects).uri,
-                    tuple(wanted),
-                    publish,
-                    accept_unusual,
-                    device,
-                    students,
-                    totals,
-                ),
-                cluster,
-                progress,
+        needed = find_students(config, cluster)
+        if needed.may_be_omitted:
+            fitted, left, failed = _fit_in_parallel(left, task, cluster)
+            results += fitted
+        if needed.names and left:
+            jobs, refused = plan_training(source.uri, list(left), config, needed.names, cluster)
+            trained = train_students(
+                source.uri,
+                config,
+                jobs,
+                kept,
+                sidecar=sidecar,
+                cluster=cluster,
+                workers=Workers(workers, device=device),
             )
-    failed |= refused
+            refused |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
+            failed |= refused
+            left = {name: judged for name, judged in left.items() if name not in refused}
+            task = replace(task, students={key: location.uri for key, location in trained.states.items()})
+        fitted, _, refused = _fit_in_parallel(left, task, cluster)
+        results += fitted
+        failed |= refused
     if sidecar is not None:
         for entry in results:
             note_recomputed(entry.category, entry.recomputed)
@@ -188,8 +194,8 @@ class _FitTask:
         publish: Whether to publish verified bundles.
         accept_unusual: Whether to publish even if some normal images look unusual.
         device: `cpu`, `cuda` or `auto`.
-        students: URI of the trained student by job key.
         totals: Estimated number of images to advance the progress by, by category.
+        students: URI of the trained student by job key; None before the training.
     """
 
     archive: str
@@ -201,8 +207,8 @@ class _FitTask:
     publish: bool
     accept_unusual: bool
     device: str
-    students: Mapping[str, str]
     totals: Mapping[str, int]
+    students: Mapping[str, str] | None = None
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")
@@ -214,33 +220,52 @@ def _count_normal(labels: Mapping[str, int]) -> int:
 
 
 def _fit_in_parallel(
-    categories: Sequence[str], task: _FitTask, cluster: Cluster, progress: Progress
-) -> tuple[list[FittedBundle], dict[str, str]]:
+    categories: Mapping[str, Judged | None], task: _FitTask, cluster: Cluster
+) -> tuple[list[FittedBundle], dict[str, Judged | None], dict[str, str]]:
+    """Fits categories in Ray tasks.
+
+    Args:
+        categories: Scores by the experts that have judged the category's images before, or None.
+        task: Settings of all tasks.
+        cluster: Resources of the cluster.
+
+    Returns:
+        The bundles; scores so far of the categories that need a student; and the reason by category that failed.
+    """
     import ray
 
+    if not categories:
+        return [], {}, {}
     size = plan_tasks(len(categories), task.device, cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
     fit_one = ray.remote(_fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
-    pending = {fit_one.remote(name, task, size.threads, counter): name for name in categories}
+    pending = {fit_one.remote(name, task, judged, size.threads, counter): name for name, judged in categories.items()}
     results: list[FittedBundle] = []
+    unfinished: dict[str, Judged | None] = {}
     failed: dict[str, str] = {}
     seen = 0
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
-        total = ray.get(counter.read.remote())
-        progress.advance(total - seen)
-        seen = total
-        for reference in ready:
-            name = pending.pop(reference)
-            try:
-                results.append(FittedBundle.model_validate(ray.get(reference)))
-            except Exception as error:  # a failed category does not stop the others
-                cause = unwrap(error)
-                if not isinstance(cause, UserError):
-                    raise
-                failed[name] = str(cause)
-                _logger.warning("category %s is not fitted: %s", name, cause)
-    return results, failed
+    with Progress("fitting", sum(task.totals[name] for name in categories)) as progress:
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
+            total = ray.get(counter.read.remote())
+            progress.advance(total - seen)
+            seen = total
+            for reference in ready:
+                name = pending.pop(reference)
+                try:
+                    found = ray.get(reference)
+                except Exception as error:  # a failed category does not stop the others
+                    cause = unwrap(error)
+                    if not isinstance(cause, UserError):
+                        raise
+                    failed[name] = str(cause)
+                    _logger.warning("category %s is not fitted: %s", name, cause)
+                    continue
+                if isinstance(found, dict):
+                    results.append(FittedBundle.model_validate(found))
+                else:
+                    unfinished[name] = found
+    return results, unfinished, failed
 
 
 class _Counter:
@@ -256,12 +281,18 @@ class _Counter:
         return self._count
 
 
-def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[str, Any]:
-    """Fits, writes, verifies and publishes the bundle of a category, as a Ray task."""
+def _fit_one(
+    category: str, task: _FitTask, judged: Judged | None, threads: int, counter: Any
+) -> dict[str, Any] | Judged:
+    """Fits, writes, verifies and publishes the bundle of a category, as a Ray task.
+
+    Returns:
+        The fields of the `FittedBundle`; or the scores so far if a student is needed that is not trained.
+    """
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.pipelines.fit.students import find_trained
     from uniad_ray.scoring.bundles.store import BundleStore
-    from uniad_ray.scoring.fitting.category import fit_category
+    from uniad_ray.scoring.fitting.category import CategoryFit
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
     from uniad_ray.sidecars.reader import fields_of_normal_images
@@ -295,16 +326,25 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         left -= counted
         counter.add.remote(counted)
 
-    with normal_images.naming_images():
-        fitted = fit_category(
+    with (
+        normal_images.naming_images(),
+        CategoryFit(
             normal_images,
             config,
             device=chosen,
-            train=find_trained(category, normal_images.rows, task.students),
+            train=find_trained(category, normal_images.rows, task.students or {}),
             on_progress=advance,
             find_stored=None if task.sidecar is None or normal_images.has_copies else find_stored,
             known=known.defects,
-        )
+        ) as fit,
+    ):
+        if judged is None:
+            judged = fit.judge_first()
+        if fit.wants_students(judged):
+            if task.students is None:
+                return judged
+            judged = fit.judge_others(judged)
+        fitted = fit.finish(judged)
     advance(left)
     images = sum(row.copy_of is None for row in normal_images.rows)
     lineage = {

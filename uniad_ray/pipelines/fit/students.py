@@ -1,10 +1,10 @@
-"""Plans the student trainings of a fit, and hands the trained students to it."""
+"""Finds and plans the student trainings of a fit, and hands the trained students to it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
@@ -20,35 +20,57 @@ if TYPE_CHECKING:
     from uniad_ray.scoring.fitting.perceptions import NormalImage
 
 
-def plan_training(
-    archive: str, categories: Sequence[str], config: FitConfig, cluster: Cluster
-) -> tuple[list[TrainingJob], dict[str, str]]:
-    """Finds the students that the chosen experts need, and the images of each of their trainings.
+class Students(NamedTuple):
+    """Students that the experts of a configuration need.
+
+    Attributes:
+        names: Names of the extractors to train.
+        may_be_omitted: Whether the expert selection decides on them before they are trained.
+    """
+
+    names: tuple[str, ...]
+    may_be_omitted: bool
+
+
+def find_students(config: FitConfig, cluster: Cluster) -> Students:
+    """Finds the students that the chosen experts need.
 
     Args:
-        archive: Root of the archive.
-        categories: Categories to fit.
         config: The fit configuration.
         cluster: Resources of the cluster.
-
-    Returns:
-        The jobs, empty if no expert needs a student; and the reason by category, for categories that cannot be fitted.
 
     Raises:
         UserError: The configuration or the weights are invalid.
     """
     import ray
 
-    names = ray.remote(_student_names).options(num_cpus=cluster.cpu_share).remote(config)
     try:
-        students = ray.get(names)
+        found: Students = ray.get(ray.remote(_find_students).options(num_cpus=cluster.cpu_share).remote(config))
     except Exception as error:
         cause = unwrap(error)
         if isinstance(cause, UserError):
             raise cause from None
         raise
-    if not students:
-        return [], {}
+    return found
+
+
+def plan_training(
+    archive: str, categories: Sequence[str], config: FitConfig, students: Sequence[str], cluster: Cluster
+) -> tuple[list[TrainingJob], dict[str, str]]:
+    """Finds the images of each training.
+
+    Args:
+        archive: Root of the archive.
+        categories: Categories to train students for.
+        config: The fit configuration.
+        students: Names of the extractors to train.
+        cluster: Resources of the cluster.
+
+    Returns:
+        The jobs; and the reason by category, for categories that cannot be fitted.
+    """
+    import ray
+
     task = ray.remote(_trainings).options(num_cpus=cluster.cpu_share, max_retries=2)
     planned = {category: task.remote(archive, category, config) for category in categories}
     jobs: list[TrainingJob] = []
@@ -97,14 +119,17 @@ def find_trained(
     return train
 
 
-def _student_names(config: FitConfig) -> list[str]:
-    """Returns the names of the extractors to train, as a Ray task."""
+def _find_students(config: FitConfig) -> Students:
+    """Finds the extractors to train, as a Ray task."""
     from uniad_ray.perception.base import TrainedExtractor
     from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
+    from uniad_ray.scoring.fitting.rounds import experts_before_training, experts_with_students
 
-    experts: Mapping[str, Any] = build_experts(config)
+    experts = build_experts(config)
     pipeline = build_pipeline(config, needs_of(experts), device="cpu")
-    return [extractor.name for extractor in pipeline.extractors if isinstance(extractor, TrainedExtractor)]
+    names = tuple(extractor.name for extractor in pipeline.extractors if isinstance(extractor, TrainedExtractor))
+    first = experts_before_training(config, tuple(experts), experts_with_students(experts, pipeline))
+    return Students(names, len(first) < len(experts))
 
 
 def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:

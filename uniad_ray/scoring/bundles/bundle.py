@@ -97,6 +97,30 @@ class BundleManifest(StrictModel):
         return f"bundle {self.category} {self.version}"
 
     @property
+    def fitted_experts(self) -> tuple[str, ...]:
+        """All experts of the set in order, without those whose student was not worth a training."""
+        return tuple(name for name in self.config.chosen_experts if name in self.calibration.experts)
+
+    def check_experts(self, names: Collection[str]) -> None:
+        """Check that experts can score.
+
+        Raises:
+            BundleError: An expert is not in the set, or not fitted.
+        """
+        known = self.fitted_experts
+        unknown = sorted(set(names) - set(known))
+        if not unknown:
+            return
+        untrained = sorted(set(unknown).intersection(self.config.chosen_experts))
+        advice = (
+            f"; to train the student of {', '.join(untrained)} in any case, fit with "
+            f"--set fusions.{self.config.expert_set}.selection.surface.train_from=0"
+            if untrained
+            else ""
+        )
+        raise BundleError(f"{self.name}: has no expert {', '.join(unknown)}; it has {', '.join(known)}{advice}")
+
+    @property
     def taking_part(self) -> tuple[str, ...]:
         """The selected experts in order; all experts without expert selection."""
         selection = self.calibration.selection
@@ -225,11 +249,10 @@ class Bundle:
         return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
 
     def _chosen(self, only: Collection[str] | None) -> list[str]:
-        known = self.manifest.config.chosen_experts
-        unknown = sorted(set(only or ()) - set(known))
-        if unknown:
-            raise BundleError(f"{self.manifest.name}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
-        return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
+        if only is None:
+            return list(self.manifest.taking_part)
+        self.manifest.check_experts(only)
+        return [name for name in self.manifest.fitted_experts if name in only]
 
     @property
     def reference(self) -> Reference:

@@ -70,7 +70,7 @@ def list_bundles(root: str) -> BundleList:
                 created_at=manifest.created_at,
                 code_version=manifest.code_version,
                 profile=manifest.config.name,
-                experts=manifest.config.chosen_experts,
+                experts=manifest.fitted_experts,
                 fit_images=manifest.calibration.fit_images,
                 calibration=manifest.calibration.method,
                 threshold=manifest.calibration.threshold.value,

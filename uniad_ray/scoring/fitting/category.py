@@ -2,72 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from uniad_ray.config.model import ExpertSelectionConfig, FitConfig
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import (
-    LearnedExtractor,
-    Perception,
-    PerceptionStream,
-    State,
-    StatefulExtractor,
-    StoredFields,
-    TrainedExtractor,
-)
+from uniad_ray.perception.base import Perception, State, StoredFields, TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
 from uniad_ray.scoring.bundles.reference_images import ReferenceScores
-from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
+from uniad_ray.scoring.calibration import FloatArray, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
-from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
-from uniad_ray.scoring.fitting.perceptions import (
-    ExtendedPerceptions,
-    ImagePerceptions,
-    NormalImages,
-    PerceptionSource,
-    stream,
+from uniad_ray.scoring.factory import build_experts, build_pipeline
+from uniad_ray.scoring.fitting.judged import Judged, evenly, score_altered_images
+from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages
+from uniad_ray.scoring.fitting.rounds import (
+    FittedRound,
+    RoundFitter,
+    Train,
+    asked_fields,
+    experts_before_training,
+    experts_with_students,
+    fixed_fields,
+    needed_fields,
 )
 from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
 from uniad_ray.scoring.fitting.selection.synthetic_scores import (
-    MOST_OTHERS,
     SyntheticScores,
     join_synthetic_scores,
-    normal_views,
     score_known_defects,
-    score_synthetic_anomalies,
 )
 from uniad_ray.scoring.fitting.splits import split_normal_images
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
-from uniad_ray.scoring.selection import with_selected_weights
+from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
 from uniad_ray.training.distillation import train_student
 
 REFERENCE_IMAGES = 2
 """Number of images stored in a bundle with their scores, to verify the scores on loading."""
 
-Train = Callable[[TrainedExtractor, Sequence[int]], State]
-"""Train an extractor on the normal images with the given indices."""
-
 FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Find the stored fields that match an unfitted pipeline."""
-
-_StateKey = tuple[str, tuple[int, ...], tuple[int, ...]]
-"""Name of an extractor, and the images that its fields depend on: by learning, and by training."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +74,192 @@ class FittedCategory:
     unusual: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Round:
-    """Experts and extractors fitted on one set of images."""
+class CategoryFit:
+    """The steps of a fit, which share the perceptions of the normal images; a context manager.
 
-    experts: Mapping[str, Expert]
-    pipeline: PerceptionPipeline
-    source: PerceptionSource
+    Every round of `split_normal_images` starts a new fit, so no expert has learned from the held-out images that it
+    judges. The stored experts may then be fitted on all images. With expert selection, the experts that need no student
+    are judged first, because a training takes minutes and often cannot add anything.
+    """
 
-    @property
-    def wanted(self) -> frozenset[str]:
-        return frozenset(field for expert in self.experts.values() for field in expert.needs)
+    def __init__(
+        self,
+        images: NormalImages,
+        config: FitConfig,
+        *,
+        device: str = "cpu",
+        train: Train | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        find_stored: FindStored | None = None,
+        known: Sequence[KnownDefect] = (),
+    ) -> None:
+        """Store the arguments and load the networks; see `fit_category`."""
+        self._images = images
+        self._config = config
+        self._device = device
+        self._known = known
+        self._advance = on_progress or (lambda _: None)
+        self._experts = build_experts(config)
+        self._split = split_normal_images(images.rows, config.calibration)
+        self._unusual = UnusualImages()
+        self._gallery = GallerySample(
+            {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
+            {field for expert in self._experts.values() for field in expert.needs},
+        )
+        pipeline = build_pipeline(config, asked_fields(config, self._experts), device=device)
+        trained = experts_with_students(self._experts, pipeline)
+        self._first = experts_before_training(config, tuple(self._experts), trained)
+        self._folder = tempfile.TemporaryDirectory(prefix="uniad-ray-fit-")
+        folder = Path(self._folder.name)
+        is_read_once = (
+            self._split.is_final_a_round
+            and len(self._experts) + len(pipeline.dependent) == 1
+            and config.chosen_fusion.selection is None
+        )
+        source = ImagePerceptions(
+            images,
+            pipeline,
+            fixed_fields(config, self._experts, pipeline),
+            batch_size=config.batch_size,
+            spill=None if is_read_once else folder / "images",
+            on_extracted=self._extracted,
+            stored=None if find_stored is None else find_stored(pipeline),
+        )
+        self._fitter = RoundFitter(
+            config,
+            device,
+            train or _training_here(images, config, device),
+            source,
+            needed_fields(config, self._experts, pipeline),
+            folder,
+        )
+        self._last_round: FittedRound | None = None
+
+    def __enter__(self) -> Self:
+        """Return the fit itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Delete the perceptions."""
+        self._folder.cleanup()
+
+    def judge_first(self) -> Judged:
+        """Judge the held-out images with all experts, or with those that need no student if the others may be omitted.
+
+        Raises:
+            FitError: Too few distinct normal images, or an expert cannot learn from them.
+        """
+        return self._judge(self._first)
+
+    def wants_students(self, judged: Judged) -> bool:
+        """Whether a student may add something to the experts that have judged so far."""
+        selection = self._config.chosen_fusion.selection
+        decision = self._choose(judged)
+        if selection is None or decision is None:
+            return False
+        trained = self._experts.keys() - judged.held_out.keys()
+        kinds = {"surface": selection.surface, "arrangement": selection.arrangement}
+        return any(
+            decision.lack[label] >= kind.train_from
+            for label, kind in kinds.items()
+            if trained.intersection((*kind.base, *kind.candidates))
+        )
+
+    def judge_others(self, judged: Judged) -> Judged:
+        """Judge the held-out images with the experts that have not judged them yet, which trains students.
+
+        Raises:
+            FitError: An expert cannot learn from the images, or the images changed in between.
+        """
+        return judged.joined(self._judge([name for name in self._experts if name not in judged.held_out]))
+
+    def finish(self, judged: Judged) -> FittedCategory:
+        """Choose experts and threshold, and fit the stored experts.
+
+        Args:
+            judged: Scores of the held-out images by all experts to store.
+
+        Raises:
+            FitError: Every image has a single colour, or an expert cannot learn from the images.
+        """
+        split, rows, config = self._split, self._images.rows, self._config
+        names = [name for name in self._experts if name in judged.held_out]
+        fitted = self._last_round
+        if fitted is None or fitted.experts.keys() != set(names) or not split.is_final_a_round:
+            fitted = self._fitter.fit(names, split.final, tuple(split.final), split.final_training)
+        files = _state_files(fitted)
+        files.update(_reference_files(fitted, split.final))
+        lineage = _lineage(fitted.pipeline, config, self._device)
+        if self._unusual.all_plain():
+            raise FitError("every normal image has a single colour; check the camera and the archive")
+        raw = {name: judged.held_out[name] for name in names}
+        decision = self._choose(judged)
+        fusion = Fusion.fit(with_selected_weights(config.chosen_fusion, decision), raw)
+        scores = fusion.fuse_scores(raw) if judged.fused is None else judged.fused
+        record = CalibrationRecord(
+            method=split.method,
+            fit_images=sum(rows[index].copy_of is None for index in split.final),
+            held_out_images=len(judged.row_keys),
+            experts=fusion.experts,
+            terms=fusion.terms,
+            threshold=choose_threshold(scores, config.calibration.false_positive_rate),
+            selection=decision,
+        )
+        image_ids = {row.row_key: row.image_id for row in rows}
+        copies = {row.row_key for row in rows if row.copy_of is not None}
+        calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
+        files[CALIBRATION_SCORES] = encode_calibration_scores(
+            judged.row_keys, [image_ids[key] for key in judged.row_keys], raw, calibrated, scores
+        )
+        taking_part = [self._experts[name] for name in names if decision is None or decision.weights[name]]
+        files.update(self._gallery.files({field for expert in taking_part for field in expert.needs}))
+        return FittedCategory(config, record, lineage, files, self._unusual.find(left_out=copies))
+
+    def _extracted(self, perception: Perception) -> None:
+        self._unusual.add(perception)
+        self._gallery.add(perception)
+        self._advance(len(perception))
+
+    def _judge(self, names: Sequence[str]) -> Judged:
+        """Fit the named experts in every round, and judge the held-out images with them."""
+        config, split = self._config, self._split
+        selection = config.chosen_fusion.selection
+        row_keys: list[str] = []
+        held_out: dict[str, list[FloatArray]] = {name: [] for name in names}
+        fused: list[FloatArray] = []
+        synthetic: list[SyntheticScores] = []
+        known_scores: SyntheticScores = {}
+        to_alter = evenly(
+            [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
+        )
+        for index, fold in enumerate(split.folds):
+            fitted = self._fitter.fit(names, fold.fit, split.learning[index], split.training[index])
+            for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
+                row_keys += perception.row_keys
+                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
+                for name, item in evidence.items():
+                    held_out[name].append(np.asarray(item.scores, dtype=np.float64))
+                if config.chosen_fusion.rule == "maps":
+                    fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(names)).fuse(evidence).scores)
+                self._advance(len(perception))
+            if selection is not None:
+                synthetic.append(score_altered_images(fitted, fold, to_alter, config, self._advance))
+                if index == 0 and len(self._known) >= selection.fewest_known_defects:
+                    known_scores = score_known_defects(self._known, fitted.pipeline, fitted.experts, config.batch_size)
+            self._last_round = fitted
+        return Judged(
+            tuple(row_keys),
+            {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()},
+            np.concatenate(fused) if fused else None,
+            join_synthetic_scores(synthetic),
+            known_scores,
+        )
+
+    def _choose(self, judged: Judged) -> ExpertSelection | None:
+        fusion = self._config.chosen_fusion
+        if fusion.selection is None:
+            return None
+        return choose_experts(fusion, fusion.selection, judged.held_out, judged.synthetic, judged.known)
 
 
 def fit_category(
@@ -113,9 +273,6 @@ def fit_category(
     known: Sequence[KnownDefect] = (),
 ) -> FittedCategory:
     """Fit extractors, experts and calibration on the normal images of one category.
-
-    Every round of `split_normal_images` starts a new fit, so no expert has learned from the held-out images that it
-    scores. The stored experts may then be fitted on all images.
 
     Args:
         images: Normal images.
@@ -132,198 +289,11 @@ def fit_category(
         ConfigError: The options of a component are invalid.
         WeightsError: Weights of a network are missing.
     """
-    experts = build_experts(config)
-    pipeline = build_pipeline(config, _asked(config, experts), device=device)
-    split = split_normal_images(images.rows, config.calibration)
-    unusual = UnusualImages()
-    gallery = GallerySample(
-        {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
-        {field for expert in experts.values() for field in expert.needs},
-    )
-
-    advance = on_progress or (lambda _: None)
-
-    def extracted(perception: Perception) -> None:
-        unusual.add(perception)
-        gallery.add(perception)
-        advance(len(perception))
-
-    with tempfile.TemporaryDirectory(prefix="uniad-ray-fit-") as folder:
-        selection = config.chosen_fusion.selection
-        is_read_once = split.is_final_a_round and len(experts) + len(pipeline.dependent) == 1 and selection is None
-        source = ImagePerceptions(
-            images,
-            pipeline,
-            _fixed_fields(config, experts, pipeline),
-            batch_size=config.batch_size,
-            spill=None if is_read_once else Path(folder) / "images",
-            on_extracted=extracted,
-            stored=None if find_stored is None else find_stored(pipeline),
-        )
-        fitter = _Fitter(config, device, train or _training_here(images, config, device), source, Path(folder))
-        row_keys: list[str] = []
-        held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
-        fused: list[FloatArray] = []
-        synthetic: list[SyntheticScores] = []
-        known_scores: SyntheticScores = {}
-        to_alter = _evenly(
-            [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
-        )
-        for index, fold in enumerate(split.folds):
-            fitted = fitter.fit(fold.fit, split.learning[index], split.training[index])
-            for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
-                row_keys += perception.row_keys
-                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
-                for name, item in evidence.items():
-                    held_out[name].append(np.asarray(item.scores, dtype=np.float64))
-                if config.chosen_fusion.rule == "maps":
-                    fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
-                advance(len(perception))
-            if selection is not None:
-                synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config, advance))
-                if index == 0 and len(known) >= selection.fewest_known_defects:
-                    known_scores = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
-        if not split.is_final_a_round:
-            fitted = fitter.fit(split.final, tuple(split.final), split.final_training)
-        files = _state_files(fitted)
-        files.update(_reference_files(fitted, split.final))
-        lineage = _lineage(fitted.pipeline, config, device)
-    if unusual.all_plain():
-        raise FitError("every normal image has a single colour; check the camera and the archive")
-    raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
-    decision = (
-        choose_experts(config.chosen_fusion, selection, raw, join_synthetic_scores(synthetic), known_scores)
-        if selection is not None
-        else None
-    )
-    fusion = Fusion.fit(with_selected_weights(config.chosen_fusion, decision), raw)
-    scores = np.concatenate(fused) if fused else fusion.fuse_scores(raw)
-    record = CalibrationRecord(
-        method=split.method,
-        fit_images=sum(images.rows[index].copy_of is None for index in split.final),
-        held_out_images=len(row_keys),
-        experts=fusion.experts,
-        terms=fusion.terms,
-        threshold=choose_threshold(scores, config.calibration.false_positive_rate),
-        selection=decision,
-    )
-    image_ids = {row.row_key: row.image_id for row in images.rows}
-    copies = {row.row_key for row in images.rows if row.copy_of is not None}
-    calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
-    files[CALIBRATION_SCORES] = encode_calibration_scores(
-        row_keys, [image_ids[key] for key in row_keys], raw, calibrated, scores
-    )
-    taking_part = [experts[name] for name in experts if decision is None or decision.weights[name]]
-    files.update(gallery.files({field for expert in taking_part for field in expert.needs}))
-    return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies))
-
-
-@dataclass(frozen=True)
-class _Fitter:
-    """Run a new fit on one set of images; what was learned from the same images before is reused.
-
-    Attributes:
-        folder: Folder for the fields of all rounds.
-        states: State of each learned and trained extractor by name and images.
-    """
-
-    config: FitConfig
-    device: str
-    train: Train
-    source: PerceptionSource
-    folder: Path
-    states: dict[_StateKey, State] = field(default_factory=dict)
-
-    def fit(self, indices: Sequence[int], learning: tuple[int, ...], training: tuple[int, ...]) -> _Round:
-        """Fit experts on some images; extractors learn from `learning`, and students are trained on `training`."""
-        experts = build_experts(self.config)
-        pipeline = build_pipeline(self.config, _asked(self.config, experts), device=self.device)
-        wanted = _needs(self.config, experts, pipeline)
-        source = self.source
-        learned_fields: set[str] = set()
-        trained_fields: set[str] = set()
-        for extractor in pipeline.dependent:
-            if isinstance(extractor, LearnedExtractor) or extractor.needs & learned_fields:
-                learned_fields |= extractor.provides
-            if isinstance(extractor, TrainedExtractor) or extractor.needs & trained_fields:
-                trained_fields |= extractor.provides
-            key = (
-                extractor.name,
-                learning if extractor.provides & learned_fields else (),
-                training if extractor.provides & trained_fields else (),
-            )
-            if isinstance(extractor, StatefulExtractor):
-                self._prepare(extractor, key, stream(source, learning, extractor.needs))
-            # The same images give the same fields in every round.
-            kept = self.folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-            source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, kept)
-        for expert in experts.values():
-            expert.fit(stream(source, indices, expert.needs))
-        return _Round(experts, pipeline, source)
-
-    def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:
-        """Let an extractor learn, or restore what one with the same images has learned."""
-        if key in self.states:
-            extractor.restore(self.states[key])
-        elif isinstance(extractor, TrainedExtractor):
-            self.states[key] = self.train(extractor, key[2])
-            extractor.restore(self.states[key])
-        elif isinstance(extractor, LearnedExtractor):
-            extractor.fit(normal)
-            self.states[key] = extractor.state()
-
-
-def _asked(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
-    """Pairs of a field and the expert, or the expert selection, that needs it."""
-    selection = config.chosen_fusion.selection
-    return needs_of(experts) + (
-        [(selection.segments, "the expert selection")] if selection is not None and selection.segments else []
-    )
-
-
-def _fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Needed fields that are independent of the fit."""
-    learned = frozenset(field for extractor in pipeline.dependent for field in extractor.provides)
-    return _needs(config, experts, pipeline) - learned
-
-
-def _needs(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields needed by experts, by the expert selection, or by extractors that depend on learned state."""
-    asked = frozenset(field for field, _ in _asked(config, experts))
-    return asked.union(*(extractor.needs for extractor in pipeline.dependent))
-
-
-def _score_synthetic_anomalies(
-    fitted: _Round,
-    fold: Fold,
-    to_alter: Collection[int],
-    selection: ExpertSelectionConfig,
-    config: FitConfig,
-    on_scored: Callable[[int], None],
-) -> SyntheticScores:
-    """Score synthetic anomalies made from the held-out images of one round."""
-    fields = frozenset([selection.segments] if selection.segments else [])
-
-    def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
-        return list(normal_views(fitted.source.extract(indices, fields), selection.segments))
-
-    others = [view for _, view in views(_evenly(fold.fit, MOST_OTHERS))]
-    synthetic = views([index for index in fold.calibrate if index in to_alter])
-    return score_synthetic_anomalies(
-        synthetic,
-        others,
-        fitted.pipeline,
-        fitted.experts,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        on_scored=on_scored,
-    )
-
-
-def _evenly(indices: Sequence[int], most: int) -> list[int]:
-    """Select at most `most` of the indices, evenly spaced."""
-    positions = np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)
-    return [indices[position] for position in positions]
+    with CategoryFit(
+        images, config, device=device, train=train, on_progress=on_progress, find_stored=find_stored, known=known
+    ) as fit:
+        judged = fit.judge_first()
+        return fit.finish(fit.judge_others(judged) if fit.wants_students(judged) else judged)
 
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
@@ -350,7 +320,7 @@ def _training_needs(extractor: TrainedExtractor) -> list[tuple[str, str]]:
     return [(field, f"the training of {extractor.name}") for field in sorted(extractor.training_needs)]
 
 
-def _state_files(fitted: _Round) -> dict[str, bytes]:
+def _state_files(fitted: FittedRound) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name, expert in fitted.experts.items():
         files.update(encode_state("experts", name, expert.state()))
@@ -359,7 +329,7 @@ def _state_files(fitted: _Round) -> dict[str, bytes]:
     return files
 
 
-def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]:
+def _reference_files(fitted: FittedRound, indices: Sequence[int]) -> dict[str, bytes]:
     """Score a few images with the final experts, held-out images first."""
     rows = fitted.source.rows
     seen = set(indices)

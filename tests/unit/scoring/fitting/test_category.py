@@ -235,6 +235,43 @@ def test_only_selected_experts_score(tmp_path: Path) -> None:
     assert fit_category(normal_images, small_config(*SECOND, selection)).calibration.selection == record
 
 
+STUDENT = (
+    "fusions.both={{rule: excess, selection: "
+    "{{surface: {{base: [patch], candidates: [witness], train_from: {}}}, images: 3}}}}"
+)
+
+
+def test_student_is_trained_only_if_the_other_experts_leave_a_gap(tmp_path: Path) -> None:
+    normal_images = DrawnNormalImages(30)
+    never, always, if_needed = (Trainer(normal_images) for _ in range(3))
+
+    omitted = fit_category(normal_images, config_with_witness(STUDENT.format(1.0)), train=never)
+    at_once = fit_category(normal_images, config_with_witness(STUDENT.format(0.0)), train=always)
+    later = fit_category(normal_images, config_with_witness(STUDENT.format(1e-9)), train=if_needed)
+
+    assert never.asked == []
+    assert if_needed.asked == always.asked != []
+    # Whether students are trained before or after the other experts does not matter.
+    assert later.calibration == at_once.calibration
+    assert later.files == at_once.files
+    record = omitted.calibration.selection
+    assert record is not None
+    assert record.weights == {"patch": 1.0, "witness": 0.0}
+    assert 0.0 < record.lack["surface"] < 1.0
+    assert record.reason("witness").startswith("its student is not trained: ")
+    store = BundleStore(str(tmp_path))
+    manifest = store.write(
+        "part", omitted.config, omitted.calibration, {"extractors": omitted.extractors}, omitted.files
+    )
+    assert manifest.fitted_experts == ("patch",)
+    bundle = store.load("part", manifest.version)
+    bundle.check_reference(bundle.scorer())
+    with pytest.raises(
+        BundleError, match=r"has no expert witness; .*--set fusions\.both\.selection\.surface\.train_from=0"
+    ):
+        bundle.scorer(only=["witness"])
+
+
 def test_synthetic_anomalies_come_from_unseen_images() -> None:
     normal_images = DrawnNormalImages(8)
     config = config_with_witness(

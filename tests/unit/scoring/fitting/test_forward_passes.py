@@ -54,6 +54,7 @@ def fused_config() -> FitConfig:
             "extractors.vit.config.input_size=112",
             "experts.structural_student.config.epochs=1",
             "fusions.fused.selection.images=2",
+            "fusions.fused.selection.surface.train_from=0",
             "calibration={holdout_from: 4, holdout: 0.5}",
         ],
     )

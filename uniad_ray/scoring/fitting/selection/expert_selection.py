@@ -53,7 +53,8 @@ def choose_experts(
     Args:
         config: The fusion; its rule is used.
         selection: Base and candidates of each kind, and the required gain.
-        normal: Raw scores of held-out normal images by expert, each of shape (N,), N at least 2.
+        normal: Raw scores of held-out normal images by fitted expert, each of shape (N,), N at least 2. Base and
+            candidates that are not fitted are left out.
         synthetic: Raw scores of synthetic anomalies made from normal images, by kind.
         known: Raw scores of known defects, by family.
 
@@ -83,17 +84,22 @@ def choose_experts(
     base: list[dict[str, float]] = []
     selected: list[dict[str, float]] = []
     trials: dict[str, Trial] = {}
-    for kind, families in ((selection.surface, _STRUCTURAL), (selection.arrangement, _LOGICAL)):
-        own = {name: mean_auroc(alone[name], families) for name in (*kind.base, *kind.candidates)}
+    lack: dict[str, float] = {}
+    for label, kind, families in (
+        ("surface", selection.surface, _STRUCTURAL),
+        ("arrangement", selection.arrangement, _LOGICAL),
+    ):
+        own = {name: mean_auroc(alone[name], families) for name in (*kind.base, *kind.candidates) if name in normal}
         weights = {name: max(value - 0.5, _LEAST_WEIGHT) for name, value in own.items()}
-        together = {name: weights[name] for name in kind.base}
+        together = {name: weights[name] for name in kind.base if name in normal}
         base.append(dict(together))
-        for name in sorted(kind.candidates, key=lambda name: -own[name]):
+        for name in sorted((name for name in kind.candidates if name in normal), key=lambda name: -own[name]):
             more = {**together, name: weights[name]}
             trials[name] = _trial(fused(together) if together else None, fused(more), families, selection.least_gain)
             if trials[name].is_passed:
                 together = more
         selected.append(together)
+        lack[label] = 1.0 - (mean_auroc(fused(together).aurocs(), families) if together else 0.5)
     surface, arrangement = map(_voices, selected)
     confidence = 1.0
     if arrangement and anomalies:
@@ -108,9 +114,17 @@ def choose_experts(
         least_gain=selection.least_gain,
         base_auroc=fused(*base).aurocs(),
         fused_auroc=fused(chosen).aurocs(),
+        lack=lack,
         experts={
-            name: CandidateExpert(weight=chosen.get(name, 0.0), auroc=alone[name], trial=trials.get(name))
-            for name in normal
+            **{
+                name: CandidateExpert(weight=chosen.get(name, 0.0), auroc=alone[name], trial=trials.get(name))
+                for name in normal
+            },
+            **{
+                name: CandidateExpert(weight=0.0, auroc={}, is_fitted=False)
+                for name in selection.experts
+                if name not in normal
+            },
         },
     )
 

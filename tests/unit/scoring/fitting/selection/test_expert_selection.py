@@ -277,3 +277,18 @@ def test_fusion_uses_selected_weights() -> None:
     record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=HIGH)})
     assert with_selected_weights(CONFIG, record).weights == record.weights
     assert with_selected_weights(CONFIG, None) is CONFIG
+
+
+def test_experts_that_are_not_fitted_are_left_out() -> None:
+    normal = {name: values for name, values in NORMAL.items() if name != "count"}
+    found = {
+        kind: {name: values[name] for name in normal}
+        for kind, values in {"erase": scores(), "scratch": scores(base=HIGH)}.items()
+    }
+
+    record = choose_experts(CONFIG, SELECTION, normal, found)
+
+    assert record.weights["count"] == 0.0
+    assert [name for name, expert in record.experts.items() if not expert.is_fitted] == ["count"]
+    assert record.lack == {"surface": 0.0, "arrangement": 0.5}
+    assert record.reason("count").endswith("lack only 0.500 to an AUROC of 1")

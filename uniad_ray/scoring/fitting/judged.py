@@ -1,0 +1,100 @@
+"""Scores of normal, synthetic and known anomalous images by experts that have not learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from uniad_ray.config.model import FitConfig
+from uniad_ray.errors import FitError
+from uniad_ray.scoring.calibration import FloatArray, Fold
+from uniad_ray.scoring.fitting.rounds import FittedRound
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
+from uniad_ray.scoring.fitting.selection.synthetic_scores import (
+    MOST_OTHERS,
+    SyntheticScores,
+    normal_views,
+    score_synthetic_anomalies,
+)
+
+
+class Judged(NamedTuple):
+    """Scores by experts that have not learned from the judged images.
+
+    Attributes:
+        row_keys: Keys of the N held-out normal images, in the order of the rounds.
+        held_out: Raw scores of the held-out images by expert, each of shape (N,).
+        fused: Fused scores of the held-out images, shape (N,); None unless the fusion needs the maps of all experts.
+        synthetic: Raw scores of synthetic anomalies by kind and expert; empty without expert selection.
+        known: Raw scores of known defects by family and expert.
+    """
+
+    row_keys: tuple[str, ...]
+    held_out: Mapping[str, FloatArray]
+    fused: FloatArray | None
+    synthetic: SyntheticScores
+    known: SyntheticScores
+
+    def joined(self, other: Judged) -> Judged:
+        """Add the scores of other experts for the same images.
+
+        Raises:
+            FitError: The images differ, because the archive changed in between.
+        """
+        if self.row_keys != other.row_keys:
+            raise FitError("the normal images changed during the fit; fit again")
+        return Judged(
+            self.row_keys,
+            {**self.held_out, **other.held_out},
+            None,
+            _joined(self.synthetic, other.synthetic),
+            _joined(self.known, other.known),
+        )
+
+
+def _joined(first: SyntheticScores, second: SyntheticScores) -> SyntheticScores:
+    return {kind: {**scores, **second.get(kind, {})} for kind, scores in first.items()}
+
+
+def score_altered_images(
+    fitted: FittedRound,
+    fold: Fold,
+    to_alter: Collection[int],
+    config: FitConfig,
+    on_scored: Callable[[int], None],
+) -> SyntheticScores:
+    """Score synthetic anomalies made from the held-out images of one round.
+
+    Args:
+        fitted: Experts and extractors of the round.
+        fold: Fitted and held-out images of the round.
+        to_alter: Indices of the images to make synthetic anomalies from; those that are not held out are ignored.
+        config: The fit configuration, with expert selection.
+        on_scored: Called with the number of images of each batch.
+    """
+    selection = config.chosen_fusion.selection
+    segments = None if selection is None else selection.segments
+    fields = frozenset([segments] if segments else [])
+
+    def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
+        return list(normal_views(fitted.source.extract(indices, fields), segments))
+
+    others = [view for _, view in views(evenly(fold.fit, MOST_OTHERS))]
+    synthetic = views([index for index in fold.calibrate if index in to_alter])
+    return score_synthetic_anomalies(
+        synthetic,
+        others,
+        fitted.pipeline,
+        fitted.experts,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_scored=on_scored,
+    )
+
+
+def evenly(indices: Sequence[int], most: int) -> list[int]:
+    """Select at most `most` of the indices, evenly spaced."""
+    positions = np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)
+    return [indices[position] for position in positions]
