@@ -61,10 +61,10 @@ class ScoreReport(StrictModel):
         anomalous: Number of rows with decision `anomalous`.
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
+        seconds: Time spent in this call, by stage.
         parts: Number of parts, which are images with the same serial.
         anomalous_parts: Number of parts with an anomalous view.
         undecided_parts: Number of other parts with a view that could not be scored.
-        seconds: Time spent in this call, by stage.
     """
 
     run: str
@@ -74,10 +74,10 @@ class ScoreReport(StrictModel):
     anomalous: int
     categories: dict[str, CategoryCounts]
     skipped_chunks: int
-    parts: int
-    anomalous_parts: int
-    undecided_parts: int
     seconds: StageSeconds
+    parts: int = 0
+    anomalous_parts: int = 0
+    undecided_parts: int = 0
 
 
 def score(

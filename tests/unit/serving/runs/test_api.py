@@ -454,7 +454,7 @@ def test_runs_on_s3_can_be_browsed_and_marked(s3_prefix: str, tmp_path: Path) ->
 def test_operations_document_their_errors(served: Served) -> None:
     document = served.client.get("/openapi.json").json()
     paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/runs")}
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path, operations in paths.items():
         for operation in operations.values():
             documented = set(operation["responses"]) - {"200"}
