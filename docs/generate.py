@@ -52,6 +52,7 @@ PATHS = {
     "anomaly_map": "`RUN/maps/<category>/*.parquet`",
     "timing": "`RUN/timings/<time>.json`",
     "run_chunk": "`RUN/chunks.parquet`",
+    "part": "`RUN/parts.parquet`",
     "run_manifest": "`RUN/manifest.json`",
     "mark": "`RUN/marks/*.parquet`",
     "metric": "`RUN/evaluation/metrics.parquet`",
@@ -324,7 +325,8 @@ _SCHEMAS_INTRODUCTION = """\
 Everything stored is Parquet, JSON or safetensors, with a schema in [schemas/](../schemas). *Datasets* are Parquet
 files, *documents* are JSON files. The metadata of a Parquet file holds the name and version of its schema
 (`uniad_ray.schema`, `uniad_ray.schema_version`). Files are checked against their schema when they are written and read.
-A version increases by one with every change that old readers cannot handle.
+A version increases by one with every change that old readers cannot handle. Files of `image` and `score` version 1 are
+read as if their new column, `metadata`, were empty.
 
 [concepts.md](concepts.md) explains how the files belong together.
 """

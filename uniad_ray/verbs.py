@@ -32,6 +32,7 @@ def ingest(
     source: str,
     archive: str,
     *,
+    manifest: str | None = None,
     category: str | None = None,
     layout: str = "auto",
     split: Split | None = None,
@@ -49,10 +50,12 @@ def ingest(
     Args:
         source: Folder or prefix in a known layout, or with any images.
         archive: Root of the archive; created if missing.
+        manifest: File that lists the images with labels, masks and metadata: JSON lines, CSV, or a manifest of Lookout
+            for Vision. Its relative paths start at `source`.
         category: Name of the category, or the one to take from a source that holds several.
         layout: Layout of the source; `auto` recognises it.
-        split: Split of a plain folder; default `archive`.
-        label: Label of a plain folder; default unknown.
+        split: Split of a plain folder, and of lines of a manifest without one; default `archive`.
+        label: Label of a plain folder, and of lines of a manifest without one; default unknown.
         shard_images: Maximum number of images in a shard.
         shard_mib: Maximum size of a shard in MiB.
         chunk_images: Maximum number of images in a row group, 1 to 64.
@@ -71,7 +74,15 @@ def ingest(
 
     limits = ShardLimits(rows=shard_images, bytes=shard_mib << 20, row_group_rows=chunk_images)
     return run(
-        source, archive, category=category, layout=layout, split=split, label=label, limits=limits, address=address
+        source,
+        archive,
+        manifest=manifest,
+        category=category,
+        layout=layout,
+        split=split,
+        label=label,
+        limits=limits,
+        address=address,
     )
 
 

@@ -63,6 +63,7 @@ def score_table(
         "threshold": [threshold] * count,
         "decision": ["anomalous" if value > threshold else "normal" for value in values],
         "reasons": [list(reasons)] * count,
+        "metadata": [[]] * count,
     }
     schema = dataset_schema("score").arrow
     return pa.table({name: pa.array(columns[name], type=schema.field(name).type) for name in columns})

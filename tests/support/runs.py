@@ -55,6 +55,7 @@ class ScoredImage:
     masks: tuple[bytes, ...] = ()
     experts: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def row_key(self) -> str:
@@ -173,6 +174,7 @@ def _image_row(image: ScoredImage) -> dict[str, Any]:
         "width": image.size[0],
         "height": image.size[1],
         "captured_at": None,
+        "metadata": [{"name": name, "value": value} for name, value in image.metadata.items()],
     }
 
 

@@ -13,6 +13,7 @@ from support.scoring_backend import FakeBackend
 from support.trees import mask_png, png
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.runs.parts import write_parts
 from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
 from uniad_ray.serving.auth.keys import hash_key
 from uniad_ray.serving.http.api import Endpoint
@@ -47,11 +48,14 @@ def run_images(normal: int = 8) -> list[ScoredImage]:
             masks=(mask_png(),) if index % 2 else (),
             experts={"patch": 0.5 + index, "text_memory": 1.0},
             reasons=(f"patch: reason {index}",),
+            metadata={"serial": f"S{index // 2}", "camera": "top"},
         )
         for index in range(normal)
     ]
     broken = ScoredImage("broken.png", b"nonsense", None, None, category="lids")
-    tray = ScoredImage("tray.png", png(99), 1.0, category="trays", anomaly_map=peak.astype(np.float16))
+    tray = ScoredImage(
+        "tray.png", png(99), 1.0, category="trays", anomaly_map=peak.astype(np.float16), metadata={"serial": "S0"}
+    )
     return [*lids, broken, tray]
 
 
@@ -59,6 +63,7 @@ def write_served_run(root: str | Path, images: list[ScoredImage], **options: Any
     """A finished run on its own archive, with timings."""
     archive = write_archive(f"{root}/archive", images)
     run = write_run(f"{root}/night", archive, images, threshold=THRESHOLD, **options)
+    write_parts(run, [info.relative for info in run.list() if info.relative.startswith("scores/")])
     seconds = StageSeconds(decode=1.0, score=1.0, write=1.0, wall=2.0)
     write_timing(
         run,

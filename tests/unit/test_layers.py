@@ -13,12 +13,14 @@ import uniad_ray
 PACKAGE = Path(uniad_ray.__file__).parent
 # fmt: off
 ROOMS = [
-    "cli.verbs.data", "cli.verbs.models", "cli.verbs.results", "cli.verbs.endpoint", "cli.verbs", "cli",
+    "cli.verbs.data", "cli.verbs.models", "cli.verbs.results", "cli.verbs.endpoint", "cli.verbs.cluster",
+    "cli.verbs", "cli",
     "verbs",
     "model",
     "serving.command", "serving.app", "serving.gateway", "serving.asgi", "serving.web", "serving.runs",
     "serving.backend", "serving.http", "serving.auth", "serving.replica", "serving",
     "ablations",
+    "pipelines.doctor",
     "pipelines.precompute", "pipelines.score", "pipelines.fit", "pipelines.tune_clip", "pipelines.train",
     "pipelines.ingest", "pipelines.cluster", "pipelines",
     "reporting.build", "reporting.comparison", "reporting", "reporting.drawing", "reporting.model",

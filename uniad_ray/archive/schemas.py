@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -35,12 +36,16 @@ class DatasetSchema:
         version: Incremented by every change that breaks old readers.
         arrow: The columns; name and version are stored in the metadata of the Parquet file.
         description: Contents of a row.
+        reads: Oldest version that can be read: later versions only added columns.
+        since: The version that added a column, for each column that version 1 did not have.
     """
 
     name: str
     version: int
     arrow: pa.Schema
     description: str
+    reads: int = 1
+    since: Mapping[str, int] = field(default_factory=dict)
 
     def table(self, columns: dict[str, Any]) -> pa.Table:
         """Builds a table with this schema.
@@ -56,7 +61,7 @@ class DatasetSchema:
             unknown = sorted(set(columns) - set(self.arrow.names))
             raise ArchiveError(f"schema {self.name}: missing columns {missing}, unknown columns {unknown}")
         try:
-            arrays = [pa.array(columns[field.name], type=field.type) for field in self.arrow]
+            arrays = [pa.array(columns[entry.name], type=entry.type) for entry in self.arrow]
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ArchiveError(f"schema {self.name}: {error}") from error
         table = pa.Table.from_arrays(arrays, schema=self.arrow)
@@ -70,9 +75,9 @@ class DatasetSchema:
             ArchiveError: The table does not fit; the message names `source`, the column and what was expected.
         """
         self.check_columns(table.schema, source=source)
-        for field in self.arrow:
-            if not field.nullable and table.column(field.name).null_count:
-                raise ArchiveError(f"{source}: column {field.name} holds nulls, which schema {self.name} forbids")
+        for entry in self.arrow:
+            if not entry.nullable and entry.name in table.column_names and table.column(entry.name).null_count:
+                raise ArchiveError(f"{source}: column {entry.name} holds nulls, which schema {self.name} forbids")
 
     def check_columns(self, schema: pa.Schema, *, source: str) -> None:
         """Checks column names and types only; the Parquet footer is enough for this.
@@ -80,23 +85,43 @@ class DatasetSchema:
         Raises:
             ArchiveError: As `check`.
         """
-        if schema.names != self.arrow.names:
+        found_version = (schema.metadata or {}).get(b"uniad_ray.schema_version")
+        version = self.version if found_version is None else int(found_version)
+        if not self.reads <= version <= self.version:
             raise ArchiveError(
-                f"{source}: columns {schema.names} are not those of schema {self.name} version {self.version}: "
-                f"{self.arrow.names}"
+                f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}"
             )
-        for field in self.arrow:
-            found = schema.field(field.name).type
-            if found != field.type:
+        fields = [entry for entry in self.arrow if self.since.get(entry.name, 1) <= version]
+        if schema.names != [entry.name for entry in fields]:
+            raise ArchiveError(
+                f"{source}: columns {schema.names} are not those of schema {self.name} version {version}: "
+                f"{[entry.name for entry in fields]}"
+            )
+        for entry in fields:
+            found = schema.field(entry.name).type
+            if found != entry.type:
                 raise ArchiveError(
-                    f"{source}: column {field.name} is {found}; schema {self.name} version {self.version} "
-                    f"says {field.type}"
+                    f"{source}: column {entry.name} is {found}; schema {self.name} version {version} says {entry.type}"
                 )
-        version = (schema.metadata or {}).get(b"uniad_ray.schema_version")
-        if version is not None and int(version) != self.version:
-            raise ArchiveError(
-                f"{source}: written with version {int(version)} of schema {self.name}; this code reads {self.version}"
-            )
+
+    def complete(self, table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+        """Adds the columns that an older version did not have: empty lists, or nulls.
+
+        Args:
+            table: Columns of a file that `check_columns` accepted.
+            columns: Columns to return, in their order in `table`, new ones last; None returns all.
+        """
+        wanted = self.arrow.names if columns is None else columns
+        for name in wanted:
+            if name not in table.column_names:
+                entry = self.arrow.field(name)
+                value: list[Any] | None = [] if pa.types.is_list(entry.type) else None
+                table = table.append_column(entry, pa.array([value] * table.num_rows, type=entry.type))
+        return table
+
+    @property
+    def _readable(self) -> str:
+        return str(self.version) if self.reads == self.version else f"{self.reads} to {self.version}"
 
 
 def parse_type(text: str) -> pa.DataType:
@@ -146,6 +171,8 @@ def dataset_schema(name: str) -> DatasetSchema:
         version=document["version"],
         arrow=pa.schema(fields, metadata=metadata),
         description=document["description"],
+        reads=document.get("reads", document["version"]),
+        since={column["name"]: column["since"] for column in document["columns"] if "since" in column},
     )
 
 

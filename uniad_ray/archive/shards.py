@@ -133,6 +133,7 @@ def read_chunk(archive: Location, chunk: Chunk, *, columns: Sequence[str] | None
                 f"{location}: has {file.num_row_groups} row groups; the manifest references row group {chunk.row_group}"
             )
         table = file.read_row_group(chunk.row_group, columns=None if columns is None else list(columns))
+        table = dataset_schema("image").complete(table, columns)
     if table.num_rows != chunk.rows:
         raise ArchiveError(
             f"{location}: row group {chunk.row_group} has {table.num_rows} rows; the manifest says {chunk.rows}"
@@ -185,14 +186,17 @@ def read_table(schema: DatasetSchema, location: Location, *, columns: Sequence[s
     """
     with open_parquet(location) as file:
         schema.check_columns(file.schema_arrow, source=location.uri)
-        table = file.read(columns=None if columns is None else list(columns))
+        table = schema.complete(file.read(columns=None if columns is None else list(columns)), columns)
     if columns is None:
         schema.check(table, source=location.uri)
     return table
 
 
 def _writer_options(schema: DatasetSchema, *, compress_images: bool) -> dict[str, Any]:
-    leaves = {"masks": ["masks.list.element.source_uri", "masks.list.element.mask"]}
+    leaves = {
+        "masks": ["masks.list.element.source_uri", "masks.list.element.mask"],
+        "metadata": ["metadata.list.element.name", "metadata.list.element.value"],
+    }
     plain = [leaf for name in schema.arrow.names for leaf in leaves.get(name, [name])]
     blobs = {"image", "masks.list.element.mask"}
     compression = dict.fromkeys(plain, "zstd")

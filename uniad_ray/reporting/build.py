@@ -31,7 +31,13 @@ from uniad_ray.reporting.model import (
     RunFacts,
     TimingRow,
 )
-from uniad_ray.reporting.selection import GALLERY_COLUMNS, detailed_categories, gallery, images_per_section
+from uniad_ray.reporting.selection import (
+    GALLERY_COLUMNS,
+    detailed_categories,
+    gallery,
+    images_per_section,
+    parts_summary,
+)
 from uniad_ray.runs.plan import RunManifest, RunPlan
 from uniad_ray.runs.reader import RunReader
 from uniad_ray.runs.reviewed_labels import NO_MARKS, marks_of
@@ -178,6 +184,7 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
             )
             for timing in reader.timings()
         ),
+        parts=parts_summary(reader.parts()),
     )
 
 

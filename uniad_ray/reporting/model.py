@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from uniad_ray.config.base import StrictModel
 from uniad_ray.metrics.metric import Metric
 
@@ -230,6 +232,7 @@ class GalleryImage(StrictModel):
         outcome: Decision compared with the label; None without a label.
         reasons: Sentences from the experts.
         calibrated: Calibrated score, by expert.
+        metadata: Metadata of the image, such as its serial, by name.
     """
 
     row_key: str
@@ -243,6 +246,37 @@ class GalleryImage(StrictModel):
     outcome: Outcome | None
     reasons: tuple[str, ...]
     calibrated: dict[str, float]
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class PartRow(StrictModel):
+    """The verdict of one part; the fields are those of schema `part`, without `row_key`."""
+
+    serial: str
+    decision: str | None
+    views: int
+    anomalous_views: int
+    error_views: int
+    margin: float | None
+    category: str | None
+    label: str | None
+    categories: tuple[str, ...]
+
+
+class PartsSummary(StrictModel):
+    """The parts of a run: images with the same serial.
+
+    Attributes:
+        total: Number of parts.
+        anomalous: Number of parts with an anomalous view.
+        undecided: Number of other parts with a view that could not be scored.
+        listed: The first of these, largest margin first, then the undecided ones.
+    """
+
+    total: int
+    anomalous: int
+    undecided: int
+    listed: tuple[PartRow, ...]
 
 
 class GallerySection(StrictModel):
@@ -323,6 +357,7 @@ class Report(StrictModel):
         error_kinds: Number of images that could not be scored, by kind of error.
         errors: The first images that could not be scored.
         timings: Timings of completed executions, oldest first.
+        parts: The parts of the run; None if its images have no serials.
     """
 
     format_version: int = FORMAT_VERSION
@@ -336,6 +371,7 @@ class Report(StrictModel):
     error_kinds: dict[str, int]
     errors: tuple[ImageErrorRow, ...]
     timings: tuple[TimingRow, ...]
+    parts: PartsSummary | None = None
 
     @property
     def is_labelled(self) -> bool:

@@ -6,14 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from uniad_ray.reporting.model import CategoryResult, GalleryImage, GallerySection, Outcome, SectionKind
+from uniad_ray.reporting.model import (
+    CategoryResult,
+    GalleryImage,
+    GallerySection,
+    Outcome,
+    PartRow,
+    PartsSummary,
+    SectionKind,
+)
+from uniad_ray.runs.parts import Part
 from uniad_ray.runs.scored_images import ScoredImages
 
 MAX_DETAILED = 12
 MAX_CARDS = 144
 _MOST_PER_SECTION = 12
 _SECTIONS = 4
-GALLERY_COLUMNS = ("row_key", "source_uri", "split", "defect_kind", "anomaly_type", "experts", "reasons")
+MAX_PARTS = 100
+GALLERY_COLUMNS = ("row_key", "source_uri", "split", "defect_kind", "anomaly_type", "experts", "reasons", "metadata")
 """Columns of schema `score` that a gallery needs in addition to those of all scored images."""
 
 
@@ -76,7 +86,7 @@ def _shown(images: ScoredImages) -> Iterator[GalleryImage]:
     rows = images.details.select([*GALLERY_COLUMNS]).to_pylist()
     for row, label, score, called in zip(rows, images.labels, images.scores, images.called, strict=True):
         decision = "anomalous" if called else "normal"
-        experts = row.pop("experts")
+        experts, metadata = row.pop("experts"), row.pop("metadata")
         yield GalleryImage(
             **row,
             label=label,
@@ -84,7 +94,26 @@ def _shown(images: ScoredImages) -> Iterator[GalleryImage]:
             decision=decision,
             outcome=_outcome(label, decision),
             calibrated={entry["expert"]: entry["calibrated"] for entry in experts},
+            metadata={entry["name"]: entry["value"] for entry in metadata},
         )
+
+
+def parts_summary(parts: Sequence[Part]) -> PartsSummary | None:
+    """Counts the parts of a run and lists the first anomalous and undecided ones; None if there are no parts."""
+    if not parts:
+        return None
+    anomalous = [part for part in parts if part.decision == "anomalous"]
+    undecided = [part for part in parts if part.decision is None]
+    anomalous.sort(key=lambda part: (-(part.margin or 0.0), part.serial))
+    names = PartRow.model_fields
+    return PartsSummary(
+        total=len(parts),
+        anomalous=len(anomalous),
+        undecided=len(undecided),
+        listed=tuple(
+            PartRow(**{name: getattr(part, name) for name in names}) for part in [*anomalous, *undecided][:MAX_PARTS]
+        ),
+    )
 
 
 def _outcome(label: str | None, decision: str) -> Outcome | None:

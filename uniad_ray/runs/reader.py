@@ -19,6 +19,7 @@ from uniad_ray.archive.shards import read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import RunError
 from uniad_ray.runs.maps import read_maps
+from uniad_ray.runs.parts import Part, read_parts
 from uniad_ray.runs.plan import (
     CHUNKS_NAME,
     RunChunk,
@@ -153,6 +154,10 @@ class RunReader:
         for row in _rows(table):
             masks = tuple(MaskFile(mask["source_uri"], mask["mask"]) for mask in row["masks"])
             yield row["row_key"], SourceRow(row.get("image"), masks, row["width"], row["height"])
+
+    def parts(self) -> list[Part]:
+        """Return the verdicts of the parts, sorted by serial; empty if the images have no serials."""
+        return read_parts(self.location)
 
     def timings(self) -> list[Timing]:
         """Return the timings of the completed executions, oldest first."""

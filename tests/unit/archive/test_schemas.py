@@ -20,7 +20,7 @@ def test_every_schema_is_complete(name: str) -> None:
     assert document["version"] >= 1
     assert document["description"]
     for column in document["columns" if document["kind"] == "dataset" else "fields"]:
-        assert set(column) == {"name", "type", "unit", "nullable", "description"}
+        assert set(column) - {"since"} == {"name", "type", "unit", "nullable", "description"}
         assert column["description"].endswith(".")
     if document["kind"] == "document":
         return

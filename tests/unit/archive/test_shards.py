@@ -36,6 +36,7 @@ def row(index: int, *, split: str = "train", data: bytes | None = None) -> dict[
         "width": 48,
         "height": 48,
         "captured_at": None,
+        "metadata": [],
     }
 
 
@@ -77,6 +78,29 @@ def test_image_bytes_are_stored_unchanged(tmp_path: Path) -> None:
     assert column.compression == "UNCOMPRESSED"
     assert not column.is_stats_set
     assert len(data) < sum(len(item["image"]) for item in rows) + 20_000
+
+
+def test_shard_of_the_former_version_is_read_with_empty_metadata(tmp_path: Path) -> None:
+    data, _ = encode_shard("images/bottle/a.parquet", [row(0), row(1)], ShardLimits())
+    old = pq.read_table(io.BytesIO(data)).drop_columns("metadata")
+    old = old.replace_schema_metadata({"uniad_ray.schema": "image", "uniad_ray.schema_version": "1"})
+    (tmp_path / "images/bottle").mkdir(parents=True)
+    pq.write_table(old, tmp_path / "images/bottle/a.parquet")
+    chunk = Chunk("images/bottle/a.parquet", 0, 2, "bottle", "train")
+    archive = Location.parse(tmp_path)
+    assert read_chunk(archive, chunk, columns=["row_key", "metadata"]).to_pylist() == [
+        {"row_key": row(index)["row_key"], "metadata": []} for index in range(2)
+    ]
+    assert read_chunk(archive, chunk).column_names == dataset_schema("image").arrow.names
+    assert read_chunk(archive, chunk, columns=["row_key"]).column_names == ["row_key"]
+
+
+def test_missing_column_of_the_present_version_is_refused(tmp_path: Path) -> None:
+    data, _ = encode_shard("images/bottle/a.parquet", [row(0)], ShardLimits())
+    (tmp_path / "images/bottle").mkdir(parents=True)
+    pq.write_table(pq.read_table(io.BytesIO(data)).drop_columns("metadata"), tmp_path / "images/bottle/a.parquet")
+    with pytest.raises(ArchiveError, match="are not those of schema image version 2"):
+        read_chunk(Location.parse(tmp_path), Chunk("images/bottle/a.parquet", 0, 1, "bottle", "train"))
 
 
 def test_uncompressed_formats_are_compressed() -> None:

@@ -16,6 +16,7 @@ PROMISED = [
     "ablate",
     "bundles",
     "compare",
+    "doctor",
     "evaluate",
     "fit",
     "ingest",

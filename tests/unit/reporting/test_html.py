@@ -17,9 +17,11 @@ from support.trees import mask_png, png
 
 from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
 from uniad_ray.reporting.html import render_html
+from uniad_ray.reporting.markdown import render_markdown
 from uniad_ray.reporting.model import ImageErrorRow, Report, TimingRow
-from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, images_per_section
+from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, images_per_section, parts_summary
 from uniad_ray.reporting.wording import visible
+from uniad_ray.runs.parts import Part
 
 VOID = {"meta", "link", "img", "input", "br", "wbr", "use", "path"}
 
@@ -122,6 +124,32 @@ def test_page_describes_the_run_and_its_results() -> None:
         "1 % false alarms, gaussian tail",
     ):
         assert words in text, words
+
+
+def test_parts_and_metadata_are_shown() -> None:
+    (detail,) = make_report({"part": labelled_table()}).details
+    image = detail.gallery[0].images[0].model_copy(update={"metadata": {"serial": "A-17", HOSTILE: HOSTILE}})
+    sections = (detail.gallery[0].model_copy(update={"images": (image,)}),)
+    parts = parts_summary(
+        [
+            Part("A-17", "anomalous", 2, 1, 0, 1.25, "top", "k", "anomalous", ("side", "top")),
+            Part("A-18", None, 1, 0, 1, None, None, None, None, ("top",)),
+            Part("A-19", "normal", 2, 0, 0, -0.5, "top", "k", "normal", ("top",)),
+            Part("A-20", "anomalous", 2, 2, 0, 3.5, "top", "k", None, ("top",)),
+        ]
+    )
+    assert parts is not None
+    assert [part.serial for part in parts.listed] == ["A-20", "A-17", "A-18"]
+    report = make_report({"part": labelled_table()}).model_copy(
+        update={"details": (detail.model_copy(update={"gallery": sections}),), "parts": parts}
+    )
+    text = render_html(report, pictures_of(report)).decode()
+    assert "serial: A-17" in text
+    assert HOSTILE not in text
+    assert "4 parts, which are images with the same serial: 2 with an anomalous view, 1 undecided" in text
+    assert "4 parts by serial: 2 anomalous, 1 undecided" in render_markdown(report).decode()
+    without = make_report({"part": labelled_table()})
+    assert "Parts" not in render_html(without, pictures_of(without)).decode()
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:

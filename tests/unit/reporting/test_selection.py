@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from support.reports import category_result, labelled_table, rows_of, score_table
 
 from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, detailed_categories, gallery, images_per_section
@@ -70,6 +71,8 @@ def test_equal_scores_go_by_row_key() -> None:
 
 def test_gallery_image_has_the_fields_of_its_row() -> None:
     table = labelled_table(reasons=("patch: strongest there",), anomaly_types=[None] * 4 + ["logical"] * 4)
+    values = pa.array([[{"name": "serial", "value": "A-17"}]] * 8, table.schema.field("metadata").type)
+    table = table.set_column(table.column_names.index("metadata"), "metadata", values)
     image = gallery(rows_of(table), 1)[0].images[0]
     assert image.model_dump() == {
         "row_key": "part-000007",
@@ -83,4 +86,5 @@ def test_gallery_image_has_the_fields_of_its_row() -> None:
         "outcome": "found",
         "reasons": ("patch: strongest there",),
         "calibrated": {"patch": 1.0, "student": 0.5},
+        "metadata": {"serial": "A-17"},
     }

@@ -12,8 +12,10 @@ from uniad_ray.archive.bit_depth import looks_unshifted, sixteen_bit_peak
 from uniad_ray.archive.defects import defect_kinds_by_value
 from uniad_ray.archive.images import ImageInfo, ImageLimits, decode_mask, probe_image
 from uniad_ray.archive.ingest.known import sha256
+from uniad_ray.archive.ingest.mask_colors import class_names, labelled_mask
 from uniad_ray.archive.ingest.records import ShardRecord
 from uniad_ray.archive.layouts.entries import changed_key
+from uniad_ray.archive.layouts.manifests.listed import captured_at
 from uniad_ray.archive.manifest import RejectedFile
 from uniad_ray.archive.shards import ShardLimits, encode_shard
 from uniad_ray.archive.stores.local import seconds_to_settle
@@ -76,7 +78,8 @@ def build_shard(
         if len(peaks) < _PEAKS and all(map(looks_unshifted, peaks)):
             peak = sixteen_bit_peak(data, image_limits)
             peaks += [] if peak is None else [peak]
-        rows.append(_row(entry, data, image_id, info, masks) | {"defect_kind": _defect_kind(entry, values, names)})
+        own_names = class_names(entry["mask_classes"]) or names
+        rows.append(_row(entry, data, image_id, info, masks) | {"defect_kind": _defect_kind(entry, values, own_names)})
         read_bytes += len(data)
     encoded, shard = encode_shard(planned[0]["shard"], rows, shard_limits) if rows else (None, None)
     return encoded, ShardRecord(
@@ -110,13 +113,16 @@ def _read_masks(
     masks: list[dict[str, Any]] = []
     values: list[np.ndarray] = []
     problems: list[RejectedFile] = []
-    for uri in entry["mask_uris"]:
+    for uri, version in zip(entry["mask_uris"], entry["mask_versions"], strict=True):
         data, reason = b"", None
         try:
             data = Location.parse(uri).read_bytes(max_bytes=limits.max_bytes)
+            if entry["mask_classes"]:
+                data = labelled_mask(data, entry["mask_classes"], limits)
             values.append(decode_mask(data, limits))
         except (ImageError, ObjectDeniedError, ObjectNotFoundError, ObjectTooLargeError) as error:
-            reason = _reason(uri, error)
+            is_missing = isinstance(error, ObjectNotFoundError) and not version
+            reason = "does not exist" if is_missing else _reason(uri, error)
         if reason is None and is_known and sha256(data) not in entry["known_masks"]:
             reason = _OTHER_MASK
         masks.append({"source_uri": uri, "mask": data})
@@ -148,14 +154,23 @@ def _row(
         "format": info.format,
         "width": info.width,
         "height": info.height,
-        "captured_at": info.captured_at.isoformat() if info.captured_at else None,
+        "captured_at": _captured_at(entry, info),
+        "metadata": entry["metadata"],
     }
 
 
+def _captured_at(entry: dict[str, Any], info: ImageInfo) -> str | None:
+    """The time of the manifest, else that of EXIF."""
+    for column in entry["metadata"]:
+        if column["name"] == "time":
+            return captured_at(column["value"]).isoformat()
+    return info.captured_at.isoformat() if info.captured_at else None
+
+
 def _defect_kind(entry: dict[str, Any], masks: Sequence[np.ndarray], names: dict[int, str]) -> str | None:
-    """Names the defect by its masks if the category has names for grey values, else by its folder."""
+    """Names the defect by its masks if there are names for their values, else as the source does."""
     folder: str | None = entry["defect_kind"]
-    if not names or folder is None:
+    if not names or (folder is None and not entry["mask_classes"]):
         return folder
     found = {names[value] for mask in masks for value in np.unique(mask).tolist() if value in names}
     return "+".join(sorted(found)) or folder

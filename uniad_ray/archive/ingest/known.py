@@ -24,7 +24,7 @@ from uniad_ray.errors import ArchiveError, ObjectNotFoundError
 PLAN_NAME = "plan.parquet"
 _READ_THREADS = 16
 _LABELS = ("split", "label", "defect_kind", "anomaly_type")
-_COLUMNS = ("row_key", "source_uri", "source_version", "mask_uris", "mask_versions", "shard", *_LABELS)
+_COLUMNS = ("row_key", "source_uri", "source_version", "mask_uris", "mask_versions", "shard", *_LABELS, "metadata")
 _SCHEMA = pa.schema([dataset_schema("ingest_plan").arrow.field(name) for name in _COLUMNS])
 
 
@@ -95,14 +95,18 @@ class KnownFiles:
         return not masks
 
     def has_labels(self, image: SourceImage, rows: Sequence[int]) -> bool:
-        """Whether an image was planned with its present split, label and defect kind.
+        """Whether an image was planned with its present split, label, defect kind and metadata.
 
         Args:
             image: The image as listed.
             rows: From `rows`.
         """
         labels = (image.split, image.label, image.defect_kind, image.anomaly_type)
-        return any(labels == tuple(self._value(name, row) for name in _LABELS) for row in rows)
+        metadata = [{"name": name, "value": value} for name, value in image.metadata]
+        return any(
+            labels == tuple(self._value(name, row) for name in _LABELS) and metadata == self._value("metadata", row)
+            for row in rows
+        )
 
     def contents(self, groups: Sequence[Sequence[int]]) -> list[Contents]:
         """Reads what the archive holds of some paths; one pass over the shards concerned, without their images.
@@ -179,6 +183,8 @@ def _read_plan(archive: Location, record: IngestRecord) -> pa.Table:
     is_refused = pc.is_in(files.column("source_uri"), value_set=pa.array(sorted(refused), pa.string()))
     files = files.filter(pc.invert(is_refused))
     columns = {name: files.column(name) for name in names}
+    if "metadata" not in names:
+        columns["metadata"] = [[]] * files.num_rows
     if "source_version" not in names:
         # An empty version equals no other: the files of an old plan are compared by their contents.
         columns["source_version"] = pa.array([""] * files.num_rows)

@@ -177,5 +177,9 @@ def _plan_table(members: Sequence[_Planned], shard: str) -> pa.Table:
             "known_images": [list(content.images) for _, content in members],
             "known_masks": [list(content.masks) for _, content in members],
             "shard": [shard] * len(members),
+            "mask_classes": [
+                [{"color": color, "name": name} for color, name in image.mask_classes] for image in images
+            ],
+            "metadata": [[{"name": name, "value": value} for name, value in image.metadata] for image in images],
         }
     )

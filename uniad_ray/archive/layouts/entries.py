@@ -29,6 +29,9 @@ class SourceImage:
         version: What the store says of the file's content, as listed.
         mask_versions: The same for each mask.
         former_key: The key in archives from before names were normalised; None if it is the same.
+        metadata: Names and values of the further columns of an image manifest, in order.
+        mask_classes: Colours of the masks as `#rrggbb` with the defect of each, background first with an empty name;
+            empty for masks of grey values.
     """
 
     row_key: str
@@ -43,6 +46,8 @@ class SourceImage:
     version: str = ""
     mask_versions: tuple[str, ...] = ()
     former_key: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    mask_classes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

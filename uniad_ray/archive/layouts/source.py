@@ -41,6 +41,16 @@ class Source:
     category: str | None
 
     @property
+    def uri(self) -> str:
+        """URI of the source, which names it in the records of the archive."""
+        return self.root.uri
+
+    @property
+    def layout_name(self) -> str:
+        """Name of the layout."""
+        return self.layout.name
+
+    @property
     def defects(self) -> dict[str, Any]:
         """Usable entries of `defects_config.json` by category."""
         return {self._category_name(folder): content for folder, content in self.layout.defects.items()}

@@ -49,6 +49,10 @@ class Store(Protocol):
         """Whether `path` is an object."""
         ...
 
+    def status(self, path: str) -> StoredObject:
+        """Size and version of one object, as `list` gives them; ObjectNotFoundError if it does not exist."""
+        ...
+
     def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:
         """All objects below the folder `path`, in UTF-8 byte order of their relative paths.
 

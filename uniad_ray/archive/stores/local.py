@@ -59,6 +59,17 @@ class LocalStore:
         with _store_errors(path):
             return Path(path).is_file()
 
+    def status(self, path: str) -> StoredObject:
+        """The status of a file; links are followed."""
+        with _store_errors(path):
+            try:
+                status = os.stat(path)  # noqa: PTH116 - as in listings
+            except _NO_SUCH_OBJECT as error:
+                raise ObjectNotFoundError(f"{path} does not exist; check the path") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectNotFoundError(f"{path}: not a regular file, but a folder, a pipe, a socket or a device")
+        return StoredObject("", status.st_size, _version(status))
+
     def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:
         """The regular files below `path`. Links are followed; a broken or circular link is unusable."""
         return _walk(path, "", frozenset(), with_unusable)
@@ -136,9 +147,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], with_unus
         if status is None:
             continue
         if stat.S_ISREG(status.st_mode):
-            # Nobody can set the time of the last change of the inode, as `cp -p` and rsync set that of the content.
-            version = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
-            yield StoredObject(relative, status.st_size, version)
+            yield StoredObject(relative, status.st_size, _version(status))
         elif with_unusable:
             yield StoredObject(relative, 0, "", "not a regular file, but a pipe, a socket or a device")
 
@@ -179,6 +188,11 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
             if entry.is_symlink():
                 raise StoreError(f"{entry.path}: broken link; fix or remove it") from error
             return None
+
+
+def _version(status: os.stat_result) -> str:
+    # Nobody can set the time of the last change of the inode, as `cp -p` and rsync set that of the content.
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _unusable(path: str, relative: str, error: StoreError) -> StoredObject:

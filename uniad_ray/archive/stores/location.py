@@ -199,6 +199,16 @@ class Location:
         """Whether an object exists here; a folder is not an object."""
         return self._store.exists(self._store_path)
 
+    def info(self) -> ObjectInfo:
+        """The object here as `list` gives it, without a listing; its relative path is empty.
+
+        Raises:
+            ObjectNotFoundError: The object does not exist.
+            StoreError: It is no object, or may not be asked for.
+        """
+        found = self._store.status(self._store_path)
+        return ObjectInfo(self, "", found.size, found.version)
+
     def list(self, *, suffix: str | None = None, with_unusable: bool = False) -> Iterator[ObjectInfo]:
         """All objects below, recursively, in the UTF-8 byte order of their relative paths.
 

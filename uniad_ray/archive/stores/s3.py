@@ -74,6 +74,12 @@ class S3Store:
             return False
         return True
 
+    def status(self, path: str) -> StoredObject:
+        """A HEAD request."""
+        head = _head(path)
+        size = int(head["ContentLength"])
+        return StoredObject("", size, _version({**head, "Size": size}))
+
     def list(self, path: str, *, with_unusable: bool = False) -> Iterator[StoredObject]:  # noqa: ARG002
         """The objects below, without the empty `folder/` markers that consoles create; S3 lists no unusable ones."""
         pages = _pages(path)

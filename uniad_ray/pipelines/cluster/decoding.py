@@ -20,7 +20,17 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.pipelines.cluster.session import configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import DECODE_SHARE, Cluster
 
-COPIED_COLUMNS = ("row_key", "image_id", "source_uri", "category", "split", "label", "defect_kind", "anomaly_type")
+COPIED_COLUMNS = (
+    "row_key",
+    "image_id",
+    "source_uri",
+    "category",
+    "split",
+    "label",
+    "defect_kind",
+    "anomaly_type",
+    "metadata",
+)
 """Columns of the archive that are copied along with the decoded images."""
 
 DECODED_CHUNKS = 8

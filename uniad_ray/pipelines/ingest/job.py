@@ -31,7 +31,8 @@ from uniad_ray.archive.ingest.records import (
     write_shard_record,
     write_source_record,
 )
-from uniad_ray.archive.layouts import Label, Source, Split, open_source
+from uniad_ray.archive.layouts import Label, ManifestSource, Source, Split, open_manifest, open_source
+from uniad_ray.archive.layouts.registry import AUTO
 from uniad_ray.archive.manifest import LISTED_REJECTS, RejectedFile
 from uniad_ray.archive.naming import printable
 from uniad_ray.archive.shards import ShardLimits
@@ -85,6 +86,7 @@ def ingest(
     source: str,
     archive: str,
     *,
+    manifest: str | None = None,
     category: str | None = None,
     layout: str = "auto",
     split: Split | None = None,
@@ -100,10 +102,11 @@ def ingest(
     Args:
         source: Folder or S3 prefix, in a layout of docs/layouts.md or with plain images.
         archive: Folder or S3 prefix of the archive; created if missing.
+        manifest: File that lists the images with labels, masks and metadata; its relative paths start at `source`.
         category: Category to take, or its name if the source has none.
         layout: One of `LAYOUT_NAMES`; `auto` detects it.
-        split: Split of a plain folder; default `archive`.
-        label: Label of a plain folder; default unknown.
+        split: Split of a plain folder, and of lines of a manifest without one; default `archive`.
+        label: Label of a plain folder, and of lines of a manifest without one; default unknown.
         limits: Maximum sizes of shards and row groups.
         address: Ray cluster to join; by default, Ray starts on this machine.
 
@@ -115,8 +118,14 @@ def ingest(
     if not is_utf8(target.uri):
         raise ArchiveError(f"{printable(target.uri)}: the path is not UTF-8 text; name another archive")
     bounds = limits or ShardLimits()
-    opened = open_source(root, layout=layout, category=category, split=split, label=label)
-    _logger.info("%s: read as layout %s", root, opened.layout.name)
+    opened: Source | ManifestSource
+    if manifest is None:
+        opened = open_source(root, layout=layout, category=category, split=split, label=label)
+    elif layout != AUTO:
+        raise ArchiveError("--layout does not go with --manifest, which lists the images itself; omit one of them")
+    else:
+        opened = open_manifest(root, Location.parse(manifest), category=category, split=split, label=label)
+    _logger.info("%s: read as layout %s", opened.uri, opened.layout_name)
     finished = finished_ingests(target)
     spellings = known_spellings(finished)
     defects = {spellings.get(name, name): content for name, content in opened.defects.items()}
@@ -219,7 +228,7 @@ def _build_planned_shard(
 
 def _finish(
     plan: IngestPlan,
-    source: Source,
+    source: Source | ManifestSource,
     archive: Location,
     records: list[ShardRecord],
     defects: dict[str, Any],
@@ -231,12 +240,12 @@ def _finish(
     read = [entry for record in records for entry in (*record.rejected, *record.rejected_masks)]
     if plan.shards:
         finished = IngestRecord(
-            ingest_id=plan.ingest_id, source=source.root.uri, shards=shards, rejected=tuple(read), defects=usable
+            ingest_id=plan.ingest_id, source=source.uri, shards=shards, rejected=tuple(read), defects=usable
         )
         finish_ingest(ingest_folder(archive, plan.ingest_id), finished)
     rejected = [RejectedFile(source_uri=entry.source_uri, reason=entry.reason) for entry in plan.rejected] + read
     state = SourceRecord(
-        source=source.root.uri,
+        source=source.uri,
         category=source.category,
         rejected_count=len(rejected),
         rejected=tuple(rejected[:LISTED_REJECTS]),
@@ -265,8 +274,8 @@ def _finish(
 def _relabelled_warning(plan: IngestPlan) -> Iterator[str]:
     if plan.relabelled:
         yield (
-            f"{plan.relabelled} known images have another split, label or defect than in the archive, whose rows never "
-            "change; ingest the source into a new archive to use them"
+            f"{plan.relabelled} known images have another split, label, defect or metadata than in the archive, whose "
+            "rows never change; ingest the source into a new archive to use them"
         )
 
 

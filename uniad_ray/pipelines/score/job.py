@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, pla
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.progress import Progress
 from uniad_ray.runs.maps import StoredMap, highest, read_maps, write_maps
+from uniad_ray.runs.parts import read_parts, write_parts
 from uniad_ray.runs.plan import (
     CHUNKS_NAME,
     MANIFEST_NAME,
@@ -60,6 +62,9 @@ class ScoreReport(StrictModel):
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
         seconds: Time spent in this call, by stage.
+        parts: Number of parts, which are images with the same serial.
+        anomalous_parts: Number of parts with an anomalous view.
+        undecided_parts: Number of other parts with a view that could not be scored.
     """
 
     run: str
@@ -70,6 +75,9 @@ class ScoreReport(StrictModel):
     categories: dict[str, CategoryCounts]
     skipped_chunks: int
     seconds: StageSeconds
+    parts: int = 0
+    anomalous_parts: int = 0
+    undecided_parts: int = 0
 
 
 def score(
@@ -223,6 +231,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
     names = RunChunk.__dataclass_fields__
     data = encode_table(schema, schema.table({name: [getattr(item, name) for item in ordered] for name in names}))
     (run / CHUNKS_NAME).write_bytes(data)
+    write_parts(run, [scores_path(item.chunk) for item in ordered])
     store = BundleStore(plan.bundle_root)
     weights = {
         category: store.manifest(category, bundle.version).lineage["extractors"]
@@ -274,6 +283,7 @@ def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]
 
 
 def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+    decisions = Counter(part.decision for part in read_parts(run))
     return ScoreReport(
         run=run.uri,
         run_id=manifest.run_id,
@@ -282,5 +292,8 @@ def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSe
         anomalous=manifest.anomalous,
         categories=manifest.categories,
         skipped_chunks=skipped,
+        parts=decisions.total(),
+        anomalous_parts=decisions["anomalous"],
+        undecided_parts=decisions[None],
         seconds=seconds,
     )

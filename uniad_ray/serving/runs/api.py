@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
@@ -24,11 +24,12 @@ from uniad_ray.serving.runs.schemas import (
     MarkResponse,
     RunImagePage,
     RunList,
+    RunPartPage,
     StoredMark,
     ThresholdResponse,
     mark_schema,
 )
-from uniad_ray.serving.runs.views import image_page, list_runs, map_response, threshold_response
+from uniad_ray.serving.runs.views import image_page, list_runs, map_response, part_page, threshold_response
 from uniad_ray.serving.settings import ServeSettings
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -128,6 +129,20 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         key.require("runs", category)
         asked = RowFilter(decision, mark, status, min_score, max_score, threshold, order)
         return await work.run(image_page, browser, run, category, asked, offset, limit)
+
+    @router.get("/{run}/parts", summary="List the verdicts of parts", responses=problems(_KINDS))
+    async def parts(
+        key: Key,
+        run: RunName,
+        serial: Annotated[str | None, Query(max_length=1000, description="Only the part with this serial.")] = None,
+        decision: Decision | Literal["undecided"] | None = None,
+        offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 24,
+    ) -> RunPartPage:
+        key.require("runs")
+        return await work.run(
+            part_page, browser, run, key, serial=serial, decision=decision, offset=offset, limit=limit
+        )
 
     @router.get("/{run}/threshold", summary="Preview a threshold", responses=problems(_KINDS))
     async def what_if(key: Key, run: RunName, category: CategoryName, threshold: Number = None) -> ThresholdResponse:

@@ -14,6 +14,7 @@ import numpy as np
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError, RunError, UserError
+from uniad_ray.runs.parts import Part
 from uniad_ray.runs.plan import RunChunk
 from uniad_ray.runs.reader import RunReader, SourceRow
 from uniad_ray.runs.reviews import Mark, MarkLog
@@ -27,6 +28,8 @@ _logger = logging.getLogger(__name__)
 MAX_RUNS: Final = 32
 MAX_ROWS: Final = 4_000_000
 """Maximum number of rows whose scores are cached, over all runs; about 300 MB."""
+MAX_PARTS: Final = 200_000
+"""Maximum number of cached parts, over all runs."""
 MAX_SOURCE_BYTES: Final = 128 << 20
 MAX_THUMBNAIL_BYTES: Final = 32 << 20
 _READ_THREADS: Final = 16
@@ -45,6 +48,7 @@ _ROW_COLUMNS: Final = (
     "threshold",
     "decision",
     "reasons",
+    "metadata",
 )
 
 
@@ -122,6 +126,7 @@ class RunBrowser:
         self._locations = {name: Location.parse(uri) for name, uri in runs.items()}
         self._runs: BoundedCache[OpenRun] = BoundedCache(MAX_RUNS)
         self._categories: BoundedCache[OpenCategory] = BoundedCache(MAX_ROWS, lambda opened: len(opened.images))
+        self._parts: BoundedCache[list[Part]] = BoundedCache(MAX_PARTS, len)
         self._sources: BoundedCache[dict[str, SourceRow]] = BoundedCache(MAX_SOURCE_BYTES, _bytes_of)
         self._thumbnails: BoundedCache[bytes] = BoundedCache(MAX_THUMBNAIL_BYTES, len)
 
@@ -152,6 +157,15 @@ class RunBrowser:
             raise ProblemError("not-found", f"no category {category[:100]!r} in run {name!r}")
         with _readable(f"run {name!r}"):
             return self._categories.get((name, category), lambda: OpenCategory(run, category))
+
+    def parts(self, opened: OpenRun) -> list[Part]:
+        """Return the verdicts of the parts of a run, sorted by serial.
+
+        Raises:
+            ProblemError: `store-unavailable`.
+        """
+        with _readable(f"the parts of run {opened.name!r}"):
+            return self._parts.get(opened.name, opened.reader.parts)
 
     def marks(self, opened: OpenCategory) -> dict[int, Mark]:
         """Return the current marks of a category, by row position.

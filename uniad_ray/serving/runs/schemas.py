@@ -77,7 +77,37 @@ class RunImage(ResponseModel):
     decision_at_threshold: Decision | None = Field(description="Decision at the requested threshold.")
     reasons: list[str]
     experts: list[ExpertScore]
+    metadata: dict[str, str] = Field(
+        description="Metadata from the image manifest.", examples=[{"serial": "A-0017", "camera": "top"}]
+    )
     mark: RunMark | None
+
+
+class RunPart(ResponseModel):
+    """The verdict of a part: the images of a run with the same serial."""
+
+    serial: str = Field(examples=["A-0017"])
+    decision: Decision | None = Field(
+        description="anomalous if a view is anomalous; else null if a view could not be scored; else normal."
+    )
+    views: int = Field(examples=[2])
+    anomalous_views: int = Field(examples=[1])
+    error_views: int = Field(examples=[0])
+    margin: float | None = Field(description="Largest score minus threshold over the views.", examples=[1.7])
+    category: str | None = Field(description="Category of that view.")
+    row_key: str | None = Field(description="Key of that view.")
+    label: Decision | None = Field(description="anomalous if a view has that label; else null if a label is missing.")
+    categories: list[str] = Field(description="Categories of the views.")
+
+
+class RunPartPage(ResponseModel):
+    """A page of the parts of a run, sorted by serial."""
+
+    run: str
+    run_id: str
+    total: int = Field(description="Parts that match the filters.")
+    offset: int
+    parts: list[RunPart]
 
 
 class RunImagePage(ResponseModel):

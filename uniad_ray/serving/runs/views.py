@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal
 
 from uniad_ray.runs.reviews import Mark
 from uniad_ray.serving.auth.keys import AccessKey
 from uniad_ray.serving.http.problems import ProblemError
 from uniad_ray.serving.http.schemas import AnomalyMap, ExpertScore, ImageProblem, map_document
 from uniad_ray.serving.runs.browser import OpenRun, RunBrowser
-from uniad_ray.serving.runs.category_scores import ErrorCounts, RowFilter
+from uniad_ray.serving.runs.category_scores import Decision, ErrorCounts, RowFilter
 from uniad_ray.serving.runs.schemas import (
     RunCategory,
     RunImage,
     RunImagePage,
     RunList,
     RunMark,
+    RunPart,
+    RunPartPage,
     RunSummary,
     ThresholdErrors,
     ThresholdResponse,
@@ -58,6 +61,38 @@ def image_page(browser: RunBrowser, run: str, category: str, asked: RowFilter, o
         total=len(found),
         offset=offset,
         images=[_image(row, threshold, marks.get(at)) for row, at in zip(rows, positions, strict=True)],
+    )
+
+
+def part_page(
+    browser: RunBrowser,
+    run: str,
+    key: AccessKey,
+    *,
+    serial: str | None,
+    decision: Decision | Literal["undecided"] | None,
+    offset: int,
+    limit: int,
+) -> RunPartPage:
+    """Return a page of the parts whose views are all of categories that the key is valid for.
+
+    Raises:
+        ProblemError: `not-found` or `store-unavailable`.
+    """
+    opened = browser.open(run)
+    found = [
+        part
+        for part in browser.parts(opened)
+        if (serial is None or part.serial == serial)
+        and (decision is None or (part.decision or "undecided") == decision)
+        and all(map(key.covers, part.categories))
+    ]
+    return RunPartPage(
+        run=run,
+        run_id=opened.reader.manifest.run_id,
+        total=len(found),
+        offset=offset,
+        parts=[RunPart.model_validate(asdict(part)) for part in found[offset : offset + limit]],
     )
 
 
@@ -148,6 +183,7 @@ def _image(row: dict[str, Any], threshold: float, mark: Mark | None) -> RunImage
         decision_at_threshold=None if score is None else "anomalous" if score > threshold else "normal",
         reasons=row["reasons"],
         experts=[ExpertScore(**entry) for entry in row["experts"]],
+        metadata={entry["name"]: entry["value"] for entry in row["metadata"]},
         mark=None if mark is None else _run_mark(mark),
     )
 

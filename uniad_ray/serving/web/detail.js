@@ -49,7 +49,7 @@ export class Detail {
     byId("detail-reasons").replaceChildren(...reasons.map((reason) => element("li", {}, reason)));
     byId("detail-experts").replaceChildren(...bars(row.experts, row.threshold));
     byId("detail-lineage").replaceChildren(...description({
-      image: row.source_uri, split: row.split, row_key: row.row_key, run: `${run.name}, ${run.run_id}`,
+      ...row.metadata, image: row.source_uri, split: row.split, row_key: row.row_key, run: `${run.name}, ${run.run_id}`,
       bundle_version: category.bundle_version, bundle_digest: category.bundle_digest, code_version: run.code_version,
     }));
     this.showMark(threshold, mayReview);

@@ -108,7 +108,7 @@ def test_plans_without_versions_are_read(tmp_path: Path) -> None:
 def test_plans_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     archive, record = archive_with(tmp_path, [IMAGE])
     plan = tmp_path / "_ingest/i/plan.parquet"
-    pq.write_table(pq.read_table(plan).replace_schema_metadata({"uniad_ray.schema_version": "3"}), plan)
+    pq.write_table(pq.read_table(plan).replace_schema_metadata({"uniad_ray.schema_version": "4"}), plan)
     with pytest.raises(
         ArchiveError, match="newer version of uniad_ray; use that version, or ingest into a new archive"
     ):

@@ -139,6 +139,8 @@ def test_score_counts_by_category() -> None:
         "4 chunks were already done",
         "r: run 0a, 9 rows",
     ]
+    with_parts = found.model_copy(update={"parts": 5, "anomalous_parts": 2, "undecided_parts": 1})
+    assert "5 parts by serial: 2 anomalous, 1 undecided because of errors" in score.as_text(with_parts)
 
 
 def evaluation(*metrics: Metric, **changes: Any) -> EvaluationReport:

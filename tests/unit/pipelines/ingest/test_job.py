@@ -397,7 +397,7 @@ def test_other_labels_of_known_images_are_a_warning(tmp_path: Path, ingest: Inge
     assert ingest(tmp_path / "s", tmp_path / "ar").warnings == ()
     report = ingest(tmp_path / "s", tmp_path / "ar", split="train", label="normal")
     assert outcome(report) == NOTHING | {"known": 1}
-    assert report.warnings[0].startswith("1 known images have another split, label or defect than in the archive")
+    assert report.warnings[0].startswith("1 known images have another split, label, defect or metadata than in")
     assert ingest(tmp_path / "s", tmp_path / "ar").warnings == ()
 
 

@@ -115,11 +115,36 @@ def test_row_holds_all_columns_of_image(served: Served) -> None:
             {"expert": "patch", "raw": 3.5, "calibrated": 3.5},
             {"expert": "text_memory", "raw": 1.0, "calibrated": 1.0},
         ],
+        "metadata": {"serial": "S1", "camera": "top"},
         "mark": None,
     }
     (broken,) = served.rows(status="error")
     assert broken["error"] == {"kind": "truncated", "detail": "PNG: ends early"}
     assert broken["score"] is broken["decision"] is broken["decision_at_threshold"] is None
+
+
+def test_part_has_one_verdict_for_its_views(served: Served) -> None:
+    page = served.get("/night/parts").json()
+    assert (page["run"], page["total"], page["offset"]) == ("night", 4, 0)
+    assert [(part["serial"], part["decision"], part["views"]) for part in page["parts"]] == [
+        ("S0", "normal", 3),
+        ("S1", "anomalous", 2),
+        ("S2", "anomalous", 2),
+        ("S3", "anomalous", 2),
+    ]
+    (part,) = served.get("/night/parts", serial="S1").json()["parts"]
+    assert (part["anomalous_views"], part["margin"], part["category"]) == (2, 1.5, "lids")
+    assert part["row_key"] == key_of(3)
+    assert [part["serial"] for part in served.get("/night/parts", decision="normal").json()["parts"]] == ["S0"]
+    assert served.get("/night/parts", decision="undecided").json()["total"] == 0
+    assert [part["serial"] for part in served.get("/night/parts", offset=1, limit=1).json()["parts"]] == ["S1"]
+
+
+def test_parts_are_shown_only_to_keys_for_all_their_categories(guarded: Served) -> None:
+    problem(guarded.get("/night/parts"), "not-authenticated")
+    problem(guarded.get("/night/parts", "line-key"), "not-allowed")
+    assert guarded.get("/night/parts", "looker-key").json()["total"] == 4
+    assert guarded.get("/night/parts", "trays-key").json()["total"] == 0
 
 
 def test_pages_hold_every_image_once(served: Served) -> None:
@@ -429,7 +454,7 @@ def test_runs_on_s3_can_be_browsed_and_marked(s3_prefix: str, tmp_path: Path) ->
 def test_operations_document_their_errors(served: Served) -> None:
     document = served.client.get("/openapi.json").json()
     paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/runs")}
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path, operations in paths.items():
         for operation in operations.values():
             documented = set(operation["responses"]) - {"200"}

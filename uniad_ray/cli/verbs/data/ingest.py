@@ -18,15 +18,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.argument("archive")
+@click.option(
+    "--manifest",
+    help="File that lists the images with labels, masks and metadata: JSON lines, CSV, or a manifest of Lookout for "
+    "Vision. Its relative paths start at SOURCE.",
+)
 @click.option("--category", help="Name of the category, or the one to take from a tree that holds several.")
 @click.option("--layout", type=click.Choice(layout_names()), default="auto", show_default=True)
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test", "archive"]),
-    help="Split of a plain folder.  [default: archive]",
+    help="Split of a plain folder, or of manifest lines without one.  [default: archive]",
 )
 @click.option(
-    "--label", type=click.Choice(["normal", "anomalous"]), help="Label of a plain folder.  [default: unknown]"
+    "--label",
+    type=click.Choice(["normal", "anomalous"]),
+    help="Label of a plain folder, or of manifest lines without one.  [default: unknown]",
 )
 @click.option(
     "--shard-images",
@@ -51,8 +58,9 @@ def ingest(as_json: bool, **options: Any) -> int:
     """Read the images of SOURCE into the Parquet shards of ARCHIVE.
 
     SOURCE is an MVTec-style tree (MVTec AD, LOCO, MPDD, BTAD), VisA, MVTec AD 2, one of BMAD's sets, or any folder or
-    prefix of images; docs/layouts.md shows them. After a crash, the same command resumes. Later, it adds what is new,
-    and reads rejected files again. If all files are rejected, the exit code is 1.
+    prefix of images; docs/layouts.md shows them. With --manifest, a file lists the images. After a crash, the same
+    command resumes. Later, it adds what is new, and reads rejected files again. If all files are rejected, the exit
+    code is 1.
     """
     report = verbs.ingest(**options)
     print_report(report, as_json, as_text)

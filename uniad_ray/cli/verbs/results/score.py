@@ -64,5 +64,10 @@ def as_text(report: ScoreReport) -> str:
     lines = [table(("category", "images", "anomalous", "errors"), rows)]
     if report.skipped_chunks:
         lines.append(f"{report.skipped_chunks} chunks were already done")
+    if report.parts:
+        lines.append(
+            f"{report.parts} parts by serial: {report.anomalous_parts} anomalous, {report.undecided_parts} undecided "
+            "because of errors"
+        )
     lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
     return "\n".join(lines)
