@@ -146,6 +146,7 @@ def fit(
     profile: str = DEFAULT_PROFILE,
     overrides: Sequence[str] = (),
     names: str | None = None,
+    exclude: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -166,6 +167,7 @@ def fit(
         profile: A profile's name, or a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`.
         names: YAML file with readable names for object classes, such as `part-1: bolt`.
+        exclude: Images to leave out of this fit: source URIs, or their ends such as `good/007.png`.
         sidecar: Root of a sidecar of the archive; its content is read instead of computed.
         known_defects: Folder of images with known defects. With eight or more, the expert selection uses them; nothing
             is learned from them. Anomalous images of the split `validation` are used without this option.
@@ -181,7 +183,7 @@ def fit(
 
     Raises:
         ConfigError: The configuration is wrong.
-        ArchiveError: The archive cannot be read, or has no such category.
+        ArchiveError: The archive cannot be read, or has no such category or image.
         SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """
     from uniad_ray.config.loading import load_config
@@ -193,6 +195,7 @@ def fit(
         bundles,
         load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
         categories=categories,
+        exclude=exclude,
         sidecar=sidecar,
         known_defects=known_defects,
         publish=publish,

@@ -45,6 +45,12 @@ class NormalImagesConfig(StrictModel):
         "altered copies are added. A single image is calibrated on its own copies; its threshold is a rough guess.",
     )
 
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Images to leave out of this fit: source URI, its end such as `good/007.png`, or sha256. "
+        "`uniad-ray archive exclude` leaves an image out of every fit.",
+    )
+
     def copies_of_each(self, images: int) -> int:
         """Number of altered copies of each image. A single image gets twice as many: one half is held out."""
         if images == 1:

@@ -14,6 +14,7 @@ from uniad_ray.cli.verbs import data
 
 PROMISED = [
     "ablate",
+    "archive",
     "bundles",
     "compare",
     "evaluate",

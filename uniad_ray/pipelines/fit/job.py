@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from uniad_ray.archive.exclusions import find_images, read_exclusions
 from uniad_ray.archive.image_size import with_image_size
-from uniad_ray.archive.manifest import choose_categories, read_manifest
+from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
@@ -27,6 +30,8 @@ _logger = logging.getLogger(__name__)
 
 CHECKPOINTS_NAME = ".checkpoints"
 """Folder of the trainings, under the root of the bundles."""
+HIGHEST_IMAGES = 5
+"""Number of normal images in the report that score highest."""
 _POLL_SECONDS = 0.5
 
 
@@ -48,6 +53,8 @@ class FittedBundle(StrictModel):
         recomputed: Fields of the sidecar that were computed again, because its weights, options or code differ.
         known_defects: Number of known defects that were given.
         used_known_defects: Whether the expert selection used them; a few are not enough.
+        excluded: Reason by source URI, for images that were left out on request.
+        highest: Score by source URI of the normal images that score highest when held out, the highest first.
     """
 
     category: str
@@ -63,6 +70,8 @@ class FittedBundle(StrictModel):
     recomputed: tuple[str, ...] = ()
     known_defects: int = 0
     used_known_defects: bool = False
+    excluded: dict[str, str] = Field(default_factory=dict)
+    highest: dict[str, float] = Field(default_factory=dict)
 
 
 class FitReport(StrictModel):
@@ -85,6 +94,7 @@ def fit(
     config: FitConfig,
     *,
     categories: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -103,6 +113,7 @@ def fit(
         bundles: Root of the bundles.
         config: The fit configuration.
         categories: Categories to fit; default all.
+        exclude: Names of images to leave out: source URIs, their ends, or sha256; see `archive.exclusions`.
         sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
         known_defects: Folder of images with known defects, for the expert selection; see `KnownDefects.read`.
         publish: Whether to point each category to its new version once it is verified.
@@ -113,7 +124,7 @@ def fit(
         address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read, or lacks a category.
+        ArchiveError: The archive cannot be read, or lacks a category or an image to leave out.
         ConfigError: An option of a component is invalid.
         SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
@@ -122,6 +133,7 @@ def fit(
     source = Location.parse(archive)
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
+    config, excluded = _without_images(config, source, manifest, wanted, exclude)
     if sidecar is not None:
         from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -159,6 +171,7 @@ def fit(
                     device,
                     students,
                     totals,
+                    excluded,
                 ),
                 cluster,
                 progress,
@@ -190,6 +203,7 @@ class _FitTask:
         device: `cpu`, `cuda` or `auto`.
         students: URI of the trained student by job key.
         totals: Estimated number of images to advance the progress by, by category.
+        excluded: Reason by category and source URI, for images that are left out on request.
     """
 
     archive: str
@@ -203,6 +217,25 @@ class _FitTask:
     device: str
     students: Mapping[str, str]
     totals: Mapping[str, int]
+    excluded: Mapping[str, Mapping[str, str]]
+
+
+def _without_images(
+    config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], exclude: Sequence[str]
+) -> tuple[FitConfig, dict[str, dict[str, str]]]:
+    """Returns the configuration with all images to leave out by sha256, and their reasons by category and URI."""
+    names = [*config.normal_images.exclude, *exclude]
+    found = find_images(archive, manifest, names, categories)
+    reasons: dict[str, dict[str, str]] = {name: {} for name in categories}
+    for change in read_exclusions(archive).values():
+        if change.category in reasons:
+            reasons[change.category][change.source_uri] = change.reason
+    for image in found.values():
+        reasons[image.category].setdefault(image.source_uri, "left out of this fit")
+    normal_images = config.normal_images.model_copy(
+        update={"exclude": tuple(sorted({image.image_id for image in found.values()}))}
+    )
+    return config.model_copy(update={"normal_images": normal_images}), reasons
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")
@@ -313,6 +346,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         "known_defects": len(known),
         "altered_copies": len(normal_images.rows) - images,
         "skipped": dict(sorted(normal_images.skipped.items())),
+        "excluded": dict(sorted(task.excluded[category].items())),
         "extractors": dict(fitted.extractors),
     }
     unusual = normal_images.by_source_uri(fitted.unusual)
@@ -321,6 +355,8 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
     selection = written.calibration.selection
+    highest = bundle.held_out_scores.highest(HIGHEST_IMAGES)
+    uris = normal_images.by_source_uri({key: key for key in highest})
     is_published = task.publish and (task.accept_unusual or not unusual)
     if is_published:
         store.publish(category, written.version)
@@ -338,4 +374,6 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         recomputed=tuple(sorted(recomputed)),
         known_defects=len(known),
         used_known_defects=bool(selection is not None and selection.known_defects),
+        excluded=lineage["excluded"],
+        highest={uri: highest[key] for uri, key in sorted(uris.items(), key=lambda item: -highest[item[1]])},
     ).model_dump()

@@ -24,7 +24,7 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.reference_images import Reference, ReferenceScores
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
-from uniad_ray.scoring.calibration_scores import decode_calibration_scores
+from uniad_ray.scoring.calibration_scores import HeldOutScores, decode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
@@ -206,7 +206,7 @@ class Bundle:
         config = manifest.config
         chosen = self._chosen(only)
         rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
-        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
+        held_out = self.held_out_scores
         if chosen == list(manifest.taking_part):
             is_stored = false_positive_rate is None
             threshold = manifest.calibration.threshold if is_stored else choose_threshold(held_out.fused, rate)
@@ -230,6 +230,11 @@ class Bundle:
         if unknown:
             raise BundleError(f"{self.manifest.name}: has no expert {', '.join(unknown)}; it has {', '.join(known)}")
         return list(self.manifest.taking_part) if only is None else [name for name in known if name in only]
+
+    @property
+    def held_out_scores(self) -> HeldOutScores:
+        """Scores of the held-out normal images."""
+        return decode_calibration_scores(self.files[CALIBRATION_SCORES])
 
     @property
     def reference(self) -> Reference:

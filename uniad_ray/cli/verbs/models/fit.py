@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="YAML file with readable names for object classes, such as `part-1: bolt`, to use in reasons.",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="IMAGE",
+    help="Leave this image out of this fit: its source URI, or the end of it such as good/007.png; may be repeated.",
+)
 @sidecar_option
 @click.option(
     "--known-defects",
@@ -73,6 +79,9 @@ def as_text(report: FitReport) -> str:
             lines.append(f"not published: {', '.join(unpublished)}")
     for entry in report.fitted:
         lines += [
+            f"{entry.category}: excluded {uri}: {reason}" for uri, reason in list(entry.excluded.items())[:LISTED]
+        ]
+        lines += [
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
@@ -90,5 +99,11 @@ def as_text(report: FitReport) -> str:
                 f"{entry.category}: check these images; if they are normal, publish with "
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
             )
+        if entry.highest:
+            lines.append(
+                f"{entry.category}: normal images with the highest scores; if one shows a defect, leave it out with "
+                "`uniad-ray archive exclude ARCHIVE IMAGE --reason TEXT` and fit again:"
+            )
+            lines += [f"  {score:.3f}  {uri}" for uri, score in entry.highest.items()]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
