@@ -88,7 +88,7 @@ class Lineage(StrictModel):
         held_out_images: Number of held-out scores behind calibration and threshold.
         calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         false_positive_rate: Target false-positive rate of the bundle's own threshold.
-        threshold_method: Method of the bundle's own threshold: `empirical` or `gaussian_tail`.
+        threshold_method: Method of the bundle's own threshold: `empirical`, `generalised_pareto` or `gaussian_tail`.
         networks: Networks of its extractors.
     """
 

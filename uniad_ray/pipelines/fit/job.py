@@ -54,6 +54,9 @@ class FittedBundle(StrictModel):
         known_defects: Number of known defects that were given.
         used_known_defects: Whether the expert selection used them; a few are not enough.
         excluded: Reason by source URI, for images that were left out on request.
+        false_positive_rate: Fraction of normal images asked for above the threshold.
+        threshold_method: `empirical`, `generalised_pareto` or `gaussian_tail`.
+        rate_interval: 90 % interval of the fraction of new normal images above the threshold.
         highest: Score by source URI of the normal images that score highest when held out, the highest first.
     """
 
@@ -71,6 +74,9 @@ class FittedBundle(StrictModel):
     known_defects: int = 0
     used_known_defects: bool = False
     excluded: dict[str, str] = Field(default_factory=dict)
+    false_positive_rate: float | None = None
+    threshold_method: str | None = None
+    rate_interval: tuple[float, float] | None = None
     highest: dict[str, float] = Field(default_factory=dict)
 
 
@@ -354,7 +360,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
     written = store.write(category, config, fitted.calibration, lineage, fitted.files)
     bundle = store.load(category, written.version)
     bundle.check_reference(bundle.scorer(device=chosen))
-    selection = written.calibration.selection
+    selection, threshold = written.calibration.selection, written.calibration.threshold
     highest = bundle.held_out_scores.highest(HIGHEST_IMAGES)
     uris = normal_images.by_source_uri({key: key for key in highest})
     is_published = task.publish and (task.accept_unusual or not unusual)
@@ -367,7 +373,10 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         method=written.calibration.method,
         fit_images=written.calibration.fit_images,
         held_out_images=written.calibration.held_out_images,
-        threshold=written.calibration.threshold.value,
+        threshold=threshold.value,
+        false_positive_rate=threshold.false_positive_rate,
+        threshold_method=threshold.method,
+        rate_interval=threshold.rate_interval,
         skipped=normal_images.skipped | known.skipped,
         unusual=unusual,
         published=is_published,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
@@ -91,6 +91,8 @@ class BundleManifest(StrictModel):
     lineage: dict[str, Any]
     files: dict[str, FileDigest]
 
+    _stored_digest: str | None = PrivateAttr(default=None)
+
     @property
     def name(self) -> str:
         """Name of the bundle in messages."""
@@ -119,8 +121,11 @@ class BundleManifest(StrictModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of the encoded manifest."""
-        return hashlib.sha256(self.encode()).hexdigest()
+        """sha256 of the encoded manifest, as stored.
+
+        An older manifest lacks options that were added since, so encoding it again gives other bytes.
+        """
+        return self._stored_digest or hashlib.sha256(self.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,8 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
     """
     location = folder / MANIFEST_NAME
     try:
-        document = json.loads(location.read_bytes(max_bytes=MAX_MANIFEST_BYTES))
+        data = location.read_bytes(max_bytes=MAX_MANIFEST_BYTES)
+        document = json.loads(data)
     except ObjectNotFoundError as error:
         raise BundleError(f"{folder}: no bundle there; list the bundles with `uniad-ray bundles ROOT`") from error
     except ValueError as error:
@@ -312,7 +318,9 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{location}: {key}: {first['msg']}; publish another version") from error
-    return manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
+    read = manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
+    read._stored_digest = hashlib.sha256(data).hexdigest()
+    return read
 
 
 def read_bundle(folder: Location) -> Bundle:

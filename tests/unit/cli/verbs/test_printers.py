@@ -123,6 +123,20 @@ def test_fit_lists_excluded_and_highest_images() -> None:
     assert "uniad-ray archive exclude" in lines[-3]
 
 
+def test_fit_says_which_rate_the_images_support() -> None:
+    entry = fitted(
+        held_out_images=80,
+        false_positive_rate=0.01,
+        threshold_method="generalised_pareto",
+        rate_interval=(0.0012, 0.031),
+    )
+    text = fit.as_text(FitReport(bundles="b", fitted=(entry,), failed={}))
+    assert text.splitlines()[-1] == (
+        "lids: threshold for 1 % false alarms, extrapolated from them (generalised pareto); expect 0.1 to 3.1 % of new "
+        "normal images above it (90 % interval). 80 held-out images resolve rates from 1.2 % on."
+    )
+
+
 def test_fit_warns_of_a_threshold_from_one_image() -> None:
     text = fit.as_text(FitReport(bundles="b", fitted=(fitted(method="altered_copies"),), failed={}))
     assert "lids: calibrated on altered copies of its only normal image; the threshold is a guess" in text
