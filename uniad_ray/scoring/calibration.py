@@ -38,17 +38,17 @@ class Threshold(StrictModel):
 
     Attributes:
         value: Scores above this value are anomalous, on the fused, calibrated scale.
-        false_positive_rate: Fraction of normal images allowed above it.
+        false_positive_rate: Fraction of normal images allowed above it; expected, if a user set the value.
         method: `empirical` if the held-out scores resolve the rate; `generalised_pareto` if the tail of a generalised
             Pareto distribution is used; `gaussian_tail` if that fit is not possible and the tail of a normal
-            distribution is used.
+            distribution is used; `set_by_hand` and `from_run` if a user set it after the fit.
         images: Number of held-out normal images.
         rate_interval: 90 % interval of the fraction of new normal images above the value; None in older bundles.
     """
 
     value: float
     false_positive_rate: float
-    method: Literal["empirical", "generalised_pareto", "gaussian_tail"]
+    method: Literal["empirical", "generalised_pareto", "gaussian_tail", "set_by_hand", "from_run"]
     images: int
     rate_interval: tuple[float, float] | None = None
 

@@ -27,6 +27,7 @@ PROMISED = [
     "score",
     "serve",
     "serve-key",
+    "threshold",
     "tune-clip",
 ]
 NEW_VERB = '''\
