@@ -85,6 +85,22 @@ class CalibrationConfig(StrictModel):
     false_positive_rate: float = Field(
         default=0.01, gt=0, lt=1, description="Fraction of normal images that may score above the threshold."
     )
+    review_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Fraction of normal images that may score above a second, lower threshold. Images between the two "
+        "get the decision `review`; null makes only two decisions.",
+    )
+
+    @model_validator(mode="after")
+    def _review_is_wider(self) -> Self:
+        if self.review_rate is not None and self.review_rate <= self.false_positive_rate:
+            raise ValueError(
+                f"review_rate is {self.review_rate:g}; it must be above false_positive_rate, which is "
+                f"{self.false_positive_rate:g}"
+            )
+        return self
 
 
 class ExpertGroupConfig(StrictModel):

@@ -54,6 +54,7 @@ class ThresholdReport(StrictModel):
         normal_images: Normal images of the run.
         anomalous_images: Anomalous images of the run.
         points: The table, by threshold; if a version was published, only its threshold.
+        review_threshold: Lower threshold for review; None without review.
         published: The new version; None if no threshold was chosen.
     """
 
@@ -65,6 +66,7 @@ class ThresholdReport(StrictModel):
     normal_images: int
     anomalous_images: int
     points: tuple[OperatingPoint, ...]
+    review_threshold: float | None
     published: str | None
 
 
@@ -76,6 +78,7 @@ def set_threshold(
     false_positive_rate: float | None = None,
     from_run: str | None = None,
     misses: int | None = None,
+    review_rate: float | None = None,
 ) -> ThresholdReport:
     """Show the operating points of a category's published bundle, or publish a version with another threshold.
 
@@ -86,6 +89,7 @@ def set_threshold(
         false_positive_rate: Publish the threshold for this rate of false alarms, in (0, 1).
         from_run: Root of a run with labels or marks, scored by the same fit.
         misses: Publish the highest threshold with at most this many misses in the run.
+        review_rate: Publish a second, lower threshold for this fraction of normal images; 0 removes it.
 
     Raises:
         ConfigError: Options contradict each other or are out of range.
@@ -101,17 +105,28 @@ def set_threshold(
         raise ConfigError(f"--value: {value} is not a finite number")
     if false_positive_rate is not None and not 0 < false_positive_rate < 1:
         raise ConfigError(f"--false-positive-rate: {false_positive_rate:g} is not between 0 and 1")
+    if review_rate is not None and not 0 <= review_rate < 1:
+        raise ConfigError(f"--review-rate: {review_rate:g} is not between 0 and 1")
     store = BundleStore(bundles)
     bundle = store.load(category)
     scores = bundle.held_out_scores.fused
     labelled = None if from_run is None else _labelled(RunReader(from_run), bundle, store)
     threshold = _chosen(scores, labelled, value, false_positive_rate, misses)
+    review = bundle.manifest.calibration.review
+    if review_rate is not None:
+        threshold = threshold or bundle.manifest.calibration.threshold
+        review = choose_threshold(scores, review_rate) if review_rate else None
+        if review is not None and review.value >= threshold.value:
+            raise ConfigError(
+                f"--review-rate: {review_rate:g} gives {review.value:.3f}, which is not below the threshold "
+                f"{threshold.value:.3f}; give a larger rate"
+            )
     published = None
     if threshold is None:
         candidates = _candidates(bundle, scores, labelled)
     else:
         origin = {"run": from_run, "misses": misses} if misses is not None else {}
-        written = store.write_threshold(bundle, threshold, origin)
+        written = store.write_threshold(bundle, threshold, review, origin)
         store.publish(category, written.version)
         published = written.version
         candidates = [(threshold.value, _asked(threshold, misses))]
@@ -125,6 +140,7 @@ def set_threshold(
         normal_images=0 if labelled is None else int(labelled.normal.sum()),
         anomalous_images=0 if labelled is None else int(labelled.anomalous.sum()),
         points=tuple(_point(each, asked, current.value, scores, labelled) for each, asked in candidates),
+        review_threshold=None if review is None else review.value,
         published=published,
     )
 

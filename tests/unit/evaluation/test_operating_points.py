@@ -118,6 +118,21 @@ def test_misses_of_a_labelled_run(
     assert sorted((point.found for point in table), reverse=True) == [point.found for point in table]
 
 
+def test_review_threshold_lies_below_and_can_be_removed(bundles: str) -> None:
+    before = BundleStore(bundles).load(CATEGORY)
+    report = set_threshold(bundles, CATEGORY, value=5.0, review_rate=0.5)
+    scorer = BundleStore(bundles).load(CATEGORY).scorer()
+    assert (scorer.threshold, scorer.review_threshold) == (5.0, report.review_threshold)
+    assert report.review_threshold == choose_threshold(before.held_out_scores.fused, 0.5).value
+    # A threshold alone keeps it.
+    assert set_threshold(bundles, CATEGORY, value=4.0).review_threshold == report.review_threshold
+    with pytest.raises(ConfigError, match="not below the threshold"):
+        set_threshold(bundles, CATEGORY, value=-9.0, review_rate=0.5)
+    assert set_threshold(bundles, CATEGORY, review_rate=0.0).review_threshold is None
+    after = BundleStore(bundles).load(CATEGORY)
+    assert (after.scorer().threshold, after.review_threshold()) == (4.0, None)
+
+
 def test_run_of_another_fit_is_refused(bundles: str, tmp_path: Path) -> None:
     run = labelled_run(tmp_path, bundles, digest="0" * 64)
     with pytest.raises(BundleError, match="another fit than the published version"):
@@ -131,6 +146,7 @@ def test_run_of_another_fit_is_refused(bundles: str, tmp_path: Path) -> None:
         ({"misses": 1}, "--misses needs the labelled run"),
         ({"value": np.nan}, "not a finite number"),
         ({"false_positive_rate": 1.0}, "not between 0 and 1"),
+        ({"review_rate": -0.1}, "not between 0 and 1"),
     ],
 )
 def test_wrong_options_are_refused(bundles: str, options: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from support.reports import category_result, labelled_table, rows_of, score_table
 
 from uniad_ray.reporting.selection import MAX_CARDS, MAX_DETAILED, detailed_categories, gallery, images_per_section
@@ -52,6 +53,14 @@ def test_sections_are_sorted() -> None:
         "misses": 2,
     }
     assert [image.outcome for image in sections["borderline"].images] == ["false_alarm", "found", "passed", "missed"]
+
+
+def test_review_is_shown_but_not_called() -> None:
+    table = score_table([0.1, 0.4, 0.9], [None] * 3)
+    place = table.column_names.index("decision")
+    table = table.set_column(place, "decision", pa.array(["normal", "review", "anomalous"]))
+    shown = gallery(rows_of(table), 4)[0].images
+    assert [image.decision for image in shown] == ["anomalous", "review", "normal"]
 
 
 def test_without_labels_nothing_is_wrong() -> None:

@@ -53,6 +53,7 @@ class CalibrationRecord(StrictModel):
         terms: Mean and deviation by term: a group of experts, or a single expert without a group.
         threshold: The chosen threshold.
         selection: Weights of the selected experts, with reasons; None without expert selection.
+        review: Lower threshold; images between it and the threshold are for review. None without review.
     """
 
     method: str
@@ -62,6 +63,7 @@ class CalibrationRecord(StrictModel):
     terms: dict[str, ExpertCalibration]
     threshold: Threshold
     selection: ExpertSelection | None = None
+    review: Threshold | None = None
 
 
 class BundleManifest(StrictModel):
@@ -163,7 +165,7 @@ class Bundle:
             raise self._does_not_fit(error) from error
         pipeline = self.pipeline(needs_of(experts), device=device)
         fusion, threshold = self.fusion(only, false_positive_rate)
-        return Scorer(config, pipeline, experts, fusion, threshold.value)
+        return Scorer(config, pipeline, experts, fusion, threshold.value, self.review_threshold(only))
 
     def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
         """Build the extractors behind some fields, with their learned state.
@@ -228,6 +230,20 @@ class Bundle:
         raw = {name: held_out.raw[name] for name in chosen}
         fusion = Fusion.fit(rule, raw)
         return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
+
+    def review_threshold(self, only: Collection[str] | None = None) -> float | None:
+        """Return the lower threshold of the experts of the bundle, or of some of them; None without review.
+
+        Raises:
+            BundleError: As `fusion`.
+        """
+        review = self.manifest.calibration.review
+        if review is None:
+            return None
+        chosen = self._chosen(only)
+        if chosen == list(self.manifest.taking_part):
+            return review.value
+        return self.fusion(chosen, review.false_positive_rate)[1].value
 
     def _chosen(self, only: Collection[str] | None) -> list[str]:
         known = self.manifest.config.chosen_experts

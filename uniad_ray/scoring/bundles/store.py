@@ -142,16 +142,19 @@ class BundleStore:
                 return known
         return self._write(category, config, calibration, lineage, files, digest)
 
-    def write_threshold(self, bundle: Bundle, threshold: Threshold, origin: Mapping[str, Any]) -> BundleManifest:
+    def write_threshold(
+        self, bundle: Bundle, threshold: Threshold, review: Threshold | None, origin: Mapping[str, Any]
+    ) -> BundleManifest:
         """Write a new version of a bundle with another threshold, without publishing it.
 
         Args:
             bundle: The bundle; its experts, fields and calibration are copied.
             threshold: The new threshold.
+            review: Its lower threshold for review; None without review.
             origin: Where the threshold comes from, for the lineage.
         """
         old = bundle.manifest
-        calibration = old.calibration.model_copy(update={"threshold": threshold})
+        calibration = old.calibration.model_copy(update={"threshold": threshold, "review": review})
         step = {"version": old.version, "digest": old.digest, "threshold": old.calibration.threshold.value, **origin}
         lineage = {**old.lineage, "earlier_threshold": step}
         return self._write(old.category, old.config, calibration, lineage, bundle.files, old.content_digest)

@@ -206,6 +206,7 @@ def fit_category(
         terms=fusion.terms,
         threshold=choose_threshold(scores, config.calibration.false_positive_rate),
         selection=decision,
+        review=None if (rate := config.calibration.review_rate) is None else choose_threshold(scores, rate),
     )
     image_ids = {row.row_key: row.image_id for row in images.rows}
     copies = {row.row_key for row in images.rows if row.copy_of is not None}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--false-positive-rate", type=float, help="Publish the threshold for this rate of false alarms.")
 @click.option("--from-run", metavar="RUN", help="Labelled run to count false alarms and found anomalies in.")
 @click.option("--misses", type=click.IntRange(0), help="Publish the highest threshold with so many misses in RUN.")
+@click.option("--review-rate", type=float, help="Publish a lower threshold for review for this rate; 0 removes it.")
 @reporting
 def threshold(bundles: str, category: str, as_json: bool, **options: Any) -> None:
     """Show what thresholds of CATEGORY cost and find, or publish a new version with another threshold.
@@ -52,6 +53,8 @@ def as_text(report: ThresholdReport) -> str:
     if report.run is not None:
         header += ["false alarms in the run", "found in the run"]
     lines = [table(header, rows)]
+    if report.review_threshold is not None:
+        lines.append(f"{report.category}: for review: above {report.review_threshold:.3f}, but not above the threshold")
     if report.published is not None:
         lines.append(
             f"{report.category}: published {report.published}; undo with `uniad-ray bundles {report.bundles} --publish "
