@@ -37,6 +37,7 @@ PATHS = {
     "image": "`ARCHIVE/images/<category>/*.parquet`",
     "ingest_plan": "`ARCHIVE/_ingest/<ingest>/plan.parquet`",
     "archive_manifest": "`ARCHIVE/manifest.json`",
+    "exclusion": "`ARCHIVE/exclusions/*.parquet`",
     "sidecar_plan": "`SIDECAR/plan.json`",
     "feature_sidecar": "`SIDECAR/features/<category>/*.parquet`",
     "segment_sidecar": "`SIDECAR/segments/<category>/*.parquet`",

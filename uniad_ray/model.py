@@ -41,6 +41,7 @@ class Verdict(ScoredVerdict):
         anomaly_map: float32, shape (map_size, map_size), in deviations as well; it covers the whole image. None if no
             expert localises.
         reasons: Sentences for people, most important first; may be empty.
+        review_threshold: An image above this, but not above the threshold, is for review; None without review.
         category: Category of the model.
         bundle_version: Version of the model's bundle.
         bundle_digest: sha256 of the bundle's manifest.
@@ -59,7 +60,7 @@ class Verdict(ScoredVerdict):
     (16, 16)
     >>> verdict.overlay().save("overlay.png")
     >>> sorted(verdict.to_dict())
-    ['decision', 'experts', 'lineage', 'reasons', 'score', 'threshold']
+    ['decision', 'experts', 'lineage', 'reasons', 'review_threshold', 'score', 'threshold']
     """
 
     category: str
@@ -105,6 +106,7 @@ class Verdict(ScoredVerdict):
             "decision": self.decision,
             "score": self.score,
             "threshold": self.threshold,
+            "review_threshold": self.review_threshold,
             "experts": [
                 {"expert": name, "raw": raw, "calibrated": self.calibrated[name]} for name, raw in self.raw.items()
             ],

@@ -14,7 +14,7 @@ from uniad_ray.errors import ConfigError
 if TYPE_CHECKING:
     from uniad_ray.archive.layouts.entries import Label, Split
     from uniad_ray.evaluation.run import EvaluationReport
-    from uniad_ray.pipelines.fit.job import FitReport
+    from uniad_ray.pipelines.fit.report import FitReport
     from uniad_ray.pipelines.ingest.job import IngestReport
     from uniad_ray.pipelines.precompute.job import PrecomputeReport
     from uniad_ray.pipelines.score.job import ScoreReport
@@ -157,6 +157,7 @@ def fit(
     profile: str = DEFAULT_PROFILE,
     overrides: Sequence[str] = (),
     names: str | None = None,
+    exclude: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -177,6 +178,7 @@ def fit(
         profile: A profile's name, or a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`.
         names: YAML file with readable names for object classes, such as `part-1: bolt`.
+        exclude: Images to leave out of this fit: source URIs, or their ends such as `good/007.png`.
         sidecar: Root of a sidecar of the archive; its content is read instead of computed.
         known_defects: Folder of images with known defects. With eight or more, the expert selection uses them; nothing
             is learned from them. Anomalous images of the split `validation` are used without this option.
@@ -192,7 +194,7 @@ def fit(
 
     Raises:
         ConfigError: The configuration is wrong.
-        ArchiveError: The archive cannot be read, or has no such category.
+        ArchiveError: The archive cannot be read, or has no such category or image.
         SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """
     from uniad_ray.config.loading import load_config
@@ -204,6 +206,7 @@ def fit(
         bundles,
         load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
         categories=categories,
+        exclude=exclude,
         sidecar=sidecar,
         known_defects=known_defects,
         publish=publish,

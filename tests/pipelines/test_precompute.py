@@ -23,7 +23,8 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import SidecarError
 from uniad_ray.perception.text.descriptions import Description
 from uniad_ray.pipelines.cluster.sizing import Workers
-from uniad_ray.pipelines.fit.job import FittedBundle, fit
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.fit.report import FittedBundle
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.precompute.job import PrecomputeReport, precompute
 from uniad_ray.pipelines.score.job import score

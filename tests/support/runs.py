@@ -79,7 +79,13 @@ def write_archive(
 
 
 def write_run(
-    root: str | Path, archive: Location, images: Sequence[ScoredImage], *, threshold: float = 0.5, maps: Any = "all"
+    root: str | Path,
+    archive: Location,
+    images: Sequence[ScoredImage],
+    *,
+    threshold: float = 0.5,
+    maps: Any = "all",
+    bundle: PlannedBundle | None = None,
 ) -> Location:
     """Writes a finished run on the archive that `write_archive` wrote for the same images."""
     from uniad_ray.archive.manifest import read_manifest
@@ -89,7 +95,7 @@ def write_run(
     manifest = read_manifest(archive)
     work = list(chunks(manifest))
     by_key = {image.row_key: image for image in images}
-    bundles = {name: PlannedBundle(version="v1", digest="d" * 64) for name in manifest.categories}
+    bundles = {name: bundle or PlannedBundle(version="v1", digest="d" * 64) for name in manifest.categories}
     plan = RunPlan(
         format_version=FORMAT_VERSION,
         code_version="test",

@@ -56,8 +56,8 @@ def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManif
     """
     if config.image_size is not None:
         return config
-    columns = ("height", "width")
-    sizes = [values for values, _, _ in read_normal_rows(archive, manifest, category, columns)]
+    columns, exclude = ("height", "width"), config.normal_images.exclude
+    sizes = [values for values, _, _ in read_normal_rows(archive, manifest, category, columns, exclude)]
     sizes = sizes or [values for values, *_ in read_rows(archive, chunks(manifest, categories=[category]), columns)]
     if not sizes:
         raise ArchiveError(f"{archive}: category {category!r} has no images; ingest some")

@@ -45,6 +45,12 @@ class NormalImagesConfig(StrictModel):
         "altered copies are added. A single image is calibrated on its own copies; its threshold is a rough guess.",
     )
 
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Images to leave out of this fit: source URI, its end such as `good/007.png`, or sha256. "
+        "`uniad-ray archive exclude` leaves an image out of every fit.",
+    )
+
     def copies_of_each(self, images: int) -> int:
         """Number of altered copies of each image. A single image gets twice as many: one half is held out."""
         if images == 1:
@@ -79,6 +85,22 @@ class CalibrationConfig(StrictModel):
     false_positive_rate: float = Field(
         default=0.01, gt=0, lt=1, description="Fraction of normal images that may score above the threshold."
     )
+    review_rate: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Fraction of normal images that may score above a second, lower threshold. Images between the two "
+        "get the decision `review`; null makes only two decisions.",
+    )
+
+    @model_validator(mode="after")
+    def _review_is_wider(self) -> Self:
+        if self.review_rate is not None and self.review_rate <= self.false_positive_rate:
+            raise ValueError(
+                f"review_rate is {self.review_rate:g}; it must be above false_positive_rate, which is "
+                f"{self.false_positive_rate:g}"
+            )
+        return self
 
 
 class ExpertGroupConfig(StrictModel):

@@ -55,7 +55,7 @@ _FILE_NAMES: dict[Format, str] = {
     "markdown": "report/report.md",
 }
 MAX_LISTED_ERRORS = 100
-_COLUMNS = (*COLUMNS, *GALLERY_COLUMNS[1:], "category", "error_kind", "error")
+_COLUMNS = (*COLUMNS, *GALLERY_COLUMNS[1:], "category", "error_kind", "error", "decision")
 
 
 class ReportResult(StrictModel):
@@ -160,7 +160,7 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
         judged = every[category].with_score(split)
         if len(judged):
             scored[category] = judged
-        results.append(_category_result(manifest, category, split, scored.get(category)))
+        results.append(_category_result(manifest, every[category], split, scored.get(category)))
     chosen = detailed_categories(results)
     per_section = images_per_section(len(chosen))
     return Report(
@@ -225,8 +225,9 @@ def _run_facts(reader: RunReader) -> RunFacts:
 
 
 def _category_result(
-    manifest: RunManifest, category: str, split: str | None, judged: ScoredImages | None
+    manifest: RunManifest, every: ScoredImages, split: str | None, judged: ScoredImages | None
 ) -> CategoryResult:
+    category = every.category
     counts, bundle = manifest.categories[category], manifest.plan.bundles[category]
     lineage, problem = _lineage(manifest, category)
     # Without an evaluated split, a fit may have seen the images.
@@ -236,6 +237,7 @@ def _category_result(
         images=counts.images,
         errors=counts.errors,
         called_anomalous=counts.anomalous,
+        in_review=int(every.equals("decision", "review").sum()),
         split=split,
         threshold=None if judged is None else judged.threshold,
         normal_images=0 if labelled is None else int(labelled.normal.sum()),

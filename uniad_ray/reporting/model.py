@@ -90,7 +90,7 @@ class Lineage(StrictModel):
         held_out_images: Number of held-out scores behind calibration and threshold.
         calibration: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
         false_positive_rate: Target false-positive rate of the bundle's own threshold.
-        threshold_method: Method of the bundle's own threshold: `empirical` or `gaussian_tail`.
+        threshold_method: Method of the bundle's own threshold: `empirical`, `generalised_pareto` or `gaussian_tail`.
         networks: Networks of its extractors.
     """
 
@@ -118,6 +118,7 @@ class CategoryResult(StrictModel):
         images: Number of score rows in all splits.
         errors: Images that could not be scored.
         called_anomalous: Images with the decision `anomalous`.
+        in_review: Images with the decision `review`.
         split: Split that is evaluated and shown in details; None if no split is evaluated and details show all.
         threshold: Scores above it are anomalous; None if no image was scored.
         normal_images: Scored images with the label `normal` in the evaluated split.
@@ -134,6 +135,7 @@ class CategoryResult(StrictModel):
     images: int
     errors: int
     called_anomalous: int
+    in_review: int = 0
     split: str | None
     threshold: float | None
     normal_images: int
@@ -228,7 +230,7 @@ class GalleryImage(StrictModel):
         defect_kind: Kind of its defect.
         anomaly_type: `logical`, `structural` or None.
         score: Fused score.
-        decision: `normal` or `anomalous`.
+        decision: `normal`, `review` or `anomalous`.
         outcome: Decision compared with the label; None without a label.
         reasons: Sentences from the experts.
         calibrated: Calibrated score, by expert.

@@ -84,8 +84,11 @@ def gallery(images: ScoredImages, per_section: int) -> tuple[GallerySection, ...
 
 def _shown(images: ScoredImages) -> Iterator[GalleryImage]:
     rows = images.details.select([*GALLERY_COLUMNS]).to_pylist()
-    for row, label, score, called in zip(rows, images.labels, images.scores, images.called, strict=True):
-        decision = "anomalous" if called else "normal"
+    in_review = images.equals("decision", "review") if "decision" in images.details.column_names else images.called
+    for row, label, score, called, doubtful in zip(
+        rows, images.labels, images.scores, images.called, in_review, strict=True
+    ):
+        decision = "anomalous" if called else "review" if doubtful else "normal"
         experts, metadata = row.pop("experts"), row.pop("metadata")
         yield GalleryImage(
             **row,

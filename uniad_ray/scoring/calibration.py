@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import FitError
+from uniad_ray.scoring.tail import RESOLVED_COUNT, fit_tail, most_above, rate_above
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,16 +38,24 @@ class Threshold(StrictModel):
 
     Attributes:
         value: Scores above this value are anomalous, on the fused, calibrated scale.
-        false_positive_rate: Fraction of normal images allowed above it.
-        method: `empirical` if the held-out scores resolve the rate; `gaussian_tail` if the rate is finer than one image
-            and the tail of a fitted normal distribution is used.
+        false_positive_rate: Fraction of normal images allowed above it; expected, if a user set the value.
+        method: `empirical` if the held-out scores resolve the rate; `generalised_pareto` if the tail of a generalised
+            Pareto distribution is used; `gaussian_tail` if that fit is not possible and the tail of a normal
+            distribution is used; `set_by_hand` and `from_run` if a user set it after the fit.
         images: Number of held-out normal images.
+        rate_interval: 90 % interval of the fraction of new normal images above the value; None in older bundles.
     """
 
     value: float
     false_positive_rate: float
-    method: Literal["empirical", "gaussian_tail"]
+    method: Literal["empirical", "generalised_pareto", "gaussian_tail", "set_by_hand", "from_run"]
     images: int
+    rate_interval: tuple[float, float] | None = None
+
+    @property
+    def resolved_rate(self) -> float:
+        """Smallest rate that the images support without extrapolation."""
+        return 1.0 / (self.images + 1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,32 @@ def fit_calibration(expert: str, raw: npt.NDArray[np.floating]) -> ExpertCalibra
 
 
 def choose_threshold(scores: npt.NDArray[np.floating], false_positive_rate: float) -> Threshold:
-    """Choose the threshold that at most the given fraction of normal images exceeds.
+    """Choose the threshold that about the given fraction of new normal images exceeds.
+
+    With fewer than ten held-out scores expected above it, the threshold comes from a generalised Pareto distribution
+    fitted to the highest scores: an order statistic of so few varies too much. The threshold is raised until no more
+    scores are above it than the rate makes plausible. With more scores, or if the fit does not describe them, the
+    threshold is that of `conformal_threshold`.
+
+    Args:
+        scores: Fused scores of held-out normal images, shape (n,).
+        false_positive_rate: Fraction in (0, 1).
+
+    Raises:
+        FitError: Fewer than two scores.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    chosen = conformal_threshold(ordered, false_positive_rate)
+    if len(ordered) * false_positive_rate < RESOLVED_COUNT and (tail := fit_tail(ordered)) is not None:
+        plausible = float(ordered[len(ordered) - 1 - most_above(len(ordered), false_positive_rate)])
+        value = max(tail.value_at(false_positive_rate), plausible)
+        chosen = chosen.model_copy(update={"value": value, "method": "generalised_pareto"})
+    above = rate_above(ordered, chosen.value)
+    return chosen.model_copy(update={"rate_interval": (above.low, above.high)})
+
+
+def conformal_threshold(scores: npt.NDArray[np.floating], false_positive_rate: float) -> Threshold:
+    """Choose the threshold that at most the given fraction of normal images exceeds, without a model of the tail.
 
     The threshold is the k-th smallest of n held-out scores, k = ceil((n + 1)(1 - rate)). It bounds the rate of new
     normal images for any distribution (split conformal prediction). If k > n, the threshold is the quantile of the

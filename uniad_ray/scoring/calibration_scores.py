@@ -55,12 +55,19 @@ class HeldOutScores(NamedTuple):
     """Scores of N held-out normal images, ordered by row key.
 
     Attributes:
+        row_keys: Keys of the images.
         raw: Raw scores by expert, each of shape (N,).
         fused: Fused scores of the selected experts, shape (N,).
     """
 
+    row_keys: tuple[str, ...]
     raw: dict[str, FloatArray]
     fused: FloatArray
+
+    def highest(self, most: int) -> dict[str, float]:
+        """Return the fused scores of the `most` highest images by row key, the highest first."""
+        order = sorted(range(len(self.row_keys)), key=lambda index: -self.fused[index])[:most]
+        return {self.row_keys[index]: float(self.fused[index]) for index in order}
 
 
 def decode_calibration_scores(data: bytes) -> HeldOutScores:
@@ -76,4 +83,5 @@ def decode_calibration_scores(data: bytes) -> HeldOutScores:
         for entry in entries:
             raw.setdefault(entry["expert"], []).append(entry["raw"])
     scores = {name: np.asarray(values, dtype=np.float64) for name, values in raw.items()}
-    return HeldOutScores(scores, table.column("score").to_numpy().astype(np.float64))
+    keys = tuple(table.column("row_key").to_pylist())
+    return HeldOutScores(keys, scores, table.column("score").to_numpy().astype(np.float64))

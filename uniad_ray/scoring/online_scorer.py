@@ -157,5 +157,5 @@ def build_online_scorer(bundle: Bundle, *, device: str = "cpu") -> OnlineScorer:
                 # The rule `maps` needs the maps of all experts, so there is no first verdict.
                 pass
             else:
-                first = full.restricted(names, fusion, threshold.value)
+                first = full.restricted(names, fusion, threshold.value, bundle.review_threshold(names))
     return OnlineScorer(full, first, Gallery.from_files(bundle.files))

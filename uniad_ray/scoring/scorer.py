@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Verdict:
         calibrated: Each expert's score in deviations of held-out normal images.
         anomaly_map: float32, shape (map_size, map_size), on the calibrated scale, or None if no expert gives maps.
         reasons: Explanations in sentences.
+        review_threshold: An image above this, but not above the threshold, is for review; None without review.
     """
 
     score: float
@@ -36,6 +38,7 @@ class Verdict:
     calibrated: Mapping[str, float]
     anomaly_map: np.ndarray | None
     reasons: tuple[str, ...]
+    review_threshold: float | None = field(default=None, kw_only=True)
 
     @property
     def is_anomalous(self) -> bool:
@@ -43,9 +46,12 @@ class Verdict:
         return self.score > self.threshold
 
     @property
-    def decision(self) -> str:
-        """`anomalous` or `normal`."""
-        return "anomalous" if self.is_anomalous else "normal"
+    def decision(self) -> Literal["normal", "review", "anomalous"]:
+        """`anomalous` above the threshold, `review` above the review threshold only, otherwise `normal`."""
+        if self.is_anomalous:
+            return "anomalous"
+        is_doubtful = self.review_threshold is not None and self.score > self.review_threshold
+        return "review" if is_doubtful else "normal"
 
 
 class Scorer:
@@ -54,6 +60,7 @@ class Scorer:
     Attributes:
         config: Configuration of the fit.
         threshold: An image is anomalous if its score is above this.
+        review_threshold: An image above this, but not above the threshold, is for review; None without review.
         pipeline: The extractors.
         wanted: Names of the fields that the experts need.
     """
@@ -65,10 +72,12 @@ class Scorer:
         experts: Mapping[str, Expert],
         fusion: Fusion,
         threshold: float,
+        review_threshold: float | None = None,
     ) -> None:
         """Combine the parts; `Bundle.scorer` builds them from a stored bundle."""
         self.config = config
         self.threshold = threshold
+        self.review_threshold = review_threshold
         self.pipeline = pipeline
         self._experts = dict(experts)
         self._fusion = fusion
@@ -83,16 +92,19 @@ class Scorer:
         """Return the names of the fields that one expert needs."""
         return self._experts[name].needs
 
-    def restricted(self, names: Collection[str], fusion: Fusion, threshold: float) -> Scorer:
+    def restricted(
+        self, names: Collection[str], fusion: Fusion, threshold: float, review_threshold: float | None = None
+    ) -> Scorer:
         """Return a scorer of some of the experts that shares networks and memory banks.
 
         Args:
             names: Experts to fuse.
             fusion: Fusion of these experts.
             threshold: An image is anomalous if its score is above this.
+            review_threshold: An image above this, but not above the threshold, is for review.
         """
         experts = {name: expert for name, expert in self._experts.items() if name in names}
-        return Scorer(self.config, self.pipeline, experts, fusion, threshold)
+        return Scorer(self.config, self.pipeline, experts, fusion, threshold, review_threshold)
 
     def evidence(
         self, row_keys: Sequence[str], images: np.ndarray, stored: StoredFields | None = None
@@ -178,4 +190,5 @@ class Scorer:
             calibrated={name: float(values[index]) for name, values in fused.calibrated.items()},
             anomaly_map=None if fused.maps is None else fused.maps[index],
             reasons=tuple(merge_reasons(evidence, fused.calibrated, index)),
+            review_threshold=self.review_threshold,
         )

@@ -14,6 +14,7 @@ from uniad_ray.cli.verbs import data
 
 PROMISED = [
     "ablate",
+    "archive",
     "bundles",
     "compare",
     "doctor",
@@ -27,6 +28,7 @@ PROMISED = [
     "score",
     "serve",
     "serve-key",
+    "threshold",
     "tune-clip",
 ]
 NEW_VERB = '''\

@@ -152,6 +152,15 @@ def test_parts_and_metadata_are_shown() -> None:
     assert "Parts" not in render_html(without, pictures_of(without)).decode()
 
 
+def test_images_for_review_are_counted_if_there_are_any() -> None:
+    report = whole_report()
+    assert "For review" not in page_of(report).text
+    categories = tuple(entry.model_copy(update={"in_review": 2}) for entry in report.categories)
+    text = page_of(report.model_copy(update={"categories": categories})).text
+    assert "For review" in text
+    assert "uniad-ray threshold" in text
+
+
 def test_the_same_report_gives_the_same_bytes() -> None:
     report = whole_report()
     assert render_html(report, pictures_of(report)) == render_html(report, pictures_of(report))

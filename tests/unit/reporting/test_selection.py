@@ -55,6 +55,14 @@ def test_sections_are_sorted() -> None:
     assert [image.outcome for image in sections["borderline"].images] == ["false_alarm", "found", "passed", "missed"]
 
 
+def test_review_is_shown_but_not_called() -> None:
+    table = score_table([0.1, 0.4, 0.9], [None] * 3)
+    place = table.column_names.index("decision")
+    table = table.set_column(place, "decision", pa.array(["normal", "review", "anomalous"]))
+    shown = gallery(rows_of(table), 4)[0].images
+    assert [image.decision for image in shown] == ["anomalous", "review", "normal"]
+
+
 def test_without_labels_nothing_is_wrong() -> None:
     sections = gallery(rows_of(score_table([0.1, 0.9], [None, None])), 4)
     assert [entry.kind for entry in sections] == ["highest", "borderline"]

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniad_ray.errors import FitError
-from uniad_ray.scoring.calibration import choose_threshold, cross_folds, fit_calibration, holdout_fold
+from uniad_ray.scoring.calibration import (
+    choose_threshold,
+    conformal_threshold,
+    cross_folds,
+    fit_calibration,
+    holdout_fold,
+)
+from uniad_ray.scoring.tail import fit_tail, most_above
 
 finite = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 
@@ -41,40 +48,79 @@ def test_calibration_refuses_too_few_or_broken_scores(scores: list[float]) -> No
     ("count", "rate", "rank"),
     [(99, 0.01, 99), (99, 0.05, 95), (9, 0.1, 9), (19, 0.05, 19), (199, 0.01, 198), (4, 0.5, 3)],
 )
-def test_threshold_is_the_conformal_order_statistic(count: int, rate: float, rank: int) -> None:
+def test_conformal_threshold_is_an_order_statistic(count: int, rate: float, rank: int) -> None:
     scores = np.arange(1, count + 1, dtype=float)
-    threshold = choose_threshold(scores[::-1], rate)
+    threshold = conformal_threshold(scores[::-1], rate)
     assert threshold.value == rank
     assert threshold.method == "empirical"
     assert threshold.images == count
 
 
-def test_threshold_is_never_below_largest_score() -> None:
+def test_gaussian_threshold_is_never_below_largest_score() -> None:
     scores = np.array([-1.0, 0.0, 1.0])
     threshold = choose_threshold(scores, 0.01)
     assert threshold.method == "gaussian_tail"
     assert threshold.value == pytest.approx(NormalDist(0.0, 1.0).inv_cdf(0.99))
     outlier = np.array([0.0] * 30 + [100.0])
-    assert choose_threshold(outlier, 0.01).value == 100.0
+    assert conformal_threshold(outlier, 0.01).value == 100.0
+
+
+def test_rare_exceedances_come_from_the_tail() -> None:
+    scores = np.random.default_rng(0).normal(size=80)
+    threshold = choose_threshold(scores, 0.01)
+    tail = fit_tail(scores)
+    assert tail is not None
+    assert threshold.method == "generalised_pareto"
+    assert threshold.value == pytest.approx(tail.value_at(0.01))
+    assert threshold.rate_interval is not None
+    assert 0 <= threshold.rate_interval[0] < 0.01 < threshold.rate_interval[1] < 0.05
+    assert threshold.resolved_rate == pytest.approx(1 / 81)
+
+
+def test_frequent_exceedances_are_counted() -> None:
+    scores = np.random.default_rng(0).normal(size=200)
+    assert choose_threshold(scores, 0.05).value == conformal_threshold(scores, 0.05).value
+    assert choose_threshold(scores, 0.04).method == "generalised_pareto"
+
+
+def test_one_odd_image_does_not_set_the_threshold() -> None:
+    scores = np.append(np.random.default_rng(1).normal(size=79), 9.0)
+    assert conformal_threshold(scores, 0.01).value == 9.0
+    assert choose_threshold(scores, 0.01).value < 6.0
+
+
+def test_several_odd_images_raise_the_threshold() -> None:
+    scores = np.append(np.random.default_rng(1).normal(size=75), [8.0, 8.2, 8.5, 8.7, 9.0])
+    threshold = choose_threshold(scores, 0.01)
+    assert (scores > threshold.value).sum() <= most_above(80, 0.01) == 2
+
+
+def test_discrete_scores_have_no_tail() -> None:
+    scores = np.repeat([0.0, 1.0], [60, 20])
+    assert choose_threshold(scores, 0.01).method == "gaussian_tail"
+    assert choose_threshold(scores, 0.01).value == conformal_threshold(scores, 0.01).value
 
 
 @given(st.lists(finite, min_size=2, max_size=200), st.floats(0.001, 0.999))
 def test_held_out_false_positive_rate_is_bounded(scores: list[float], rate: float) -> None:
     values = np.array(scores, dtype=float)
     threshold = choose_threshold(values, rate)
-    assert (values > threshold.value).mean() <= rate
+    most = most_above(len(values), rate) if threshold.method == "generalised_pareto" else rate * len(values)
+    assert (values > threshold.value).sum() <= most
     coarser = choose_threshold(values, min(0.999, rate * 1.5))
     if coarser.method == threshold.method:
         assert coarser.value <= threshold.value
+    assert (values > conformal_threshold(values, rate).value).mean() <= rate
 
 
-def test_false_positive_rate_holds_for_new_images() -> None:
+@pytest.mark.parametrize(("count", "rate"), [(99, 0.05), (80, 0.01), (300, 0.05)])
+def test_false_positive_rate_holds_for_new_images(count: int, rate: float) -> None:
     generator = np.random.default_rng(0)
     rates = []
-    for _ in range(300):
-        threshold = choose_threshold(generator.exponential(size=99), 0.05)
-        rates.append((generator.exponential(size=500) > threshold.value).mean())
-    assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+    for _ in range(100):
+        threshold = choose_threshold(generator.normal(size=count), rate)
+        rates.append(1 - NormalDist().cdf(threshold.value))
+    assert np.mean(rates) == pytest.approx(rate, rel=0.2)
 
 
 def test_holdout_is_deterministic_and_keeps_copies_together() -> None:

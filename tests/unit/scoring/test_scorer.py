@@ -106,3 +106,17 @@ def test_corrupt_file_does_not_affect_others(scorer: Scorer) -> None:
     assert isinstance(alone, Verdict)
     assert first.score == alone.score
     assert isinstance(third, Verdict)
+
+
+@pytest.mark.parametrize(
+    ("score", "review", "decision"),
+    [
+        (2.1, 1.0, "anomalous"),
+        (2.0, 1.0, "review"),
+        (1.0, 1.0, "normal"),
+        (1.5, None, "normal"),
+        (2.5, 3.0, "anomalous"),
+    ],
+)
+def test_decisions_between_two_thresholds(score: float, review: float | None, decision: str) -> None:
+    assert Verdict(score, 2.0, {}, {}, None, (), review_threshold=review).decision == decision

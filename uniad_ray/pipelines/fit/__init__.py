@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from uniad_ray.pipelines.fit.job import FitReport, fit
+from uniad_ray.pipelines.fit.job import fit
+from uniad_ray.pipelines.fit.report import FitReport
 
 __all__ = ["FitReport", "fit"]

@@ -1,28 +1,27 @@
-"""Fits the categories of an archive in parallel, and writes, verifies and publishes their bundles."""
+"""Fits the categories of an archive in parallel, and trains the students that they need."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from uniad_ray.archive.image_size import with_image_size
-from uniad_ray.archive.manifest import choose_categories, read_manifest
+from uniad_ray.archive.exclusions import find_images, read_exclusions
+from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_manifest
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
+from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.fit.students import find_students, plan_training
+from uniad_ray.pipelines.fit.task import FitTask, fit_one
 from uniad_ray.pipelines.train.job import train_students
 from uniad_ray.progress import Progress
 
 if TYPE_CHECKING:
-    from uniad_ray.perception.pipeline import PerceptionPipeline
     from uniad_ray.scoring.fitting.judged import Judged
-    from uniad_ray.sidecars.reader import SidecarFields
 
 _logger = logging.getLogger(__name__)
 
@@ -31,61 +30,13 @@ CHECKPOINTS_NAME = ".checkpoints"
 _POLL_SECONDS = 0.5
 
 
-class FittedBundle(StrictModel):
-    """Fitted bundle of one category.
-
-    Attributes:
-        category: Category.
-        version: Version of the bundle.
-        digest: SHA-256 of its manifest.
-        method: Calibration method: `holdout`, `cross_fit`, `validation_split` or `altered_copies`.
-        fit_images: Number of normal images in the fit.
-        held_out_images: Number of held-out scores that set the threshold.
-        threshold: Threshold on the calibrated scale.
-        skipped: Reason by source URI, for training images that could not be decoded.
-        unusual: Finding by source URI, for normal images that differ from the others. Unless accepted, they keep the
-            verified bundle from being published.
-        published: Whether the category's pointer now names this version.
-        recomputed: Fields of the sidecar that were computed again, because its weights, options or code differ.
-        known_defects: Number of known defects that were given.
-        used_known_defects: Whether the expert selection used them; a few are not enough.
-    """
-
-    category: str
-    version: str
-    digest: str
-    method: str
-    fit_images: int
-    held_out_images: int
-    threshold: float
-    skipped: dict[str, str]
-    unusual: dict[str, str]
-    published: bool
-    recomputed: tuple[str, ...] = ()
-    known_defects: int = 0
-    used_known_defects: bool = False
-
-
-class FitReport(StrictModel):
-    """Result of a fit.
-
-    Attributes:
-        bundles: Root of the bundles.
-        fitted: Fitted bundles, one per category.
-        failed: Reason by category, for categories that failed; they publish no bundle.
-    """
-
-    bundles: str
-    fitted: tuple[FittedBundle, ...]
-    failed: dict[str, str]
-
-
 def fit(
     archive: str,
     bundles: str,
     config: FitConfig,
     *,
     categories: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -105,6 +56,7 @@ def fit(
         bundles: Root of the bundles.
         config: The fit configuration.
         categories: Categories to fit; default all.
+        exclude: Names of images to leave out: source URIs, their ends, or sha256; see `archive.exclusions`.
         sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
         known_defects: Folder of images with known defects, for the expert selection; see `KnownDefects.read`.
         publish: Whether to point each category to its new version once it is verified.
@@ -115,7 +67,7 @@ def fit(
         address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read, or lacks a category.
+        ArchiveError: The archive cannot be read, or lacks a category or an image to leave out.
         ConfigError: An option of a component is invalid.
         SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
@@ -124,6 +76,7 @@ def fit(
     source = Location.parse(archive)
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
+    config, excluded = _without_images(config, source, manifest, wanted, exclude)
     if sidecar is not None:
         from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -131,7 +84,7 @@ def fit(
         open_sidecar(sidecar, manifest.digest).note_missing(wanted)
     totals = {name: images_of_fit(_count_normal(manifest.categories[name].labels), config) for name in wanted}
     root = Location.parse(bundles)
-    task = _FitTask(
+    task = FitTask(
         source.uri,
         root.uri,
         config,
@@ -142,6 +95,7 @@ def fit(
         accept_unusual,
         device,
         totals,
+        excluded,
     )
     kept = Location.parse(checkpoints) if checkpoints else root / CHECKPOINTS_NAME
     results: list[FittedBundle] = []
@@ -180,35 +134,22 @@ def fit(
     )
 
 
-@dataclass(frozen=True)
-class _FitTask:
-    """Settings that all Ray tasks of a fit share.
-
-    Attributes:
-        archive: Root of the archive.
-        bundles: Root of the bundles.
-        config: The fit configuration.
-        sidecar: Root of a sidecar of the archive, or None.
-        known_defects: Folder of images with known defects, or None.
-        categories: All categories of the fit.
-        publish: Whether to publish verified bundles.
-        accept_unusual: Whether to publish even if some normal images look unusual.
-        device: `cpu`, `cuda` or `auto`.
-        totals: Estimated number of images to advance the progress by, by category.
-        students: URI of the trained student by job key; None before the training.
-    """
-
-    archive: str
-    bundles: str
-    config: FitConfig
-    sidecar: str | None
-    known_defects: str | None
-    categories: tuple[str, ...]
-    publish: bool
-    accept_unusual: bool
-    device: str
-    totals: Mapping[str, int]
-    students: Mapping[str, str] | None = None
+def _without_images(
+    config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], exclude: Sequence[str]
+) -> tuple[FitConfig, dict[str, dict[str, str]]]:
+    """Returns the configuration with all images to leave out by sha256, and their reasons by category and URI."""
+    names = [*config.normal_images.exclude, *exclude]
+    found = find_images(archive, manifest, names, categories)
+    reasons: dict[str, dict[str, str]] = {name: {} for name in categories}
+    for change in read_exclusions(archive).values():
+        if change.category in reasons:
+            reasons[change.category][change.source_uri] = change.reason
+    for image in found.values():
+        reasons[image.category].setdefault(image.source_uri, "left out of this fit")
+    normal_images = config.normal_images.model_copy(
+        update={"exclude": tuple(sorted({image.image_id for image in found.values()}))}
+    )
+    return config.model_copy(update={"normal_images": normal_images}), reasons
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")
@@ -220,7 +161,7 @@ def _count_normal(labels: Mapping[str, int]) -> int:
 
 
 def _fit_in_parallel(
-    categories: Mapping[str, Judged | None], task: _FitTask, cluster: Cluster
+    categories: Mapping[str, Judged | None], task: FitTask, cluster: Cluster
 ) -> tuple[list[FittedBundle], dict[str, Judged | None], dict[str, str]]:
     """Fits categories in Ray tasks.
 
@@ -238,8 +179,8 @@ def _fit_in_parallel(
         return [], {}, {}
     size = plan_tasks(len(categories), task.device, cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
-    fit_one = ray.remote(_fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
-    pending = {fit_one.remote(name, task, judged, size.threads, counter): name for name, judged in categories.items()}
+    task_of = ray.remote(fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
+    pending = {task_of.remote(name, task, judged, size.threads, counter): name for name, judged in categories.items()}
     results: list[FittedBundle] = []
     unfinished: dict[str, Judged | None] = {}
     failed: dict[str, str] = {}
@@ -279,103 +220,3 @@ class _Counter:
 
     def read(self) -> int:
         return self._count
-
-
-def _fit_one(
-    category: str, task: _FitTask, judged: Judged | None, threads: int, counter: Any
-) -> dict[str, Any] | Judged:
-    """Fits, writes, verifies and publishes the bundle of a category, as a Ray task.
-
-    Returns:
-        The fields of the `FittedBundle`; or the scores so far if a student is needed that is not trained.
-    """
-    from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
-    from uniad_ray.pipelines.fit.students import find_trained
-    from uniad_ray.scoring.bundles.store import BundleStore
-    from uniad_ray.scoring.fitting.category import CategoryFit
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
-    from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
-    from uniad_ray.sidecars.reader import fields_of_normal_images
-
-    limit_threads(threads)
-    chosen = choose_device(task.device)
-    source = Location.parse(task.archive)
-    manifest = read_manifest(source)
-    config = with_image_size(task.config, source, manifest, category)
-    normal_images = ArchiveNormalImages(source, manifest, category, config.decoded_size, config.normal_images)
-    folder = None if task.known_defects is None else Location.parse(task.known_defects)
-    known = (
-        KnownDefects.read(source, manifest, category, config.decoded_size, folder, task.categories)
-        if config.chosen_fusion.selection is not None
-        else KnownDefects()
-    )
-    recomputed: set[str] = set()
-
-    def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
-        found = fields_of_normal_images(
-            str(task.sidecar), manifest.digest, category, normal_images.rows, pipeline, config.decoded_size
-        )
-        recomputed.update(found.stale)
-        return found
-
-    left = task.totals[category]
-
-    def advance(images: int) -> None:
-        nonlocal left
-        counted = min(images, left)
-        left -= counted
-        counter.add.remote(counted)
-
-    with (
-        normal_images.naming_images(),
-        CategoryFit(
-            normal_images,
-            config,
-            device=chosen,
-            train=find_trained(category, normal_images.rows, task.students or {}),
-            on_progress=advance,
-            find_stored=None if task.sidecar is None or normal_images.has_copies else find_stored,
-            known=known.defects,
-        ) as fit,
-    ):
-        if judged is None:
-            judged = fit.judge_first()
-        if fit.wants_students(judged):
-            if task.students is None:
-                return judged
-            judged = fit.judge_others(judged)
-        fitted = fit.finish(judged)
-    advance(left)
-    images = sum(row.copy_of is None for row in normal_images.rows)
-    lineage = {
-        "archive": {"uri": source.uri, "digest": manifest.digest},
-        "normal_images": images,
-        "known_defects": len(known),
-        "altered_copies": len(normal_images.rows) - images,
-        "skipped": dict(sorted(normal_images.skipped.items())),
-        "extractors": dict(fitted.extractors),
-    }
-    unusual = normal_images.by_source_uri(fitted.unusual)
-    store = BundleStore(task.bundles)
-    written = store.write(category, config, fitted.calibration, lineage, fitted.files)
-    bundle = store.load(category, written.version)
-    bundle.check_reference(bundle.scorer(device=chosen))
-    selection = written.calibration.selection
-    is_published = task.publish and (task.accept_unusual or not unusual)
-    if is_published:
-        store.publish(category, written.version)
-    return FittedBundle(
-        category=category,
-        version=written.version,
-        digest=written.digest,
-        method=written.calibration.method,
-        fit_images=written.calibration.fit_images,
-        held_out_images=written.calibration.held_out_images,
-        threshold=written.calibration.threshold.value,
-        skipped=normal_images.skipped | known.skipped,
-        unusual=unusual,
-        published=is_published,
-        recomputed=tuple(sorted(recomputed)),
-        known_defects=len(known),
-        used_known_defects=bool(selection is not None and selection.known_defects),
-    ).model_dump()

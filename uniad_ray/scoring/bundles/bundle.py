@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
@@ -24,7 +24,7 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.reference_images import Reference, ReferenceScores
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
-from uniad_ray.scoring.calibration_scores import decode_calibration_scores
+from uniad_ray.scoring.calibration_scores import HeldOutScores, decode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.scorer import Scorer
@@ -53,6 +53,7 @@ class CalibrationRecord(StrictModel):
         terms: Mean and deviation by term: a group of experts, or a single expert without a group.
         threshold: The chosen threshold.
         selection: Weights of the selected experts, with reasons; None without expert selection.
+        review: Lower threshold; images between it and the threshold are for review. None without review.
     """
 
     method: str
@@ -62,6 +63,7 @@ class CalibrationRecord(StrictModel):
     terms: dict[str, ExpertCalibration]
     threshold: Threshold
     selection: ExpertSelection | None = None
+    review: Threshold | None = None
 
 
 class BundleManifest(StrictModel):
@@ -90,6 +92,8 @@ class BundleManifest(StrictModel):
     calibration: CalibrationRecord
     lineage: dict[str, Any]
     files: dict[str, FileDigest]
+
+    _stored_digest: str | None = PrivateAttr(default=None)
 
     @property
     def name(self) -> str:
@@ -143,8 +147,11 @@ class BundleManifest(StrictModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of the encoded manifest."""
-        return hashlib.sha256(self.encode()).hexdigest()
+        """sha256 of the encoded manifest, as stored.
+
+        An older manifest lacks options that were added since, so encoding it again gives other bytes.
+        """
+        return self._stored_digest or hashlib.sha256(self.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ class Bundle:
             raise self._does_not_fit(error) from error
         pipeline = self.pipeline(needs_of(experts), device=device)
         fusion, threshold = self.fusion(only, false_positive_rate)
-        return Scorer(config, pipeline, experts, fusion, threshold.value)
+        return Scorer(config, pipeline, experts, fusion, threshold.value, self.review_threshold(only))
 
     def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
         """Build the extractors behind some fields, with their learned state.
@@ -230,7 +237,7 @@ class Bundle:
         config = manifest.config
         chosen = self._chosen(only)
         rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
-        held_out = decode_calibration_scores(self.files[CALIBRATION_SCORES])
+        held_out = self.held_out_scores
         if chosen == list(manifest.taking_part):
             is_stored = false_positive_rate is None
             threshold = manifest.calibration.threshold if is_stored else choose_threshold(held_out.fused, rate)
@@ -248,11 +255,30 @@ class Bundle:
         fusion = Fusion.fit(rule, raw)
         return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
 
+    def review_threshold(self, only: Collection[str] | None = None) -> float | None:
+        """Return the lower threshold of the experts of the bundle, or of some of them; None without review.
+
+        Raises:
+            BundleError: As `fusion`.
+        """
+        review = self.manifest.calibration.review
+        if review is None:
+            return None
+        chosen = self._chosen(only)
+        if chosen == list(self.manifest.taking_part):
+            return review.value
+        return self.fusion(chosen, review.false_positive_rate)[1].value
+
     def _chosen(self, only: Collection[str] | None) -> list[str]:
         if only is None:
             return list(self.manifest.taking_part)
         self.manifest.check_experts(only)
         return [name for name in self.manifest.fitted_experts if name in only]
+
+    @property
+    def held_out_scores(self) -> HeldOutScores:
+        """Scores of the held-out normal images."""
+        return decode_calibration_scores(self.files[CALIBRATION_SCORES])
 
     @property
     def reference(self) -> Reference:
@@ -317,7 +343,8 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
     """
     location = folder / MANIFEST_NAME
     try:
-        document = json.loads(location.read_bytes(max_bytes=MAX_MANIFEST_BYTES))
+        data = location.read_bytes(max_bytes=MAX_MANIFEST_BYTES)
+        document = json.loads(data)
     except ObjectNotFoundError as error:
         raise BundleError(f"{folder}: no bundle there; list the bundles with `uniad-ray bundles ROOT`") from error
     except ValueError as error:
@@ -330,7 +357,9 @@ def read_bundle_manifest(folder: Location) -> BundleManifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{location}: {key}: {first['msg']}; publish another version") from error
-    return manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
+    read = manifest.model_copy(update={"config": manifest.config.with_origin(manifest.name)})
+    read._stored_digest = hashlib.sha256(data).hexdigest()
+    return read
 
 
 def read_bundle(folder: Location) -> Bundle:

@@ -27,6 +27,7 @@ from uniad_ray.scoring.bundles.bundle import (
     read_bundle,
     read_bundle_manifest,
 )
+from uniad_ray.scoring.calibration import Threshold
 
 POINTER_NAME = "current.json"
 
@@ -132,17 +133,48 @@ class BundleStore:
     ) -> BundleManifest:
         """Write a new version, manifest last, without publishing it.
 
-        If a stored version has the same content, lineage and code version, return that one instead.
+        If a stored version has the same content, calibration, lineage and code version, return that one instead.
         """
         digest = content_digest(config, files)
         for known in self.versions(category):
-            if known.content_digest == digest and known.lineage == dict(lineage) and known.code_version == __version__:
+            is_same = known.content_digest == digest and known.calibration == calibration
+            if is_same and known.lineage == dict(lineage) and known.code_version == __version__:
                 return known
+        return self._write(category, config, calibration, lineage, files, digest)
+
+    def write_threshold(
+        self, bundle: Bundle, threshold: Threshold, review: Threshold | None, origin: Mapping[str, Any]
+    ) -> BundleManifest:
+        """Write a new version of a bundle with another threshold, without publishing it.
+
+        Args:
+            bundle: The bundle; its experts, fields and calibration are copied.
+            threshold: The new threshold.
+            review: Its lower threshold for review; None without review.
+            origin: Where the threshold comes from, for the lineage.
+        """
+        old = bundle.manifest
+        calibration = old.calibration.model_copy(update={"threshold": threshold, "review": review})
+        step = {"version": old.version, "digest": old.digest, "threshold": old.calibration.threshold.value, **origin}
+        lineage = {**old.lineage, "earlier_threshold": step}
+        return self._write(old.category, old.config, calibration, lineage, bundle.files, old.content_digest)
+
+    def _write(
+        self,
+        category: str,
+        config: FitConfig,
+        calibration: CalibrationRecord,
+        lineage: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        digest: str,
+    ) -> BundleManifest:
         now = datetime.now(UTC)
+        # Versions with other thresholds share their content, and may be written in one second.
+        named = hashlib.sha256(f"{digest} {calibration.model_dump_json()}".encode()).hexdigest()
         manifest = BundleManifest(
             format_version=FORMAT_VERSION,
             category=category,
-            version=f"{now:%Y%m%d-%H%M%S}-{digest[:8]}",
+            version=f"{now:%Y%m%d-%H%M%S}-{named[:8]}",
             created_at=now.isoformat(timespec="seconds"),
             code_version=__version__,
             content_digest=digest,

@@ -154,10 +154,10 @@ class CategoryFit:
     def wants_students(self, judged: Judged) -> bool:
         """Whether a student may add something to the experts that have judged so far."""
         selection = self._config.chosen_fusion.selection
-        decision = self._choose(judged)
+        trained = self._experts.keys() - judged.held_out.keys()
+        decision = self._choose(judged) if trained else None
         if selection is None or decision is None:
             return False
-        trained = self._experts.keys() - judged.held_out.keys()
         kinds = {"surface": selection.surface, "arrangement": selection.arrangement}
         return any(
             decision.lack[label] >= kind.train_from
@@ -204,6 +204,7 @@ class CategoryFit:
             terms=fusion.terms,
             threshold=choose_threshold(scores, config.calibration.false_positive_rate),
             selection=decision,
+            review=None if (rate := config.calibration.review_rate) is None else choose_threshold(scores, rate),
         )
         image_ids = {row.row_key: row.image_id for row in rows}
         copies = {row.row_key for row in rows if row.copy_of is not None}

@@ -58,13 +58,17 @@ class ArchiveNormalImages:
         found = [
             (NormalImage(key, image_id, chunk.split, chunk.name, source_uri=uri), chunk, position)
             for (key, image_id, uri), chunk, position in read_normal_rows(
-                archive, manifest, category, ("row_key", "image_id", "source_uri")
+                archive,
+                manifest,
+                category,
+                ("row_key", "image_id", "source_uri"),
+                () if choice is None else choice.exclude,
             )
         ]
         if not found:
             raise FitError(
                 f"{archive}: category {category!r} has no normal images to fit on; ingest some under train/good, "
-                "or a plain folder with --label normal"
+                "or a plain folder with --label normal, or withdraw exclusions"
             )
         places = {row: (chunk, position) for row, chunk, position in found}
         images = list(places)

@@ -84,9 +84,12 @@ class ImageResponse(ResponseModel):
 
     image: str = Field(description="File name, URI or position in the request.", examples=["0001.png"])
     status: Literal["ok", "error"]
-    decision: Literal["normal", "anomalous"] | None = None
+    decision: Literal["normal", "review", "anomalous"] | None = None
     score: float | None = Field(default=None, examples=[10.2])
     threshold: float | None = Field(default=None, examples=[2.0])
+    review_threshold: float | None = Field(
+        default=None, description="Images above it, but not above the threshold, are for review; null without review."
+    )
     experts: list[ExpertScore] = Field(default_factory=list)
     left_out: list[LeftOutExpert] = Field(default_factory=list)
     reasons: list[str] = Field(default_factory=list, examples=[["1 of part-5 expected, 0 found"]])
@@ -172,9 +175,10 @@ def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapFor
     return ImageResponse(
         image=name,
         status="ok",
-        decision="anomalous" if verdict.is_anomalous else "normal",
+        decision=verdict.decision,
         score=verdict.score,
         threshold=verdict.threshold,
+        review_threshold=verdict.review_threshold,
         experts=[
             ExpertScore(expert=expert, raw=raw, calibrated=verdict.calibrated[expert])
             for expert, raw in verdict.raw.items()

@@ -73,8 +73,8 @@ class RunImage(ResponseModel):
     error: ImageProblem | None
     score: float | None
     threshold: float = Field(description="Threshold of the run.")
-    decision: Decision | None = Field(description="Decision at the threshold of the run.")
-    decision_at_threshold: Decision | None = Field(description="Decision at the requested threshold.")
+    decision: Literal["normal", "review", "anomalous"] | None = Field(description="Decision of the run.")
+    decision_at_threshold: Decision | None = Field(description="Decision at the requested threshold, without review.")
     reasons: list[str]
     experts: list[ExpertScore]
     metadata: dict[str, str] = Field(

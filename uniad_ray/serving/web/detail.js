@@ -62,7 +62,7 @@ export class Detail {
     const {row} = this;
     const decision = byId("detail-decision");
     decision.className = `decision ${decisionAt(row, threshold) ?? "error"}`;
-    const isOther = decisionAt(row, threshold) !== row.decision;
+    const isOther = decisionAt(row, threshold) !== (row.decision === "review" ? "normal" : row.decision);
     decision.textContent = decisionText(row, threshold) + (isOther ? ` (stored: ${row.decision})` : "")
       + (row.score === null ? "" : ` · score ${number(row.score)}, threshold ${number(threshold)}`);
     for (const button of byId("detail-marks").children) {

@@ -134,6 +134,15 @@ function showThreshold({lowest_score: lowest, highest_score: highest}) {
   byId("threshold-reset").textContent = `Reset to ${number(stored)}`;
   byId("threshold-reset").disabled = !isMoved();
   byId("threshold-panel").hidden = false;
+  showPublish();
+}
+
+// The root of the bundles is not known here; a reader of runs need not know it.
+function showPublish() {
+  const category = byId("category").value;
+  const quoted = /^[\w.-]+$/.test(category) ? category : `'${category.replaceAll("'", "'\\''")}'`;
+  byId("publish-command").textContent = `uniad-ray threshold BUNDLES ${quoted} --value ${threshold}`;
+  byId("publish").hidden = !isMoved();
 }
 
 const shortNumber = (value) => String(Number(value.toFixed(3)));

@@ -61,7 +61,7 @@ async function showMap(image) {
 
 function showVerdict(image) {
   const verdict = byId("verdict");
-  verdict.textContent = image.decision === "anomalous" ? "Anomalous" : "Normal";
+  verdict.textContent = {anomalous: "Anomalous", review: "Review"}[image.decision] ?? "Normal";
   verdict.className = image.decision;
   byId("score").textContent = `Score ${number(image.score)}, threshold ${number(image.threshold)} · ${image.image}`;
   const reasons = image.reasons.length ? image.reasons : ["None"];

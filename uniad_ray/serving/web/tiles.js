@@ -13,6 +13,7 @@ export function decisionAt(row, threshold) {
 export function decisionText(row, threshold) {
   const decision = decisionAt(row, threshold);
   if (decision === null) return "Not scored";
+  if (decision === "normal" && row.decision === "review") return "Review";
   return decision === "anomalous" ? "Anomalous" : "Normal";
 }
 

@@ -14,7 +14,7 @@ from uniad_ray.cli.verbs.models import bundles, fit, tune_clip
 from uniad_ray.cli.verbs.results import compare, evaluate, report, score
 from uniad_ray.evaluation.run import EvaluationReport
 from uniad_ray.metrics.metric import Metric
-from uniad_ray.pipelines.fit.job import FitReport, FittedBundle
+from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.ingest.job import IngestReport
 from uniad_ray.pipelines.score.job import ScoreReport
 from uniad_ray.pipelines.tune_clip.job import TunedClip, TuneReport
@@ -113,6 +113,28 @@ def test_fit_says_how_to_publish_unusual_images() -> None:
         "lids: check these images; if they are normal, publish with `uniad-ray bundles b --publish lids 7`",
         "failed: pins: no normal images",
     ]
+
+
+def test_fit_lists_excluded_and_highest_images() -> None:
+    entry = fitted(excluded={"a/7.png": "scratched"}, highest={"a/3.png": 1.2, "a/1.png": 0.5})
+    lines = fit.as_text(FitReport(bundles="b", fitted=(entry,), failed={})).splitlines()
+    assert "lids: excluded a/7.png: scratched" in lines
+    assert lines[-2:] == ["  1.200  a/3.png", "  0.500  a/1.png"]
+    assert "uniad-ray archive exclude" in lines[-3]
+
+
+def test_fit_says_which_rate_the_images_support() -> None:
+    entry = fitted(
+        held_out_images=80,
+        false_positive_rate=0.01,
+        threshold_method="generalised_pareto",
+        rate_interval=(0.0012, 0.031),
+    )
+    text = fit.as_text(FitReport(bundles="b", fitted=(entry,), failed={}))
+    assert text.splitlines()[-1] == (
+        "lids: threshold for 1 % false alarms, extrapolated from them (generalised pareto); expect 0.1 to 3.1 % of new "
+        "normal images above it (90 % interval). 80 held-out images resolve rates from 1.2 % on."
+    )
 
 
 def test_fit_warns_of_a_threshold_from_one_image() -> None:

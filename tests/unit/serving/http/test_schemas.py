@@ -38,6 +38,7 @@ def test_response_holds_whole_verdict(score: float, decision: str) -> None:
         "decision": decision,
         "score": score,
         "threshold": 2.0,
+        "review_threshold": None,
         "experts": [
             {"expert": "patch", "raw": 0.5, "calibrated": 6.0},
             {"expert": "text", "raw": 0.1, "calibrated": -1.0},

@@ -18,10 +18,10 @@ from uniad_ray.cli.options import (
     reporting,
     sidecar_option,
 )
-from uniad_ray.cli.tables import LISTED, table
+from uniad_ray.cli.tables import LISTED, percent, table
 
 if TYPE_CHECKING:
-    from uniad_ray.pipelines.fit.job import FitReport
+    from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 
 
 @click.command()
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     "--names",
     metavar="FILE",
     help="YAML file with readable names for object classes, such as `part-1: bolt`, to use in reasons.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="IMAGE",
+    help="Leave this image out of this fit: its source URI, or the end of it such as good/007.png; may be repeated.",
 )
 @sidecar_option
 @click.option(
@@ -73,6 +79,9 @@ def as_text(report: FitReport) -> str:
             lines.append(f"not published: {', '.join(unpublished)}")
     for entry in report.fitted:
         lines += [
+            f"{entry.category}: excluded {uri}: {reason}" for uri, reason in list(entry.excluded.items())[:LISTED]
+        ]
+        lines += [
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
@@ -90,5 +99,25 @@ def as_text(report: FitReport) -> str:
                 f"{entry.category}: check these images; if they are normal, publish with "
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
             )
+        if entry.rate_interval is not None and entry.false_positive_rate is not None:
+            lines.append(_supported(entry, entry.false_positive_rate, entry.rate_interval))
+        if entry.highest:
+            lines.append(
+                f"{entry.category}: normal images with the highest scores; if one shows a defect, leave it out with "
+                "`uniad-ray archive exclude ARCHIVE IMAGE --reason TEXT` and fit again:"
+            )
+            lines += [f"  {score:.3f}  {uri}" for uri, score in entry.highest.items()]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
+
+
+def _supported(entry: FittedBundle, asked: float, interval: tuple[float, float]) -> str:
+    """The false-positive rate that the held-out images support, and the one to expect."""
+    resolved = 1.0 / (entry.held_out_images + 1)
+    source = "" if asked >= resolved else f", extrapolated from them ({str(entry.threshold_method).replace('_', ' ')})"
+    low, high = (percent(end) for end in interval)
+    return (
+        f"{entry.category}: threshold for {100 * asked:g} % false alarms{source}; expect {low} to {high} % of new "
+        f"normal images above it (90 % interval). {entry.held_out_images} held-out images resolve rates from "
+        f"{100 * resolved:.2g} % on."
+    )
