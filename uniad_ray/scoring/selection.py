@@ -35,11 +35,14 @@ class CandidateExpert(StrictModel):
         weight: Weight in the fused score; 0 if the expert is not selected.
         auroc: AUROC of the expert alone on synthetic anomalies and known defects, by family; 0.5 is chance.
         trial: Its trial; None for an expert of the base.
+        is_judged: Whether there were anomalies to judge it on. Synthetic anomalies have no text of a vision-language
+            model unless the selection asks for it.
     """
 
     weight: float
     auroc: dict[str, float]
     trial: Trial | None = None
+    is_judged: bool = True
 
 
 class ExpertSelection(StrictModel):
@@ -75,6 +78,9 @@ class ExpertSelection(StrictModel):
         decided = self.experts[expert]
         judged_on = "synthetic anomalies and known defects" if self.known_defects else "synthetic anomalies"
         trial = decided.trial
+        if not decided.is_judged:
+            selected = "always selected" if decided.weight else "not selected"
+            return f"{selected}, not judged: synthetic anomalies have no text; see fusion.selection.captions"
         if trial is None:
             reason = "always selected" if decided.weight else f"no better than chance on {judged_on}"
         elif trial.is_passed:

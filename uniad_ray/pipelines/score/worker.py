@@ -18,6 +18,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+from uniad_ray.pipelines.cluster.originals import ChunkOriginals
 from uniad_ray.runs.maps import StoredMap, highest, write_maps
 from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path, scores_path
 from uniad_ray.scoring.bundles.store import BundleStore
@@ -71,7 +72,8 @@ class ChunkScorer:
             stored = self._sidecar.fields(chunk.category, self._digests[chunk.category], chunks)
         by_position: dict[int, Verdict] = {}
         if decoded.good:
-            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored)
+            originals = ChunkOriginals(self._plan.archive, chunk, keys)
+            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored, originals)
             for position, outcome in zip(decoded.good, outcomes, strict=True):
                 if isinstance(outcome, Verdict):
                     by_position[position] = outcome
@@ -142,8 +144,9 @@ class ChunkScorer:
                 "error_kind": [error[0] if error else None for error in failed],
                 "error": [error[1] if error else None for error in failed],
                 "experts": [_expert_scores(verdict) for verdict in found],
+                "left_out": [_left_out(verdict) for verdict in found],
                 "score": [verdict.score if verdict else None for verdict in found],
-                "threshold": [threshold] * count,
+                "threshold": [verdict.threshold if verdict else threshold for verdict in found],
                 "decision": [verdict.decision if verdict else None for verdict in found],
                 "reasons": [list(verdict.reasons) if verdict else [] for verdict in found],
                 "run_id": [self._run_id] * count,
@@ -172,3 +175,8 @@ def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:
     if verdict is None:
         return []
     return [{"expert": name, "raw": raw, "calibrated": verdict.calibrated[name]} for name, raw in verdict.raw.items()]
+
+
+def _left_out(verdict: Verdict | None) -> list[dict[str, str]]:
+    left_out = {} if verdict is None else verdict.left_out
+    return [{"expert": name, "reason": reason} for name, reason in left_out.items()]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save as save_safetensors
 
 from uniad_ray.config.model import ExpertSelectionConfig, FitConfig
 from uniad_ray.errors import FitError
@@ -28,10 +27,10 @@ from uniad_ray.perception.base import (
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
-from uniad_ray.scoring.bundles.reference_images import ReferenceScores
 from uniad_ray.scoring.calibration import FloatArray, Fold, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
+from uniad_ray.scoring.complete import complete_stream
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
@@ -40,6 +39,7 @@ from uniad_ray.scoring.fitting.perceptions import (
     PerceptionSource,
     stream,
 )
+from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
@@ -56,9 +56,6 @@ from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import with_selected_weights
 from uniad_ray.training.distillation import train_student
-
-REFERENCE_IMAGES = 2
-"""Number of images stored in a bundle with their scores, to verify the scores on loading."""
 
 Train = Callable[[TrainedExtractor, Sequence[int]], State]
 """Train an extractor on the normal images with the given indices."""
@@ -162,6 +159,7 @@ def fit_category(
         )
         fitter = _Fitter(config, device, train or _training_here(images, config, device), source, Path(folder))
         row_keys: list[str] = []
+        judged = 0
         held_out: dict[str, list[FloatArray]] = {name: [] for name in experts}
         fused: list[FloatArray] = []
         synthetic: list[SyntheticScores] = []
@@ -172,13 +170,19 @@ def fit_category(
         for index, fold in enumerate(split.folds):
             fitted = fitter.fit(fold.fit, split.learning[index], split.training[index])
             for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
-                row_keys += perception.row_keys
-                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
+                judged += len(perception)
+                # Calibration compares the experts on the same images, so an image without a text is left out of all.
+                complete = perception.complete(fitted.wanted)
+                advance(len(perception) - len(complete))
+                if not len(complete):
+                    continue
+                row_keys += complete.row_keys
+                evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
                 for name, item in evidence.items():
                     held_out[name].append(np.asarray(item.scores, dtype=np.float64))
                 if config.chosen_fusion.rule == "maps":
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(experts)).fuse(evidence).scores)
-                advance(len(perception))
+                advance(len(complete))
             if selection is not None:
                 synthetic.append(_score_synthetic_anomalies(fitted, fold, to_alter, selection, config, advance))
                 if index == 0 and len(known) >= selection.fewest_known_defects:
@@ -186,8 +190,9 @@ def fit_category(
         if not split.is_final_a_round:
             fitted = fitter.fit(split.final, tuple(split.final), split.final_training)
         files = _state_files(fitted)
-        files.update(_reference_files(fitted, split.final))
+        files.update(reference_files(fitted.source, fitted.pipeline, fitted.experts, split.final))
         lineage = _lineage(fitted.pipeline, config, device)
+    _check_texts(judged, len(row_keys), fitted)
     if unusual.all_plain():
         raise FitError("every normal image has a single colour; check the camera and the archive")
     raw = {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()}
@@ -202,6 +207,7 @@ def fit_category(
         method=split.method,
         fit_images=sum(images.rows[index].copy_of is None for index in split.final),
         held_out_images=len(row_keys),
+        images_without_text=judged - len(row_keys),
         experts=fusion.experts,
         terms=fusion.terms,
         threshold=choose_threshold(scores, config.calibration.false_positive_rate),
@@ -253,12 +259,13 @@ class _Fitter:
                 training if extractor.provides & trained_fields else (),
             )
             if isinstance(extractor, StatefulExtractor):
-                self._prepare(extractor, key, stream(source, learning, extractor.needs))
+                normal = complete_stream(stream(source, learning, extractor.needs), extractor.needs)
+                self._prepare(extractor, key, normal)
             # The same images give the same fields in every round.
             kept = self.folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
             source = ExtendedPerceptions(source, pipeline, extractor.provides & wanted, kept)
         for expert in experts.values():
-            expert.fit(stream(source, indices, expert.needs))
+            expert.fit(complete_stream(stream(source, indices, expert.needs), expert.needs))
         return _Round(experts, pipeline, source)
 
     def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:
@@ -316,6 +323,7 @@ def _score_synthetic_anomalies(
         fitted.experts,
         batch_size=config.batch_size,
         seed=config.seed,
+        with_captions=selection.captions,
         on_scored=on_scored,
     )
 
@@ -359,19 +367,11 @@ def _state_files(fitted: _Round) -> dict[str, bytes]:
     return files
 
 
-def _reference_files(fitted: _Round, indices: Sequence[int]) -> dict[str, bytes]:
-    """Score a few images with the final experts, held-out images first."""
-    rows = fitted.source.rows
-    seen = set(indices)
-    order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
-    perceptions = list(fitted.source.extract(order, fitted.wanted))
-    if not perceptions:
-        raise FitError("the reference images cannot be decoded; repair the training images and ingest them again")
-    images = np.concatenate([perception.images for perception in perceptions])
-    raw = {
-        name: tuple(float(value) for perception in perceptions for value in expert.score(perception).scores)
-        for name, expert in fitted.experts.items()
-    }
-    scores = ReferenceScores(row_keys=tuple(key for perception in perceptions for key in perception.row_keys), raw=raw)
-    document = json.dumps(scores.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
-    return {"reference.safetensors": save_safetensors({"images": images}), "reference.json": document.encode()}
+def _check_texts(judged: int, complete: int, fitted: _Round) -> None:
+    """Reject a fit in which most held-out images lack a text."""
+    if judged and complete * 2 < judged:
+        names = ", ".join(extractor.name for extractor in fitted.pipeline.asking)
+        raise FitError(
+            f"{judged - complete} of {judged} held-out normal images have no text from {names}; caption the archive "
+            "again with `uniad-ray caption --retry-errors`, or use an expert set without texts"
+        )
