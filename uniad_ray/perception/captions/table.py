@@ -29,7 +29,7 @@ class CaptionTableConfig(StrictModel):
     Attributes:
         kind: Stored captions.
         source: A sidecar of `uniad-ray caption`; or a Parquet file or a folder of Parquet files with the columns
-            `row_key`, `prompt` and `text`. Local or `s3://`.
+            `row_key`, `prompt` and `text`. An absolute path or an `s3://` URI.
     """
 
     kind: Literal["table"]
@@ -37,7 +37,9 @@ class CaptionTableConfig(StrictModel):
 
     @field_validator("source")
     @classmethod
-    def _known_scheme(cls, source: str) -> str:
+    def _known_place(cls, source: str) -> str:
+        if "://" not in source and not source.startswith(("/", "file:")):
+            raise ValueError(f"{source} is relative, and workers run in other folders; give an absolute path or a URI")
         try:
             Location.parse(source)
         except StoreError as error:

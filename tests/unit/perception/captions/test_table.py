@@ -114,3 +114,8 @@ def test_unknown_scheme_is_rejected() -> None:
         CaptionTableConfig(kind="table", source="http://captions")
     assert issubclass(StoreError, Exception)
     assert not issubclass(CaptionError, ConfigError)
+
+
+def test_relative_source_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"night/captions is relative, .* give an absolute path or a URI"):
+        CaptionTableConfig(kind="table", source="night/captions")
