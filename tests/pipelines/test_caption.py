@@ -133,7 +133,9 @@ def test_model_sees_original_images(factory: Factory) -> None:
 def test_fit_and_score_need_no_model(factory: Factory) -> None:
     assert factory.fitted.failed == {}
     assert (factory.run.images, factory.run.errors) == (16, 1)
-    for row in rows(factory.root / "run", "scores"):
+    found = rows(factory.root / "run", "scores")
+    assert len({row["threshold"] for row in found}) == 1
+    for row in found:
         name = Path(row["source_uri"]).name
         experts = [entry["expert"] for entry in row["experts"]]
         if name == "800.png":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class ChunkScorer:
             outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored, originals)
             for position, outcome in zip(decoded.good, outcomes, strict=True):
                 if isinstance(outcome, Verdict):
-                    by_position[position] = outcome
+                    by_position[position] = at_common_threshold(outcome, scorer.threshold)
                 else:
                     errors[position] = (outcome.kind, str(outcome))
         scored = time.perf_counter()
@@ -146,7 +147,7 @@ class ChunkScorer:
                 "experts": [_expert_scores(verdict) for verdict in found],
                 "left_out": [_left_out(verdict) for verdict in found],
                 "score": [verdict.score if verdict else None for verdict in found],
-                "threshold": [verdict.threshold if verdict else threshold for verdict in found],
+                "threshold": [threshold] * count,
                 "decision": [verdict.decision if verdict else None for verdict in found],
                 "reasons": [list(verdict.reasons) if verdict else [] for verdict in found],
                 "run_id": [self._run_id] * count,
@@ -169,6 +170,21 @@ class ChunkScorer:
             kept = highest(kept, options.top_maps)
             path = map_candidates_path(chunk.name)
         write_maps(self._out / path, kept)
+
+
+def at_common_threshold(verdict: Verdict, threshold: float) -> Verdict:
+    """Shifts the score of an image without a text by the difference of the thresholds.
+
+    The experts that are left have a threshold of their own. After the shift, one threshold applies to all rows of a
+    category, as evaluations and previews of thresholds assume, and the decision is the same.
+
+    Args:
+        verdict: The verdict, with its own threshold.
+        threshold: The threshold of the category.
+    """
+    if verdict.threshold == threshold:
+        return verdict
+    return replace(verdict, score=verdict.score - verdict.threshold + threshold, threshold=threshold)
 
 
 def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:
