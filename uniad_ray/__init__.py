@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uniad_ray.model import Model, Verdict, load_model
     from uniad_ray.perception.base import Extractor as Extractor
     from uniad_ray.perception.base import Perception, State
-    from uniad_ray.verbs import compare, evaluate, fit, ingest, report, score
+    from uniad_ray.verbs import caption, compare, evaluate, fit, ingest, report, score
     from uniad_ray.verbs import precompute as precompute
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "State",
     "StrictModel",
     "Verdict",
+    "caption",
     "compare",
     "evaluate",
     "fit",
@@ -48,6 +49,7 @@ _LAZY = {
     "State": ("uniad_ray.perception.base", "State"),
     "StrictModel": ("uniad_ray.config.base", "StrictModel"),
     "Verdict": ("uniad_ray.model", "Verdict"),
+    "caption": ("uniad_ray.verbs", "caption"),
     "compare": ("uniad_ray.verbs", "compare"),
     "evaluate": ("uniad_ray.verbs", "evaluate"),
     "fit": ("uniad_ray.verbs", "fit"),

@@ -70,8 +70,8 @@ class ImageError(UniadRayError):
     """One image cannot be used. Its row gets `status = error`, and the run continues.
 
     Attributes:
-        kind: Stable keyword for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported` or
-            `not_scorable`.
+        kind: Stable keyword for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported`,
+            `not_scorable` or `no_text`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, overload
 
@@ -14,6 +14,8 @@ from PIL import Image
 
 from uniad_ray import __version__
 from uniad_ray.archive.image_size import fitted_size
+from uniad_ray.archive.images import DEFAULT_LIMITS
+from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError, UniadRayError, UserError
 from uniad_ray.pipelines.cluster.devices import choose_device
 from uniad_ray.reporting.drawing.pictures import map_scale, overlay
@@ -63,11 +65,11 @@ class Verdict(ScoredVerdict):
     ['decision', 'experts', 'lineage', 'reasons', 'review_threshold', 'score', 'threshold']
     """
 
-    category: str
-    bundle_version: str
-    bundle_digest: str
-    pixels: np.ndarray
-    image_size: tuple[int, int]
+    category: str = field(kw_only=True)
+    bundle_version: str = field(kw_only=True)
+    bundle_digest: str = field(kw_only=True)
+    pixels: np.ndarray = field(kw_only=True)
+    image_size: tuple[int, int] = field(kw_only=True)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -111,6 +113,7 @@ class Verdict(ScoredVerdict):
                 {"expert": name, "raw": raw, "calibrated": self.calibrated[name]} for name, raw in self.raw.items()
             ],
             "reasons": list(self.reasons),
+            "left_out": [{"expert": name, "reason": reason} for name, reason in self.left_out.items()],
             "lineage": {
                 "category": self.category,
                 "bundle_version": self.bundle_version,
@@ -240,7 +243,9 @@ class Model:
         if loaded:
             pixels = np.stack([image.pixels for image in loaded.values()])
             keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in pixels]
-            for index, found in zip(loaded, self._scorer.score(keys, pixels), strict=True):
+            asked = self._scorer.pipeline.asking
+            originals = {key: _original(sources[index]) for key, index in zip(keys, loaded, strict=True) if asked}
+            for index, found in zip(loaded, self._scorer.score(keys, pixels, originals=originals), strict=True):
                 outcomes[index] = found if isinstance(found, ImageError) else self._verdict(found, loaded[index])
         return [outcomes[index] for index in range(len(sources))]
 
@@ -298,6 +303,13 @@ def _is_one_image(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
+
+
+def _original(source: ImageSource) -> bytes | np.ndarray:
+    """The image of a source as it was before it was stretched, for captions."""
+    if isinstance(source, (str, os.PathLike)):
+        return Location.parse(source).read_bytes(max_bytes=DEFAULT_LIMITS.max_bytes)
+    return load_image(source).pixels if isinstance(source, (np.ndarray, Image.Image)) else bytes(source)
 
 
 def _with_index(error: UniadRayError, index: int) -> UniadRayError:

@@ -7,13 +7,15 @@ functions. All paths are local paths or `s3://` URIs. Heavy packages are importe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from uniad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from uniad_ray.archive.layouts.entries import Label, Split
     from uniad_ray.evaluation.run import EvaluationReport
+    from uniad_ray.pipelines.caption.engines import Engine
+    from uniad_ray.pipelines.caption.job import CaptionReport
     from uniad_ray.pipelines.fit.report import FitReport
     from uniad_ray.pipelines.ingest.job import IngestReport
     from uniad_ray.pipelines.precompute.job import PrecomputeReport
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from uniad_ray.sidecars.encoding import Stage
 
 Device = Literal["auto", "cpu", "cuda"]
-ValueT = TypeVar("ValueT")
 
 DEFAULT_PROFILE = "embedded"
 
@@ -86,6 +87,63 @@ def ingest(
     )
 
 
+def caption(
+    archive: str,
+    *,
+    out: str,
+    engine: Engine = "auto",
+    model: str | None = None,
+    url: str | None = None,
+    prompt: str = "free",
+    classes: Sequence[str] | None = None,
+    options: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    retry_errors: bool = False,
+    workers: int | None = None,
+    address: str | None = None,
+) -> CaptionReport:
+    """Asks a vision-language model about every image of an archive once.
+
+    Profiles read the captions with `captioner: {kind: table, source: out}`. After a crash, the same call resumes.
+
+    Args:
+        archive: Root of the archive.
+        out: Root of the captions; created if missing.
+        engine: vLLM through Ray Data, vLLM in an actor, a server, or what fits the cluster.
+        model: Name of the model on the server, or its folder.
+        url: Base URL of the server.
+        prompt: `free`, `structured` (needs `classes`), or a prompt of your own.
+        classes: Classes of objects for the structured prompt.
+        options: Assignments such as `max_tokens=256`, for the engine.
+        categories: Categories to caption; default all.
+        retry_errors: Ask again about the images without a caption alone.
+        workers: Actors that caption; default chooses by the cluster.
+        address: Ray cluster to join; default starts Ray on this machine.
+
+    Returns:
+        The number of images, errors by kind, and tokens.
+
+    Raises:
+        ConfigError: An option is wrong, or vLLM is not installed.
+        CaptionError: The model cannot be reached, or rejects all images of a batch.
+        SidecarError: The sidecar has captions of another model or prompt.
+    """
+    from uniad_ray.pipelines.caption.engines import Question, parse_options
+    from uniad_ray.pipelines.caption.job import caption as run
+    from uniad_ray.pipelines.cluster.sizing import Workers
+
+    question = Question(engine, model, url, prompt, tuple(classes or ()), parse_options(options))
+    return run(
+        archive,
+        out,
+        question,
+        categories=categories,
+        retry_errors=retry_errors,
+        workers=Workers(workers),
+        address=address,
+    )
+
+
 def precompute(
     archive: str,
     *,
@@ -131,12 +189,12 @@ def precompute(
     from uniad_ray.config.loading import load_config
     from uniad_ray.pipelines.cluster.sizing import Workers
     from uniad_ray.pipelines.precompute.job import precompute as run
-    from uniad_ray.sidecars.encoding import STAGES, check_stage
+    from uniad_ray.sidecars.encoding import STAGES, by_stage, check_stage
 
     if bundles is not None and (overrides or profile is not None):
         raise ConfigError("--bundles has its own configuration; omit --profile and --set, or omit --bundles")
     chosen = profile or DEFAULT_PROFILE
-    counts, limits, devices = _by_stage(workers), _by_stage(threads), _by_stage(device)
+    counts, limits, devices = by_stage(workers), by_stage(threads), by_stage(device)
     return run(
         archive,
         out,
@@ -368,16 +426,3 @@ def compare(
     from uniad_ray.reporting.comparison.build import compare as compare_runs
 
     return compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
-
-
-def _by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:
-    """Values by stage, from one value for all stages or from a mapping for some.
-
-    Raises:
-        ConfigError: There is no such stage.
-    """
-    from uniad_ray.sidecars.encoding import STAGES, check_stage
-
-    if isinstance(value, Mapping):
-        return {check_stage(stage): own for stage, own in value.items()}
-    return dict.fromkeys(STAGES, value)

@@ -15,7 +15,7 @@ from support.verb_server import SMALL, quick
 
 from uniad_ray.cli import cli
 
-STARTS_RAY = ("ingest", "tune-clip", "fit", "score", "serve", "doctor")
+STARTS_RAY = ("ingest", "caption", "tune-clip", "fit", "score", "serve", "doctor")
 RAY_OF_ITS_OWN = ("docs/plugins.md", "docs/tmuad.md")
 """Pages that need their own Ray, started in their folder: its workers look there for a module or a network. The other
 pages share one Ray."""
@@ -141,7 +141,8 @@ def test_known_commands_are_run(page: str, expected: list[str]) -> None:
 
 def test_every_verb_runs_on_some_page() -> None:
     verbs = {words[1] for page in PAGES for words in run_commands(page) if words[0] == "uniad-ray"}
-    assert set(inner_commands(cli)) <= verbs
+    # `caption` needs a model; test_captions_page.py runs its page with a fake server.
+    assert set(inner_commands(cli)) - {"caption"} <= verbs
 
 
 SAMPLE = """\

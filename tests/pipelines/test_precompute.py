@@ -29,7 +29,7 @@ from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.precompute.job import PrecomputeReport, precompute
 from uniad_ray.pipelines.score.job import score
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.fitting.category import REFERENCE_IMAGES
+from uniad_ray.scoring.fitting.reference_files import REFERENCE_IMAGES
 from uniad_ray.sidecars.plan import read_sidecar
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -93,10 +93,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Logs nothing to stderr."""
 
 
-def completion(text: str | None) -> bytes:
+def completion(text: str | None, finish_reason: str = "stop", usage: dict[str, int] | None = None) -> bytes:
     """Returns a chat completion in the format of vLLM."""
     message = {"role": "assistant", "content": text}
-    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
 
 
 def refusal(message: str) -> bytes:

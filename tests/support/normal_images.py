@@ -21,6 +21,7 @@ class DrawnNormalImages:
         splits: str = "train",
     ) -> None:
         self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", splits) for i in range(count)]
+        self.originals: dict[str, bytes] = {}
         self.size = size
         self.damaged = damaged
         self.reads = 0

@@ -40,6 +40,7 @@ class GivenNormalImages:
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.images = images
+        self.originals: dict[str, bytes] = {}
         self.rows: Sequence[NormalImage] = [NormalImage(f"{i:032d}", f"{i:064d}", "train") for i in range(len(images))]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

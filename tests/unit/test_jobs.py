@@ -11,6 +11,7 @@ import pytest
 JOBS = Path(__file__).parents[2] / "jobs"
 ARGUMENTS = {
     "ingest": ["none", "archive"],
+    "caption": ["none", "--out", "captions", "--engine", "server", "--url", "http://127.0.0.1:1/v1", "--model", "m"],
     "precompute": ["none", "--out", "sidecar"],
     "tune-clip": ["none", "--out", "clip"],
     "fit": ["none", "--bundles", "bundles"],

@@ -6,18 +6,27 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.kinds import Kind, other_kind
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import UniadRayError
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
-VersionedKind = Literal["bundle", "run", "sidecar"]
+VersionedKind = Literal["bundle", "run", "sidecar", "caption sidecar"]
 
 _ADVICE: Final[dict[VersionedKind, str]] = {
     "bundle": "fit again",
     "run": "score again with another --out",
     "sidecar": "precompute again with another --out",
+    "caption sidecar": "caption again with another --out",
+}
+
+
+_KINDS: Final[dict[VersionedKind, Kind]] = {
+    "bundle": "a bundle",
+    "run": "a run",
+    "sidecar": "a sidecar",
+    "caption sidecar": "a caption sidecar",
 }
 
 
@@ -45,7 +54,7 @@ def read_document(
     name: str,
     model: type[ModelT],
     *,
-    kind: Literal["run", "sidecar"],
+    kind: Literal["run", "sidecar", "caption sidecar"],
     reads: int,
     error: type[UniadRayError],
 ) -> ModelT:
@@ -74,4 +83,4 @@ def read_document(
         except ValidationError as invalid:
             cause = invalid
             message = f"{location}: corrupt {name.removesuffix('.json')} of a {kind}; {_ADVICE[kind]}"
-    raise error(other_kind(root, "a run" if kind == "run" else "a sidecar") or message) from cause
+    raise error(other_kind(root, _KINDS[kind]) or message) from cause

@@ -8,18 +8,20 @@ from typing import Final, Literal
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import StoreError
 
-Kind = Literal["an archive", "a run", "a sidecar", "a bundle", "a root of bundles"]
+Kind = Literal["an archive", "a run", "a sidecar", "a caption sidecar", "a bundle", "a root of bundles"]
 
 _DOCUMENTS: Final = ("manifest.json", "plan.json")
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
     "an archive": frozenset({"shards", "ingests"}),
     "a run": frozenset({"run_id", "plan"}),
     "a sidecar": frozenset({"files_sha256", "plan"}),
+    "a caption sidecar": frozenset({"plan", "prompt_tokens"}),
     "a bundle": frozenset({"content_digest", "calibration"}),
 }
 _KEYS_OF_PLANS: Final[dict[Kind, frozenset[str]]] = {
     "a run": frozenset({"bundles", "options"}),
     "a sidecar": frozenset({"config", "categories"}),
+    "a caption sidecar": frozenset({"prompt", "model_digest"}),
 }
 _POINTER: Final = "/current.json"
 _LISTED: Final = 10_000
@@ -28,6 +30,7 @@ _ADVICE: Final[dict[Kind, str]] = {
     "an archive": "pass the ARCHIVE of `uniad-ray ingest`",
     "a run": "pass the --out of `uniad-ray score`",
     "a sidecar": "pass the --out of `uniad-ray precompute`",
+    "a caption sidecar": "pass the --out of `uniad-ray caption`",
     "a root of bundles": "pass the --bundles of `uniad-ray fit`",
 }
 

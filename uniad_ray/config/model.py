@@ -142,6 +142,11 @@ class ExpertSelectionConfig(StrictModel):
         ge=2,
         description="Fewest known defects of a category that are used; fewer tell little more than chance.",
     )
+    captions: bool = Field(
+        default=False,
+        description="Ask the vision-language model about synthetic anomalies too. By default they have no text, so "
+        "that experts that need one are not judged and are left out, unless they are in a base.",
+    )
     least_gain: float = Field(
         default=0.2,
         ge=0,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,16 +20,28 @@ class Evidence:
         scores: float32, shape (N,), higher is more anomalous, on the expert's own scale.
         maps: float32, shape (N, h, w), on the scale of `scores`; None if the expert does not localise.
         reasons: N lists of sentences for people; lists may be empty.
+        left_out: Why the expert is left out of the score of an image, by row; its values there mean nothing. Set by the
+            scorer for images that lack a needed field.
     """
 
     scores: np.ndarray
     maps: np.ndarray | None
     reasons: Sequence[Sequence[str]]
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
     def row(self, index: int) -> Evidence:
         """The evidence of a single image."""
-        one = slice(index, index + 1)
-        return Evidence(self.scores[one], None if self.maps is None else self.maps[one], self.reasons[one])
+        return self.select([index])
+
+    def select(self, rows: Sequence[int]) -> Evidence:
+        """The evidence of some images, in the given order."""
+        chosen = list(rows)
+        return Evidence(
+            self.scores[chosen],
+            None if self.maps is None else self.maps[chosen],
+            [self.reasons[row] for row in chosen],
+            {place: self.left_out[row] for place, row in enumerate(chosen) if row in self.left_out},
+        )
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_check
 import numpy as np
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.perception.missing import Missing, filled, gaps
 from uniad_ray.perception.segments import Segments
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class Perception:
         texts: N texts by field name, such as `description/text`.
         segments: The `Segments` of each image by field name, such as `parts/segments`.
         vectors: One vector per segment, by field name: N arrays, each float32, shape (n, D).
+        missing: Why images lack a field: reasons by row key, by field name. Their values in the field are neutral (NaN,
+            or empty) and mean nothing. A field that all images lack is only listed here.
+        originals: Images before they were stretched to the image size, by row key: encoded files, or uint8 arrays of
+            shape (H, W, 3). May be empty, or lack some images.
     """
 
     row_keys: Sequence[str]
@@ -38,6 +43,8 @@ class Perception:
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     segments: Mapping[str, Sequence[Segments]] = field(default_factory=dict)
     vectors: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    originals: Originals = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -45,57 +52,114 @@ class Perception:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of all fields in the batch, of every kind."""
-        return frozenset().union(*(getattr(self, kind) for kind in _KINDS))
+        """The names of all fields in the batch, of every kind, including those that images lack."""
+        return frozenset(self.missing).union(*(getattr(self, kind) for kind in _KINDS))
 
     def row(self, index: int) -> Perception:
         """A batch with only one of the images."""
-        one = slice(index, index + 1)
-        alone = Perception(self.row_keys[one], self.images[one])
-        return alone._with({kind: {name: held[one] for name, held in getattr(self, kind).items()} for kind in _KINDS})
+        return self.select([index])
+
+    def select(self, rows: Sequence[int]) -> Perception:
+        """A batch with some of the images, in the given order."""
+        keys = [self.row_keys[row] for row in rows]
+        kinds: dict[str, dict[str, Any]] = {
+            kind: {name: _picked(held, rows) for name, held in getattr(self, kind).items()} for kind in _KINDS
+        }
+        missing = {
+            name: {key: reason for key, reason in reasons.items() if key in set(keys)}
+            for name, reasons in self.missing.items()
+        }
+        missing = {name: reasons for name, reasons in missing.items() if reasons}
+        return Perception(keys, _picked(self.images, rows), **kinds, missing=missing, originals=self.originals)
+
+    def lacking(self, needs: Collection[str]) -> dict[str, str]:
+        """The reasons of the images that lack one of some fields, by row key."""
+        found: dict[str, str] = {}
+        for name in sorted(self.missing.keys() & set(needs)):
+            found = {**self.missing[name], **found}
+        return found
+
+    def complete(self, needs: Collection[str]) -> Perception:
+        """A batch with the images that lack none of some fields; may be empty."""
+        lacking = self.lacking(needs)
+        if not lacking:
+            return self
+        return self.select([row for row, key in enumerate(self.row_keys) if key not in lacking])
 
     def restricted(self, names: Collection[str]) -> Perception:
         """The batch with only the named fields; unknown names are ignored."""
-        return self._with(
-            {
-                kind: {name: values for name, values in sorted(getattr(self, kind).items()) if name in names}
-                for kind in _KINDS
-            }
-        )
+        kinds = {
+            kind: {name: values for name, values in sorted(getattr(self, kind).items()) if name in names}
+            for kind in (*_KINDS, "missing")
+        }
+        return self._with(kinds)
 
     def extended(self, produced: Fields) -> Perception:
         """The batch with additional fields; the type of the values decides the kind of each field."""
-        kinds: dict[str, dict[str, Any]] = {kind: dict(getattr(self, kind)) for kind in _KINDS}
+        kinds: dict[str, dict[str, Any]] = {kind: dict(getattr(self, kind)) for kind in (*_KINDS, "missing")}
+        values: Any
         for name, values in produced.items():
-            kinds[_kind(values)][name] = values
+            lacking = {} if _is_tensor(values) else gaps(self.row_keys, values)
+            if lacking:
+                kinds["missing"][name] = lacking
+            if len(lacking) == len(self.row_keys) > 0:
+                continue
+            kinds[_kind(values)][name] = filled(values) if lacking or _is_list_of_tensors(values) else values
         return self._with(kinds)
 
     def joined(self, other: Perception) -> Perception:
         """The batch merged with the fields of another batch of the same images."""
-        return self._with({kind: {**getattr(self, kind), **getattr(other, kind)} for kind in _KINDS})
+        return self._with(
+            {kind: {**getattr(self, kind), **getattr(other, kind)} for kind in (*_KINDS, "missing")},
+        )
 
     def _with(self, kinds: Mapping[str, Mapping[str, Any]]) -> Perception:
-        return Perception(self.row_keys, self.images, **kinds)
+        return Perception(self.row_keys, self.images, **kinds, originals=self.originals)
 
 
 _KINDS: Final = ("fields", "texts", "segments", "vectors")
 
 
 def _kind(values: torch.Tensor | Sequence[Any]) -> str:
+    if _is_tensor(values) or _is_list_of_tensors(values):
+        return "fields"
+    example = next(value for value in values if not isinstance(value, Missing))
+    if isinstance(example, str):
+        return "texts"
+    return "segments" if isinstance(example, Segments) else "vectors"
+
+
+def _is_tensor(values: Any) -> bool:
     import torch
 
-    if isinstance(values, torch.Tensor):
-        return "fields"
-    if isinstance(values[0], str):
-        return "texts"
-    return "segments" if isinstance(values[0], Segments) else "vectors"
+    return isinstance(values, torch.Tensor)
 
+
+def _is_list_of_tensors(values: Any) -> bool:
+    return not _is_tensor(values) and any(_is_tensor(value) for value in values)
+
+
+def _picked(values: Any, rows: Sequence[int]) -> Any:
+    """Some entries of a tensor, an array or a sequence; neighbouring ones without a copy."""
+    if list(rows) == list(range(rows[0], rows[0] + len(rows)) if rows else []):
+        return values[rows[0] : rows[0] + len(rows)] if rows else values[:0]
+    return values[list(rows)] if hasattr(values, "shape") else [values[row] for row in rows]
+
+
+Originals: TypeAlias = "Mapping[str, bytes | np.ndarray]"
+"""Images as they were before they were stretched, by row key: encoded files, or uint8 arrays, shape (H, W, 3), RGB."""
 
 PerceptionStream = Callable[[], Iterable[Perception]]
 """Starts a new pass over the batches of normal images each time it is called."""
 
-Fields: TypeAlias = "Mapping[str, torch.Tensor | Sequence[str] | Sequence[Segments] | Sequence[np.ndarray]]"
-"""Output of an extractor by field name: a tensor with one entry per image, or N texts, segments or vector arrays."""
+Fields: TypeAlias = (
+    "Mapping[str, torch.Tensor | Sequence[torch.Tensor | Missing] | Sequence[str | Missing]"
+    " | Sequence[Segments | Missing] | Sequence[np.ndarray | Missing]]"
+)
+"""Output of an extractor by field name: a tensor with one entry per image, or N texts, segments or vector arrays.
+
+`Missing` in a list stands for an image without a value.
+"""
 
 
 class StoredFields(Protocol):

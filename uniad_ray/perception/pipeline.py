@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.errors import ConfigError
-from uniad_ray.perception.base import AskingExtractor, Extractor, Perception, State, StatefulExtractor, StoredFields
+from uniad_ray.perception.base import (
+    AskingExtractor,
+    Extractor,
+    Fields,
+    Originals,
+    Perception,
+    State,
+    StatefulExtractor,
+    StoredFields,
+)
+from uniad_ray.perception.missing import Missing
 
 
 class PerceptionPipeline:
@@ -76,6 +86,7 @@ class PerceptionPipeline:
         images: np.ndarray,
         wanted: frozenset[str],
         stored: StoredFields | None = None,
+        originals: Originals | None = None,
     ) -> Perception:
         """Computes the wanted fields of one batch; stored fields are read instead.
 
@@ -84,6 +95,7 @@ class PerceptionPipeline:
             images: uint8, shape (N, H, W, 3), RGB, N at least 1.
             wanted: Names of fields; empty if only the images are needed.
             stored: Precomputed fields of this pipeline. Extractors needed only for these fields do not run.
+            originals: The images before they were stretched, for extractors that read them.
 
         Returns:
             The batch with the wanted fields alone; unused fields are freed.
@@ -96,7 +108,7 @@ class PerceptionPipeline:
             raise ValueError(f"images must be uint8 (N, H, W, 3), N > 0, not {images.dtype} {images.shape}")
         if len(row_keys) != len(images):
             raise ValueError(f"got {len(row_keys)} row keys for {len(images)} images; pass one key per image")
-        perception = Perception(row_keys, images)
+        perception = Perception(row_keys, images, originals=originals or {})
         if stored is not None:
             running = self.extractors_for(wanted, stored.names)
             read = wanted.union(*(extractor.needs for extractor in running)) & stored.names
@@ -115,7 +127,7 @@ class PerceptionPipeline:
         """
         known = perception
         for extractor in self.extractors_for(wanted, perception.names):
-            produced = extractor.extract(known.restricted(extractor.needs))
+            produced = _extract_complete(extractor, known.restricted(extractor.needs))
             if produced.keys() != extractor.provides:
                 raise ValueError(
                     f"{extractor.name} returned the fields {sorted(produced)}, expected {sorted(extractor.provides)}"
@@ -148,6 +160,21 @@ class PerceptionPipeline:
     def lineage(self, wanted: frozenset[str]) -> dict[str, Any]:
         """The lineage of each extractor that contributes to the wanted fields, by name."""
         return {extractor.name: extractor.lineage() for extractor in self.extractors_for(wanted)}
+
+
+def _extract_complete(extractor: Extractor, perception: Perception) -> Fields:
+    """Extract the images that lack no needed field; the others lack what depends on it."""
+    lacking = perception.lacking(extractor.needs)
+    if not lacking:
+        return extractor.extract(perception)
+    complete = perception.complete(extractor.needs)
+    produced: Fields = extractor.extract(complete) if len(complete) else {}
+    place = {key: row for row, key in enumerate(complete.row_keys)}
+    found: dict[str, Any] = {
+        name: [Missing(lacking[key]) if key in lacking else produced[name][place[key]] for key in perception.row_keys]
+        for name in (produced or extractor.provides)
+    }
+    return found
 
 
 def _providers(extractors: Sequence[Extractor]) -> dict[str, Extractor]:

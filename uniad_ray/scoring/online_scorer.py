@@ -9,7 +9,7 @@ import numpy as np
 
 from uniad_ray.errors import BundleError, ImageError
 from uniad_ray.experts.base import Evidence
-from uniad_ray.perception.base import Perception
+from uniad_ray.perception.base import Originals, Perception
 from uniad_ray.scoring.bundles.bundle import Bundle
 from uniad_ray.scoring.bundles.gallery import PIXELS, Gallery, NearestNormal, describe
 from uniad_ray.scoring.scorer import Scorer, Verdict
@@ -72,24 +72,27 @@ class OnlineScorer:
         self._first_fields = full.wanted.union(*needs) - late
         self._texts = frozenset(field for extractor in full.pipeline.asking for field in extractor.provides)
 
-    def begin(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
+    def begin(
+        self, row_keys: Sequence[str], images: np.ndarray, originals: Originals | None = None
+    ) -> list[FirstVerdict]:
         """Score images in order with the experts that need no texts, in batches of the configured size.
 
         Args:
             row_keys: Keys of the N images.
             images: uint8, shape (N, H, W, 3), RGB, at the size of the bundle.
+            originals: The images before they were stretched, for captions.
         """
         found: list[FirstVerdict] = []
         step = self.full.config.batch_size
         for start in range(0, len(row_keys), step):
-            found += self._begin_batch(row_keys[start : start + step], images[start : start + step])
+            found += self._begin_batch(row_keys[start : start + step], images[start : start + step], originals)
         return found
 
     def ask(self, awaited: CaptionCompleter) -> Perception:
         """Request the texts of one image without running an expert. Thread-safe.
 
         Raises:
-            CaptionError: The model is unreachable or returns no text.
+            CaptionError: The model is unreachable.
         """
         perception = awaited.perception
         return self.full.pipeline.extend(perception, perception.names | self._texts)
@@ -108,8 +111,10 @@ class OnlineScorer:
         """Return the most similar normal images, nearest first; an empty list without a gallery."""
         return [] if self._gallery is None or descriptor is None else self._gallery.nearest(descriptor, most)
 
-    def _begin_batch(self, row_keys: Sequence[str], images: np.ndarray) -> list[FirstVerdict]:
-        perception = self.full.pipeline.extract(row_keys, images, self._first_fields)
+    def _begin_batch(
+        self, row_keys: Sequence[str], images: np.ndarray, originals: Originals | None
+    ) -> list[FirstVerdict]:
+        perception = self.full.pipeline.extract(row_keys, images, self._first_fields, originals=originals)
         evidence: dict[str, Evidence] = {}
         verdicts: list[Verdict | ImageError | None] = [None] * len(row_keys)
         if self.first is not None:

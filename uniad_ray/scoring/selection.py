@@ -36,12 +36,15 @@ class CandidateExpert(StrictModel):
         auroc: AUROC of the expert alone on synthetic anomalies and known defects, by family; 0.5 is chance.
         trial: Its trial; None for an expert of the base.
         is_fitted: Whether it was fitted; False if its student was not worth a training.
+        is_judged: Whether there were anomalies to judge it on. Synthetic anomalies have no text of a vision-language
+            model unless the selection asks for it.
     """
 
     weight: float
     auroc: dict[str, float]
     trial: Trial | None = None
     is_fitted: bool = True
+    is_judged: bool = True
 
 
 class ExpertSelection(StrictModel):
@@ -83,6 +86,9 @@ class ExpertSelection(StrictModel):
         if not decided.is_fitted:
             lack = max(self.lack.values())
             return f"its student is not trained: without it, synthetic anomalies lack only {lack:.3f} to an AUROC of 1"
+        if not decided.is_judged:
+            selected = "always selected" if decided.weight else "not selected"
+            return f"{selected}, not judged: synthetic anomalies have no text; see fusion.selection.captions"
         if trial is None:
             reason = "always selected" if decided.weight else f"no better than chance on {judged_on}"
         elif trial.is_passed:

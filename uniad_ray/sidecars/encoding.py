@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.text.descriptions import Description
 
 if TYPE_CHECKING:
     import torch
 
+ValueT = TypeVar("ValueT")
 Stage = Literal["features", "segments", "descriptions"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 """Kinds of fields in the order of computation."""
 
-Value: TypeAlias = "torch.Tensor | Segments | np.ndarray | str"
-"""Value of a field for one image."""
+Value: TypeAlias = "torch.Tensor | Segments | np.ndarray | str | Missing"
+"""Value of a field for one image, or why it has no text."""
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 _BOX: Final = ("top", "left", "bottom", "right")
@@ -36,6 +38,17 @@ def check_stage(name: str) -> Stage:
         if stage == name:
             return stage
     raise ConfigError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+
+
+def by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:
+    """Return values by stage, from one value for all stages or from a mapping for some.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    if isinstance(value, Mapping):
+        return {check_stage(stage): own for stage, own in value.items()}
+    return dict.fromkeys(STAGES, value)
 
 
 def stage_of(name: str) -> Stage:
@@ -60,20 +73,21 @@ def encode_rows(stage: Stage, perception: Perception) -> list[dict[str, list[dic
     """
     columns = _COLUMNS[stage]
     held = {name for attribute, _, _ in columns.values() for name in getattr(perception, attribute)}
+    held |= {name for name in perception.missing if stage_of(name) == stage == "descriptions"}
     if wrong := sorted(perception.names - held):
         raise ConfigError(
             f"field {wrong[0]!r} does not hold {stage}, as its name says; name segments NAME/segments, vectors "
             "NAME/vectors and texts NAME/text, and no other field so"
         )
-    return [
-        {
-            column: [
-                {"field": name, **encode(values[position])} for name, values in getattr(perception, attribute).items()
-            ]
-            for column, (attribute, encode, _) in columns.items()
-        }
-        for position in range(len(perception))
-    ]
+    rows = []
+    for position, key in enumerate(perception.row_keys):
+        lacks = {name: Missing(own[key]) for name, own in perception.missing.items() if key in own}
+        row = {}
+        for column, (attribute, encode, _) in columns.items():
+            values = {name: own[position] for name, own in getattr(perception, attribute).items()}
+            row[column] = [{"field": name, **encode(value)} for name, value in sorted((values | lacks).items())]
+        rows.append(row)
+    return rows
 
 
 def decode_row(stage: Stage, row: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Value]:
@@ -149,7 +163,9 @@ def _decode_segments(entry: Mapping[str, Any]) -> Segments:
     return Segments.restored(arrays, size, () if None in names else names)
 
 
-def _encode_text(text: str) -> dict[str, Any]:
+def _encode_text(text: str | Missing) -> dict[str, Any]:
+    if isinstance(text, Missing):
+        return {"text": None, "classes": None, "missing": text.reason}
     try:
         classes = [
             {
@@ -161,12 +177,12 @@ def _encode_text(text: str) -> dict[str, Any]:
             for one in Description.parse(text).classes
         ]
     except ValueError:
-        return {"text": text, "classes": None}
-    return {"text": text, "classes": classes}
+        return {"text": text, "classes": None, "missing": None}
+    return {"text": text, "classes": classes, "missing": None}
 
 
-def _decode_text(entry: Mapping[str, Any]) -> str:
-    return str(entry["text"])
+def _decode_text(entry: Mapping[str, Any]) -> str | Missing:
+    return Missing(entry["missing"]) if entry["text"] is None else str(entry["text"])
 
 
 _Column = tuple[str, Callable[[Any], dict[str, Any]], Callable[[Mapping[str, Any]], Value]]

@@ -9,10 +9,12 @@ from pydantic import BaseModel
 
 from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.schemas import schema_directory
+from uniad_ray.perception.captions.structure import CaptionAnswer
 from uniad_ray.reporting.model import Report
 from uniad_ray.runs.plan import RunManifest, RunPlan
 from uniad_ray.runs.timings import Timing
 from uniad_ray.scoring.bundles.bundle import BundleManifest
+from uniad_ray.sidecars.captions import CaptionManifest, CaptionPlan
 from uniad_ray.sidecars.plan import SidecarManifest, SidecarPlan
 
 MODELS = {
@@ -22,6 +24,9 @@ MODELS = {
     "report": Report,
     "run_plan": RunPlan,
     "run_manifest": RunManifest,
+    "caption_answer": CaptionAnswer,
+    "caption_plan": CaptionPlan,
+    "caption_manifest": CaptionManifest,
     "sidecar_plan": SidecarPlan,
     "sidecar_manifest": SidecarManifest,
 }

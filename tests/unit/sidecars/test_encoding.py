@@ -80,15 +80,16 @@ def test_texts_round_trip_with_parsed_classes() -> None:
     text = str(describe_segments(Segments.of(mask).named(["nut", "bolt"]), 0.0))
     batch = perception({"objects/text": [text, ""], "caption/text": ["Two parts.", "No parts: none"]})
     first, second = encode_rows("descriptions", batch)
-    assert first["descriptions"][0] == {
+    assert first["descriptions"][1] == {
         "field": "objects/text",
         "text": text,
         "classes": [
             {"name": "bolt", "count": 1, "positions": [["bottom right"]], "size": 11.11},
             {"name": "nut", "count": 1, "positions": [["top left"]], "size": 11.11},
         ],
+        "missing": None,
     }
-    assert [entry["classes"] for entry in second["descriptions"]] == [[], None]
+    assert [entry["classes"] for entry in second["descriptions"]] == [None, []]
     assert through_parquet("descriptions", batch) == [
         {"caption/text": "Two parts.", "objects/text": text},
         {"caption/text": "No parts: none", "objects/text": ""},

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception
-from uniad_ray.perception.captions.base import Captioner
+from uniad_ray.perception.captions.base import Captioner, Captions
 from uniad_ray.perception.captions.engine import CaptionEngine, CaptionEngineConfig
+from uniad_ray.perception.captions.originals import original_images
 from uniad_ray.perception.captions.server import CaptionServer, CaptionServerConfig
 from uniad_ray.perception.captions.table import CaptionTable, CaptionTableConfig
 
@@ -62,7 +62,7 @@ class CaptionDescriberConfig(StrictModel):
 
 
 class CaptionDescriber:
-    """Captions of images by a vision-language model (UniAD, eq. 11). Provides `{name}/text`: N texts."""
+    """Captions of images by a vision-language model (UniAD, eq. 11). Provides `{name}/text`: N texts, or `Missing`."""
 
     config_model: ClassVar[type[CaptionDescriberConfig]] = CaptionDescriberConfig
 
@@ -88,9 +88,10 @@ class CaptionDescriber:
         """The names of the provided fields; loads nothing."""
         return frozenset({f"{name}/text"})
 
-    def extract(self, perception: Perception) -> dict[str, Sequence[str]]:
-        """Requests one caption per image."""
-        texts = self.captioner.captions(perception.row_keys, perception.images, self.config.prompt)
+    def extract(self, perception: Perception) -> dict[str, Captions]:
+        """Requests one caption per image, of the image as it was before it was stretched."""
+        images = original_images(perception, self.captioner.longest_side)
+        texts = self.captioner.captions(perception.row_keys, images, self.config.prompt)
         return {f"{self.name}/text": texts}
 
     def lineage(self) -> dict[str, Any]:

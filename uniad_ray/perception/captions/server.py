@@ -7,7 +7,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, Literal
@@ -22,12 +23,17 @@ from urllib3 import Retry
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import CaptionError, ConfigError
-from uniad_ray.perception.captions.base import MAX_CHARACTERS
+from uniad_ray.perception.captions.base import Answer, Captions, captions_of, checked
 
 _RETRIED: Final = (429, 500, 502, 503, 504)
+_OF_ONE_IMAGE: Final = (400, 413, 422)
+"""Statuses that can concern one request alone, such as an image with too many tokens."""
 _LONGEST_PAUSE: Final = 60
 _MAX_ANSWER_BYTES: Final = 1 << 20
 _SHOWN_CHARACTERS: Final = 200
+
+
+_DECISIVE: Final = {"kind", "url", "model", "max_tokens", "seed", "longest_side"}
 
 
 class CaptionServerConfig(StrictModel):
@@ -44,6 +50,7 @@ class CaptionServerConfig(StrictModel):
         backoff: Seconds to wait before the second retry; the wait doubles with each retry, up to 60.
         concurrency: Maximum number of parallel requests per worker.
         api_key_variable: Environment variable with the API key, set on every worker; null sends no key.
+        longest_side: Maximum height and width of an image, pixels; larger ones are reduced in their aspect ratio.
     """
 
     kind: Literal["server"]
@@ -56,6 +63,7 @@ class CaptionServerConfig(StrictModel):
     backoff: float = Field(default=1.0, ge=0.0, le=60.0)
     concurrency: int = Field(default=8, ge=1, le=256)
     api_key_variable: str | None = None
+    longest_side: int = Field(default=1280, ge=32, le=4096)
 
     @field_validator("url")
     @classmethod
@@ -100,6 +108,7 @@ class CaptionServer:
         """
         self._name = name
         self._config = config
+        self.longest_side: int | None = config.longest_side
         self._session = requests.Session()
         # Threads share the session, so it must not change: cookies are off, which also prevents tracking.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -115,23 +124,58 @@ class CaptionServer:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=config.concurrency, max_retries=retry))
 
-    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
+    def captions(self, row_keys: Sequence[str], images: Sequence[np.ndarray], prompt: str) -> Captions:  # noqa: ARG002
         """Sends one request per image; see `Captioner`.
 
         Raises:
-            CaptionError: The server is unreachable, rejects a request, or returns no text.
+            CaptionError: The server is unreachable, rejects a request, or its response is not a chat completion.
             ConfigError: The key's environment variable is not set.
         """
-        key = self._key()
-        with ThreadPoolExecutor(self._config.concurrency) as pool:
-            # The first error cancels all requests that have not started.
-            return list(pool.map(lambda image: self._caption(image, prompt, key), images))
+        return captions_of(self._ask(images, prompt, None, None, is_one_rejection_fatal=True))
+
+    def answers(
+        self,
+        images: Sequence[np.ndarray],
+        prompt: str,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+    ) -> list[Answer]:
+        """Sends one request per image; see `VisionLanguageModel`.
+
+        Raises:
+            CaptionError: The server is unreachable, or its response is not a chat completion.
+            ConfigError: The key's environment variable is not set.
+        """
+        return self._ask(images, prompt, schema, max_tokens, is_one_rejection_fatal=False)
 
     def lineage(self) -> dict[str, Any]:
         """The server and the options that affect the texts, without the key and options that only affect speed."""
-        return self._config.model_dump(mode="json", include={"kind", "url", "model", "max_tokens", "seed"})
+        return self._config.model_dump(mode="json", include=_DECISIVE)
 
-    def _caption(self, image: np.ndarray, prompt: str, key: str | None) -> str:
+    def _ask(
+        self,
+        images: Sequence[np.ndarray],
+        prompt: str,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int | None,
+        *,
+        is_one_rejection_fatal: bool,
+    ) -> list[Answer]:
+        key = self._key()
+
+        def ask(image: np.ndarray) -> Answer:
+            answer = self._answer(image, prompt, schema, max_tokens or self._config.max_tokens, key)
+            if is_one_rejection_fatal and answer.error_kind == "rejected":
+                raise CaptionError(str(answer.error))
+            return answer
+
+        with ThreadPoolExecutor(self._config.concurrency) as pool:
+            # The first error cancels all requests that have not started.
+            return list(pool.map(ask, images))
+
+    def _answer(
+        self, image: np.ndarray, prompt: str, schema: Mapping[str, Any] | None, max_tokens: int, key: str | None
+    ) -> Answer:
         config = self._config
         question: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _data_url(image)}},
@@ -140,10 +184,14 @@ class CaptionServer:
         request: dict[str, Any] = {
             "model": config.model,
             "messages": [{"role": "user", "content": question}],
-            "max_tokens": config.max_tokens,
+            "max_tokens": max_tokens,
             "temperature": 0,
             "seed": config.seed,
         }
+        if schema is not None:
+            structure = {"name": "caption", "schema": schema, "strict": True}
+            request["response_format"] = {"type": "json_schema", "json_schema": structure}
+        started = time.perf_counter()
         try:
             with self._session.post(
                 f"{config.url}/chat/completions",
@@ -159,9 +207,13 @@ class CaptionServer:
                 f"{self._name}: cannot reach {config.url} ({type(error).__name__}, {config.retries} retries); "
                 "check that the server runs and that every worker can reach it"
             ) from error
+        seconds = time.perf_counter() - started
         if status != requests.codes.ok:
-            raise CaptionError(f"{self._name}: {self._refusal(status, body, key)}")
-        return self._text(body)
+            message = f"{self._name}: {self._refusal(status, body, key)}"
+            if status in _OF_ONE_IMAGE:
+                return Answer("", "rejected", message, seconds=seconds)
+            raise CaptionError(message)
+        return self._read(body, seconds)
 
     def _refusal(self, status: int, body: bytes, key: str | None) -> str:
         """A one-line message for an unsuccessful response."""
@@ -185,20 +237,25 @@ class CaptionServer:
             )
         return f"{config.url} rejected the request (HTTP {status}: {said}); check url, model and max_tokens"
 
-    def _text(self, body: bytes) -> str:
-        """The text of a response, truncated to `MAX_CHARACTERS`."""
+    def _read(self, body: bytes, seconds: float) -> Answer:
+        """The answer in a response."""
         try:
-            text = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
+            document = json.loads(body)
+            choice = document["choices"][0]
+            text = choice["message"]["content"]
+            usage = document.get("usage") or {}
+            is_cut = choice.get("finish_reason") == "length"
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise CaptionError(
                 f"{self._name}: the response of {self._config.url} is not an OpenAI chat completion; check the url"
             ) from error
-        if not isinstance(text, str) or not text.strip():
-            raise CaptionError(
-                f"{self._name}: {self._config.model} returned an empty answer; raise max_tokens, or use a "
-                "vision-language chat model"
-            )
-        return text.strip()[:MAX_CHARACTERS]
+        answer = Answer(
+            text=text.strip() if isinstance(text, str) else "",
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            tokens=_count(usage, "completion_tokens"),
+            seconds=seconds,
+        )
+        return checked(answer, f"{self._name}: {self._config.model}", is_cut)
 
     def _key(self) -> str | None:
         """The API key, read on use: planning works without it."""
@@ -224,6 +281,12 @@ class _Bearer(requests.auth.AuthBase):
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens that a server reports, if it does."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else None
 
 
 def _data_url(image: np.ndarray) -> str:

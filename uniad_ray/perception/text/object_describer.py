@@ -11,7 +11,10 @@ from pydantic import Field, model_validator
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.captions.base import Captions
 from uniad_ray.perception.captions.captioners import CaptionerConfig, build_captioner, captioner_lineage
+from uniad_ray.perception.captions.originals import original_images
+from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.segments import Segments
 from uniad_ray.perception.text.descriptions import Position, describe_segments
 from uniad_ray.perception.text.vlm_positions import POSITIONS_PROMPT, positions_prompt, read_positions
@@ -76,12 +79,12 @@ class ObjectDescriber:
         """The names of the provided fields."""
         return frozenset({f"{name}/text"})
 
-    def extract(self, perception: Perception) -> dict[str, list[str]]:
-        """Describes each image independently."""
+    def extract(self, perception: Perception) -> dict[str, Captions]:
+        """Describes each image independently; one whose positions the model did not give lacks a description."""
         described = [self._described(segments) for segments in perception.segments[self.config.segments]]
         positions = self._positions(perception, described)
-        texts = [
-            str(describe_segments(segments, self.config.softness, known))
+        texts: Captions = [
+            known if isinstance(known, Missing) else str(describe_segments(segments, self.config.softness, known))
             for segments, known in zip(described, positions, strict=True)
         ]
         return {f"{self.name}/text": texts}
@@ -98,9 +101,9 @@ class ObjectDescriber:
 
     def _positions(
         self, perception: Perception, described: Sequence[Segments]
-    ) -> list[dict[str, tuple[Position, ...]]]:
+    ) -> list[dict[str, tuple[Position, ...]] | Missing]:
         """The model's positions for each image; images with the same classes share one call."""
-        found: list[dict[str, tuple[Position, ...]]] = [{} for _ in described]
+        found: list[dict[str, tuple[Position, ...]] | Missing] = [{} for _ in described]
         if self.captioner is None:
             return found
         images_of: dict[str, list[int]] = {}
@@ -109,7 +112,10 @@ class ObjectDescriber:
                 images_of.setdefault(positions_prompt(set(segments.names)), []).append(row)
         for prompt, rows in images_of.items():
             keys = [perception.row_keys[row] for row in rows]
-            answers = self.captioner.captions(keys, perception.images[rows], prompt)
+            images = original_images(perception.select(rows), self.captioner.longest_side)
+            answers = self.captioner.captions(keys, images, prompt)
             for row, answer in zip(rows, answers, strict=True):
-                found[row] = read_positions(answer, Counter(described[row].names))
+                found[row] = (
+                    answer if isinstance(answer, Missing) else read_positions(answer, Counter(described[row].names))
+                )
         return found

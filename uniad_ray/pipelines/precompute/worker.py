@@ -16,6 +16,7 @@ from uniad_ray.archive.shards import encode_row_groups
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.pipelines.cluster.decoding import DecodedChunk, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+from uniad_ray.pipelines.cluster.originals import ChunkOriginals
 from uniad_ray.pipelines.score.worker import MAX_LOADED_BUNDLES
 from uniad_ray.sidecars.encoding import STAGES, Stage, empty_row, encode_rows
 from uniad_ray.sidecars.plan import SidecarFile, SidecarPlan, file_path, stage_schema
@@ -87,6 +88,7 @@ class StageWorker:
         chunks = dict.fromkeys(keys, decoded.chunk.name)
         stored = SidecarFields(self._out, before, extractor.digests, chunks, files=None)
         images = dict(zip(decoded.good, decoded.images, strict=False))
+        originals = ChunkOriginals(self._plan.archive, decoded.chunk, keys)
         schema = stage_schema(self._stage)
         step = extractor.config.batch_size
         for start in range(0, len(keys), step):
@@ -96,7 +98,7 @@ class StageWorker:
             if good:
                 pixels = np.stack([images[position] for position in good])
                 perception = extractor.pipeline.extract(
-                    [keys[position] for position in good], pixels, frozenset(fields[self._stage]), stored
+                    [keys[position] for position in good], pixels, frozenset(fields[self._stage]), stored, originals
                 )
                 encoded = dict(zip(good, encode_rows(self._stage, perception), strict=True))
             rows = [

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+from uniad_ray.pipelines.cluster.originals import ChunkOriginals
 from uniad_ray.runs.maps import StoredMap, highest, write_maps
 from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path, scores_path
 from uniad_ray.scoring.bundles.store import BundleStore
@@ -71,10 +73,11 @@ class ChunkScorer:
             stored = self._sidecar.fields(chunk.category, self._digests[chunk.category], chunks)
         by_position: dict[int, Verdict] = {}
         if decoded.good:
-            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored)
+            originals = ChunkOriginals(self._plan.archive, chunk, keys)
+            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored, originals)
             for position, outcome in zip(decoded.good, outcomes, strict=True):
                 if isinstance(outcome, Verdict):
-                    by_position[position] = outcome
+                    by_position[position] = at_common_threshold(outcome, scorer.threshold)
                 else:
                     errors[position] = (outcome.kind, str(outcome))
         scored = time.perf_counter()
@@ -142,6 +145,7 @@ class ChunkScorer:
                 "error_kind": [error[0] if error else None for error in failed],
                 "error": [error[1] if error else None for error in failed],
                 "experts": [_expert_scores(verdict) for verdict in found],
+                "left_out": [_left_out(verdict) for verdict in found],
                 "score": [verdict.score if verdict else None for verdict in found],
                 "threshold": [threshold] * count,
                 "decision": [verdict.decision if verdict else None for verdict in found],
@@ -168,7 +172,27 @@ class ChunkScorer:
         write_maps(self._out / path, kept)
 
 
+def at_common_threshold(verdict: Verdict, threshold: float) -> Verdict:
+    """Shifts the score of an image without a text by the difference of the thresholds.
+
+    The experts that are left have a threshold of their own. After the shift, one threshold applies to all rows of a
+    category, as evaluations and previews of thresholds assume, and the decision is the same.
+
+    Args:
+        verdict: The verdict, with its own threshold.
+        threshold: The threshold of the category.
+    """
+    if verdict.threshold == threshold:
+        return verdict
+    return replace(verdict, score=verdict.score - verdict.threshold + threshold, threshold=threshold)
+
+
 def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:
     if verdict is None:
         return []
     return [{"expert": name, "raw": raw, "calibrated": verdict.calibrated[name]} for name, raw in verdict.raw.items()]
+
+
+def _left_out(verdict: Verdict | None) -> list[dict[str, str]]:
+    left_out = {} if verdict is None else verdict.left_out
+    return [{"expert": name, "reason": reason} for name, reason in left_out.items()]

@@ -52,6 +52,7 @@ class CalibrationRecord(StrictModel):
         experts: Mean and deviation by expert.
         terms: Mean and deviation by term: a group of experts, or a single expert without a group.
         threshold: The chosen threshold.
+        images_without_text: Held-out images that are not among them because they lack a text.
         selection: Weights of the selected experts, with reasons; None without expert selection.
         review: Lower threshold; images between it and the threshold are for review. None without review.
     """
@@ -62,6 +63,7 @@ class CalibrationRecord(StrictModel):
     experts: dict[str, ExpertCalibration]
     terms: dict[str, ExpertCalibration]
     threshold: Threshold
+    images_without_text: int = 0
     selection: ExpertSelection | None = None
     review: Threshold | None = None
 
@@ -189,7 +191,16 @@ class Bundle:
             raise self._does_not_fit(error) from error
         pipeline = self.pipeline(needs_of(experts), device=device)
         fusion, threshold = self.fusion(only, false_positive_rate)
-        return Scorer(config, pipeline, experts, fusion, threshold.value, self.review_threshold(only))
+        # The scorer outlives the other files of the bundle.
+        kept = Bundle(self.manifest, {CALIBRATION_SCORES: self.files[CALIBRATION_SCORES]})
+
+        def fusion_of(names: Collection[str]) -> tuple[Fusion, float]:
+            some, own = kept.fusion(names, false_positive_rate)
+            return some, own.value
+
+        return Scorer(
+            config, pipeline, experts, fusion, threshold.value, self.review_threshold(only), fusion_of=fusion_of
+        )
 
     def pipeline(self, fields: Iterable[tuple[str, str]], *, device: str = "cpu") -> PerceptionPipeline:
         """Build the extractors behind some fields, with their learned state.

@@ -71,8 +71,9 @@ class GallerySample:
 
     def add(self, perception: Perception) -> None:
         """Offer a batch; a repeated image counts once."""
+        lacking = perception.lacking(self._fields)
         for row, key in enumerate(perception.row_keys):
-            if key not in self._source_uris or not self._sample.wants(key):
+            if key in lacking or key not in self._source_uris or not self._sample.wants(key):
                 continue
             descriptors = {
                 name: describe(perception, name, row)

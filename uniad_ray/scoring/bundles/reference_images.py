@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError
+from uniad_ray.perception.base import Fields
+from uniad_ray.perception.missing import Missing
 from uniad_ray.scoring.scorer import Scorer
 
 TOLERANCE = 1e-4
@@ -19,10 +21,34 @@ TOLERATED_DEVIATIONS = 0.01
 
 
 class ReferenceScores(StrictModel):
-    """Raw scores of the reference images by expert, computed at the fit."""
+    """Raw scores of the reference images by expert, computed at the fit.
+
+    Attributes:
+        row_keys: Keys of the images.
+        raw: Score of each image by expert; None if the image lacks a text that the expert needs.
+        texts: Texts of a vision-language model by field, None if missing. The check then needs no model.
+    """
 
     row_keys: tuple[str, ...]
-    raw: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    raw: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    texts: dict[str, tuple[str | None, ...]] = Field(default_factory=dict)
+
+
+class _StoredTexts:
+    """The texts of the reference images; implements `StoredFields`."""
+
+    def __init__(self, scores: ReferenceScores) -> None:
+        self._row_keys = scores.row_keys
+        self._texts = scores.texts
+        self.names = frozenset(scores.texts)
+
+    def read(self, row_keys: Sequence[str], names: frozenset[str]) -> Fields:
+        """See `StoredFields`."""
+        rows = [self._row_keys.index(key) for key in row_keys]
+        return {
+            name: [Missing("no text at the fit") if (text := self._texts[name][row]) is None else text for row in rows]
+            for name in sorted(names)
+        }
 
 
 @dataclass(frozen=True)
@@ -50,11 +76,12 @@ class Reference:
         Raises:
             BundleError: A score is not finite, or differs by more than `TOLERANCE` and `TOLERATED_DEVIATIONS` allow.
         """
-        evidence = scorer.evidence(self.scores.row_keys, self.images)
+        evidence = scorer.evidence(self.scores.row_keys, self.images, _StoredTexts(self.scores))
         for name in scorer.expert_names:
             values = self.scores.raw[name]
-            found = np.asarray(evidence[name].scores, dtype=np.float64)
-            wanted = np.asarray(values)
+            known = [row for row, value in enumerate(values) if value is not None]
+            found = np.asarray(evidence[name].scores, dtype=np.float64)[known]
+            wanted = np.asarray([values[row] for row in known], dtype=np.float64)
             allowed = TOLERATED_DEVIATIONS * self.deviations[name]
             if not np.allclose(found, wanted, rtol=TOLERANCE, atol=allowed):
                 raise BundleError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from safetensors.numpy import save as save_safetensors
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
@@ -18,13 +16,13 @@ from uniad_ray.perception.base import Perception, State, StoredFields, TrainedEx
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
-from uniad_ray.scoring.bundles.reference_images import ReferenceScores
 from uniad_ray.scoring.calibration import FloatArray, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
 from uniad_ray.scoring.fitting.judged import Judged, evenly, score_altered_images
 from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages
+from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.rounds import (
     FittedRound,
     RoundFitter,
@@ -34,6 +32,7 @@ from uniad_ray.scoring.fitting.rounds import (
     experts_with_students,
     fixed_fields,
     needed_fields,
+    text_fields,
 )
 from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
@@ -47,9 +46,6 @@ from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
 from uniad_ray.training.distillation import train_student
-
-REFERENCE_IMAGES = 2
-"""Number of images stored in a bundle with their scores, to verify the scores on loading."""
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Find the stored fields that match an unfitted pipeline."""
@@ -107,6 +103,7 @@ class CategoryFit:
             {field for expert in self._experts.values() for field in expert.needs},
         )
         pipeline = build_pipeline(config, asked_fields(config, self._experts), device=device)
+        self._texts = text_fields(pipeline)
         trained = experts_with_students(self._experts, pipeline)
         self._first = experts_before_training(config, tuple(self._experts), trained)
         self._folder = tempfile.TemporaryDirectory(prefix="uniad-ray-fit-")
@@ -188,7 +185,7 @@ class CategoryFit:
         if fitted is None or fitted.experts.keys() != set(names) or not split.is_final_a_round:
             fitted = self._fitter.fit(names, split.final, tuple(split.final), split.final_training)
         files = _state_files(fitted)
-        files.update(_reference_files(fitted, split.final))
+        files.update(reference_files(fitted.source, fitted.pipeline, fitted.experts, split.final))
         lineage = _lineage(fitted.pipeline, config, self._device)
         if self._unusual.all_plain():
             raise FitError("every normal image has a single colour; check the camera and the archive")
@@ -200,6 +197,7 @@ class CategoryFit:
             method=split.method,
             fit_images=sum(rows[index].copy_of is None for index in split.final),
             held_out_images=len(judged.row_keys),
+            images_without_text=judged.without_text,
             experts=fusion.experts,
             terms=fusion.terms,
             threshold=choose_threshold(scores, config.calibration.false_positive_rate),
@@ -226,6 +224,7 @@ class CategoryFit:
         config, split = self._config, self._split
         selection = config.chosen_fusion.selection
         row_keys: list[str] = []
+        without_text = 0
         held_out: dict[str, list[FloatArray]] = {name: [] for name in names}
         fused: list[FloatArray] = []
         synthetic: list[SyntheticScores] = []
@@ -235,25 +234,33 @@ class CategoryFit:
         )
         for index, fold in enumerate(split.folds):
             fitted = self._fitter.fit(names, fold.fit, split.learning[index], split.training[index])
-            for perception in fitted.source.extract(fold.calibrate, fitted.wanted):
-                row_keys += perception.row_keys
-                evidence = {name: expert.score(perception) for name, expert in fitted.experts.items()}
+            # Calibration compares the experts on the same images, so an image without a text is left out of all.
+            wanted = fitted.wanted | self._texts
+            for perception in fitted.source.extract(fold.calibrate, wanted):
+                complete = perception.complete(wanted)
+                self._advance(len(perception))
+                without_text += len(perception) - len(complete)
+                if not len(complete):
+                    continue
+                row_keys += complete.row_keys
+                evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
                 for name, item in evidence.items():
                     held_out[name].append(np.asarray(item.scores, dtype=np.float64))
                 if config.chosen_fusion.rule == "maps":
                     fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(names)).fuse(evidence).scores)
-                self._advance(len(perception))
             if selection is not None:
                 synthetic.append(score_altered_images(fitted, fold, to_alter, config, self._advance))
                 if index == 0 and len(self._known) >= selection.fewest_known_defects:
                     known_scores = score_known_defects(self._known, fitted.pipeline, fitted.experts, config.batch_size)
             self._last_round = fitted
+        _check_texts(fitted.pipeline, len(row_keys), without_text)
         return Judged(
             tuple(row_keys),
             {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()},
             np.concatenate(fused) if fused else None,
             join_synthetic_scores(synthetic),
             known_scores,
+            without_text,
         )
 
     def _choose(self, judged: Judged) -> ExpertSelection | None:
@@ -330,19 +337,11 @@ def _state_files(fitted: FittedRound) -> dict[str, bytes]:
     return files
 
 
-def _reference_files(fitted: FittedRound, indices: Sequence[int]) -> dict[str, bytes]:
-    """Score a few images with the final experts, held-out images first."""
-    rows = fitted.source.rows
-    seen = set(indices)
-    order = sorted(range(len(rows)), key=lambda index: (index in seen, rows[index].row_key))[:REFERENCE_IMAGES]
-    perceptions = list(fitted.source.extract(order, fitted.wanted))
-    if not perceptions:
-        raise FitError("the reference images cannot be decoded; repair the training images and ingest them again")
-    images = np.concatenate([perception.images for perception in perceptions])
-    raw = {
-        name: tuple(float(value) for perception in perceptions for value in expert.score(perception).scores)
-        for name, expert in fitted.experts.items()
-    }
-    scores = ReferenceScores(row_keys=tuple(key for perception in perceptions for key in perception.row_keys), raw=raw)
-    document = json.dumps(scores.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
-    return {"reference.safetensors": save_safetensors({"images": images}), "reference.json": document.encode()}
+def _check_texts(pipeline: PerceptionPipeline, complete: int, without_text: int) -> None:
+    """Reject a fit in which most held-out images lack a text."""
+    if without_text > complete:
+        names = ", ".join(extractor.name for extractor in pipeline.asking)
+        raise FitError(
+            f"{without_text} of {complete + without_text} held-out normal images have no text from {names}; caption "
+            "the archive again with `uniad-ray caption --retry-errors`, or use an expert set without texts"
+        )

@@ -29,6 +29,7 @@ class Judged(NamedTuple):
         fused: Fused scores of the held-out images, shape (N,); None unless the fusion needs the maps of all experts.
         synthetic: Raw scores of synthetic anomalies by kind and expert; empty without expert selection.
         known: Raw scores of known defects by family and expert.
+        without_text: Number of held-out images that are not among them because they lack a text.
     """
 
     row_keys: tuple[str, ...]
@@ -36,6 +37,7 @@ class Judged(NamedTuple):
     fused: FloatArray | None
     synthetic: SyntheticScores
     known: SyntheticScores
+    without_text: int = 0
 
     def joined(self, other: Judged) -> Judged:
         """Add the scores of other experts for the same images.
@@ -51,6 +53,7 @@ class Judged(NamedTuple):
             None,
             _joined(self.synthetic, other.synthetic),
             _joined(self.known, other.known),
+            self.without_text,
         )
 
 
@@ -90,6 +93,7 @@ def score_altered_images(
         fitted.experts,
         batch_size=config.batch_size,
         seed=config.seed,
+        with_captions=selection is not None and selection.captions,
         on_scored=on_scored,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +17,7 @@ from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import NormalImagesConfig
 from uniad_ray.errors import FitError, ImageError
+from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.fitting.altered_copies import altered, copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 
@@ -80,6 +81,9 @@ class ArchiveNormalImages:
         self.rows: Sequence[NormalImage] = [*images, *copies]
         self._places = [places[originals[row.copy_of or row.row_key]] for row in self.rows]
         self._cached: tuple[Chunk, pa.Table] | None = None
+        self.originals: Originals = _Originals(
+            {row.row_key: index for index, row in enumerate(self.rows) if row.copy_of is None}, self._encoded
+        )
 
     @property
     def has_copies(self) -> bool:
@@ -125,10 +129,31 @@ class ArchiveNormalImages:
                 raise
             raise FitError(_ROW_KEY.sub(lambda key: names.get(key[0], key[0]), str(error))) from error
 
+    def _encoded(self, index: int) -> bytes:
+        chunk, position = self._places[index]
+        return bytes(self._table(chunk).column("image")[position].as_py())
+
     def _table(self, chunk: Chunk) -> pa.Table:
         if self._cached is None or self._cached[0] != chunk:
             self._cached = (chunk, read_chunk(self._archive, chunk, columns=["image", "source_uri"]))
         return self._cached[1]
+
+
+class _Originals(Mapping[str, bytes]):
+    """Encoded images by row key, read when they are needed."""
+
+    def __init__(self, indices: Mapping[str, int], read: Callable[[int], bytes]) -> None:
+        self._indices = indices
+        self._read = read
+
+    def __getitem__(self, row_key: str) -> bytes:
+        return self._read(self._indices[row_key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
 
 
 def _drawn(rows: Sequence[NormalImage], choice: NormalImagesConfig) -> list[NormalImage]:

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import safe_open
 
-from uniad_ray.perception.base import Perception, PerceptionStream, StoredFields
+from uniad_ray.perception.base import Originals, Perception, PerceptionStream, StoredFields
+from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
 
 _IMAGE = "images"
 # Separator that no field name contains.
 _PART = "#"
+_LACKS = "lacks"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ class NormalImage:
 
 
 class NormalImages(Protocol):
-    """The normal images of one category, in a fixed order."""
+    """The normal images of one category, in a fixed order.
+
+    Attributes:
+        rows: The images.
+        originals: Encoded images by row key, before they are stretched; may be empty. Altered copies have none.
+    """
 
     rows: Sequence[NormalImage]
+    originals: Originals
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode images in the given order, and yield (index, uint8 array at the image size of the category).
@@ -139,7 +147,8 @@ class ImagePerceptions:
         if not decoded:
             return None
         keys = [self._key(index) for index, _ in decoded]
-        perception = self._pipeline.extract(keys, np.stack([image for _, image in decoded]), fields, self._stored)
+        pixels = np.stack([image for _, image in decoded])
+        perception = self._pipeline.extract(keys, pixels, fields, self._stored, self._images.originals)
         fresh = {index for index, _ in decoded} - self._seen
         if self._on_extracted is not None and len(fresh) == len(decoded):
             self._on_extracted(perception)
@@ -204,12 +213,15 @@ class _Shelf:
         from safetensors.torch import save_file
 
         for position, key in enumerate(perception.row_keys):
-            tensors = {name: tensor[position].contiguous().cpu() for name, tensor in perception.fields.items()}
-            records: dict[str, Any] = {name: values[position] for name, values in perception.texts.items()}
-            for name, vectors in perception.vectors.items():
+            lacks = {name: own[key] for name, own in perception.missing.items() if key in own}
+            held = perception.restricted(perception.names - lacks.keys())
+            tensors = {name: tensor[position].contiguous().cpu() for name, tensor in held.fields.items()}
+            records: dict[str, Any] = {name: values[position] for name, values in held.texts.items()}
+            records |= {name: {_LACKS: reason} for name, reason in lacks.items()}
+            for name, vectors in held.vectors.items():
                 tensors[name] = torch.from_numpy(np.ascontiguousarray(vectors[position]))
                 records[name] = None
-            for name, values in perception.segments.items():
+            for name, values in held.segments.items():
                 segments = values[position]
                 records[name] = {"size": segments.size, "names": segments.names}
                 for part, array in segments.arrays().items():
@@ -221,7 +233,6 @@ class _Shelf:
             self._keys.add(key)
 
     def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:
-        import torch
 
         images: list[np.ndarray] = []
         fields: dict[str, list[Any]] = {}
@@ -236,17 +247,15 @@ class _Shelf:
                 for name in sorted(wanted & records.keys()):
                     fields.setdefault(name, []).append(_record(stored, name, records[name]))
         stacked = np.stack(images) if images else np.zeros((len(row_keys), 0, 0, 3), dtype=np.uint8)
-        found = {
-            name: torch.stack(values) if isinstance(values[0], torch.Tensor) else values
-            for name, values in fields.items()
-        }
-        return Perception(list(row_keys), stacked).extended(found)
+        return Perception(list(row_keys), stacked).extended(fields)
 
 
-def _record(stored: Any, name: str, record: Any) -> str | np.ndarray | Segments:
-    """Restore a text, vectors (record None), or segments (record with size and names)."""
+def _record(stored: Any, name: str, record: Any) -> str | np.ndarray | Segments | Missing:
+    """Restore a text, vectors (record None), segments (record with size and names), or the lack of a field."""
     if isinstance(record, str):
         return record
+    if record is not None and _LACKS in record:
+        return Missing(record[_LACKS])
     if record is None:
         return np.asarray(stored.get_tensor(name).numpy())
     prefix = f"{name}{_PART}"

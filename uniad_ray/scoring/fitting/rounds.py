@@ -18,6 +18,7 @@ from uniad_ray.perception.base import (
     TrainedExtractor,
 )
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.complete import complete_stream
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, PerceptionSource, stream
 
@@ -94,12 +95,13 @@ class RoundFitter:
                 training if extractor.provides & trained_fields else (),
             )
             if isinstance(extractor, StatefulExtractor):
-                self._prepare(extractor, key, stream(source, learning, extractor.needs))
+                normal = complete_stream(stream(source, learning, extractor.needs), extractor.needs)
+                self._prepare(extractor, key, normal)
             # The same images give the same fields in every round.
             kept = self.folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
             source = ExtendedPerceptions(source, pipeline, extractor.provides & self.wanted, kept)
         for expert in experts.values():
-            expert.fit(stream(source, indices, expert.needs))
+            expert.fit(complete_stream(stream(source, indices, expert.needs), expert.needs))
         return FittedRound(experts, pipeline, source)
 
     def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:
@@ -129,9 +131,14 @@ def fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: Per
 
 
 def needed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:
-    """Fields needed by experts, by the expert selection, or by extractors that depend on learned state."""
+    """All texts, and fields needed by experts, the expert selection, or extractors that depend on learned state."""
     asked = frozenset(field for field, _ in asked_fields(config, experts))
-    return asked.union(*(extractor.needs for extractor in pipeline.dependent))
+    return asked.union(text_fields(pipeline), *(extractor.needs for extractor in pipeline.dependent))
+
+
+def text_fields(pipeline: PerceptionPipeline) -> frozenset[str]:
+    """Fields that a vision-language model writes, which some images may lack."""
+    return frozenset(field for extractor in pipeline.asking for field in extractor.provides)
 
 
 def experts_with_students(experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:

@@ -22,17 +22,23 @@ class UnusualImages:
         """Start empty."""
         self._descriptors: dict[str, np.ndarray] = {}
         self._plain: set[str] = set()
+        self._incomplete: set[str] = set()
 
     def add(self, perception: Perception) -> None:
         """Add a batch; a repeated image counts once."""
         means = [field.float().mean(dim=(2, 3)).cpu().numpy() for field in perception.fields.values()]
         pixels = perception.images.reshape(len(perception), -1, 3)
         flat = (pixels.min(axis=1) == pixels.max(axis=1)).all(axis=1)
+        lacking = perception.lacking(perception.names)
         for index, key in enumerate(perception.row_keys):
-            parts = [pixels[index].mean(axis=0) / 255.0, *(mean[index] for mean in means)]
-            self._descriptors[key] = np.concatenate([_unit(part) for part in parts])
             if flat[index]:
                 self._plain.add(key)
+            if key in lacking and key not in self._descriptors:
+                # Without a text it has no comparable descriptor, but it counts as an image.
+                self._incomplete.add(key)
+                continue
+            parts = [pixels[index].mean(axis=0) / 255.0, *(mean[index] for mean in means)]
+            self._descriptors[key] = np.concatenate([_unit(part) for part in parts])
 
     def find(self, left_out: Collection[str] = ()) -> dict[str, str]:
         """Return the unusual images with the reason, by row key: images of one colour, and outliers.
@@ -56,7 +62,7 @@ class UnusualImages:
 
     def all_plain(self) -> bool:
         """Whether there are images and every image has a single colour."""
-        return bool(self._plain) and len(self._plain) == len(self._descriptors)
+        return bool(self._plain) and len(self._plain) == len(self._descriptors.keys() | self._incomplete)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

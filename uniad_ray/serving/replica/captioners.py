@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import CaptionError
 from uniad_ray.perception.base import AskingExtractor
-from uniad_ray.perception.captions.base import Captioner
+from uniad_ray.perception.captions.base import Captioner, Captions
 from uniad_ray.perception.captions.engine import CaptionEngineConfig
 from uniad_ray.perception.captions.server import CaptionServer, CaptionServerConfig
 from uniad_ray.serving.settings import EngineSettings
@@ -45,12 +45,13 @@ class DeployedCaptioner:
         self._handle = handle
         self._loop = loop
         self._timeout = timeout
+        self.longest_side: int | None = config.longest_side
 
-    def captions(self, row_keys: Sequence[str], images: np.ndarray, prompt: str) -> list[str]:  # noqa: ARG002
+    def captions(self, row_keys: Sequence[str], images: Sequence[np.ndarray], prompt: str) -> Captions:  # noqa: ARG002
         """Request all texts at once; see `Captioner`. Call this from a thread other than the event loop's.
 
         Raises:
-            CaptionError: No replica responds in time, or the model returns no text.
+            CaptionError: No replica responds in time.
         """
         asked = asyncio.run_coroutine_threadsafe(self._ask(images, prompt), self._loop)
         try:
@@ -64,9 +65,9 @@ class DeployedCaptioner:
         """Return the configuration of the model."""
         return dict(self._config)
 
-    async def _ask(self, images: np.ndarray, prompt: str) -> list[str]:
+    async def _ask(self, images: Sequence[np.ndarray], prompt: str) -> Captions:
         calls = [self._handle.caption.remote(self._config, image, prompt) for image in images]
-        return [str(text) for text in await asyncio.gather(*calls)]
+        return list(await asyncio.gather(*calls))
 
 
 def choose_captioner(

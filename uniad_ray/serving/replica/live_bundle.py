@@ -201,8 +201,10 @@ class DecodedImage:
         loaded: The bundle that scores it.
         row_key: sha256 of the encoded bytes.
         pixels: uint8, shape (H, W, 3), RGB.
+        data: The encoded bytes, for captions.
     """
 
     loaded: LoadedBundle
     row_key: str
     pixels: np.ndarray
+    data: bytes = b""

@@ -183,7 +183,7 @@ class ReplicaScorer:
             return UnusableImage(verdict.kind, str(verdict))
         return OnlineVerdict(
             verdict=verdict if with_map else replace(verdict, anomaly_map=None),
-            left_out={} if reason is None else dict.fromkeys(scorer.awaiting, reason),
+            left_out=verdict.left_out if reason is None else dict.fromkeys(scorer.awaiting, reason),
             nearest=tuple(scorer.nearest(first.descriptor, nearest)) if nearest else (),
             bundle_version=manifest.version,
             bundle_digest=manifest.digest,
@@ -262,7 +262,7 @@ class ReplicaScorer:
     def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
         size = loaded.scorer.full.config.decoded_size
         pixels = decode_image(data, size, self.settings.limits.of_an_image)
-        return DecodedImage(loaded, row_key, pixels)
+        return DecodedImage(loaded, row_key, pixels, data if loaded.scorer.awaiting else b"")
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
         """Score a batch of images; during a refresh, it may mix images of the old and the new bundle."""
@@ -270,18 +270,24 @@ class ReplicaScorer:
         for loaded in {id(image.loaded): image.loaded for image in images}.values():
             rows = [row for row, image in enumerate(images) if image.loaded is loaded]
             pixels = np.stack([images[row].pixels for row in rows])
+            originals = {images[row].row_key: images[row].data for row in rows if images[row].data}
             with self._networks:
-                found = self._begin(loaded, [images[row].row_key for row in rows], pixels)
+                found = self._begin(loaded, [images[row].row_key for row in rows], pixels, originals)
             outcomes.update(zip(rows, found, strict=True))
         return [outcomes[row] for row in range(len(images))]
 
-    def _begin(self, loaded: LoadedBundle, row_keys: list[str], pixels: np.ndarray) -> list[FirstVerdict]:
+    def _begin(
+        self, loaded: LoadedBundle, row_keys: list[str], pixels: np.ndarray, originals: dict[str, bytes]
+    ) -> list[FirstVerdict]:
         """Score a batch: one image with several threads, several images in parts with one thread each."""
         count = min(self._parallel, len(row_keys))
         if count == 1:
-            return loaded.scorer.begin(row_keys, pixels)
+            return loaded.scorer.begin(row_keys, pixels, originals)
         parts = np.array_split(np.arange(len(row_keys)), count)
         found = self._parts.map(
-            lambda part: loaded.scorer.begin([row_keys[row] for row in part], pixels[part[0] : part[-1] + 1]), parts
+            lambda part: loaded.scorer.begin(
+                [row_keys[row] for row in part], pixels[part[0] : part[-1] + 1], originals
+            ),
+            parts,
         )
         return [first for part in found for first in part]

@@ -11,7 +11,9 @@ import numpy as np
 from ray import serve
 from ray.serve import Application
 
+from uniad_ray.perception.captions.base import Captions
 from uniad_ray.perception.captions.engine import CaptionEngine, CaptionEngineConfig
+from uniad_ray.perception.missing import Missing
 from uniad_ray.serving.settings import EngineSettings
 
 _IMAGES = 8
@@ -29,13 +31,13 @@ class VllmDeployment:
     def __init__(self) -> None:
         """Prepare batching; no model is loaded yet."""
 
-        async def caption_together(questions: list[Question]) -> list[str]:
+        async def caption_together(questions: list[Question]) -> Captions:
             return await asyncio.to_thread(caption_all, questions)
 
         batched = serve.batch(max_batch_size=_IMAGES, batch_wait_timeout_s=0.01)
-        self._batched: Callable[[Question], Awaitable[str]] = batched(caption_together)
+        self._batched: Callable[[Question], Awaitable[str | Missing]] = batched(caption_together)
 
-    async def caption(self, config: dict[str, Any], image: np.ndarray, prompt: str) -> str:
+    async def caption(self, config: dict[str, Any], image: np.ndarray, prompt: str) -> str | Missing:
         """Caption one image.
 
         Args:
@@ -44,21 +46,21 @@ class VllmDeployment:
             prompt: Prompt of the model.
 
         Raises:
-            CaptionError: The engine fails, or returns no text.
+            CaptionError: The engine fails.
             ConfigError: vLLM is not installed or does not support the machine.
         """
         return await self._batched((json.dumps(config, sort_keys=True), image, prompt))
 
 
-def caption_all(questions: list[Question]) -> list[str]:
-    """Caption images, in order; images with the same model, prompt and size are processed together."""
-    groups: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}
-    for row, (config, image, prompt) in enumerate(questions):
-        groups.setdefault((config, prompt, image.shape), []).append(row)
-    texts: dict[int, str] = {}
-    for (config, prompt, _), rows in groups.items():
+def caption_all(questions: list[Question]) -> Captions:
+    """Caption images, in order; images with the same model and prompt are processed together."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row, (config, _, prompt) in enumerate(questions):
+        groups.setdefault((config, prompt), []).append(row)
+    texts: dict[int, str | Missing] = {}
+    for (config, prompt), rows in groups.items():
         engine = CaptionEngine("engine", CaptionEngineConfig.model_validate_json(config))
-        images = np.stack([questions[row][1] for row in rows])
+        images = [questions[row][1] for row in rows]
         texts.update(zip(rows, engine.captions([str(row) for row in rows], images, prompt), strict=True))
     return [texts[row] for row in range(len(questions))]
 

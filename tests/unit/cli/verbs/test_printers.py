@@ -8,12 +8,13 @@ import pytest
 from support.reports import make_metric
 
 from uniad_ray.archive.manifest import RejectedFile
-from uniad_ray.cli.verbs.data import ingest
+from uniad_ray.cli.verbs.data import caption, ingest
 from uniad_ray.cli.verbs.endpoint import serve, serve_key
 from uniad_ray.cli.verbs.models import bundles, fit, tune_clip
 from uniad_ray.cli.verbs.results import compare, evaluate, report, score
 from uniad_ray.evaluation.run import EvaluationReport
 from uniad_ray.metrics.metric import Metric
+from uniad_ray.pipelines.caption.job import CaptionReport
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.ingest.job import IngestReport
 from uniad_ray.pipelines.score.job import ScoreReport
@@ -140,6 +141,18 @@ def test_fit_says_which_rate_the_images_support() -> None:
 def test_fit_warns_of_a_threshold_from_one_image() -> None:
     text = fit.as_text(FitReport(bundles="b", fitted=(fitted(method="altered_copies"),), failed={}))
     assert "lids: calibrated on altered copies of its only normal image; the threshold is a guess" in text
+
+
+def test_caption_counts_errors_and_says_how_to_retry() -> None:
+    report = CaptionReport(
+        sidecar="/c", model="m", images=9, errors={"cut": 2}, prompt_tokens=70, tokens=30, skipped_chunks=1
+    )
+    assert caption.as_text(report).splitlines() == [
+        "1 chunks were already done",
+        "2 images without a caption: cut",
+        "ask again with --retry-errors",
+        "/c: 7 of 9 images captioned, 70 tokens read, 30 written",
+    ]
 
 
 def test_score_counts_by_category() -> None:

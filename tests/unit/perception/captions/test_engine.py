@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from uniad_ray.errors import CaptionError, ConfigError, WeightsError
-from uniad_ray.perception.captions.engine import _ENVIRONMENT, CaptionEngine, CaptionEngineConfig, _engine
+from uniad_ray.perception.captions.engine import ENVIRONMENT, CaptionEngine, CaptionEngineConfig, _engine
+from uniad_ray.perception.missing import Missing
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 6, 4, 3), dtype=np.uint8)
 
@@ -43,7 +44,7 @@ class StubLLM:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StubLLM]]:
-    for name in _ENVIRONMENT:
+    for name in ENVIRONMENT:
         monkeypatch.setenv(name, "0")  # lets monkeypatch restore it after the test
         monkeypatch.delenv(name)
     found = type("Stub", (StubLLM,), {"made": [], "asked": [], "texts": list(StubLLM.texts)})
@@ -101,11 +102,12 @@ def test_engine_starts_once_on_first_use(stub: type[StubLLM], folder: str) -> No
             "limit_mm_per_prompt": {"image": 1, "video": 0},
             "enable_prefix_caching": False,
             "trust_remote_code": False,
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "seed": 0,
         }
     ]
-    assert _ENVIRONMENT.items() <= dict(os.environ).items()
-    assert _ENVIRONMENT["VLLM_NO_USAGE_STATS"] == "1"
+    assert ENVIRONMENT.items() <= dict(os.environ).items()
+    assert ENVIRONMENT["VLLM_NO_USAGE_STATS"] == "1"
 
 
 def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
@@ -138,9 +140,29 @@ def test_engine_failures_are_one_line(stub: type[StubLLM], folder: str) -> None:
     stub.failure = ValueError("the prompt is longer than max_model_len\nmore")
     with pytest.raises(CaptionError, match=r"vLLM failed: the prompt is longer than max_model_len; check"):
         engine(folder).captions(["a", "b"], IMAGES, "?")
-    stub.failure, stub.texts = None, ["one", " \n"]
-    with pytest.raises(CaptionError, match="returned an empty answer"):
-        engine(folder).captions(["a", "b"], IMAGES, "?")
+
+
+def test_one_empty_answer_costs_one_image(stub: type[StubLLM], folder: str) -> None:
+    stub.texts = ["one", " \n"]
+    first, second = engine(folder).captions(["a", "b"], IMAGES, "?")
+    assert first == "one"
+    assert isinstance(second, Missing)
+    assert "returned an empty answer; raise max_tokens" in second.reason
+
+
+def test_one_rejected_image_does_not_affect_others(stub: type[StubLLM], folder: str) -> None:
+    def chat(self: StubLLM, conversations: list[Any], options: Any, *, use_tqdm: bool) -> list[Any]:  # noqa: ARG001
+        sides = [message["content"][0]["image_pil"].size for (message,) in conversations]
+        if (99, 1) in sides:
+            raise ValueError("too many tokens")
+        return [SimpleNamespace(outputs=[SimpleNamespace(text="a pin")]) for _ in conversations]
+
+    stub.chat = chat  # type: ignore[method-assign]
+    wide = np.zeros((1, 99, 3), dtype=np.uint8)
+    answers = engine(folder).answers([IMAGES[0], wide], "?")
+    assert [(answer.text, answer.error_kind) for answer in answers] == [("a pin", None), ("", "rejected")]
+    with pytest.raises(CaptionError, match="too many tokens"):
+        engine(folder).captions(["a"], [wide], "?")
 
 
 def test_missing_folder_is_found_early(tmp_path: Path) -> None:
@@ -150,7 +172,7 @@ def test_missing_folder_is_found_early(tmp_path: Path) -> None:
 
 def test_lineage_covers_weights_and_chat_template(folder: str) -> None:
     before = engine(folder).lineage()
-    assert set(before) == {"kind", "max_tokens", "dtype", "max_model_len", "weights"}
+    assert set(before) == {"kind", "max_tokens", "dtype", "max_model_len", "longest_side", "weights"}
     assert before["weights"]["trained"]
     assert engine(folder, max_num_seqs=1, gpu_memory_utilization=0.5).lineage() == before
     (Path(folder) / "chat_template.jinja").write_text("{{ other }}")

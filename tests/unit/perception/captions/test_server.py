@@ -13,8 +13,9 @@ from support.chat_server import Asked, ChatServer, chat_server, completion, refu
 
 from uniad_ray.config.loading import validate
 from uniad_ray.errors import CaptionError, ConfigError
-from uniad_ray.perception.captions.base import MAX_CHARACTERS
+from uniad_ray.perception.captions.base import MAX_CHARACTERS, Captions
 from uniad_ray.perception.captions.server import CaptionServer, CaptionServerConfig
+from uniad_ray.perception.missing import Missing
 
 KEY = "sk-not-to-be-seen"
 VARIABLE = "TEST_VLM_KEY"
@@ -44,7 +45,7 @@ def captioner(url: str, **options: Any) -> CaptionServer:
     return CaptionServer("caption", validate(CaptionServerConfig, document, where="profile p"))
 
 
-def ask(fake: ChatServer, count: int = 1, **options: Any) -> list[str]:
+def ask(fake: ChatServer, count: int = 1, **options: Any) -> Captions:
     return captioner(fake.url, **options).captions(keys(count), images(count), "What is it?")
 
 
@@ -160,14 +161,12 @@ def test_unknown_model_is_one_line(fake: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (completion(None), "org/model returned an empty answer; raise max_tokens"),
-        (completion("  \n"), "org/model returned an empty answer"),
         (b"<html>hello</html>", "is not an OpenAI chat completion; check the url"),
         (b'{"choices": []}', "is not an OpenAI chat completion"),
         (b"[1]", "is not an OpenAI chat completion"),
     ],
 )
-def test_empty_answer_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
+def test_wrong_response_is_one_line(fake: ChatServer, body: bytes, message: str) -> None:
     fake.answer = lambda asked: (200, body)  # noqa: ARG005
 
     with pytest.raises(CaptionError, match=message) as raised:
@@ -175,9 +174,39 @@ def test_empty_answer_is_one_line(fake: ChatServer, body: bytes, message: str) -
     assert "\n" not in str(raised.value)
 
 
+def test_one_empty_or_cut_answer_costs_one_image(fake: ChatServer) -> None:
+    bodies = {0: completion(None), 1: completion("  \n"), 2: completion("a pin"), 3: completion("a p", "length")}
+    order = [int(image.sum()) for image in images(4)]
+    fake.answer = lambda asked: (200, bodies[order.index(int(asked.image.sum()))])
+
+    found = ask(fake, 4)
+    assert found[2] == "a pin"
+    reasons = [text.reason for text in found if isinstance(text, Missing)]
+    assert reasons == [
+        *["caption: org/model returned an empty answer; raise max_tokens, or use a vision-language chat model"] * 2,
+        "caption: org/model did not finish its answer; raise max_tokens",
+    ]
+
+
+def test_answers_of_a_schema_have_tokens_and_single_rejections(fake: ChatServer) -> None:
+    schema = {"type": "object"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    first = int(images(2)[0].sum())
+    fake.answer = lambda asked: (
+        (200, completion("{}", usage=usage)) if int(asked.image.sum()) == first else (400, refusal("too long"))
+    )
+
+    good, bad = captioner(fake.url).answers(list(images(2)), "?", schema)
+    assert (good.text, good.error_kind, good.prompt_tokens, good.tokens) == ("{}", None, 7, 3)
+    assert (bad.text, bad.error_kind) == ("", "rejected")
+    structure = {"name": "caption", "schema": schema, "strict": True}
+    assert fake.asked[0].document["response_format"] == {"type": "json_schema", "json_schema": structure}
+
+
 def test_long_answers_are_truncated_or_rejected(fake: ChatServer) -> None:
     fake.answer = lambda asked: "word " * 10_000  # noqa: ARG005
     (text,) = ask(fake)
+    assert isinstance(text, str)
     assert len(text) == MAX_CHARACTERS
 
     fake.answer = lambda asked: "word " * 1_000_000  # noqa: ARG005
@@ -252,7 +281,7 @@ class TestKey:
         ({"url": f"http://me:{KEY}@gpu-1/v1"}, "url: must not contain a user, password, query or fragment"),
         ({"url": f"http://gpu-1/v1?key={KEY}"}, "url: must not contain a user, password, query or fragment"),
         ({"api_key_variable": KEY}, "api_key_variable: is not the name of an environment variable"),
-        ({"api_key": KEY}, "api_key: unknown key; allowed: api_key_variable, backoff, concurrency, kind, max_tokens"),
+        ({"api_key": KEY}, "api_key: unknown key; allowed: api_key_variable, backoff, concurrency, kind, longest_side"),
         ({"max_tokens": 0}, "max_tokens: input should be greater than or equal to 1"),
         ({"temperature": 1}, "temperature: unknown key"),
     ],
@@ -267,7 +296,14 @@ def test_lineage_has_only_what_affects_texts() -> None:
     url = "http://gpu-1:8000/v1"
     base = captioner(f"{url}/").lineage()
 
-    assert base == {"kind": "server", "url": url, "model": "org/model", "max_tokens": 512, "seed": 0}
+    assert base == {
+        "kind": "server",
+        "url": url,
+        "model": "org/model",
+        "max_tokens": 512,
+        "seed": 0,
+        "longest_side": 1280,
+    }
     quick = {"timeout": 1, "retries": 0, "concurrency": 1, "backoff": 3, "api_key_variable": "KEY"}
     assert captioner(url, **quick).lineage() == base
     for change in ({"model": "other"}, {"max_tokens": 5}, {"seed": 1}):

@@ -10,6 +10,7 @@ import pytest
 from uniad_ray.errors import CaptionError, ConfigError, StoreError
 from uniad_ray.perception.captions.base import MAX_CHARACTERS
 from uniad_ray.perception.captions.table import CaptionTable, CaptionTableConfig, _read_table
+from uniad_ray.perception.missing import Missing
 
 IMAGES = np.zeros((2, 8, 8, 3), dtype=np.uint8)
 
@@ -38,15 +39,20 @@ def test_text_is_found_by_row_and_prompt(tmp_path: Path) -> None:
     assert table(source).captions(["a"], IMAGES[:1], "where?") == ["top left"]
 
 
-@pytest.mark.parametrize(("key", "prompt"), [("c", "what?"), ("a", "how many?")])
-def test_missing_text_names_row_and_prompt(tmp_path: Path, key: str, prompt: str) -> None:
+def test_image_without_a_text_does_not_affect_others(tmp_path: Path) -> None:
+    source = write(tmp_path / "c.parquet", ("a", "what?", "a pin"), ("b", "what?", None))
+
+    found = table(source).captions(["a", "c", "b"], [*IMAGES, IMAGES[0]], "what?")
+    assert found == ["a pin", Missing(f"{source} has no caption for this image"), Missing("no text is stored")]
+
+
+def test_prompt_without_captions_is_one_line(tmp_path: Path) -> None:
     source = write(tmp_path / "c.parquet", ("a", "what?", "a pin"))
 
     with pytest.raises(CaptionError) as raised:
-        table(source).captions(["a", key], IMAGES, f"{prompt}\nplease")
-    missing = "a"  # stored with another prompt
+        table(source).captions(["a"], IMAGES[:1], "how many?\nplease")
     assert str(raised.value) == (
-        f"caption: {source} has no caption for image {missing} and the prompt '{prompt}'; caption the archive again"
+        f"caption: {source} has no captions for the prompt 'how many?'; caption the archive with this prompt"
     )
 
 
@@ -73,7 +79,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
     ("rows", "names", "message"),
     [
         ([("a", "one")], ("row_key", "text"), "lacks the columns prompt; a caption table has row_key, prompt, text"),
-        ([("a", "?", None)], ("row_key", "prompt", "text"), "has rows without row_key, prompt or text"),
+        ([("a", None, "1")], ("row_key", "prompt", "text"), "has rows without row_key or prompt"),
         ([("a", "?", "1"), ("a", "?", "2")], ("row_key", "prompt", "text"), "image a has two captions for one prompt"),
     ],
 )
@@ -108,3 +114,8 @@ def test_unknown_scheme_is_rejected() -> None:
         CaptionTableConfig(kind="table", source="http://captions")
     assert issubclass(StoreError, Exception)
     assert not issubclass(CaptionError, ConfigError)
+
+
+def test_relative_source_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"night/captions is relative, .* give an absolute path or a URI"):
+        CaptionTableConfig(kind="table", source="night/captions")

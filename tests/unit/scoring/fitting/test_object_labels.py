@@ -25,6 +25,7 @@ class Trays:
 
     def __init__(self, count: int) -> None:
         ids = [f"{number - (number % 3 == 2):064x}" for number in range(count)]
+        self.originals: dict[str, bytes] = {}
         self.rows = [NormalImage(f"{number:032x}", image_id, "train") for number, image_id in enumerate(ids)]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

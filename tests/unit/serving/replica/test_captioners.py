@@ -13,7 +13,7 @@ from uniad_ray.serving.replica.captioners import DeployedCaptioner, choose_capti
 from uniad_ray.serving.settings import EngineSettings
 
 SERVER = CaptionServerConfig(kind="server", url="http://fit:1/v1", model="m", max_tokens=9, retries=6, timeout=120)
-TABLE = CaptionTableConfig(kind="table", source="captions.parquet")
+TABLE = CaptionTableConfig(kind="table", source="/captions.parquet")
 ENGINE = CaptionEngineConfig.model_validate({"kind": "vllm", "weights": {"uri": "file:model"}})
 
 

@@ -59,12 +59,14 @@ def choose_experts(
         known: Raw scores of known defects, by family.
 
     Returns:
-        The selection; without any anomalies it contains the base alone.
+        The selection; without any anomalies it contains the base alone. An expert without scores of anomalies, because
+        they lack its texts, is not judged: it is selected if it is in a base, with the mean weight of the others.
 
     Raises:
         FitError: A score of a normal image is not finite.
     """
     anomalies = {**synthetic, **(known or {})}
+    judged = [name for name in normal if all(name in raw for raw in anomalies.values())]
     calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
 
     def fused(*kinds: Mapping[str, float]) -> Separation:
@@ -78,46 +80,55 @@ def choose_experts(
         return Separation(scores(normal), {kind: scores(raw) for kind, raw in anomalies.items()})
 
     alone = {
-        name: Separation(scores, {kind: raw[name] for kind, raw in anomalies.items()}).aurocs()
-        for name, scores in normal.items()
+        name: Separation(normal[name], {kind: raw[name] for kind, raw in anomalies.items()}).aurocs() for name in judged
     }
     base: list[dict[str, float]] = []
     selected: list[dict[str, float]] = []
+    voices: list[dict[str, float]] = []
     trials: dict[str, Trial] = {}
     lack: dict[str, float] = {}
     for label, kind, families in (
         ("surface", selection.surface, _STRUCTURAL),
         ("arrangement", selection.arrangement, _LOGICAL),
     ):
-        own = {name: mean_auroc(alone[name], families) for name in (*kind.base, *kind.candidates) if name in normal}
+        own = {name: mean_auroc(alone[name], families) for name in (*kind.base, *kind.candidates) if name in judged}
         weights = {name: max(value - 0.5, _LEAST_WEIGHT) for name, value in own.items()}
-        together = {name: weights[name] for name in kind.base if name in normal}
+        together = {name: weights[name] for name in kind.base if name in judged}
         base.append(dict(together))
-        for name in sorted((name for name in kind.candidates if name in normal), key=lambda name: -own[name]):
+        for name in sorted((name for name in kind.candidates if name in judged), key=lambda name: -own[name]):
             more = {**together, name: weights[name]}
             trials[name] = _trial(fused(together) if together else None, fused(more), families, selection.least_gain)
             if trials[name].is_passed:
                 together = more
         selected.append(together)
         lack[label] = 1.0 - (mean_auroc(fused(together).aurocs(), families) if together else 0.5)
-    surface, arrangement = map(_voices, selected)
+        middle = float(np.mean(list(together.values()))) if together else 1.0
+        unjudged = [name for name in kind.base if name in normal and name not in judged]
+        voices.append(_voices({**together, **dict.fromkeys(unjudged, middle)}))
+    surface, arrangement = voices
     confidence = 1.0
-    if arrangement and anomalies:
-        reached = mean_auroc(fused(arrangement).aurocs(), _LOGICAL)
+    if selected[1] and anomalies:
+        reached = mean_auroc(fused(selected[1]).aurocs(), _LOGICAL)
         confidence = min(max((reached - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
     chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
+    seen = {name: weight for name, weight in chosen.items() if name in judged}
     return ExpertSelection(
-        synthetic_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in synthetic.items()},
+        synthetic_anomalies={kind: len(next(iter(raw.values()), ())) for kind, raw in synthetic.items()},
         normal_images=len(next(iter(normal.values()))),
-        known_defects={family: len(next(iter(raw.values()))) for family, raw in (known or {}).items()},
+        known_defects={family: len(next(iter(raw.values()), ())) for family, raw in (known or {}).items()},
         weights_without_known=choose_experts(config, selection, normal, synthetic).weights if known else None,
         least_gain=selection.least_gain,
-        base_auroc=fused(*base).aurocs(),
-        fused_auroc=fused(chosen).aurocs(),
+        base_auroc=fused(*base).aurocs() if any(base) else {},
+        fused_auroc=fused(seen).aurocs() if seen else {},
         lack=lack,
         experts={
             **{
-                name: CandidateExpert(weight=chosen.get(name, 0.0), auroc=alone[name], trial=trials.get(name))
+                name: CandidateExpert(
+                    weight=chosen.get(name, 0.0),
+                    auroc=alone.get(name, {}),
+                    trial=trials.get(name),
+                    is_judged=name in judged,
+                )
                 for name in normal
             },
             **{

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from uniad_ray.experts.base import Expert
-from uniad_ray.perception.base import Perception
+from uniad_ray.experts.base import Evidence, Expert
+from uniad_ray.perception.base import Fields, Perception
+from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import FloatArray
+from uniad_ray.scoring.complete import score_complete
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
     SYNTHETIC_ANOMALIES,
@@ -45,6 +48,7 @@ def score_synthetic_anomalies(
     *,
     batch_size: int,
     seed: int,
+    with_captions: bool = False,
     on_scored: Callable[[int], None] | None = None,
 ) -> SyntheticScores:
     """Make synthetic anomalies of every kind from some images, and score them.
@@ -56,30 +60,46 @@ def score_synthetic_anomalies(
         experts: Fitted experts by name.
         batch_size: Images per batch.
         seed: Seed of the synthetic anomalies.
+        with_captions: Ask a vision-language model about them; else they have no text from it. They never have the text
+            of the image that they were made from.
         on_scored: Called with the number of images of each batch.
 
     Returns:
-        Raw scores by kind and by expert, each of shape (anomalies,); kinds that apply to no image are omitted.
+        Raw scores by kind and by expert, each of shape (anomalies,). Kinds that apply to no image are omitted, and
+        experts that no anomaly of a kind has a text for.
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     scores: dict[str, dict[str, FloatArray]] = {}
+    withheld = None if with_captions else _NoTexts(pipeline)
     for kind in SYNTHETIC_ANOMALIES:
         synthetic = [
             (key, image)
             for key, view in views
             if (image := make_synthetic_anomaly(kind, key, view, others, seed)) is not None
         ]
-        parts: dict[str, list[FloatArray]] = {name: [] for name in experts}
+        parts: list[Mapping[str, Evidence]] = []
         for start in range(0, len(synthetic), batch_size):
             keys, images = zip(*synthetic[start : start + batch_size], strict=True)
-            perception = pipeline.extract(keys, np.stack(images), wanted)
-            for name, expert in experts.items():
-                parts[name].append(np.asarray(expert.score(perception).scores, dtype=np.float64))
+            # A key of its own: under that of the original, a table would return the caption of the original.
+            own_keys = [hashlib.sha256(f"{key} {kind}".encode()).hexdigest()[:32] for key in keys]
+            perception = pipeline.extract(own_keys, np.stack(images), wanted, withheld)
+            parts.append({name: score_complete(expert, perception) for name, expert in experts.items()})
             if on_scored is not None:
                 on_scored(len(keys))
         if synthetic:
-            scores[kind] = {name: np.concatenate(values) for name, values in parts.items()}
+            scores[kind] = _judged(parts)
     return scores
+
+
+class _NoTexts:
+    """Gives images no text from a vision-language model; implements `StoredFields`."""
+
+    def __init__(self, pipeline: PerceptionPipeline) -> None:
+        self.names = frozenset(name for extractor in pipeline.asking for name in extractor.provides)
+
+    def read(self, row_keys: Sequence[str], names: frozenset[str]) -> Fields:
+        """See `StoredFields`."""
+        return {name: [Missing("synthetic anomalies are not captioned")] * len(row_keys) for name in sorted(names)}
 
 
 def score_known_defects(
@@ -97,19 +117,31 @@ def score_known_defects(
         Raw scores by family (`known_structural`, `known_logical`, or `known` if the type is unknown) and by expert.
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
-    scores: dict[str, dict[str, list[FloatArray]]] = {}
+    parts: dict[str, list[Mapping[str, Evidence]]] = {}
     for start in range(0, len(known), batch_size):
         batch = known[start : start + batch_size]
         perception = pipeline.extract([one.row_key for one in batch], np.stack([one.image for one in batch]), wanted)
+        evidence = {name: score_complete(expert, perception) for name, expert in experts.items()}
         families = np.array([one.family for one in batch])
-        for name, expert in experts.items():
-            values = np.asarray(expert.score(perception).scores, dtype=np.float64)
-            for family in sorted(set(families.tolist())):
-                scores.setdefault(family, {}).setdefault(name, []).append(values[families == family])
-    return {
-        family: {name: np.concatenate(parts) for name, parts in by_expert.items()}
-        for family, by_expert in scores.items()
-    }
+        for family in sorted(set(families.tolist())):
+            rows = np.flatnonzero(families == family).tolist()
+            parts.setdefault(family, []).append({name: item.select(rows) for name, item in evidence.items()})
+    return {family: _judged(own) for family, own in parts.items()}
+
+
+def _judged(parts: Sequence[Mapping[str, Evidence]]) -> dict[str, FloatArray]:
+    """Scores by expert of the images that no remaining expert lacks a text for, each of shape (images,).
+
+    An expert that lacks the texts of all images is omitted.
+    """
+    names = [name for name in parts[0] if any(len(one[name].left_out) < len(one[name].scores) for one in parts)]
+    scores: dict[str, list[FloatArray]] = {name: [] for name in names}
+    for part in parts:
+        lacking = {row for name in names for row in part[name].left_out}
+        for name in names:
+            rows = [row for row in range(len(part[name].scores)) if row not in lacking]
+            scores[name].append(np.asarray(part[name].scores[rows], dtype=np.float64))
+    return {name: np.concatenate(values) for name, values in scores.items()}
 
 
 def join_synthetic_scores(rounds: Sequence[SyntheticScores]) -> SyntheticScores:
@@ -118,5 +150,6 @@ def join_synthetic_scores(rounds: Sequence[SyntheticScores]) -> SyntheticScores:
     for kind in SYNTHETIC_ANOMALIES:
         found = [scores[kind] for scores in rounds if kind in scores]
         if found:
-            joined[kind] = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+            names = [name for name in found[0] if all(name in one for one in found)]
+            joined[kind] = {name: np.concatenate([one[name] for one in found]) for name in names}
     return joined

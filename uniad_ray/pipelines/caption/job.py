@@ -1,0 +1,223 @@
+"""Captions an archive with Ray Data: chunk by chunk, with actors that load the model alone; the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError, SidecarError
+from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
+from uniad_ray.perception.captions.structure import answer_schema, structured_prompt
+from uniad_ray.perception.text.descriptions import check_class_names
+from uniad_ray.pipelines.caption.engines import FREE, STRUCTURED, EngineConfig, Question, build_engine, choose_engine
+from uniad_ray.pipelines.caption.rows import is_worth_a_retry
+from uniad_ray.pipelines.caption.worker import CaptionWorker
+from uniad_ray.pipelines.cluster.decoding import chunk_item
+from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
+from uniad_ray.progress import Progress
+from uniad_ray.sidecars.captions import (
+    MANIFEST_NAME,
+    CaptionManifest,
+    CaptionPlan,
+    adopt_caption_plan,
+    caption_path,
+    caption_plan,
+)
+
+_READ_THREADS: Final = 16
+_BATCH: Final = 32
+"""Images per call of the model; vLLM and servers batch within it."""
+
+
+class CaptionReport(StrictModel):
+    """Result of a caption job.
+
+    Attributes:
+        sidecar: Root of the sidecar.
+        model: Name or URI of the model.
+        images: Number of rows.
+        errors: Number of rows without a caption, by kind.
+        prompt_tokens: Tokens of images and prompts, as far as the engine reports them.
+        tokens: Tokens of all answers, as far as the engine reports them.
+        skipped_chunks: Chunks that an earlier call had already captioned.
+    """
+
+    sidecar: str
+    model: str
+    images: int
+    errors: dict[str, int]
+    prompt_tokens: int
+    tokens: int
+    skipped_chunks: int
+
+
+def caption(
+    archive: str,
+    out: str,
+    question: Question,
+    *,
+    categories: Sequence[str] | None = None,
+    retry_errors: bool = False,
+    workers: Workers | None = None,
+    address: str | None = None,
+) -> CaptionReport:
+    """Asks a vision-language model about every image of an archive, and stores the answers in a sidecar.
+
+    The model sees the original image, not the stretched input of the other networks. Chunks that are in the sidecar are
+    skipped, so the same call resumes after a crash and captions what a grown archive has got since.
+
+    Args:
+        archive: Root of the archive.
+        out: Root of the sidecar; created if missing.
+        question: What to ask, and whom.
+        categories: Categories to caption; default all.
+        retry_errors: Ask again about the images that have no caption, and about no others.
+        workers: Actors of engine `vllm` or `server`.
+        address: Ray cluster to join; by default, Ray starts on this machine.
+
+    Raises:
+        ArchiveError: The archive cannot be read, or lacks a category.
+        CaptionError: The model cannot be reached, or rejects all images of a batch.
+        ConfigError: An option is wrong, or vLLM is not installed.
+        SidecarError: The sidecar has captions of another model or prompt, or rows are missing.
+        WeightsError: The folder of the model is missing.
+    """
+    source, sidecar = Location.parse(archive), Location.parse(out)
+    manifest = read_manifest(source)
+    work = list(chunks(manifest, categories=choose_categories(source, manifest, categories)))
+    if not work:
+        raise SidecarError(f"{source}: no images to caption; check the archive with `uniad-ray inspect`")
+    asked, schema = _question(question.prompt, question.classes)
+    with ray_session(address) as cluster:
+        config = choose_engine(question, cluster)
+        plan = caption_plan(config.kind, build_engine(config).lineage(), asked, question.classes, schema)
+        adopt_caption_plan(sidecar, plan)
+        present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
+        pending = [chunk for chunk in work if chunk.name not in present]
+        if retry_errors:
+            pending = [chunk for chunk in work if chunk.name in present and _has_errors(sidecar, chunk)]
+        if pending:
+            _caption_pending(plan, config, source, sidecar, pending, workers or Workers(), cluster)
+    everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
+    finished = _finish(plan, source.uri, manifest.digest, sidecar, everything)
+    return CaptionReport(
+        sidecar=sidecar.uri,
+        model=plan.model,
+        images=finished.images,
+        errors=finished.errors,
+        prompt_tokens=finished.prompt_tokens,
+        tokens=finished.tokens,
+        skipped_chunks=len(work) - len(pending),
+    )
+
+
+def _question(prompt: str, classes: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
+    """The prompt in words, and the JSON schema of its answer."""
+    if prompt != STRUCTURED:
+        if classes:
+            raise ConfigError("classes are for the structured prompt; add --prompt structured")
+        return CAPTION_PROMPT if prompt == FREE else prompt, None
+    if not classes:
+        raise ConfigError("the structured prompt needs the classes of the objects; add --classes NAME,...")
+    try:
+        check_class_names(classes)
+    except ValueError as error:
+        raise ConfigError(f"--classes: {error}") from error
+    return structured_prompt(classes), answer_schema(classes)
+
+
+def _has_errors(sidecar: Location, chunk: Chunk) -> bool:
+    columns = ["status", "error_kind"]
+    table = read_table(dataset_schema("caption_sidecar"), sidecar / caption_path(chunk.name), columns=columns)
+    return any(is_worth_a_retry(row) for row in table.to_pylist())
+
+
+def _caption_pending(
+    plan: CaptionPlan,
+    config: EngineConfig,
+    source: Location,
+    sidecar: Location,
+    pending: Sequence[Chunk],
+    workers: Workers,
+    cluster: Cluster,
+) -> None:
+    if config.kind == "ray":
+        from uniad_ray.pipelines.caption.ray_llm import caption_with_ray
+
+        caption_with_ray(plan, config, source, sidecar, pending, workers, cluster)
+        return
+    with Progress("captioning", sum(chunk.rows for chunk in pending)) as progress:
+        try:
+            for row in _dataset(plan, config, source, sidecar, pending, workers, cluster).iter_rows():
+                progress.advance(int(row["rows"]), int(row["errors"]))
+        except Exception as error:
+            raise unwrap(error) from error
+
+
+def _dataset(
+    plan: CaptionPlan,
+    config: EngineConfig,
+    source: Location,
+    sidecar: Location,
+    pending: Sequence[Chunk],
+    workers: Workers,
+    cluster: Cluster,
+) -> Any:
+    import ray
+
+    configure_ray_data()
+    # The model runs in the actor only with vLLM; requests to a server need no GPU.
+    own = workers if config.kind == "vllm" else Workers(workers.count, workers.threads, "cpu")
+    pool = plan_actors({"captions": own}, cluster)["captions"]
+    dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
+    return dataset.map_batches(
+        CaptionWorker,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(pending))),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+        fn_constructor_args=(plan.model_dump(mode="json"), config.model_dump(mode="json"), source.uri, sidecar.uri),
+        fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads},
+    )
+
+
+def _finish(
+    plan: CaptionPlan, archive: str, archive_digest: str, sidecar: Location, work: Sequence[Chunk]
+) -> CaptionManifest:
+    """Checks that every image has a row, counts errors and tokens, and writes the manifest."""
+
+    def read(chunk: Chunk) -> tuple[str, list[dict[str, Any]]]:
+        location = sidecar / caption_path(chunk.name)
+        columns = ["status", "error_kind", "prompt_tokens", "tokens", "seconds"]
+        rows = read_table(dataset_schema("caption_sidecar"), location, columns=columns).to_pylist()
+        if len(rows) != chunk.rows:
+            raise SidecarError(
+                f"{location}: {len(rows)} rows for {chunk.rows} images; delete the file and run the same command again"
+            )
+        return hashlib.sha256(location.read_bytes()).hexdigest(), rows
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = list(pool.map(read, work))
+    rows = [row for _, own in found for row in own]
+    finished = CaptionManifest(
+        plan=plan,
+        archive=archive,
+        archive_digest=archive_digest,
+        images=len(rows),
+        errors=dict(sorted(Counter(row["error_kind"] for row in rows if row["status"] == "error").items())),
+        prompt_tokens=sum(row["prompt_tokens"] or 0 for row in rows),
+        tokens=sum(row["tokens"] or 0 for row in rows),
+        seconds=round(sum(row["seconds"] for row in rows), 3),
+        files={chunk.name: digest for chunk, (digest, _) in zip(work, found, strict=True)},
+    )
+    (sidecar / MANIFEST_NAME).write_json(finished.model_dump(mode="json"))
+    return finished
