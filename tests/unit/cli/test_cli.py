@@ -61,7 +61,7 @@ def test_wrong_options_name_allowed_values(capsys: pytest.CaptureFixture[str], t
     message = fails(capsys, "fit", place, "--bundles", place, "--set", "calibration.holdot=1")
     assert message.strip() == (
         "error: profile embedded with --set: calibration.holdot: unknown key; allowed: false_positive_rate, folds, "
-        "holdout, holdout_from, min_validation, use_validation_split"
+        "holdout, holdout_from, min_validation, review_rate, use_validation_split"
     )
     assert "no profile 'none': use one of embedded, paper" in fails(
         capsys, "fit", place, "--bundles", place, "--profile", "none"
