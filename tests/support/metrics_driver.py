@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -26,6 +27,10 @@ def main(folder: Path, port: int) -> None:
     from uniad_ray.pipelines.score.job import score
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _metrics_export_port=port)
+    seen: dict[str, str] = {}
+    done = threading.Event()
+    reader = threading.Thread(target=read, args=(port, seen, done))
+    reader.start()
     try:
         ingest(str(folder / "photos"), str(folder / "archive"), category="trays")
         score(str(folder / "archive"), str(folder / "bundles"), str(folder / "run"))
@@ -35,18 +40,25 @@ def main(folder: Path, port: int) -> None:
                 record = {"counter": metrics.count, "gauge": metrics.set, "histogram": metrics.observe}[spec.kind]
                 record(spec.name, 1.0, **dict.fromkeys(spec.tags, "x"))
         wanted = {name for spec in METRICS.values() for name in spec.exported}
-        text = ""
         until = time.monotonic() + SECONDS
-        while time.monotonic() < until and not wanted <= {line.split("{")[0] for line in text.splitlines()}:
+        while time.monotonic() < until and not wanted <= {series.split("{")[0] for series in list(seen)}:
             time.sleep(0.5)
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-                    text = answer.read().decode()
-            except OSError:
-                continue
-        sys.stdout.write(text)
     finally:
+        done.set()
+        reader.join()
         ray.shutdown()
+    sys.stdout.writelines(f"{series} {value}\n" for series, value in seen.items())
+
+
+def read(port: int, seen: dict[str, str], done: threading.Event) -> None:
+    """Reads the metrics until the end; a gauge that is not set again is exported for some seconds only."""
+    while not done.wait(0.5):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            continue
+        seen.update(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
 if __name__ == "__main__":
