@@ -19,7 +19,7 @@ help:
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the slow tests"
 	@echo "make test-all   run all tests in parallel, as CI does"
-	@echo "make lint       run ruff and mypy"
+	@echo "make lint       run ruff, mypy and hadolint"
 	@echo "make vlm        create $(VLM) with vLLM for machines without a GPU"
 	@echo "make docs       generate docs/configuration.md and docs/schemas.md"
 	@echo "make clean      remove $(VENV), $(VLM) and $(DEMO)"
@@ -65,6 +65,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deploy/Dockerfile
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -18,6 +18,7 @@ from uniad_ray.reporting.build import report
 from uniad_ray.runs.reader import RunReader
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_lookout_manifest_comes_out_in_the_score_rows(tmp_path: Path) -> None:
     write_fitted(tmp_path)

@@ -19,7 +19,8 @@ def write_fitted(folder: Path) -> None:
     config = small_config("calibration.folds=2", "experts.patch.config.memory_size=100")
     fitted = fit_category(GivenNormalImages(scene_images(12, 64)), config)
     store = BundleStore(str(folder / "bundles"))
-    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
+    lineage = {"archive": {"uri": "given images", "digest": "0" * 64}, "extractors": fitted.extractors}
+    manifest = store.write(CATEGORY, fitted.config, fitted.calibration, lineage, fitted.files)
     store.publish(CATEGORY, manifest.version)
     (folder / "photos").mkdir()
     good = scene_images(13, 96)[12]

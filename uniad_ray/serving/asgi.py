@@ -14,6 +14,7 @@ from uniad_ray.serving.auth.keys import AccessDeniedError, NotAuthenticatedError
 from uniad_ray.serving.http.access_log import RequestLog, request_id_of
 from uniad_ray.serving.http.api import Endpoint, score_operations
 from uniad_ray.serving.http.problems import MEDIA_TYPE, ProblemError
+from uniad_ray.serving.http.tracing import RequestTraces
 from uniad_ray.serving.runs.api import run_operations
 from uniad_ray.serving.web.pages import page_operations
 
@@ -39,7 +40,10 @@ def create_api(endpoint: Endpoint, *, adds_request_id: bool = True) -> FastAPI:
     api.add_exception_handler(AccessDeniedError, _denied_response)
     api.add_exception_handler(RequestValidationError, _invalid_response)
     api.add_exception_handler(HTTPException, _http_response)
-    api.add_middleware(RequestLog, adds_id=adds_request_id)
+    api.state.metrics = endpoint.metrics
+    if endpoint.tracer is not None:
+        api.add_middleware(RequestTraces, tracer=endpoint.tracer)
+    api.add_middleware(RequestLog, adds_id=adds_request_id, metrics=endpoint.metrics)
     return api
 
 
@@ -50,6 +54,7 @@ async def _problem_response(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(max(1, round(error.retry_after + 0.5)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    request.app.state.metrics.count("uniad_ray_problems", kind=error.kind)
     document = error.document(request.url.path, request_id_of(request))
     return JSONResponse(document.model_dump(mode="json"), error.status, headers, MEDIA_TYPE)
 

@@ -10,6 +10,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.errors import StoreError, UserError
+from uniad_ray.pipelines.cluster.metrics import NoMetrics, Recorder
 from uniad_ray.pipelines.cluster.session import unwrap
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.http.problems import ProblemError
@@ -24,9 +25,10 @@ class ReplicaBackend:
     If a replica dies, the call is retried on another one; scoring has no side effects.
     """
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        """Take the handle of the deployment."""
+    def __init__(self, handle: DeploymentHandle, metrics: Recorder | None = None) -> None:
+        """Take the handle of the deployment, and where to record retries."""
         self._handle = handle
+        self._metrics = metrics or NoMetrics()
 
     async def score(self, category: str, data: bytes, *, with_map: bool, nearest: int) -> OnlineVerdict | UnusableImage:
         """See `api.Backend`."""
@@ -55,6 +57,7 @@ class ReplicaBackend:
             except (DeploymentUnavailableError, RequestCancelledError, RayError) as error:
                 if attempt == _RETRIES:
                     raise ProblemError("overloaded", "no replica is responding; try again", retry_after=2) from error
+                self._metrics.count("uniad_ray_replica_retries")
                 await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
 

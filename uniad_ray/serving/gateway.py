@@ -10,9 +10,11 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.archive.stores.s3_client import limit_attempts
+from uniad_ray.pipelines.cluster.metrics import RayMetrics
 from uniad_ray.serving.asgi import create_api
 from uniad_ray.serving.backend import ReplicaBackend
 from uniad_ray.serving.http.api import Endpoint
+from uniad_ray.serving.http.tracing import make_tracer
 from uniad_ray.serving.settings import OF_REPLICAS, STORE_ATTEMPTS, ServeSettings
 
 _REQUESTS_INSIDE = 1000
@@ -30,7 +32,9 @@ class Gateway:
             scorer: The scoring deployment.
         """
         limit_attempts(STORE_ATTEMPTS)
-        self._endpoint = Endpoint(ServeSettings.model_validate(settings), ReplicaBackend(scorer))
+        valid, metrics = ServeSettings.model_validate(settings), RayMetrics()
+        tracer = None if valid.traces is None else make_tracer(valid.traces)
+        self._endpoint = Endpoint(valid, ReplicaBackend(scorer, metrics), metrics, tracer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the application; called by Serve when the replica starts."""

@@ -139,6 +139,8 @@ class ServeSettings(StrictModel):
         replicas: Scoring replicas.
         engine: The vision-language model for experts that need texts.
         gateways: Number of processes that accept requests.
+        traces: URL of an OpenTelemetry collector for OTLP over HTTP, such as `http://collector:4318/v1/traces`; null
+            disables traces. Needs the extra `traces`.
         refresh_seconds: Interval at which replicas check for newly published bundles, and gateways for changed keys.
     """
 
@@ -151,6 +153,7 @@ class ServeSettings(StrictModel):
     replicas: ReplicaSettings = ReplicaSettings()
     engine: EngineSettings = EngineSettings()
     gateways: int = Field(default=1, ge=1, le=100)
+    traces: str | None = Field(default=None, pattern=r"^https?://[^/\s]+\S*$")
     refresh_seconds: float = Field(default=5.0, gt=0, le=3600)
 
     @field_validator("bundles")

@@ -9,6 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from support.recorded import Recorded
 
 from uniad_ray.errors import BundleError, StoreError, WeightsError
 from uniad_ray.scoring.online_verdict import UnusableImage
@@ -86,3 +87,10 @@ def test_other_failures_are_not_retried(failure: Exception, kind: str, says: str
     assert "secret" not in caught.value.detail
     assert len(handle.calls) == 1
     assert (caught.value.retry_after is not None) == (caught.value.status == 503)
+
+
+def test_repeated_calls_are_recorded() -> None:
+    metrics = Recorded()
+    backend = ReplicaBackend(FakeHandle(DIED, UNAVAILABLE), metrics)  # type: ignore[arg-type]
+    assert asyncio.run(backend.score("lids", b"data", with_map=False, nearest=0)) == FOUND
+    assert metrics.counted("uniad_ray_replica_retries") == {(): 2}

@@ -39,6 +39,7 @@ from uniad_ray.archive.shards import ShardLimits
 from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, ObjectNotFoundError
+from uniad_ray.pipelines.cluster.metrics import RayMetrics
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
 from uniad_ray.progress import Progress
 
@@ -191,6 +192,7 @@ def _build_on_ray(
         import ray
 
         configure_ray_data()
+        metrics = RayMetrics()
         dataset = ray.data.from_items([{"row_group": index} for index in pending], override_num_blocks=len(pending))
         dataset = dataset.map(work, num_cpus=cluster.cpu_share)
         with Progress("ingesting", images) as progress:
@@ -198,7 +200,10 @@ def _build_on_ray(
                 progress.advance(record.files, len(record.rejected))
             try:
                 for summary in dataset.iter_rows():
-                    progress.advance(int(summary["files"]), int(summary["rejected"]))
+                    files, rejected = int(summary["files"]), int(summary["rejected"])
+                    progress.advance(files, rejected)
+                    metrics.count("uniad_ray_ingest_files", files - rejected, outcome="read")
+                    metrics.count("uniad_ray_ingest_files", rejected, outcome="rejected")
             except Exception as error:
                 raise unwrap(error) from error
 

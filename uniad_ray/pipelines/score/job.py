@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.cluster.decoding import decoded_chunks
+from uniad_ray.pipelines.cluster.metrics import RayMetrics, Recorder
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.pipelines.score.worker import ChunkScorer
@@ -149,6 +150,8 @@ def _score_pending(
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
         dataset = _dataset(plan, run, pending, image_sizes, sidecar, chosen, cluster)
+        metrics = RayMetrics()
+        metrics.set("uniad_ray_run_chunks_waiting", len(pending))
         started_at, started = datetime.now(UTC), time.perf_counter()
         with Progress("scoring", plan.images) as progress:
             progress.advance(sum(result.rows for result in finished), sum(result.errors for result in finished))
@@ -156,6 +159,7 @@ def _score_pending(
                 for row in dataset.iter_rows():
                     results.append(RunChunk(**{name: row[name] for name in RunChunk.__dataclass_fields__}))
                     progress.advance(int(row["rows"]), int(row["errors"]))
+                    record_chunk(metrics, row, len(pending) - len(results))
                     recomputed.setdefault(row["category"], set()).update(json.loads(row["recomputed"]))
                     for stage in spent:
                         spent[stage] += float(row[f"{stage}_seconds"])
@@ -175,6 +179,24 @@ def _score_pending(
     )
     write_timing(run, timing)
     return results, seconds
+
+
+def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> None:
+    """Records a scored chunk.
+
+    Args:
+        metrics: Where to record it.
+        row: The row that `ChunkScorer` returned.
+        waiting: Number of chunks that are not scored yet.
+    """
+    category = str(row["category"])
+    rows, errors, anomalous = int(row["rows"]), int(row["errors"]), int(row["anomalous"])
+    decisions = {"normal": rows - errors - anomalous, "anomalous": anomalous, "error": errors}
+    for decision, images in decisions.items():
+        metrics.count("uniad_ray_run_images", images, category=category, decision=decision)
+    for stage in ("decode", "score", "write"):
+        metrics.count("uniad_ray_run_stage_seconds", float(row[f"{stage}_seconds"]), category=category, stage=stage)
+    metrics.set("uniad_ray_run_chunks_waiting", waiting)
 
 
 def _dataset(

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uniad_ray.pipelines.cluster.metrics import NoMetrics, Recorder
 from uniad_ray.serving.http.problems import MEDIA_TYPE, ProblemError
 
 _logger = logging.getLogger(__name__)
@@ -33,14 +34,16 @@ _HEADERS: Final = {
 class RequestLog:
     """Middleware that gives each request an id, each response security headers, and the log one line per request."""
 
-    def __init__(self, app: ASGIApp, *, adds_id: bool = True) -> None:
+    def __init__(self, app: ASGIApp, *, adds_id: bool = True, metrics: Recorder | None = None) -> None:
         """Wrap an application.
 
         Args:
             app: The application.
             adds_id: Whether to add the id to responses as a header; Ray Serve's proxy adds it itself.
+            metrics: Records the requests; None records nothing.
         """
         self._app = app
+        self._metrics = metrics or NoMetrics()
         self._adds_id = adds_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,15 +79,28 @@ class RequestLog:
             document = problem.document(scope["path"], request_id).model_dump(mode="json")
             await JSONResponse(document, problem.status, media_type=MEDIA_TYPE)(scope, receive, send_with_headers)
         finally:
+            seconds = time.perf_counter() - started
+            operation = operation_of(scope)
+            self._metrics.count("uniad_ray_requests", operation=operation, status=str(status))
+            self._metrics.observe("uniad_ray_request_seconds", seconds, operation=operation)
             line = {
                 "request_id": request_id,
                 "key": state.get("key"),
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": status,
-                "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+                "milliseconds": round(1000 * seconds, 1),
             }
             _logger.info("%s", json.dumps(line))
+
+
+def operation_of(scope: Scope) -> str:
+    """Method and route of a request, such as `POST /v1/categories/{category}/score`; any other path is `none`.
+
+    The number of operations is bounded, unlike that of paths.
+    """
+    path = getattr(scope.get("route"), "path", None)
+    return "none" if path is None else f"{scope['method']} {path}"
 
 
 def request_id_of(request: Request) -> str:

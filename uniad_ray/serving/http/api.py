@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Protocol
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError
+from uniad_ray.pipelines.cluster.metrics import NoMetrics, Recorder
 from uniad_ray.scoring.bundles.versions import BundleVersion
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.auth.keys import AccessKey, KeyRing
@@ -30,6 +31,9 @@ from uniad_ray.serving.http.schemas import (
     image_response,
 )
 from uniad_ray.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 _ALWAYS = ("internal-error", "method-not-allowed")
 _WITH_KEY = ("not-authenticated", "not-allowed", *_ALWAYS)
@@ -66,18 +70,28 @@ class Backend(Protocol):
 class Endpoint:
     """State shared by the operations."""
 
-    def __init__(self, settings: ServeSettings, backend: Backend) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        backend: Backend,
+        metrics: Recorder | None = None,
+        tracer: Optional["Tracer"] = None,
+    ) -> None:
         """Read the keys.
 
         Args:
             settings: Settings of the endpoint.
             backend: Interface to the scoring replicas.
+            metrics: Records requests; None records nothing.
+            tracer: Traces requests and their images; None traces nothing.
 
         Raises:
             ConfigError: The keys cannot be read.
         """
         self.settings = settings
         self.backend = backend
+        self.metrics = metrics or NoMetrics()
+        self.tracer = tracer
         self.keys = KeyRing(settings.keys, refresh_seconds=settings.refresh_seconds)
         self.limiter = RateLimiter()
         self.catalogue = Catalogue(settings.bundles, refresh_seconds=settings.refresh_seconds)
@@ -154,6 +168,7 @@ class Endpoint:
         if self._inside + len(images) > max(most, self.settings.limits.images):
             raise ProblemError("overloaded", "too many images are being scored; try again", retry_after=1)
         self._inside += len(images)
+        self.metrics.set("uniad_ray_images_inside", self._inside)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._score_one(category, image, form, nearest)) for image in images]
@@ -161,7 +176,17 @@ class Endpoint:
             raise _first(errors) from None
         finally:
             self._inside -= len(images)
-        return [task.result() for task in tasks]
+            self.metrics.set("uniad_ray_images_inside", self._inside)
+        found = [task.result() for task in tasks]
+        for image in found:
+            self.metrics.count("uniad_ray_request_images", category=category, decision=image.decision or "error")
+        return found
+
+    def _span(self, category: str, image: str) -> AbstractContextManager[object]:
+        if self.tracer is None:
+            return nullcontext()
+        attributes = {"uniad_ray.category": category, "uniad_ray.image": image[:200]}
+        return self.tracer.start_as_current_span("score image", attributes=attributes)
 
     async def _score_one(self, category: str, image: SentImage, form: MapForm, nearest: int) -> ImageResponse:
         data = image.data
@@ -170,7 +195,8 @@ class Endpoint:
                 data = await asyncio.to_thread(read_reference, data, self.settings.limits.image_bytes)
             except ImageError as error:
                 return image_response(image.name, UnusableImage(error.kind, str(error)), form)
-        found = await self.backend.score(category, data, with_map=form != "none", nearest=nearest)
+        with self._span(category, image.name):
+            found = await self.backend.score(category, data, with_map=form != "none", nearest=nearest)
         if form == "none":
             return image_response(image.name, found, form)
         # Compressing a map takes milliseconds: too long for the event loop.

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from uniad_ray.archive.stores.s3_client import limit_attempts
 from uniad_ray.pipelines.cluster.devices import choose_device
+from uniad_ray.pipelines.cluster.metrics import RayMetrics
 from uniad_ray.pipelines.cluster.session import usable_cpus
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.serving.replica.scorer import LoadedCategory, ReplicaScorer
@@ -36,6 +37,7 @@ class ScorerDeployment:
             device=choose_device(self._settings.replicas.device),
             threads=threads,
             deployed=engine,
+            metrics=RayMetrics(),
         )
         by_recency = serve.multiplexed(max_num_models_per_replica=self._settings.replicas.categories)
 

@@ -19,6 +19,7 @@ from uniad_ray import __version__
 from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import BundleError, ImageError, StoreError, UniadRayError, UserError
 from uniad_ray.pipelines.cluster.devices import limit_threads
+from uniad_ray.pipelines.cluster.metrics import NoMetrics, Recorder
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.online_scorer import FirstVerdict
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
@@ -65,6 +66,7 @@ class ReplicaScorer:
         device: str,
         threads: int = 1,
         deployed: DeploymentHandle | None = None,
+        metrics: Recorder | None = None,
     ) -> None:
         """Prepare the process; `load` loads bundles.
 
@@ -73,8 +75,10 @@ class ReplicaScorer:
             device: `cpu` or `cuda`.
             threads: CPU threads of networks and neighbour search.
             deployed: Handle of the vLLM deployment, or None.
+            metrics: Records stages and batches; None records nothing.
         """
         self.settings = settings
+        self._metrics = metrics or NoMetrics()
         self._store = BundleStore(settings.bundles)
         self._device = device
         self._networks = threading.Lock()
@@ -171,7 +175,9 @@ class ReplicaScorer:
         scorer, manifest = loaded.scorer, loaded.manifest
         sha256 = hashlib.sha256(data).hexdigest()
         try:
+            started = time.monotonic()
             decoded = await loop.run_in_executor(self._decoding, self._decode, loaded, sha256, data)
+            self._metrics.observe("uniad_ray_replica_stage_seconds", time.monotonic() - started, stage="decode")
             first = await category.score(decoded)
         except ImageError as error:
             first = error
@@ -243,7 +249,12 @@ class ReplicaScorer:
         )
 
         async def score_together(images: list[DecodedImage]) -> list[Outcome]:
-            return await loop.run_in_executor(self._scoring, self._score_batch, images)
+            started = time.monotonic()
+            try:
+                return await loop.run_in_executor(self._scoring, self._score_batch, images)
+            finally:
+                self._metrics.observe("uniad_ray_replica_stage_seconds", time.monotonic() - started, stage="score")
+                self._metrics.observe("uniad_ray_replica_batch_images", len(images))
 
         batch = self.settings.batch
         return LoadedCategory(live, Batcher(score_together, most=batch.images, wait_seconds=batch.wait_seconds))

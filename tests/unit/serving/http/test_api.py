@@ -17,6 +17,7 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 from PIL import Image
+from support.recorded import Recorded
 from support.scoring_backend import FakeBackend
 
 from uniad_ray.archive.stores.location import Location
@@ -344,3 +345,22 @@ def test_openapi_describes_bodies_examples_and_errors(served: Served) -> None:
     assert {"401", "403", "404", "405", "408", "413", "415", "422", "429", "500", "503", "504"} <= set(
         score["responses"]
     )
+
+
+def test_requests_images_and_problems_are_recorded(tmp_path: Path) -> None:
+    served = serve(tmp_path)
+    metrics = Recorded()
+    endpoint = Endpoint(served.endpoint.settings, served.backend, metrics)
+    client = TestClient(create_api(endpoint), raise_server_exceptions=False)
+    kind = {"content-type": "image/png"}
+    assert client.post(SCORE, content=png(), headers=kind).status_code == 200
+    files = [("image", ("a.png", png(), "image/png")), ("image", ("b.png", b"none", "image/png"))]
+    assert client.post(SCORE, files=files).status_code == 200
+    assert client.post(SCORE, content=b"none", headers=kind).status_code == 422
+    assert client.get("/no/such/page").status_code == 404
+    operation = "POST /v1/categories/{category}/score"
+    assert metrics.counted("uniad_ray_requests") == {(operation, "200"): 2, (operation, "422"): 1, ("none", "404"): 1}
+    assert metrics.counted("uniad_ray_request_images") == {("lids", "normal"): 2, ("lids", "error"): 2}
+    assert metrics.counted("uniad_ray_problems") == {("unusable-image",): 1, ("not-found",): 1}
+    assert list(metrics.gauges.values()) == [0]
+    assert [len(values) for values in metrics.observed.values()] == [3, 1]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support.bad_bundles import damage, publish_other_scores, unlike_the_fit
 from support.endpoint import png, same_verdict, verdicts, write_bundle
+from support.recorded import Recorded
 
 from uniad_ray.errors import BundleError
 from uniad_ray.scoring.bundles.bundle import BundleManifest
@@ -278,3 +279,20 @@ def test_replica_starts_without_broken_bundles(root: Path, fitted: tuple[Path, d
     damage(root, fitted[1]["trays"])
     with pytest.raises(BundleError):
         run(start())
+
+
+def test_stages_and_batches_are_recorded(root: Path) -> None:
+    metrics = Recorded()
+    replica = ReplicaScorer(ServeSettings(bundles=str(root)), device="cpu", metrics=metrics)
+
+    async def work() -> None:
+        category = await replica.load("lids")
+        scores = [replica.score(category, data, with_map=False, nearest=0) for data in (*IMAGES[:3], b"no image")]
+        await asyncio.gather(*scores)
+
+    run(work())
+    stages = {key[1][0][1]: values for key, values in metrics.observed.items() if key[1]}
+    (batches,) = (values for key, values in metrics.observed.items() if not key[1])
+    assert len(stages["decode"]) == 3
+    assert len(stages["score"]) == len(batches)
+    assert sum(batches) == 3
