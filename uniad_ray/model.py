@@ -61,7 +61,7 @@ class Verdict(ScoredVerdict):
     (16, 16)
     >>> verdict.overlay().save("overlay.png")
     >>> sorted(verdict.to_dict())
-    ['decision', 'experts', 'lineage', 'reasons', 'score', 'threshold']
+    ['decision', 'experts', 'left_out', 'lineage', 'reasons', 'score', 'threshold']
     """
 
     category: str = field(kw_only=True)
