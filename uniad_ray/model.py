@@ -62,7 +62,7 @@ class Verdict(ScoredVerdict):
     (16, 16)
     >>> verdict.overlay().save("overlay.png")
     >>> sorted(verdict.to_dict())
-    ['decision', 'experts', 'lineage', 'reasons', 'review_threshold', 'score', 'threshold']
+    ['decision', 'experts', 'left_out', 'lineage', 'reasons', 'review_threshold', 'score', 'threshold']
     """
 
     category: str = field(kw_only=True)

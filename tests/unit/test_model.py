@@ -148,7 +148,7 @@ class TestScoreMany:
         self, model: Model, damaged: np.ndarray, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = ImageError("not_scorable", "no finite score from patch")
-        monkeypatch.setattr(Scorer, "score", lambda _self, keys, _images: [broken] * len(keys))
+        monkeypatch.setattr(Scorer, "score", lambda _self, keys, _images, **_: [broken] * len(keys))
         assert list(model.score_many([damaged], errors="return")) == [broken]
         with pytest.raises(ImageError, match="no finite score from patch"):
             model.score(damaged)

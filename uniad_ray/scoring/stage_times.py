@@ -12,6 +12,7 @@ import numpy as np
 from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.complete import score_complete
 
 WARM_UP_IMAGES = 2
 """Number of first images to skip; they include one-time setup."""
@@ -67,5 +68,5 @@ def _stages(
         yield f"extractor {extractor.name}", time.perf_counter() - started
     for name, expert in experts.items():
         started = time.perf_counter()
-        expert.score(perception)
+        score_complete(expert, perception)
         yield f"expert {name}", time.perf_counter() - started

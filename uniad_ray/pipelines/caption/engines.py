@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from uniad_ray.config.base import StrictModel
@@ -31,7 +32,7 @@ class Question:
 
     Attributes:
         engine: `auto` takes the server if there is a URL, else vLLM: through Ray Data with a GPU, in an actor without.
-        model: Name of the model on the server; or its folder, as a path or a `file:`, `hub:` or `s3:` URI.
+        model: Name of the model on the server; or its folder, as a path or a `file:`, `hub:` or `pypi:` URI.
         url: Base URL of the server.
         prompt: `free` (UniAD), `structured` (TMUAD; needs `classes`), or a prompt of your own.
         classes: Classes of objects for the structured prompt.
@@ -97,7 +98,7 @@ def choose_engine(question: Question, cluster: Cluster) -> EngineConfig:
         raise ConfigError(f"--url is for engine server; remove it, or use --engine server instead of {chosen}")
     if not cluster.can_grow:  # on a cluster, the workers have other packages than this process
         _check_installed()
-    uri = model if ":" in model else f"file:{model}"
+    uri = model if ":" in model else f"file:{Path(model).absolute()}"  # workers run in other folders
     document = {"kind": "vllm", "weights": {"uri": uri}, **options}
     return EngineConfig(kind=chosen, model=validate(CaptionEngineConfig, document, where="the options"))
 

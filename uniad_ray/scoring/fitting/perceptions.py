@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,7 +136,7 @@ class ImagePerceptions:
                 self._shelf.put(computed, with_images=True)
             keys = [self._key(index) for index in batch if self._key(index) in self._shelf]
             if keys:
-                yield self._shelf.get(keys, wanted)
+                yield replace(self._shelf.get(keys, wanted), originals=self._images.originals)
 
     def _key(self, index: int) -> str:
         return self.rows[index].row_key

@@ -7,6 +7,7 @@ import numpy as np
 from support.normal_images import DrawnNormalImages
 
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
@@ -71,3 +72,32 @@ def test_segments_and_vectors_round_trip(tmp_path: Path) -> None:
     assert [batch.names for batch in images.extract(range(3), frozenset({"pieces/vectors"}))] == [
         frozenset({"pieces/vectors"})
     ] * 2
+
+
+class Captions:
+    """Return the width of the original image as a text; nothing about the second image."""
+
+    name = "caption"
+    needs = frozenset({"pieces/segments"})
+    provides = frozenset({"caption/text"})
+
+    def extract(self, perception: Perception) -> dict[str, Any]:
+        widths = [perception.originals[key].decode() for key in perception.row_keys]
+        return {"caption/text": [Missing("empty answer") if width == "wide" else width for width in widths]}
+
+    def lineage(self) -> dict[str, Any]:
+        return {}
+
+
+def test_missing_texts_and_originals_pass_the_spilled_files(tmp_path: Path) -> None:
+    pieces = Pieces()
+    pipeline = PerceptionPipeline([pieces, Captions()])
+    drawn = DrawnNormalImages(3)
+    drawn.originals = {row.row_key: data for row, data in zip(drawn.rows, (b"small", b"wide", b"tall"), strict=True)}
+    images = ImagePerceptions(drawn, pipeline, pieces.provides, batch_size=3, spill=tmp_path / "images")
+    captioned = ExtendedPerceptions(images, pipeline, frozenset({"caption/text"}), tmp_path / "texts")
+
+    for _ in range(2):
+        (found,) = captioned.extract(range(3), frozenset({"caption/text"}))
+        assert found.missing == {"caption/text": {drawn.rows[1].row_key: "empty answer"}}
+        assert list(found.complete({"caption/text"}).texts["caption/text"]) == ["small", "tall"]
