@@ -54,6 +54,7 @@ class FittedBundle(StrictModel):
         known_defects: Number of known defects that were given.
         used_known_defects: Whether the expert selection used them; a few are not enough.
         excluded: Reason by source URI, for images that were left out on request.
+        twins: Number of normal images that show the picture of another one; each picture counts once.
         false_positive_rate: Fraction of normal images asked for above the threshold.
         threshold_method: `empirical`, `generalised_pareto` or `gaussian_tail`.
         rate_interval: 90 % interval of the fraction of new normal images above the threshold.
@@ -74,6 +75,7 @@ class FittedBundle(StrictModel):
     known_defects: int = 0
     used_known_defects: bool = False
     excluded: dict[str, str] = Field(default_factory=dict)
+    twins: int = 0
     false_positive_rate: float | None = None
     threshold_method: str | None = None
     rate_interval: tuple[float, float] | None = None
@@ -351,6 +353,7 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         "normal_images": images,
         "known_defects": len(known),
         "altered_copies": len(normal_images.rows) - images,
+        "twins": fitted.twins,
         "skipped": dict(sorted(normal_images.skipped.items())),
         "excluded": dict(sorted(task.excluded[category].items())),
         "extractors": dict(fitted.extractors),
@@ -384,5 +387,6 @@ def _fit_one(category: str, task: _FitTask, threads: int, counter: Any) -> dict[
         known_defects=len(known),
         used_known_defects=bool(selection is not None and selection.known_defects),
         excluded=lineage["excluded"],
+        twins=fitted.twins,
         highest={uri: highest[key] for uri, key in sorted(uris.items(), key=lambda item: -highest[item[1]])},
     ).model_dump()

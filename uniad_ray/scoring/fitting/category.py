@@ -51,7 +51,7 @@ from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     score_known_defects,
     score_synthetic_anomalies,
 )
-from uniad_ray.scoring.fitting.splits import split_normal_images
+from uniad_ray.scoring.fitting.twins import split_pictures
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import with_selected_weights
@@ -80,6 +80,7 @@ class FittedCategory:
         extractors: Lineage by extractor.
         files: Files of the bundle by name.
         unusual: Unusual normal images with the reason, by row key; review them before publishing.
+        twins: Number of images that show the picture of another one; they are in no round.
     """
 
     config: FitConfig
@@ -87,6 +88,7 @@ class FittedCategory:
     extractors: Mapping[str, Any]
     files: Mapping[str, bytes]
     unusual: Mapping[str, str]
+    twins: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def fit_category(
     """
     experts = build_experts(config)
     pipeline = build_pipeline(config, _asked(config, experts), device=device)
-    split = split_normal_images(images.rows, config.calibration)
+    split = split_pictures(images, config.calibration)
     unusual = UnusualImages()
     gallery = GallerySample(
         {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
@@ -216,7 +218,8 @@ def fit_category(
     )
     taking_part = [experts[name] for name in experts if decision is None or decision.weights[name]]
     files.update(gallery.files({field for expert in taking_part for field in expert.needs}))
-    return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies))
+    twins = len(images.rows) - len({index for fold in split.folds for index in (*fold.fit, *fold.calibrate)})
+    return FittedCategory(config, record, lineage, files, unusual.find(left_out=copies), twins)
 
 
 @dataclass(frozen=True)
