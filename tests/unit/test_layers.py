@@ -28,7 +28,7 @@ ROOMS = [
     "runs",
     "sidecars",
     "scoring.online_scorer", "scoring.online_verdict",
-    "scoring.fitting", "scoring.fitting.selection", "scoring.bundles", "scoring",
+    "scoring.fitting.clip", "scoring.fitting", "scoring.fitting.selection", "scoring.bundles", "scoring",
     "training.clip", "training",
     "experts.relations", "experts.text", "experts.objects", "experts.components", "experts.composition",
     "experts.structural", "experts.patch", "experts.shared", "experts.shared.search", "experts",

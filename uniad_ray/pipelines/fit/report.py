@@ -26,6 +26,7 @@ class FittedBundle(StrictModel):
         known_defects: Number of known defects that were given.
         used_known_defects: Whether the expert selection used them; a few are not enough.
         excluded: Reason by source URI, for images that were left out on request.
+        twins: Number of normal images that show the picture of another one; each picture counts once.
         false_positive_rate: Fraction of normal images asked for above the threshold.
         threshold_method: `empirical`, `generalised_pareto` or `gaussian_tail`.
         rate_interval: 90 % interval of the fraction of new normal images above the threshold.
@@ -46,6 +47,7 @@ class FittedBundle(StrictModel):
     known_defects: int = 0
     used_known_defects: bool = False
     excluded: dict[str, str] = Field(default_factory=dict)
+    twins: int = 0
     false_positive_rate: float | None = None
     threshold_method: str | None = None
     rate_interval: tuple[float, float] | None = None

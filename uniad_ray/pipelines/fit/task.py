@@ -130,6 +130,7 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
         "normal_images": images,
         "known_defects": len(known),
         "altered_copies": len(normal_images.rows) - images,
+        "twins": fitted.twins,
         "skipped": dict(sorted(normal_images.skipped.items())),
         "excluded": dict(sorted(task.excluded[category].items())),
         "extractors": dict(fitted.extractors),
@@ -163,5 +164,6 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
         known_defects=len(known),
         used_known_defects=bool(selection is not None and selection.known_defects),
         excluded=lineage["excluded"],
+        twins=fitted.twins,
         highest={uri: highest[key] for uri, key in sorted(uris.items(), key=lambda item: -highest[item[1]])},
     ).model_dump()

@@ -21,7 +21,7 @@ from uniad_ray.pipelines.cluster.sizing import Cluster, plan_tasks
 from uniad_ray.progress import Progress
 
 if TYPE_CHECKING:
-    from uniad_ray.scoring.fitting.clip_setup import ClipSetup
+    from uniad_ray.scoring.fitting.clip.setup import ClipSetup
     from uniad_ray.training.clip.labelled_crops import LabelledCrops
 
 _VERSION = 1
@@ -151,7 +151,7 @@ def _read_counts(place: Location) -> CropFile:
 def _plan(source: CropSource) -> dict[str, Any]:
     """Collects the inputs that determine the crops, as a Ray task; loads the networks for their digests."""
     from uniad_ray.perception.weights.model_folders import resolve_folder
-    from uniad_ray.scoring.fitting.object_labels import labelling_pipeline
+    from uniad_ray.scoring.fitting.clip.object_labels import labelling_pipeline
 
     options = source.setup.namer
     found: dict[str, Any] = {
@@ -183,8 +183,8 @@ def _plan(source: CropSource) -> dict[str, Any]:
 def _make(source: CropSource, category: str, place: Location, threads: int) -> None:
     """Makes the crops of one category, as a Ray task."""
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+    from uniad_ray.scoring.fitting.clip.object_labels import label_objects, labelling_pipeline
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
-    from uniad_ray.scoring.fitting.object_labels import label_objects, labelling_pipeline
     from uniad_ray.sidecars.reader import fields_of_normal_images
     from uniad_ray.training.clip.crop_classifier import CropClassifier
     from uniad_ray.training.clip.labelled_crops import LabelledCrops, read_crop_folder

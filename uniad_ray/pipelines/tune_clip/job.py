@@ -134,7 +134,7 @@ def tune_clip(
         RunError: The folder holds other files, or the workers do not fit the cluster.
         WeightsError: The weights of a network cannot be found.
     """
-    from uniad_ray.scoring.fitting.clip_setup import find_clip
+    from uniad_ray.scoring.fitting.clip.setup import find_clip
     from uniad_ray.training.group import check_batch_size
 
     if (archive is None) == (crops is None):

@@ -41,7 +41,7 @@ from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     join_synthetic_scores,
     score_known_defects,
 )
-from uniad_ray.scoring.fitting.splits import split_normal_images
+from uniad_ray.scoring.fitting.twins import split_pictures
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
@@ -61,6 +61,7 @@ class FittedCategory:
         extractors: Lineage by extractor.
         files: Files of the bundle by name.
         unusual: Unusual normal images with the reason, by row key; review them before publishing.
+        twins: Number of images that show the picture of another one; they are in no round.
     """
 
     config: FitConfig
@@ -68,12 +69,13 @@ class FittedCategory:
     extractors: Mapping[str, Any]
     files: Mapping[str, bytes]
     unusual: Mapping[str, str]
+    twins: int = 0
 
 
 class CategoryFit:
     """The steps of a fit, which share the perceptions of the normal images; a context manager.
 
-    Every round of `split_normal_images` starts a new fit, so no expert has learned from the held-out images that it
+    Every round of `split_pictures` starts a new fit, so no expert has learned from the held-out images that it
     judges. The stored experts may then be fitted on all images. With expert selection, the experts that need no student
     are judged first, because a training takes minutes and often cannot add anything.
     """
@@ -96,7 +98,7 @@ class CategoryFit:
         self._known = known
         self._advance = on_progress or (lambda _: None)
         self._experts = build_experts(config)
-        self._split = split_normal_images(images.rows, config.calibration)
+        self._split = split_pictures(images, config.calibration)
         self._unusual = UnusualImages()
         self._gallery = GallerySample(
             {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
@@ -212,7 +214,8 @@ class CategoryFit:
         )
         taking_part = [self._experts[name] for name in names if decision is None or decision.weights[name]]
         files.update(self._gallery.files({field for expert in taking_part for field in expert.needs}))
-        return FittedCategory(config, record, lineage, files, self._unusual.find(left_out=copies))
+        twins = len(rows) - len({index for fold in split.folds for index in (*fold.fit, *fold.calibrate)})
+        return FittedCategory(config, record, lineage, files, self._unusual.find(left_out=copies), twins)
 
     def _extracted(self, perception: Perception) -> None:
         self._unusual.add(perception)

@@ -99,6 +99,8 @@ def as_text(report: FitReport) -> str:
                 f"{entry.category}: check these images; if they are normal, publish with "
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
             )
+        if entry.twins:
+            lines.append(f"{entry.category}: {entry.twins} images are copies of others; each picture counts once")
         if entry.rate_interval is not None and entry.false_positive_rate is not None:
             lines.append(_supported(entry, entry.false_positive_rate, entry.rate_interval))
         if entry.highest:

@@ -8,7 +8,7 @@ from support.tuning import colour_fit
 from uniad_ray.config.loading import load_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
-from uniad_ray.scoring.fitting.clip_setup import find_clip
+from uniad_ray.scoring.fitting.clip.setup import find_clip
 
 
 def refused(config: FitConfig, namer: str | None = None) -> str:

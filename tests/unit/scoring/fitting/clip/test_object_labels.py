@@ -11,8 +11,8 @@ from support.tuning import COLOURS, TEXTS, colour_fit, coloured_tray
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
-from uniad_ray.scoring.fitting.clip_setup import find_clip
-from uniad_ray.scoring.fitting.object_labels import chosen_images, label_objects, labelling_pipeline
+from uniad_ray.scoring.fitting.clip.object_labels import chosen_images, label_objects, labelling_pipeline
+from uniad_ray.scoring.fitting.clip.setup import find_clip
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 from uniad_ray.training.clip.crop_classifier import CropClassifier
 from uniad_ray.training.clip.labelled_crops import LabelledCrops

@@ -18,7 +18,7 @@ from uniad_ray.perception.objects.crops import object_crops
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.segments import Segments
 from uniad_ray.scoring.factory import build_pipeline
-from uniad_ray.scoring.fitting.clip_setup import ClipSetup
+from uniad_ray.scoring.fitting.clip.setup import ClipSetup
 from uniad_ray.scoring.fitting.perceptions import (
     ExtendedPerceptions,
     ImagePerceptions,

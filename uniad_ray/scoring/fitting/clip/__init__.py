@@ -1,0 +1,1 @@
+"""Labels of objects, to tune the CLIP that names them."""
