@@ -14,6 +14,7 @@ from uniad_ray.errors import ConfigError
 if TYPE_CHECKING:
     from uniad_ray.archive.layouts.entries import Label, Split
     from uniad_ray.evaluation.run import EvaluationReport
+    from uniad_ray.nights.model import NightReport
     from uniad_ray.pipelines.fit.job import FitReport
     from uniad_ray.pipelines.ingest.job import IngestReport
     from uniad_ray.pipelines.precompute.job import PrecomputeReport
@@ -211,6 +212,7 @@ def score(
     out: str,
     categories: Sequence[str] = (),
     splits: Sequence[str] = (),
+    shards: Sequence[str] = (),
     maps: Literal["all", "top", "none"] = "all",
     top_maps: int = 100,
     false_positive_rate: float | None = None,
@@ -231,6 +233,7 @@ def score(
         out: Root of the run; created if missing.
         categories: Categories to score; default all.
         splits: Splits to score; default all.
+        shards: Paths of the shards to score, as in the archive's manifest; default all.
         maps: Anomaly maps to keep.
         top_maps: Maps to keep per category with `maps="top"`.
         false_positive_rate: False-positive rate for the threshold, above 0 and below 1; default the bundle's.
@@ -259,6 +262,7 @@ def score(
     document = {
         "categories": selected_categories(categories),
         "splits": selected_categories(splits),
+        "shards": selected_categories(shards),
         "maps": maps,
         "top_maps": top_maps,
         "false_positive_rate": false_positive_rate,
@@ -354,6 +358,31 @@ def compare(
     from uniad_ray.reporting.comparison.build import compare as compare_runs
 
     return compare_runs(runs, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
+
+
+def nightly(*, config: str, night: str | None = None, dry_run: bool = False) -> NightReport:
+    """Finishes the nights that were interrupted, then runs the next: ingest, score, drift, report, history, alarms.
+
+    After a crash at any step, the same call goes on with that step, and ends with the same rows, history and messages.
+
+    Args:
+        config: YAML file of the nights.
+        night: Name of the next night; default its date. A night that is there is not repeated.
+        dry_run: Stop before messages are sent, and return them; the next call without it sends them.
+
+    Returns:
+        The nights that this call finished, with their alarms, and the outcome of each message.
+
+    Raises:
+        ConfigError: The configuration is wrong, or a secret is missing.
+        ArchiveError: A source or the archive cannot be read.
+        RunError: A record of a night is corrupt.
+        StoreError: A store cannot be read or written.
+    """
+    from uniad_ray.nights.config import load_nightly
+    from uniad_ray.nights.job import nightly as run
+
+    return run(load_nightly(config), night=night, dry_run=dry_run)
 
 
 def _by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:

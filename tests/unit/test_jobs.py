@@ -18,6 +18,7 @@ ARGUMENTS = {
     "evaluate": ["none"],
     "report": ["none"],
     "compare": ["none", "other"],
+    "nightly": ["--config", "none.yaml"],
     "ablate": ["none", "--table", "8", "--work", "work"],
 }
 

@@ -20,6 +20,7 @@ PROMISED = [
     "fit",
     "ingest",
     "inspect",
+    "nightly",
     "precompute",
     "report",
     "scenes",
