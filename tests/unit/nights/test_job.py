@@ -141,6 +141,27 @@ def _die(*_: object, **__: object) -> None:
     raise KilledError
 
 
+def test_bright_night_and_other_camera_raise_alarms_and_a_quiet_night_none(prepared: Path, tmp_path: Path) -> None:
+    factory = Factory.copy(prepared, tmp_path)
+    factory.arrive(24)
+    quiet = factory.night("n1").nights[0]
+    assert quiet.alarms == ()
+    assert quiet.notes == ()
+    factory.arrive(24, gain=1.35)
+    bright = factory.night("n2").nights[0]
+    compared = {(finding.measure, finding.reference) for finding in bright.findings}
+    assert compared >= {(measure, "calibration") for measure in ("brightness", "score")}
+    assert compared >= {(measure, "last nights") for measure in ("brightness", "score")}
+    texts = [alarm.text for alarm in bright.alarms if alarm.kind == "drift"]
+    assert texts == [finding.text for finding in bright.findings]
+    assert any("images are brighter than in the images of the fit" in text for text in texts)
+    assert any("scores are higher than in the last nights" in text for text in texts)
+    factory.arrive(24, size=60)
+    resized = factory.night("n3").nights[0]
+    sizes = [finding.text for finding in resized.findings if finding.measure == "size"]
+    assert f"{CATEGORY}: image size changed: 60 x 60 pixels tonight, 48 x 48 pixels in the last nights" in sizes
+
+
 def test_first_night_leaves_out_what_was_there(prepared: Path, tmp_path: Path) -> None:
     for first, images in (("new", 0), ("all", 4)):
         factory = Factory.copy(prepared, tmp_path / first, sources=[], first_night=first)
