@@ -10,13 +10,14 @@ from pydantic import Field
 from uniad_ray.config.base import StrictModel
 from uniad_ray.drift.findings import Finding
 
-AlarmKind = Literal["no_images", "no_bundle", "error_share", "reject_rate", "drift"]
+AlarmKind = Literal["source", "no_images", "no_bundle", "error_share", "reject_rate", "drift"]
 
 
 class AlarmRules(StrictModel):
     """Limits that raise an alarm; null disables a rule.
 
     Attributes:
+        source: Whether a source that cannot be read or is empty raises an alarm.
         min_images: Fewer new images than this raise `no_images`; 0 disables the rule.
         error_share: Largest share of new files that could not be ingested or scored.
         reject_rate: Largest share of scored images that are called anomalous, in each category.
@@ -26,6 +27,7 @@ class AlarmRules(StrictModel):
         no_bundle: Whether a category without a published bundle raises an alarm.
     """
 
+    source: bool = True
     min_images: int = Field(default=1, ge=0)
     error_share: float | None = Field(default=0.05, ge=0, le=1)
     reject_rate: float | None = Field(default=0.2, ge=0, le=1)
@@ -39,7 +41,7 @@ class Alarm(StrictModel):
     """One reason to look at a night.
 
     Attributes:
-        kind: `no_images`, `no_bundle`, `error_share`, `reject_rate` or `drift`.
+        kind: `source`, `no_images`, `no_bundle`, `error_share`, `reject_rate` or `drift`.
         category: The category; None if it concerns the whole night.
         value: The value that broke the limit; None if there is none.
         limit: The limit.
@@ -75,6 +77,7 @@ def raise_alarms(
     categories: Mapping[str, Counts],
     waiting: Mapping[str, int],
     rejected_files: int,
+    failed_sources: Mapping[str, str],
     findings: Sequence[Finding],
 ) -> tuple[Alarm, ...]:
     """The alarms of a night.
@@ -84,11 +87,13 @@ def raise_alarms(
         categories: Counts of the scored categories.
         waiting: New images of categories without a published bundle.
         rejected_files: New files that were rejected at ingest.
+        failed_sources: Sources that could not be read, with the reason.
         findings: Findings of drift.
     """
     images = sum(counts.images for counts in categories.values())
     errors = sum(counts.errors for counts in categories.values()) + rejected_files
     return (
+        *(Alarm(kind="source", text=reason) for reason in failed_sources.values() if rules.source),
         *_no_images(rules, images + sum(waiting.values())),
         *_no_bundle(rules, waiting),
         *_error_share(rules, errors, images + rejected_files),

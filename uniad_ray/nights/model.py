@@ -36,12 +36,14 @@ class Ingested(StrictModel):
         shards: Shards to score tonight.
         waiting: New images of categories without a published bundle; a later night scores them.
         rejected_files: New files that were rejected.
+        failed_sources: Sources that could not be read, with the reason.
         warnings: Warnings of the ingest.
     """
 
     shards: tuple[str, ...]
     waiting: dict[str, int]
     rejected_files: int
+    failed_sources: dict[str, str]
     warnings: tuple[str, ...]
 
 

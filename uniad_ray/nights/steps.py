@@ -13,9 +13,10 @@ from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, re
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import ArchiveError, StoreError
 from uniad_ray.evaluation.run import METRICS_PATH
 from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES
-from uniad_ray.nights.config import NightlyConfig
+from uniad_ray.nights.config import NightlyConfig, NightSource
 from uniad_ray.nights.folder import Night, read_watermark, write_watermark
 from uniad_ray.nights.model import Begun, Drifted, Evaluated, Ingested, NightCounts, NightSummary, Scored, Watermark
 from uniad_ray.pipelines.cluster.sizing import Workers
@@ -47,20 +48,13 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
     All counts follow from the archive before and after, so that they do not depend on how often the step was killed.
     """
     warnings: list[str] = []
+    failed: dict[str, str] = {}
     for source in config.sources:
-        if not Location.parse(source.path).has_children():
-            warnings.append(f"{source.path}: no files there")
-            continue
-        taken = ingest_source(
-            source.path,
-            config.archive,
-            category=source.category,
-            layout=source.layout,
-            split=source.split,
-            label=source.label,
-            address=config.address,
-        )
-        warnings += taken.warnings
+        try:
+            warnings += _ingest_source(config, source)
+        except (ArchiveError, StoreError) as error:
+            # The other sources go on, and an alarm names this one.
+            failed[source.path] = str(error)
     manifest = _manifest(config)
     done = read_watermark(night.work)
     known = set(done.shards) if done else set()
@@ -74,8 +68,29 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
             category: sum(shard.rows for shard in new if shard.category == category) for category in sorted(without)
         },
         rejected_files=len(rejected - set(begun.rejected_before)),
+        failed_sources=failed,
         warnings=tuple(warnings),
     )
+
+
+def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...]:
+    """Ingests one source, and returns the warnings.
+
+    Raises:
+        ArchiveError: The source has no files or no images, or the archive is corrupt.
+        StoreError: The source cannot be read.
+    """
+    if not Location.parse(source.path).has_children():
+        raise ArchiveError(f"{source.path}: no files there; check the path and the mount")
+    return ingest_source(
+        source.path,
+        config.archive,
+        category=source.category,
+        layout=source.layout,
+        split=source.split,
+        label=source.label,
+        address=config.address,
+    ).warnings
 
 
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
@@ -178,6 +193,7 @@ def summarise(
             categories=counts,
             waiting=ingested.waiting,
             rejected_files=ingested.rejected_files,
+            failed_sources=ingested.failed_sources,
             findings=drifted.findings,
         ),
         notes=(*ingested.warnings, *drifted.notes),

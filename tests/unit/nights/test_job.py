@@ -194,6 +194,19 @@ def test_unfinished_run_of_an_older_bundle_is_scored_again(
     assert store.manifest(CATEGORY, old.version).digest != old.digest
 
 
+def test_unreadable_source_raises_an_alarm_and_the_others_go_on(prepared: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "unmounted")
+    factory = Factory.copy(prepared, tmp_path)
+    sources = [{"path": missing}, *factory.document()["sources"]]
+    factory.options["sources"] = sources
+    factory.arrive(2)
+    night = factory.night("n1").nights[0]
+    assert night.images == 2
+    assert [(alarm.kind, alarm.text) for alarm in night.alarms] == [
+        ("source", f"{missing}: no files there; check the path and the mount")
+    ]
+
+
 def test_category_without_bundle_waits_and_raises_an_alarm(prepared: Path, tmp_path: Path) -> None:
     factory = Factory.copy(prepared, tmp_path)
     pointer = factory.root / "bundles" / CATEGORY / "current.json"
