@@ -27,6 +27,7 @@ from uniad_ray.cli import cli
 from uniad_ray.config.loading import import_class, load_config, profile_names
 from uniad_ray.config.model import FitConfig
 from uniad_ray.metrics.catalogue import CATALOGUE
+from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.runs.plan import ScoreOptions
 from uniad_ray.serving.settings import ServeSettings
 
@@ -62,6 +63,7 @@ PATHS = {
     "mark": "`RUN/marks/*.parquet`",
     "metric": "`RUN/evaluation/metrics.parquet`",
     "report": "`RUN/report/report.json`",
+    "image_sample": "`WORK/nights/<night>/sample.parquet`",
     "ablation": "`WORK/<paper>-table-<number>.parquet`",
 }
 """Location of the files of each schema, in the order in which they are created."""
@@ -353,6 +355,12 @@ _OTHER_MODELS: tuple[tuple[str, str, type[BaseModel], str | None], ...] = (
         "Keys of `uniad-ray serve --settings FILE.yaml`. `--set KEY=VALUE` overrides one key. Ray Serve takes them as "
         "`args` of `uniad_ray.serving.app:build_app`; see [serve.md](serve.md).",
         ServeSettings,
+        None,
+    ),
+    (
+        "Configuration of the nights",
+        "Keys of the file of `uniad-ray nightly --config FILE.yaml`; see [nightly.md](nightly.md).",
+        NightlyConfig,
         None,
     ),
     (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uniad_ray.model import Model, Verdict, load_model
     from uniad_ray.perception.base import Extractor as Extractor
     from uniad_ray.perception.base import Perception, State
-    from uniad_ray.verbs import caption, compare, evaluate, fit, ingest, report, score
+    from uniad_ray.verbs import caption, compare, evaluate, fit, ingest, nightly, report, score
     from uniad_ray.verbs import precompute as precompute
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "fit",
     "ingest",
     "load_model",
+    "nightly",
     "precompute",
     "report",
     "score",
@@ -55,6 +56,7 @@ _LAZY = {
     "fit": ("uniad_ray.verbs", "fit"),
     "ingest": ("uniad_ray.verbs", "ingest"),
     "load_model": ("uniad_ray.model", "load_model"),
+    "nightly": ("uniad_ray.verbs", "nightly"),
     "precompute": ("uniad_ray.verbs", "precompute"),
     "report": ("uniad_ray.verbs", "report"),
     "score": ("uniad_ray.verbs", "score"),

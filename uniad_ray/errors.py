@@ -62,6 +62,10 @@ class RunError(UserError):
     """A scoring run cannot start, resume or be read."""
 
 
+class DeliveryError(UserError):
+    """A message could not be delivered to its receiver."""
+
+
 class SidecarError(UserError):
     """A sidecar cannot be written or read, or belongs to another archive."""
 

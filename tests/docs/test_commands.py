@@ -15,7 +15,7 @@ from support.verb_server import SMALL, quick
 
 from uniad_ray.cli import cli
 
-STARTS_RAY = ("ingest", "caption", "tune-clip", "fit", "score", "serve", "doctor")
+STARTS_RAY = ("ingest", "caption", "tune-clip", "fit", "score", "nightly", "serve", "doctor")
 RAY_OF_ITS_OWN = ("docs/plugins.md", "docs/tmuad.md")
 """Pages that need their own Ray, started in their folder: its workers look there for a module or a network. The other
 pages share one Ray."""

@@ -93,6 +93,17 @@ def test_score_folder_writes_a_row_for_every_image(fitted_folder: Path, tmp_path
     assert "ends early or is corrupt" in rows["cut.png"]["error"]
 
 
+def test_nightly_prints_alarms(tmp_path: Path) -> None:
+    (tmp_path / "nightly.yaml").write_text("work: nights\narchive: archive\nbundles: bundles\n", "utf-8")
+    lines = run("nightly.py", "nightly.yaml", "n1", folder=tmp_path).splitlines()
+    assert lines[:2] == [
+        "n1: 0 images, 0 anomalous, 1 alarms",
+        "  no_images: no new images, expected at least 1; check cameras and sources",
+    ]
+    assert Path(lines[2].removeprefix("all nights: ")).read_text("utf-8").startswith("<!doctype html>")
+    assert "night n1 is already there" in run("nightly.py", "nightly.yaml", "n1", folder=tmp_path)
+
+
 @pytest.fixture
 def own_expert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module `own_expert`, importable during a test."""

@@ -19,6 +19,7 @@ ARGUMENTS = {
     "evaluate": ["none"],
     "report": ["none"],
     "compare": ["none", "other"],
+    "nightly": ["--config", "none.yaml"],
     "ablate": ["none", "--table", "8", "--work", "work"],
 }
 

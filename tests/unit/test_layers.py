@@ -19,11 +19,12 @@ ROOMS = [
     "model",
     "serving.command", "serving.app", "serving.gateway", "serving.asgi", "serving.web", "serving.runs",
     "serving.backend", "serving.http", "serving.auth", "serving.replica", "serving",
-    "ablations",
+    "ablations", "nights",
     "pipelines.doctor",
     "pipelines.caption", "pipelines.precompute", "pipelines.score", "pipelines.fit", "pipelines.tune_clip",
     "pipelines.train", "pipelines.ingest", "pipelines.cluster", "pipelines",
-    "reporting.build", "reporting.comparison", "reporting", "reporting.drawing", "reporting.model",
+    "reporting.build", "reporting.comparison", "reporting.nights", "reporting", "reporting.drawing", "reporting.model",
+    "nights.model", "alarms",
     "evaluation",
     "runs",
     "sidecars",
@@ -34,7 +35,7 @@ ROOMS = [
     "experts.structural", "experts.patch", "experts.shared", "experts.shared.search", "experts",
     "perception.objects", "perception.segmentation", "perception.text", "perception.captions",
     "perception.features", "perception.weights", "perception.sampling", "perception",
-    "metrics",
+    "metrics", "drift",
     "archive.scenes", "archive.ingest", "archive.layouts", "archive", "archive.stores",
     "config",
     "progress",
@@ -43,7 +44,7 @@ ROOMS = [
 # fmt: on
 """All packages from the top down, and modules above or below the rest of their package."""
 NO_RAY = set(ROOMS[ROOMS.index("reporting.build") :])
-NO_TORCH = ("archive", "cli", "config", "errors", "metrics", "progress", "reporting", "verbs")
+NO_TORCH = ("alarms", "archive", "cli", "config", "drift", "errors", "metrics", "progress", "reporting", "verbs")
 MOST_FILES = 13
 
 

@@ -18,7 +18,7 @@ from uniad_ray.cli import cli
 from uniad_ray.errors import ConfigError
 from uniad_ray.pipelines.score.job import Workers
 
-NAMES = ["ingest", "caption", "precompute", "fit", "score", "evaluate", "report", "compare"]
+NAMES = ["ingest", "caption", "precompute", "fit", "score", "evaluate", "report", "compare", "nightly"]
 REPORTING = {"as_json", "quiet"}
 
 

@@ -114,7 +114,11 @@ class Chunk:
 
 
 def chunks(
-    manifest: ArchiveManifest, *, categories: Iterable[str] | None = None, splits: Iterable[str] | None = None
+    manifest: ArchiveManifest,
+    *,
+    categories: Iterable[str] | None = None,
+    splits: Iterable[str] | None = None,
+    shards: Iterable[str] | None = None,
 ) -> Iterator[Chunk]:
     """Lists the chunks of an archive, ordered by shard and row group.
 
@@ -122,10 +126,14 @@ def chunks(
         manifest: Manifest of the archive.
         categories: Categories to list; None lists all.
         splits: Splits to list; None lists all.
+        shards: Paths of the shards to list; None lists all.
     """
     wanted_categories = None if categories is None else set(categories)
     wanted_splits = None if splits is None else set(splits)
+    wanted_shards = None if shards is None else set(shards)
     for shard in manifest.shards:
+        if wanted_shards is not None and shard.path not in wanted_shards:
+            continue
         if wanted_categories is not None and shard.category not in wanted_categories:
             continue
         for index, group in enumerate(shard.row_groups):

@@ -1,4 +1,4 @@
-"""The command line. Each verb is a file below `verbs/`; the seven that have a Python function only call it."""
+"""The command line. Each verb is a file below `verbs/`; the eight that have a Python function only call it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs one verb and ends the process.
 
-    The exit code is 0 on success, 1 if a part failed, 2 on a user's mistake, and 130 on Ctrl-C.
+    The exit code is 0 on success, 1 if a part failed, 2 on a user's mistake, 3 for alarms of a night, 130 on Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:

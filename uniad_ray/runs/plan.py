@@ -16,7 +16,7 @@ from uniad_ray.archive.kinds import other_kind
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ObjectExistsError, RunError
+from uniad_ray.errors import ArchiveError, ObjectExistsError, RunError
 from uniad_ray.scoring.bundles.published import PlannedBundle, published_bundles
 from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -32,6 +32,7 @@ class ScoreOptions(StrictModel):
     Attributes:
         categories: Categories to score; None scores all.
         splits: Splits to score; None scores all.
+        shards: Paths of the shards to score, as in the archive's manifest; None scores all.
         maps: Anomaly maps to keep: `all`, `top` (the `top_maps` highest scores of each category) or `none`.
         top_maps: Number of maps per category if `maps` is `top`.
         false_positive_rate: False-positive rate of the threshold, in (0, 1); None keeps the bundle's.
@@ -41,6 +42,7 @@ class ScoreOptions(StrictModel):
 
     categories: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    shards: tuple[str, ...] | None = None
     maps: Literal["all", "top", "none"] = "all"
     top_maps: int = Field(default=100, ge=1)
     false_positive_rate: float | None = Field(default=None, gt=0, lt=1)
@@ -76,6 +78,9 @@ class RunPlan(StrictModel):
     def run_id(self) -> str:
         """First 16 hex digits of the plan's sha256, without the URIs of archive and bundles."""
         document = self.model_dump(mode="json", exclude={"archive", "bundle_root"})
+        if self.options.shards is None:
+            # Runs of all shards keep the id that they had before shards could be chosen.
+            del document["options"]["shards"]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -137,12 +142,15 @@ def make_plan(
     """Plan a run with the currently published bundles.
 
     Raises:
-        ArchiveError: A category is not in the archive.
+        ArchiveError: A category or a shard is not in the archive.
         RunError: No image matches the options.
         BundleError: A category has no published bundle.
     """
     wanted = choose_categories(archive, manifest, options.categories)
-    work = list(chunks(manifest, categories=wanted, splits=options.splits))
+    unknown = set(options.shards or ()) - {shard.path for shard in manifest.shards}
+    if unknown:
+        raise ArchiveError(f"{archive}: no shard {min(unknown)}; its manifest.json lists the shards")
+    work = list(chunks(manifest, categories=wanted, splits=options.splits, shards=options.shards))
     if not work:
         raise RunError(f"{archive}: no images match these options; list the contents with `uniad-ray inspect`")
     bundles = published_bundles(store, {chunk.category for chunk in work}, archive)

@@ -22,6 +22,7 @@ PROMISED = [
     "fit",
     "ingest",
     "inspect",
+    "nightly",
     "precompute",
     "report",
     "scenes",

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.runs import ScoredImage, write_archive
+from support.trees import png
 
+from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import RunError
+from uniad_ray.errors import ArchiveError, RunError
 from uniad_ray.runs.plan import (
     FORMAT_VERSION,
     PlannedBundle,
@@ -15,10 +20,12 @@ from uniad_ray.runs.plan import (
     RunPlan,
     ScoreOptions,
     adopt_plan,
+    make_plan,
     plan_differences,
     read_plan,
     read_run,
 )
+from uniad_ray.scoring.bundles.store import BundleStore
 
 
 def plan(**changes: Any) -> RunPlan:
@@ -44,6 +51,10 @@ def plan(**changes: Any) -> RunPlan:
         ({"bundles": {}}, "bundle of nut was v1, is none"),
         ({"options": ScoreOptions(maps="none")}, "option maps was all, is none"),
         ({"options": ScoreOptions(splits=("test",))}, "option splits was None, is ('test',)"),
+        (
+            {"options": ScoreOptions(shards=("images/nut/0.parquet",))},
+            "option shards was None, is ('images/nut/0.parquet',)",
+        ),
         ({"options": ScoreOptions(false_positive_rate=0.1)}, "option false_positive_rate was None, is 0.1"),
         ({"code_version": "2.0"}, "uniad_ray was 1.0, is 2.0"),
     ],
@@ -109,3 +120,22 @@ def test_older_run_is_not_resumed(tmp_path: Path) -> None:
     adopt_plan(run, plan(format_version=1))
     with pytest.raises(RunError, match="run format 1; this version of uniad_ray reads 2; score again"):
         adopt_plan(run, plan())
+
+
+def test_chosen_shards_are_planned_and_unknown_ones_refused(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "archive", [ScoredImage("1", png(1), 0.1, category=name) for name in "ab"])
+    store = BundleStore(str(tmp_path / "bundles"))
+    manifest = read_manifest(archive)
+    with pytest.raises(ArchiveError, match=r"no shard images/c/0.parquet; its manifest.json lists the shards"):
+        make_plan(archive, manifest, store, ScoreOptions(shards=("images/a/0.parquet", "images/c/0.parquet")))
+    (store.root / "a/current.json").write_json({"category": "a", "version": "v1", "digest": "d" * 64})
+    _, work = make_plan(archive, manifest, store, ScoreOptions(shards=("images/a/0.parquet",)))
+    assert [chunk.shard for chunk in work] == ["images/a/0.parquet"]
+
+
+def test_run_of_all_shards_keeps_its_id() -> None:
+    """Runs from before shards could be chosen resume with the same id."""
+    document = plan().model_dump(mode="json", exclude={"archive", "bundle_root"})
+    del document["options"]["shards"]
+    text = json.dumps(document, sort_keys=True)
+    assert plan().run_id == hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -87,6 +88,36 @@ def precision_recall_chart(curves: Curves, *, identity: str, label: str) -> Mark
         point = curves.operating_point
         if point.precision is not None:
             _plot_threshold(axes, point.recall, point.precision)
+        return _svg(figure, label)
+
+
+def nights_chart(
+    names: Sequence[str], shares: Sequence[float | None], alarmed: Sequence[bool], *, identity: str, label: str
+) -> Markup:
+    """Draws a share of images by night, with a point on each night and a cross on each night with an alarm.
+
+    Args:
+        names: Names of the N nights, oldest first.
+        shares: Share of each night, 0 to 1; None without images.
+        alarmed: Whether each night has an alarm.
+        identity: Unique in the page; seeds the ids inside the SVG.
+        label: Text alternative of the chart.
+    """
+    with _page_style(identity):
+        figure, axes = _figure("", "per cent")
+        values = [float("nan") if share is None else 100 * share for share in shares]
+        positions = range(len(names))
+        axes.plot(positions, values, color=_GROUPS["normal"][0], linewidth=1.3, marker="o", markersize=3)
+        crosses = [
+            (at, value) for at, (value, is_alarmed) in enumerate(zip(values, alarmed, strict=True)) if is_alarmed
+        ]
+        if crosses:
+            at, heights = zip(*crosses, strict=True)
+            axes.plot(at, heights, color=_THRESHOLD, linestyle="", marker="x", markersize=8, label="alarm")
+            axes.legend(frameon=False, labelcolor=_INK, fontsize=_FONT_SIZE - 1, loc="upper left")
+        shown = list(positions)[:: max(1, (len(names) + 5) // 6)]
+        axes.set_xticks(shown, [names[at] for at in shown], fontsize=_FONT_SIZE - 3)
+        axes.set_ylim(bottom=0)
         return _svg(figure, label)
 
 

@@ -1,1 +1,1 @@
-"""Verbs of results: score, evaluate, report and compare."""
+"""Verbs of results: score, evaluate, report, compare and nightly."""

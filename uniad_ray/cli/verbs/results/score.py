@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, metavar="RUN", help="Root of the run; the same RUN again resumes after a crash.")
 @category_option
 @click.option("--split", "splits", multiple=True, help="Only this split; may be repeated.")
+@click.option("--shard", "shards", multiple=True, metavar="PATH", help="Only this shard; may be repeated.")
 @click.option(
     "--maps", type=click.Choice(["all", "top", "none"]), default="all", show_default=True, help="Maps to keep."
 )

@@ -1,0 +1,104 @@
+"""Drift of drawn products: brightness and size are found and named, and a quiet night is quiet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.runs import ScoredImage, write_archive
+from support.trees import png
+
+from uniad_ray.archive.manifest import chunks, read_manifest
+from uniad_ray.archive.scenes.products.product import draw_image, draw_product
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.drift.findings import DriftOptions, find_drift
+from uniad_ray.drift.samples import SampledImage, brightness, read_sample, sample_images, write_sample
+
+SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 120) if seed not in (101, 111)]
+
+
+def encoded(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def sample(images: list[np.ndarray], scores: list[float] | None = None) -> dict[str, list[SampledImage]]:
+    given = scores or [None] * len(images)
+    return {
+        "part": [
+            SampledImage(f"{index:032d}", "part", image.shape[1], image.shape[0], brightness(encoded(image)), score)
+            for index, (image, score) in enumerate(zip(images, given, strict=True))
+        ]
+    }
+
+
+@pytest.mark.parametrize("seed", [101, 111, *SLOW_SEEDS])
+def test_bright_or_resized_night_is_named_and_a_quiet_one_is_not(seed: int) -> None:
+    product = draw_product(seed)
+    fitted = sample([draw_image(product, "train", "good", index).image for index in range(24)])
+    quiet = [draw_image(product, "test", "good", index).image for index in range(24)]
+    bright = [(image * 1.35).clip(0, 255).astype(np.uint8) for image in quiet]
+    height, width = quiet[0].shape[:2]
+    size = (round(width * 0.75), round(height * 0.75))
+    resized = [np.asarray(Image.fromarray(image).resize(size)) for image in quiet]
+
+    def found(images: list[np.ndarray]) -> list[tuple[str, str]]:
+        tonight = sample(images)
+        findings = find_drift(tonight, {"calibration": fitted, "last nights": fitted}, DriftOptions())
+        return [(finding.measure, finding.text) for finding in findings]
+
+    assert found(quiet) == []
+    brighter = found(bright)
+    assert [measure for measure, _ in brighter] == ["brightness", "brightness"]
+    assert "images are brighter than in the images of the fit: median brightness" in brighter[0][1]
+    assert "than in the last nights" in brighter[1][1]
+    smaller = found(resized)
+    assert [measure for measure, _ in smaller] == ["size", "size"]
+    said = (
+        f"image size changed: {size[0]} x {size[1]} pixels tonight, {width} x {height} pixels in the images of the fit"
+    )
+    assert said in smaller[0][1]
+
+
+def test_higher_scores_are_named() -> None:
+    images = [np.full((4, 4, 3), 100, np.uint8)] * 30
+    generator = np.random.default_rng(0)
+    before = sample(images, generator.normal(0, 1, 30).tolist())
+    for mean, expected in ((0.0, []), (4.0, ["part: scores are higher than in the images of the fit: median"])):
+        tonight = sample(images, generator.normal(mean, 1, 30).tolist())
+        texts = [finding.text for finding in find_drift(tonight, {"calibration": before}, DriftOptions())]
+        assert [text[: len(start)] for text, start in zip(texts, expected, strict=True)] == expected
+
+
+def test_few_images_and_small_changes_are_no_finding() -> None:
+    before = sample([np.full((4, 4, 3), value, np.uint8) for value in (100, 101) * 15])
+    slightly = [np.full((4, 4, 3), 103, np.uint8)] * 30
+    far = [np.full((4, 4, 3), 200, np.uint8)] * 30
+    for images, count in ((slightly, 0), (far[:19], 0), (far, 1)):
+        assert len(find_drift(sample(images), {"calibration": before}, DriftOptions())) == count
+    assert len(find_drift(sample(slightly), {"calibration": before}, DriftOptions(brightness_change=0.01))) == 1
+
+
+def test_sample_is_random_bounded_and_stored(tmp_path: Path) -> None:
+    rows = [ScoredImage(f"{index:03d}", png(index, 16), 0.0, size=(16, 16)) for index in range(12)]
+    rows += [ScoredImage("bad", b"no image", 0.0, size=(16, 16), label=None)]
+    archive = write_archive(str(tmp_path / "archive"), rows)
+    own = list(chunks(read_manifest(archive)))
+    scores = {row.row_key: float(index) for index, row in enumerate(rows)}
+    found = sample_images(archive, own, 100, scores)
+    assert [(image.row_key, image.score) for image in found] == sorted(scores.items())
+    expected = {row.row_key: np.asarray(Image.open(io.BytesIO(row.image))).mean(axis=(0, 1)) for row in rows[:12]}
+    for image in found:
+        if image.row_key in expected:
+            assert image.brightness == pytest.approx(expected[image.row_key] @ [0.299, 0.587, 0.114], abs=1)
+        else:
+            assert image.brightness is None
+    assert len(sample_images(archive, own, 5, scores)) == 5
+    assert len(sample_images(archive, own, 100, scores, normal_only=True)) == 12
+    place = Location.parse(tmp_path / "sample.parquet")
+    write_sample(place, found)
+    assert read_sample(place) == found

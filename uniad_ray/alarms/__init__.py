@@ -1,0 +1,1 @@
+"""Alarms of a night as data, and their delivery by webhook and e-mail."""

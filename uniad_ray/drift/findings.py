@@ -1,0 +1,193 @@
+"""Findings of drift, in words: what changed, compared with what, and how much."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from uniad_ray.config.base import StrictModel
+from uniad_ray.drift.samples import SampledImage, values
+from uniad_ray.drift.statistics import Difference, Values, compare
+
+Measure = Literal["size", "brightness", "score"]
+Reference = Literal["calibration", "last nights"]
+
+_COLUMNS: Final[dict[Measure, tuple[str, ...]]] = {
+    "size": ("width", "height"),
+    "brightness": ("brightness",),
+    "score": ("score",),
+}
+_REFERENCE_IMAGES: Final[dict[Reference, str]] = {
+    "calibration": "the images of the fit",
+    "last nights": "the last nights",
+}
+
+
+class DriftOptions(StrictModel):
+    """When a difference counts as drift.
+
+    Attributes:
+        images: Images to measure per category and night, at most.
+        nights: Last nights to compare with; 0 compares with the images of the fit only.
+        min_images: Images that a category needs, tonight and in what it is compared with.
+        psi: Smallest population stability index of a finding.
+        probability: Probability of a false finding in a night, by chance alone; shared by all its comparisons.
+        brightness_change: Smallest mean change of brightness of a finding, as a share of the brightness before.
+        size_change: Smallest mean change of width or height of a finding, as a share of the size before.
+    """
+
+    images: int = Field(default=500, ge=10, le=10_000)
+    nights: int = Field(default=7, ge=0, le=60)
+    min_images: int = Field(default=20, ge=5)
+    psi: float = Field(default=0.25, gt=0)
+    probability: float = Field(default=0.001, gt=0, lt=0.5)
+    brightness_change: float = Field(default=0.05, ge=0)
+    size_change: float = Field(default=0.02, ge=0)
+
+
+class Finding(StrictModel):
+    """One measure of one category that changed.
+
+    Attributes:
+        category: The category.
+        measure: `size`, `brightness` or `score`.
+        reference: What it is compared with: `calibration` or `last nights`.
+        images: Images of tonight that were compared.
+        reference_images: Images that they were compared with.
+        median: Median of tonight; of a size, that of the side that changed more.
+        reference_median: Median before.
+        psi: Population stability index.
+        ks: Kolmogorov-Smirnov statistic.
+        p_value: Its probability for equal distributions.
+        text: The finding as a sentence.
+    """
+
+    category: str
+    measure: Measure
+    reference: Reference
+    images: int
+    reference_images: int
+    median: float
+    reference_median: float
+    psi: float
+    ks: float
+    p_value: float
+    text: str
+
+
+def find_drift(
+    tonight: Mapping[str, Sequence[SampledImage]],
+    references: Mapping[Reference, Mapping[str, Sequence[SampledImage]]],
+    options: DriftOptions,
+) -> tuple[Finding, ...]:
+    """Compares the samples of a night with its references.
+
+    A finding needs all of these: enough images on both sides, a population stability index above the limit and above
+    chance, a Kolmogorov-Smirnov test below the probability, and for size and brightness a change that matters.
+
+    Args:
+        tonight: Samples by category.
+        references: Samples by category, for each reference.
+        options: Limits.
+
+    Returns:
+        Findings by category, then reference and measure.
+    """
+    compared = [
+        (category, reference, measure, before[category])
+        for category in sorted(tonight)
+        for reference, before in references.items()
+        if category in before
+        for measure in _COLUMNS
+    ]
+    probability = options.probability / max(1, len(compared))
+    found = []
+    for category, reference, measure, before in compared:
+        finding = _finding(category, reference, measure, before, tonight[category], options, probability)
+        found += [finding] if finding is not None else []
+    return tuple(found)
+
+
+def _finding(
+    category: str,
+    reference: Reference,
+    measure: Measure,
+    before: Sequence[SampledImage],
+    now: Sequence[SampledImage],
+    options: DriftOptions,
+    probability: float,
+) -> Finding | None:
+    changed = list(_changes(measure, before, now, options, probability))
+    if not changed:
+        return None
+    old, new, difference = max(changed, key=lambda change: change[2].ks)
+    return Finding(
+        category=category,
+        measure=measure,
+        reference=reference,
+        images=len(new),
+        reference_images=len(old),
+        median=float(np.median(new)),
+        reference_median=float(np.median(old)),
+        psi=difference.psi,
+        ks=difference.ks,
+        p_value=difference.p_value,
+        text=f"{category}: {_words(measure, old, new, before, now, _REFERENCE_IMAGES[reference])}",
+    )
+
+
+def _changes(
+    measure: Measure,
+    before: Sequence[SampledImage],
+    now: Sequence[SampledImage],
+    options: DriftOptions,
+    probability: float,
+) -> Iterator[tuple[Values, Values, Difference]]:
+    """The columns of a measure that changed: values before, values now and their difference."""
+    smallest = {"size": options.size_change, "brightness": options.brightness_change}.get(measure, 0.0)
+    for column in _COLUMNS[measure]:
+        old, new = values(before, column), values(now, column)
+        if min(len(old), len(new)) < options.min_images:
+            continue
+        difference = compare(old, new, probability=probability)
+        is_large = difference.shift >= smallest * abs(float(np.median(old)))
+        is_unstable = difference.psi >= max(options.psi, difference.chance_psi)
+        if is_large and is_unstable and difference.p_value < probability:
+            yield old, new, difference
+
+
+def _words(
+    measure: Measure,
+    old: Values,
+    new: Values,
+    before: Sequence[SampledImage],
+    now: Sequence[SampledImage],
+    reference: str,
+) -> str:
+    if measure == "size":
+        return f"image size changed: {_sizes(now)} tonight, {_sizes(before)} in {reference}"
+    was, is_now = float(np.median(old)), float(np.median(new))
+    if measure == "score":
+        if is_now == was:
+            return f"scores are distributed differently than in {reference} (median {is_now:.2f})"
+        side = "higher" if is_now > was else "lower"
+        return f"scores are {side} than in {reference}: median {is_now:.2f}, was {was:.2f}"
+    change = is_now / was - 1 if was else float("inf")
+    if abs(change) < 0.01:
+        return f"brightness is distributed differently than in {reference} (median {is_now:.0f} of 255)"
+    side = "brighter" if change > 0 else "darker"
+    return (
+        f"images are {side} than in {reference}: median brightness {is_now:.0f} of 255, was {was:.0f} ({change:+.0%})"
+    )
+
+
+def _sizes(images: Sequence[SampledImage]) -> str:
+    """The most frequent size of a sample, with its share if there are others."""
+    sizes = Counter((image.width, image.height) for image in images if image.width is not None)
+    ((width, height), most), total = sizes.most_common(1)[0], sizes.total()
+    share = "" if most == total else f" ({most / total:.0%} of the images)"
+    return f"{width} x {height} pixels{share}"

@@ -1,0 +1,138 @@
+"""Samples of images with what is measured of each: size, brightness and score."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uniad_ray.archive.images import decode_image
+from uniad_ray.archive.manifest import Chunk
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import encode_table, read_chunk, read_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import ImageError
+
+SCHEMA: Final = "image_sample"
+_SIDE: Final = 64
+"""Images are measured at this size, pixels: an antialiased reduction keeps the mean."""
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+_READ_ROWS: Final = 4
+"""Rows in the chunks that are read, as a multiple of the sample: reading chunks for one image each would read all."""
+_THREADS: Final = 4
+
+
+@dataclass(frozen=True)
+class SampledImage:
+    """One image of a sample; the fields are the columns of schema `image_sample`.
+
+    Attributes:
+        row_key: Key of the image row.
+        category: Its category.
+        width: Pixels; None if only the score is known.
+        height: Pixels; None if only the score is known.
+        brightness: Mean luma, 0 to 255; None if the image cannot be decoded.
+        score: Fused score; None without one.
+    """
+
+    row_key: str
+    category: str
+    width: int | None
+    height: int | None
+    brightness: float | None
+    score: float | None
+
+
+def brightness(data: bytes) -> float:
+    """Mean luma (ITU-R BT.601) of an encoded image, 0 to 255.
+
+    Raises:
+        ImageError: The image cannot be decoded.
+    """
+    pixels = decode_image(data, (_SIDE, _SIDE))
+    return float(pixels.reshape(-1, 3).mean(axis=0) @ _LUMA)
+
+
+def sample_images(
+    archive: Location, chunks: Iterable[Chunk], most: int, scores: Mapping[str, float], *, normal_only: bool = False
+) -> list[SampledImage]:
+    """Measures a random sample of the images of one category; the same images give the same sample.
+
+    Args:
+        archive: Root of the archive.
+        chunks: Chunks of one category.
+        most: Maximum number of images.
+        scores: Fused scores by row key.
+        normal_only: Whether to leave out images that are not labelled normal.
+
+    Raises:
+        ArchiveError: A shard is corrupt.
+        StoreError: A shard cannot be read.
+    """
+    ordered = sorted(chunks, key=lambda chunk: hashlib.sha256(chunk.name.encode()).digest())
+    read: dict[Chunk, pa.Table] = {}
+    rows = 0
+    for chunk in ordered:
+        if rows >= _READ_ROWS * most:
+            break
+        table = read_chunk(archive, chunk, columns=["row_key", "label"])
+        keys = table.filter(pc.equal(table.column("label"), "normal")) if normal_only else table
+        read[chunk] = keys.column("row_key")
+        rows += keys.num_rows
+    # Row keys are digests, so the first of them in order are a random choice.
+    chosen = set(sorted(key for keys in read.values() for key in keys.to_pylist())[:most])
+    found = [image for chunk in read for image in _measured(archive, chunk, chosen, scores)]
+    return sorted(found, key=lambda image: image.row_key)
+
+
+def _measured(archive: Location, chunk: Chunk, chosen: set[str], scores: Mapping[str, float]) -> Iterator[SampledImage]:
+    table = read_chunk(archive, chunk, columns=["row_key", "image", "width", "height"])
+    table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(chosen), pa.string())))
+    rows = table.to_pylist()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        measured = list(pool.map(_brightness_or_none, (row["image"] for row in rows)))
+    for row, found in zip(rows, measured, strict=True):
+        key = row["row_key"]
+        yield SampledImage(key, chunk.category, row["width"], row["height"], found, scores.get(key))
+
+
+def _brightness_or_none(data: bytes) -> float | None:
+    try:
+        return brightness(data)
+    except ImageError:
+        return None
+
+
+def write_sample(location: Location, images: Sequence[SampledImage]) -> None:
+    """Writes a sample as Parquet, schema `image_sample`."""
+    schema = dataset_schema(SCHEMA)
+    columns: dict[str, Any] = {name: [getattr(image, name) for image in images] for name in schema.arrow.names}
+    location.write_bytes(encode_table(schema, schema.table(columns)))
+
+
+def read_sample(location: Location) -> list[SampledImage]:
+    """Reads a sample.
+
+    Raises:
+        ArchiveError: The file is corrupt.
+        ObjectNotFoundError: There is none.
+    """
+    return [SampledImage(**row) for row in read_table(dataset_schema(SCHEMA), location).to_pylist()]
+
+
+def values(images: Iterable[SampledImage], measure: str) -> np.ndarray:
+    """The known values of a measure, float64, shape (N,).
+
+    Args:
+        images: A sample.
+        measure: `width`, `height`, `brightness` or `score`.
+    """
+    known = (getattr(image, measure) for image in images)
+    return np.array([value for value in known if value is not None and math.isfinite(value)], dtype=np.float64)

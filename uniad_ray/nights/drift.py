@@ -1,0 +1,107 @@
+"""The step that measures the images of a night and looks for drift."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
+from uniad_ray.archive.naming import dataset_segment
+from uniad_ray.archive.normal_rows import FITTED_SPLITS
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.drift.findings import Reference, find_drift
+from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, write_sample
+from uniad_ray.errors import ArchiveError, BundleError, StoreError
+from uniad_ray.nights.config import NightlyConfig
+from uniad_ray.nights.folder import Night, Nights
+from uniad_ray.nights.model import Drifted, Ingested, Scored
+from uniad_ray.runs.reader import RunReader
+from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.calibration_scores import FILE_NAME
+
+_HISTORY: Final = ("brightness", "score")
+
+Sample = dict[str, list[SampledImage]]
+
+
+def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested: Ingested, scored: Scored) -> Drifted:
+    """Measures a sample of the new images, stores it, and compares it with the fits and with the last nights."""
+    if scored.run is None:
+        return Drifted()
+    tonight = _measure(config, night, ingested)
+    references: dict[Reference, Sample] = {"calibration": {}, "last nights": {}}
+    notes = []
+    for category, counts in scored.categories.items():
+        try:
+            references["calibration"][category] = _fitted(config, night.work, category, counts.bundle_version)
+        except (ArchiveError, BundleError, StoreError) as error:
+            notes.append(f"{category}: not compared with the images of the fit: {error}")
+    for earlier in nights.before(night, config.drift.nights):
+        if earlier.sample.exists():
+            for image in read_sample(earlier.sample):
+                references["last nights"].setdefault(image.category, []).append(image)
+    medians = {
+        category: {measure: float(np.median(known)) for measure in _HISTORY if len(known := values(images, measure))}
+        for category, images in tonight.items()
+    }
+    return Drifted(findings=find_drift(tonight, references, config.drift), medians=medians, notes=tuple(notes))
+
+
+def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
+    """The sample of a night by category, stored for later nights."""
+    archive = Location.parse(config.archive)
+    rows = RunReader(night.run).scores(["row_key", "score"])
+    scores = {
+        key: score
+        for key, score in zip(rows.column("row_key").to_pylist(), rows.column("score").to_pylist(), strict=True)
+        if score is not None
+    }
+    own = list(chunks(read_manifest(archive), shards=ingested.shards))
+    tonight = {
+        category: sample_images(
+            archive, [chunk for chunk in own if chunk.category == category], config.drift.images, scores
+        )
+        for category in sorted({chunk.category for chunk in own})
+    }
+    write_sample(night.sample, [image for images in tonight.values() for image in images])
+    return tonight
+
+
+def _fitted(config: NightlyConfig, work: Location, category: str, version: str) -> list[SampledImage]:
+    """The normal images of a fit, measured once per bundle, and the held-out scores.
+
+    Raises:
+        ArchiveError: The archive of the fit is missing, or has changed so that the category is gone.
+        BundleError: The bundle is missing or corrupt.
+    """
+    place = work / "reference" / dataset_segment(category) / f"{version}.parquet"
+    if place.exists():
+        return read_sample(place)
+    store = BundleStore(config.bundles)
+    table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
+    scores = dict(zip(table.column("row_key").to_pylist(), table.column("score").to_pylist(), strict=True))
+    origin = store.manifest(category, version).lineage.get("archive")
+    if origin is None:
+        raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
+    archive = Location.parse(origin["uri"])
+    images = _normal_images(archive, read_manifest(archive), category, config.drift.images, scores)
+    measured = {image.row_key for image in images}
+    images += [
+        SampledImage(key, category, None, None, None, score) for key, score in scores.items() if key not in measured
+    ]
+    write_sample(place, images)
+    return images
+
+
+def _normal_images(
+    archive: Location, manifest: ArchiveManifest, category: str, most: int, scores: dict[str, float]
+) -> list[SampledImage]:
+    for splits in (FITTED_SPLITS, ("archive",)):
+        own = chunks(manifest, categories=[category], splits=splits)
+        found = sample_images(archive, own, most, scores, normal_only=True)
+        if found:
+            return found
+    raise ArchiveError(f"{archive}: has no normal images of {category} any more")

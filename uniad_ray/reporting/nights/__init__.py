@@ -1,0 +1,1 @@
+"""The last nights as one HTML page."""
