@@ -16,6 +16,7 @@ PROMISED = [
     "ablate",
     "archive",
     "bundles",
+    "caption",
     "compare",
     "doctor",
     "evaluate",
