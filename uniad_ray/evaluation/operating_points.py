@@ -216,7 +216,8 @@ def _candidates(bundle: Bundle, scores: FloatArray, labelled: LabelledImages | N
     """Return the thresholds of the table with what they are chosen for, by threshold."""
     current = bundle.manifest.calibration.threshold
     found = [(choose_threshold(scores, rate).value, f"{100 * rate:g} % false alarms") for rate in RATES]
-    found.append((current.value, _asked(current, None)))
+    if current.value not in dict(found):
+        found.append((current.value, _asked(current, None)))
     if labelled is not None:
         anomalous = int(labelled.anomalous.sum())
         found += [

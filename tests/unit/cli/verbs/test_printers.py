@@ -117,9 +117,10 @@ def test_fit_says_how_to_publish_unusual_images() -> None:
 
 
 def test_fit_lists_excluded_and_highest_images() -> None:
-    entry = fitted(excluded={"a/7.png": "scratched"}, highest={"a/3.png": 1.2, "a/1.png": 0.5})
+    entry = fitted(twins=2, excluded={"a/7.png": "scratched"}, highest={"a/3.png": 1.2, "a/1.png": 0.5})
     lines = fit.as_text(FitReport(bundles="b", fitted=(entry,), failed={})).splitlines()
     assert "lids: excluded a/7.png: scratched" in lines
+    assert "lids: copies of other images: 2; each picture counts once" in lines
     assert lines[-2:] == ["  1.200  a/3.png", "  0.500  a/1.png"]
     assert "uniad-ray archive exclude" in lines[-3]
 

@@ -100,7 +100,7 @@ def as_text(report: FitReport) -> str:
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
             )
         if entry.twins:
-            lines.append(f"{entry.category}: {entry.twins} images are copies of others; each picture counts once")
+            lines.append(f"{entry.category}: copies of other images: {entry.twins}; each picture counts once")
         if entry.rate_interval is not None and entry.false_positive_rate is not None:
             lines.append(_supported(entry, entry.false_positive_rate, entry.rate_interval))
         if entry.highest:
