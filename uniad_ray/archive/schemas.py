@@ -109,7 +109,7 @@ class DatasetSchema:
 
         Args:
             table: Columns of a file that `check_columns` accepted.
-            columns: Columns to return, in their order in `table`, new ones last; None returns all.
+            columns: Columns to return, in the order of the schema; None returns all.
         """
         wanted = self.arrow.names if columns is None else columns
         for name in wanted:
@@ -117,7 +117,8 @@ class DatasetSchema:
                 entry = self.arrow.field(name)
                 value: list[Any] | None = [] if pa.types.is_list(entry.type) else None
                 table = table.append_column(entry, pa.array([value] * table.num_rows, type=entry.type))
-        return table
+        # Tables of both versions can then be concatenated.
+        return table.select([name for name in self.arrow.names if name in table.column_names])
 
     @property
     def _readable(self) -> str:
