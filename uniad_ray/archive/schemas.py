@@ -110,8 +110,10 @@ class DatasetSchema:
 
         Args:
             table: Columns of a file that `check_columns` accepted.
-            columns: Columns to return, in their order in `table`, new ones last; None returns all, as the present
-                version has them.
+            columns: Columns to return; None returns all.
+
+        Returns:
+            The columns in the order of the present version, so that tables of all versions can be joined.
         """
         wanted = self.arrow.names if columns is None else columns
         for name in wanted:
@@ -119,7 +121,8 @@ class DatasetSchema:
                 entry = self.arrow.field(name)
                 value: list[Any] | None = [] if pa.types.is_list(entry.type) else None
                 table = table.append_column(entry, pa.array([value] * table.num_rows, type=entry.type))
-        return table if columns is not None else table.select(wanted).replace_schema_metadata(self.arrow.metadata)
+        ordered = table.select([name for name in self.arrow.names if name in table.column_names])
+        return ordered.replace_schema_metadata(self.arrow.metadata) if columns is None else ordered
 
     @property
     def _readable(self) -> str:
