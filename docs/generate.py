@@ -333,7 +333,7 @@ Everything stored is Parquet, JSON or safetensors, with a schema in [schemas/](.
 files, *documents* are JSON files. The metadata of a Parquet file holds the name and version of its schema
 (`uniad_ray.schema`, `uniad_ray.schema_version`). Files are checked against their schema when they are written and read.
 A version increases by one with every change that old readers cannot handle. Files of `image` and `score` version 1 are
-read as if their new column, `metadata`, were empty.
+read as if their new columns, `metadata` and `left_out`, were empty.
 
 [concepts.md](concepts.md) explains how the files belong together.
 """

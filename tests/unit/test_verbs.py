@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,15 @@ def command(name: str) -> click.Command:
     found = cli.get_command(click.Context(cli), name)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_api_page_lists_the_arguments(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text("utf-8")
+    listed = re.search(rf"^{name}\((.*?)\)$", page, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    arguments = [part.split("=")[0].strip() for part in re.split(r",\s", listed[1])]
+    assert [part for part in arguments if part != "*"] == list(inspect.signature(getattr(verbs, name)).parameters)
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, target: str, call: Callable[[], Any]) -> tuple[tuple[Any, ...], Any]:

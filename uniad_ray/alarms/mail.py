@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import smtplib
 import ssl
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +17,8 @@ from uniad_ray.alarms.secrets import Secret
 from uniad_ray.alarms.webhook import When
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import DeliveryError
+
+_ADDRESS: Final = r"^[^@\s<>,]+@[^@\s<>,]+$"
 
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +43,8 @@ class Mail(StrictModel):
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: str | None = None
     password: Secret | None = None
-    sender: str = Field(pattern=r"^[^@\s<>,]+@[^@\s<>,]+$")
-    recipients: tuple[str, ...] = Field(min_length=1)
+    sender: str = Field(pattern=_ADDRESS)
+    recipients: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1)
     when: When = "alarm"
     timeout_seconds: float = Field(default=30.0, gt=0, le=300)
 
@@ -82,11 +85,17 @@ def send(mail: Mail, message: Message, *, where: str) -> None:
     composed["Date"] = formatdate()
     password = mail.password.read(f"{where}.password") if mail.password else None
     try:
-        with _connected(mail) as server:
+        server = _connected(mail)
+        try:
             if mail.username is not None and password is not None:
                 server.login(mail.username, password)
             refused = server.send_message(composed)
-    except (smtplib.SMTPException, OSError) as error:
+            # The server has the e-mail: a wrong answer to QUIT must not send it again.
+            with contextlib.suppress(OSError):
+                server.quit()
+        finally:
+            server.close()
+    except (OSError, UnicodeError) as error:
         raise DeliveryError(f"{where}: {mail.host}:{mail.port} did not take the e-mail ({_reason(error)})") from None
     if refused:
         # The others have it: sending again would send it to them twice.
@@ -110,4 +119,7 @@ def _connected(mail: Mail) -> smtplib.SMTP:
 def _reason(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         return f"status {error.smtp_code}"
-    return type(error).__name__ if isinstance(error, smtplib.SMTPException) else " ".join(str(error).split())
+    if isinstance(error, smtplib.SMTPException | UnicodeError):
+        # Their texts may hold what was sent, such as a character of the password.
+        return type(error).__name__
+    return " ".join(str(error).split())

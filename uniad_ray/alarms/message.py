@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from pydantic import Field
 from uniad_ray.alarms.rules import Alarm
 from uniad_ray.config.base import StrictModel
 
-_NAMESPACE: Final = uuid.UUID("6f1d7c1e-6a54-5b0c-9d4b-2f0c6f1f3a10")
 TYPE: Final = "uniad_ray.night"
 
 
@@ -19,7 +17,7 @@ class Message(StrictModel):
     """One message, the same for all channels.
 
     Attributes:
-        id: Depends only on the place and the name of the night: the same night sent twice has the same id.
+        id: The same night sent twice has the same id, and no other night has it.
         subject: One line.
         text: Plain text.
         document: JSON for programs.
@@ -31,30 +29,25 @@ class Message(StrictModel):
     document: dict[str, Any] = Field(default_factory=dict)
 
 
-def message_id(work: str, night: str) -> str:
-    """The id of the message of a night, a UUID.
-
-    Args:
-        work: URI of the folder of the nights.
-        night: Name of the night.
-    """
-    return str(uuid.uuid5(_NAMESPACE, f"{work}\n{night}"))
-
-
 def night_message(
-    *, work: str, night: str, alarms: Sequence[Alarm], facts: dict[str, Any], report: str | None, overview: str
+    identity: str,
+    *,
+    night: str,
+    alarms: Sequence[Alarm],
+    facts: dict[str, Any],
+    report: str | None,
+    overview: str,
 ) -> Message:
     """Writes the message of a night.
 
     Args:
-        work: URI of the folder of the nights.
+        identity: Id of the message.
         night: Name of the night.
         alarms: Its alarms; none for a quiet night.
         facts: Numbers of the night, for text and document.
         report: URI of the report of its run; None without images.
         overview: URI of the page of the last nights.
     """
-    identity = message_id(work, night)
     if alarms:
         more = f" and {len(alarms) - 1} more" if len(alarms) > 1 else ""
         subject = f"Night {night}: {alarms[0].text}{more}"

@@ -162,5 +162,8 @@ def send(webhook: Webhook, message: Message, *, where: str) -> None:
 
 
 def _is_http(address: str) -> bool:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None

@@ -89,7 +89,8 @@ class DatasetSchema:
         version = self.version if found_version is None else int(found_version)
         if not self.reads <= version <= self.version:
             raise ArchiveError(
-                f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}"
+                f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}; "
+                "use the version of uniad_ray that wrote it, or write it again"
             )
         fields = [entry for entry in self.arrow if self.since.get(entry.name, 1) <= version]
         if schema.names != [entry.name for entry in fields]:
@@ -109,7 +110,10 @@ class DatasetSchema:
 
         Args:
             table: Columns of a file that `check_columns` accepted.
-            columns: Columns to return, in their order in `table`, new ones last; None returns all.
+            columns: Columns to return; None returns all.
+
+        Returns:
+            The columns in the order of the present version, so that tables of all versions can be joined.
         """
         wanted = self.arrow.names if columns is None else columns
         for name in wanted:
@@ -117,7 +121,8 @@ class DatasetSchema:
                 entry = self.arrow.field(name)
                 value: list[Any] | None = [] if pa.types.is_list(entry.type) else None
                 table = table.append_column(entry, pa.array([value] * table.num_rows, type=entry.type))
-        return table
+        ordered = table.select([name for name in self.arrow.names if name in table.column_names])
+        return ordered.replace_schema_metadata(self.arrow.metadata) if columns is None else ordered
 
     @property
     def _readable(self) -> str:

@@ -1,4 +1,4 @@
-"""The command line. Each verb is a file below `verbs/`; the eight that have a Python function only call it."""
+"""The command line. Each verb is a file below `verbs/`; those that have a Python function only call it."""
 
 from __future__ import annotations
 

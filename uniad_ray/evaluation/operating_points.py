@@ -116,11 +116,12 @@ def set_threshold(
     if review_rate is not None:
         threshold = threshold or bundle.manifest.calibration.threshold
         review = choose_threshold(scores, review_rate) if review_rate else None
-        if review is not None and review.value >= threshold.value:
-            raise ConfigError(
-                f"--review-rate: {review_rate:g} gives {review.value:.3f}, which is not below the threshold "
-                f"{threshold.value:.3f}; give a larger rate"
-            )
+    if threshold is not None and review is not None and review.value >= threshold.value:
+        source = "the threshold for review stays at" if review_rate is None else f"--review-rate: {review_rate:g} gives"
+        raise ConfigError(
+            f"{source} {review.value:.3f}, which is not below the threshold {threshold.value:.3f}; give a larger "
+            "--review-rate, or 0 to remove it"
+        )
     published = None
     if threshold is None:
         candidates = _candidates(bundle, scores, labelled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -36,12 +37,12 @@ def check_secrets(config: NightlyConfig) -> None:
 
 
 def due_channels(config: NightlyConfig, summary: NightSummary) -> Outbox:
-    """The channels that want to hear of a night."""
+    """The channels that want to hear of a night, and the id of its message."""
     due = [name for name, receiver in _channels(config).items() if summary.alarms or receiver.when == "always"]
-    return Outbox(channels=tuple(due))
+    return Outbox(channels=tuple(due), message_id=str(uuid.uuid4()))
 
 
-def message_of(night: Night, summary: NightSummary) -> Message:
+def message_of(night: Night, summary: NightSummary, outbox: Outbox) -> Message:
     """The message of a night; the same night has the same message."""
     facts: dict[str, Any] = {
         "started_at": summary.started_at,
@@ -52,7 +53,7 @@ def message_of(night: Night, summary: NightSummary) -> Message:
     }
     report = (night.run / "report/report.html").uri if summary.run_id else None
     return night_message(
-        work=night.work.uri,
+        outbox.message_id,
         night=night.name,
         alarms=summary.alarms,
         facts=facts,
@@ -66,7 +67,7 @@ def deliver(config: NightlyConfig, night: Night, summary: NightSummary, outbox: 
 
     Killed between a response and its record, the next call sends the same id again, and the receiver drops it.
     """
-    message = message_of(night, summary)
+    message = message_of(night, summary, outbox)
     for name, receiver in _channels(config).items():
         record = f"sent/{name}"
         if name not in outbox.channels or night.read(record, Sent) is not None:
@@ -82,7 +83,7 @@ def deliver(config: NightlyConfig, night: Night, summary: NightSummary, outbox: 
 
 def preview(config: NightlyConfig, night: Night, summary: NightSummary, outbox: Outbox) -> Iterator[ChannelResult]:
     """What `deliver` would send; reads no secret."""
-    message = message_of(night, summary)
+    message = message_of(night, summary, outbox)
     for name, receiver in _channels(config).items():
         is_due = name in outbox.channels
         is_sent = is_due and night.read(f"sent/{name}", Sent) is not None

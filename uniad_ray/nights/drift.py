@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -41,13 +43,25 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
             notes.append(f"{category}: not compared with the images of the fit: {error}")
     for earlier in nights.before(night, config.drift.nights):
         if earlier.sample.exists():
-            for image in read_sample(earlier.sample):
+            for image in _comparable(earlier, scored):
                 references["last nights"].setdefault(image.category, []).append(image)
     medians = {
         category: {measure: float(np.median(known)) for measure in _HISTORY if len(known := values(images, measure))}
         for category, images in tonight.items()
     }
     return Drifted(findings=find_drift(tonight, references, config.drift), medians=medians, notes=tuple(notes))
+
+
+def _comparable(earlier: Night, scored: Scored) -> Iterator[SampledImage]:
+    """The sample of an earlier night, without the scores of other bundles, whose scale is another one."""
+    before = earlier.read("score", Scored) or Scored()
+    for image in read_sample(earlier.sample):
+        versions = {
+            night.categories[image.category].bundle_version
+            for night in (before, scored)
+            if image.category in night.categories
+        }
+        yield image if len(versions) == 1 else replace(image, score=None)
 
 
 def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:

@@ -26,6 +26,7 @@ from uniad_ray.nights.model import (
     Outbox,
     Scored,
 )
+from uniad_ray.nights.retention import RECORD as RUN_DELETED
 from uniad_ray.nights.retention import delete_old_runs
 
 _logger = logging.getLogger(__name__)
@@ -124,8 +125,11 @@ def _judge(
 
 
 def _marked_since(nights: Nights, tonight: Night, most: int) -> Iterator[Night]:
-    """Earlier nights whose images reviewers have marked since they were evaluated."""
+    """Earlier nights whose images reviewers have marked since they were evaluated, and whose runs are kept."""
     for night in nights.before(tonight, most):
+        if nights.has(night, RUN_DELETED):
+            # Its deletion may have been interrupted, so that marks seem to be missing.
+            continue
         evaluated = night.read("evaluation", Evaluated)
         has_run = evaluated is not None and evaluated.report is not None and (night.run / "manifest.json").exists()
         if evaluated is not None and has_run and steps.marks_digest(night) != evaluated.marks:

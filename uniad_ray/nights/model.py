@@ -133,9 +133,16 @@ class NightSummary(StrictModel):
 
 
 class Outbox(StrictModel):
-    """Channels that a night is due to, such as `webhook-operations`."""
+    """What a night has to send; written before anything is sent.
+
+    Attributes:
+        channels: Channels that the night is due to, such as `webhook-operations`.
+        message_id: Id of its message, a random UUID: nights of other plants have other ids, even in folders of the same
+            name.
+    """
 
     channels: tuple[str, ...]
+    message_id: str
 
 
 class Sent(StrictModel):

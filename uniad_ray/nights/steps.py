@@ -94,7 +94,7 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
 
 
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
-    """Scores the new shards; an unfinished run of other bundles is started again, because nobody has seen it."""
+    """Scores the new shards; a run of other bundles is started again, because nobody has seen it without a record."""
     if not ingested.shards:
         return Scored()
     options = ScoreOptions(
@@ -129,11 +129,14 @@ def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
 
 
 def _discard_other_plan(config: NightlyConfig, night: Night, options: ScoreOptions) -> None:
-    if not (night.run / PLAN_NAME).exists() or (night.run / RUN_MANIFEST).exists():
+    if not (night.run / PLAN_NAME).exists():
         return
     archive = Location.parse(config.archive)
     plan, _ = make_plan(archive, read_manifest(archive), BundleStore(config.bundles), options)
     if plan_differences(read_plan(night.run), plan):
+        # The plan goes last: killed in between, the next call must not take old rows for those of the new plan.
+        (night.run / RUN_MANIFEST).delete()
+        (night.run / "scores").delete_tree()
         night.run.delete_tree()
 
 

@@ -272,12 +272,14 @@ class PartsSummary(StrictModel):
         total: Number of parts.
         anomalous: Number of parts with an anomalous view.
         undecided: Number of other parts with a view that could not be scored.
-        listed: The first of these, largest margin first, then the undecided ones.
+        in_review: Number of other parts with a view for review.
+        listed: The first of these, largest margin first, then the undecided ones, then those for review.
     """
 
     total: int
     anomalous: int
     undecided: int
+    in_review: int = 0
     listed: tuple[PartRow, ...]
 
 

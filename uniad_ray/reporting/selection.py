@@ -102,19 +102,23 @@ def _shown(images: ScoredImages) -> Iterator[GalleryImage]:
 
 
 def parts_summary(parts: Sequence[Part]) -> PartsSummary | None:
-    """Counts the parts of a run and lists the first anomalous and undecided ones; None if there are no parts."""
+    """Counts the parts of a run and lists the first that need a look; None if there are no parts."""
     if not parts:
         return None
     anomalous = [part for part in parts if part.decision == "anomalous"]
     undecided = [part for part in parts if part.decision is None]
-    anomalous.sort(key=lambda part: (-(part.margin or 0.0), part.serial))
+    in_review = [part for part in parts if part.decision == "review"]
+    for own in (anomalous, in_review):
+        own.sort(key=lambda part: (-(part.margin or 0.0), part.serial))
     names = PartRow.model_fields
     return PartsSummary(
         total=len(parts),
         anomalous=len(anomalous),
         undecided=len(undecided),
+        in_review=len(in_review),
         listed=tuple(
-            PartRow(**{name: getattr(part, name) for name in names}) for part in [*anomalous, *undecided][:MAX_PARTS]
+            PartRow(**{name: getattr(part, name) for name in names})
+            for part in [*anomalous, *undecided, *in_review][:MAX_PARTS]
         ),
     )
 

@@ -44,15 +44,17 @@ class _Views:
     count: int = 0
     anomalous: int = 0
     errors: int = 0
+    in_review: int = 0
     worst: tuple[float, str, str] | None = None
     labels: set[str | None] = field(default_factory=set)
     categories: set[str] = field(default_factory=set)
 
     def part(self, serial: str) -> Part:
         margin, row_key, category = self.worst or (None, None, None)
+        whole = "review" if self.in_review else "normal"
         return Part(
             serial=serial,
-            decision="anomalous" if self.anomalous else None if self.errors else "normal",
+            decision="anomalous" if self.anomalous else None if self.errors else whole,
             views=self.count,
             anomalous_views=self.anomalous,
             error_views=self.errors,
@@ -83,6 +85,7 @@ def part_verdicts(tables: Iterable[pa.Table]) -> list[Part]:
             views.count += 1
             views.anomalous += row["decision"] == "anomalous"
             views.errors += row["status"] == "error"
+            views.in_review += row["decision"] == "review"
             views.labels.add(row["label"])
             views.categories.add(row["category"])
             if row["score"] is not None:

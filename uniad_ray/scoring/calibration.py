@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 
 MIN_DEVIATION = 1e-6
 """Smallest deviation, relative to the mean. Identical images give smaller ones, which would amplify noise."""
+
+
+_EXTREME_RATE: Final = 1e-6
 
 
 class ExpertCalibration(StrictModel):
@@ -51,6 +54,14 @@ class Threshold(StrictModel):
     method: Literal["empirical", "generalised_pareto", "gaussian_tail", "set_by_hand", "from_run"]
     images: int
     rate_interval: tuple[float, float] | None = None
+
+    @property
+    def asked_rate(self) -> float:
+        """The false-positive rate in (0, 1), for a threshold of other experts that is to be as strict as this one.
+
+        The rate that is expected of a value that a user set may be 0 or 1.
+        """
+        return min(max(self.false_positive_rate, _EXTREME_RATE), 1.0 - _EXTREME_RATE)
 
     @property
     def resolved_rate(self) -> float:

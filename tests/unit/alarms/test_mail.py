@@ -20,7 +20,7 @@ from uniad_ray.alarms.rules import Alarm
 from uniad_ray.errors import ConfigError, DeliveryError
 
 ALARM = Alarm(kind="drift", category="nut", text="nut: images are brighter\nthan before")
-MESSAGE = night_message(work="/w", night="n1", alarms=[ALARM], facts={"images": 4}, report="/r", overview="/o")
+MESSAGE = night_message("0b5e", night="n1", alarms=[ALARM], facts={"images": 4}, report="/r", overview="/o")
 
 
 def mail(port: int = 25, **options: Any) -> Mail:
@@ -36,7 +36,7 @@ def mail(port: int = 25, **options: Any) -> Mail:
 
 
 @contextmanager
-def smtp_server(refused: tuple[str, ...] = ()) -> Iterator[tuple[int, list[bytes]]]:
+def smtp_server(refused: tuple[str, ...] = (), goodbye: bytes = b"221 bye") -> Iterator[tuple[int, list[bytes]]]:
     """A fake: takes every e-mail, and refuses some recipients."""
     received: list[bytes] = []
 
@@ -53,7 +53,7 @@ def smtp_server(refused: tuple[str, ...] = ()) -> Iterator[tuple[int, list[bytes
                     received.append(b"".join(lines))
                     self.wfile.write(b"250 taken\r\n")
                 elif command == b"QUIT":
-                    self.wfile.write(b"221 bye\r\n")
+                    self.wfile.write(goodbye + b"\r\n")
                     return
                 else:
                     self.wfile.write(b"250 ok\r\n")
@@ -84,6 +84,12 @@ def test_one_refused_recipient_does_not_send_it_again_to_the_others(caplog: pyte
     assert "refused night@example.org" in caplog.text
 
 
+def test_mail_that_was_taken_is_not_sent_again_because_of_the_goodbye() -> None:
+    with smtp_server(goodbye=b"421 too busy to say goodbye") as (port, received):
+        send(mail(port), MESSAGE, where="notify.mail.a")
+    assert len(received) == 1
+
+
 def test_failures_are_errors() -> None:
     with (
         smtp_server(("@example.org",)) as (port, received),
@@ -106,6 +112,9 @@ def test_password_comes_from_a_file(tmp_path: Path) -> None:
     receiver = mail(security="tls", **login)
     with pytest.raises(ConfigError, match=r"notify.mail.a.password: .*word cannot be read \(FileNotFoundError\)"):
         send(receiver, MESSAGE, where="notify.mail.a")
-    for wrong in ({**login, "security": "none"}, {"username": "line"}, {"sender": "no address"}, {"recipients": []}):
+    for wrong in (
+        *({**login, "security": "none"}, {"username": "line"}, {"sender": "no address"}),
+        *({"recipients": []}, {"recipients": ["a@b\nc"]}),
+    ):
         with pytest.raises(ValidationError):
             mail(**wrong)

@@ -18,9 +18,7 @@ from uniad_ray.alarms.webhook import Webhook, send, signature
 from uniad_ray.errors import ConfigError, DeliveryError
 
 ALARM = Alarm(kind="no_images", text="no new images")
-MESSAGE = night_message(
-    work="/w", night="n1", alarms=[ALARM], facts={"images": 0}, report=None, overview="/w/nights.html"
-)
+MESSAGE = night_message("0b5e", night="n1", alarms=[ALARM], facts={"images": 0}, report=None, overview="/w/nights.html")
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +77,14 @@ def test_address_with_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, capl
         send(hook(url=None, url_from={"env": "HOOK_URL"}), MESSAGE, where="notify.webhooks.a")
     assert str(raised.value) == "notify.webhooks.a: 127.0.0.1 cannot be reached in 3 attempts (NewConnectionError)"
     assert "hidden-key" not in caplog.text
+
+
+@pytest.mark.parametrize("address", ["hooks.example.org/hidden-key", "http://[hidden-key"])
+def test_wrong_address_is_named_but_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_URL", address)
+    with pytest.raises(ConfigError, match="url_from: the text is no address") as raised:
+        hook(url=None, url_from={"env": "HOOK_URL"}).address("notify.webhooks.a")
+    assert "hidden-key" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ class TestOwnColumns:
         ingest(tmp_path, tmp_path / "ar", manifest=manifest)
         assert metadata(by_name(tmp_path / "ar")["a.png"]) == {"serial": "1,5"}
 
+    def test_empty_columns_of_a_spreadsheet_are_left_out(self, tmp_path: Path, ingest: Ingest) -> None:
+        images(tmp_path, "a.png")
+        manifest = write_manifest(tmp_path, "path;serial;;", "a.png;7;;")
+        assert ingest(tmp_path, tmp_path / "ar", manifest=manifest).taken == 1
+        assert metadata(by_name(tmp_path / "ar")["a.png"]) == {"serial": "7"}
+
     def test_category_selects_lines(self, tmp_path: Path, ingest: Ingest) -> None:
         images(tmp_path, "a.png", "b.png", "c.png")
         manifest = write_manifest(tmp_path, "path,category", "a.png,lid", "b.png,base", "c.png,")
@@ -139,6 +145,8 @@ class TestBadLines:
             (b'{"path": "a.png", "time": "yesterday"}', "time 'yesterday' is not ISO 8601"),
             (b'{"path": "a.png", "lot": {"a": 1}}', "column 'lot' holds a list or an object"),
             (b'{"path": "a.png", "Lot": 1, "lot": 2}', "column 'lot' occurs twice"),
+            (b'{"path": "a.png", "Label": "good", "label": "bad"}', "column 'label' occurs twice"),
+            (b'{"path": "' + b"y" * 300 + b'.png"}', "does not exist"),
             (b'{"path": "a.png", "x": "' + b"y" * (MAX_VALUE + 1) + b'"}', "at most 100 characters in a name"),
             (b'{"path": "../a.png"}', "is not a relative path below"),
             (b'{"path": "http://x/a.png"}', "the scheme `http` is not supported"),
@@ -179,7 +187,12 @@ class TestBadLines:
 
     @pytest.mark.parametrize(
         ("text", "reason"),
-        [("", "is empty"), ("image,label\na,b", "no image manifest"), ("path,x,x\n", "'x' occurs twice")],
+        [
+            ("", "is empty"),
+            ("image,label\na,b", "no image manifest"),
+            ("[" + '{"path": "a.png"},' * 10_000 + "]", "no image manifest"),
+            ("path,x,x\n", "'x' occurs twice"),
+        ],
     )
     def test_file_that_is_no_manifest_is_refused(self, tmp_path: Path, ingest: Ingest, text: str, reason: str) -> None:
         with pytest.raises(ArchiveError, match=reason):

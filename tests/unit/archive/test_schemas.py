@@ -59,3 +59,22 @@ def test_another_schema_version_is_refused() -> None:
     table = schema.arrow.empty_table().replace_schema_metadata({"uniad_ray.schema_version": "99"})
     with pytest.raises(ArchiveError, match="written with version 99 of schema run_chunk; this code reads 1"):
         schema.check(table, source="there")
+
+
+FIRST_COLUMNS = {
+    "image": "row_key image_id image source_uri category split label defect_kind anomaly_type masks format width "
+    "height captured_at",
+    "score": "row_key image_id source_uri category split label defect_kind anomaly_type shard row_group row status "
+    "error_kind error experts score threshold decision reasons run_id bundle_version bundle_digest",
+}
+"""Columns of version 1, as archives and runs in use have them."""
+
+
+@pytest.mark.parametrize("name", FIRST_COLUMNS)
+def test_files_of_the_first_version_can_be_read(name: str) -> None:
+    schema = dataset_schema(name)
+    fields = [schema.arrow.field(column) for column in FIRST_COLUMNS[name].split()]
+    first = pa.schema(fields, metadata={"uniad_ray.schema_version": "1"})
+    schema.check_columns(first, source="old")
+    both = pa.concat_tables([schema.complete(first.empty_table()), schema.arrow.empty_table()])
+    assert both.column_names == schema.arrow.names

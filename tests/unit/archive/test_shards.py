@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from support.trees import png
 
 from uniad_ray.archive.manifest import Chunk, chunks
 from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import ShardLimits, encode_shard, group_rows, read_chunk
+from uniad_ray.archive.shards import ShardLimits, encode_shard, group_rows, read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
 
@@ -93,6 +94,25 @@ def test_shard_of_the_former_version_is_read_with_empty_metadata(tmp_path: Path)
     ]
     assert read_chunk(archive, chunk).column_names == dataset_schema("image").arrow.names
     assert read_chunk(archive, chunk, columns=["row_key"]).column_names == ["row_key"]
+
+
+def test_scores_of_the_former_version_are_read_with_empty_columns(tmp_path: Path) -> None:
+    schema = dataset_schema("score")
+    new = {"left_out", "metadata"}
+    fields = [entry for entry in schema.arrow if entry.name not in new]
+    row = {entry.name: [] if pa.types.is_list(entry.type) else None for entry in fields} | {"row_key": "k"}
+    metadata = {"uniad_ray.schema": "score", "uniad_ray.schema_version": "1"}
+    row |= {
+        entry.name: 0 if pa.types.is_integer(entry.type) else 0.5 if pa.types.is_floating(entry.type) else "x"
+        for entry in fields
+        if not entry.nullable and row[entry.name] is None
+    }
+    pq.write_table(pa.Table.from_pylist([row], pa.schema(fields, metadata)), tmp_path / "a.parquet")
+    found = read_table(schema, Location.parse(tmp_path / "a.parquet"))
+    assert found.column_names == schema.arrow.names
+    assert found.select(sorted(new)).to_pylist() == [{"left_out": [], "metadata": []}]
+    some = read_table(schema, Location.parse(tmp_path / "a.parquet"), columns=["row_key", "left_out", "reasons"])
+    assert some.column_names == ["row_key", "left_out", "reasons"]
 
 
 def test_missing_column_of_the_present_version_is_refused(tmp_path: Path) -> None:

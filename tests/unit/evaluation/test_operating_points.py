@@ -128,6 +128,8 @@ def test_review_threshold_lies_below_and_can_be_removed(bundles: str) -> None:
     assert set_threshold(bundles, CATEGORY, value=4.0).review_threshold == report.review_threshold
     with pytest.raises(ConfigError, match="not below the threshold"):
         set_threshold(bundles, CATEGORY, value=-9.0, review_rate=0.5)
+    with pytest.raises(ConfigError, match=r"for review stays at .* not below the threshold -9\.000; give a larger"):
+        set_threshold(bundles, CATEGORY, value=-9.0)
     assert set_threshold(bundles, CATEGORY, review_rate=0.0).review_threshold is None
     after = BundleStore(bundles).load(CATEGORY)
     assert (after.scorer().threshold, after.review_threshold()) == (4.0, None)

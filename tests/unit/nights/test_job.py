@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_kill_between_response_and_record_repeats_the_same_id(
         assert len(set(found.ids)) == 1
 
 
+def test_nights_of_the_same_name_in_the_same_folder_have_messages_of_their_own(prepared: Path, tmp_path: Path) -> None:
+    """Plants mount their folders at the same path, and a receiver drops an id that it has seen."""
+    with receiver() as found:
+        factory = Factory.copy(prepared, tmp_path, **hooked(found))
+        factory.night("n1")
+        shutil.rmtree(factory.work)
+        factory.night("n1")
+        assert len(set(found.ids)) == len(found.ids) == 2
+
+
 def test_late_files_and_files_of_a_killed_night_are_scored_once(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +173,19 @@ def test_bright_night_and_other_camera_raise_alarms_and_a_quiet_night_none(prepa
     assert f"{CATEGORY}: image size changed: 60 x 60 pixels tonight, 48 x 48 pixels in the last nights" in sizes
 
 
+def test_scores_of_another_bundle_are_not_compared(prepared: Path, tmp_path: Path) -> None:
+    factory = Factory.copy(prepared, tmp_path)
+    factory.arrive(24)
+    factory.night("n1")
+    scored = factory.record("n1", "score")
+    scored["categories"][CATEGORY]["bundle_version"] = "another"
+    (factory.work / "nights/n1/score.json").write_text(json.dumps(scored), "utf-8")
+    factory.arrive(24, gain=1.35)
+    found = {(finding.measure, finding.reference) for finding in factory.night("n2").nights[0].findings}
+    assert ("brightness", "last nights") in found
+    assert ("score", "last nights") not in found
+
+
 def test_first_night_leaves_out_what_was_there(prepared: Path, tmp_path: Path) -> None:
     for first, images in (("new", 0), ("all", 4)):
         factory = Factory.copy(prepared, tmp_path / first, sources=[], first_night=first)
@@ -170,15 +194,16 @@ def test_first_night_leaves_out_what_was_there(prepared: Path, tmp_path: Path) -
         assert factory.night("n1").nights[0].images == images
 
 
-def test_unfinished_run_of_an_older_bundle_is_scored_again(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("written", ["/scores/", "/runs/n1/manifest.json"])
+def test_run_without_a_record_of_an_older_bundle_is_scored_again(
+    written: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factory = Factory.copy(prepared, tmp_path)
     factory.arrive(2)
     seen: set[str] = set()
     with monkeypatch.context() as patch:
         kill_after_each_new_file(patch, seen)
-        while not any("/scores/" in uri for uri in seen):
+        while not any(written in uri for uri in seen):
             with pytest.raises(KilledError):
                 factory.night("n1")
     store = BundleStore(str(factory.root / "bundles"))
@@ -188,6 +213,18 @@ def test_unfinished_run_of_an_older_bundle_is_scored_again(
     document["created_at"] = "2026-01-01T00:00:00+00:00"
     (folder / "manifest.json").write_json(document)
     store.publish(CATEGORY, old.version)
+    delete_tree = Location.delete_tree
+
+    def die_after_the_plan(self: Location) -> None:
+        if (self / "plan.json").exists():
+            (self / "plan.json").delete()
+            raise KilledError
+        delete_tree(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "delete_tree", die_after_the_plan)
+        with pytest.raises(KilledError):
+            factory.night("n1")
     report = factory.night("n1")
     assert report.nights[0].images == 2
     assert {row["bundle_digest"] for row in factory.rows("n1")} == {store.manifest(CATEGORY, old.version).digest}
@@ -300,3 +337,28 @@ def test_old_runs_are_deleted_with_a_record_and_the_history_stays(prepared: Path
     page = (factory.work / "nights.html").read_text("utf-8")
     assert "n1" in page
     assert "runs/n1/" not in page
+
+
+def test_deletion_of_a_marked_run_that_was_interrupted_is_finished(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = Factory.copy(prepared, tmp_path, keep_runs=1)
+    factory.arrive(1)
+    factory.night("n1")
+    (row,) = factory.rows("n1")
+    mark = Mark(row["row_key"], CATEGORY, "confirmed", row["score"], row["threshold"], "r", "2026-01-01T00:00:00")
+    write_marks(Location.parse(factory.work / "runs/n1"), [mark])
+    delete_tree = Location.delete_tree
+
+    def die_half_way(self: Location) -> None:
+        delete_tree(self / "marks")
+        delete_tree(self / "scores")
+        raise KilledError
+
+    factory.arrive(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "delete_tree", die_half_way)
+        with pytest.raises(KilledError):
+            factory.night("n2")
+    assert [night.night for night in factory.night("n2").nights] == ["n2"]
+    assert not (factory.work / "runs/n1").exists()

@@ -135,19 +135,21 @@ def test_parts_and_metadata_are_shown() -> None:
             Part("A-17", "anomalous", 2, 1, 0, 1.25, "top", "k", "anomalous", ("side", "top")),
             Part("A-18", None, 1, 0, 1, None, None, None, None, ("top",)),
             Part("A-19", "normal", 2, 0, 0, -0.5, "top", "k", "normal", ("top",)),
+            Part("A-21", "review", 1, 0, 0, -0.1, "top", "k", "normal", ("top",)),
             Part("A-20", "anomalous", 2, 2, 0, 3.5, "top", "k", None, ("top",)),
         ]
     )
     assert parts is not None
-    assert [part.serial for part in parts.listed] == ["A-20", "A-17", "A-18"]
+    assert [part.serial for part in parts.listed] == ["A-20", "A-17", "A-18", "A-21"]
     report = make_report({"part": labelled_table()}).model_copy(
         update={"details": (detail.model_copy(update={"gallery": sections}),), "parts": parts}
     )
     text = render_html(report, pictures_of(report)).decode()
     assert "serial: A-17" in text
     assert HOSTILE not in text
-    assert "4 parts, which are images with the same serial: 2 with an anomalous view, 1 undecided" in text
-    assert "4 parts by serial: 2 anomalous, 1 undecided" in render_markdown(report).decode()
+    assert "5 parts, which are images with the same serial: 2 with an anomalous view, 1 undecided" in text
+    assert "could not be scored, 1 for review." in text
+    assert "5 parts by serial: 2 anomalous, 1 undecided" in render_markdown(report).decode()
     without = make_report({"part": labelled_table()})
     assert "Parts" not in render_html(without, pictures_of(without)).decode()
 

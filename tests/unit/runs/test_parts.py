@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import png
@@ -48,6 +49,17 @@ def test_part_with_several_views_gets_one_verdict(run: RunReader) -> None:
     assert [part.label for part in parts.values()] == ["anomalous", "normal", None]
     assert parts["A"].row_key == view("a", 0.9, "A", "side").row_key
     assert parts["A"].categories == ("side", "top")
+
+
+def test_part_with_a_view_for_review_is_not_normal(run: RunReader) -> None:
+    table = run.scores()
+    found = [
+        "review" if decision == "normal" and key == view("c", 0.2, "C").row_key else decision
+        for key, decision in zip(table["row_key"].to_pylist(), table["decision"].to_pylist(), strict=True)
+    ]
+    at = table.schema.get_field_index("decision")
+    changed = table.set_column(at, table.schema.field(at), pa.array(found, table.schema.field(at).type))
+    assert [part.decision for part in part_verdicts([changed])] == ["anomalous", None, "review"]
 
 
 def test_verdict_does_not_depend_on_the_order_of_the_views(run: RunReader) -> None:

@@ -64,6 +64,18 @@ def test_expert_without_a_text_is_left_out_of_one_image(
     assert (second.score, second.threshold) == (online.score, online.threshold)
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.0])
+def test_experts_that_are_left_are_as_strict_as_a_threshold_set_after_the_fit(store: BundleStore, rate: float) -> None:
+    bundle = store.load("part", None)
+    later = bundle.manifest.calibration.threshold.model_copy(
+        update={"value": 7.0, "method": "set_by_hand", "false_positive_rate": rate}
+    )
+    changed = store.load("part", store.write_threshold(bundle, later, None, {}).version)
+    assert changed.fusion()[1].value == 7.0
+    assert changed.fusion(["patch"])[1] == bundle.fusion(["patch"], max(rate, 1e-6))[1]
+    assert changed.fusion(["patch"])[1] != bundle.fusion(["patch"])[1]
+
+
 def test_image_is_an_error_if_no_other_expert_can_score_it(
     store: BundleStore, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -64,8 +65,10 @@ class LocalStore:
         with _store_errors(path):
             try:
                 status = os.stat(path)  # noqa: PTH116 - as in listings
-            except _NO_SUCH_OBJECT as error:
-                raise ObjectNotFoundError(f"{path} does not exist; check the path") from error
+            except OSError as error:
+                if isinstance(error, _NO_SUCH_OBJECT) or error.errno == errno.ENAMETOOLONG:
+                    raise ObjectNotFoundError(f"{path} does not exist; check the path") from error
+                raise
         if not stat.S_ISREG(status.st_mode):
             raise ObjectNotFoundError(f"{path}: not a regular file, but a folder, a pipe, a socket or a device")
         return StoredObject("", status.st_size, _version(status))

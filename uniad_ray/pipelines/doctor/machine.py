@@ -79,7 +79,7 @@ def this_machine() -> Machine:
         missing=tuple(_missing(metadata.requires(_PACKAGE) or ())),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=_memory(),
-        disk=shutil.disk_usage(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).free,
+        disk=free_bytes(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())),
         shared_memory=shutil.disk_usage(shared).free if shared.is_dir() else None,
         nvidia=nvidia,
         gpus=gpus,
@@ -133,6 +133,12 @@ def clock_check(seconds: float, against: str, where: str = "", *, most: float = 
     if abs(seconds) > most:
         return failed("clock", found, "synchronise the clocks: start chrony or systemd-timesyncd on both", where)
     return passed("clock", f"within {most:g} s of {against}", where)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk of a folder, which need not exist: Ray creates its temporary folder."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def gib(count: int) -> str:

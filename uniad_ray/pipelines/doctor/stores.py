@@ -39,8 +39,10 @@ def store_checks(uri: str, *, write: bool) -> Iterator[Check]:
             yield warned("read", "there is no object", "check the path: an empty source cannot be ingested", uri)
         else:
             # Objects may be listed without the right to read them.
-            size = 0 if first is None else len(first.location.read_bytes(max_bytes=max(first.size, 1)))
-            yield passed("read", "empty" if first is None else f"{first.relative}, {size} bytes", uri)
+            if first is not None:
+                with first.location.open_seekable() as file:
+                    file.read(1)
+            yield passed("read", "empty" if first is None else f"{first.relative}, {first.size} bytes", uri)
         if write:
             yield _write_check(location)
         if not location.is_local:

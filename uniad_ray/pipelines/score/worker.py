@@ -184,7 +184,14 @@ def at_common_threshold(verdict: Verdict, threshold: float) -> Verdict:
     """
     if verdict.threshold == threshold:
         return verdict
-    return replace(verdict, score=verdict.score - verdict.threshold + threshold, threshold=threshold)
+    shift = threshold - verdict.threshold
+    review = verdict.review_threshold
+    return replace(
+        verdict,
+        score=verdict.score + shift,
+        threshold=threshold,
+        review_threshold=None if review is None else review + shift,
+    )
 
 
 def _expert_scores(verdict: Verdict | None) -> list[dict[str, Any]]:

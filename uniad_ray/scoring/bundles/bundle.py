@@ -239,7 +239,7 @@ class Bundle:
 
         Args:
             only: Experts to fuse; None takes those of the bundle.
-            false_positive_rate: False-positive rate of the threshold; None takes that of the fit.
+            false_positive_rate: False-positive rate of the threshold; None takes that of the stored threshold.
 
         Raises:
             BundleError: The bundle lacks an expert of `only`, or its fusion rule needs the maps of all experts.
@@ -247,11 +247,12 @@ class Bundle:
         manifest = self.manifest
         config = manifest.config
         chosen = self._chosen(only)
-        rate = config.calibration.false_positive_rate if false_positive_rate is None else false_positive_rate
+        stored = manifest.calibration.threshold
+        rate = stored.asked_rate if false_positive_rate is None else false_positive_rate
         held_out = self.held_out_scores
         if chosen == list(manifest.taking_part):
             is_stored = false_positive_rate is None
-            threshold = manifest.calibration.threshold if is_stored else choose_threshold(held_out.fused, rate)
+            threshold = stored if is_stored else choose_threshold(held_out.fused, rate)
             return manifest.fusion, threshold
         rule = config.chosen_fusion
         if rule.rule == "maps":

@@ -48,8 +48,9 @@ def split_pictures(images: NormalImages, config: CalibrationConfig) -> FitSplit:
     """
     rows = images.rows
     used = first_images(images)
-    if len(used) < 2:
-        raise FitError(f"{len(used)} distinct normal images of {len(rows)}; a fit needs at least 2, better 20")
+    pictures, files = (sum(rows[index].copy_of is None for index in indices) for indices in (used, range(len(rows))))
+    if len(used) < 2 or pictures == 1 < files:
+        raise FitError(f"{pictures} distinct normal images of {files}; a fit needs at least 2, better 20")
     split = split_normal_images([rows[index] for index in used], config)
 
     def placed(indices: Sequence[int]) -> tuple[int, ...]:

@@ -95,12 +95,15 @@ class RequestLog:
 
 
 def operation_of(scope: Scope) -> str:
-    """Method and route of a request, such as `POST /v1/categories/{category}/score`; any other path is `none`.
+    """Method and route of a request, such as `POST /v1/categories/{category}/score`; anything else is `none`.
 
     The number of operations is bounded, unlike that of paths.
     """
-    path = getattr(scope.get("route"), "path", None)
-    return "none" if path is None else f"{scope['method']} {path}"
+    route = scope.get("route")
+    path, methods = getattr(route, "path", None), getattr(route, "methods", None)
+    # The route of another method is found, too, and a client may send any word as method.
+    is_known = path is not None and (methods is None or scope["method"] in methods)
+    return f"{scope['method']} {path}" if is_known else "none"
 
 
 def request_id_of(request: Request) -> str:

@@ -135,7 +135,7 @@ def run_operations(settings: ServeSettings, identify: Callable[[Request], Awaita
         key: Key,
         run: RunName,
         serial: Annotated[str | None, Query(max_length=1000, description="Only the part with this serial.")] = None,
-        decision: Decision | Literal["undecided"] | None = None,
+        decision: Decision | Literal["review", "undecided"] | None = None,
         offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 24,
     ) -> RunPartPage:

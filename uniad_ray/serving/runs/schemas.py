@@ -87,8 +87,9 @@ class RunPart(ResponseModel):
     """The verdict of a part: the images of a run with the same serial."""
 
     serial: str = Field(examples=["A-0017"])
-    decision: Decision | None = Field(
-        description="anomalous if a view is anomalous; else null if a view could not be scored; else normal."
+    decision: Literal["normal", "review", "anomalous"] | None = Field(
+        description="anomalous if a view is anomalous; else null if a view could not be scored; else review if a view "
+        "is for review; else normal."
     )
     views: int = Field(examples=[2])
     anomalous_views: int = Field(examples=[1])

@@ -70,7 +70,7 @@ def part_page(
     key: AccessKey,
     *,
     serial: str | None,
-    decision: Decision | Literal["undecided"] | None,
+    decision: Decision | Literal["review", "undecided"] | None,
     offset: int,
     limit: int,
 ) -> RunPartPage:

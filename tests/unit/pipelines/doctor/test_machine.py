@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,11 @@ def test_this_machine_has_all_requirements() -> None:
     assert (machine.missing, machine.package) == ((), __version__)
     assert machine.memory > GIB
     assert machine.cpus >= 1
+
+
+def test_folder_of_temporary_files_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "not/there"))
+    assert this_machine().disk > 0
 
 
 def test_requirements_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from uniad_ray.pipelines.score.worker import at_common_threshold
@@ -19,6 +21,13 @@ def test_score_is_shifted_and_the_decision_is_kept(score: float, expected: float
     assert (found.score, found.threshold, found.decision) == (expected, 4.0, own.decision)
     assert found.raw == own.raw
     assert found.left_out == own.left_out
+
+
+@pytest.mark.parametrize(("score", "decision"), [(2.5, "anomalous"), (1.5, "review"), (0.5, "normal")])
+def test_review_threshold_is_shifted_too(score: float, decision: str) -> None:
+    own = replace(verdict(score, 2.0), review_threshold=1.0)
+    found = at_common_threshold(own, 4.0)
+    assert (found.review_threshold, found.decision) == (3.0, decision)
 
 
 def test_verdict_at_the_threshold_of_its_category_is_unchanged() -> None:

@@ -13,6 +13,7 @@ from support.scene_images import scene_images
 
 from uniad_ray.config.model import CalibrationConfig
 from uniad_ray.errors import FitError
+from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.fitting.category import fit_category
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 from uniad_ray.scoring.fitting.twins import are_same_picture, first_images, split_pictures
@@ -25,6 +26,7 @@ class Files:
 
     def __init__(self, images: Sequence[np.ndarray | None]) -> None:
         self.images = images
+        self.originals: Originals = {}
         self.rows: Sequence[NormalImage] = [NormalImage(_key(index), _key(index) * 2, "train") for index in _of(images)]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -358,9 +358,17 @@ def test_requests_images_and_problems_are_recorded(tmp_path: Path) -> None:
     assert client.post(SCORE, files=files).status_code == 200
     assert client.post(SCORE, content=b"none", headers=kind).status_code == 422
     assert client.get("/no/such/page").status_code == 404
+    assert client.request("BREW", SCORE).status_code == 405
     operation = "POST /v1/categories/{category}/score"
-    assert metrics.counted("uniad_ray_requests") == {(operation, "200"): 2, (operation, "422"): 1, ("none", "404"): 1}
+    assert metrics.counted("uniad_ray_requests") == {
+        **{(operation, "200"): 2, (operation, "422"): 1},
+        **{("none", "404"): 1, ("none", "405"): 1},
+    }
     assert metrics.counted("uniad_ray_request_images") == {("lids", "normal"): 2, ("lids", "error"): 2}
-    assert metrics.counted("uniad_ray_problems") == {("unusable-image",): 1, ("not-found",): 1}
+    assert metrics.counted("uniad_ray_problems") == {
+        ("unusable-image",): 1,
+        ("not-found",): 1,
+        ("method-not-allowed",): 1,
+    }
     assert list(metrics.gauges.values()) == [0]
-    assert [len(values) for values in metrics.observed.values()] == [3, 1]
+    assert [len(values) for values in metrics.observed.values()] == [3, 2]

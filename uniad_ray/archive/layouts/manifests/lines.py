@@ -64,9 +64,13 @@ def _header(manifest: Location, line: bytes) -> tuple[list[str], str]:
     except UnicodeDecodeError as error:
         raise ArchiveError(f"{manifest}: not UTF-8 text; save it as UTF-8 and try again") from error
     for delimiter in _DELIMITERS:
-        names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+        try:
+            names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+        except csv.Error:
+            # A cell that is too long, as of a JSON array on one line.
+            continue
         if _REQUIRED in [name.lower() for name in names]:
-            if doubled := sorted({name for name in names if names.count(name) > 1}):
+            if doubled := sorted({name for name in names if name and names.count(name) > 1}):
                 raise ArchiveError(f"{manifest}: column {doubled[0]!r} occurs twice; rename one of them")
             return names, delimiter
     raise ArchiveError(f"{manifest}: no image manifest; {_ADVICE}")

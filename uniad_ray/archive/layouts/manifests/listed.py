@@ -65,6 +65,9 @@ def listed_image(values: Mapping[str, Any]) -> ListedImage:
     Raises:
         LineError: A value is missing or wrong.
     """
+    names = [name.lower() for name in values if name.lower() in _COLUMNS]
+    if len(set(names)) < len(names):
+        raise LineError(f"column {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     known = {name.lower(): value for name, value in values.items() if name.lower() in _COLUMNS}
     label = parse_label(_text(known, "label"))
     defect_kind, anomaly_type = _text(known, "defect_kind"), _text(known, "anomaly_type")

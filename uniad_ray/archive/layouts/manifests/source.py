@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from uniad_ray.archive.layouts.entries import Attachment, Label, Rejected, SourceImage, Split, row_key
@@ -17,6 +18,7 @@ from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.errors import ArchiveError, ObjectDeniedError, ObjectNotFoundError, StoreError
 
 _THREADS = 16
+_LINES = 1024
 _Found = SourceImage | Attachment | Rejected
 
 
@@ -60,7 +62,10 @@ class ManifestSource:
         """
         seen: dict[str, int] = {}
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as pool:
-            for line, found in pool.map(self._read, read_lines(self.manifest)):
+            lines = read_lines(self.manifest)
+            # In parts, since `map` reads all its input at once and keeps every result until it is taken.
+            parts = iter(lambda: list(islice(lines, _LINES)), [])
+            for line, found in (read for part in parts for read in pool.map(self._read, part)):
                 image = next((entry for entry in found if isinstance(entry, SourceImage)), None)
                 if image is not None and image.row_key in seen:
                     yield self._rejected(line.number, f"the same image and category as line {seen[image.row_key]}")

@@ -16,7 +16,7 @@ from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.selection.known_defects import KNOWN
 from uniad_ray.scoring.fitting.selection.separation import Families, Separation, mean_auroc
-from uniad_ray.scoring.fitting.selection.synthetic_scores import SyntheticScores
+from uniad_ray.scoring.fitting.selection.synthetic_scores import SyntheticScores, without_gaps
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection, Trial
 
@@ -55,7 +55,8 @@ def choose_experts(
         selection: Base and candidates of each kind, and the required gain.
         normal: Raw scores of held-out normal images by fitted expert, each of shape (N,), N at least 2. Base and
             candidates that are not fitted are left out.
-        synthetic: Raw scores of synthetic anomalies made from normal images, by kind.
+        synthetic: Raw scores of synthetic anomalies made from normal images, by kind; NaN where an expert lacks a text.
+            The experts are compared on the anomalies that all have.
         known: Raw scores of known defects, by family.
 
     Returns:
@@ -65,8 +66,11 @@ def choose_experts(
     Raises:
         FitError: A score of a normal image is not finite.
     """
-    anomalies = {**synthetic, **(known or {})}
-    judged = [name for name in normal if all(name in raw for raw in anomalies.values())]
+    found = {**synthetic, **(known or {})}
+    judged = [name for name in normal if all(name in raw for raw in found.values())]
+    complete = {kind: without_gaps(raw, judged) for kind, raw in found.items()}
+    counts = {kind: len(next(iter(raw.values()), ())) for kind, raw in complete.items()}
+    anomalies = {kind: raw for kind, raw in complete.items() if counts[kind]}
     calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
 
     def fused(*kinds: Mapping[str, float]) -> Separation:
@@ -113,9 +117,9 @@ def choose_experts(
     chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
     seen = {name: weight for name, weight in chosen.items() if name in judged}
     return ExpertSelection(
-        synthetic_anomalies={kind: len(next(iter(raw.values()), ())) for kind, raw in synthetic.items()},
+        synthetic_anomalies={kind: counts[kind] for kind in synthetic},
         normal_images=len(next(iter(normal.values()))),
-        known_defects={family: len(next(iter(raw.values()), ())) for family, raw in (known or {}).items()},
+        known_defects={family: counts[family] for family in known or {}},
         weights_without_known=choose_experts(config, selection, normal, synthetic).weights if known else None,
         least_gain=selection.least_gain,
         base_auroc=fused(*base).aurocs() if any(base) else {},

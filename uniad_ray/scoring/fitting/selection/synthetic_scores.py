@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ MOST_OTHERS: Final = 32
 """Maximum number of other normal images to take pixels from."""
 
 SyntheticScores = Mapping[str, Mapping[str, FloatArray]]
-"""Raw scores by kind of synthetic anomaly and by expert, each of shape (anomalies,)."""
+"""Raw scores by kind of synthetic anomaly and by expert, each of shape (anomalies,); NaN without a text."""
 
 
 def normal_views(perceptions: Iterable[Perception], segments: str | None) -> Iterator[tuple[str, NormalView]]:
@@ -65,8 +65,8 @@ def score_synthetic_anomalies(
         on_scored: Called with the number of images of each batch.
 
     Returns:
-        Raw scores by kind and by expert, each of shape (anomalies,). Kinds that apply to no image are omitted, and
-        experts that no anomaly of a kind has a text for.
+        Raw scores by kind and by expert, each of shape (anomalies,); NaN for an anomaly without a text. Kinds that
+        apply to no image are omitted, and experts that no anomaly of a kind has a text for.
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     scores: dict[str, dict[str, FloatArray]] = {}
@@ -114,7 +114,8 @@ def score_known_defects(
         batch_size: Images per batch.
 
     Returns:
-        Raw scores by family (`known_structural`, `known_logical`, or `known` if the type is unknown) and by expert.
+        Raw scores by family (`known_structural`, `known_logical`, or `known` if the type is unknown) and by expert;
+        NaN for a defect without a text.
     """
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     parts: dict[str, list[Mapping[str, Evidence]]] = {}
@@ -129,18 +130,32 @@ def score_known_defects(
     return {family: _judged(own) for family, own in parts.items()}
 
 
-def _judged(parts: Sequence[Mapping[str, Evidence]]) -> dict[str, FloatArray]:
-    """Scores by expert of the images that no remaining expert lacks a text for, each of shape (images,).
+def without_gaps(scores: Mapping[str, FloatArray], judged: Collection[str]) -> dict[str, FloatArray]:
+    """Scores of the images that none of the named experts lacks a text for.
 
-    An expert that lacks the texts of all images is omitted.
+    Args:
+        scores: Raw scores by expert, each of shape (images,); NaN for an image without a text.
+        judged: Names of experts in `scores`.
+    """
+    if not judged:
+        return dict(scores)
+    is_complete = ~np.any([np.isnan(scores[name]) for name in judged], axis=0)
+    return {name: values[is_complete] for name, values in scores.items()}
+
+
+def _judged(parts: Sequence[Mapping[str, Evidence]]) -> dict[str, FloatArray]:
+    """Scores by expert, each of shape (images,); an expert that lacks the texts of all images is omitted.
+
+    NaN stands for a missing text alone. Rows stay, because experts that are judged later have the same images.
     """
     names = [name for name in parts[0] if any(len(one[name].left_out) < len(one[name].scores) for one in parts)]
     scores: dict[str, list[FloatArray]] = {name: [] for name in names}
     for part in parts:
-        lacking = {row for name in names for row in part[name].left_out}
         for name in names:
-            rows = [row for row in range(len(part[name].scores)) if row not in lacking]
-            scores[name].append(np.asarray(part[name].scores[rows], dtype=np.float64))
+            values = np.asarray(part[name].scores, dtype=np.float64)
+            values = np.where(np.isfinite(values), values, np.inf)
+            values[list(part[name].left_out)] = np.nan
+            scores[name].append(values)
     return {name: np.concatenate(values) for name, values in scores.items()}
 
 

@@ -39,6 +39,15 @@ def test_expert_that_improves_on_base_is_selected() -> None:
     assert record.reason("noise").endswith(f", less than the required {record.experts['noise'].trial.asked:.3f}")
 
 
+def test_anomaly_without_a_text_counts_for_no_expert() -> None:
+    found = scores(count=HIGH)
+    without = {name: values[1:] for name, values in found.items()}
+    found["count"] = np.r_[np.nan, HIGH[1:]]
+    record = choose_experts(CONFIG, SELECTION, NORMAL, {"erase": found})
+    assert record == choose_experts(CONFIG, SELECTION, NORMAL, {"erase": without})
+    assert record.synthetic_anomalies == {"erase": 29}
+
+
 def test_all_experts_of_the_base_are_selected() -> None:
     selection = ExpertSelectionConfig(
         surface=ExpertGroupConfig(base=("base", "grain")),
@@ -264,7 +273,7 @@ def test_known_defects_of_unknown_type_count_for_both_kinds() -> None:
 
 
 def test_non_finite_anomaly_score_counts_as_detected() -> None:
-    broken = np.full(30, np.nan)
+    broken = np.full(30, np.inf)
     assert choose_experts(CONFIG, SELECTION, NORMAL, {"erase": scores(count=broken)}).weights["count"] == 1.0
 
 
