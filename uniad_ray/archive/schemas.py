@@ -89,7 +89,8 @@ class DatasetSchema:
         version = self.version if found_version is None else int(found_version)
         if not self.reads <= version <= self.version:
             raise ArchiveError(
-                f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}"
+                f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}; "
+                "write it again with this version"
             )
         fields = [entry for entry in self.arrow if self.since.get(entry.name, 1) <= version]
         if schema.names != [entry.name for entry in fields]:
