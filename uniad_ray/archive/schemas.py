@@ -90,7 +90,7 @@ class DatasetSchema:
         if not self.reads <= version <= self.version:
             raise ArchiveError(
                 f"{source}: written with version {version} of schema {self.name}; this code reads {self._readable}; "
-                "use the version of uniad_ray that wrote it, or write it again"
+                "write it again, or use the version of uniad_ray that wrote it"
             )
         fields = [entry for entry in self.arrow if self.since.get(entry.name, 1) <= version]
         if schema.names != [entry.name for entry in fields]:

@@ -104,7 +104,7 @@ def caption(
         classes: Classes of objects for the structured prompt.
         options: Assignments such as `max_tokens=256`, for the engine.
         categories: Categories to caption; default all.
-        retry_errors: Ask again about the images without a caption alone.
+        retry_errors: Ask about all images without a caption, also those that were asked about.
         workers: Actors that caption; default chooses by the cluster.
         address: Ray cluster to join; default starts Ray on this machine.
 

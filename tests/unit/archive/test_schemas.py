@@ -57,7 +57,9 @@ def test_tables_must_match_the_schema() -> None:
 def test_another_schema_version_is_refused() -> None:
     schema = dataset_schema("run_chunk")
     table = schema.arrow.empty_table().replace_schema_metadata({"uniad_ray.schema_version": "99"})
-    with pytest.raises(ArchiveError, match="written with version 99 of schema run_chunk; this code reads 1"):
+    with pytest.raises(
+        ArchiveError, match="written with version 99 of schema run_chunk; this code reads 1; write it again"
+    ):
         schema.check(table, source="there")
 
 

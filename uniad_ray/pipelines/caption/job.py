@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -80,7 +80,7 @@ def caption(
         out: Root of the sidecar; created if missing.
         question: What to ask, and whom.
         categories: Categories to caption; default all.
-        retry_errors: Ask again about the images that have no caption, and about no others.
+        retry_errors: Ask again about the images without a caption too; those that have one are never asked about.
         workers: Actors of engine `vllm` or `server`.
         address: Ray cluster to join; by default, Ray starts on this machine.
 
@@ -102,9 +102,7 @@ def caption(
         plan = caption_plan(config.kind, build_engine(config).lineage(), asked, question.classes, schema)
         adopt_caption_plan(sidecar, plan)
         present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
-        pending = [chunk for chunk in work if chunk.name not in present]
-        if retry_errors:
-            pending = [chunk for chunk in work if chunk.name in present and _has_errors(sidecar, chunk)]
+        pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
         if pending:
             _caption_pending(plan, config, source, sidecar, pending, workers or Workers(), cluster)
     everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
@@ -133,6 +131,20 @@ def _question(prompt: str, classes: Sequence[str]) -> tuple[str, dict[str, Any] 
     except ValueError as error:
         raise ConfigError(f"--classes: {error}") from error
     return structured_prompt(classes), answer_schema(classes)
+
+
+def pending_chunks(
+    work: Sequence[Chunk], present: Collection[str], sidecar: Location, *, retry_errors: bool
+) -> list[Chunk]:
+    """Chunks with images to ask about.
+
+    Args:
+        work: Chunks of the archive.
+        present: Names of those in the sidecar.
+        sidecar: Root of the sidecar.
+        retry_errors: Whether images count that the model was asked about without success.
+    """
+    return [chunk for chunk in work if chunk.name not in present or (retry_errors and _has_errors(sidecar, chunk))]
 
 
 def _has_errors(sidecar: Location, chunk: Chunk) -> bool:

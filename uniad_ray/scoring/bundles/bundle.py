@@ -118,9 +118,12 @@ class BundleManifest(StrictModel):
         if not unknown:
             return
         untrained = sorted(set(unknown).intersection(self.config.chosen_experts))
+        selection = self.config.chosen_fusion.selection
+        logical = () if selection is None else (*selection.arrangement.base, *selection.arrangement.candidates)
+        kind = "arrangement" if untrained and set(untrained).issubset(logical) else "surface"
         advice = (
             f"; to train the student of {', '.join(untrained)} in any case, fit with "
-            f"--set fusions.{self.config.expert_set}.selection.surface.train_from=0"
+            f"--set fusions.{self.config.expert_set}.selection.{kind}.train_from=0"
             if untrained
             else ""
         )

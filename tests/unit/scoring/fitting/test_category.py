@@ -270,6 +270,9 @@ def test_student_is_trained_only_if_the_other_experts_leave_a_gap(tmp_path: Path
         BundleError, match=r"has no expert witness; .*--set fusions\.both\.selection\.surface\.train_from=0"
     ):
         bundle.scorer(only=["witness"])
+    logical = "fusions.both={rule: excess, selection: {surface: {base: [patch]}, arrangement: {candidates: [witness]}}}"
+    with pytest.raises(BundleError, match=r"selection\.arrangement\.train_from=0"):
+        manifest.model_copy(update={"config": config_with_witness(logical)}).check_experts(["witness"])
 
 
 def test_synthetic_anomalies_come_from_unseen_images() -> None:

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Set an option of the engine, such as max_tokens=256."
 )
 @category_option
-@click.option("--retry-errors", is_flag=True, help="Ask again about the images without a caption, and about no others.")
+@click.option(
+    "--retry-errors", is_flag=True, help="Ask about all images without a caption, also if they were asked about."
+)
 @click.option("--workers", type=click.IntRange(1), help="Actors that caption.  [default: by the cluster]")
 @address_option
 @reporting
