@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from uniad_ray.config.model import ExpertSelectionConfig
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.selection import ExpertSelection
+from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 FILE: Final = Path(__file__).parent / "images/selection.svg"
 _FAMILIES: Final = ("surface", "objects", "layout")
@@ -87,8 +87,14 @@ def _row(top: float, name: str, in_base: bool, selection: ExpertSelection, judge
         parts.append(_text(left + _CELL / 2, top + 4, f"{100 * value:.0f}", anchor="middle", colour=colour))
     length = _LONGEST_BAR * found.weight
     parts.append(f'<rect x="{_BARS}" y="{top - 9}" width="{length:.1f}" height="{_ROW - 8}" fill="#2f855a"/>')
-    parts.append(_text(_BARS + length + 6, top + 4, f"{found.weight:.2f}" if found.weight else "not used"))
+    parts.append(_text(_BARS + length + 6, top + 4, _use(found)))
     return parts
+
+
+def _use(found: CandidateExpert) -> str:
+    if not found.is_fitted:
+        return "not trained"
+    return f"{found.weight:.2f}" if found.weight else "not used"
 
 
 def _text(
