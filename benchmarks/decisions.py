@@ -6,7 +6,8 @@ normal images called anomalous, `recall` the share of anomalous images. `best_re
 test images themselves would give for the same realised rate, so `lost_recall` is what the choice of the threshold
 costs. `drift` is a Kolmogorov-Smirnov test of the held-out against the fresh normal scores; a small p-value means that
 calibration and production differ. All but counts, scores and p-values are in per cent. The result of a product goes
-into the results file as soon as it is there, so the same command resumes. The script prints the results as JSON.
+into the results file as soon as it is there, so the same command resumes, and several processes share the products. The
+script prints the results as JSON.
 
     python benchmarks/decisions.py 100-119 --results decisions.json --cache products-cache
 """
@@ -16,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from products import draw, lock, parse_seeds, read_results, write_results
+from products import asked_of, draw, measure_missing, product_arguments
 from scipy import stats
 
 from uniad_ray.errors import UniadRayError
@@ -31,44 +31,14 @@ from uniad_ray.errors import UniadRayError
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seeds", nargs="+", metavar="SEED|FIRST-LAST", help="Seeds of products.")
-    parser.add_argument("--results", type=Path, default=Path("decisions.json"), help="Results file, read and written.")
-    parser.add_argument("--cache", type=Path, default=Path("products-cache"), help="Folder of drawn images.")
-    parser.add_argument("--train", type=int, default=100, help="Number of normal images to fit on.")
-    parser.add_argument("--good", type=int, default=100, help="Number of fresh normal images.")
-    parser.add_argument("--logical", type=int, default=24, help="Number of logical anomalies.")
-    parser.add_argument("--structural", type=int, default=24, help="Number of structural anomalies.")
-    parser.add_argument("--expert-set", default="fused", help="Expert set to fit and score with.")
+    parser = product_arguments(__doc__, results="decisions.json", train=100, good=100)
     parser.add_argument("--rate", type=float, default=0.01, help="False-positive rate to ask for.")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override a profile key.")
     print(json.dumps(run(parser.parse_args()), indent=1))
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure every seed that the results file lacks; failed products are tried again."""
-    from uniad_ray.pipelines.cluster.session import ray_session
-
-    asked = {
-        "images": {"train": options.train, "test_good": options.good}
-        | {"logical": options.logical, "structural": options.structural},
-        "expert_set": options.expert_set,
-        "rate": options.rate,
-        "overrides": options.overrides,
-    }
-    known = read_results(options.results, asked)["products"]
-    left = [seed for seed in parse_seeds(options.seeds) if "failed" in known.get(str(seed), {"failed": ""})]
-    if left:
-        with ray_session():
-            for number, seed in enumerate(left, start=1):
-                print(f"product {seed}, {number} of {len(left)}", file=sys.stderr)
-                found = measure(seed, asked, options.cache)
-                with lock(options.results.with_name(options.results.name + ".lock")):
-                    results = read_results(options.results, asked)
-                    results["products"][str(seed)] = found
-                    results["summary"] = summary(results["products"])
-                    write_results(options.results, results)
-    return read_results(options.results, asked)
+    return measure_missing(options, asked_of(options, rate=options.rate), measure, summary)
 
 
 def measure(seed: int, asked: dict[str, Any], cache: Path) -> dict[str, Any]:

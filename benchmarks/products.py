@@ -20,7 +20,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,36 +36,62 @@ Auroc = dict[str, float | None]
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seeds", nargs="+", metavar="SEED|FIRST-LAST", help="Seeds of products.")
-    parser.add_argument("--results", type=Path, default=Path("products.json"), help="Results file, read and written.")
-    parser.add_argument("--cache", type=Path, default=Path("products-cache"), help="Folder of drawn images.")
-    parser.add_argument("--train", type=int, default=60, help="Number of normal images to fit on.")
-    parser.add_argument("--good", type=int, default=24, help="Number of normal test images.")
-    parser.add_argument("--logical", type=int, default=24, help="Number of logical anomalies.")
-    parser.add_argument("--structural", type=int, default=24, help="Number of structural anomalies.")
-    parser.add_argument("--expert-set", default="fused", help="Expert set to fit and score with.")
+    parser = product_arguments(__doc__, results="products.json", train=60, good=24)
     parser.add_argument("--config", default="embedded", metavar="NAME|FILE", help="A profile, or a YAML file.")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override a profile key.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON instead of a table.")
     options = parser.parse_args()
     results = run(options)
     print(json.dumps(results, indent=1) if options.json else table(results))
 
 
+def product_arguments(about: str | None, *, results: str, train: int, good: int) -> argparse.ArgumentParser:
+    """The options of a benchmark over products, with its own results file and numbers of normal images."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", nargs="+", metavar="SEED|FIRST-LAST", help="Seeds of products.")
+    parser.add_argument("--results", type=Path, default=Path(results), help="Results file, read and written.")
+    parser.add_argument("--cache", type=Path, default=Path("products-cache"), help="Folder of drawn images.")
+    parser.add_argument("--train", type=int, default=train, help="Number of normal images to fit on.")
+    parser.add_argument("--good", type=int, default=good, help="Number of normal test images.")
+    parser.add_argument("--logical", type=int, default=24, help="Number of logical anomalies.")
+    parser.add_argument("--structural", type=int, default=24, help="Number of structural anomalies.")
+    parser.add_argument("--expert-set", default="fused", help="Expert set to fit and score with.")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="Override a profile key.")
+    return parser
+
+
+def asked_of(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """What a results file is valid for: the options that affect its results, and further ones."""
+    counts = {"train": options.train, "test_good": options.good}
+    return {
+        "images": counts | {"logical": options.logical, "structural": options.structural},
+        "expert_set": options.expert_set,
+        "overrides": options.overrides,
+        **more,
+    }
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure every seed that the results file lacks; failed products are tried again."""
+    return measure_missing(options, asked_of(options, config=options.config), measure, summary)
+
+
+def measure_missing(
+    options: argparse.Namespace,
+    asked: dict[str, Any],
+    measure: Callable[[int, dict[str, Any], Path], dict[str, Any]],
+    summary: Callable[[Mapping[str, Any]], Any],
+) -> dict[str, Any]:
+    """Measure every seed that the results file lacks, beside other processes; failed products are tried again.
+
+    Args:
+        options: Options from `product_arguments`.
+        asked: What the results are valid for.
+        measure: Measures one product from its seed, `asked` and the cache.
+        summary: Summary of all products.
+    """
     from uniad_ray.pipelines.cluster.session import ray_session
 
-    seeds = parse_seeds(options.seeds)
-    asked = {
-        "images": {"train": options.train, "test_good": options.good}
-        | {"logical": options.logical, "structural": options.structural},
-        "expert_set": options.expert_set,
-        "config": options.config,
-        "overrides": options.overrides,
-    }
-    if left := _left(seeds, read_results(options.results, asked)):
+    if left := _left(parse_seeds(options.seeds), read_results(options.results, asked)):
         with ray_session():
             for number, seed in enumerate(left, start=1):
                 with lock(options.cache / "unfinished" / f"{seed}.lock", wait=False) as is_mine:

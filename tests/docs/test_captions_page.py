@@ -23,7 +23,6 @@ SMALL = ["--set", "image_size=[64, 64]", "--set", "map_size=16", "--set", "calib
 @pytest.mark.usefixtures("ray_cluster")
 def test_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_PROXY", "*")
     mvtec_tree(tmp_path / "source/part", train=8, good=2, bad=2)
     run("ingest", "source", "night/archive")
     verbs = [

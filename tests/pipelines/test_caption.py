@@ -90,8 +90,7 @@ def stored(root: Path, folder: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
-    with pytest.MonkeyPatch.context() as patch, chat_server(text_of) as running:
-        patch.setenv("NO_PROXY", "*")
+    with chat_server(text_of) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -52,14 +53,16 @@ class ChatServer:
 
 @contextlib.contextmanager
 def chat_server(answer: Answer) -> Iterator[ChatServer]:
-    """Runs a fake server on 127.0.0.1 within a `with` block."""
+    """Runs a fake server on 127.0.0.1 within a `with` block; requests reach it without the machine's proxy."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.fake = ChatServer(f"http://127.0.0.1:{server.server_port}/v1", answer)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield server.fake  # type: ignore[attr-defined]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NO_PROXY", "*")
+            yield server.fake  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         server.server_close()

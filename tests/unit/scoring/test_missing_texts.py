@@ -24,8 +24,7 @@ KEYS = ("one", "two", "three")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
-    with pytest.MonkeyPatch.context() as patch, chat_server(brightness_text) as server:
-        patch.setenv("NO_PROXY", "*")
+    with chat_server(brightness_text) as server:
         yield server
 
 

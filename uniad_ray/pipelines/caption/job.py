@@ -17,8 +17,9 @@ from uniad_ray.errors import ConfigError, SidecarError
 from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
 from uniad_ray.perception.captions.structure import answer_schema, structured_prompt
 from uniad_ray.perception.text.descriptions import check_class_names
-from uniad_ray.pipelines.caption.engines import FREE, STRUCTURED, EngineConfig, Question, build_engine, choose_engine
+from uniad_ray.pipelines.caption.engines import FREE, STRUCTURED, Question, build_engine, choose_engine
 from uniad_ray.pipelines.caption.rows import is_worth_a_retry
+from uniad_ray.pipelines.caption.task import CaptionTask
 from uniad_ray.pipelines.caption.worker import CaptionWorker
 from uniad_ray.pipelines.cluster.decoding import chunk_item
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
@@ -104,7 +105,7 @@ def caption(
         present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
         pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
         if pending:
-            _caption_pending(plan, config, source, sidecar, pending, workers or Workers(), cluster)
+            _caption_pending(CaptionTask(plan, config, source, sidecar), pending, workers or Workers(), cluster)
     everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
     finished = _finish(plan, source.uri, manifest.digest, sidecar, everything)
     return CaptionReport(
@@ -153,51 +154,36 @@ def _has_errors(sidecar: Location, chunk: Chunk) -> bool:
     return any(is_worth_a_retry(row) for row in table.to_pylist())
 
 
-def _caption_pending(
-    plan: CaptionPlan,
-    config: EngineConfig,
-    source: Location,
-    sidecar: Location,
-    pending: Sequence[Chunk],
-    workers: Workers,
-    cluster: Cluster,
-) -> None:
-    if config.kind == "ray":
+def _caption_pending(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, cluster: Cluster) -> None:
+    if task.engine.kind == "ray":
         from uniad_ray.pipelines.caption.ray_llm import caption_with_ray
 
-        caption_with_ray(plan, config, source, sidecar, pending, workers, cluster)
+        caption_with_ray(task, pending, workers, cluster)
         return
     with Progress("captioning", sum(chunk.rows for chunk in pending)) as progress:
         try:
-            for row in _dataset(plan, config, source, sidecar, pending, workers, cluster).iter_rows():
+            for row in _dataset(task, pending, workers, cluster).iter_rows():
                 progress.advance(int(row["rows"]), int(row["errors"]))
         except Exception as error:
             raise unwrap(error) from error
 
 
-def _dataset(
-    plan: CaptionPlan,
-    config: EngineConfig,
-    source: Location,
-    sidecar: Location,
-    pending: Sequence[Chunk],
-    workers: Workers,
-    cluster: Cluster,
-) -> Any:
+def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, cluster: Cluster) -> Any:
     import ray
 
     configure_ray_data()
     # The model runs in the actor only with vLLM; requests to a server need no GPU.
-    own = workers if config.kind == "vllm" else Workers(workers.count, workers.threads, "cpu")
+    own = workers if task.engine.kind == "vllm" else Workers(workers.count, workers.threads, "cpu")
     pool = plan_actors({"captions": own}, cluster)["captions"]
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
+    plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
     return dataset.map_batches(
         CaptionWorker,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(pending))),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
-        fn_constructor_args=(plan.model_dump(mode="json"), config.model_dump(mode="json"), source.uri, sidecar.uri),
+        fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),
         fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads},
     )
 

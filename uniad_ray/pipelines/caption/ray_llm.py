@@ -9,49 +9,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from uniad_ray.archive.manifest import Chunk
-from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import encode_table, read_chunk, read_table
+from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.captions.base import Answer, checked
 from uniad_ray.perception.captions.engine import ENVIRONMENT, CaptionEngineConfig, engine_arguments
 from uniad_ray.perception.weights.model_folders import resolve_folder
 from uniad_ray.pipelines.caption.engines import INSTALL, EngineConfig
-from uniad_ray.pipelines.caption.rows import (
-    answer_row,
-    caption_table,
-    checked_structure,
-    decoded,
-    is_worth_a_retry,
-    undecodable_row,
-)
+from uniad_ray.pipelines.caption.rows import answer_row, checked_structure, decoded, undecodable_row
+from uniad_ray.pipelines.caption.task import CaptionTask
 from uniad_ray.pipelines.cluster.decoding import chunk_item
 from uniad_ray.pipelines.cluster.session import configure_ray_data, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers
 from uniad_ray.progress import Progress
-from uniad_ray.sidecars.captions import CaptionPlan, caption_path
+from uniad_ray.sidecars.captions import CaptionPlan
 
 _BATCH: Final = 16
 _STAGE_CPUS: Final = 0.25
 _ERROR: Final = "__inference_error__"
 
 
-def caption_with_ray(
-    plan: CaptionPlan,
-    config: EngineConfig,
-    source: Location,
-    sidecar: Location,
-    pending: Sequence[Chunk],
-    workers: Workers,
-    cluster: Cluster,
-) -> None:
+def caption_with_ray(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, cluster: Cluster) -> None:
     """Captions the pending chunks, and writes each chunk when all its rows have arrived.
 
     Args:
-        plan: The plan of the sidecar.
-        config: The engine.
-        source: Root of the archive.
-        sidecar: Root of the sidecar.
+        task: The caption job.
         pending: The chunks.
         workers: Number of engines; default one per GPU, and one without a GPU.
         cluster: Resources of the cluster.
@@ -62,28 +44,29 @@ def caption_with_ray(
     import ray
 
     configure_ray_data()
-    kept = {chunk.name: _kept_rows(sidecar, chunk) for chunk in pending}
+    kept = {chunk.name: task.kept_rows(chunk) for chunk in pending}
     rows: dict[str, dict[str, dict[str, Any]]] = {name: dict(own) for name, own in kept.items()}
-    reader = _ChunkReader(source.uri, {name: sorted(own) for name, own in kept.items()}, config.longest_side)
+    done = {name: sorted(own) for name, own in kept.items()}
+    reader = _ChunkReader(task.archive.uri, done, task.engine.longest_side)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
     dataset = dataset.flat_map(reader, num_cpus=_STAGE_CPUS)
-    processor = _processor(plan, config, workers, cluster)
+    processor = _processor(task.plan, task.engine, workers, cluster)
     open_chunks = {chunk.name: chunk for chunk in pending}
     with Progress("captioning", sum(chunk.rows for chunk in pending)) as progress:
         progress.advance(sum(len(own) for own in kept.values()))
         try:
             for found in processor(dataset).iter_rows():
-                row = _row(found, plan, config)
+                row = _row(found, task.plan, task.engine)
                 own = rows[found["chunk"]]
                 own[row["row_key"]] = row
                 progress.advance(1, int(row["status"] == "error"))
                 if len(own) == open_chunks[found["chunk"]].rows:
-                    _commit(source, sidecar, open_chunks.pop(found["chunk"]), rows.pop(found["chunk"]))
+                    _commit(task, open_chunks.pop(found["chunk"]), rows.pop(found["chunk"]))
         except Exception as error:
             raise unwrap(error) from error
     for name, chunk in open_chunks.items():
         if len(rows[name]) == chunk.rows:
-            _commit(source, sidecar, chunk, rows[name])
+            _commit(task, chunk, rows[name])
 
 
 class _ChunkReader:
@@ -208,17 +191,6 @@ def answer_is_cut(answer: Answer, config: EngineConfig) -> bool:
     return (answer.tokens or 0) >= config.max_tokens
 
 
-def _kept_rows(sidecar: Location, chunk: Chunk) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier call that need no retry, by row key."""
-    location = sidecar / caption_path(chunk.name)
-    if not location.exists():
-        return {}
-    rows = read_table(dataset_schema("caption_sidecar"), location).to_pylist()
-    return {row["row_key"]: row for row in rows if not is_worth_a_retry(row)}
-
-
-def _commit(source: Location, sidecar: Location, chunk: Chunk, rows: Mapping[str, dict[str, Any]]) -> None:
-    """Writes the rows of a chunk in the order of the archive."""
-    keys = read_chunk(source, chunk, columns=["row_key"]).column("row_key").to_pylist()
-    table = caption_table([rows[key] for key in keys])
-    (sidecar / caption_path(chunk.name)).write_bytes(encode_table(dataset_schema("caption_sidecar"), table))
+def _commit(task: CaptionTask, chunk: Chunk, rows: Mapping[str, dict[str, Any]]) -> None:
+    keys = read_chunk(task.archive, chunk, columns=["row_key"]).column("row_key").to_pylist()
+    task.commit(chunk, [rows[key] for key in keys])

@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 
 from uniad_ray.archive.manifest import Chunk
-from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import encode_table, read_chunk, read_table
+from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.perception.captions.base import Answer
 from uniad_ray.pipelines.caption.engines import EngineConfig, build_engine
-from uniad_ray.pipelines.caption.rows import (
-    answer_row,
-    ask_with_retry,
-    caption_table,
-    decoded,
-    is_worth_a_retry,
-    undecodable_row,
-)
+from uniad_ray.pipelines.caption.rows import answer_row, ask_with_retry, decoded, undecodable_row
+from uniad_ray.pipelines.caption.task import CaptionTask
 from uniad_ray.pipelines.cluster.devices import limit_threads
-from uniad_ray.sidecars.captions import CaptionPlan, caption_path
+from uniad_ray.sidecars.captions import CaptionPlan
 
 
 class CaptionWorker:
@@ -44,9 +37,8 @@ class CaptionWorker:
         limit_threads(threads)
         self._plan = CaptionPlan.model_validate(plan)
         self._config = EngineConfig.model_validate(engine)
+        self._task = CaptionTask(self._plan, self._config, Location.parse(archive), Location.parse(out))
         self._engine = build_engine(self._config)
-        self._archive = Location.parse(archive)
-        self._out = Location.parse(out)
         self._batch = batch
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -59,21 +51,16 @@ class CaptionWorker:
             One row: the name of the chunk, and its number of rows and errors.
         """
         chunk = Chunk(**json.loads(str(batch["chunk"][0])))
-        location = self._out / caption_path(chunk.name)
-        kept = {}
-        if location.exists():
-            rows = read_table(dataset_schema("caption_sidecar"), location).to_pylist()
-            kept = {row["row_key"]: row for row in rows if not is_worth_a_retry(row)}
-        table = read_chunk(self._archive, chunk, columns=["row_key", "image"])
+        table = read_chunk(self._task.archive, chunk, columns=["row_key", "image"])
         keys = table.column("row_key").to_pylist()
-        found = dict(kept)
-        pending = [position for position, key in enumerate(keys) if key not in kept]
+        found = self._task.kept_rows(chunk)
+        pending = [position for position, key in enumerate(keys) if key not in found]
         for start in range(0, len(pending), self._batch):
             positions = pending[start : start + self._batch]
             encoded = [table.column("image")[position].as_py() for position in positions]
             found |= self._captioned([keys[position] for position in positions], encoded)
         rows = [found[key] for key in keys]
-        location.write_bytes(encode_table(dataset_schema("caption_sidecar"), caption_table(rows)))
+        self._task.commit(chunk, rows)
         errors = sum(row["status"] == "error" for row in rows)
         return {"chunk": [chunk.name], "rows": [len(rows)], "errors": [errors]}
 

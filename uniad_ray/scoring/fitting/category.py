@@ -133,6 +133,7 @@ class CategoryFit:
             folder,
         )
         self._last_round: FittedRound | None = None
+        self._decided: tuple[Judged, ExpertSelection] | None = None
 
     def __enter__(self) -> Self:
         """Return the fit itself."""
@@ -270,7 +271,11 @@ class CategoryFit:
         fusion = self._config.chosen_fusion
         if fusion.selection is None:
             return None
-        return choose_experts(fusion, fusion.selection, judged.held_out, judged.synthetic, judged.known)
+        # Without students, the decision about them is the final one.
+        if self._decided is None or self._decided[0] is not judged:
+            found = choose_experts(fusion, fusion.selection, judged.held_out, judged.synthetic, judged.known)
+            self._decided = (judged, found)
+        return self._decided[1]
 
 
 def fit_category(

@@ -25,8 +25,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 8, 8, 3), dtype=np.u
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    monkeypatch.setenv("NO_PROXY", "*")
+def fake() -> Iterator[ChatServer]:
     with chat_server(lambda asked: f"sum {asked.image.sum()}") as server:
         yield server
 

@@ -21,11 +21,6 @@ KEY = "sk-not-to-be-seen"
 VARIABLE = "TEST_VLM_KEY"
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 def images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, size=(count, 9, 7, 3), dtype=np.uint8)
 

@@ -53,8 +53,7 @@ def test_no_objects_give_an_empty_text() -> None:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    monkeypatch.setenv("NO_PROXY", "*")
+def fake() -> Iterator[ChatServer]:
     with chat_server(lambda asked: "bolt: bottom right\nnut: somewhere") as server:  # noqa: ARG005
         yield server
 
