@@ -30,6 +30,10 @@ class ObjectDeniedError(StoreError):
     """The store denies access to the object."""
 
 
+class BucketNotFoundError(StoreError):
+    """The bucket does not exist, or its name is not one of a bucket."""
+
+
 class ObjectTooLargeError(StoreError):
     """The object is larger than the reader allows."""
 

@@ -128,6 +128,16 @@ class TestOwnColumns:
         assert (again.taken, again.known) == (0, 1)
         assert next(iter(root.list(suffix="a.png"))).version == (root / "raw/a.png").info().version
 
+    def test_wrong_bucket_costs_its_line(self, tmp_path: Path, ingest: Ingest, s3_prefix: str) -> None:
+        root = Location.parse(s3_prefix)
+        (root / "a.png").write_bytes(png(1))
+        paths = [f"{s3_prefix}/a.png", "s3://no-such-bucket-here/b.png", "s3://not a bucket/c.png"]
+        (root / "m.jsonl").write_bytes("\n".join(json.dumps({"path": path}) for path in paths).encode())
+        report = ingest(s3_prefix, tmp_path / "ar", manifest=f"{s3_prefix}/m.jsonl", category="lid")
+        assert report.taken == 1
+        reasons = [entry.reason for entry in report.rejected]
+        assert ["no such bucket" in reasons[0], "Invalid bucket name" in reasons[1]] == [True, True]
+
 
 class TestBadLines:
     @pytest.mark.parametrize(

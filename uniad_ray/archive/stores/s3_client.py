@@ -14,7 +14,7 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
-from uniad_ray.errors import ObjectDeniedError, ObjectNotFoundError, StoreError
+from uniad_ray.errors import BucketNotFoundError, ObjectDeniedError, ObjectNotFoundError, StoreError
 
 MAX_ATTEMPTS = 8
 CONNECT_SECONDS = 10
@@ -80,6 +80,8 @@ def store_errors(uri: str) -> Iterator[None]:
         yield
     except boto.ClientError as error:
         raise _from_response(uri, error) from error
+    except boto.ParamValidationError as error:
+        raise BucketNotFoundError(f"{uri}: {_explain(error)}") from error
     except boto.BotoCoreError as error:
         raise StoreError(f"{uri}: {_explain(error)}") from error
     except ValueError as error:
@@ -142,7 +144,7 @@ def _from_response(uri: str, error: Any) -> StoreError:
 
 def no_such_bucket(uri: str) -> StoreError:
     """The error for a URI whose bucket does not exist."""
-    return StoreError(f"{uri}: no such bucket at {endpoint()}; create it or correct the URI")
+    return BucketNotFoundError(f"{uri}: no such bucket at {endpoint()}; create it or correct the URI")
 
 
 def _explain(error: Exception) -> str:

@@ -15,7 +15,7 @@ from uniad_ray.archive.layouts.manifests.lookout import IMAGE, lookout_image
 from uniad_ray.archive.layouts.names import suffix_reason
 from uniad_ray.archive.naming import normalised, printable
 from uniad_ray.archive.stores.location import Location, is_utf8
-from uniad_ray.errors import ArchiveError, ObjectDeniedError, ObjectNotFoundError, StoreError
+from uniad_ray.errors import ArchiveError, BucketNotFoundError, ObjectDeniedError, ObjectNotFoundError, StoreError
 
 _THREADS = 16
 _LINES = 1024
@@ -82,7 +82,7 @@ class ManifestSource:
             if self.category is not None and listed.category not in (None, normalised(self.category)):
                 return line, []
             return line, list(self._entries_of(listed, line.number))
-        except (LineError, ObjectDeniedError, ObjectNotFoundError) as error:
+        except (LineError, BucketNotFoundError, ObjectDeniedError, ObjectNotFoundError) as error:
             return line, [self._rejected(line.number, str(error))]
 
     def _entries_of(self, listed: ListedImage, number: int) -> Iterator[_Found]:
