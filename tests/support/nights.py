@@ -23,6 +23,7 @@ from support.trees import png, write
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.archive.manifest import Chunk, read_manifest
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.nights import job
 from uniad_ray.nights.config import NightlyConfig
@@ -44,13 +45,16 @@ SECRET = "a key of at least sixteen bytes"  # noqa: S105 - of tests
 def without_ray(patch: pytest.MonkeyPatch) -> None:
     """Replaces the tasks and actors of Ray by calls in this process; the code that they run is the real one."""
     patch.setattr(ingest_job, "_build_on_ray", build_here)
-    patch.setattr(score_job, "_score_pending", _score_here)
+    patch.setattr(score_job, "_score_pending", score_here)
 
 
-def _score_here(plan: RunPlan, run: Location, pending: list[Chunk], *_: object) -> tuple[list[RunChunk], StageSeconds]:
+def score_here(
+    plan: RunPlan, run: Location, pending: list[Chunk], *_: object, lease: Lease
+) -> tuple[list[RunChunk], StageSeconds]:
+    """Scores chunks in this process."""
     store = BundleStore(plan.bundle_root)
     sizes = {name: store.manifest(name, entry.version).config.decoded_size for name, entry in plan.bundles.items()}
-    scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1)
+    scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1, lease=lease)
     found = []
     for chunk in pending:
         row = decode_chunk(chunk_item(chunk), archive=plan.archive, image_sizes=sizes)

@@ -4,6 +4,7 @@ _ingest/<ingest>/plan.parquet         the files to read, written first
 _ingest/<ingest>/shards/00000.json    what became of the files of one planned shard, written after the shard
 _ingest/<ingest>/ingest.json          written last: the ingest is complete, and its shards are in the manifest
 _ingest/sources/<digest>.json         what the last ingest of a source could not take
+_ingest/lease/<number>.json           the process that ingests now
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ModelT = TypeVar("ModelT", bound=StrictModel)
 FOLDER = "_ingest"
 _INGEST_NAME = "ingest.json"
 _SOURCES = "sources"
+LEASE_FOLDER = f"{FOLDER}/lease"
 
 
 class ShardRecord(StrictModel):
@@ -160,8 +162,8 @@ def finished_ingests(archive: Location) -> list[IngestRecord]:
 def rebuild_manifest(archive: Location) -> ArchiveManifest:
     """Builds the manifest of an archive from all finished ingests, and writes it.
 
-    Two ingests that end at the same time both rebuild it. The listing is repeated until it no longer changes; the last
-    writer then includes both.
+    An ingest that lost its lease and does not know yet may rebuild it at the same time. The listing is repeated until
+    it no longer changes; the last writer then includes both.
     """
     manifest = _manifest(archive)
     while True:
