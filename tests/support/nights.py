@@ -34,7 +34,7 @@ from uniad_ray.pipelines.score import job as score_job
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.runs.plan import RunChunk, RunPlan
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.timings import StageSeconds
+from uniad_ray.runs.timings import StageSeconds, Timing
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
 
@@ -50,17 +50,28 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
 
 def score_here(
     plan: RunPlan, run: Location, pending: list[Chunk], *_: object, lease: Lease
-) -> tuple[list[RunChunk], StageSeconds]:
+) -> tuple[list[RunChunk], Timing]:
     """Scores chunks in this process."""
     store = BundleStore(plan.bundle_root)
     sizes = {name: store.manifest(name, entry.version).config.decoded_size for name, entry in plan.bundles.items()}
     scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1, lease=lease)
-    found = []
+    found, retries = [], 0
     for chunk in pending:
         row = decode_chunk(chunk_item(chunk), archive=plan.archive, image_sizes=sizes)
         scored = scorer({name: [value] for name, value in row.items()})  # type: ignore[dict-item]
+        retries += scored["store_retries"][0]
         found.append(RunChunk(**{name: scored[name][0] for name in RunChunk.__dataclass_fields__}))
-    return found, StageSeconds()
+    timing = Timing(
+        started_at="2026-11-30T00:00:00+00:00",
+        images=sum(entry.rows for entry in found),
+        chunks=len(found),
+        workers=1,
+        threads=1,
+        device="cpu",
+        seconds=StageSeconds(),
+        store_retries=retries,
+    )
+    return found, timing
 
 
 def write_factory(root: Path, *, images: int = 24) -> None:

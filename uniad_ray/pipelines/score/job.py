@@ -63,6 +63,7 @@ class ScoreReport(StrictModel):
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
         seconds: Time spent in this call, by stage.
+        store_retries: Requests to the store that workers repeated in this call.
         parts: Number of parts, which are images with the same serial.
         anomalous_parts: Number of parts with an anomalous view.
         undecided_parts: Number of other parts with a view that could not be scored.
@@ -76,6 +77,7 @@ class ScoreReport(StrictModel):
     categories: dict[str, CategoryCounts]
     skipped_chunks: int
     seconds: StageSeconds
+    store_retries: int = 0
     parts: int = 0
     anomalous_parts: int = 0
     undecided_parts: int = 0
@@ -129,15 +131,15 @@ def score(
         finished = finished_chunks(run, work, plan.run_id)
         present = {result.chunk for result in finished}
         pending = [chunk for chunk in work if chunk.name not in present]
-        seconds = StageSeconds()
+        timing = None
         if pending:
-            scored, seconds = _score_pending(
+            scored, timing = _score_pending(
                 plan, run, pending, finished, sidecar, workers or Workers(), address, lease=lease
             )
             finished += scored
         lease.check()
         manifest = _finish(run, plan, work, finished)
-    return _report(run, manifest, len(work) - len(pending), seconds)
+    return _report(run, manifest, len(work) - len(pending), timing)
 
 
 def _score_pending(
@@ -150,7 +152,7 @@ def _score_pending(
     address: str | None,
     *,
     lease: Lease,
-) -> tuple[list[RunChunk], StageSeconds]:
+) -> tuple[list[RunChunk], Timing]:
     store = BundleStore(plan.bundle_root)
     image_sizes = {
         category: store.manifest(category, bundle.version).config.decoded_size
@@ -158,6 +160,7 @@ def _score_pending(
     }
     results: list[RunChunk] = []
     recomputed: dict[str, set[str]] = {}
+    retries = 0
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
@@ -173,13 +176,13 @@ def _score_pending(
                     progress.advance(int(row["rows"]), int(row["errors"]))
                     record_chunk(metrics, row, len(pending) - len(results))
                     recomputed.setdefault(row["category"], set()).update(json.loads(row["recomputed"]))
+                    retries += int(row["store_retries"])
                     for stage in spent:
                         spent[stage] += float(row[f"{stage}_seconds"])
             except Exception as error:
                 raise unwrap(error) from error
     for category, fields in sorted(recomputed.items()):
         note_recomputed(category, fields)
-    seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
     timing = Timing(
         started_at=started_at.isoformat(),
         images=sum(result.rows for result in results),
@@ -187,10 +190,11 @@ def _score_pending(
         workers=chosen.count,
         threads=chosen.threads,
         device=chosen.device,
-        seconds=seconds,
+        seconds=StageSeconds(**spent, wall=time.perf_counter() - started),
+        store_retries=retries,
     )
     write_timing(run, timing)
-    return results, seconds
+    return results, timing
 
 
 def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> None:
@@ -288,7 +292,7 @@ def _report_finished(run: Location, work: Sequence[Chunk]) -> ScoreReport:
     if manifest.plan.options.maps == "top" and (run / MAP_CANDIDATES).has_children():
         # Killed between the manifest and this.
         (run / MAP_CANDIDATES).delete_tree()
-    return _report(run, manifest, len(work), StageSeconds())
+    return _report(run, manifest, len(work), None)
 
 
 def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
@@ -315,7 +319,7 @@ def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]
     }
 
 
-def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+def _report(run: Location, manifest: RunManifest, skipped: int, timing: Timing | None) -> ScoreReport:
     decisions = Counter(part.decision for part in read_parts(run))
     return ScoreReport(
         run=run.uri,
@@ -328,5 +332,6 @@ def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSe
         parts=decisions.total(),
         anomalous_parts=decisions["anomalous"],
         undecided_parts=decisions[None],
-        seconds=seconds,
+        seconds=StageSeconds() if timing is None else timing.seconds,
+        store_retries=0 if timing is None else timing.store_retries,
     )

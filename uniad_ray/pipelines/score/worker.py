@@ -16,6 +16,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.stores.retries import store_retries
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
@@ -72,10 +73,10 @@ class ChunkScorer:
             batch: One row from `decode_chunk`, as arrays of length one.
 
         Returns:
-            One row: counts, the digest of the scores, `recomputed` (stale fields of the sidecar, as JSON), and the
-            seconds spent by stage.
+            One row: counts, the digest of the scores, `recomputed` (stale fields of the sidecar, as JSON), the
+            repeated requests to the store, and the seconds spent by stage.
         """
-        started = time.perf_counter()
+        started, retries = time.perf_counter(), store_retries()
         decoded = read_decoded(batch)
         chunk, keys, errors = decoded.chunk, decoded.row_keys, dict(decoded.errors)
         scorer = self._scorer(chunk.category)
@@ -101,6 +102,7 @@ class ChunkScorer:
         return {
             **{name: [value] for name, value in asdict(committed).items()},
             "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],
+            "store_retries": [store_retries() - retries + int(batch["decode_retries"][0])],
             "decode_seconds": [float(batch["decode_seconds"][0])],
             "score_seconds": [scored - started],
             "write_seconds": [time.perf_counter() - scored],
