@@ -22,6 +22,7 @@ class FlakyStore:
     """What fails, and what has failed.
 
     Attributes:
+        upstream: URL of the server.
         endpoint: URL of the proxy.
         error_share: Share of requests that are answered with 503 or 500; half of them are carried out all the same.
         cut_share: Share of downloads whose connection is cut inside the body.
@@ -29,6 +30,7 @@ class FlakyStore:
         faults: Number of faults by kind.
     """
 
+    upstream: str
     endpoint: str = ""
     error_share: float = 0.0
     cut_share: float = 0.0
@@ -51,7 +53,7 @@ class FlakyStore:
 @contextlib.contextmanager
 def flaky_store(upstream: str) -> Iterator[FlakyStore]:
     """Runs a proxy on a free port before the S3 server at `upstream`."""
-    store = FlakyStore()
+    store = FlakyStore(upstream)
     host = urlsplit(upstream).netloc
     lock = threading.Lock()
 

@@ -30,7 +30,7 @@ from uniad_ray.errors import ArchiveError
 ModelT = TypeVar("ModelT", bound=StrictModel)
 
 FOLDER = "_ingest"
-_INGEST_NAME = "ingest.json"
+INGEST_NAME = "ingest.json"
 _SOURCES = "sources"
 LEASE_FOLDER = f"{FOLDER}/lease"
 
@@ -134,14 +134,14 @@ def shard_record_name(index: int) -> str:
 
 def finish_ingest(folder: Location, record: IngestRecord) -> None:
     """Writes the record of a complete ingest."""
-    (folder / _INGEST_NAME).write_json(record.model_dump(mode="json"))
+    (folder / INGEST_NAME).write_json(record.model_dump(mode="json"))
 
 
 def forget_shards(folder: Location) -> None:
     """Makes an ingest unfinished, so that its files are read again. Deletes nothing that does not exist."""
     (folder / "shards").delete_tree()
-    if (folder / _INGEST_NAME).exists():
-        (folder / _INGEST_NAME).delete()
+    if (folder / INGEST_NAME).exists():
+        (folder / INGEST_NAME).delete()
 
 
 def write_source_record(archive: Location, record: SourceRecord) -> None:
@@ -156,7 +156,7 @@ def finished_ingests(archive: Location) -> list[IngestRecord]:
     Raises:
         ArchiveError: A record is corrupt, or a newer version of uniad_ray wrote it.
     """
-    return [_read(info.location, IngestRecord) for info in (archive / FOLDER).list(suffix=f"/{_INGEST_NAME}")]
+    return [_read(info.location, IngestRecord) for info in (archive / FOLDER).list(suffix=f"/{INGEST_NAME}")]
 
 
 def rebuild_manifest(archive: Location) -> ArchiveManifest:

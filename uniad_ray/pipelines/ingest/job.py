@@ -22,6 +22,7 @@ from uniad_ray.archive.ingest import (
     rebuild_manifest,
 )
 from uniad_ray.archive.ingest.known import PLAN_NAME, known_spellings
+from uniad_ray.archive.ingest.leftovers import remove_leftovers
 from uniad_ray.archive.ingest.records import (
     LEASE_FOLDER,
     finish_ingest,
@@ -62,6 +63,7 @@ class IngestReport(StrictModel):
         rejected: Files of this source that were rejected, with the reason.
         warnings: What may be wrong with the images that were taken.
         skipped_shards: Shards that an earlier call had already built.
+        removed_shards: Shards of interrupted ingests that were removed, because later ingests have read their files.
         images: Rows of the whole archive.
         digest: Digest of the whole archive.
     """
@@ -76,6 +78,7 @@ class IngestReport(StrictModel):
     rejected: tuple[RejectedFile, ...]
     warnings: tuple[str, ...]
     skipped_shards: int
+    removed_shards: int = 0
     images: int
     digest: str
 
@@ -143,7 +146,7 @@ def ingest(
         _run(plan, built, defects, folder, target, bounds, address, lease)
         records = [read_shard_record(folder, index) for index in range(len(plan.shards))]
         lease.check()
-        return _finish(plan, opened, target, records, defects, len(built))
+        return _finish(plan, opened, target, records, defects, len(built), lease)
 
 
 def _prepare(plan: IngestPlan, folder: Location, finished: Iterable[IngestRecord]) -> set[int]:
@@ -247,8 +250,9 @@ def _finish(
     records: list[ShardRecord],
     defects: dict[str, Any],
     skipped: int,
+    lease: Lease,
 ) -> IngestReport:
-    """Writes the records of the ingest and of the source, then the manifest."""
+    """Writes the records of the ingest and of the source, then the manifest; removes what earlier calls left."""
     usable = {name: content for name, content in defects.items() if content}
     shards = tuple(record.shard for record in records if record.shard)
     read = [entry for record in records for entry in (*record.rejected, *record.rejected_masks)]
@@ -267,6 +271,8 @@ def _finish(
     )
     write_source_record(archive, state)
     manifest = rebuild_manifest(archive)
+    lease.check()
+    left = remove_leftovers(archive, manifest)
     changed = tuple(uri for record in records for uri in record.changed)
     new_images = sum(record.images for record in records)
     return IngestReport(
@@ -278,8 +284,9 @@ def _finish(
         changed=changed,
         attached=plan.attached - sum(len(record.rejected_masks) for record in records),
         rejected=tuple(rejected),
-        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records)),
+        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records), *filter(None, [left.warning()])),
         skipped_shards=skipped,
+        removed_shards=len(left.removed),
         images=manifest.images,
         digest=manifest.digest,
     )
