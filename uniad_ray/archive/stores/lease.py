@@ -106,8 +106,9 @@ def hold(folder: Location, what: str) -> Iterator[Lease]:
         yield lease
     finally:
         stop.set()
-        beats.join()
-        # A lease that cannot be released expires.
+        # A renewal may wait for a store that is away. What it writes after the release expires, as a lease does that
+        # cannot be released.
+        beats.join(BEAT_SECONDS)
         with contextlib.suppress(UniadRayError):
             lease.check()
             _location(folder, token).delete()
