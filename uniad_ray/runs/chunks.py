@@ -42,7 +42,7 @@ def commit_scores(run: Location, chunk: Chunk, run_id: str, data: bytes) -> RunC
             return found
         # Left by a run with another plan, or damaged.
         location.write_bytes(data)
-    return _counts(chunk, data)
+    return _counts(chunk, data, _table(data))
 
 
 def finished_chunks(run: Location, work: Sequence[Chunk], run_id: str) -> list[RunChunk]:
@@ -72,15 +72,14 @@ def _read(location: Location, chunk: Chunk, run_id: str) -> RunChunk | None:
     except (ObjectNotFoundError, pa.ArrowException, KeyError):
         return None
     is_own = pc.all(pc.equal(table.column("run_id"), run_id)).as_py()
-    return _counts(chunk, data) if table.num_rows == chunk.rows and is_own else None
+    return _counts(chunk, data, table) if table.num_rows == chunk.rows and is_own else None
 
 
 def _table(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data), columns=["status", "decision", "run_id"])
 
 
-def _counts(chunk: Chunk, data: bytes) -> RunChunk:
-    table = _table(data)
+def _counts(chunk: Chunk, data: bytes, table: pa.Table) -> RunChunk:
     return RunChunk(
         chunk=chunk.name,
         category=chunk.category,
