@@ -11,7 +11,7 @@ DEMO := demo
 PYTEST_OPTIONS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_OPTIONS)
 
-.PHONY: help env vlm demo serve test test-slow test-all lint format docs clean
+.PHONY: help env vlm demo serve test test-slow test-all soak lint format docs clean
 
 help:
 	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
@@ -19,6 +19,7 @@ help:
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the slow tests"
 	@echo "make test-all   run all tests in parallel, as CI does"
+	@echo "make soak       kill runs and their store for an hour, and compare every row; prints JSON"
 	@echo "make lint       run ruff, mypy and hadolint"
 	@echo "make vlm        create $(VLM) with vLLM for machines without a GPU"
 	@echo "make docs       generate docs/configuration.md and docs/schemas.md"
@@ -60,6 +61,9 @@ test-slow: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -42,6 +42,10 @@ class ObjectExistsError(UniadRayError):
     """The object to create already exists."""
 
 
+class LeaseError(UserError):
+    """Another process writes the same run or archive, or has taken it over from this process."""
+
+
 class ArchiveError(UserError):
     """An archive or its image source is missing, incomplete, or does not match its manifest."""
 

@@ -23,6 +23,7 @@ from support.trees import png, write
 
 from uniad_ray.archive.images import decode_image
 from uniad_ray.archive.manifest import Chunk, read_manifest
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.nights import job
 from uniad_ray.nights.config import NightlyConfig
@@ -33,7 +34,7 @@ from uniad_ray.pipelines.score import job as score_job
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.runs.plan import RunChunk, RunPlan
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.timings import StageSeconds
+from uniad_ray.runs.timings import StageSeconds, Timing
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category
 
@@ -44,19 +45,33 @@ SECRET = "a key of at least sixteen bytes"  # noqa: S105 - of tests
 def without_ray(patch: pytest.MonkeyPatch) -> None:
     """Replaces the tasks and actors of Ray by calls in this process; the code that they run is the real one."""
     patch.setattr(ingest_job, "_build_on_ray", build_here)
-    patch.setattr(score_job, "_score_pending", _score_here)
+    patch.setattr(score_job, "_score_pending", score_here)
 
 
-def _score_here(plan: RunPlan, run: Location, pending: list[Chunk], *_: object) -> tuple[list[RunChunk], StageSeconds]:
+def score_here(
+    plan: RunPlan, run: Location, pending: list[Chunk], *_: object, lease: Lease
+) -> tuple[list[RunChunk], Timing]:
+    """Scores chunks in this process."""
     store = BundleStore(plan.bundle_root)
     sizes = {name: store.manifest(name, entry.version).config.decoded_size for name, entry in plan.bundles.items()}
-    scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1)
-    found = []
+    scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1, lease=lease)
+    found, retries = [], 0
     for chunk in pending:
         row = decode_chunk(chunk_item(chunk), archive=plan.archive, image_sizes=sizes)
         scored = scorer({name: [value] for name, value in row.items()})  # type: ignore[dict-item]
+        retries += scored["store_retries"][0]
         found.append(RunChunk(**{name: scored[name][0] for name in RunChunk.__dataclass_fields__}))
-    return found, StageSeconds()
+    timing = Timing(
+        started_at="2026-11-30T00:00:00+00:00",
+        images=sum(entry.rows for entry in found),
+        chunks=len(found),
+        workers=1,
+        threads=1,
+        device="cpu",
+        seconds=StageSeconds(),
+        store_retries=retries,
+    )
+    return found, timing
 
 
 def write_factory(root: Path, *, images: int = 24) -> None:

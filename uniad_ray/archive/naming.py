@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
+from collections.abc import Iterator
 
 _HIDDEN = ("_", ".")
+_MAX_FORMS = 64
 _MAX_BYTES = 240
 """Longest name before its digest; file systems allow 255 bytes."""
 
@@ -16,6 +19,22 @@ def normalised(text: str) -> str:
     Macs, and some settings of SMB and rsync, write decomposed names: `ä` as `a` and a combining mark.
     """
     return unicodedata.normalize("NFC", text)
+
+
+def unicode_forms(path: str) -> Iterator[str]:
+    """Spellings of a path in composed and decomposed forms, the given one first; only this one if it is ASCII.
+
+    Each segment has one form throughout, but the segments may differ: a folder of one system holds files of another.
+
+    Args:
+        path: Path or URI with `/` between its segments; of more than `_MAX_FORMS` spellings, the first are given.
+    """
+    segments = [
+        dict.fromkeys((segment, normalised(segment), unicodedata.normalize("NFD", segment)))
+        for segment in path.split("/")
+    ]
+    for spelling in itertools.islice(itertools.product(*segments), _MAX_FORMS):
+        yield "/".join(spelling)
 
 
 def printable(path: str) -> str:

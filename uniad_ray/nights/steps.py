@@ -12,6 +12,7 @@ from uniad_ray.alarms.rules import raise_alarms
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.lease import hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError, StoreError
 from uniad_ray.evaluation.run import METRICS_PATH
@@ -23,8 +24,8 @@ from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.ingest.job import ingest as ingest_source
 from uniad_ray.pipelines.score.job import score as score_archive
 from uniad_ray.reporting.build import report as report_run
+from uniad_ray.runs.plan import LEASE_FOLDER, PLAN_NAME, ScoreOptions, make_plan, plan_differences, read_plan
 from uniad_ray.runs.plan import MANIFEST_NAME as RUN_MANIFEST
-from uniad_ray.runs.plan import PLAN_NAME, ScoreOptions, make_plan, plan_differences, read_plan
 from uniad_ray.runs.reviews import FOLDER as MARKS
 from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -134,10 +135,11 @@ def _discard_other_plan(config: NightlyConfig, night: Night, options: ScoreOptio
     archive = Location.parse(config.archive)
     plan, _ = make_plan(archive, read_manifest(archive), BundleStore(config.bundles), options)
     if plan_differences(read_plan(night.run), plan):
-        # The plan goes last: killed in between, the next call must not take old rows for those of the new plan.
-        (night.run / RUN_MANIFEST).delete()
-        (night.run / "scores").delete_tree()
-        night.run.delete_tree()
+        with hold(night.run / LEASE_FOLDER, f"the run {night.run}"):
+            # The plan goes last: killed in between, the next call must not take old rows for those of the new plan.
+            (night.run / RUN_MANIFEST).delete()
+            (night.run / "scores").delete_tree()
+            night.run.delete_tree()
 
 
 def advance(night: Night, ingested: Ingested) -> None:

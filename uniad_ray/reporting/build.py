@@ -179,7 +179,7 @@ def _gather(reader: RunReader, marks: Mapping[str, Mark], evaluation: Evaluation
         errors=_listed_errors(rows),
         timings=tuple(
             TimingRow(
-                **timing.model_dump(exclude={"chunks", "seconds"}),
+                **timing.model_dump(exclude={"chunks", "seconds", "store_retries"}),
                 **timing.seconds.model_dump(),
             )
             for timing in reader.timings()

@@ -23,6 +23,8 @@ from uniad_ray.scoring.bundles.store import BundleStore
 PLAN_NAME = "plan.json"
 CHUNKS_NAME = "chunks.parquet"
 MANIFEST_NAME = "manifest.json"
+LEASE_FOLDER = "lease"
+MAP_CANDIDATES = "_map_candidates"
 FORMAT_VERSION = 2
 
 
@@ -265,7 +267,7 @@ def top_maps_path(folder: str) -> str:
 
 def map_candidates_path(chunk: str) -> str:
     """Path of the candidate maps of a chunk until all chunks are scored, in a run with `maps` of `top`."""
-    return f"_map_candidates/{chunk}.parquet"
+    return f"{MAP_CANDIDATES}/{chunk}.parquet"
 
 
 def selected_categories(values: Sequence[str]) -> tuple[str, ...] | None:

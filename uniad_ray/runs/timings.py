@@ -33,6 +33,7 @@ class Timing(StrictModel):
         threads: Threads per actor.
         device: Requested device: `cpu`, `cuda` or `auto`.
         seconds: Seconds per stage.
+        store_retries: Requests to the store that were repeated while decoding and committing.
     """
 
     started_at: str
@@ -42,6 +43,7 @@ class Timing(StrictModel):
     threads: int
     device: str
     seconds: StageSeconds
+    store_retries: int = 0
 
 
 def write_timing(run: Location, timing: Timing) -> None:

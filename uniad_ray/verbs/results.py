@@ -60,6 +60,7 @@ def score(
         ConfigError: An option is out of range.
         ArchiveError: The archive cannot be read.
         BundleError: A category has no published bundle, or the bundle is corrupt.
+        LeaseError: Another process works on the run.
         RunError: The run has another plan, or rows are missing at its end.
         SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """

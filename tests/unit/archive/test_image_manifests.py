@@ -69,6 +69,27 @@ class TestOwnColumns:
         assert metadata(found["a.png"]) == {"time": "2026-11-29T23:04:05+01:00", "serial": "A-1", "line": "7", "ø": "x"}
         assert metadata(found["b.png"]) == {"serial": "A-2"}
 
+    @pytest.mark.parametrize("written", ["\u00e4", "a\u0308", "\\u00e4", "a\\u0308"])
+    def test_unicode_form_of_the_manifest_may_differ_from_that_of_the_files(
+        self, tmp_path: Path, ingest: Ingest, written: str
+    ) -> None:
+        images(tmp_path, "a\u0308/a\u0308.png", "\u00e4/b.png", "\u00e4/a\u0308-2.png")
+        write(tmp_path / "a\u0308/mask.png", mask_png())
+        manifest = write_manifest(
+            tmp_path,
+            f'{{"path": "{written}/{written}.png", "label": "bad", "mask": "{written}/mask.png"}}',
+            f'{{"path": "{written}/b.png"}}',
+            f'{{"path": "{written}/{written}-2.png"}}',
+            f'{{"path": "{written}/c.png"}}',
+        )
+        report = ingest(tmp_path, tmp_path / "ar", manifest=manifest)
+        assert (report.taken, report.attached) == (3, 1)
+        (missing,) = report.rejected
+        assert "does not exist" in missing.reason
+        assert [mask["mask"] for mask in by_name(tmp_path / "ar")["a\u0308.png"]["masks"]] == [mask_png()]
+        again = ingest(tmp_path, tmp_path / "ar", manifest=manifest)
+        assert (again.taken, again.known) == (0, 3)
+
     def test_json_lines_give_the_same(self, tmp_path: Path, ingest: Ingest) -> None:
         images(tmp_path, "a.png", "b.png")
         for name in ("1.png", "2.png"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniad_ray.archive.naming import dataset_segment, safe_segment
+from uniad_ray.archive.naming import dataset_segment, safe_segment, unicode_forms
 
 
 def digest(name: str) -> str:
@@ -51,3 +51,15 @@ def test_any_name_is_one_visible_segment(name: str) -> None:
 def test_different_names_have_different_segments(names: list[str]) -> None:
     assert len({dataset_segment(name) for name in names}) == len(names)
     assert len({safe_segment(name) for name in names}) == len(names)
+
+
+def test_unicode_forms_of_a_path_differ_by_segment() -> None:
+    composed, decomposed = "\u00e4", "a\u0308"
+    assert list(unicode_forms("s3://b/a.png")) == ["s3://b/a.png"]
+    assert list(unicode_forms(f"{decomposed}/{composed}.png")) == [
+        f"{decomposed}/{composed}.png",
+        f"{decomposed}/{decomposed}.png",
+        f"{composed}/{composed}.png",
+        f"{composed}/{decomposed}.png",
+    ]
+    assert len(list(unicode_forms("/".join([composed] * 30)))) == 64

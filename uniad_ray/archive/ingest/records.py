@@ -4,6 +4,7 @@ _ingest/<ingest>/plan.parquet         the files to read, written first
 _ingest/<ingest>/shards/00000.json    what became of the files of one planned shard, written after the shard
 _ingest/<ingest>/ingest.json          written last: the ingest is complete, and its shards are in the manifest
 _ingest/sources/<digest>.json         what the last ingest of a source could not take
+_ingest/lease/<number>.json           the process that ingests now
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from uniad_ray.errors import ArchiveError
 ModelT = TypeVar("ModelT", bound=StrictModel)
 
 FOLDER = "_ingest"
-_INGEST_NAME = "ingest.json"
+INGEST_NAME = "ingest.json"
 _SOURCES = "sources"
+LEASE_FOLDER = f"{FOLDER}/lease"
 
 
 class ShardRecord(StrictModel):
@@ -132,14 +134,14 @@ def shard_record_name(index: int) -> str:
 
 def finish_ingest(folder: Location, record: IngestRecord) -> None:
     """Writes the record of a complete ingest."""
-    (folder / _INGEST_NAME).write_json(record.model_dump(mode="json"))
+    (folder / INGEST_NAME).write_json(record.model_dump(mode="json"))
 
 
 def forget_shards(folder: Location) -> None:
     """Makes an ingest unfinished, so that its files are read again. Deletes nothing that does not exist."""
     (folder / "shards").delete_tree()
-    if (folder / _INGEST_NAME).exists():
-        (folder / _INGEST_NAME).delete()
+    if (folder / INGEST_NAME).exists():
+        (folder / INGEST_NAME).delete()
 
 
 def write_source_record(archive: Location, record: SourceRecord) -> None:
@@ -154,14 +156,14 @@ def finished_ingests(archive: Location) -> list[IngestRecord]:
     Raises:
         ArchiveError: A record is corrupt, or a newer version of uniad_ray wrote it.
     """
-    return [_read(info.location, IngestRecord) for info in (archive / FOLDER).list(suffix=f"/{_INGEST_NAME}")]
+    return [_read(info.location, IngestRecord) for info in (archive / FOLDER).list(suffix=f"/{INGEST_NAME}")]
 
 
 def rebuild_manifest(archive: Location) -> ArchiveManifest:
     """Builds the manifest of an archive from all finished ingests, and writes it.
 
-    Two ingests that end at the same time both rebuild it. The listing is repeated until it no longer changes; the last
-    writer then includes both.
+    An ingest that lost its lease and does not know yet may rebuild it at the same time. The listing is repeated until
+    it no longer changes; the last writer then includes both.
     """
     manifest = _manifest(archive)
     while True:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
 from uniad_ray.archive.stores.base import StoredObject, too_large
+from uniad_ray.archive.stores.patience import patient
 from uniad_ray.archive.stores.range_reader import RangeReader
 from uniad_ray.archive.stores.s3_client import (
     MAX_ATTEMPTS,
@@ -21,6 +22,7 @@ from uniad_ray.archive.stores.s3_client import (
     endpoint,
     error_code,
     no_such_bucket,
+    note_retry,
     s3_client,
     store_errors,
 )
@@ -43,6 +45,7 @@ class S3Store:
         """The whole object in one GET; the headers give its size before the body is read."""
         return _get(path, max_bytes=max_bytes)
 
+    @patient
     def write(self, path: str, data: bytes, *, if_absent: bool) -> None:
         """A single PUT, because some stores ignore conditions on multipart uploads."""
         bucket, key = _object(path)
@@ -100,6 +103,7 @@ class S3Store:
         # RawIOBase has the methods of a binary file, but the typing of the standard library does not say so.
         return cast("BinaryIO", cast("io.IOBase", RangeReader(fetch, int(head["ContentLength"]))))
 
+    @patient
     def delete(self, path: str) -> None:
         """A DELETE request; S3 reports success even if the object does not exist."""
         bucket, key = _object(path)
@@ -109,6 +113,7 @@ class S3Store:
         except ObjectNotFoundError:
             return
 
+    @patient
     def delete_tree(self, path: str) -> None:
         """One batch request per page."""
         bucket, prefix = _folder(path)
@@ -144,6 +149,7 @@ def _relative(entry: StoredObject) -> str:
     return entry.relative
 
 
+@patient
 def _head(path: str) -> Any:
     """Size and ETag of an object; ObjectNotFoundError if the bucket exists but the object does not."""
     bucket, key = _object(path)
@@ -172,6 +178,7 @@ def _find_bucket(client: Any, bucket: str) -> bool:
     return True
 
 
+@patient
 def _get(path: str, *, max_bytes: int | None = None, **options: str) -> bytes:
     """The body of a GET; retried if it breaks off."""
     bucket, key = _object(path)
@@ -209,18 +216,25 @@ def _get_range(path: str, etag: str, start: int, end: int) -> bytes:
 
 def _pages(path: str) -> Iterator[tuple[StoredObject, ...]]:
     """All objects below in the order of the store, 1,000 keys per page."""
-    bucket, prefix = _folder(path)
-    with store_errors(_uri(path)):
-        pages = iter(s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
-    while True:
-        with store_errors(_uri(path)):
-            page = next(pages, None)
-        if page is None:
-            return
+    prefix = _folder(path)[1]
+    # Not boto3's paginator: after an error it ends, as if there were no more pages.
+    page: dict[str, Any] = {"NextContinuationToken": None}
+    while "NextContinuationToken" in page:
+        page = _page(path, page["NextContinuationToken"])
         yield tuple(
             StoredObject(entry["Key"].removeprefix(prefix), int(entry["Size"]), _version(entry))
             for entry in page.get("Contents", ())
         )
+
+
+@patient
+def _page(path: str, token: str | None) -> dict[str, Any]:
+    """One page of a listing; without a token, the first."""
+    bucket, prefix = _folder(path)
+    options = {} if token is None else {"ContinuationToken": token}
+    with store_errors(_uri(path)):
+        found = s3_client().list_objects_v2(Bucket=bucket, Prefix=prefix, **options)
+    return cast("dict[str, Any]", found)
 
 
 def _version(entry: Any) -> str:
@@ -249,4 +263,5 @@ def _is_ordered(entries: Iterator[StoredObject]) -> bool:
 
 
 def _pause(attempt: int) -> None:
+    note_retry()
     time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)

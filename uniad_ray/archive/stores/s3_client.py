@@ -7,6 +7,7 @@ import functools
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import boto3.session
@@ -58,9 +59,17 @@ def s3_client() -> Any:
     configuration files, the instance profile. Temporary credentials renew themselves. `AWS_MAX_ATTEMPTS` and
     `AWS_RETRY_MODE` are used if set; the default is 8 attempts in the standard mode.
     """
-    # The key holds the process, because connections must not cross a fork, and the settings that boto3 reads.
-    with _creation:
-        return _client(os.getpid(), tuple(sorted(_settings())))
+    return _connection().client
+
+
+def retries() -> int:
+    """The number of requests that this process has repeated with the present client."""
+    return _connection().retries
+
+
+def note_retry() -> None:
+    """Counts a request that the caller repeats; those that boto3 repeats are counted by themselves."""
+    _connection().retries += 1
 
 
 def limit_attempts(attempts: int) -> None:
@@ -95,6 +104,30 @@ def error_code(error: Any) -> str:
     return str(response.get("Error", {}).get("Code") or response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
 
 
+@dataclass
+class _Connection:
+    """A client, and how often it repeated a request."""
+
+    client: Any
+    retries: int = 0
+
+    def count(self, *, attempts: int, **_: object) -> None:
+        """Handles botocore's event for each response, or lack of one."""
+        self.retries += attempts > 1
+
+
+def _connection() -> _Connection:
+    # The key holds the process, because connections must not cross a fork, and the settings that boto3 reads.
+    with _creation:
+        return _client(os.getpid(), tuple(sorted(_settings())))
+
+
+def is_overloaded(error: Any) -> bool:
+    """Whether a store refused a request because it is overloaded or failing, so that a retry may succeed."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error_code(error) in _BUSY_CODES or status >= 500
+
+
 def _settings() -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
         if name.startswith("AWS_") or name.lower().endswith("_proxy") or name == "HOME":
@@ -102,7 +135,7 @@ def _settings() -> Iterator[tuple[str, str]]:
 
 
 @functools.lru_cache(maxsize=4)
-def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001 - the key of the cache
+def _client(process: int, settings: tuple[tuple[str, str], ...]) -> _Connection:  # noqa: ARG001 - the key of the cache
     core = botocore.session.get_session()
     config = Config(
         retries={
@@ -117,13 +150,14 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:  # noqa
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session(botocore_session=core).client("s3", config=config)
+    connection = _Connection(boto3.session.Session(botocore_session=core).client("s3", config=config))
+    connection.client.meta.events.register_first("needs-retry.s3", connection.count)
+    return connection
 
 
 def _from_response(uri: str, error: Any) -> StoreError:
     """The error for an error response of the store."""
     code = error_code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in NOT_FOUND_CODES:
         return ObjectNotFoundError(f"{uri}: no such object; check the URI")
     if code == "NoSuchBucket":
@@ -137,7 +171,7 @@ def _from_response(uri: str, error: Any) -> StoreError:
         return StoreError(f"{uri}: the store rejected the credentials ({code}); renew them and check the clock")
     if code in _REGION_CODES:
         return StoreError(f"{uri}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to that region")
-    if code in _BUSY_CODES or status >= 500:
+    if is_overloaded(error):
         return StoreError(f"{uri}: the store is overloaded or failing ({code}), after all retries; try again later")
     return StoreError(f"{uri}: the store responded with {_one_line(error)}")
 

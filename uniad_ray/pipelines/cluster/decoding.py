@@ -17,6 +17,7 @@ from uniad_ray.archive.images import ImageLimits, decode_batch
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.stores.retries import store_retries
 from uniad_ray.pipelines.cluster.session import configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import DECODE_SHARE, Cluster
 
@@ -80,9 +81,9 @@ def decode_chunk(row: dict[str, Any], *, archive: str, image_sizes: dict[str, tu
     Returns:
         `chunk`, unchanged; `images`, the M decoded images, uint8 of shape (M, height, width, 3), or one black image if
         none could be decoded; `errors`, error kind and message by position, as JSON; `rows`, the copied columns as an
-        Arrow stream; `decode_seconds`.
+        Arrow stream; `decode_seconds`; `decode_retries`, the requests to the store that were repeated.
     """
-    started = time.perf_counter()
+    started, retries = time.perf_counter(), store_retries()
     chunk = Chunk(**json.loads(row["chunk"]))
     table = read_chunk(Location.parse(archive), chunk, columns=[*COPIED_COLUMNS, "image"])
     size = image_sizes[chunk.category]
@@ -99,6 +100,7 @@ def decode_chunk(row: dict[str, Any], *, archive: str, image_sizes: dict[str, tu
         "errors": json.dumps({str(position): [error.kind, str(error)] for position, error in errors.items()}),
         "rows": sink.getvalue().to_pybytes(),
         "decode_seconds": time.perf_counter() - started,
+        "decode_retries": store_retries() - retries,
     }
 
 

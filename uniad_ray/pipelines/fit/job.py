@@ -143,7 +143,10 @@ def _without_images(
     reasons: dict[str, dict[str, str]] = {name: {} for name in categories}
     for change in read_exclusions(archive).values():
         if change.category in reasons:
-            reasons[change.category][change.source_uri] = change.reason
+            own = reasons[change.category]
+            # A path may have held several images, each left out for a reason of its own.
+            known = own.get(change.source_uri)
+            own[change.source_uri] = change.reason if known in (None, change.reason) else f"{known}; {change.reason}"
     for image in found.values():
         reasons[image.category].setdefault(image.source_uri, "left out of this fit")
     normal_images = config.normal_images.model_copy(

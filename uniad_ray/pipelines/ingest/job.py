@@ -22,7 +22,9 @@ from uniad_ray.archive.ingest import (
     rebuild_manifest,
 )
 from uniad_ray.archive.ingest.known import PLAN_NAME, known_spellings
+from uniad_ray.archive.ingest.leftovers import remove_leftovers
 from uniad_ray.archive.ingest.records import (
+    LEASE_FOLDER,
     finish_ingest,
     forget_shards,
     ingest_folder,
@@ -36,6 +38,7 @@ from uniad_ray.archive.layouts.registry import AUTO
 from uniad_ray.archive.manifest import LISTED_REJECTS, RejectedFile
 from uniad_ray.archive.naming import printable
 from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores.lease import Lease, hold
 from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, ObjectNotFoundError
@@ -60,6 +63,7 @@ class IngestReport(StrictModel):
         rejected: Files of this source that were rejected, with the reason.
         warnings: What may be wrong with the images that were taken.
         skipped_shards: Shards that an earlier call had already built.
+        removed_shards: Shards of interrupted ingests that were removed, because later ingests have read their files.
         images: Rows of the whole archive.
         digest: Digest of the whole archive.
     """
@@ -74,6 +78,7 @@ class IngestReport(StrictModel):
     rejected: tuple[RejectedFile, ...]
     warnings: tuple[str, ...]
     skipped_shards: int
+    removed_shards: int = 0
     images: int
     digest: str
 
@@ -99,6 +104,7 @@ def ingest(
 
     An interrupted ingest resumes when it is called again, and produces the same bytes as an uninterrupted one. A
     repeated ingest adds only what is new: files, and other content under a known path. Rejected files are read again.
+    One process at a time fills an archive.
 
     Args:
         source: Folder or S3 prefix, in a layout of docs/layouts.md or with plain images.
@@ -113,6 +119,7 @@ def ingest(
 
     Raises:
         ArchiveError: The source is empty, the archive is corrupt, or a path is not Unicode text.
+        LeaseError: Another process ingests into the archive.
         StoreError: A store cannot be read or written.
     """
     root, target = Location.parse(source), Location.parse(archive)
@@ -127,16 +134,19 @@ def ingest(
     else:
         opened = open_manifest(root, Location.parse(manifest), category=category, split=split, label=label)
     _logger.info("%s: read as layout %s", opened.uri, opened.layout_name)
-    finished = finished_ingests(target)
-    spellings = known_spellings(finished)
-    defects = {spellings.get(name, name): content for name, content in opened.defects.items()}
-    known = KnownFiles.read(target, finished)
-    plan = plan_ingest(opened.entries(), limits=bounds, known=known, spellings=spellings)
-    folder = ingest_folder(target, plan.ingest_id)
-    built = _prepare(plan, folder, finished) if plan.shards else set()
-    _run(plan, built, defects, folder, target, bounds, address)
-    records = [read_shard_record(folder, index) for index in range(len(plan.shards))]
-    return _finish(plan, opened, target, records, defects, len(built))
+    with hold(target / LEASE_FOLDER, f"the archive {target}") as lease:
+        finished = finished_ingests(target)
+        spellings = known_spellings(finished)
+        defects = {spellings.get(name, name): content for name, content in opened.defects.items()}
+        known = KnownFiles.read(target, finished)
+        plan = plan_ingest(opened.entries(), limits=bounds, known=known, spellings=spellings)
+        folder = ingest_folder(target, plan.ingest_id)
+        lease.check()
+        built = _prepare(plan, folder, finished) if plan.shards else set()
+        _run(plan, built, defects, folder, target, bounds, address, lease)
+        records = [read_shard_record(folder, index) for index in range(len(plan.shards))]
+        lease.check()
+        return _finish(plan, opened, target, records, defects, len(built), lease)
 
 
 def _prepare(plan: IngestPlan, folder: Location, finished: Iterable[IngestRecord]) -> set[int]:
@@ -168,13 +178,14 @@ def _run(
     archive: Location,
     limits: ShardLimits,
     address: str | None,
+    lease: Lease,
 ) -> None:
     """Builds the planned shards that are missing."""
     pending = [index for index in range(len(plan.shards)) if index not in built]
     if not pending:
         return
     work = functools.partial(
-        _build_planned_shard, folder=folder.uri, archive=archive.uri, defects=defects, limits=limits
+        _build_planned_shard, folder=folder.uri, archive=archive.uri, defects=defects, limits=limits, lease=lease
     )
     present = [read_shard_record(folder, index) for index in sorted(built)]
     _build_on_ray(pending, work, plan.images, present, address)
@@ -209,7 +220,7 @@ def _build_on_ray(
 
 
 def _build_planned_shard(
-    row: dict[str, Any], *, folder: str, archive: str, defects: dict[str, Any], limits: ShardLimits
+    row: dict[str, Any], *, folder: str, archive: str, defects: dict[str, Any], limits: ShardLimits, lease: Lease
 ) -> dict[str, Any]:
     """Writes one shard and then its record, as a Ray task."""
     index = int(row["row_group"])
@@ -222,6 +233,7 @@ def _build_planned_shard(
         shard_limits=limits,
     )
     shard = Location.parse(archive) / planned[0]["shard"]
+    lease.check()
     if data is not None:
         shard.write_bytes(data)
     elif shard.exists():
@@ -238,8 +250,9 @@ def _finish(
     records: list[ShardRecord],
     defects: dict[str, Any],
     skipped: int,
+    lease: Lease,
 ) -> IngestReport:
-    """Writes the records of the ingest and of the source, then the manifest."""
+    """Writes the records of the ingest and of the source, then the manifest; removes what earlier calls left."""
     usable = {name: content for name, content in defects.items() if content}
     shards = tuple(record.shard for record in records if record.shard)
     read = [entry for record in records for entry in (*record.rejected, *record.rejected_masks)]
@@ -258,6 +271,8 @@ def _finish(
     )
     write_source_record(archive, state)
     manifest = rebuild_manifest(archive)
+    lease.check()
+    left = remove_leftovers(archive, manifest)
     changed = tuple(uri for record in records for uri in record.changed)
     new_images = sum(record.images for record in records)
     return IngestReport(
@@ -269,8 +284,9 @@ def _finish(
         changed=changed,
         attached=plan.attached - sum(len(record.rejected_masks) for record in records),
         rejected=tuple(rejected),
-        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records)),
+        warnings=(*_relabelled_warning(plan), *_pixel_warnings(records), *filter(None, [left.warning()])),
         skipped_shards=skipped,
+        removed_shards=len(left.removed),
         images=manifest.images,
         digest=manifest.digest,
     )

@@ -7,16 +7,14 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
 from uniad_ray.archive.manifest import Chunk, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import encode_table, read_table
+from uniad_ray.archive.shards import encode_table
+from uniad_ray.archive.stores.lease import Lease, hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import RunError
@@ -26,11 +24,14 @@ from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.progress import Progress
+from uniad_ray.runs.chunks import finished_chunks
 from uniad_ray.runs.maps import StoredMap, highest, read_maps, write_maps
 from uniad_ray.runs.parts import read_parts, write_parts
 from uniad_ray.runs.plan import (
     CHUNKS_NAME,
+    LEASE_FOLDER,
     MANIFEST_NAME,
+    MAP_CANDIDATES,
     CategoryCounts,
     RunChunk,
     RunManifest,
@@ -48,7 +49,6 @@ from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
 _logger = logging.getLogger(__name__)
-_READ_THREADS = 16
 
 
 class ScoreReport(StrictModel):
@@ -63,6 +63,7 @@ class ScoreReport(StrictModel):
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
         seconds: Time spent in this call, by stage.
+        store_retries: Requests to the store that workers repeated in this call.
         parts: Number of parts, which are images with the same serial.
         anomalous_parts: Number of parts with an anomalous view.
         undecided_parts: Number of other parts with a view that could not be scored.
@@ -76,6 +77,7 @@ class ScoreReport(StrictModel):
     categories: dict[str, CategoryCounts]
     skipped_chunks: int
     seconds: StageSeconds
+    store_retries: int = 0
     parts: int = 0
     anomalous_parts: int = 0
     undecided_parts: int = 0
@@ -93,7 +95,8 @@ def score(
 ) -> ScoreReport:
     """Scores every image row of an archive with the published bundles.
 
-    An interrupted run resumes when it is called again, and produces the same rows as an uninterrupted one.
+    An interrupted run resumes when it is called again, and produces the same rows as an uninterrupted one. One process
+    at a time works on a run.
 
     Args:
         archive: Root of the archive.
@@ -107,6 +110,7 @@ def score(
     Raises:
         ArchiveError: The archive cannot be read.
         BundleError: A category has no published bundle, or its bundle is corrupt.
+        LeaseError: Another process works on the run.
         RunError: The run was started with another plan, or rows are missing at the end.
         SidecarError: The sidecar is missing, unfinished, corrupt, or belongs to another archive.
     """
@@ -118,16 +122,24 @@ def score(
         open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
     adopt_plan(run, plan)
     if (run / MANIFEST_NAME).exists():
-        return _report(run, read_run(run), len(work), StageSeconds())
-    present = {info.relative.removesuffix(".parquet") for info in (run / "scores").list(suffix=".parquet")}
-    pending = [chunk for chunk in work if chunk.name not in present]
-    finished = _read_finished(run, [chunk for chunk in work if chunk.name in present])
-    seconds = StageSeconds()
-    if pending:
-        scored, seconds = _score_pending(plan, run, pending, finished, sidecar, workers or Workers(), address)
-        finished += scored
-    manifest = _finish(run, plan, work, finished)
-    return _report(run, manifest, len(work) - len(pending), seconds)
+        return _report_finished(run, work)
+    with hold(run / LEASE_FOLDER, f"the run {run}") as lease:
+        # Its former holder may have finished the run, or discarded its plan.
+        adopt_plan(run, plan)
+        if (run / MANIFEST_NAME).exists():
+            return _report_finished(run, work)
+        finished = finished_chunks(run, work, plan.run_id)
+        present = {result.chunk for result in finished}
+        pending = [chunk for chunk in work if chunk.name not in present]
+        timing = None
+        if pending:
+            scored, timing = _score_pending(
+                plan, run, pending, finished, sidecar, workers or Workers(), address, lease=lease
+            )
+            finished += scored
+        lease.check()
+        manifest = _finish(run, plan, work, finished)
+    return _report(run, manifest, len(work) - len(pending), timing)
 
 
 def _score_pending(
@@ -138,7 +150,9 @@ def _score_pending(
     sidecar: str | None,
     workers: Workers,
     address: str | None,
-) -> tuple[list[RunChunk], StageSeconds]:
+    *,
+    lease: Lease,
+) -> tuple[list[RunChunk], Timing]:
     store = BundleStore(plan.bundle_root)
     image_sizes = {
         category: store.manifest(category, bundle.version).config.decoded_size
@@ -146,10 +160,11 @@ def _score_pending(
     }
     results: list[RunChunk] = []
     recomputed: dict[str, set[str]] = {}
+    retries = 0
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
-        dataset = _dataset(plan, run, pending, image_sizes, sidecar, chosen, cluster)
+        dataset = _dataset(plan, run, pending, image_sizes, sidecar, chosen, cluster, lease)
         metrics = RayMetrics()
         metrics.set("uniad_ray_run_chunks_waiting", len(pending))
         started_at, started = datetime.now(UTC), time.perf_counter()
@@ -161,13 +176,13 @@ def _score_pending(
                     progress.advance(int(row["rows"]), int(row["errors"]))
                     record_chunk(metrics, row, len(pending) - len(results))
                     recomputed.setdefault(row["category"], set()).update(json.loads(row["recomputed"]))
+                    retries += int(row["store_retries"])
                     for stage in spent:
                         spent[stage] += float(row[f"{stage}_seconds"])
             except Exception as error:
                 raise unwrap(error) from error
     for category, fields in sorted(recomputed.items()):
         note_recomputed(category, fields)
-    seconds = StageSeconds(**spent, wall=time.perf_counter() - started)
     timing = Timing(
         started_at=started_at.isoformat(),
         images=sum(result.rows for result in results),
@@ -175,10 +190,11 @@ def _score_pending(
         workers=chosen.count,
         threads=chosen.threads,
         device=chosen.device,
-        seconds=seconds,
+        seconds=StageSeconds(**spent, wall=time.perf_counter() - started),
+        store_retries=retries,
     )
     write_timing(run, timing)
-    return results, seconds
+    return results, timing
 
 
 def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> None:
@@ -207,6 +223,7 @@ def _dataset(
     sidecar: str | None,
     workers: WorkerPlan,
     cluster: Cluster,
+    lease: Lease,
 ) -> Any:
     import ray
 
@@ -218,23 +235,13 @@ def _dataset(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         fn_constructor_args=(plan.model_dump(mode="json"), run.uri),
-        fn_constructor_kwargs={"sidecar": sidecar, "device": workers.device, "threads": workers.threads},
+        fn_constructor_kwargs={
+            "sidecar": sidecar,
+            "device": workers.device,
+            "threads": workers.threads,
+            "lease": lease,
+        },
     )
-
-
-def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
-    """Reads the counts and digests of chunks that an earlier call scored."""
-
-    def read(chunk: Chunk) -> RunChunk:
-        location = run / scores_path(chunk.name)
-        table = read_table(dataset_schema("score"), location)
-        errors = pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0
-        anomalous = pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0
-        digest = hashlib.sha256(location.read_bytes()).hexdigest()
-        return RunChunk(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
-
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return list(pool.map(read, done))
 
 
 def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunChunk]) -> RunManifest:
@@ -244,7 +251,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
     if wrong:
         raise RunError(
             f"{run}: {len(wrong)} chunks have no scores or a wrong number of rows, first {wrong[0]}; "
-            "delete their files under scores/ and run the same command again"
+            "run the same command again"
         )
     ordered = [by_name[chunk.name] for chunk in work]
     if plan.options.maps == "top":
@@ -276,8 +283,16 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
         ),
     )
     (run / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))
-    (run / "_map_candidates").delete_tree()
+    (run / MAP_CANDIDATES).delete_tree()
     return manifest
+
+
+def _report_finished(run: Location, work: Sequence[Chunk]) -> ScoreReport:
+    manifest = read_run(run)
+    if manifest.plan.options.maps == "top" and (run / MAP_CANDIDATES).has_children():
+        # Killed between the manifest and this.
+        (run / MAP_CANDIDATES).delete_tree()
+    return _report(run, manifest, len(work), None)
 
 
 def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
@@ -304,7 +319,7 @@ def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]
     }
 
 
-def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+def _report(run: Location, manifest: RunManifest, skipped: int, timing: Timing | None) -> ScoreReport:
     decisions = Counter(part.decision for part in read_parts(run))
     return ScoreReport(
         run=run.uri,
@@ -317,5 +332,6 @@ def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSe
         parts=decisions.total(),
         anomalous_parts=decisions["anomalous"],
         undecided_parts=decisions[None],
-        seconds=seconds,
+        seconds=StageSeconds() if timing is None else timing.seconds,
+        store_retries=0 if timing is None else timing.store_retries,
     )

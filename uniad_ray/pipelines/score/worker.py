@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,16 @@ import pyarrow as pa
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.stores.retries import store_retries
 from uniad_ray.errors import BundleError
 from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
 from uniad_ray.pipelines.cluster.originals import ChunkOriginals
+from uniad_ray.runs.chunks import commit_scores
 from uniad_ray.runs.maps import StoredMap, highest, write_maps
-from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path, scores_path
+from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.scorer import Scorer, Verdict
 from uniad_ray.sidecars.fingerprints import feature_fingerprints
@@ -34,7 +36,16 @@ MAX_LOADED_BUNDLES = 4
 class ChunkScorer:
     """Ray Data actor that scores decoded chunks and commits them."""
 
-    def __init__(self, plan: dict[str, Any], out: str, *, sidecar: str | None, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        plan: dict[str, Any],
+        out: str,
+        *,
+        sidecar: str | None,
+        device: str,
+        threads: int,
+        lease: Lease | None = None,
+    ) -> None:
         """Prepares the process; the bundle of a category is loaded with its first chunk.
 
         Args:
@@ -43,11 +54,13 @@ class ChunkScorer:
             sidecar: Root of a sidecar of the archive, or None.
             device: `cpu`, `cuda` or `auto`.
             threads: CPU threads of this process.
+            lease: Lease of the run, checked before every commit.
         """
         limit_threads(threads)
         self._plan = RunPlan.model_validate(plan)
         self._run_id = self._plan.run_id
         self._out = Location.parse(out)
+        self._lease = lease
         self._device = choose_device(device)
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
         self._sidecar = None if sidecar is None else open_sidecar(sidecar, self._plan.archive_digest)
@@ -60,10 +73,10 @@ class ChunkScorer:
             batch: One row from `decode_chunk`, as arrays of length one.
 
         Returns:
-            One row: counts, the digest of the scores, `recomputed` (stale fields of the sidecar, as JSON), and the
-            seconds spent by stage.
+            One row: counts, the digest of the scores, `recomputed` (stale fields of the sidecar, as JSON), the
+            repeated requests to the store, and the seconds spent by stage.
         """
-        started = time.perf_counter()
+        started, retries = time.perf_counter(), store_retries()
         decoded = read_decoded(batch)
         chunk, keys, errors = decoded.chunk, decoded.row_keys, dict(decoded.errors)
         scorer = self._scorer(chunk.category)
@@ -81,18 +94,15 @@ class ChunkScorer:
                 else:
                     errors[position] = (outcome.kind, str(outcome))
         scored = time.perf_counter()
-        self._write_maps(chunk, keys, by_position)
         table = self._score_table(chunk, decoded.rows, by_position, errors, scorer.threshold)
-        data = encode_table(dataset_schema("score"), table)
-        (self._out / scores_path(chunk.name)).write_bytes(data)
+        if self._lease is not None:
+            self._lease.check()
+        self._write_maps(chunk, keys, by_position)
+        committed = commit_scores(self._out, chunk, self._run_id, encode_table(dataset_schema("score"), table))
         return {
-            "chunk": [chunk.name],
-            "category": [chunk.category],
-            "rows": [len(keys)],
-            "errors": [len(errors)],
-            "anomalous": [sum(verdict.is_anomalous for verdict in by_position.values())],
-            "sha256": [hashlib.sha256(data).hexdigest()],
+            **{name: [value] for name, value in asdict(committed).items()},
             "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],
+            "store_retries": [store_retries() - retries + int(batch["decode_retries"][0])],
             "decode_seconds": [float(batch["decode_seconds"][0])],
             "score_seconds": [scored - started],
             "write_seconds": [time.perf_counter() - scored],

@@ -76,12 +76,9 @@ class TestList:
 
     def test_version_without_an_etag_is_the_time_of_the_change(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Client:
-            def get_paginator(self, _: str) -> Client:
-                return self
-
-            def paginate(self, **_: str) -> Iterator[dict[str, Any]]:
+            def list_objects_v2(self, **_: str) -> dict[str, Any]:
                 entry = {"Key": "folder/a", "Size": 7}
-                yield {"Contents": [{**entry, "ETag": '"5d41-2"'}, {**entry, "LastModified": "2026-11-21"}]}
+                return {"Contents": [{**entry, "ETag": '"5d41-2"'}, {**entry, "LastModified": "2026-11-21"}]}
 
         monkeypatch.setattr(s3_store, "s3_client", Client)
         assert [info.version for info in Location.parse("s3://bucket/folder").list()] == ["5d41-2", "7-2026-11-21"]

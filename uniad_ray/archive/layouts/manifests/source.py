@@ -13,8 +13,8 @@ from uniad_ray.archive.layouts.manifests.lines import Line, read_lines
 from uniad_ray.archive.layouts.manifests.listed import LineError, ListedImage, listed_image
 from uniad_ray.archive.layouts.manifests.lookout import IMAGE, lookout_image
 from uniad_ray.archive.layouts.names import suffix_reason
-from uniad_ray.archive.naming import normalised, printable
-from uniad_ray.archive.stores.location import Location, is_utf8
+from uniad_ray.archive.naming import normalised, printable, unicode_forms
+from uniad_ray.archive.stores.location import Location, ObjectInfo, is_utf8
 from uniad_ray.errors import ArchiveError, BucketNotFoundError, ObjectDeniedError, ObjectNotFoundError, StoreError
 
 _THREADS = 16
@@ -86,13 +86,13 @@ class ManifestSource:
             return line, [self._rejected(line.number, str(error))]
 
     def _entries_of(self, listed: ListedImage, number: int) -> Iterator[_Found]:
-        location = self._location(listed.path)
-        if reason := suffix_reason(location.path):
+        if reason := suffix_reason(listed.path):
             raise LineError(reason)
-        info = location.info()
+        info = self._find(listed.path)
+        location = info.location
         category = listed.category or normalised(self.category or self.root.name)
         label = listed.label or self.label
-        kept = [self._location(mask) for mask in listed.masks] if label == "anomalous" else []
+        kept = [self._find_mask(mask) for mask in listed.masks] if label == "anomalous" else []
         yield SourceImage(
             row_key=row_key(category, normalised(location.uri)),
             uri=location.uri,
@@ -102,15 +102,37 @@ class ManifestSource:
             label=label,
             defect_kind=listed.defect_kind,
             anomaly_type=listed.anomaly_type,
-            mask_uris=tuple(mask.uri for mask in kept),
+            mask_uris=tuple(mask.uri for mask, _ in kept),
             version=info.version,
-            mask_versions=tuple(map(_version, kept)),
+            mask_versions=tuple(version for _, version in kept),
             metadata=listed.metadata,
             mask_classes=listed.mask_classes if kept else (),
         )
-        yield from (Attachment(mask.uri) for mask in kept)
+        yield from (Attachment(mask.uri) for mask, _ in kept)
         if listed.masks and not kept:
             yield self._rejected(number, f"mask of an image that is {label or 'unlabelled'}; the image is taken")
+
+    def _find(self, path: str) -> ObjectInfo:
+        """The file of a path, also if its name has another Unicode form than the manifest.
+
+        Raises:
+            ObjectNotFoundError: There is none.
+        """
+        missing = None
+        for spelling in unicode_forms(path):
+            try:
+                return self._location(spelling).info()
+            except ObjectNotFoundError as error:
+                missing = missing or error
+        raise missing or ObjectNotFoundError(f"{path} does not exist; check the path")
+
+    def _find_mask(self, path: str) -> tuple[Location, str]:
+        """A mask and its version; empty if it cannot be read, which the ingest then reports with its image."""
+        try:
+            info = self._find(path)
+        except (ObjectDeniedError, ObjectNotFoundError):
+            return self._location(path), ""
+        return info.location, info.version
 
     def _location(self, path: str) -> Location:
         if "://" in path or path.startswith("/"):
@@ -157,11 +179,3 @@ def _parsed(path: str) -> Location:
         return Location.parse(path)
     except StoreError as error:
         raise LineError(str(error)) from error
-
-
-def _version(mask: Location) -> str:
-    """Version of a mask; empty if it cannot be read, which the ingest then reports with its image."""
-    try:
-        return mask.info().version
-    except (ObjectDeniedError, ObjectNotFoundError):
-        return ""

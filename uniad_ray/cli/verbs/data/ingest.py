@@ -76,6 +76,8 @@ def as_text(report: IngestReport) -> str:
     ]
     if report.skipped_shards:
         lines.append(f"{report.skipped_shards} shards were already done")
+    if report.removed_shards:
+        lines.append(f"{report.removed_shards} shards of interrupted ingests were removed; the archive has their files")
     if report.changed:
         lines.append(f"{len(report.changed)} files have other content than before, which became new rows:")
         lines += [f"  {uri}" for uri in report.changed[:LISTED]]

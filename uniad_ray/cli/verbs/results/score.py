@@ -49,14 +49,30 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1), help="Actors that score.  [default: by the cluster]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of an actor.  [default: by the cluster]")
 @device_option
+@click.option(
+    "--max-error-share",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Largest share of images with an error; above it, the exit code is 1. The results are kept.",
+)
 @address_option
 @reporting
-def score(as_json: bool, **options: Any) -> None:
+def score(as_json: bool, max_error_share: float, **options: Any) -> int:
     """Score every image of ARCHIVE with the published bundles.
 
     After a crash, the same command resumes. An unreadable image gets a row with status error.
     """
-    print_report(verbs.score(**options), as_json, as_text)
+    report = verbs.score(**options)
+    print_report(report, as_json, as_text)
+    if report.errors <= max_error_share * report.images:
+        return 0
+    click.echo(
+        f"error: {report.errors} of {report.images} images could not be scored, more than --max-error-share "
+        f"{max_error_share:g}; the rows with status error say why",
+        err=True,
+    )
+    return 1
 
 
 def as_text(report: ScoreReport) -> str:
@@ -70,5 +86,7 @@ def as_text(report: ScoreReport) -> str:
             f"{report.parts} parts by serial: {report.anomalous_parts} anomalous, {report.undecided_parts} undecided "
             "because of errors"
         )
+    if report.store_retries:
+        lines.append(f"{report.store_retries} requests to the store were repeated, because it failed")
     lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
     return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Ingests and runs on a store that fails, and on a full disk, end in the rows of an undisturbed one; without Ray."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.flaky_store import FlakyStore, flaky_store
+from support.kills import contents
+from support.nights import CATEGORY, without_ray, write_factory
+from support.s3_server import S3Server
+from support.trees import png, write
+
+from uniad_ray.archive.shards import ShardLimits
+from uniad_ray.archive.stores import local
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import StoreError
+from uniad_ray.pipelines.ingest.job import ingest
+from uniad_ray.pipelines.score.job import ScoreReport, score
+
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> str:  # noqa: ARG001
+    """Bundles on S3, images on the disk."""
+    root = tmp_path_factory.mktemp("flaky")
+    write_factory(root, images=12)
+    for index in range(IMAGES):
+        write(root / f"source/{index}.png", png(100 + index, spot=index % 2 == 0))
+    return str(root)
+
+
+@pytest.fixture
+def flaky(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyStore]:
+    """The S3 server behind a proxy."""
+    without_ray(monkeypatch)
+    with flaky_store(s3_server.endpoint) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+        yield store
+
+
+def night(factory: str, root: str) -> ScoreReport:
+    """Ingests and scores."""
+    limits = ShardLimits(rows=4, row_group_rows=2)
+    assert ingest(f"{factory}/source", f"{root}/archive", category=CATEGORY, limits=limits).images == IMAGES
+    return score(f"{root}/archive", f"{factory}/bundles", f"{root}/run")
+
+
+def test_errors_and_cut_bodies_cost_no_row(
+    factory: str, flaky: FlakyStore, s3_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.02)
+    night(factory, f"{s3_prefix}/whole")
+    assert not flaky.faults
+    flaky.error_share, flaky.cut_share = 0.1, 0.1
+    report = night(factory, f"{s3_prefix}/flaky")
+    flaky.error_share = flaky.cut_share = 0.0
+    assert min(flaky.faults[kind] for kind in ("500", "503", "cut")) > 0
+    assert contents(f"{s3_prefix}/flaky/archive") == contents(f"{s3_prefix}/whole/archive")
+    assert scores(f"{s3_prefix}/flaky/run") == scores(f"{s3_prefix}/whole/run")
+    assert report.images == IMAGES
+    assert report.store_retries > 0
+
+
+@pytest.mark.slow
+def test_store_that_is_away_for_twenty_seconds_costs_no_row(factory: str, flaky: FlakyStore, s3_prefix: str) -> None:
+    night(factory, f"{s3_prefix}/whole")
+
+    def go_away() -> None:
+        while not (Location.parse(s3_prefix) / "away/run/scores").has_children():
+            time.sleep(0.02)
+        flaky.go_away(20)
+
+    threading.Thread(target=go_away, daemon=True).start()
+    report = night(factory, f"{s3_prefix}/away")
+    assert flaky.faults["away"] == 1
+    assert report.store_retries > 0
+    assert scores(f"{s3_prefix}/away/run") == scores(f"{s3_prefix}/whole/run")
+
+
+def scores(run: str) -> dict[str, bytes]:
+    """The score files of a run. Its plan names the archive, which differs."""
+    return {name: data for name, data in contents(run).items() if name.startswith("scores/")}
+
+
+def test_full_disk_ends_with_advice_and_resumes_to_the_same_bytes(
+    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch)
+    night(factory, str(tmp_path / "whole"))
+    archive = str(tmp_path / "whole/archive")
+    write_new_file = local._write_new_file
+    for room in (0, 2, 5, 9):
+        left = [room]
+
+        def write_or_fail(path: Path, data: bytes, left: list[int] = left) -> None:
+            if left[0] == 0:
+                path.write_bytes(data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left[0] -= 1
+            write_new_file(path, data)
+
+        run = tmp_path / f"full-{room}"
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "_write_new_file", write_or_fail)
+            with pytest.raises(StoreError, match="No space left on device; check the disk"):
+                score(archive, f"{factory}/bundles", str(run))
+        assert not (run / "manifest.json").exists()
+        assert not list(run.rglob("*.tmp"))
+        score(archive, f"{factory}/bundles", str(run))
+        assert contents(run) == contents(tmp_path / "whole/run")
