@@ -42,6 +42,7 @@ class CategoryPixelMetrics:
         self._counted: Counter[Part] = Counter()
         self._left_out: Counter[str] = Counter()
         self._unknown_values: set[int] = set()
+        self._deleted = 0
         self._read(reader)
 
     def metrics(
@@ -89,7 +90,7 @@ class CategoryPixelMetrics:
         try:
             manifest = read_manifest(reader.archive)
             if manifest.digest != reader.manifest.plan.archive_digest:
-                self.notes.append(f"{category}: the archive has grown since the run; new images are not evaluated")
+                self.notes.append(f"{category}: the archive has changed since the run; new images are not evaluated")
             summary = manifest.categories.get(category)
             self._count_chunks(reader, self._defect_kinds(summary.defects_config if summary else None))
         except (ArchiveError, StoreError) as error:
@@ -121,9 +122,12 @@ class CategoryPixelMetrics:
                 ]
                 maps = reader.chunk_maps(chunk) if keys else {}
                 if maps:
+                    deleted = set(keys)
                     for key, row in reader.source_rows(chunk, with_images=False):
+                        deleted.discard(key)
                         if key in index and key in maps:
                             self._count(index[key], maps[key], row, kinds)
+                    self._deleted += len(deleted)
                 progress.advance(len(keys))
 
     def _count(
@@ -167,6 +171,9 @@ class CategoryPixelMetrics:
 
     def _note_what_was_left_out(self) -> None:
         category = self._labelled.category
+        if self._deleted:
+            gone = count(self._deleted, "image")
+            self.notes.append(f"{category}: {gone} deleted from the archive, excluded from the pixel metrics")
         anomalous = int(self._labelled.anomalous.sum())
         if anomalous and self._left_out.total() == anomalous == self._left_out["no mask"]:
             self.notes.append(f"{category}: no ground-truth masks, so no pixel metrics")

@@ -9,8 +9,11 @@ import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
+from uniad_ray.archive.manifest import build_manifest, read_manifest
+from uniad_ray.archive.shards import rewrite_shard
 from uniad_ray.errors import RunError, StoreError
 from uniad_ray.evaluation.labelled_images import labelled_images
+from uniad_ray.evaluation.run import evaluate_run
 from uniad_ray.runs.maps import StoredMap, write_maps
 from uniad_ray.runs.reader import RunReader
 
@@ -122,3 +125,34 @@ def test_groups_contain_all_normal_images(reader: RunReader) -> None:
         ("defect_kind", "spot"): [True, True, True, False, False],
         ("defect_kind", "unknown"): [True, True, False, False, True],
     }
+
+
+def test_deleted_images_keep_their_rows_and_are_absent_otherwise(reader: RunReader) -> None:
+    archive = reader.archive
+    (shard,) = [shard for shard in read_manifest(archive).shards if shard.category == "part"]
+    rewritten = rewrite_shard(archive, shard, {key("spot0"), key("good0")})
+    assert rewritten is not None
+    (archive / shard.path).write_bytes(rewritten[0])
+    assert reader.scores().num_rows == len(images())
+    assert set(reader.images("part", {key("spot0"), key("good1")})) == {key("good1")}
+    report = evaluate_run(reader, {}, resamples=0, confidence=0.95)
+    assert "part: 2 images deleted from the archive, excluded from the pixel metrics" in report.notes
+    own = [metric for metric in report.metrics if (metric.category, metric.metric) == ("part", "image_auroc")]
+    assert own[0].value is not None
+
+
+def test_deleted_shard_is_empty_and_a_lost_one_an_error(reader: RunReader) -> None:
+    manifest = read_manifest(reader.archive)
+    (shard,) = [shard for shard in manifest.shards if shard.category == "other"]
+    (reader.archive / shard.path).delete()
+    with pytest.raises(StoreError):
+        reader.images("other", {key("a")})
+    kept = build_manifest(
+        schema_version=1,
+        shards=[other for other in manifest.shards if other != shard],
+        rejected=[],
+        defects={},
+        ingests=["x"],
+    )
+    (reader.archive / "manifest.json").write_json(kept.model_dump(mode="json"))
+    assert reader.images("other", {key("a")}) == {}
