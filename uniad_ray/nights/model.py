@@ -190,6 +190,27 @@ class ChannelResult(StrictModel):
     detail: str = ""
 
 
+ExpiredKind = Literal["images", "run", "report", "sample", "reference"]
+
+
+class Expired(StrictModel):
+    """Something older than the configuration keeps it.
+
+    Attributes:
+        night: Name of its night; None for the measured images of a fit.
+        kind: `images`, `run`, `report`, `sample` (measured images of a night) or `reference` (of a fit).
+        place: URI of the folder or file; for images, of the archive.
+        images: Number of images; None for other kinds.
+        reason: Rule of the configuration.
+    """
+
+    night: str | None
+    kind: ExpiredKind
+    place: str
+    images: int | None
+    reason: str
+
+
 class NightReport(StrictModel):
     """Result of a call.
 
@@ -199,7 +220,8 @@ class NightReport(StrictModel):
         skipped: Why no night was started; None if one was.
         deliveries: Outcome of each channel.
         overview: Page of the last nights.
-        dry_run: Whether nothing was sent.
+        dry_run: Whether nothing was sent or deleted.
+        expired: What this call deleted because of its age; with `dry_run`, what it would.
     """
 
     work: str
@@ -208,6 +230,7 @@ class NightReport(StrictModel):
     deliveries: tuple[ChannelResult, ...]
     overview: str | None
     dry_run: bool
+    expired: tuple[Expired, ...] = ()
 
     @property
     def has_alarms(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from uniad_ray.alarms.rules import raise_alarms
+from uniad_ray.archive.deletion import resume_deletions
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -47,6 +48,7 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
 
     All counts follow from the archive before and after, so that they do not depend on how often the step was killed.
     """
+    resume_deletions(Location.parse(config.archive))
     warnings: list[str] = []
     failed: dict[str, str] = {}
     for source in config.sources:
@@ -94,11 +96,16 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
 
 
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
-    """Scores the new shards; a run of other bundles is started again, because nobody has seen it without a record."""
-    if not ingested.shards:
+    """Scores the new shards that were not deleted since.
+
+    A run of other bundles is started again, because nobody has seen it without a record.
+    """
+    present = {shard.path for shard in _shards(_manifest(config))}
+    shards = tuple(path for path in ingested.shards if path in present)
+    if not shards:
         return Scored()
     options = ScoreOptions(
-        shards=ingested.shards,
+        shards=shards,
         maps=config.score.maps,
         top_maps=config.score.top_maps,
         false_positive_rate=config.score.false_positive_rate,
