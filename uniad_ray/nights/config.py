@@ -27,6 +27,7 @@ class NightSource(StrictModel):
         path: Folder or prefix.
         category: Name of the category, or the one to take from a source that holds several.
         layout: Layout of the source; `auto` recognises it.
+        manifest: File that lists the images with labels, masks and metadata; see `uniad-ray ingest --manifest`.
         split: Split of a plain folder; default `archive`.
         label: Label of a plain folder; default unknown.
     """
@@ -34,6 +35,7 @@ class NightSource(StrictModel):
     path: str
     category: str | None = None
     layout: str = "auto"
+    manifest: str | None = None
     split: Split | None = None
     label: Label | None = None
 

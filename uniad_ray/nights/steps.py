@@ -89,6 +89,7 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
         config.archive,
         category=source.category,
         layout=source.layout,
+        manifest=source.manifest,
         split=source.split,
         label=source.label,
         address=config.address,
