@@ -53,6 +53,7 @@ class NightCounts(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
     bundle_version: str
 
 
@@ -63,11 +64,13 @@ class Scored(StrictModel):
         run: URI of the run; None without new images.
         run_id: Digest of its plan; None without new images.
         categories: Counts by category.
+        notes: What the options leave without effect.
     """
 
     run: str | None = None
     run_id: str | None = None
     categories: dict[str, NightCounts] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Drifted(StrictModel):
@@ -108,6 +111,7 @@ class NightSummary(StrictModel):
         images: New images that were scored.
         errors: Those that could not be scored.
         anomalous: Those called anomalous.
+        in_review: Those for review; see docs/decisions.md.
         rejected_files: New files that were rejected at ingest.
         waiting: New images of categories without a published bundle.
         categories: Counts by category.
@@ -123,6 +127,7 @@ class NightSummary(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
     rejected_files: int
     waiting: dict[str, int]
     categories: dict[str, NightCounts]

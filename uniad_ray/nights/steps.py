@@ -124,11 +124,13 @@ def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
     return Scored(
         run=night.run.uri,
         run_id=scored.run_id,
+        notes=scored.notes,
         categories={
             name: NightCounts(
                 images=counts.images,
                 errors=counts.errors,
                 anomalous=counts.anomalous,
+                in_review=counts.in_review,
                 bundle_version=bundles[name].version,
             )
             for name, counts in scored.categories.items()
@@ -194,6 +196,7 @@ def summarise(
         images=sum(entry.images for entry in counts.values()),
         errors=sum(entry.errors for entry in counts.values()),
         anomalous=sum(entry.anomalous for entry in counts.values()),
+        in_review=sum(entry.in_review for entry in counts.values()),
         rejected_files=ingested.rejected_files,
         waiting=ingested.waiting,
         categories=dict(counts),
@@ -207,7 +210,7 @@ def summarise(
             failed_sources=ingested.failed_sources,
             findings=drifted.findings,
         ),
-        notes=(*ingested.warnings, *drifted.notes),
+        notes=(*ingested.warnings, *scored.notes, *drifted.notes),
     )
 
 

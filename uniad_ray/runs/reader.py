@@ -83,7 +83,7 @@ class RunReader:
         if hashlib.sha256(location.read_bytes()).hexdigest() != self.manifest.chunks_sha256:
             raise RunError(f"{location}: checksum mismatch: the file is corrupt; score again with another --out")
         rows = read_table(dataset_schema("run_chunk"), location).to_pylist()
-        self.chunks = tuple(RunChunk(**row) for row in rows)
+        self.chunks = tuple(RunChunk(**{**row, "in_review": row["in_review"] or 0}) for row in rows)
 
     def scores(self, columns: Sequence[str] | None = None, *, categories: Collection[str] | None = None) -> pa.Table:
         """Return score rows in archive order.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
@@ -156,3 +158,16 @@ def test_deleted_shard_is_empty_and_a_lost_one_an_error(reader: RunReader) -> No
     )
     (reader.archive / "manifest.json").write_json(kept.model_dump(mode="json"))
     assert reader.images("other", {key("a")}) == {}
+
+
+def test_chunks_of_an_older_version_have_no_images_for_review(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_archive(tmp_path / "archive", images()), images())
+    table = pq.read_table(tmp_path / "run/chunks.parquet").drop_columns(["in_review"])
+    metadata = {**table.schema.metadata, b"uniad_ray.schema_version": b"1"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "run/chunks.parquet")
+    document = (run / "manifest.json").read_json()
+    document["chunks_sha256"] = hashlib.sha256((tmp_path / "run/chunks.parquet").read_bytes()).hexdigest()
+    del document["in_review"]
+    (run / "manifest.json").write_json(document)
+    reader = RunReader(run)
+    assert {chunk.in_review for chunk in reader.chunks} == {0} == {reader.manifest.in_review}

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from uniad_ray.archive.deletion.choice import DeletionChoice, choose
+from uniad_ray.archive.exclusions import NamedImage
 from uniad_ray.archive.ingest.deletions import (
     DeletedRow,
     deletions,
@@ -146,6 +147,20 @@ def list_deletions(archive: str) -> DeletionReport:
         ArchiveError: There is no archive, or a record is corrupt.
     """
     return delete_images(archive, DeletionChoice(), deleted_by="", reason="", dry_run=True)
+
+
+def is_deleted(archive: Location, name: str) -> bool:
+    """Whether a name, as `NamedImage.is_named` compares it, is that of a deleted image.
+
+    Raises:
+        ArchiveError: A record is corrupt.
+    """
+    names = NamedImage.__dataclass_fields__
+    return any(
+        NamedImage(**row).is_named(name)
+        for deletion in deletions(archive)[0]
+        for row in read_deletion(archive, deletion, columns=list(names)).to_pylist()
+    )
 
 
 def resume_deletions(archive: Location) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uniad_ray.archive.exclusions import find_images, read_exclusions
+from uniad_ray.archive.deletion import is_deleted
+from uniad_ray.archive.exclusions import NamedImage, find_images, read_exclusions
 from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
@@ -138,8 +139,11 @@ def _without_images(
     config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], exclude: Sequence[str]
 ) -> tuple[FitConfig, dict[str, dict[str, str]]]:
     """Returns the configuration with all images to leave out by sha256, and their reasons by category and URI."""
-    names = [*config.normal_images.exclude, *exclude]
-    found = find_images(archive, manifest, names, categories)
+    named = config.normal_images.exclude
+    found = {
+        **_of_categories(archive, manifest, named, categories),
+        **find_images(archive, manifest, exclude, categories),
+    }
     reasons: dict[str, dict[str, str]] = {name: {} for name in categories}
     for change in read_exclusions(archive).values():
         if change.category in reasons:
@@ -150,6 +154,22 @@ def _without_images(
         update={"exclude": tuple(sorted({image.image_id for image in found.values()}))}
     )
     return config.model_copy(update={"normal_images": normal_images}), reasons
+
+
+def _of_categories(
+    archive: Location, manifest: ArchiveManifest, names: Sequence[str], categories: Sequence[str]
+) -> dict[str, NamedImage]:
+    """The images of the configuration, which may also name images of other categories, and deleted ones.
+
+    Raises:
+        ArchiveError: There has never been such an image, or a name fits several.
+    """
+    found = dict(find_images(archive, manifest, names, categories, may_miss=True))
+    missing = [name for name in names if name not in found]
+    if missing:
+        missing = [name for name in missing if not is_deleted(archive, name)]
+        find_images(archive, manifest, missing)
+    return found
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")

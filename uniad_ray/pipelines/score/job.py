@@ -60,11 +60,13 @@ class ScoreReport(StrictModel):
         images: Number of score rows.
         errors: Number of rows with status `error`.
         anomalous: Number of rows with decision `anomalous`.
+        in_review: Number of rows with decision `review`.
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
         seconds: Time spent in this call, by stage.
         parts: Number of parts, which are images with the same serial.
         anomalous_parts: Number of parts with an anomalous view.
+        notes: What the options leave without effect.
         undecided_parts: Number of other parts with a view that could not be scored.
     """
 
@@ -76,9 +78,11 @@ class ScoreReport(StrictModel):
     categories: dict[str, CategoryCounts]
     skipped_chunks: int
     seconds: StageSeconds
+    in_review: int = 0
     parts: int = 0
     anomalous_parts: int = 0
     undecided_parts: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def score(
@@ -117,8 +121,11 @@ def score(
         sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
     adopt_plan(run, plan)
+    notes = _review_notes(plan, store)
+    for note in notes:
+        _logger.warning("%s", note)
     if (run / MANIFEST_NAME).exists():
-        return _report(run, read_run(run), len(work), StageSeconds())
+        return _report(run, read_run(run), len(work), StageSeconds(), notes)
     present = {info.relative.removesuffix(".parquet") for info in (run / "scores").list(suffix=".parquet")}
     pending = [chunk for chunk in work if chunk.name not in present]
     finished = _read_finished(run, [chunk for chunk in work if chunk.name in present])
@@ -127,7 +134,24 @@ def score(
         scored, seconds = _score_pending(plan, run, pending, finished, sidecar, workers or Workers(), address)
         finished += scored
     manifest = _finish(run, plan, work, finished)
-    return _report(run, manifest, len(work) - len(pending), seconds)
+    return _report(run, manifest, len(work) - len(pending), seconds, notes)
+
+
+def _review_notes(plan: RunPlan, store: BundleStore) -> tuple[str, ...]:
+    """Categories whose review threshold has no effect, because the run asks for more false alarms than for review."""
+    rate = plan.options.false_positive_rate
+    found = []
+    if rate is None:
+        return ()
+    for category, bundle in plan.bundles.items():
+        review = store.manifest(category, bundle.version).calibration.review
+        if review is not None and review.false_positive_rate <= rate:
+            found.append(
+                f"{category}: no image is for review: the run asks for {100 * rate:g} % false alarms, and the bundle "
+                f"reviews {100 * review.false_positive_rate:g} % of normal images; ask for fewer, or publish another "
+                f"rate with `uniad-ray threshold {store.root} {category} --review-rate RATE`"
+            )
+    return tuple(found)
 
 
 def _score_pending(
@@ -191,7 +215,9 @@ def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> Non
     """
     category = str(row["category"])
     rows, errors, anomalous = int(row["rows"]), int(row["errors"]), int(row["anomalous"])
-    decisions = {"normal": rows - errors - anomalous, "anomalous": anomalous, "error": errors}
+    in_review = int(row["in_review"])
+    normal = rows - errors - anomalous - in_review
+    decisions = {"normal": normal, "review": in_review, "anomalous": anomalous, "error": errors}
     for decision, images in decisions.items():
         metrics.count("uniad_ray_run_images", images, category=category, decision=decision)
     for stage in ("decode", "score", "write"):
@@ -230,8 +256,9 @@ def _read_finished(run: Location, done: list[Chunk]) -> list[RunChunk]:
         table = read_table(dataset_schema("score"), location)
         errors = pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0
         anomalous = pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0
+        in_review = pc.sum(pc.equal(table.column("decision"), "review")).as_py() or 0
         digest = hashlib.sha256(location.read_bytes()).hexdigest()
-        return RunChunk(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest)
+        return RunChunk(chunk.name, chunk.category, table.num_rows, errors, anomalous, digest, in_review)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         return list(pool.map(read, done))
@@ -265,6 +292,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
         images=sum(item.rows for item in ordered),
         errors=sum(item.errors for item in ordered),
         anomalous=sum(item.anomalous for item in ordered),
+        in_review=sum(item.in_review for item in ordered),
         categories=_count_by_category(ordered),
         chunks_sha256=hashlib.sha256(data).hexdigest(),
         weights=weights,
@@ -295,16 +323,18 @@ def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> Non
 def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]:
     totals: dict[str, list[int]] = {}
     for result in results:
-        total = totals.setdefault(result.category, [0, 0, 0])
-        for index, value in enumerate((result.rows, result.errors, result.anomalous)):
+        total = totals.setdefault(result.category, [0, 0, 0, 0])
+        for index, value in enumerate((result.rows, result.errors, result.anomalous, result.in_review)):
             total[index] += value
     return {
-        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous)
-        for name, (images, errors, anomalous) in sorted(totals.items())
+        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous, in_review=in_review)
+        for name, (images, errors, anomalous, in_review) in sorted(totals.items())
     }
 
 
-def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds) -> ScoreReport:
+def _report(
+    run: Location, manifest: RunManifest, skipped: int, seconds: StageSeconds, notes: tuple[str, ...]
+) -> ScoreReport:
     decisions = Counter(part.decision for part in read_parts(run))
     return ScoreReport(
         run=run.uri,
@@ -312,10 +342,12 @@ def _report(run: Location, manifest: RunManifest, skipped: int, seconds: StageSe
         images=manifest.images,
         errors=manifest.errors,
         anomalous=manifest.anomalous,
+        in_review=manifest.in_review,
         categories=manifest.categories,
         skipped_chunks=skipped,
         parts=decisions.total(),
         anomalous_parts=decisions["anomalous"],
         undecided_parts=decisions[None],
         seconds=seconds,
+        notes=notes,
     )

@@ -91,6 +91,7 @@ class ChunkScorer:
             "rows": [len(keys)],
             "errors": [len(errors)],
             "anomalous": [sum(verdict.is_anomalous for verdict in by_position.values())],
+            "in_review": [sum(verdict.decision == "review" for verdict in by_position.values())],
             "sha256": [hashlib.sha256(data).hexdigest()],
             "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],
             "decode_seconds": [float(batch["decode_seconds"][0])],

@@ -54,8 +54,9 @@ def _expired(entry: Expired, dry_run: bool) -> str:
 
 
 def _night(night: NightSummary) -> Iterator[str]:
+    review = f"{night.in_review} for review, " if night.in_review else ""
     yield (
-        f"night {night.night}: {night.images} new images, {night.anomalous} anomalous, {night.errors} errors, "
+        f"night {night.night}: {night.images} new images, {night.anomalous} anomalous, {review}{night.errors} errors, "
         f"{night.rejected_files} rejected files"
     )
     yield from (f"  alarm {alarm.kind}: {alarm.text}" for alarm in night.alarms)

@@ -61,8 +61,9 @@ def score(as_json: bool, **options: Any) -> None:
 
 def as_text(report: ScoreReport) -> str:
     """Counts of a run."""
-    rows = [(name, item.images, item.anomalous, item.errors) for name, item in report.categories.items()]
-    lines = [table(("category", "images", "anomalous", "errors"), rows)]
+    columns = ["images", "anomalous", *(["in_review"] if report.in_review else []), "errors"]
+    rows = [(name, *(getattr(item, column) for column in columns)) for name, item in report.categories.items()]
+    lines = [table(("category", *(column.replace("in_", "") for column in columns)), rows)]
     if report.skipped_chunks:
         lines.append(f"{report.skipped_chunks} chunks were already done")
     if report.parts:
@@ -70,5 +71,6 @@ def as_text(report: ScoreReport) -> str:
             f"{report.parts} parts by serial: {report.anomalous_parts} anomalous, {report.undecided_parts} undecided "
             "because of errors"
         )
+    lines += report.notes
     lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
     return "\n".join(lines)
