@@ -11,11 +11,15 @@ import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
+from uniad_ray.archive.images import decode_mask
 from uniad_ray.archive.manifest import build_manifest, read_manifest
 from uniad_ray.archive.shards import rewrite_shard
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import RunError, StoreError
+from uniad_ray.evaluation import pixel_metrics
 from uniad_ray.evaluation.labelled_images import labelled_images
 from uniad_ray.evaluation.run import evaluate_run
+from uniad_ray.perception.region import Region
 from uniad_ray.runs.maps import StoredMap, write_maps
 from uniad_ray.runs.reader import RunReader
 
@@ -171,3 +175,31 @@ def test_chunks_of_an_older_version_have_no_images_for_review(tmp_path: Path) ->
     (run / "manifest.json").write_json(document)
     reader = RunReader(run)
     assert {chunk.in_review for chunk in reader.chunks} == {0} == {reader.manifest.in_review}
+
+
+def test_pixel_metrics_leave_out_what_is_outside_of_the_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked = decode_mask(mask_png()) > 0
+    flat, hot = np.zeros((48, 48), np.float16), masked.astype(np.float16)
+    hot[:, 40:] = 2
+    own = [
+        ScoredImage("good", png(10), 0.2, anomaly_map=flat),
+        ScoredImage("bad", png(14), 0.9, "anomalous", "spot", anomaly_map=hot, masks=(mask_png(),)),
+    ]
+    assert not masked[:, 38:].any()
+    archive = write_archive(tmp_path / "archive", own)
+    reader = RunReader(write_run(tmp_path / "run", archive, own))
+
+    def auroc(region: np.ndarray | None) -> tuple[float | None, str]:
+        found = None if region is None else Region(RegionMask.of(region), (48, 48))
+        monkeypatch.setattr(pixel_metrics, "region_of", lambda *_: found)
+        report = evaluate_run(reader, {}, resamples=0, confidence=0.95)
+        values = [entry.value for entry in report.metrics if entry.metric == "pixel_auroc" and entry.group == "all"]
+        return (values[0] if values else None), " ".join(report.notes)
+
+    left = np.zeros((48, 48), dtype=bool)
+    left[:, :38] = True
+    whole, _ = auroc(None)
+    inside, _ = auroc(left)
+    assert whole is not None
+    assert whole < 1.0 == inside
+    assert "1 anomalous image with a mask outside of the region" in auroc(~left)[1]

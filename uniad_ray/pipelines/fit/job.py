@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uniad_ray.archive.deletion import is_deleted
 from uniad_ray.archive.exclusions import NamedImage, find_images, read_exclusions
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_manifest
+from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
-from uniad_ray.errors import UserError
+from uniad_ray.errors import ConfigError, UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
@@ -38,6 +41,7 @@ def fit(
     *,
     categories: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    regions: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -58,6 +62,7 @@ def fit(
         config: The fit configuration.
         categories: Categories to fit; default all.
         exclude: Names of images to leave out: source URIs, their ends, or sha256; see `archive.exclusions`.
+        regions: Files with the part of the images that counts, as `FILE` or `CATEGORY=FILE`; see `read_region`.
         sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
         known_defects: Folder of images with known defects, for the expert selection; see `KnownDefects.read`.
         publish: Whether to point each category to its new version once it is verified.
@@ -78,6 +83,7 @@ def fit(
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
     config, excluded = _without_images(config, source, manifest, wanted, exclude)
+    config = _with_regions(config, source, manifest, wanted, regions)
     if sidecar is not None:
         from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -133,6 +139,39 @@ def fit(
         fitted=tuple(sorted(results, key=lambda entry: entry.category)),
         failed=dict(sorted(failed.items())),
     )
+
+
+def _with_regions(
+    config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], regions: Sequence[str]
+) -> FitConfig:
+    """Returns the configuration with the regions of the given files, `FILE` or `CATEGORY=FILE`.
+
+    Raises:
+        ConfigError: A file is no region, belongs to no category of the fit, or has not the size of its images.
+    """
+    from uniad_ray.perception.region import Region
+    from uniad_ray.perception.region_files import read_region
+
+    found = {name: mask for name, mask in config.regions.items() if name in categories}
+    for text in regions:
+        named, equals, path = text.partition("=")
+        category = named if equals else categories[0]
+        if category not in categories or (not equals and len(categories) > 1):
+            raise ConfigError(f"--region {text}: write CATEGORY=FILE with a category of {', '.join(categories)}")
+        found[category] = read_region(path if equals else text)
+    for category, mask in found.items():
+        rows = read_normal_rows(archive, manifest, category, ("width", "height"))
+        sizes = Counter(values for values, _, _ in rows)
+        size = (mask.width, mask.height)
+        if sizes and size not in sizes:
+            (width, height), _ = sizes.most_common(1)[0]
+            raise ConfigError(
+                f"the region of {category} has {mask.width} x {mask.height} pixels, its images {width} x {height}; "
+                "draw the region on one of them"
+            )
+        own = config.model_copy(update={"regions": {category: mask}})
+        Region(mask, with_image_size(own, archive, manifest, category).decoded_size, f"the region of {category}")
+    return config.model_copy(update={"regions": found})
 
 
 def _without_images(

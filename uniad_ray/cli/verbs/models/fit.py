@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     metavar="IMAGE",
     help="Leave this image out of this fit: its source URI, or the end of it such as good/007.png; may be repeated.",
 )
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="[CATEGORY=]FILE",
+    help="Part of the images that counts: a PNG mask, white where it does, or polygons in YAML; may be repeated.",
+)
 @sidecar_option
 @click.option(
     "--known-defects",
