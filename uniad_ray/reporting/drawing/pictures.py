@@ -32,7 +32,7 @@ _HEAT_STOPS: Final = (
     (1.0, 128, 0, 90, 175),
 )
 _TOP_QUANTILE: Final = 0.95
-_REGION_COLOUR: Final = (0, 200, 255)
+_REGION_COLOUR: Final = (0, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,16 @@ def draw_picture(
 
 
 def with_region(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Draws a thin line along the inner edge of a region.
+    """Draws a thin line along the edge of a region: bright inside and dark outside, visible on any image.
 
     Args:
         pixels: uint8, shape (H, W, 3), RGB; not changed.
         inside: bool, shape (H, W).
     """
-    edge = inside & ~binary_erosion(inside, border_value=1)
-    return np.where(edge[..., None], np.array(_REGION_COLOUR, dtype=np.uint8), pixels)
+    inner = inside & ~binary_erosion(inside, border_value=1)
+    outer = binary_dilation(inside) & ~inside
+    drawn = np.where(inner[..., None], np.array(_REGION_COLOUR, dtype=np.uint8), pixels)
+    return np.where(outer[..., None], np.uint8(0), drawn)
 
 
 def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> bytes:
