@@ -39,6 +39,7 @@ PATHS = {
     "ingest_plan": "`ARCHIVE/_ingest/<ingest>/plan.parquet`",
     "archive_manifest": "`ARCHIVE/manifest.json`",
     "exclusion": "`ARCHIVE/exclusions/*.parquet`",
+    "deletion": "`ARCHIVE/deletions/*.parquet`",
     "sidecar_plan": "`SIDECAR/plan.json`",
     "feature_sidecar": "`SIDECAR/features/<category>/*.parquet`",
     "segment_sidecar": "`SIDECAR/segments/<category>/*.parquet`",

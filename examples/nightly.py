@@ -37,4 +37,6 @@ def main(config: str, night: str | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python examples/nightly.py FILE [NIGHT]; docs/nightly.md shows the file")
     main(*sys.argv[1:])

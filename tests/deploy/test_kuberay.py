@@ -18,6 +18,7 @@ from support.doc_pages import check
 from support.dockerfile import DOCKERFILE
 from support.kuberay import PARTS, ROOT, documents, parts, problems
 
+from uniad_ray.nights.config import load_nightly
 from uniad_ray.serving.settings import ServeSettings
 
 DOCUMENTS = documents()
@@ -111,6 +112,24 @@ def test_entrypoints_are_in_the_image() -> None:
         assert path.is_file()
         if program == "python":
             check(("uniad-ray", path.stem, *arguments))
+
+
+def test_night_reads_the_configuration_and_the_secret_that_it_mounts() -> None:
+    pod = pods(DOCUMENTS["RayCronJob"])[0]
+    (container,) = pod["containers"]
+    variables = {entry["name"]: entry for entry in container["env"]}
+    folder, _, name = variables["CONFIG"]["value"].rpartition("/")
+    assert name == "nightly.yaml"
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == folder]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    assert "configMap" in volume
+    config = load_nightly(str(ROOT / "deploy/nightly.yaml"))
+    secrets = {hook.secret.env for hook in config.notify.webhooks.values()}
+    assert secrets == {name for name, entry in variables.items() if "valueFrom" in entry}
+    page = (ROOT / "docs/deploy.md").read_text("utf-8")
+    reference = variables["NIGHT_WEBHOOK_SECRET"]["valueFrom"]["secretKeyRef"]
+    assert f"create configmap {volume['configMap']['name']} --from-file=deploy/{name}" in page
+    assert f"create secret generic {reference['name']} --from-literal={reference['key']}=" in page
 
 
 def test_service_starts_the_endpoint_with_valid_settings() -> None:

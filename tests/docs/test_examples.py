@@ -101,6 +101,8 @@ def test_nightly_prints_alarms(tmp_path: Path) -> None:
         "  no_images: no new images, expected at least 1; check cameras and sources",
     ]
     assert Path(lines[2].removeprefix("all nights: ")).read_text("utf-8").startswith("<!doctype html>")
+    with pytest.raises(AssertionError, match=r"usage: python examples/nightly\.py FILE"):
+        run("nightly.py", folder=tmp_path)
     assert "night n1 is already there" in run("nightly.py", "nightly.yaml", "n1", folder=tmp_path)
 
 

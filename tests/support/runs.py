@@ -132,6 +132,7 @@ def write_run(
                 "rows": len(rows),
                 "errors": sum(row["status"] == "error" for row in rows),
                 "anomalous": sum(row["decision"] == "anomalous" for row in rows),
+                "in_review": sum(row["decision"] == "review" for row in rows),
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )

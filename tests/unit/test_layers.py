@@ -36,7 +36,7 @@ ROOMS = [
     "perception.objects", "perception.segmentation", "perception.text", "perception.captions",
     "perception.features", "perception.weights", "perception.sampling", "perception",
     "metrics", "drift",
-    "archive.scenes", "archive.ingest", "archive.layouts", "archive", "archive.stores",
+    "archive.scenes", "archive.deletion", "archive.ingest", "archive.layouts", "archive", "archive.stores",
     "config",
     "progress",
     "errors",

@@ -13,7 +13,7 @@ import hmac
 import json
 import logging
 import time
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -23,6 +23,9 @@ from uniad_ray.alarms.message import Message
 from uniad_ray.alarms.secrets import Secret
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, DeliveryError
+
+if TYPE_CHECKING:
+    import urllib3
 
 _PREFIX: Final = "whsec_"
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -126,14 +129,7 @@ def send(webhook: Webhook, message: Message, *, where: str) -> None:
     """
     import urllib3
 
-    data, timestamp = body(message), int(time.time())
-    headers = {
-        "content-type": "application/json",
-        "user-agent": f"uniad-ray/{__version__}",
-        "webhook-id": message.id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature(webhook.key(where), message.id, timestamp, data),
-    }
+    data, key = body(message), webhook.key(where)
     retries = urllib3.Retry(
         total=webhook.attempts - 1,
         # A redirect would take the message to a place that nobody configured.
@@ -150,15 +146,49 @@ def send(webhook: Webhook, message: Message, *, where: str) -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         with urllib3.PoolManager(timeout=webhook.timeout_seconds) as pool:
-            response = pool.request("POST", address, body=data, headers=headers, retries=retries, redirect=False)
+            response = _post(pool, address, message.id, data, key, retries)
     except urllib3.exceptions.HTTPError as error:
         # The error of urllib3 holds the address, which may be a secret.
-        reason = type(getattr(error, "reason", None) or error).__name__
         raise DeliveryError(
-            f"{where}: {urlsplit(address).hostname} cannot be reached in {webhook.attempts} attempts ({reason})"
+            f"{where}: {urlsplit(address).hostname} cannot be reached in {webhook.attempts} attempts "
+            f"({type(error).__name__})"
         ) from None
     if not 200 <= response.status < 300:
         raise DeliveryError(f"{where}: {urlsplit(address).hostname} responded with status {response.status}")
+
+
+def _post(
+    pool: urllib3.PoolManager, address: str, identity: str, data: bytes, key: bytes, retries: urllib3.Retry
+) -> urllib3.BaseHTTPResponse:
+    """Posts until a response is not to be retried, or no attempt is left; then returns or raises the last outcome.
+
+    Receivers refuse old timestamps, and pauses may be minutes: so each attempt has its own, and is signed anew.
+    """
+    import urllib3
+
+    while True:
+        timestamp = int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"uniad-ray/{__version__}",
+            "webhook-id": identity,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(key, identity, timestamp, data),
+        }
+        response: urllib3.BaseHTTPResponse | None = None
+        failure: urllib3.exceptions.HTTPError | None = None
+        try:
+            response = pool.request("POST", address, body=data, headers=headers, retries=False, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            failure = error
+        if response is not None and not retries.is_retry("POST", response.status, "retry-after" in response.headers):
+            return response
+        if not retries.total:
+            if response is not None:
+                return response
+            raise failure or urllib3.exceptions.HTTPError
+        retries = retries.increment("POST", address, response=response, error=failure)
+        retries.sleep(response)
 
 
 def _is_http(address: str) -> bool:

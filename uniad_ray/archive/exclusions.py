@@ -137,7 +137,12 @@ def list_exclusions(archive: str) -> ExclusionReport:
 
 
 def find_images(
-    archive: Location, manifest: ArchiveManifest, names: Sequence[str], categories: Iterable[str] | None = None
+    archive: Location,
+    manifest: ArchiveManifest,
+    names: Sequence[str],
+    categories: Iterable[str] | None = None,
+    *,
+    may_miss: bool = False,
 ) -> Mapping[str, NamedImage]:
     """Finds the image of each name.
 
@@ -146,6 +151,7 @@ def find_images(
         manifest: Its manifest.
         names: Names of images, as `NamedImage.is_named` compares them.
         categories: Categories to search; None searches all.
+        may_miss: Whether names without an image are left out; otherwise they are an error.
 
     Raises:
         ArchiveError: There is no such image, or a name fits several with different content.
@@ -162,7 +168,7 @@ def find_images(
                 if image.is_named(name):
                     fitting[name].setdefault((image.category, image.image_id), image)
     for name, images in fitting.items():
-        if not images:
+        if not images and not may_miss:
             raise ArchiveError(
                 f"{archive}: no image {name}; give its source URI, or the end of it such as good/007.png"
             )
@@ -173,7 +179,7 @@ def find_images(
                 f"{archive}: {name} fits {len(found)} images: {', '.join(found[:_LISTED])}{further}; give more of the "
                 "path, or the sha256"
             )
-    return {name: next(iter(images.values())) for name, images in fitting.items()}
+    return {name: next(iter(images.values())) for name, images in fitting.items() if images}
 
 
 def _change(root: Location, images: Iterable[NamedImage], *, is_excluded: bool, reason: str) -> ExclusionReport:

@@ -40,7 +40,7 @@ def reduced(image: np.ndarray, longest_side: int) -> np.ndarray:
 
 
 def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:
-    """The configuration with the image size of a category; one that is set is kept.
+    """The configuration of a category: with its image size and its own region; an image size that is set is kept.
 
     The size is the median height and the median width of the category's normal images, reduced until no side is above
     `longest_side`. Without normal images, all images of the category count. No image is decoded.
@@ -54,6 +54,9 @@ def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManif
     Raises:
         ArchiveError: The category has no images, or a shard is corrupt.
     """
+    own = {name: mask for name, mask in config.regions.items() if name == category}
+    if own != config.regions:
+        config = config.model_copy(update={"regions": own})
     if config.image_size is not None:
         return config
     columns, exclude = ("height", "width"), config.normal_images.exclude

@@ -137,7 +137,8 @@ def chunks(
         if wanted_categories is not None and shard.category not in wanted_categories:
             continue
         for index, group in enumerate(shard.row_groups):
-            if wanted_splits is None or group.split in wanted_splits:
+            # Row groups whose images were all deleted stay, so that the others keep their numbers.
+            if group.rows and (wanted_splits is None or group.split in wanted_splits):
                 yield Chunk(shard.path, index, group.rows, shard.category, group.split)
 
 

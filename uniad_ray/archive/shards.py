@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uniad_ray.archive.manifest import Chunk, RowGroup, Shard
@@ -90,22 +91,65 @@ def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits)
         ArchiveError: A row does not fit the schema.
     """
     schema = dataset_schema("image")
-    uncompressed = any(row["format"] in _UNCOMPRESSED_FORMATS for row in rows)
+    sizes = [(len(row["image"]), row["split"]) for row in rows]
+    members = [rows[start:end] for start, end in group_rows(sizes, limits)]
+    tables = [schema.table({name: [row[name] for row in group] for name in schema.arrow.names}) for group in members]
+    return _encode_groups(path, rows[0]["category"], tables, [group[0]["split"] for group in members])
+
+
+def rewrite_shard(archive: Location, entry: Shard, without: Collection[str]) -> tuple[bytes, Shard] | None:
+    """Encodes a shard again without some of its rows.
+
+    Row groups keep their numbers, from which the names of all derived files follow; some may be empty. The same rows
+    give the same bytes, so that an interrupted deletion can be repeated.
+
+    Args:
+        archive: Root of the archive.
+        entry: The shard in the manifest; the file may have fewer rows already.
+        without: Keys of the rows to leave out.
+
+    Returns:
+        The file's bytes and its entry in the manifest; None if no row is left, or the file is gone.
+
+    Raises:
+        ArchiveError: The file is corrupt.
+    """
+    location, schema = archive / entry.path, dataset_schema("image")
+    if not location.exists():
+        return None
+    dropped = pa.array(sorted(without), pa.string())
+    with open_parquet(location) as file:
+        schema.check_columns(file.schema_arrow, source=location.uri)
+        if pc.all(pc.is_in(file.read(columns=["row_key"]).column(0), value_set=dropped)).as_py():
+            return None
+        groups = []
+        for index in range(file.num_row_groups):
+            table = schema.complete(file.read_row_group(index))
+            groups.append(table.filter(pc.invert(pc.is_in(table.column("row_key"), value_set=dropped))))
+    return _encode_groups(entry.path, entry.category, groups, [group.split for group in entry.row_groups])
+
+
+def _encode_groups(path: str, category: str, tables: Sequence[pa.Table], splits: Sequence[str]) -> tuple[bytes, Shard]:
+    """Writes each table, of one split, as a row group of a shard."""
+    schema = dataset_schema("image")
+    formats = {name for table in tables for name in pc.unique(table.column("format")).to_pylist()}
+    options = _writer_options(schema, compress_images=bool(formats & _UNCOMPRESSED_FORMATS))
     sink = io.BytesIO()
-    groups = []
-    with pq.ParquetWriter(sink, schema.arrow, **_writer_options(schema, compress_images=uncompressed)) as writer:
-        for start, end in group_rows(((len(row["image"]), row["split"]) for row in rows), limits):
-            members = rows[start:end]
-            table = schema.table({name: [row[name] for row in members] for name in schema.arrow.names})
-            writer.write_table(table, row_group_size=len(members))
-            groups.append(RowGroup(rows=len(members), split=members[0]["split"]))
+    with pq.ParquetWriter(sink, schema.arrow, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))
     data = sink.getvalue()
-    labels = Counter(f"{row['split']}/{row['label'] or 'unknown'}" for row in rows)
-    kinds = Counter(row["defect_kind"] for row in rows if row["defect_kind"] is not None)
+    labels: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for table, split in zip(tables, splits, strict=True):
+        labels.update(f"{split}/{label or 'unknown'}" for label in table.column("label").to_pylist())
+        kinds.update(table.column("defect_kind").drop_null().to_pylist())
     entry = Shard(
         path=path,
-        category=rows[0]["category"],
-        row_groups=tuple(groups),
+        category=category,
+        row_groups=tuple(
+            RowGroup(rows=table.num_rows, split=split) for table, split in zip(tables, splits, strict=True)
+        ),
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         labels=dict(sorted(labels.items())),
@@ -114,13 +158,16 @@ def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits)
     return data, entry
 
 
-def read_chunk(archive: Location, chunk: Chunk, *, columns: Sequence[str] | None = None) -> pa.Table:
+def read_chunk(
+    archive: Location, chunk: Chunk, *, columns: Sequence[str] | None = None, may_lack_rows: bool = False
+) -> pa.Table:
     """Reads one row group of one shard, with all or some of its columns.
 
     Args:
         archive: Root of the archive.
         chunk: The row group to read.
         columns: Columns of schema `image`; None reads all.
+        may_lack_rows: Whether rows may have been deleted since `chunk` was listed.
 
     Raises:
         ArchiveError: The shard is corrupt, or does not match the manifest or the schema.
@@ -134,9 +181,10 @@ def read_chunk(archive: Location, chunk: Chunk, *, columns: Sequence[str] | None
             )
         table = file.read_row_group(chunk.row_group, columns=None if columns is None else list(columns))
         table = dataset_schema("image").complete(table, columns)
-    if table.num_rows != chunk.rows:
+    if table.num_rows > chunk.rows or (table.num_rows < chunk.rows and not may_lack_rows):
         raise ArchiveError(
-            f"{location}: row group {chunk.row_group} has {table.num_rows} rows; the manifest says {chunk.rows}"
+            f"{location}: row group {chunk.row_group} has {table.num_rows} rows; the manifest says {chunk.rows}; if a "
+            f"deletion was interrupted, `uniad-ray archive delete {archive}` finishes it"
         )
     return table
 

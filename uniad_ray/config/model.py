@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError
 
 SMALLEST_SIDE: Final = 32
@@ -222,6 +223,11 @@ class FitConfig(StrictModel):
         "null takes the median size of the category's normal images, reduced to `longest_side`. A bundle stores the "
         "result.",
     )
+    regions: dict[str, RegionMask] = Field(
+        default_factory=dict,
+        description="Part of the images that counts, by category; set by `fit --region`. A bundle has that of its "
+        "category.",
+    )
     map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
     seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
@@ -257,6 +263,11 @@ class FitConfig(StrictModel):
         if self.image_size is None:
             raise ConfigError(f"{self.origin}: image_size is not set; fit the category again")
         return self.image_size
+
+    @property
+    def region(self) -> RegionMask | None:
+        """Part of the images that counts, in the configuration of one category; None if all of it does."""
+        return next(iter(self.regions.values()), None)
 
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""

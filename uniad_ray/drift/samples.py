@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,7 +61,13 @@ def brightness(data: bytes) -> float:
 
 
 def sample_images(
-    archive: Location, chunks: Iterable[Chunk], most: int, scores: Mapping[str, float], *, normal_only: bool = False
+    archive: Location,
+    chunks: Iterable[Chunk],
+    most: int,
+    scores: Mapping[str, float],
+    *,
+    normal_only: bool = False,
+    leave_out: Collection[str] = (),
 ) -> list[SampledImage]:
     """Measures a random sample of the images of one category; the same images give the same sample.
 
@@ -71,6 +77,7 @@ def sample_images(
         most: Maximum number of images.
         scores: Fused scores by row key.
         normal_only: Whether to leave out images that are not labelled normal.
+        leave_out: Row keys of further images to leave out.
 
     Raises:
         ArchiveError: A shard is corrupt.
@@ -87,7 +94,8 @@ def sample_images(
         read[chunk] = keys.column("row_key")
         rows += keys.num_rows
     # Row keys are digests, so the first of them in order are a random choice.
-    chosen = set(sorted(key for keys in read.values() for key in keys.to_pylist())[:most])
+    every = (key for keys in read.values() for key in keys.to_pylist() if key not in leave_out)
+    chosen = set(sorted(every)[:most])
     found = [image for chunk in read for image in _measured(archive, chunk, chosen, scores)]
     return sorted(found, key=lambda image: image.row_key)
 

@@ -18,8 +18,10 @@ from uniad_ray.metrics.metric import ALL
 from uniad_ray.metrics.pixel import PixelMetrics
 from uniad_ray.metrics.saturation import find_defects
 from uniad_ray.metrics.wording import count
+from uniad_ray.perception.region import Region
 from uniad_ray.progress import Progress
 from uniad_ray.runs.reader import RunReader, SourceRow
+from uniad_ray.runs.regions import region_of
 
 Part = tuple[str | None, str | None]
 """Anomaly type and defect kind shared by some images."""
@@ -42,6 +44,8 @@ class CategoryPixelMetrics:
         self._counted: Counter[Part] = Counter()
         self._left_out: Counter[str] = Counter()
         self._unknown_values: set[int] = set()
+        self._deleted = 0
+        self._region: Region | None = None
         self._read(reader)
 
     def metrics(
@@ -89,8 +93,9 @@ class CategoryPixelMetrics:
         try:
             manifest = read_manifest(reader.archive)
             if manifest.digest != reader.manifest.plan.archive_digest:
-                self.notes.append(f"{category}: the archive has grown since the run; new images are not evaluated")
+                self.notes.append(f"{category}: the archive has changed since the run; new images are not evaluated")
             summary = manifest.categories.get(category)
+            self._region = region_of(reader, category)
             self._count_chunks(reader, self._defect_kinds(summary.defects_config if summary else None))
         except (ArchiveError, StoreError) as error:
             self._parts.clear()
@@ -121,9 +126,12 @@ class CategoryPixelMetrics:
                 ]
                 maps = reader.chunk_maps(chunk) if keys else {}
                 if maps:
+                    deleted = set(keys)
                     for key, row in reader.source_rows(chunk, with_images=False):
+                        deleted.discard(key)
                         if key in index and key in maps:
                             self._count(index[key], maps[key], row, kinds)
+                    self._deleted += len(deleted)
                 progress.advance(len(keys))
 
     def _count(
@@ -131,12 +139,16 @@ class CategoryPixelMetrics:
     ) -> None:
         part = NORMAL
         masks: list[np.ndarray] = []
+        inside = None if self._region is None else self._region.at((row.height, row.width))
         if self._labelled.anomalous[position]:
             part = (self._labelled.anomaly_types[position], self._labelled.defect_kinds[position])
             found = self._decode(row)
             if found is None:
                 return
-            masks = found
+            masks = found if inside is None else [np.where(inside, mask, 0).astype(mask.dtype) for mask in found]
+            if not any(mask.any() for mask in masks):
+                self._left_out["a mask outside of the region"] += 1
+                return
         joined = np.zeros((row.height, row.width), dtype=bool)
         for mask in masks:
             joined |= mask > 0
@@ -144,7 +156,7 @@ class CategoryPixelMetrics:
         if kinds is not None:
             defects, unknown = find_defects(masks, kinds)
             self._unknown_values |= unknown
-        self._parts.setdefault(part, PixelMetrics()).update(anomaly_map, joined, defects)
+        self._parts.setdefault(part, PixelMetrics()).update(anomaly_map, joined, defects, inside)
         self._counted[part] += 1
 
     def _decode(self, row: SourceRow) -> list[np.ndarray] | None:
@@ -167,6 +179,9 @@ class CategoryPixelMetrics:
 
     def _note_what_was_left_out(self) -> None:
         category = self._labelled.category
+        if self._deleted:
+            gone = count(self._deleted, "image")
+            self.notes.append(f"{category}: {gone} deleted from the archive, excluded from the pixel metrics")
         anomalous = int(self._labelled.anomalous.sum())
         if anomalous and self._left_out.total() == anomalous == self._left_out["no mask"]:
             self.notes.append(f"{category}: no ground-truth masks, so no pixel metrics")

@@ -62,7 +62,13 @@ class PixelMetrics:
         self._histograms = np.zeros((HISTOGRAMS, BINS))
         self._images: list[CoarseHistograms] = []
 
-    def update(self, anomaly_map: np.ndarray, mask: np.ndarray, defects: Sequence[Defect] | None = None) -> None:
+    def update(
+        self,
+        anomaly_map: np.ndarray,
+        mask: np.ndarray,
+        defects: Sequence[Defect] | None = None,
+        inside: np.ndarray | None = None,
+    ) -> None:
         """Counts the pixels of one image.
 
         Args:
@@ -71,6 +77,7 @@ class PixelMetrics:
             mask: Bool, shape (H, W), true where the image is anomalous.
             defects: The defects for sPRO; together they cover the mask. By default, every connected component of the
                 mask is a defect that saturates at its whole area, and sPRO equals PRO.
+            inside: Bool, shape (H, W), true where pixels count; covers the mask. By default all pixels count.
 
         Raises:
             ValueError: A shape or dtype is wrong, a value is not finite as float16, or the defects together differ from
@@ -81,7 +88,7 @@ class PixelMetrics:
         if defects is not None and not _cover(defects, mask):
             raise ValueError("the defects must have the shape of the mask and together cover exactly the mask")
         bins = map_bins(anomaly_map, mask.shape)
-        every = np.bincount(bins.ravel(), minlength=BINS)
+        every = np.bincount(bins.ravel() if inside is None else bins[inside], minlength=BINS)
         if mask.any():
             image = np.empty((HISTOGRAMS, BINS))
             inside = bins[mask]

@@ -27,6 +27,7 @@ class NightSource(StrictModel):
         path: Folder or prefix.
         category: Name of the category, or the one to take from a source that holds several.
         layout: Layout of the source; `auto` recognises it.
+        manifest: File that lists the images with labels, masks and metadata; see `uniad-ray ingest --manifest`.
         split: Split of a plain folder; default `archive`.
         label: Label of a plain folder; default unknown.
     """
@@ -34,6 +35,7 @@ class NightSource(StrictModel):
     path: str
     category: str | None = None
     layout: str = "auto"
+    manifest: str | None = None
     split: Split | None = None
     label: Label | None = None
 
@@ -84,6 +86,26 @@ class Notify(StrictModel):
         return self
 
 
+class Retention(StrictModel):
+    """How many days things are kept, counted from the start of their night; null keeps them.
+
+    Records of the nights and the history are always kept. Each deletion is recorded.
+
+    Attributes:
+        images_days: Images that nights have scored, in the archive. They are not ingested again.
+        runs_days: Runs with their reports; see also `keep_runs`.
+        reports_days: Reports, which hold small pictures; the scores of their runs stay.
+        samples_days: What was measured of single images for drift: size, brightness and score.
+        captions: Sidecars of `uniad-ray caption`; captions of deleted images are deleted from them.
+    """
+
+    images_days: int | None = Field(default=None, ge=1)
+    runs_days: int | None = Field(default=None, ge=1)
+    reports_days: int | None = Field(default=None, ge=1)
+    samples_days: int | None = Field(default=None, ge=1)
+    captions: tuple[str, ...] = ()
+
+
 class NightlyConfig(StrictModel):
     """Everything about the nights; paths are local or `s3://` URIs.
 
@@ -103,6 +125,7 @@ class NightlyConfig(StrictModel):
         notify: Who hears of it.
         history_nights: Nights on the page of the last nights.
         keep_runs: Nights whose runs and reports are kept; null keeps all. Records and history are always kept.
+        retention: How many days images, runs, reports and samples are kept.
     """
 
     work: str
@@ -119,6 +142,7 @@ class NightlyConfig(StrictModel):
     notify: Notify = Field(default_factory=Notify)
     history_nights: int = Field(default=30, ge=1, le=1000)
     keep_runs: int | None = Field(default=None, ge=1)
+    retention: Retention = Field(default_factory=Retention)
 
     @field_validator("time_zone")
     @classmethod

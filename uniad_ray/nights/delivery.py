@@ -48,6 +48,7 @@ def message_of(night: Night, summary: NightSummary, outbox: Outbox) -> Message:
         "started_at": summary.started_at,
         "images": summary.images,
         "anomalous": summary.anomalous,
+        "in_review": summary.in_review,
         "errors": summary.errors,
         "rejected_files": summary.rejected_files,
     }

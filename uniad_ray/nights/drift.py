@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from uniad_ray.archive.manifest import ArchiveManifest, chunks, read_manifest
+from uniad_ray.archive.exclusions import read_exclusions
+from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.naming import dataset_segment
-from uniad_ray.archive.normal_rows import FITTED_SPLITS
+from uniad_ray.archive.normal_rows import FITTED_SPLITS, read_rows
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
@@ -91,17 +93,20 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
         ArchiveError: The archive of the fit is missing, or has changed so that the category is gone.
         BundleError: The bundle is missing or corrupt.
     """
-    place = work / "reference" / dataset_segment(category) / f"{version}.parquet"
+    store = BundleStore(config.bundles)
+    lineage = store.manifest(category, version).lineage
+    if "archive" not in lineage:
+        raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
+    archive = Location.parse(lineage["archive"]["uri"])
+    left_out = _left_out(archive, category, lineage.get("excluded", {}))
+    name = f"{version}-{_digest(left_out)}" if left_out else version
+    place = work / "reference" / dataset_segment(category) / f"{name}.parquet"
     if place.exists():
         return read_sample(place)
-    store = BundleStore(config.bundles)
     table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
-    scores = dict(zip(table.column("row_key").to_pylist(), table.column("score").to_pylist(), strict=True))
-    origin = store.manifest(category, version).lineage.get("archive")
-    if origin is None:
-        raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
-    archive = Location.parse(origin["uri"])
-    images = _normal_images(archive, read_manifest(archive), category, config.drift.images, scores)
+    pairs = zip(table.column("row_key").to_pylist(), table.column("score").to_pylist(), strict=True)
+    scores = {key: score for key, score in pairs if key not in left_out}
+    images = _normal_images(archive, category, config.drift.images, scores, left_out)
     measured = {image.row_key for image in images}
     images += [
         SampledImage(key, category, None, None, None, score) for key, score in scores.items() if key not in measured
@@ -110,12 +115,34 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
     return images
 
 
+def _left_out(archive: Location, category: str, of_fit: Collection[str]) -> frozenset[str]:
+    """Row keys of the images that are no example of normal ones: excluded since the fit, or left out of it.
+
+    Args:
+        archive: The archive of the fit.
+        category: The category.
+        of_fit: Source URIs of the images that the fit left out.
+    """
+    excluded = {image_id for own, image_id in read_exclusions(archive) if own == category}
+    if not excluded and not of_fit:
+        return frozenset()
+    rows = read_rows(
+        archive, chunks(read_manifest(archive), categories=[category]), ("row_key", "image_id", "source_uri")
+    )
+    return frozenset(key for (key, image_id, uri), _, _ in rows if image_id in excluded or uri in of_fit)
+
+
+def _digest(keys: Collection[str]) -> str:
+    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
+
+
 def _normal_images(
-    archive: Location, manifest: ArchiveManifest, category: str, most: int, scores: dict[str, float]
+    archive: Location, category: str, most: int, scores: dict[str, float], left_out: Collection[str]
 ) -> list[SampledImage]:
+    manifest = read_manifest(archive)
     for splits in (FITTED_SPLITS, ("archive",)):
         own = chunks(manifest, categories=[category], splits=splits)
-        found = sample_images(archive, own, most, scores, normal_only=True)
+        found = sample_images(archive, own, most, scores, normal_only=True, leave_out=left_out)
         if found:
             return found
     raise ArchiveError(f"{archive}: has no normal images of {category} any more")

@@ -7,6 +7,7 @@ WORK/nights/<night>/sample.parquet       measured images, for drift
 WORK/nights/<night>/sent/<channel>.json  written after a receiver took the message
 WORK/nights/<night>/end.json             last record: the night is finished
 WORK/runs/<night>/                       the scoring run
+WORK/nights/<night>/<kind>-deleted.json  what retention deleted of a night
 WORK/reference/<category>/<bundle>.parquet  measured images of a fit, for drift
 WORK/nights.html                         the last nights
 """

@@ -20,14 +20,14 @@ from uniad_ray.nights.model import (
     Drifted,
     Ended,
     Evaluated,
+    Expired,
     Ingested,
     NightReport,
     NightSummary,
     Outbox,
     Scored,
 )
-from uniad_ray.nights.retention import RECORD as RUN_DELETED
-from uniad_ray.nights.retention import delete_old_runs
+from uniad_ray.nights.retention import REPORT_DELETED, RUN_DELETED, delete_expired, expired
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def nightly(config: NightlyConfig, *, night: str | None = None, dry_run: bool = 
     Args:
         config: The configuration.
         night: Name of the next night; default its date. A finished night of that name is not repeated.
-        dry_run: Whether to stop before anything is sent. The next call without it sends, and ends the night.
+        dry_run: Whether to stop before anything is sent or deleted. The next call without it does, and ends the night.
 
     Raises:
         ConfigError: A secret is missing, or the name is no file name.
@@ -50,15 +50,18 @@ def nightly(config: NightlyConfig, *, night: str | None = None, dry_run: bool = 
         raise ConfigError(f"night {night!r}: use letters, digits, - and _ only, such as 2026-11-30")
     work = Location.parse(config.work)
     deliveries: list[ChannelResult] = []
+    deleted: list[Expired] = []
     if not dry_run:
         deliveries += retry_earlier(config, Nights(work))
     finished: list[NightSummary] = []
     for unfinished in Nights(work).unfinished:
         _logger.info("night %s: goes on where it was interrupted", unfinished.name)
-        finished.append(_run(config, unfinished, dry_run, deliveries))
+        finished.append(_run(config, unfinished, dry_run, deliveries, deleted))
     new, skipped = _next_night(config, Nights(work), night)
     if new is not None:
-        finished.append(_run(config, new, dry_run, deliveries))
+        finished.append(_run(config, new, dry_run, deliveries, deleted))
+    if dry_run:
+        deleted += expired(config, Nights(work), datetime.now(UTC))
     write_page(work, Nights(work), config.history_nights)
     return NightReport(
         work=work.uri,
@@ -67,6 +70,7 @@ def nightly(config: NightlyConfig, *, night: str | None = None, dry_run: bool = 
         deliveries=tuple(deliveries),
         overview=(work / PAGE).uri,
         dry_run=dry_run,
+        expired=tuple(deleted),
     )
 
 
@@ -85,13 +89,15 @@ def _next_night(config: NightlyConfig, nights: Nights, name: str | None) -> tupl
     return Night(nights.work, next(name for name in free if name not in names)), None
 
 
-def _run(config: NightlyConfig, night: Night, dry_run: bool, deliveries: list[ChannelResult]) -> NightSummary:
+def _run(
+    config: NightlyConfig, night: Night, dry_run: bool, deliveries: list[ChannelResult], deleted: list[Expired]
+) -> NightSummary:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     begun = night.once(BEGIN, Begun, lambda: steps.begin(config, night, started_at))
     ingested = night.once("ingest", Ingested, lambda: steps.ingest(config, night, begun))
     scored = night.once("score", Scored, lambda: steps.score(config, night, ingested))
     steps.advance(night, ingested)
-    return _judge(config, night, begun, ingested, scored, dry_run, deliveries)
+    return _judge(config, night, begun, ingested, scored, dry_run, deliveries, deleted)
 
 
 def _judge(
@@ -102,6 +108,7 @@ def _judge(
     scored: Scored,
     dry_run: bool,
     deliveries: list[ChannelResult],
+    deleted: list[Expired],
 ) -> NightSummary:
     """The steps after the scores: drift, evaluation and report, history, messages, retention."""
     nights = Nights(night.work)
@@ -118,8 +125,7 @@ def _judge(
     # The page is there before anybody is sent to it.
     write_page(night.work, nights, config.history_nights)
     deliveries += deliver(config, night, summary, outbox)
-    if config.keep_runs is not None:
-        delete_old_runs(nights, config.keep_runs)
+    deleted += delete_expired(config, nights, datetime.fromisoformat(begun.started_at))
     night.write(END, Ended(ended_at=datetime.now(UTC).isoformat(timespec="seconds")))
     return summary
 
@@ -127,8 +133,8 @@ def _judge(
 def _marked_since(nights: Nights, tonight: Night, most: int) -> Iterator[Night]:
     """Earlier nights whose images reviewers have marked since they were evaluated, and whose runs are kept."""
     for night in nights.before(tonight, most):
-        if nights.has(night, RUN_DELETED):
-            # Its deletion may have been interrupted, so that marks seem to be missing.
+        if nights.has(night, RUN_DELETED) or nights.has(night, REPORT_DELETED):
+            # A deletion of the run may have been interrupted, so that marks seem to be missing.
             continue
         evaluated = night.read("evaluation", Evaluated)
         has_run = evaluated is not None and evaluated.report is not None and (night.run / "manifest.json").exists()

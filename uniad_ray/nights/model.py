@@ -53,6 +53,7 @@ class NightCounts(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
     bundle_version: str
 
 
@@ -63,11 +64,13 @@ class Scored(StrictModel):
         run: URI of the run; None without new images.
         run_id: Digest of its plan; None without new images.
         categories: Counts by category.
+        notes: What the options leave without effect.
     """
 
     run: str | None = None
     run_id: str | None = None
     categories: dict[str, NightCounts] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Drifted(StrictModel):
@@ -108,6 +111,7 @@ class NightSummary(StrictModel):
         images: New images that were scored.
         errors: Those that could not be scored.
         anomalous: Those called anomalous.
+        in_review: Those for review; see docs/decisions.md.
         rejected_files: New files that were rejected at ingest.
         waiting: New images of categories without a published bundle.
         categories: Counts by category.
@@ -123,6 +127,7 @@ class NightSummary(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
     rejected_files: int
     waiting: dict[str, int]
     categories: dict[str, NightCounts]
@@ -190,6 +195,27 @@ class ChannelResult(StrictModel):
     detail: str = ""
 
 
+ExpiredKind = Literal["images", "run", "report", "sample", "reference"]
+
+
+class Expired(StrictModel):
+    """Something older than the configuration keeps it.
+
+    Attributes:
+        night: Name of its night; None for the measured images of a fit.
+        kind: `images`, `run`, `report`, `sample` (measured images of a night) or `reference` (of a fit).
+        place: URI of the folder or file; for images, of the archive.
+        images: Number of images; None for other kinds.
+        reason: Rule of the configuration.
+    """
+
+    night: str | None
+    kind: ExpiredKind
+    place: str
+    images: int | None
+    reason: str
+
+
 class NightReport(StrictModel):
     """Result of a call.
 
@@ -199,7 +225,8 @@ class NightReport(StrictModel):
         skipped: Why no night was started; None if one was.
         deliveries: Outcome of each channel.
         overview: Page of the last nights.
-        dry_run: Whether nothing was sent.
+        dry_run: Whether nothing was sent or deleted.
+        expired: What this call deleted because of its age; with `dry_run`, what it would.
     """
 
     work: str
@@ -208,6 +235,7 @@ class NightReport(StrictModel):
     deliveries: tuple[ChannelResult, ...]
     overview: str | None
     dry_run: bool
+    expired: tuple[Expired, ...] = ()
 
     @property
     def has_alarms(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from uniad_ray.alarms.rules import raise_alarms
+from uniad_ray.archive.deletion import resume_deletions
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -48,6 +49,7 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
 
     All counts follow from the archive before and after, so that they do not depend on how often the step was killed.
     """
+    resume_deletions(Location.parse(config.archive))
     warnings: list[str] = []
     failed: dict[str, str] = {}
     for source in config.sources:
@@ -88,6 +90,7 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
         config.archive,
         category=source.category,
         layout=source.layout,
+        manifest=source.manifest,
         split=source.split,
         label=source.label,
         address=config.address,
@@ -95,11 +98,16 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
 
 
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
-    """Scores the new shards; a run of other bundles is started again, because nobody has seen it without a record."""
-    if not ingested.shards:
+    """Scores the new shards that were not deleted since.
+
+    A run of other bundles is started again, because nobody has seen it without a record.
+    """
+    present = {shard.path for shard in _shards(_manifest(config))}
+    shards = tuple(path for path in ingested.shards if path in present)
+    if not shards:
         return Scored()
     options = ScoreOptions(
-        shards=ingested.shards,
+        shards=shards,
         maps=config.score.maps,
         top_maps=config.score.top_maps,
         false_positive_rate=config.score.false_positive_rate,
@@ -117,11 +125,13 @@ def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
     return Scored(
         run=night.run.uri,
         run_id=scored.run_id,
+        notes=scored.notes,
         categories={
             name: NightCounts(
                 images=counts.images,
                 errors=counts.errors,
                 anomalous=counts.anomalous,
+                in_review=counts.in_review,
                 bundle_version=bundles[name].version,
             )
             for name, counts in scored.categories.items()
@@ -188,6 +198,7 @@ def summarise(
         images=sum(entry.images for entry in counts.values()),
         errors=sum(entry.errors for entry in counts.values()),
         anomalous=sum(entry.anomalous for entry in counts.values()),
+        in_review=sum(entry.in_review for entry in counts.values()),
         rejected_files=ingested.rejected_files,
         waiting=ingested.waiting,
         categories=dict(counts),
@@ -201,7 +212,7 @@ def summarise(
             failed_sources=ingested.failed_sources,
             findings=drifted.findings,
         ),
-        notes=(*ingested.warnings, *drifted.notes),
+        notes=(*ingested.warnings, *scored.notes, *drifted.notes),
     )
 
 

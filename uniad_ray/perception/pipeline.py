@@ -19,6 +19,7 @@ from uniad_ray.perception.base import (
     StoredFields,
 )
 from uniad_ray.perception.missing import Missing
+from uniad_ray.perception.region import Region
 
 
 class PerceptionPipeline:
@@ -26,11 +27,16 @@ class PerceptionPipeline:
 
     Attributes:
         extractors: In topological order of their needs; otherwise in the given order.
+        region: Part of the images that counts; None if all of it does.
         provides: All fields that can be requested.
     """
 
-    def __init__(self, extractors: Sequence[Extractor]) -> None:
+    def __init__(self, extractors: Sequence[Extractor], region: Region | None = None) -> None:
         """Orders the extractors.
+
+        Args:
+            extractors: The extractors.
+            region: Part of the images that counts; everything else is painted before an extractor sees it.
 
         Raises:
             ConfigError: Two extractors share a name or a field, no extractor provides a needed field, or the needs form
@@ -39,6 +45,7 @@ class PerceptionPipeline:
         self._provider = _providers(extractors)
         self.extractors = _ordered(extractors, self._provider)
         self.provides = frozenset(self._provider)
+        self.region = region
 
     @property
     def stateful(self) -> tuple[StatefulExtractor, ...]:
@@ -108,6 +115,8 @@ class PerceptionPipeline:
             raise ValueError(f"images must be uint8 (N, H, W, 3), N > 0, not {images.dtype} {images.shape}")
         if len(row_keys) != len(images):
             raise ValueError(f"got {len(row_keys)} row keys for {len(images)} images; pass one key per image")
+        if self.region is not None:
+            images, originals = self.region.painted(images), self.region.originals(originals or {})
         perception = Perception(row_keys, images, originals=originals or {})
         if stored is not None:
             running = self.extractors_for(wanted, stored.names)

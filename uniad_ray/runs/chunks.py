@@ -87,4 +87,5 @@ def _counts(chunk: Chunk, data: bytes, table: pa.Table) -> RunChunk:
         errors=pc.sum(pc.equal(table.column("status"), "error")).as_py() or 0,
         anomalous=pc.sum(pc.equal(table.column("decision"), "anomalous")).as_py() or 0,
         sha256=hashlib.sha256(data).hexdigest(),
+        in_review=pc.sum(pc.equal(table.column("decision"), "review")).as_py() or 0,
     )

@@ -96,6 +96,7 @@ class RunChunk:
     errors: int
     anomalous: int
     sha256: str
+    in_review: int = 0
 
 
 class CategoryCounts(StrictModel):
@@ -104,6 +105,7 @@ class CategoryCounts(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
 
 
 class RunManifest(StrictModel):
@@ -115,6 +117,7 @@ class RunManifest(StrictModel):
         images: Score rows; equals the number of image rows.
         errors: Rows with status error.
         anomalous: Rows with decision anomalous.
+        in_review: Rows with decision review.
         categories: The same counts by category.
         chunks_sha256: sha256 of `chunks.parquet`, which lists every chunk with its digest.
         weights: Weights by category and extractor, with their digests.
@@ -126,6 +129,7 @@ class RunManifest(StrictModel):
     images: int
     errors: int
     anomalous: int
+    in_review: int = 0
     categories: dict[str, CategoryCounts]
     chunks_sha256: str
     weights: dict[str, dict[str, Any]]

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uniad_ray.archive.manifest import Chunk
+from uniad_ray.archive.manifest import Chunk, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import RunError
+from uniad_ray.errors import ObjectNotFoundError, RunError
 from uniad_ray.runs.maps import read_maps
 from uniad_ray.runs.parts import Part, read_parts
 from uniad_ray.runs.plan import (
@@ -83,7 +83,7 @@ class RunReader:
         if hashlib.sha256(location.read_bytes()).hexdigest() != self.manifest.chunks_sha256:
             raise RunError(f"{location}: checksum mismatch: the file is corrupt; score again with another --out")
         rows = read_table(dataset_schema("run_chunk"), location).to_pylist()
-        self.chunks = tuple(RunChunk(**row) for row in rows)
+        self.chunks = tuple(RunChunk(**{**row, "in_review": row["in_review"] or 0}) for row in rows)
 
     def scores(self, columns: Sequence[str] | None = None, *, categories: Collection[str] | None = None) -> pa.Table:
         """Return score rows in archive order.
@@ -131,7 +131,7 @@ class RunReader:
         return self._read_maps(maps_path(chunk.chunk), None)
 
     def images(self, category: str, row_keys: Collection[str]) -> dict[str, SourceRow]:
-        """Return the encoded images and masks of some rows of a category.
+        """Return the encoded images and masks of some rows of a category; deleted images are absent.
 
         Raises:
             ArchiveError: The archive is missing or corrupt.
@@ -143,14 +143,21 @@ class RunReader:
         return found
 
     def source_rows(self, chunk: RunChunk, *, with_images: bool) -> Iterator[tuple[str, SourceRow]]:
-        """Yield the row key and archive row of every row of one chunk.
+        """Yield the row key and archive row of every row of one chunk that was not deleted since.
 
         Raises:
             ArchiveError: The archive is missing or corrupt.
             StoreError: A shard cannot be read.
         """
         columns = ["row_key", "masks", "width", "height", *(["image"] if with_images else [])]
-        table = read_chunk(self.archive, self._archive_chunk(chunk), columns=columns)
+        place = self._archive_chunk(chunk)
+        try:
+            table = read_chunk(self.archive, place, columns=columns, may_lack_rows=True)
+        except ObjectNotFoundError:
+            if any(shard.path == place.shard for shard in read_manifest(self.archive).shards):
+                raise
+            # All images of the shard were deleted.
+            return
         for row in _rows(table):
             masks = tuple(MaskFile(mask["source_uri"], mask["mask"]) for mask in row["masks"])
             yield row["row_key"], SourceRow(row.get("image"), masks, row["width"], row["height"])

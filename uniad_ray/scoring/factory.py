@@ -13,6 +13,7 @@ from uniad_ray.errors import ConfigError
 from uniad_ray.experts.base import Expert, ExpertClass
 from uniad_ray.perception.base import Extractor, ExtractorClass, State
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.perception.region import Region
 
 
 def build_experts(
@@ -88,7 +89,10 @@ def build_pipeline(
             found, options = prepared[provider]
             chosen[provider] = found(provider, options, device)
             pending += [(need, f"extractor {provider}") for need in sorted(chosen[provider].needs)]
-    return PerceptionPipeline([chosen[name] for name in config.extractors if name in chosen])
+    # Without an image size, the fields are only listed.
+    is_sized = config.region is not None and config.image_size is not None
+    region = Region(config.region, config.decoded_size, config.origin) if is_sized and config.region else None
+    return PerceptionPipeline([chosen[name] for name in config.extractors if name in chosen], region)
 
 
 def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, fit_calibration
 
 _LINEAR_UP_TO: Final = 4.0
@@ -91,11 +92,12 @@ class Fusion:
             for member in members
         }
 
-    def fuse(self, evidence: Mapping[str, Evidence]) -> Fused:
+    def fuse(self, evidence: Mapping[str, Evidence], region: Region | None = None) -> Fused:
         """Fuse scores and maps by rule and weight.
 
         Args:
             evidence: Evidence of every expert for the same N images, with maps of one size.
+            region: Part of the images that counts; maps are 0 outside.
 
         Raises:
             FitError: The rule is `maps`, and no expert gives maps.
@@ -107,6 +109,8 @@ class Fusion:
             if found:
                 parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64)))
         maps = np.sum(parts, axis=0) if parts else None
+        if maps is not None and region is not None:
+            maps = np.where(region.cells(maps.shape[1:]), maps, 0.0)
         return Fused(
             scores=_maxima(maps, raw) if self._rule == "maps" else self.fuse_scores(raw),
             maps=None if maps is None else maps.astype(np.float32),

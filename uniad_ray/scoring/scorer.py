@@ -168,7 +168,7 @@ class Scorer:
         """
         groups = rows_by_left_out(evidence, count)
         if list(groups) == [()]:
-            fused = self._fusion.fuse(evidence)
+            fused = self._fusion.fuse(evidence, self.pipeline.region)
             return [self._verdict(evidence, fused, index, self.threshold) for index in range(count)]
         found: dict[int, Verdict | ImageError] = {}
         for absent, rows in groups.items():
@@ -233,7 +233,7 @@ class Scorer:
             present = {}
         if not present:
             return [ImageError("no_text", f"{next(iter(own.values()))}; {why}") for own in reasons]
-        fused = fusion.fuse(present)
+        fused = fusion.fuse(present, self.pipeline.region)
         verdicts = [self._verdict(present, fused, index, threshold) for index in range(len(rows))]
         return [
             replace(verdict, left_out=own) if own and isinstance(verdict, Verdict) else verdict

@@ -123,8 +123,9 @@ class Examples:
         )
         fields = {name: tensor.cpu() for name, tensor in perception.fields.items()}
         found = {}
-        for position, (index, image) in enumerate(decoded):
+        for position, (index, _) in enumerate(decoded):
             # Copies, because a view would keep the whole batch in memory.
+            image = perception.images[position].copy()
             own = {name: tensor[position : position + 1].clone() for name, tensor in fields.items()}
             example = Example(image, DistilledFeatures([own[name] for name in self._levels], own[self._logical]))
             found[index] = example

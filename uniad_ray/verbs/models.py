@@ -20,6 +20,7 @@ def fit(
     overrides: Sequence[str] = (),
     names: str | None = None,
     exclude: Sequence[str] = (),
+    regions: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -41,6 +42,8 @@ def fit(
         overrides: Assignments such as `calibration.holdout=0.3`.
         names: YAML file with readable names for object classes, such as `part-1: bolt`.
         exclude: Images to leave out of this fit: source URIs, or their ends such as `good/007.png`.
+        regions: Files with the part of the images that counts, as `FILE` or `CATEGORY=FILE`: a PNG mask, or polygons in
+            YAML. Nothing else is remembered or scored.
         sidecar: Root of a sidecar of the archive; its content is read instead of computed.
         known_defects: Folder of images with known defects. With eight or more, the expert selection uses them; nothing
             is learned from them. Anomalous images of the split `validation` are used without this option.
@@ -69,6 +72,7 @@ def fit(
         load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
         categories=categories,
         exclude=exclude,
+        regions=regions,
         sidecar=sidecar,
         known_defects=known_defects,
         publish=publish,

@@ -16,10 +16,10 @@ def nightly(*, config: str, night: str | None = None, dry_run: bool = False) -> 
     Args:
         config: YAML file of the nights.
         night: Name of the next night; default its date. A night that is there is not repeated.
-        dry_run: Stop before messages are sent, and return them; the next call without it sends them.
+        dry_run: Stop before anything is sent or deleted, and return it; the next call without it does it.
 
     Returns:
-        The nights that this call finished, with their alarms, and the outcome of each message.
+        The nights that this call finished with their alarms, the outcome of each message, and what was deleted.
 
     Raises:
         ConfigError: The configuration is wrong, or a secret is missing.

@@ -3,8 +3,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from support.nights import SECRET, receiver
 from support.s3_server import free_ports
 
+from uniad_ray.alarms import webhook as webhook_module
 from uniad_ray.alarms.message import night_message
 from uniad_ray.alarms.rules import Alarm
 from uniad_ray.alarms.webhook import Webhook, send, signature
@@ -61,6 +64,28 @@ def test_passing_failures_are_retried_with_the_same_id(statuses: list[int], requ
         send(hook(url=found.url), MESSAGE, where="a")
     assert len(found.ids) == requests
     assert set(found.ids) == {MESSAGE.id}
+
+
+def test_each_attempt_is_signed_with_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receivers refuse timestamps that are minutes old."""
+    times = itertools.count(1_700_000_000, 60)
+    monkeypatch.setattr(webhook_module, "time", SimpleNamespace(time=lambda: next(times)))
+    with receiver([503, 503]) as found:
+        send(hook(url=found.url), MESSAGE, where="a")
+    stamps = [int(headers["webhook-timestamp"]) for headers, _ in found.received]
+    assert stamps == [1_700_000_000, 1_700_000_060, 1_700_000_120]
+    for headers, body in found.received:
+        own = signature(SECRET.encode(), MESSAGE.id, int(headers["webhook-timestamp"]), body)
+        assert headers["webhook-signature"] == own
+    assert len({headers["webhook-signature"] for headers, _ in found.received}) == 3
+
+
+def test_pause_follows_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
+    with receiver([503, 503, 503]) as found:
+        send(hook(url=found.url, attempts=4, backoff_seconds=2), MESSAGE, where="a")
+    assert pauses == [4, 8]
 
 
 @pytest.mark.parametrize(("statuses", "requests"), [([400], 1), ([302], 1), ([503] * 3, 3)])

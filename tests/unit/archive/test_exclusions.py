@@ -10,6 +10,7 @@ from support.scene_images import archive_rows, scene_images
 
 from uniad_ray.archive.exclusions import exclude_images, include_images, list_exclusions, read_exclusions
 from uniad_ray.archive.image_size import with_image_size
+from uniad_ray.archive.ingest.deletions import DeletedRow, write_deletion
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.stores.location import Location
@@ -90,6 +91,25 @@ def test_fit_leaves_images_out_and_knows_why(archive: Location) -> None:
     assert used(archive, *config.normal_images.exclude) == ["000.png", "002.png", "003.png", "005.png", "006.png"]
     with pytest.raises(ArchiveError, match=r"no image 9\.png"):
         _without_images(config, archive, read_manifest(archive), ["part"], ["9.png"])
+
+
+def test_configuration_may_name_images_of_other_categories(tmp_path: Path) -> None:
+    images = archive_rows(scene_images(2, 64))
+    other = [replace(row, category="other", name=f"o{row.name}") for row in archive_rows(scene_images(2, 64, seed=21))]
+    archive = write_archive(tmp_path / "two", [*images, *other])
+    config = load_config("embedded", ["normal_images.exclude=[001.png, o000.png]"])
+    manifest = read_manifest(archive)
+    for category, left_out in (("part", "001.png"), ("other", "o000.png")):
+        _, reasons = _without_images(config, archive, manifest, [category], [])
+        assert [uri.rpartition("/")[2] for uri in reasons[category]] == [left_out]
+    with pytest.raises(ArchiveError, match=r"no image o000\.png"):
+        _without_images(load_config("embedded"), archive, manifest, ["part"], ["o000.png"])
+    wrong = load_config("embedded", ["normal_images.exclude=[9.png]"])
+    with pytest.raises(ArchiveError, match=r"no image 9\.png"):
+        _without_images(wrong, archive, manifest, ["part"], [])
+    row = DeletedRow("k" * 32, "i" * 64, (), "part", "/source/part/9.png", "images/part/0.parquet")
+    write_deletion(archive, [row], deleted_by="a", reason="b")
+    assert _without_images(wrong, archive, manifest, ["part"], [])[1] == {"part": {}}
 
 
 def test_image_size_ignores_excluded_images(tmp_path: Path) -> None:

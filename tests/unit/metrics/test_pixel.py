@@ -367,3 +367,18 @@ class TestRefusals:
     def test_defects_must_cover_the_mask(self, defects: list[Defect]) -> None:
         with pytest.raises(ValueError, match="the defects must"):
             PixelMetrics().update(row(0, 0, 0), places("##."), defects)
+
+
+def test_pixels_outside_of_a_region_do_not_count() -> None:
+    rng = np.random.default_rng(3)
+    whole, cropped = PixelMetrics(), PixelMetrics()
+    for _ in range(4):
+        values = rng.normal(size=(12, 16)).astype(np.float16)
+        mask = rng.random((12, 16)) < 0.2
+        inside = np.zeros((12, 16), dtype=bool)
+        inside[2:9, 3:11] = True
+        whole.update(values, mask & inside, inside=inside)
+        cropped.update(values[2:9, 3:11], mask[2:9, 3:11])
+    for area in (PixelMetrics.auroc, PixelMetrics.aupro):
+        assert area(whole) == area(cropped) is not None
+    assert whole.spro(0.3) == cropped.spro(0.3)

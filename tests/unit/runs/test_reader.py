@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.runs import ScoredImage, write_archive, write_run
 from support.trees import mask_png, png
 
+from uniad_ray.archive.images import decode_mask
+from uniad_ray.archive.manifest import build_manifest, read_manifest
+from uniad_ray.archive.shards import rewrite_shard
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import RunError, StoreError
+from uniad_ray.evaluation import pixel_metrics
 from uniad_ray.evaluation.labelled_images import labelled_images
+from uniad_ray.evaluation.run import evaluate_run
+from uniad_ray.perception.region import Region
 from uniad_ray.runs.maps import StoredMap, write_maps
 from uniad_ray.runs.reader import RunReader
 
@@ -122,3 +131,75 @@ def test_groups_contain_all_normal_images(reader: RunReader) -> None:
         ("defect_kind", "spot"): [True, True, True, False, False],
         ("defect_kind", "unknown"): [True, True, False, False, True],
     }
+
+
+def test_deleted_images_keep_their_rows_and_are_absent_otherwise(reader: RunReader) -> None:
+    archive = reader.archive
+    (shard,) = [shard for shard in read_manifest(archive).shards if shard.category == "part"]
+    rewritten = rewrite_shard(archive, shard, {key("spot0"), key("good0")})
+    assert rewritten is not None
+    (archive / shard.path).write_bytes(rewritten[0])
+    assert reader.scores().num_rows == len(images())
+    assert set(reader.images("part", {key("spot0"), key("good1")})) == {key("good1")}
+    report = evaluate_run(reader, {}, resamples=0, confidence=0.95)
+    assert "part: 2 images deleted from the archive, excluded from the pixel metrics" in report.notes
+    own = [metric for metric in report.metrics if (metric.category, metric.metric) == ("part", "image_auroc")]
+    assert own[0].value is not None
+
+
+def test_deleted_shard_is_empty_and_a_lost_one_an_error(reader: RunReader) -> None:
+    manifest = read_manifest(reader.archive)
+    (shard,) = [shard for shard in manifest.shards if shard.category == "other"]
+    (reader.archive / shard.path).delete()
+    with pytest.raises(StoreError):
+        reader.images("other", {key("a")})
+    kept = build_manifest(
+        schema_version=1,
+        shards=[other for other in manifest.shards if other != shard],
+        rejected=[],
+        defects={},
+        ingests=["x"],
+    )
+    (reader.archive / "manifest.json").write_json(kept.model_dump(mode="json"))
+    assert reader.images("other", {key("a")}) == {}
+
+
+def test_chunks_of_an_older_version_have_no_images_for_review(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_archive(tmp_path / "archive", images()), images())
+    table = pq.read_table(tmp_path / "run/chunks.parquet").drop_columns(["in_review"])
+    metadata = {**table.schema.metadata, b"uniad_ray.schema_version": b"1"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "run/chunks.parquet")
+    document = (run / "manifest.json").read_json()
+    document["chunks_sha256"] = hashlib.sha256((tmp_path / "run/chunks.parquet").read_bytes()).hexdigest()
+    del document["in_review"]
+    (run / "manifest.json").write_json(document)
+    reader = RunReader(run)
+    assert {chunk.in_review for chunk in reader.chunks} == {0} == {reader.manifest.in_review}
+
+
+def test_pixel_metrics_leave_out_what_is_outside_of_the_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked = decode_mask(mask_png()) > 0
+    flat, hot = np.zeros((48, 48), np.float16), masked.astype(np.float16)
+    hot[:, 40:] = 2
+    own = [
+        ScoredImage("good", png(10), 0.2, anomaly_map=flat),
+        ScoredImage("bad", png(14), 0.9, "anomalous", "spot", anomaly_map=hot, masks=(mask_png(),)),
+    ]
+    assert not masked[:, 38:].any()
+    archive = write_archive(tmp_path / "archive", own)
+    reader = RunReader(write_run(tmp_path / "run", archive, own))
+
+    def auroc(region: np.ndarray | None) -> tuple[float | None, str]:
+        found = None if region is None else Region(RegionMask.of(region), (48, 48))
+        monkeypatch.setattr(pixel_metrics, "region_of", lambda *_: found)
+        report = evaluate_run(reader, {}, resamples=0, confidence=0.95)
+        values = [entry.value for entry in report.metrics if entry.metric == "pixel_auroc" and entry.group == "all"]
+        return (values[0] if values else None), " ".join(report.notes)
+
+    left = np.zeros((48, 48), dtype=bool)
+    left[:, :38] = True
+    whole, _ = auroc(None)
+    inside, _ = auroc(left)
+    assert whole is not None
+    assert whole < 1.0 == inside
+    assert "1 anomalous image with a mask outside of the region" in auroc(~left)[1]

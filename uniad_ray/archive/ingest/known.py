@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from uniad_ray.archive.ingest.deletions import deleted_contents
 from uniad_ray.archive.ingest.records import IngestRecord, ingest_folder
 from uniad_ray.archive.layouts import SourceImage
 from uniad_ray.archive.naming import normalised
@@ -111,6 +112,8 @@ class KnownFiles:
     def contents(self, groups: Sequence[Sequence[int]]) -> list[Contents]:
         """Reads what the archive holds of some paths; one pass over the shards concerned, without their images.
 
+        Deleted images count: what was deleted does not come back with the next ingest.
+
         Args:
             groups: For each path, the result of `rows`.
 
@@ -127,14 +130,17 @@ class KnownFiles:
             found = dict(
                 zip(present, pool.map(lambda shard: self._digests(shard, wanted[shard]), present), strict=True)
             )
+        deleted = {} if self._archive is None else deleted_contents(self._archive, _places(wanted))
         result = []
         for rows in groups:
             images: set[str] = set()
             masks: set[str] = set()
             for row in rows:
-                image, own = found.get(self._value("shard", row), {}).get(self._value("source_uri", row), (None, ()))
-                images |= {image} if image else set()
-                masks |= set(own)
+                shard, uri = self._value("shard", row), self._value("source_uri", row)
+                held = found.get(shard, {}).get(uri)
+                for image, own in (*deleted.get((shard, uri), ()), *([held] if held else [])):
+                    images.add(image)
+                    masks |= set(own)
             result.append(Contents(tuple(sorted(images)), tuple(sorted(masks))))
         return result
 
@@ -152,6 +158,10 @@ class KnownFiles:
             for batch in columns.to_batches(max_chunksize=16)
             for row in batch.to_pylist()
         }
+
+
+def _places(wanted: Mapping[str, set[str]]) -> set[tuple[str, str]]:
+    return {(shard, uri) for shard, uris in wanted.items() for uri in uris}
 
 
 def sha256(data: bytes) -> str:

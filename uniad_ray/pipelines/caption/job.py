@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
@@ -25,16 +22,13 @@ from uniad_ray.pipelines.cluster.decoding import chunk_item
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
 from uniad_ray.progress import Progress
+from uniad_ray.sidecars.caption_files import finish_captions, forget_deleted_images
 from uniad_ray.sidecars.captions import (
-    MANIFEST_NAME,
-    CaptionManifest,
-    CaptionPlan,
     adopt_caption_plan,
     caption_path,
     caption_plan,
 )
 
-_READ_THREADS: Final = 16
 _BATCH: Final = 32
 """Images per call of the model; vLLM and servers batch within it."""
 
@@ -102,12 +96,13 @@ def caption(
         config = choose_engine(question, cluster)
         plan = caption_plan(config.kind, build_engine(config).lineage(), asked, question.classes, schema)
         adopt_caption_plan(sidecar, plan)
+        forget_deleted_images(sidecar, source)
         present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
         pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
         if pending:
             _caption_pending(CaptionTask(plan, config, source, sidecar), pending, workers or Workers(), cluster)
     everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
-    finished = _finish(plan, source.uri, manifest.digest, sidecar, everything)
+    finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)
     return CaptionReport(
         sidecar=sidecar.uri,
         model=plan.model,
@@ -186,36 +181,3 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
         fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),
         fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads},
     )
-
-
-def _finish(
-    plan: CaptionPlan, archive: str, archive_digest: str, sidecar: Location, work: Sequence[Chunk]
-) -> CaptionManifest:
-    """Checks that every image has a row, counts errors and tokens, and writes the manifest."""
-
-    def read(chunk: Chunk) -> tuple[str, list[dict[str, Any]]]:
-        location = sidecar / caption_path(chunk.name)
-        columns = ["status", "error_kind", "prompt_tokens", "tokens", "seconds"]
-        rows = read_table(dataset_schema("caption_sidecar"), location, columns=columns).to_pylist()
-        if len(rows) != chunk.rows:
-            raise SidecarError(
-                f"{location}: {len(rows)} rows for {chunk.rows} images; delete the file and run the same command again"
-            )
-        return hashlib.sha256(location.read_bytes()).hexdigest(), rows
-
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = list(pool.map(read, work))
-    rows = [row for _, own in found for row in own]
-    finished = CaptionManifest(
-        plan=plan,
-        archive=archive,
-        archive_digest=archive_digest,
-        images=len(rows),
-        errors=dict(sorted(Counter(row["error_kind"] for row in rows if row["status"] == "error").items())),
-        prompt_tokens=sum(row["prompt_tokens"] or 0 for row in rows),
-        tokens=sum(row["tokens"] or 0 for row in rows),
-        seconds=round(sum(row["seconds"] for row in rows), 3),
-        files={chunk.name: digest for chunk, (digest, _) in zip(work, found, strict=True)},
-    )
-    (sidecar / MANIFEST_NAME).write_json(finished.model_dump(mode="json"))
-    return finished

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uniad_ray.archive.exclusions import find_images, read_exclusions
+from uniad_ray.archive.deletion import is_deleted
+from uniad_ray.archive.exclusions import NamedImage, find_images, read_exclusions
+from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_manifest
+from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
-from uniad_ray.errors import UserError
+from uniad_ray.errors import ConfigError, UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
@@ -37,6 +41,7 @@ def fit(
     *,
     categories: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    regions: Sequence[str] = (),
     sidecar: str | None = None,
     known_defects: str | None = None,
     publish: bool = True,
@@ -57,6 +62,7 @@ def fit(
         config: The fit configuration.
         categories: Categories to fit; default all.
         exclude: Names of images to leave out: source URIs, their ends, or sha256; see `archive.exclusions`.
+        regions: Files with the part of the images that counts, as `FILE` or `CATEGORY=FILE`; see `read_region`.
         sidecar: Root of a sidecar of the archive. Its matching features are reused; the bundles do not depend on it.
         known_defects: Folder of images with known defects, for the expert selection; see `KnownDefects.read`.
         publish: Whether to point each category to its new version once it is verified.
@@ -77,6 +83,7 @@ def fit(
     manifest = read_manifest(source)
     wanted = choose_categories(source, manifest, categories)
     config, excluded = _without_images(config, source, manifest, wanted, exclude)
+    config = _with_regions(config, source, manifest, wanted, regions)
     if sidecar is not None:
         from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -134,12 +141,48 @@ def fit(
     )
 
 
+def _with_regions(
+    config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], regions: Sequence[str]
+) -> FitConfig:
+    """Returns the configuration with the regions of the given files, `FILE` or `CATEGORY=FILE`.
+
+    Raises:
+        ConfigError: A file is no region, belongs to no category of the fit, or has not the size of its images.
+    """
+    from uniad_ray.perception.region import Region
+    from uniad_ray.perception.region_files import read_region
+
+    found = {name: mask for name, mask in config.regions.items() if name in categories}
+    for text in regions:
+        named, equals, path = text.partition("=")
+        category = named if equals else categories[0]
+        if category not in categories or (not equals and len(categories) > 1):
+            raise ConfigError(f"--region {text}: write CATEGORY=FILE with a category of {', '.join(categories)}")
+        found[category] = read_region(path if equals else text)
+    for category, mask in found.items():
+        rows = read_normal_rows(archive, manifest, category, ("width", "height"))
+        sizes = Counter(values for values, _, _ in rows)
+        size = (mask.width, mask.height)
+        if sizes and size not in sizes:
+            (width, height), _ = sizes.most_common(1)[0]
+            raise ConfigError(
+                f"the region of {category} has {mask.width} x {mask.height} pixels, its images {width} x {height}; "
+                "draw the region on one of them"
+            )
+        own = config.model_copy(update={"regions": {category: mask}})
+        Region(mask, with_image_size(own, archive, manifest, category).decoded_size, f"the region of {category}")
+    return config.model_copy(update={"regions": found})
+
+
 def _without_images(
     config: FitConfig, archive: Location, manifest: ArchiveManifest, categories: Sequence[str], exclude: Sequence[str]
 ) -> tuple[FitConfig, dict[str, dict[str, str]]]:
     """Returns the configuration with all images to leave out by sha256, and their reasons by category and URI."""
-    names = [*config.normal_images.exclude, *exclude]
-    found = find_images(archive, manifest, names, categories)
+    named = config.normal_images.exclude
+    found = {
+        **_of_categories(archive, manifest, named, categories),
+        **find_images(archive, manifest, exclude, categories),
+    }
     reasons: dict[str, dict[str, str]] = {name: {} for name in categories}
     for change in read_exclusions(archive).values():
         if change.category in reasons:
@@ -153,6 +196,22 @@ def _without_images(
         update={"exclude": tuple(sorted({image.image_id for image in found.values()}))}
     )
     return config.model_copy(update={"normal_images": normal_images}), reasons
+
+
+def _of_categories(
+    archive: Location, manifest: ArchiveManifest, names: Sequence[str], categories: Sequence[str]
+) -> dict[str, NamedImage]:
+    """The images of the configuration, which may also name images of other categories, and deleted ones.
+
+    Raises:
+        ArchiveError: There has never been such an image, or a name fits several.
+    """
+    found = dict(find_images(archive, manifest, names, categories, may_miss=True))
+    missing = [name for name in names if name not in found]
+    if missing:
+        missing = [name for name in missing if not is_deleted(archive, name)]
+        find_images(archive, manifest, missing)
+    return found
 
 
 _NORMAL_IMAGES = ("train/normal", "validation/normal")

@@ -30,6 +30,8 @@ class FittedBundle(StrictModel):
         false_positive_rate: Fraction of normal images asked for above the threshold.
         threshold_method: `empirical`, `generalised_pareto` or `gaussian_tail`.
         rate_interval: 90 % interval of the fraction of new normal images above the threshold.
+        own_threshold: Threshold of the version that was published before, if a user had set it. It is kept if nothing
+            but the threshold differs: `version` and `threshold` are then those of that version.
         highest: Score by source URI of the normal images that score highest when held out, the highest first.
     """
 
@@ -51,6 +53,7 @@ class FittedBundle(StrictModel):
     false_positive_rate: float | None = None
     threshold_method: str | None = None
     rate_interval: tuple[float, float] | None = None
+    own_threshold: float | None = None
     highest: dict[str, float] = Field(default_factory=dict)
 
 

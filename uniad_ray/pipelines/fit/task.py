@@ -144,8 +144,11 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
     highest = bundle.held_out_scores.highest(HIGHEST_IMAGES)
     uris = normal_images.by_source_uri({key: key for key in highest})
     is_published = task.publish and (task.accept_unusual or not unusual)
+    own_threshold = None
     if is_published:
-        store.publish(category, written.version)
+        written, before = store.publish_fit(written)
+        own_threshold = None if before is None else before.calibration.threshold.value
+        threshold = written.calibration.threshold
     return FittedBundle(
         category=category,
         version=written.version,
@@ -165,5 +168,6 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
         used_known_defects=bool(selection is not None and selection.known_defects),
         excluded=lineage["excluded"],
         twins=fitted.twins,
+        own_threshold=own_threshold,
         highest={uri: highest[key] for uri, key in sorted(uris.items(), key=lambda item: -highest[item[1]])},
     ).model_dump()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from uniad_ray.archive.bit_depth import unshifted_warning
+from uniad_ray.archive.deletion import resume_deletions
 from uniad_ray.archive.images import ImageLimits
 from uniad_ray.archive.ingest import (
     IngestPlan,
@@ -126,6 +127,7 @@ def ingest(
     if not is_utf8(target.uri):
         raise ArchiveError(f"{printable(target.uri)}: the path is not UTF-8 text; name another archive")
     bounds = limits or ShardLimits()
+    resume_deletions(target)
     opened: Source | ManifestSource
     if manifest is None:
         opened = open_source(root, layout=layout, category=category, split=split, label=label)

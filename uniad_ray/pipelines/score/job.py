@@ -60,12 +60,14 @@ class ScoreReport(StrictModel):
         images: Number of score rows.
         errors: Number of rows with status `error`.
         anomalous: Number of rows with decision `anomalous`.
+        in_review: Number of rows with decision `review`.
         categories: The same counts by category.
         skipped_chunks: Chunks that an earlier call had already scored.
         seconds: Time spent in this call, by stage.
         store_retries: Requests to the store that workers repeated in this call.
         parts: Number of parts, which are images with the same serial.
         anomalous_parts: Number of parts with an anomalous view.
+        notes: What the options leave without effect.
         undecided_parts: Number of other parts with a view that could not be scored.
     """
 
@@ -78,9 +80,11 @@ class ScoreReport(StrictModel):
     skipped_chunks: int
     seconds: StageSeconds
     store_retries: int = 0
+    in_review: int = 0
     parts: int = 0
     anomalous_parts: int = 0
     undecided_parts: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def score(
@@ -121,13 +125,16 @@ def score(
         sidecar = Location.parse(sidecar).uri
         open_sidecar(sidecar, plan.archive_digest).note_missing(plan.bundles)
     adopt_plan(run, plan)
+    notes = _review_notes(plan, store)
+    for note in notes:
+        _logger.warning("%s", note)
     if (run / MANIFEST_NAME).exists():
-        return _report_finished(run, work)
+        return _report_finished(run, work, notes)
     with hold(run / LEASE_FOLDER, f"the run {run}") as lease:
         # Its former holder may have finished the run, or discarded its plan.
         adopt_plan(run, plan)
         if (run / MANIFEST_NAME).exists():
-            return _report_finished(run, work)
+            return _report_finished(run, work, notes)
         finished = finished_chunks(run, work, plan.run_id)
         present = {result.chunk for result in finished}
         pending = [chunk for chunk in work if chunk.name not in present]
@@ -139,7 +146,24 @@ def score(
             finished += scored
         lease.check()
         manifest = _finish(run, plan, work, finished)
-    return _report(run, manifest, len(work) - len(pending), timing)
+    return _report(run, manifest, len(work) - len(pending), timing, notes)
+
+
+def _review_notes(plan: RunPlan, store: BundleStore) -> tuple[str, ...]:
+    """Categories whose review threshold has no effect, because the run asks for more false alarms than for review."""
+    rate = plan.options.false_positive_rate
+    found = []
+    if rate is None:
+        return ()
+    for category, bundle in plan.bundles.items():
+        review = store.manifest(category, bundle.version).calibration.review
+        if review is not None and review.false_positive_rate <= rate:
+            found.append(
+                f"{category}: no image is for review: the run asks for {100 * rate:g} % false alarms, and the bundle "
+                f"reviews {100 * review.false_positive_rate:g} % of normal images; ask for fewer, or publish another "
+                f"rate with `uniad-ray threshold {store.root} {category} --review-rate RATE`"
+            )
+    return tuple(found)
 
 
 def _score_pending(
@@ -207,7 +231,9 @@ def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> Non
     """
     category = str(row["category"])
     rows, errors, anomalous = int(row["rows"]), int(row["errors"]), int(row["anomalous"])
-    decisions = {"normal": rows - errors - anomalous, "anomalous": anomalous, "error": errors}
+    in_review = int(row["in_review"])
+    normal = rows - errors - anomalous - in_review
+    decisions = {"normal": normal, "review": in_review, "anomalous": anomalous, "error": errors}
     for decision, images in decisions.items():
         metrics.count("uniad_ray_run_images", images, category=category, decision=decision)
     for stage in ("decode", "score", "write"):
@@ -272,6 +298,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
         images=sum(item.rows for item in ordered),
         errors=sum(item.errors for item in ordered),
         anomalous=sum(item.anomalous for item in ordered),
+        in_review=sum(item.in_review for item in ordered),
         categories=_count_by_category(ordered),
         chunks_sha256=hashlib.sha256(data).hexdigest(),
         weights=weights,
@@ -287,12 +314,12 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
     return manifest
 
 
-def _report_finished(run: Location, work: Sequence[Chunk]) -> ScoreReport:
+def _report_finished(run: Location, work: Sequence[Chunk], notes: tuple[str, ...]) -> ScoreReport:
     manifest = read_run(run)
     if manifest.plan.options.maps == "top" and (run / MAP_CANDIDATES).has_children():
         # Killed between the manifest and this.
         (run / MAP_CANDIDATES).delete_tree()
-    return _report(run, manifest, len(work), None)
+    return _report(run, manifest, len(work), None, notes)
 
 
 def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> None:
@@ -310,16 +337,18 @@ def _keep_top_maps(run: Location, plan: RunPlan, results: list[RunChunk]) -> Non
 def _count_by_category(results: Iterable[RunChunk]) -> dict[str, CategoryCounts]:
     totals: dict[str, list[int]] = {}
     for result in results:
-        total = totals.setdefault(result.category, [0, 0, 0])
-        for index, value in enumerate((result.rows, result.errors, result.anomalous)):
+        total = totals.setdefault(result.category, [0, 0, 0, 0])
+        for index, value in enumerate((result.rows, result.errors, result.anomalous, result.in_review)):
             total[index] += value
     return {
-        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous)
-        for name, (images, errors, anomalous) in sorted(totals.items())
+        name: CategoryCounts(images=images, errors=errors, anomalous=anomalous, in_review=in_review)
+        for name, (images, errors, anomalous, in_review) in sorted(totals.items())
     }
 
 
-def _report(run: Location, manifest: RunManifest, skipped: int, timing: Timing | None) -> ScoreReport:
+def _report(
+    run: Location, manifest: RunManifest, skipped: int, timing: Timing | None, notes: tuple[str, ...]
+) -> ScoreReport:
     decisions = Counter(part.decision for part in read_parts(run))
     return ScoreReport(
         run=run.uri,
@@ -327,6 +356,7 @@ def _report(run: Location, manifest: RunManifest, skipped: int, timing: Timing |
         images=manifest.images,
         errors=manifest.errors,
         anomalous=manifest.anomalous,
+        in_review=manifest.in_review,
         categories=manifest.categories,
         skipped_chunks=skipped,
         parts=decisions.total(),
@@ -334,4 +364,5 @@ def _report(run: Location, manifest: RunManifest, skipped: int, timing: Timing |
         undecided_parts=decisions[None],
         seconds=StageSeconds() if timing is None else timing.seconds,
         store_retries=0 if timing is None else timing.store_retries,
+        notes=notes,
     )

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image, decode_mask
@@ -32,6 +32,7 @@ _HEAT_STOPS: Final = (
     (1.0, 128, 0, 90, 175),
 )
 _TOP_QUANTILE: Final = 0.95
+_REGION_COLOUR: Final = (0, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,12 @@ def missing_picture(problem: str) -> Picture:
 
 
 def draw_picture(
-    image: bytes, size: tuple[int, int], masks: Sequence[bytes], anomaly_map: np.ndarray | None, scale: MapScale
+    image: bytes,
+    size: tuple[int, int],
+    masks: Sequence[bytes],
+    anomaly_map: np.ndarray | None,
+    scale: MapScale,
+    inside: np.ndarray | None = None,
 ) -> Picture:
     """Draws the layers of one image.
 
@@ -85,6 +91,7 @@ def draw_picture(
         masks: Ground-truth masks as encoded files; a pixel above 0 is anomalous.
         anomaly_map: Float, shape (h, w), on the calibrated scale; None without a map.
         scale: Colour scale of the map.
+        inside: bool, shape of the thumbnail: the region that counts, drawn as a thin line; None draws none.
 
     Returns:
         The layers; a layer that cannot be decoded is None, with an entry in `problems`.
@@ -93,7 +100,8 @@ def draw_picture(
     problems = []
     thumbnail = outline = None
     try:
-        thumbnail = _jpeg(decode_image(image, (height, width)))
+        pixels = decode_image(image, (height, width))
+        thumbnail = _jpeg(pixels if inside is None else with_region(pixels, inside))
     except ImageError as error:
         problems.append(f"The image cannot be shown: {error}.")
     try:
@@ -102,6 +110,19 @@ def draw_picture(
         problems.append(f"The mask cannot be shown: {error}.")
     heat_map = None if anomaly_map is None else heat_png(anomaly_map, size, scale)
     return Picture(thumbnail, heat_map, outline, width, height, tuple(problems))
+
+
+def with_region(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Draws a thin line along the edge of a region: bright inside and dark outside, visible on any image.
+
+    Args:
+        pixels: uint8, shape (H, W, 3), RGB; not changed.
+        inside: bool, shape (H, W).
+    """
+    inner = inside & ~binary_erosion(inside, border_value=1)
+    outer = binary_dilation(inside) & ~inside
+    drawn = np.where(inner[..., None], np.array(_REGION_COLOUR, dtype=np.uint8), pixels)
+    return np.where(outer[..., None], np.uint8(0), drawn)
 
 
 def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> bytes:

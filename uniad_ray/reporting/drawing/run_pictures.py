@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.errors import ArchiveError, StoreError
-from uniad_ray.reporting.drawing.pictures import Picture, draw_picture, missing_picture
+from uniad_ray.reporting.drawing.pictures import THUMBNAIL_SIDE, Picture, draw_picture, missing_picture
 from uniad_ray.reporting.model import MapScale
 from uniad_ray.runs.reader import RunReader
+from uniad_ray.runs.regions import region_of
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale
     except (ArchiveError, StoreError) as error:
         _logger.warning("images cannot be shown: %s", error)
         return dict.fromkeys(row_keys, missing_picture(f"The archive cannot be read: {error}"))
+    region = region_of(reader, category)
     drawn: dict[str, Picture] = {}
     for key in row_keys:
         source = sources.get(key)
@@ -38,5 +41,7 @@ def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale
             drawn[key] = missing_picture("The archive no longer has this image.")
             continue
         masks = [mask.data for mask in source.masks]
-        drawn[key] = draw_picture(source.image, (source.height, source.width), masks, maps.get(key), scale)
+        size = (source.height, source.width)
+        inside = None if region is None else region.at(fitted_size(size, THUMBNAIL_SIDE))
+        drawn[key] = draw_picture(source.image, size, masks, maps.get(key), scale, inside)
     return drawn

@@ -31,7 +31,10 @@ def render_nights(
         image_auroc: Image AUROC by night and category, for nights with labels.
     """
     newest = list(reversed(nights))
-    categories = sorted({name for night in nights for name in night.categories})[:MAX_CATEGORY_ROWS]
+    every = sorted({name for night in nights for name in night.categories})
+    # Those with an alarm must not be hidden by the limit.
+    concerned = {alarm.category for night in nights for alarm in night.alarms}
+    categories = sorted(sorted(every, key=lambda name: name not in concerned)[:MAX_CATEGORY_ROWS])
     alarms = [(night, alarm) for night in newest for alarm in night.alarms]
     return render_page(
         "nights.html.j2",
@@ -41,6 +44,7 @@ def render_nights(
         charts=_charts(nights) if nights else [],
         alarms=alarms[:MAX_ALARMS],
         hidden_alarms=len(alarms[MAX_ALARMS:]),
+        hidden_categories=len(every) - len(categories),
         categories=[_category(name, newest, image_auroc) for name in categories],
     )
 

@@ -206,6 +206,27 @@ class BundleStore:
         (self._folder(category) / POINTER_NAME).write_json(pointer.model_dump(mode="json"))
         return pointer
 
+    def publish_fit(self, written: BundleManifest) -> tuple[BundleManifest, BundleManifest | None]:
+        """Publish a fitted version, unless the published one is the same with a threshold that a user has set.
+
+        Args:
+            written: The version that a fit has written.
+
+        Returns:
+            The version that is published now; and the one that was published before if a user had set its threshold,
+            else None. They are the same if the threshold is kept.
+
+        Raises:
+            BundleError: A version is missing or corrupt.
+        """
+        pointer = self.pointer(written.category)
+        before = None if pointer is None else self.manifest(pointer.category, pointer.version)
+        has_own = before is not None and "earlier_threshold" in before.lineage
+        if before is not None and has_own and _is_same_fit(before, written):
+            return before, before
+        self.publish(written.category, written.version)
+        return written, before if has_own else None
+
     def folder(self, category: str, version: str) -> Location:
         """Return the location of a version."""
         return self._folder(category) / version
@@ -223,3 +244,10 @@ class BundleStore:
             return Pointer.model_validate(location.read_json())
         except ValidationError as error:
             raise BundleError(f"{location}: corrupt pointer; publish a version again") from error
+
+
+def _is_same_fit(one: BundleManifest, other: BundleManifest) -> bool:
+    """Whether two versions differ in nothing but thresholds, lineage and time."""
+    thresholds = {"threshold": other.calibration.threshold, "review": other.calibration.review}
+    is_same_calibration = one.calibration.model_copy(update=thresholds) == other.calibration
+    return one.content_digest == other.content_digest and is_same_calibration

@@ -251,7 +251,8 @@ class CategoryFit:
                 for name, item in evidence.items():
                     held_out[name].append(np.asarray(item.scores, dtype=np.float64))
                 if config.chosen_fusion.rule == "maps":
-                    fused.append(Fusion.uncalibrated(config.chosen_fusion, tuple(names)).fuse(evidence).scores)
+                    rule = Fusion.uncalibrated(config.chosen_fusion, tuple(names))
+                    fused.append(rule.fuse(evidence, fitted.pipeline.region).scores)
             if selection is not None:
                 synthetic.append(score_altered_images(fitted, fold, to_alter, config, self._advance))
                 if index == 0 and len(self._known) >= selection.fewest_known_defects:

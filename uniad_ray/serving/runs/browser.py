@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final
 
@@ -14,9 +15,11 @@ import numpy as np
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ImageError, RunError, UserError
+from uniad_ray.perception.region import Region
 from uniad_ray.runs.parts import Part
 from uniad_ray.runs.plan import RunChunk
 from uniad_ray.runs.reader import RunReader, SourceRow
+from uniad_ray.runs.regions import region_of
 from uniad_ray.runs.reviews import Mark, MarkLog
 from uniad_ray.runs.scored_images import COLUMNS, scored_images
 from uniad_ray.serving.http.problems import ProblemError
@@ -96,6 +99,11 @@ class OpenCategory:
         self.scores = CategoryScores(self.images)
         self._chunks = [chunk for chunk in run.reader.chunks if chunk.category == name]
         self._starts = [0, *accumulate(chunk.rows for chunk in self._chunks)]
+
+    @cached_property
+    def region(self) -> Region | None:
+        """Part of the images that counts, by the bundle of the run; None if all of it does."""
+        return region_of(self.run.reader, self.name)
 
     def place(self, position: int) -> tuple[RunChunk, int]:
         """Return the chunk that holds a row, and the row's index in it."""
@@ -209,7 +217,7 @@ class RunBrowser:
         Raises:
             ProblemError: `not-found`, `unusable-image` or `store-unavailable`.
         """
-        return _drawn(large_picture, self._source(opened, row_key))
+        return _drawn(lambda source: large_picture(source, opened.region), self._source(opened, row_key))
 
     def anomaly_map(self, opened: OpenCategory, row_key: str) -> np.ndarray:
         """Return the stored anomaly map of an image: float32, shape (h, w), on the calibrated scale.

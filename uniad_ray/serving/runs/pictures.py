@@ -9,6 +9,8 @@ from PIL import Image
 
 from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image
+from uniad_ray.perception.region import Region
+from uniad_ray.reporting.drawing.pictures import with_region
 from uniad_ray.runs.reader import SourceRow
 
 THUMBNAIL_SIDE: Final = 256
@@ -26,17 +28,24 @@ def thumbnail(source: SourceRow) -> bytes:
     return _encode(source, THUMBNAIL_SIDE, _THUMBNAIL_QUALITY)
 
 
-def large_picture(source: SourceRow) -> bytes:
+def large_picture(source: SourceRow, region: Region | None = None) -> bytes:
     """Encode a JPEG with sides of at most 2048 pixels.
+
+    Args:
+        source: The archive row of the image.
+        region: Part of the image that counts, drawn as a thin line; None draws none.
 
     Raises:
         ImageError: The image cannot be decoded.
     """
-    return _encode(source, IMAGE_SIDE, _IMAGE_QUALITY)
+    return _encode(source, IMAGE_SIDE, _IMAGE_QUALITY, region)
 
 
-def _encode(source: SourceRow, side: int, quality: int) -> bytes:
+def _encode(source: SourceRow, side: int, quality: int, region: Region | None = None) -> bytes:
     size = fitted_size((source.height, source.width), side)
+    pixels = decode_image(source.image or b"", size)
+    if region is not None:
+        pixels = with_region(pixels, region.at(size))
     sink = io.BytesIO()
-    Image.fromarray(decode_image(source.image or b"", size)).save(sink, "JPEG", quality=quality)
+    Image.fromarray(pixels).save(sink, "JPEG", quality=quality)
     return sink.getvalue()

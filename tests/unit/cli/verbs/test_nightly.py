@@ -70,6 +70,6 @@ def test_text_names_alarms_notes_and_messages(monkeypatch: pytest.MonkeyPatch) -
         "  note: dark",
         "n1: webhook-a: would be sent: POST a",
         "    {}",
-        "dry run: nothing was sent; the same command without --dry-run sends it",
+        "dry run: nothing was sent or deleted; the same command without --dry-run does it",
         "/w/nights.html: the last nights",
     ]

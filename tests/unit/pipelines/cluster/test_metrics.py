@@ -13,6 +13,7 @@ CHUNK = {
     "rows": 10,
     "errors": 2,
     "anomalous": 3,
+    "in_review": 1,
     "decode_seconds": 0.5,
     "score_seconds": 2.0,
     "write_seconds": 0.25,
@@ -24,10 +25,12 @@ def test_chunk_is_recorded_by_decision_and_stage() -> None:
     record_chunk(metrics, CHUNK, 7)
     record_chunk(metrics, CHUNK | {"errors": 0, "category": "cap"}, 6)
     assert metrics.counted("uniad_ray_run_images") == {
-        ("lid", "normal"): 5,
+        ("lid", "normal"): 4,
+        ("lid", "review"): 1,
         ("lid", "anomalous"): 3,
         ("lid", "error"): 2,
-        ("cap", "normal"): 7,
+        ("cap", "normal"): 6,
+        ("cap", "review"): 1,
         ("cap", "anomalous"): 3,
     }
     assert metrics.counted("uniad_ray_run_stage_seconds")["lid", "score"] == 2.0

@@ -19,6 +19,7 @@ from uniad_ray.reporting.drawing.pictures import (
     map_scale,
     missing_picture,
     overlay,
+    with_region,
 )
 from uniad_ray.reporting.model import MapScale
 
@@ -151,3 +152,18 @@ def test_scale_covers_most_scores_above_the_threshold() -> None:
     scores = np.concatenate([np.zeros(500), np.linspace(3, 40, 100), [1e6]])
     assert map_scale(scores, 2.0).top == pytest.approx(38.5, abs=0.5)
     assert map_scale(np.array([2.1]), 2.0).top == 4.0
+
+
+def test_region_is_a_thin_line_along_its_edge() -> None:
+    inside = np.zeros((6, 7), dtype=bool)
+    inside[1:6, 2:7] = True
+    plain = np.full((6, 7, 3), 9, dtype=np.uint8)
+    drawn = with_region(plain, inside)
+    # The border of the image is no edge.
+    expected = plain.copy()
+    expected[0, 2:7] = expected[1:6, 1] = 0
+    expected[1, 2:7] = expected[1:6, 2] = (0, 255, 255)
+    assert np.array_equal(drawn, expected)
+    assert (plain == 9).all()
+    thumbnails = [draw_picture(encoded(plain), (6, 7), [], None, SCALE, region).thumbnail for region in (None, inside)]
+    assert thumbnails[0] != thumbnails[1]

@@ -4,6 +4,7 @@ from typing import Any
 
 from uniad_ray.alarms.rules import Alarm
 from uniad_ray.nights.model import NightCounts, NightSummary
+from uniad_ray.reporting.html import MAX_CATEGORY_ROWS
 from uniad_ray.reporting.nights.html import render_nights
 
 
@@ -50,3 +51,22 @@ def test_nights_without_images_and_without_any_night_are_pages() -> None:
     empty = night("2026-01-01", images=0, anomalous=0, categories={}, medians={}, run_id=None)
     assert "Last night with images: - %." in page(empty)
     assert "No night yet." in page()
+
+
+def test_images_for_review_have_their_own_numbers() -> None:
+    counts = NightCounts(images=40, errors=0, anomalous=2, in_review=4, bundle_version="v1")
+    found = page(night("2026-01-01", in_review=4, categories={"nut": counts}))
+    assert found.count("4 of 40 (10.0 %)") == 2
+    assert "<dt>For review</dt>" in found
+    assert "<dt>For review</dt>" not in page(night("2026-01-01"))
+
+
+def test_categories_beyond_the_limit_are_said_and_those_with_alarms_are_shown() -> None:
+    counts = NightCounts(images=1, errors=0, anomalous=0, bundle_version="v1")
+    many = {f"c{number:05d}": counts for number in range(MAX_CATEGORY_ROWS + 3)}
+    last = max(many)
+    found = page(night("2026-01-01", categories=many, alarms=(Alarm(kind="drift", category=last, text="x"),)))
+    assert f">{last}</h2>" in found
+    assert ">c00000</h2>" in found
+    assert "3 more categories are not shown" in found
+    assert "not shown" not in page(night("2026-01-01"))

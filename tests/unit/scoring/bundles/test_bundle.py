@@ -111,6 +111,28 @@ def test_publish_accepts_newer_and_older_versions(tmp_path: Path, fitted: Fitted
         store.publish("part", "gone")
 
 
+def test_same_fit_keeps_a_threshold_that_a_user_has_set(tmp_path: Path, fitted: FittedCategory) -> None:
+    store, version = stored(tmp_path, fitted)
+    first = store.manifest("part", version)
+    assert store.publish_fit(first) == (first, None)
+    high = first.calibration.threshold.model_copy(update={"value": 99.0, "method": "set_by_hand"})
+    written = store.write_threshold(store.load("part"), high, None, {"option": "--value 99"})
+    store.publish("part", written.version)
+    own = store.manifest("part", written.version)
+    again = store.write("part", fitted.config, fitted.calibration, first.lineage, fitted.files)
+    assert again == first
+    assert store.publish_fit(again) == (own, own)
+    # The archive has grown by images of other categories: a new version with the same content.
+    lineage = {**first.lineage, "archive": {"uri": "a", "digest": "d"}}
+    grown = store.write("part", fitted.config, fitted.calibration, lineage, fitted.files)
+    assert store.publish_fit(grown) == (own, own)
+    assert store.load("part").manifest.calibration.threshold.value == 99.0
+    other = fitted.config.model_copy(update={"batch_size": fitted.config.batch_size + 1})
+    changed = store.write("part", other, fitted.calibration, first.lineage, fitted.files)
+    assert store.publish_fit(changed)[1] == own
+    assert store.load("part").manifest.version == changed.version
+
+
 def test_missing_bundle_gives_advice(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no published bundle for category 'part'; fit one"):
         BundleStore(str(tmp_path)).load("part")

@@ -13,6 +13,8 @@ from support.runs import ScoredImage
 from support.served_runs import STARTED, THRESHOLD, run_images, write_served_run
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.region import RegionMask
+from uniad_ray.perception.region import Region
 from uniad_ray.runs.reviews import read_marks
 from uniad_ray.serving.http.problems import MEDIA_TYPE
 from uniad_ray.serving.runs import browser as run_browser
@@ -273,3 +275,22 @@ def test_operations_document_their_errors(served: Served) -> None:
                 assert set(operation["responses"][status]["content"]) == {MEDIA_TYPE}
     pictures = paths["/v1/runs/{run}/images/{row_key}/thumbnail"]["get"]["responses"]["200"]["content"]
     assert set(pictures) == {"image/jpeg"}
+
+
+def test_large_picture_shows_the_region_and_the_thumbnail_does_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(what: str) -> np.ndarray:
+        data = served.get(f"/night/images/{key_of(7)}/{what}", category="lids").content
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    plain = {what: shown(what) for what in ("image", "thumbnail")}
+    height, width = plain["image"].shape[:2]
+    inside = np.zeros((height, width), dtype=bool)
+    inside[:, : width // 2] = True
+    region = Region(RegionMask.of(inside), (height, width))
+    monkeypatch.setattr(run_browser.OpenCategory, "region", property(lambda _: region))
+    changed = np.abs(shown("image") - plain["image"]).max(axis=-1) > 30
+    assert changed[:, width // 2 - 1 : width // 2 + 1].any(axis=1).all()
+    assert not changed[:, : width // 4].any()
+    assert np.array_equal(shown("thumbnail"), plain["thumbnail"])

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     metavar="IMAGE",
     help="Leave this image out of this fit: its source URI, or the end of it such as good/007.png; may be repeated.",
 )
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="[CATEGORY=]FILE",
+    help="Part of the images that counts: a PNG mask, white where it does, or polygons in YAML; may be repeated.",
+)
 @sidecar_option
 @click.option(
     "--known-defects",
@@ -98,6 +105,16 @@ def as_text(report: FitReport) -> str:
             lines.append(
                 f"{entry.category}: check these images; if they are normal, publish with "
                 f"`uniad-ray bundles {report.bundles} --publish {entry.category} {entry.version}`"
+            )
+        if entry.own_threshold == entry.threshold:
+            lines.append(
+                f"{entry.category}: the fit is the same as the published one; that stays published with the threshold "
+                f"{entry.threshold:g}, which you had set"
+            )
+        elif entry.own_threshold is not None:
+            lines.append(
+                f"{entry.category}: the threshold {entry.own_threshold:g} that you had set was for the last bundle; "
+                f"check the new one with `uniad-ray threshold {report.bundles} {entry.category}`"
             )
         if entry.twins:
             lines.append(f"{entry.category}: copies of other images: {entry.twins}; each picture counts once")

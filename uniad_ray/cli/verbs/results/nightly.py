@@ -11,7 +11,7 @@ from uniad_ray import verbs
 from uniad_ray.cli.options import print_report, reporting
 
 if TYPE_CHECKING:
-    from uniad_ray.nights.model import NightReport, NightSummary
+    from uniad_ray.nights.model import Expired, NightReport, NightSummary
 
 EXIT_ALARM = 3
 
@@ -19,7 +19,7 @@ EXIT_ALARM = 3
 @click.command()
 @click.option("--config", required=True, metavar="FILE", help="YAML file of the nights; docs/nightly.md shows one.")
 @click.option("--night", metavar="NAME", help="Name of the night, at most once each.  [default: its date]")
-@click.option("--dry-run", is_flag=True, help="Stop before messages are sent, and show them; the next call sends them.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent and deleted; the next call does it.")
 @reporting
 def nightly(as_json: bool, **options: Any) -> int:
     """Ingest what is new, score it, look for drift, report, and raise alarms.
@@ -39,16 +39,24 @@ def as_text(report: NightReport) -> str:
     for delivery in report.deliveries:
         indented = delivery.detail.replace("\n", "\n    ")
         lines.append(f"{delivery.night}: {delivery.channel}: {delivery.result}: {indented}")
+    lines += [_expired(entry, report.dry_run) for entry in report.expired]
     if report.dry_run:
-        lines.append("dry run: nothing was sent; the same command without --dry-run sends it")
+        lines.append("dry run: nothing was sent or deleted; the same command without --dry-run does it")
     if report.overview:
         lines.append(f"{report.overview}: the last nights")
     return "\n".join(lines)
 
 
+def _expired(entry: Expired, dry_run: bool) -> str:
+    what = f"{entry.images} images" if entry.kind == "images" else entry.kind
+    of_night = f" of night {entry.night}" if entry.night else ""
+    return f"{'would delete' if dry_run else 'deleted'} {what}{of_night}: {entry.place} ({entry.reason})"
+
+
 def _night(night: NightSummary) -> Iterator[str]:
+    review = f"{night.in_review} for review, " if night.in_review else ""
     yield (
-        f"night {night.night}: {night.images} new images, {night.anomalous} anomalous, {night.errors} errors, "
+        f"night {night.night}: {night.images} new images, {night.anomalous} anomalous, {review}{night.errors} errors, "
         f"{night.rejected_files} rejected files"
     )
     yield from (f"  alarm {alarm.kind}: {alarm.text}" for alarm in night.alarms)

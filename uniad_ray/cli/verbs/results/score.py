@@ -77,8 +77,9 @@ def score(as_json: bool, max_error_share: float, **options: Any) -> int:
 
 def as_text(report: ScoreReport) -> str:
     """Counts of a run."""
-    rows = [(name, item.images, item.anomalous, item.errors) for name, item in report.categories.items()]
-    lines = [table(("category", "images", "anomalous", "errors"), rows)]
+    columns = ["images", "anomalous", *(["in_review"] if report.in_review else []), "errors"]
+    rows = [(name, *(getattr(item, column) for column in columns)) for name, item in report.categories.items()]
+    lines = [table(("category", *(column.replace("in_", "") for column in columns)), rows)]
     if report.skipped_chunks:
         lines.append(f"{report.skipped_chunks} chunks were already done")
     if report.parts:
@@ -88,5 +89,6 @@ def as_text(report: ScoreReport) -> str:
         )
     if report.store_retries:
         lines.append(f"{report.store_retries} requests to the store were repeated, because it failed")
+    lines += report.notes
     lines.append(f"{report.run}: run {report.run_id}, {report.images} rows")
     return "\n".join(lines)

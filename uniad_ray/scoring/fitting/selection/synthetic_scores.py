@@ -76,6 +76,7 @@ def score_synthetic_anomalies(
             (key, image)
             for key, view in views
             if (image := make_synthetic_anomaly(kind, key, view, others, seed)) is not None
+            and _is_visible(image, view, pipeline)
         ]
         parts: list[Mapping[str, Evidence]] = []
         for start in range(0, len(synthetic), batch_size):
@@ -89,6 +90,12 @@ def score_synthetic_anomalies(
         if synthetic:
             scores[kind] = _judged(parts)
     return scores
+
+
+def _is_visible(image: np.ndarray, view: NormalView, pipeline: PerceptionPipeline) -> bool:
+    """Whether an anomaly is not wholly outside of the region."""
+    region = pipeline.region
+    return region is None or bool((image != view.image)[region.inside].any())
 
 
 class _NoTexts:

@@ -1,0 +1,88 @@
+"""Single steps of a night, with the tasks of Ray in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.nights import CATEGORY, Factory, without_ray, write_factory
+from support.trees import write
+
+from uniad_ray.archive.exclusions import exclude_images, include_images
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.drift.samples import read_sample
+from uniad_ray.runs.plan import read_run
+from uniad_ray.scoring.bundles.store import BundleStore
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("factory")
+    write_factory(root)
+    return root
+
+
+@pytest.fixture
+def factory(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+    without_ray(monkeypatch)
+    return Factory.copy(made, tmp_path)
+
+
+def test_excluded_images_leave_the_reference_of_drift(factory: Factory, made: Path) -> None:
+    factory.arrive(2)
+    factory.night("n1")
+    folder = factory.work / "reference" / CATEGORY
+    (before,) = folder.iterdir()
+    every = read_sample(Location.parse(before))
+    assert sum(image.width is not None for image in every) == 24
+    exclude_images(str(made / "fitted"), ["003.png"], reason="bright")
+    factory.arrive(2)
+    factory.night("n2")
+    (after,) = set(folder.iterdir()) - {before}
+    assert after.name.startswith(before.stem)
+    kept = read_sample(Location.parse(after))
+    gone = {image.row_key for image in every} - {image.row_key for image in kept}
+    assert len(gone) == 1
+    include_images(str(made / "fitted"), ["003.png"])
+    factory.arrive(2)
+    factory.night("n3")
+    assert set(folder.iterdir()) == {before, after}
+
+
+def test_images_for_review_are_counted_apart(factory: Factory) -> None:
+    store = BundleStore(str(factory.root / "bundles"))
+    bundle = store.load(CATEGORY)
+    stored = bundle.manifest.calibration.threshold
+    high = stored.model_copy(update={"value": 1e6})
+    low = stored.model_copy(update={"value": -1e6, "false_positive_rate": 0.5})
+    store.publish(CATEGORY, store.write_threshold(bundle, high, low, {}).version)
+    factory.arrive(3)
+    summary = factory.night("n1").nights[0]
+    assert (summary.images, summary.anomalous, summary.in_review) == (3, 0, 3)
+    assert summary.categories[CATEGORY].in_review == 3
+    assert read_run(Location.parse(factory.work / "runs/n1")).in_review == 3
+    factory.options["score"] = {"maps": "none", "false_positive_rate": 0.6}
+    factory.arrive(1)
+    noted = factory.night("n2").nights[0]
+    assert noted.in_review == 0
+    assert [note for note in noted.notes if "no image is for review" in note]
+
+
+def test_source_with_a_manifest_gives_rows_with_metadata(factory: Factory, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    factory.options["sources"] = [
+        {"path": str(tmp_path / "camera"), "category": CATEGORY, "manifest": str(listed)},
+    ]
+    factory.arrive(3)
+    names = sorted(path.name for path in (tmp_path / "camera").iterdir())
+    write(listed, "\n".join(["path,serial", *(f"{name},S{name[4]}" for name in names[:2])]).encode())
+    assert factory.night("n1").nights[0].images == 2
+    assert [row["metadata"] for row in factory.rows("n1")] == [
+        [{"name": "serial", "value": "S0"}],
+        [{"name": "serial", "value": "S1"}],
+    ]
+    # The next night reads what the list has got since.
+    write(listed, "\n".join(["path,serial", *(f"{name},S{name[4]}" for name in names)]).encode())
+    assert factory.night("n2").nights[0].images == 1
+    listed.unlink()
+    assert [alarm.kind for alarm in factory.night("n3").nights[0].alarms] == ["source", "no_images"]

@@ -1,0 +1,17 @@
+"""Deletes images from an archive: chosen by name, category, metadata or time; it may be interrupted."""
+
+from __future__ import annotations
+
+from uniad_ray.archive.deletion.choice import DeletionChoice, parse_metadata, parse_time
+from uniad_ray.archive.deletion.job import DeletionReport, delete_images, is_deleted, list_deletions, resume_deletions
+
+__all__ = [
+    "DeletionChoice",
+    "DeletionReport",
+    "delete_images",
+    "is_deleted",
+    "list_deletions",
+    "parse_metadata",
+    "parse_time",
+    "resume_deletions",
+]
