@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from uniad_ray.archive.formats import read_document
 from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ObjectExistsError, SidecarError
+from uniad_ray.errors import ArchiveError, ObjectExistsError, SidecarError
 
 PLAN_NAME: Final = "plan.json"
 MANIFEST_NAME: Final = "manifest.json"
@@ -137,6 +139,25 @@ def read_caption_sidecar(sidecar: Location) -> CaptionManifest:
     return read_document(
         sidecar, MANIFEST_NAME, CaptionManifest, kind="caption sidecar", reads=FORMAT_VERSION, error=SidecarError
     )
+
+
+def read_captions(sidecar: Location, row_keys: Collection[str]) -> dict[str, str]:
+    """Reads the captions of some images, by row key; images without one are left out.
+
+    Raises:
+        SidecarError: There is no caption sidecar, it is unfinished, or a file is corrupt.
+    """
+    manifest = read_caption_sidecar(sidecar)
+    schema = dataset_schema("caption_sidecar")
+    found: dict[str, str] = {}
+    for chunk in manifest.files:
+        location = sidecar / caption_path(chunk)
+        try:
+            rows = read_table(schema, location, columns=["row_key", "status", "text"]).to_pylist()
+        except ArchiveError as error:
+            raise SidecarError(str(error)) from error
+        found |= {row["row_key"]: row["text"] for row in rows if row["status"] == "ok" and row["row_key"] in row_keys}
+    return found
 
 
 def caption_path(chunk: str) -> str:
