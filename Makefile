@@ -62,7 +62,7 @@ demo-captions: $(READY) $(VLM_READY)
 	rm -rf $(CAPTIONED)
 	$(BIN)/uniad-ray scenes $(CAPTIONED)/source
 	$(BIN)/uniad-ray ingest $(CAPTIONED)/source $(CAPTIONED)/archive
-	$(VLM)/bin/uniad-ray caption $(CAPTIONED)/archive --out $(CAPTIONED)/captions --engine vllm --workers 1 \
+	$(VLM)/bin/uniad-ray caption $(CAPTIONED)/archive --out $(CAPTIONED)/captions --engine vllm \
 	  --model builtin:tray-captioner --prompt structured --classes $(PARTS) --set enforce_eager=true --set max_tokens=256
 	$(BIN)/uniad-ray fit $(CAPTIONED)/archive --bundles $(CAPTIONED)/bundles --set "extractors.caption=$(COUNTS)" \
 	  --set extractors.text_embedding.config.text=caption/text \
