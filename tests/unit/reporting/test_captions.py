@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import SidecarError
 from uniad_ray.perception.captions.base import Answer
+from uniad_ray.perception.captions.structure import answer_schema
 from uniad_ray.pipelines.caption.rows import answer_row, caption_table
 from uniad_ray.reporting.captions import with_captions
 from uniad_ray.reporting.drawing.pictures import missing_picture
@@ -23,9 +25,10 @@ from uniad_ray.sidecars.captions import CaptionManifest, adopt_caption_plan, cap
 CHUNK = "00000000-00000-00000"
 
 
-def write_captions(root: Path, answers: dict[str, Answer]) -> Location:
+def write_captions(root: Path, answers: dict[str, Answer], classes: tuple[str, ...] = ()) -> Location:
     sidecar = Location.parse(str(root))
-    plan = caption_plan("server", {"model": "fake"}, "What is it?", (), None)
+    schema = answer_schema(classes) if classes else None
+    plan = caption_plan("server", {"model": "fake"}, "What is it?", classes, schema)
     adopt_caption_plan(sidecar, plan)
     rows = [answer_row(key, answer, 1, plan) for key, answer in answers.items()]
     data = encode_table(dataset_schema("caption_sidecar"), caption_table(rows))
@@ -62,6 +65,17 @@ def test_captions_stand_beside_their_images(tmp_path: Path) -> None:
     assert "Caption: <q>two nuts " in page
     assert HOSTILE not in page
     assert "Caption:" not in render_html(report, pictures).decode()
+
+
+def test_structured_captions_are_put_into_words(tmp_path: Path) -> None:
+    report = make_report({"part": labelled_table()})
+    first, second, *_ = shown(report)
+    bolts = {"class": "bolt", "count": 2, "positions": ["top left", "top right"]}
+    nut = {"class": "nut", "count": 1, "positions": ["middle centre"]}
+    answers = {first: Answer(json.dumps({"objects": [bolts, nut]})), second: Answer('{"objects": []}')}
+    captioned = shown(with_captions(report, write_captions(tmp_path, answers, ("bolt", "nut"))))
+    assert captioned[first].caption == "2 bolt: top left, top right; 1 nut: middle centre"
+    assert captioned[second].caption == "no objects"
 
 
 def test_unfinished_captions_are_refused(tmp_path: Path) -> None:
