@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.option("--format", type=click.Choice(["html", "json", "parquet", "markdown"]), default="html", show_default=True)
 @click.option("--out", metavar="PATH", help="File to write.  [default: below RUN/report]")
-@click.option("--captions", metavar="SIDECAR", help="Show the captions of this sidecar beside the images.")
 @marks_option
 @resamples_option
 @confidence_option
+@click.option("--captions", metavar="SIDECAR", help="Show the captions of this sidecar beside the images.")
 @reporting
 def report(as_json: bool, **options: Any) -> None:
     """Write a report of RUN: metrics, curves, images to review, errors and lineage.
