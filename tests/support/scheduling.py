@@ -16,6 +16,7 @@ TOGETHER = {
         "tests/serving/test_endpoint.py",
         "tests/serving/test_text_engine.py",
     ),
+    "vLLM": ("tests/benchmarks/test_caption_accuracy.py",),
 }
 """Tests that share slow set-up: a Ray, a Serve, a cluster. The slowest groups come first to balance the processes."""
 

@@ -37,4 +37,10 @@ def test_script_runs_its_verb(verb: str, tmp_path: Path) -> None:
 
 
 def test_every_stage_has_a_script() -> None:
-    assert {path.stem for path in JOBS.glob("*.py")} == set(ARGUMENTS)
+    assert {path.stem for path in JOBS.glob("*.py")} == {*ARGUMENTS, "train_captioner"}
+
+
+def test_captioner_script_shows_its_options() -> None:
+    script = [sys.executable, str(JOBS / "train_captioner.py"), "--help"]
+    shown = subprocess.run(script, check=True, capture_output=True, text=True, timeout=60)
+    assert "folder of the model" in shown.stdout

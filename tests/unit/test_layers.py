@@ -30,7 +30,7 @@ ROOMS = [
     "sidecars",
     "scoring.online_scorer", "scoring.online_verdict",
     "scoring.fitting.clip", "scoring.fitting", "scoring.fitting.selection", "scoring.bundles", "scoring",
-    "training.clip", "training",
+    "training.clip", "training.captioner", "training",
     "experts.relations", "experts.text", "experts.objects", "experts.components", "experts.composition",
     "experts.structural", "experts.patch", "experts.shared", "experts.shared.search", "experts",
     "perception.objects", "perception.segmentation", "perception.text", "perception.captions",

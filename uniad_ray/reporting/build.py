@@ -15,6 +15,7 @@ from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.evaluation.run import EvaluationReport, evaluate_run
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
+from uniad_ray.reporting.captions import with_captions
 from uniad_ray.reporting.distributions import curves, expert_contributions, score_histogram
 from uniad_ray.reporting.document import encode_json, encode_parquet
 from uniad_ray.reporting.drawing.pictures import Picture, map_scale
@@ -92,6 +93,7 @@ def report(
     with_marks: bool = True,
     resamples: int = RESAMPLES,
     confidence: float = LEVEL,
+    captions: str | None = None,
 ) -> ReportResult:
     """Evaluates a finished run and writes a report as one file; the same run and marks give the same bytes.
 
@@ -104,14 +106,18 @@ def report(
         with_marks: Use reviewers' marks; a mark overrides the label of its image.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
+        captions: Root of a caption sidecar, to show its texts beside the images.
 
     Raises:
         RunError: There is no run, or it is unfinished or corrupt.
+        SidecarError: There are no captions, or they are unfinished or corrupt.
         StoreError: The file cannot be written.
     """
     reader = RunReader(run)
     marks = marks_of([reader]) if with_marks else NO_MARKS
     content = _gather(reader, marks, evaluate_run(reader, marks, resamples=resamples, confidence=confidence))
+    if captions is not None:
+        content = with_captions(content, Location.parse(captions))
     pictures: dict[str, Picture] = {}
     match format:
         case "html":

@@ -235,6 +235,7 @@ class GalleryImage(StrictModel):
         reasons: Sentences from the experts.
         calibrated: Calibrated score, by expert.
         metadata: Metadata of the image, such as its serial, by name.
+        caption: Caption by a vision-language model; None if the report is written without captions, or it has none.
     """
 
     row_key: str
@@ -249,6 +250,7 @@ class GalleryImage(StrictModel):
     reasons: tuple[str, ...]
     calibrated: dict[str, float]
     metadata: dict[str, str] = Field(default_factory=dict)
+    caption: str | None = None
 
 
 class PartRow(StrictModel):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from uniad_ray.archive.formats import read_document
 from uniad_ray.archive.kinds import other_kind
+from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.errors import ObjectExistsError, SidecarError
+from uniad_ray.errors import ArchiveError, ObjectExistsError, SidecarError
 
 PLAN_NAME: Final = "plan.json"
 MANIFEST_NAME: Final = "manifest.json"
@@ -139,9 +141,39 @@ def read_caption_sidecar(sidecar: Location) -> CaptionManifest:
     )
 
 
+def read_captions(sidecar: Location, row_keys: Collection[str]) -> dict[str, str]:
+    """Reads the captions of some images, by row key; images without one are left out.
+
+    A structured answer is put into words, such as `2 bolt: top left, middle centre; 1 nut: top right`.
+
+    Raises:
+        SidecarError: There is no caption sidecar, it is unfinished, or a file is corrupt.
+    """
+    manifest = read_caption_sidecar(sidecar)
+    schema = dataset_schema("caption_sidecar")
+    found: dict[str, str] = {}
+    for chunk in manifest.files:
+        location = sidecar / caption_path(chunk)
+        try:
+            rows = read_table(schema, location, columns=["row_key", "status", "text", "objects"]).to_pylist()
+        except ArchiveError as error:
+            raise SidecarError(str(error)) from error
+        found |= {
+            row["row_key"]: _in_words(row) for row in rows if row["status"] == "ok" and row["row_key"] in row_keys
+        }
+    return found
+
+
 def caption_path(chunk: str) -> str:
     """Path of the captions of a chunk within a sidecar."""
     return f"captions/{chunk}.parquet"
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    if row["objects"] is None:
+        return str(row["text"])
+    said = [f"{one['count']} {one['class']}: {', '.join(one['positions'])}" for one in row["objects"]]
+    return "; ".join(said) or "no objects"
 
 
 def _read_plan(sidecar: Location) -> CaptionPlan:

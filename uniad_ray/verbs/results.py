@@ -118,6 +118,7 @@ def report(
     with_marks: bool = True,
     resamples: int = 1000,
     confidence: float = 0.95,
+    captions: str | None = None,
 ) -> ReportResult:
     """Evaluates a run and writes a report as one file.
 
@@ -128,17 +129,27 @@ def report(
         with_marks: Use reviewers' marks; a mark overrides the label of its image.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
+        captions: Root of a caption sidecar, to show its texts beside the images.
 
     Returns:
         The path and size of the file.
 
     Raises:
         RunError: There is no run, or it is unfinished or corrupt.
+        SidecarError: There are no captions, or they are unfinished or corrupt.
         StoreError: The file cannot be written.
     """
     from uniad_ray.reporting.build import report as report_run
 
-    return report_run(run, format=format, out=out, with_marks=with_marks, resamples=resamples, confidence=confidence)
+    return report_run(
+        run,
+        format=format,
+        out=out,
+        with_marks=with_marks,
+        resamples=resamples,
+        confidence=confidence,
+        captions=captions,
+    )
 
 
 def compare(

@@ -95,4 +95,5 @@ def test_gallery_image_has_the_fields_of_its_row() -> None:
         "reasons": ("patch: strongest there",),
         "calibrated": {"patch": 1.0, "student": 0.5},
         "metadata": {"serial": "A-17"},
+        "caption": None,
     }

@@ -30,10 +30,12 @@ _PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth")
 _URI_PATTERNS: Final = {
     "pypi": re.compile(r"(?P<distribution>[A-Za-z0-9._-]+)/(?P<path>.+)"),
     "hub": re.compile(r"(?P<repository>[^/@]+/[^/@]+)(/(?P<folder>[^@]+))?@(?P<revision>[^@]+)"),
+    "builtin": re.compile(r"(?P<name>[a-z][a-z0-9-]*)"),
     "file": re.compile(r"(?P<path>.+)"),
 }
 _URI_FORMS: Final = (
-    "pypi:<distribution>/<folder in site-packages>, hub:<org>/<repo>[/<folder>]@<revision> or file:<folder>"
+    "pypi:<distribution>/<folder in site-packages>, hub:<org>/<repo>[/<folder>]@<revision>, builtin:<model of this "
+    "package> or file:<folder>"
 )
 
 
@@ -44,8 +46,8 @@ class ModelFolderSource(StrictModel):
     transformers and sentence-transformers.
 
     Attributes:
-        uri: `pypi:<distribution>/<folder in site-packages>`, `hub:<org>/<repo>[/<folder>]@<revision>` or
-            `file:<folder>`.
+        uri: `pypi:<distribution>/<folder in site-packages>`, `hub:<org>/<repo>[/<folder>]@<revision>`,
+            `builtin:tray-captioner` (the demonstration model) or `file:<folder>`.
         sha256: Expected digest of the folder, 64 hexadecimal digits; checked if given, and always recorded. Recommended
             for `hub:`, whose content can change.
     """
@@ -85,6 +87,8 @@ def resolve_folder(source: ModelFolderSource, allow_download: bool | None = None
         if allow_download is None:
             allow_download = os.environ.get(ALLOW_DOWNLOAD_VARIABLE) == "1"
         folder = _from_hub(source.uri, parts, allow_download)
+    elif scheme == "builtin":
+        folder = _from_package(parts["name"])
     else:
         folder = Path(parts["path"]).expanduser().absolute()
     if not (folder / _CONFIG).is_file():
@@ -120,6 +124,14 @@ def _from_distribution(name: str, inside: str) -> Path:
         known = ", ".join(sorted(folders)) or "none"
         raise WeightsError(f"the package {name} {distribution.version} has no model in {inside}; it has {known}")
     return Path(str(config.locate())).parent
+
+
+def _from_package(name: str) -> Path:
+    root = Path(__file__).parent / "builtin"
+    known = sorted(path.parent.name for path in root.glob(f"*/{_CONFIG}"))
+    if name not in known:
+        raise WeightsError(f"this package has no model {name}; it has {', '.join(known) or 'none'}")
+    return root / name
 
 
 def _from_hub(uri: str, parts: Mapping[str, str], allow_download: bool) -> Path:

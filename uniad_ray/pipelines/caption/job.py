@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
@@ -167,9 +168,7 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
     import ray
 
     configure_ray_data()
-    # The model runs in the actor only with vLLM; requests to a server need no GPU.
-    own = workers if task.engine.kind == "vllm" else Workers(workers.count, workers.threads, "cpu")
-    pool = plan_actors({"captions": own}, cluster)["captions"]
+    pool = plan_actors({"captions": requested_workers(task.engine.kind, workers, cluster)}, cluster)["captions"]
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
     plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
     return dataset.map_batches(
@@ -181,3 +180,11 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
         fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),
         fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads},
     )
+
+
+def requested_workers(engine: str, workers: Workers, cluster: Cluster) -> Workers:
+    """The actors of a caption job: with vLLM one per GPU, or one without a GPU; with a server, on CPUs."""
+    if engine != "vllm":
+        return Workers(workers.count, workers.threads, "cpu")
+    # On a CPU, a second engine takes half a minute and more than a GiB, and one keeps the cores busy.
+    return workers if cluster.gpus else replace(workers, count=workers.count or 1)

