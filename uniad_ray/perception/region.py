@@ -49,7 +49,8 @@ class Region:
             ConfigError: No decoded pixel is inside.
         """
         self.mask = mask
-        self.inside = _shrunk(_shrunk(mask.pixels, image_size[0]).T, image_size[1]).T
+        self._pixels = mask.pixels
+        self.inside = _shrunk(_shrunk(self._pixels, image_size[0]).T, image_size[1]).T
         if not self.inside.any():
             raise ConfigError(
                 f"{where}: nothing is left of the region at {image_size[1]} x {image_size[0]} pixels; make it larger, "
@@ -76,7 +77,9 @@ class Region:
     def at(self, size: tuple[int, int]) -> Mask:
         """The mask for images of another size: bool, shape `size`, by the nearest pixel."""
         height, width = size
-        picture = Image.fromarray(self.mask.pixels).resize((width, height), Image.Resampling.NEAREST)
+        if self._pixels.shape == (height, width):
+            return self._pixels
+        picture = Image.fromarray(self._pixels).resize((width, height), Image.Resampling.NEAREST)
         return np.asarray(picture, dtype=bool)
 
     def cells(self, size: tuple[int, int]) -> Mask:
