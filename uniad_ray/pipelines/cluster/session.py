@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -115,15 +116,33 @@ def configure_ray_data() -> None:
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """Returns the error of this package inside Ray's wrappers, or the error itself if there is none."""
+    """Returns the error of this package inside Ray's wrappers, or the error itself if there is none.
+
+    Afterwards, the error holds no worker: Ray Data ends actors when nothing refers to them, and the frames of a
+    traceback do. A notebook that keeps the error would find no free CPU for the next call.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
+    found = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, UniadRayError):
-            return _plain(current)
+            found = _plain(current)
+            break
         current = getattr(current, "cause", None) or current.__cause__ or current.__context__
-    return error
+    _release_frames(error, set())
+    return found
+
+
+def _release_frames(error: object, seen: set[int]) -> None:
+    """Clears the local variables of finished frames, and drops the errors that Ray handled on the way."""
+    if not isinstance(error, BaseException) or id(error) in seen:
+        return
+    seen.add(id(error))
+    traceback.clear_frames(error.__traceback__)
+    for inner in (error.__cause__, error.__context__, getattr(error, "cause", None)):
+        _release_frames(inner, seen)
+    error.__context__ = None
 
 
 def _check_reachable(address: str) -> None:
