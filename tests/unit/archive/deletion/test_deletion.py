@@ -20,7 +20,7 @@ from uniad_ray.archive.stores import lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli import cli
 from uniad_ray.cli.verbs.data import archive as verb_module
-from uniad_ray.errors import ArchiveError, LeaseError, UserError
+from uniad_ray.errors import ArchiveError, LeaseError, SidecarError, UserError
 
 COUNT = 10
 
@@ -291,3 +291,6 @@ def test_command_shows_and_deletes(archive: Location) -> None:
     assert "bo" in run("deletions", archive.uri)
     assert "takes only images" in run("exclude", archive.uri, "001.png", "--yes", code=2)
     assert "0 images in 0 shards" in run("delete", archive.uri)
+    with pytest.raises(SidecarError):
+        run("delete", archive.uri, "001.png", "--reason", "wish", "--yes", "--captions", f"{archive.uri}/mistyped")
+    assert len(names(archive)) == COUNT - 2
