@@ -222,14 +222,18 @@ def _location(folder: Location, token: int) -> Location:
     return folder / f"{token:08d}.json"
 
 
-def _own_record() -> LeaseRecord:
+def user_name() -> str:
+    """Name of the user of this process; the number if there is no name, as in some containers."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        user = str(os.getuid())
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _own_record() -> LeaseRecord:
     return LeaseRecord(
         nonce=uuid.uuid4().hex,
-        holder=f"{user}@{socket.gethostname()}, process {os.getpid()}",
+        holder=f"{user_name()}@{socket.gethostname()}, process {os.getpid()}",
         machine=_machine(),
         pid=os.getpid(),
         started=_start_of(os.getpid()),

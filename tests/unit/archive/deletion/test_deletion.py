@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,16 @@ def test_command_asks_on_a_terminal(archive: Location, monkeypatch: pytest.Monke
     assert "Delete 1 images for good?" in no.output
     yes = CliRunner().invoke(cli, command, input="y\n")
     assert (yes.exit_code, len(names(archive))) == (0, COUNT - 1)
+
+
+def test_user_without_a_name_is_a_number_in_the_record(archive: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(lease.getpass, "getuser", nameless)
+    command = ["archive", "delete", archive.uri, "003.png", "--reason", "wish", "--yes"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert list_deletions(archive.uri).deletions[0].deleted_by == str(os.getuid())
 
 
 def test_command_shows_and_deletes(archive: Location) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -112,6 +111,7 @@ def _delete(
 ) -> None:
     """Shows what would be deleted, asks unless told not to, and deletes."""
     from uniad_ray.archive.deletion import delete_images
+    from uniad_ray.archive.stores.lease import user_name
     from uniad_ray.archive.stores.location import Location
     from uniad_ray.sidecars.caption_files import captions_of, delete_captions
 
@@ -119,7 +119,7 @@ def _delete(
     for sidecar in sidecars:
         # A mistyped one is an error before anything is deleted.
         captions_of(sidecar, root)
-    by = deleted_by or getpass.getuser()
+    by = deleted_by or user_name()
     if not choice.is_empty and not reason.strip() and not dry_run:
         raise click.UsageError("say with --reason why the images are deleted")
     if dry_run or not (yes or choice.is_empty):
