@@ -7,20 +7,25 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from botocore.exceptions import ClientError
 from support.flaky_store import FlakyStore, flaky_store
 from support.kills import contents
 from support.nights import CATEGORY, without_ray, write_factory
 from support.s3_server import S3Server
 from support.trees import png, write
 
+from uniad_ray.archive.ingest.deletions import DeletedRow, deletions, write_deletion
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.archive.stores import local
+from uniad_ray.archive.stores import local, patience
+from uniad_ray.archive.stores import s3 as s3_store
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import StoreError
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.score.job import ScoreReport, score
+from uniad_ray.runs.reviews import FOLDER, Mark, write_marks
 
 IMAGES = 12
 
@@ -114,3 +119,30 @@ def test_full_disk_ends_with_advice_and_resumes_to_the_same_bytes(
         assert not list(run.rglob("*.tmp"))
         score(archive, f"{factory}/bundles", str(run))
         assert contents(run) == contents(tmp_path / "whole/run")
+
+
+def test_record_whose_response_is_lost_is_written_once(s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = s3_store.s3_client()
+
+    class LossyClient:
+        """Carries out every first attempt at a key, and says that it has failed."""
+
+        tried: ClassVar[set[str]] = set()
+
+        def put_object(self, **arguments: Any) -> Any:
+            response = client.put_object(**arguments)
+            if arguments["Key"] not in self.tried:
+                self.tried.add(arguments["Key"])
+                lost: Any = {"Error": {"Code": "InternalError"}, "ResponseMetadata": {"HTTPStatusCode": 500}}
+                raise ClientError(lost, "PutObject")
+            return response
+
+    root = Location.parse(s3_prefix)
+    with monkeypatch.context() as patch:
+        patch.setattr(s3_store, "s3_client", LossyClient)
+        patch.setattr(patience, "_PAUSE_SECONDS", 0.0)
+        write_deletion(root, [DeletedRow("k", "i", (), "part", "u", "s")], deleted_by="ann", reason="wish")
+        write_marks(root, [Mark("k", "part", "confirmed", 1.0, 1.0, "r", "2026-01-01T00:00:00")])
+    assert len(LossyClient.tried) == 2
+    assert len(deletions(root)[0]) == 1
+    assert len(list((root / FOLDER).list())) == 1

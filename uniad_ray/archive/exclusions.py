@@ -200,7 +200,7 @@ def _change(root: Location, images: Iterable[NamedImage], *, is_excluded: bool, 
         table = schema.table({name: [getattr(change, name) for change in changes] for name in schema.arrow.names})
         # Users may write at the same time. Unique names avoid conflicts; readers sort by time.
         name = f"{now.replace(':', '')}-{uuid.uuid4().hex[:12]}.parquet"
-        (root / FOLDER / name).write_bytes(encode_table(schema, table), if_absent=True)
+        (root / FOLDER / name).write_bytes(encode_table(schema, table))
     return _report(root, changes)
 
 

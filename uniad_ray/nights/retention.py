@@ -66,15 +66,25 @@ def expired(config: NightlyConfig, nights: Nights, now: datetime) -> list[Expire
                 found.append(_entry(night, "sample", night.sample, f"retention.samples_days: {rules.samples_days}"))
         elif rules.samples_days is not None:
             versions |= _versions(night)
-        if _is_older(age, rules.images_days) and not nights.has(night, record_name("images")):
-            ingested = night.read("ingest", Ingested)
-            images = sum(shards.get(path, 0) for path in ingested.shards) if ingested else 0
-            if images:
-                reason = f"retention.images_days: {rules.images_days}"
-                found.append(_entry(night, "images", Location.parse(config.archive), reason, images))
+        images = sum(shards.get(path, 0) for path in _expired_shards(config, nights, night, now))
+        if images:
+            found.append(_expired_images(config, night, images))
     if rules.samples_days is not None:
         found += _unused_references(nights.work, versions, f"retention.samples_days: {rules.samples_days}")
     return found
+
+
+def _expired_shards(config: NightlyConfig, nights: Nights, night: Night, now: datetime) -> tuple[str, ...]:
+    """Shards of a finished night whose images are too old, unless they and their captions are known to be gone."""
+    age = now - datetime.fromisoformat(nights.begun(night).started_at)
+    is_due = nights.has(night, END) and _is_older(age, config.retention.images_days)
+    ingested = night.read("ingest", Ingested) if is_due and not nights.has(night, record_name("images")) else None
+    return ingested.shards if ingested else ()
+
+
+def _expired_images(config: NightlyConfig, night: Night, images: int) -> Expired:
+    reason = f"retention.images_days: {config.retention.images_days}"
+    return _entry(night, "images", Location.parse(config.archive), reason, images)
 
 
 def _expired_run(config: NightlyConfig, night: Night, age: timedelta, is_beyond: bool) -> Iterator[Expired]:
@@ -89,16 +99,18 @@ def _expired_run(config: NightlyConfig, night: Night, age: timedelta, is_beyond:
 
 
 def delete_expired(config: NightlyConfig, nights: Nights, now: datetime) -> list[Expired]:
-    """Deletes what `expired` lists. What is deleted of a night gets a record, written before.
+    """Deletes what `expired` lists. What is deleted of a night gets a record.
 
     Images are deleted as by `archive delete`, which has a record of its own, and are not ingested again.
 
     Raises:
         ArchiveError: The archive is corrupt.
+        LeaseError: Another process ingests into the archive, or deletes from it.
         SidecarError: A sidecar of `retention.captions` is missing, or of another archive.
         StoreError: A store failed; the next call goes on.
     """
     due = expired(config, nights, now)
+    cleared = [night for night in nights.all if _expired_shards(config, nights, night, now)]
     for entry in due:
         if entry.kind == "images":
             _delete_images(config, Night(nights.work, str(entry.night)), entry)
@@ -111,9 +123,11 @@ def delete_expired(config: NightlyConfig, nights: Nights, now: datetime) -> list
         else:
             place.delete_tree()
         _logger.info("night %s: its %s is deleted (%s)", entry.night, entry.kind, entry.reason)
-    if any(entry.kind == "images" for entry in due):
-        for sidecar in config.retention.captions:
-            delete_captions(Location.parse(sidecar), Location.parse(config.archive))
+    for sidecar in config.retention.captions if cleared else ():
+        delete_captions(Location.parse(sidecar), Location.parse(config.archive))
+    for night in cleared:
+        # Here the record comes last: the archive resumes a deletion of its images, but nobody one of the captions.
+        _record(night, _expired_images(config, night, 0))
     return due
 
 
@@ -121,8 +135,6 @@ def _delete_images(config: NightlyConfig, night: Night, entry: Expired) -> None:
     ingested = night.read("ingest", Ingested)
     choice = DeletionChoice(shards=frozenset(ingested.shards if ingested else ()))
     delete_images(config.archive, choice, deleted_by="nightly", reason=f"{entry.reason}, night {night.name}")
-    # Here the record comes last: a deletion of images is resumed by the archive itself.
-    _record(night, entry)
 
 
 def _record(night: Night, entry: Expired) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from uniad_ray.alarms.rules import raise_alarms
-from uniad_ray.archive.deletion import resume_deletions
+from uniad_ray.archive.deletion import finish_deletions
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -49,7 +49,7 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
 
     All counts follow from the archive before and after, so that they do not depend on how often the step was killed.
     """
-    resume_deletions(Location.parse(config.archive))
+    finish_deletions(Location.parse(config.archive))
     warnings: list[str] = []
     failed: dict[str, str] = {}
     for source in config.sources:

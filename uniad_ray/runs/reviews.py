@@ -75,7 +75,7 @@ def write_marks(run: Location, marks: Sequence[Mark]) -> None:
     table = schema.table({name: [getattr(mark, name) for mark in marks] for name in schema.arrow.names})
     # Several gateways may write at the same time. Unique names avoid conflicts; readers sort by time.
     name = f"{marks[0].marked_at.replace(':', '')}-{uuid.uuid4().hex[:12]}.parquet"
-    (run / FOLDER / name).write_bytes(encode_table(schema, table), if_absent=True)
+    (run / FOLDER / name).write_bytes(encode_table(schema, table))
 
 
 class MarkLog:

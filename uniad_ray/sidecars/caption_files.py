@@ -112,6 +112,18 @@ def forget_deleted_images(sidecar: Location, archive: Location) -> int:
     return removed
 
 
+def captions_of(sidecar: Location, archive: Location) -> CaptionManifest:
+    """Reads the manifest of a finished caption sidecar of an archive.
+
+    Raises:
+        SidecarError: There is none, or it is of another archive.
+    """
+    known = read_caption_sidecar(sidecar)
+    if known.archive != archive.uri:
+        raise SidecarError(f"{sidecar}: has captions of {known.archive}, not of {archive}; name its own archive")
+    return known
+
+
 def delete_captions(sidecar: Location, archive: Location) -> int:
     """Deletes the captions of deleted images from a finished sidecar, and writes its manifest anew.
 
@@ -126,9 +138,7 @@ def delete_captions(sidecar: Location, archive: Location) -> int:
         ArchiveError: The archive or a file is corrupt.
         SidecarError: There is no finished caption sidecar, or it is of another archive.
     """
-    known = read_caption_sidecar(sidecar)
-    if known.archive != archive.uri:
-        raise SidecarError(f"{sidecar}: has captions of {known.archive}, not of {archive}; name its own archive")
+    known = captions_of(sidecar, archive)
     removed = forget_deleted_images(sidecar, archive)
     manifest = read_manifest(archive)
     captioned = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}

@@ -56,7 +56,7 @@ def ingest(
     Raises:
         ArchiveError: The layout is unknown, the source holds no images, a limit is out of range, or the archive is
             corrupt.
-        LeaseError: Another process ingests into the archive.
+        LeaseError: Another process ingests into the archive, or deletes from it.
         StoreError: A store cannot be read or written.
     """
     from uniad_ray.archive.shards import ShardLimits

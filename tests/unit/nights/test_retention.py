@@ -13,7 +13,9 @@ from support.trees import png
 
 from uniad_ray.archive.deletion import DeletionChoice, delete_images, list_deletions
 from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.stores import lease
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.nights import retention as retention_module
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Nights
 from uniad_ray.nights.model import Expired
@@ -121,7 +123,8 @@ def test_retention_killed_after_every_file_ends_the_same(prepared: Path, tmp_pat
             write_bytes, remove = Location.write_bytes, Location.delete
 
             def die_once(uri: str, seen: set[str] = seen) -> None:
-                if uri not in seen:
+                # Each lease that a dead process leaves makes the next one another file.
+                if uri not in seen and "/lease/" not in uri:
                     seen.add(uri)
                     raise KilledError
 
@@ -135,6 +138,8 @@ def test_retention_killed_after_every_file_ends_the_same(prepared: Path, tmp_pat
                 remove(self)
                 die_once(f"- {self.uri}")
 
+            # The lease that is left behind is that of a dead process.
+            patch.setattr(lease, "_start_of", lambda _, kill=kills: f"dead {kill}")
             patch.setattr(Location, "write_bytes", write_then_die)
             patch.setattr(Location, "delete", delete_then_die)
             try:
@@ -149,6 +154,29 @@ def test_retention_killed_after_every_file_ends_the_same(prepared: Path, tmp_pat
     assert (factory.work / "nights/n3/end.json").exists()
     assert len(list_deletions(str(factory.root / "archive")).deletions) == 2
     assert list_deletions(str(factory.root / "archive")).resumed == ()
+
+
+def test_captions_are_deleted_even_if_the_night_is_killed_before(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = nights_of(prepared, tmp_path)
+    retention(factory, images_days=15, captions=("captions",))
+    asked: list[str] = []
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention_module, "delete_captions", die)
+        with pytest.raises(KilledError):
+            factory.night("n3")
+    assert held(factory) == 3
+    monkeypatch.setattr(retention_module, "delete_captions", lambda sidecar, _: asked.append(sidecar.uri))
+    factory.night("n3")
+    assert len(asked) == 1
+    factory.night("n4")
+    assert len(asked) == 1
+    assert factory.record("n0", "images-deleted")["reason"] == "retention.images_days: 15"
 
 
 def test_marks_do_not_write_a_deleted_report_again(prepared: Path, tmp_path: Path) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from uniad_ray.archive.deletion.choice import DeletionChoice, parse_metadata, parse_time
-from uniad_ray.archive.deletion.job import DeletionReport, delete_images, is_deleted, list_deletions, resume_deletions
+from uniad_ray.archive.deletion.job import (
+    DeletionReport,
+    delete_images,
+    finish_deletions,
+    is_deleted,
+    list_deletions,
+    resume_deletions,
+)
 
 __all__ = [
     "DeletionChoice",
     "DeletionReport",
     "delete_images",
+    "finish_deletions",
     "is_deleted",
     "list_deletions",
     "parse_metadata",

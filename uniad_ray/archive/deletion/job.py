@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from uniad_ray.archive.deletion.choice import DeletionChoice, choose
+from uniad_ray.archive.deletion.choice import Chosen, DeletionChoice, choose
 from uniad_ray.archive.exclusions import NamedImage
 from uniad_ray.archive.ingest.deletions import (
-    DeletedRow,
     deletions,
     finish_deletion,
     read_deletion,
@@ -18,11 +17,13 @@ from uniad_ray.archive.ingest.deletions import (
 from uniad_ray.archive.ingest.records import (
     finish_ingest,
     finished_ingests,
+    hold_archive,
     ingest_folder,
     rebuild_manifest,
 )
-from uniad_ray.archive.manifest import Shard, read_manifest
+from uniad_ray.archive.manifest import ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.shards import rewrite_shard
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError
@@ -94,7 +95,7 @@ def delete_images(
     """Deletes images with their masks from the shards, after those of interrupted deletions.
 
     A record says who deleted what, when and why, by digests. Rows of runs keep their scores. The same files are not
-    ingested again. No other job should read the archive meanwhile.
+    ingested again. No other job should read the archive meanwhile; none can write it.
 
     Args:
         archive: Root of the archive.
@@ -105,35 +106,46 @@ def delete_images(
 
     Raises:
         ArchiveError: There is no archive or no such image, no reason is given, or a shard is corrupt.
+        LeaseError: Another process ingests into the archive, or deletes from it.
         StoreError: The store failed; the next call goes on.
     """
     root = Location.parse(archive)
-    resumed = deletions(root)[1] if dry_run else resume_deletions(root)
+    # Before the lease, so that a mistyped path is left alone.
     manifest = read_manifest(root)
-    rows: tuple[DeletedRow, ...] = ()
-    without_time = 0
-    if not choice.is_empty:
-        if not dry_run and not (reason.strip() and deleted_by.strip()):
-            raise ArchiveError("the reason or the name is empty; say with --reason why the images are deleted")
-        chosen = choose(root, manifest, choice)
-        rows, without_time = chosen.rows, chosen.without_time
-    if rows and not dry_run:
-        write_deletion(root, rows, deleted_by=deleted_by.strip(), reason=reason.strip())
-        resume_deletions(root)
-        manifest = read_manifest(root)
+    if dry_run:
+        return _report(root, manifest, deletions(root)[1], _choose(root, manifest, choice), dry_run=True)
+    if not choice.is_empty and not (reason.strip() and deleted_by.strip()):
+        raise ArchiveError("the reason or the name is empty; say with --reason why the images are deleted")
+    with hold_archive(root) as lease:
+        resumed = resume_deletions(root, lease)
+        chosen = _choose(root, read_manifest(root), choice)
+        if chosen.rows:
+            lease.check()
+            write_deletion(root, chosen.rows, deleted_by=deleted_by.strip(), reason=reason.strip())
+            resume_deletions(root, lease)
+        return _report(root, read_manifest(root), resumed, chosen, dry_run=False)
+
+
+def _choose(root: Location, manifest: ArchiveManifest, choice: DeletionChoice) -> Chosen:
+    return Chosen((), 0) if choice.is_empty else choose(root, manifest, choice)
+
+
+def _report(
+    root: Location, manifest: ArchiveManifest, resumed: Sequence[str], chosen: Chosen, *, dry_run: bool
+) -> DeletionReport:
     by_category: defaultdict[str, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in chosen.rows:
         by_category[row.category].append(row.source_uri)
     return DeletionReport(
         archive=root.uri,
         is_dry_run=dry_run,
-        images=len(rows),
+        images=len(chosen.rows),
         categories=tuple(
             DeletedImages(category=name, images=len(uris), source_uris=tuple(uris))
             for name, uris in sorted(by_category.items())
         ),
-        shards=len({row.shard for row in rows}),
-        without_time=without_time,
+        shards=len({row.shard for row in chosen.rows}),
+        without_time=chosen.without_time,
         resumed=tuple(resumed),
         left=manifest.images,
         deletions=_records(root),
@@ -163,14 +175,32 @@ def is_deleted(archive: Location, name: str) -> bool:
     )
 
 
-def resume_deletions(archive: Location) -> list[str]:
+def finish_deletions(archive: Location) -> None:
+    """Finishes the deletions that were interrupted; without any, it takes no lease.
+
+    Raises:
+        ArchiveError: A record or a shard is corrupt.
+        LeaseError: Another process ingests into the archive, or deletes from it.
+        StoreError: The store failed; the next call goes on.
+    """
+    if deletions(archive)[1]:
+        with hold_archive(archive) as lease:
+            resume_deletions(archive, lease)
+
+
+def resume_deletions(archive: Location, lease: Lease) -> list[str]:
     """Finishes the deletions that were interrupted.
+
+    Args:
+        archive: Root of the archive.
+        lease: Its lease: of two processes that rewrite a shard, one would bring back what the other has deleted.
 
     Returns:
         Their names.
 
     Raises:
         ArchiveError: A record or a shard is corrupt.
+        LeaseError: Another process has taken over.
         StoreError: The store failed; the next call goes on.
     """
     pending = deletions(archive)[1]
@@ -179,13 +209,13 @@ def resume_deletions(archive: Location) -> list[str]:
         keys: defaultdict[str, set[str]] = defaultdict(set)
         for shard, key in zip(*(table.column(column).to_pylist() for column in ("shard", "row_key")), strict=True):
             keys[shard].add(key)
-        _apply(archive, keys)
+        _apply(archive, keys, lease)
         finish_deletion(archive, name, len(keys))
         _logger.info("%s: deleted %d images (deletion %s)", archive, table.num_rows, name)
     return pending
 
 
-def _apply(archive: Location, keys: Mapping[str, Collection[str]]) -> None:
+def _apply(archive: Location, keys: Mapping[str, Collection[str]], lease: Lease) -> None:
     """Rewrites shards without some rows, then the records that list the shards, then the manifest.
 
     Killed in between, the manifest does not fit its shards until the next call: readers refuse them.
@@ -197,8 +227,9 @@ def _apply(archive: Location, keys: Mapping[str, Collection[str]]) -> None:
             continue
         kept: list[Shard] = []
         for shard in record.shards:
-            entry = _rewritten(archive, shard, keys[shard.path]) if shard.path in keys else shard
+            entry = _rewritten(archive, shard, keys[shard.path], lease) if shard.path in keys else shard
             kept += [] if entry is None else [entry]
+        lease.check()
         finish_ingest(ingest_folder(archive, record.ingest_id), record.model_copy(update={"shards": tuple(kept)}))
     for path in missing:
         # Only shards whose last image an earlier attempt has deleted may be unknown.
@@ -207,10 +238,11 @@ def _apply(archive: Location, keys: Mapping[str, Collection[str]]) -> None:
     rebuild_manifest(archive)
 
 
-def _rewritten(archive: Location, shard: Shard, without: Collection[str]) -> Shard | None:
+def _rewritten(archive: Location, shard: Shard, without: Collection[str], lease: Lease) -> Shard | None:
     """Writes a shard without some rows, or deletes it; returns its new entry."""
     found = rewrite_shard(archive, shard, without)
     location = archive / shard.path
+    lease.check()
     if found is not None:
         location.write_bytes(found[0])
         return found[1]

@@ -4,13 +4,14 @@ _ingest/<ingest>/plan.parquet         the files to read, written first
 _ingest/<ingest>/shards/00000.json    what became of the files of one planned shard, written after the shard
 _ingest/<ingest>/ingest.json          written last: the ingest is complete, and its shards are in the manifest
 _ingest/sources/<digest>.json         what the last ingest of a source could not take
-_ingest/lease/<number>.json           the process that ingests now
+_ingest/lease/<number>.json           the process that ingests or deletes now
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -23,6 +24,7 @@ from uniad_ray.archive.manifest import (
     build_manifest,
 )
 from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.archive.stores.lease import Lease, hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError
@@ -32,7 +34,7 @@ ModelT = TypeVar("ModelT", bound=StrictModel)
 FOLDER = "_ingest"
 INGEST_NAME = "ingest.json"
 _SOURCES = "sources"
-LEASE_FOLDER = f"{FOLDER}/lease"
+_LEASE_FOLDER = f"{FOLDER}/lease"
 
 
 class ShardRecord(StrictModel):
@@ -101,6 +103,11 @@ class SourceRecord(StrictModel):
     rejected_count: int
     rejected: tuple[RejectedFile, ...]
     defects: dict[str, list[dict[str, Any]]]
+
+
+def hold_archive(archive: Location) -> AbstractContextManager[Lease]:
+    """The lease of everything that writes shards or the manifest: see `hold`."""
+    return hold(archive / _LEASE_FOLDER, f"the archive {archive}")
 
 
 def ingest_folder(archive: Location, ingest_id: str) -> Location:

@@ -106,12 +106,16 @@ def hold(folder: Location, what: str) -> Iterator[Lease]:
         yield lease
     finally:
         stop.set()
-        # A renewal may wait for a store that is away. What it writes after the release expires, as a lease does that
-        # cannot be released.
+        # A renewal may wait for a store that is away. It releases what it writes after this.
         beats.join(BEAT_SECONDS)
-        with contextlib.suppress(UniadRayError):
-            lease.check()
-            _location(folder, token).delete()
+        _release(lease)
+
+
+def _release(lease: Lease) -> None:
+    """Deletes a lease that is still held; one that cannot be deleted expires."""
+    with contextlib.suppress(UniadRayError):
+        lease.check()
+        _location(lease.folder, lease.token).delete()
 
 
 def _acquire(folder: Location, what: str, record: LeaseRecord) -> int:
@@ -185,6 +189,9 @@ def _renew(lease: Lease, record: LeaseRecord, stop: threading.Event) -> None:
             lease.check()
             document = record.model_copy(update={"beat": beat}).model_dump(mode="json")
             _location(lease.folder, lease.token).write_json(document)
+            if stop.is_set():
+                # This process lives on: to others on this machine, it would hold the lease for ever.
+                _release(lease)
         except LeaseError as error:
             _logger.warning("%s", error)
             return
@@ -222,14 +229,18 @@ def _location(folder: Location, token: int) -> Location:
     return folder / f"{token:08d}.json"
 
 
-def _own_record() -> LeaseRecord:
+def user_name() -> str:
+    """Name of the user of this process; the number if there is no name, as in some containers."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        user = str(os.getuid())
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _own_record() -> LeaseRecord:
     return LeaseRecord(
         nonce=uuid.uuid4().hex,
-        holder=f"{user}@{socket.gethostname()}, process {os.getpid()}",
+        holder=f"{user_name()}@{socket.gethostname()}, process {os.getpid()}",
         machine=_machine(),
         pid=os.getpid(),
         started=_start_of(os.getpid()),

@@ -125,7 +125,8 @@ def _connection() -> _Connection:
 def is_overloaded(error: Any) -> bool:
     """Whether a store refused a request because it is overloaded or failing, so that a retry may succeed."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return error_code(error) in _BUSY_CODES or status >= 500
+    # 501 says that the store lacks the operation, such as a conditional write, and will lack it in a minute too.
+    return error_code(error) in _BUSY_CODES or (status >= 500 and status != 501)
 
 
 def _settings() -> Iterator[tuple[str, str]]:
@@ -171,6 +172,11 @@ def _from_response(uri: str, error: Any) -> StoreError:
         return StoreError(f"{uri}: the store rejected the credentials ({code}); renew them and check the clock")
     if code in _REGION_CODES:
         return StoreError(f"{uri}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to that region")
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 501:
+        return StoreError(
+            f"{uri}: the store does not support this request ({code}); use a store with conditional writes "
+            "(If-None-Match), which `uniad-ray doctor --store` checks"
+        )
     if is_overloaded(error):
         return StoreError(f"{uri}: the store is overloaded or failing ({code}), after all retries; try again later")
     return StoreError(f"{uri}: the store responded with {_one_line(error)}")

@@ -25,9 +25,9 @@ from uniad_ray.archive.ingest import (
 from uniad_ray.archive.ingest.known import PLAN_NAME, known_spellings
 from uniad_ray.archive.ingest.leftovers import remove_leftovers
 from uniad_ray.archive.ingest.records import (
-    LEASE_FOLDER,
     finish_ingest,
     forget_shards,
+    hold_archive,
     ingest_folder,
     read_shard_record,
     shard_record_name,
@@ -39,7 +39,7 @@ from uniad_ray.archive.layouts.registry import AUTO
 from uniad_ray.archive.manifest import LISTED_REJECTS, RejectedFile
 from uniad_ray.archive.naming import printable
 from uniad_ray.archive.shards import ShardLimits
-from uniad_ray.archive.stores.lease import Lease, hold
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location, is_utf8
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ArchiveError, ObjectNotFoundError
@@ -105,7 +105,7 @@ def ingest(
 
     An interrupted ingest resumes when it is called again, and produces the same bytes as an uninterrupted one. A
     repeated ingest adds only what is new: files, and other content under a known path. Rejected files are read again.
-    One process at a time fills an archive.
+    One process at a time fills an archive or deletes from it.
 
     Args:
         source: Folder or S3 prefix, in a layout of docs/layouts.md or with plain images.
@@ -120,14 +120,13 @@ def ingest(
 
     Raises:
         ArchiveError: The source is empty, the archive is corrupt, or a path is not Unicode text.
-        LeaseError: Another process ingests into the archive.
+        LeaseError: Another process ingests into the archive, or deletes from it.
         StoreError: A store cannot be read or written.
     """
     root, target = Location.parse(source), Location.parse(archive)
     if not is_utf8(target.uri):
         raise ArchiveError(f"{printable(target.uri)}: the path is not UTF-8 text; name another archive")
     bounds = limits or ShardLimits()
-    resume_deletions(target)
     opened: Source | ManifestSource
     if manifest is None:
         opened = open_source(root, layout=layout, category=category, split=split, label=label)
@@ -136,7 +135,8 @@ def ingest(
     else:
         opened = open_manifest(root, Location.parse(manifest), category=category, split=split, label=label)
     _logger.info("%s: read as layout %s", opened.uri, opened.layout_name)
-    with hold(target / LEASE_FOLDER, f"the archive {target}") as lease:
+    with hold_archive(target) as lease:
+        resume_deletions(target, lease)
         finished = finished_ingests(target)
         spellings = known_spellings(finished)
         defects = {spellings.get(name, name): content for name, content in opened.defects.items()}

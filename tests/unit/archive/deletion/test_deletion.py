@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from support.ingests import Ingest, all_bytes, rows, without_ray
 from support.trees import png, write
 
 from uniad_ray.archive.deletion import DeletionChoice, delete_images, list_deletions, parse_time
+from uniad_ray.archive.deletion import job as deletion_job
+from uniad_ray.archive.ingest.records import hold_archive
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.shards import read_chunk
+from uniad_ray.archive.stores import lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli import cli
 from uniad_ray.cli.verbs.data import archive as verb_module
-from uniad_ray.errors import ArchiveError, UserError
+from uniad_ray.errors import ArchiveError, LeaseError, SidecarError, UserError
 
 COUNT = 10
 
@@ -137,14 +141,12 @@ def test_deletion_killed_after_every_file_ends_the_same(
 ) -> None:
     named = ("003.png", "004.png", "005.png", "006.png", "007.png", "008.png")
     kills = 0
-    for last in range(20):
+    for last in range(30):
         with monkeypatch.context() as patch:
             die_after(patch, last)
             try:
-                if last == 0:
-                    delete(archive, *named)
-                else:
-                    delete(archive)
+                # Once it is recorded, it goes on by itself.
+                delete(archive, *(() if list_deletions(archive.uri).deletions else named))
             except KilledError:
                 kills += 1
                 continue
@@ -162,6 +164,8 @@ def test_deletion_killed_after_every_file_ends_the_same(
 def die_after(patch: pytest.MonkeyPatch, operations: int) -> None:
     """Kills this process, so to speak, after some files that were written or deleted."""
     write_bytes, remove, left = Location.write_bytes, Location.delete, operations
+    # The lease that is left behind is that of a dead process.
+    patch.setattr(lease, "_start_of", lambda _: f"dead {operations}")
 
     def count() -> None:
         nonlocal left
@@ -185,7 +189,7 @@ def test_interrupted_deletion_is_said_and_finished_by_the_next_ingest(
     archive: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingest: Ingest
 ) -> None:
     with monkeypatch.context() as patch:
-        die_after(patch, 1)
+        die_after(patch, 2)
         with pytest.raises(KilledError):
             delete(archive, "003.png")
     (chunk,) = [chunk for chunk in chunks(read_manifest(archive)) if chunk.name.endswith("00000-00001")]
@@ -195,6 +199,45 @@ def test_interrupted_deletion_is_said_and_finished_by_the_next_ingest(
     ingest(tmp_path / "source", archive.uri, manifest=str(tmp_path / "list.csv"))
     assert list_deletions(archive.uri).resumed == ()
     assert len(names(archive)) == COUNT - 1
+
+
+def test_second_deletion_is_refused_while_shards_are_rewritten(
+    archive: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite = deletion_job.rewrite_shard
+    refused: list[str] = []
+
+    def slow(*arguments: Any) -> Any:
+        found = rewrite(*arguments)
+        with pytest.raises(LeaseError) as caught:
+            # It would write the same shard, and this one would then bring its image back.
+            delete(archive, "002.png")
+        refused.append(str(caught.value))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion_job, "rewrite_shard", slow)
+        delete(archive, "003.png")
+    assert [text.partition(" is being")[0] for text in refused] == [f"the archive {archive}"]
+    assert len(list_deletions(archive.uri).deletions) == 1
+    assert delete(archive, "002.png") == ["002.png"]
+    assert len(names(archive)) == COUNT - 2
+
+
+def test_nothing_is_deleted_beside_an_ingest(archive: Location) -> None:
+    with hold_archive(archive):
+        with pytest.raises(LeaseError, match="is being written by"):
+            delete(archive, "003.png")
+        dry = delete_images(archive.uri, DeletionChoice(("003.png",)), deleted_by="", reason="", dry_run=True)
+        assert dry.images == 1
+    assert len(names(archive)) == COUNT
+    assert list_deletions(archive.uri).deletions == ()
+
+
+def test_mistyped_archive_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError):
+        delete_images(str(tmp_path / "achive"), DeletionChoice(), deleted_by="a", reason="b")
+    assert not (tmp_path / "achive").exists()
 
 
 def test_archive_without_images_is_still_one(archive: Location) -> None:
@@ -226,6 +269,16 @@ def test_command_asks_on_a_terminal(archive: Location, monkeypatch: pytest.Monke
     assert (yes.exit_code, len(names(archive))) == (0, COUNT - 1)
 
 
+def test_user_without_a_name_is_a_number_in_the_record(archive: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(lease.getpass, "getuser", nameless)
+    command = ["archive", "delete", archive.uri, "003.png", "--reason", "wish", "--yes"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert list_deletions(archive.uri).deletions[0].deleted_by == str(os.getuid())
+
+
 def test_command_shows_and_deletes(archive: Location) -> None:
     def run(*arguments: str, code: int = 0, typed: str | None = None) -> str:
         result = CliRunner().invoke(cli, ["archive", *arguments], input=typed)
@@ -249,3 +302,6 @@ def test_command_shows_and_deletes(archive: Location) -> None:
     assert "bo" in run("deletions", archive.uri)
     assert "takes only images" in run("exclude", archive.uri, "001.png", "--yes", code=2)
     assert "0 images in 0 shards" in run("delete", archive.uri)
+    with pytest.raises(SidecarError):
+        run("delete", archive.uri, "001.png", "--reason", "wish", "--yes", "--captions", f"{archive.uri}/mistyped")
+    assert len(names(archive)) == COUNT - 2

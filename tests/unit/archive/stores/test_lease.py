@@ -158,3 +158,25 @@ def test_store_that_is_away_for_a_while_costs_no_lease(folder: Location, monkeyp
         time.sleep(0.2)
         lease.check()
         assert (folder / "00000001.json").read_json()["beat"] > 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_renewal_that_ends_after_the_release_leaves_no_lease(folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, begun, go_on = Location.write_bytes, threading.Event(), threading.Event()
+
+    def hang(self: Location, data: bytes, **options: Any) -> None:
+        if not options.get("if_absent"):
+            begun.set()
+            go_on.wait(10)
+        write(self, data, **options)
+
+    monkeypatch.setattr(Location, "write_bytes", hang)
+    with hold(folder, "it"):
+        (beats,) = [thread for thread in threading.enumerate() if thread.name == "lease"]
+        assert begun.wait(10)
+    assert names(folder) == []
+    go_on.set()
+    beats.join(10)
+    assert names(folder) == []
+    with hold(folder, "it"):
+        pass

@@ -69,6 +69,10 @@ def test_other_errors_and_processes_that_cannot_wait_fail_at_once(monkeypatch: p
     with pytest.raises(ObjectDeniedError):
         patient(denied.request)()
     assert denied.calls == 1
+    lacking = Away(refusal(501, "NotImplemented"), 1)
+    with pytest.raises(StoreError, match=r"does not support this request .* conditional writes"):
+        patient(lacking.request)()
+    assert lacking.calls == 1
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     away = Away(EndpointConnectionError(endpoint_url="http://s"), 1)
     with pytest.raises(StoreError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -112,25 +111,30 @@ def _delete(
 ) -> None:
     """Shows what would be deleted, asks unless told not to, and deletes."""
     from uniad_ray.archive.deletion import delete_images
+    from uniad_ray.archive.stores.lease import user_name
+    from uniad_ray.archive.stores.location import Location
+    from uniad_ray.sidecars.caption_files import captions_of, delete_captions
 
-    by = deleted_by or getpass.getuser()
+    root, sidecars = Location.parse(archive_root), [Location.parse(sidecar) for sidecar in captions]
+    for sidecar in sidecars:
+        # A mistyped one is an error before anything is deleted.
+        captions_of(sidecar, root)
+    by = deleted_by or user_name()
     if not choice.is_empty and not reason.strip() and not dry_run:
         raise click.UsageError("say with --reason why the images are deleted")
     if dry_run or not (yes or choice.is_empty):
         planned = delete_images(archive_root, choice, deleted_by=by, reason=reason, dry_run=True)
-        if dry_run or not planned.images:
+        if dry_run or not (planned.images or captions):
             print_report(planned, as_json, deletion_as_text)
             return
-        click.echo(deletion_as_text(planned), err=as_json)
-        if not _is_interactive():
-            raise click.UsageError("nothing is deleted; repeat the command with --yes")
-        click.confirm(f"Delete {planned.images} images for good?", abort=True, err=True)
+        if planned.images:
+            click.echo(deletion_as_text(planned), err=as_json)
+            if not _is_interactive():
+                raise click.UsageError("nothing is deleted; repeat the command with --yes")
+            click.confirm(f"Delete {planned.images} images for good?", abort=True, err=True)
     report = delete_images(archive_root, choice, deleted_by=by, reason=reason)
-    for sidecar in captions:
-        from uniad_ray.archive.stores.location import Location
-        from uniad_ray.sidecars.caption_files import delete_captions
-
-        removed = delete_captions(Location.parse(sidecar), Location.parse(archive_root))
+    for sidecar in sidecars:
+        removed = delete_captions(sidecar, root)
         click.echo(f"{sidecar}: deleted {removed} captions", err=True)
     print_report(report, as_json, deletion_as_text)
 
