@@ -81,6 +81,12 @@ class Region:
         """
         return np.where(self.inside[..., None], images, np.uint8(PAINT))
 
+    @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the smallest rectangle that holds all decoded pixels inside."""
+        rows, columns = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
     def filled(self, image: np.ndarray) -> np.ndarray:
         """The image with every pixel outside replaced by the nearest one inside.
 
