@@ -138,6 +138,8 @@ def server(model: str) -> Iterator[str]:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 break
             time.sleep(1)
+        else:
+            raise SystemExit(f"vLLM's server did not start in {START_SECONDS} s")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from uniad_ray.config.loading import validate
+from uniad_ray.errors import ConfigError
 from uniad_ray.training.captioner.loop import CaptionerTrainingConfig, train_captioner
 
 
@@ -17,7 +19,11 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
     options = vars(parser.parse_args())
     folder = options.pop("folder")
-    report = train_captioner(folder, CaptionerTrainingConfig(**options), lambda line: print(line, flush=True))
+    try:
+        config = validate(CaptionerTrainingConfig, options, where="options")
+        report = train_captioner(folder, config, lambda line: print(line, flush=True))
+    except ConfigError as error:
+        parser.error(str(error))
     print(report.model_dump_json(indent=1))
 
 

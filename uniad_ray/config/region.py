@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from uniad_ray.config.base import StrictModel
+
+MOST_PIXELS: Final = 178_956_970
+"""Maximum width times height: no image that is decoded is larger."""
 
 
 class RegionMask(StrictModel):
@@ -43,15 +46,18 @@ class RegionMask(StrictModel):
     @property
     def pixels(self) -> npt.NDArray[np.bool_]:
         """The mask: bool, shape (height, width)."""
-        from PIL import Image
+        from PIL.PngImagePlugin import PngImageFile
 
-        with Image.open(io.BytesIO(base64.b64decode(self.png, validate=True)), formats=["PNG"]) as picture:
+        # Unlike `Image.open`, it does not warn of large images.
+        with PngImageFile(io.BytesIO(base64.b64decode(self.png, validate=True))) as picture:
             if picture.size != (self.width, self.height):
                 raise ValueError(f"the mask has {picture.size[0]} x {picture.size[1]} pixels")
             return np.asarray(picture.convert("1"), dtype=bool)
 
     @model_validator(mode="after")
     def _is_a_mask(self) -> Self:
+        if self.width * self.height > MOST_PIXELS:
+            raise ValueError(f"the mask has {self.width} x {self.height} pixels; at most {MOST_PIXELS} are possible")
         try:
             is_empty = not self.pixels.any()
         except (OSError, SyntaxError, binascii.Error) as error:

@@ -6,13 +6,15 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from uniad_ray.archive.images import decode_image, probe_image
+from uniad_ray.config.model import FitConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Originals
@@ -57,6 +59,15 @@ class Region:
                 "or raise longest_side"
             )
 
+    @classmethod
+    def of(cls, config: FitConfig) -> Self | None:
+        """The region in the configuration of one category; None if all of the images counts.
+
+        Raises:
+            ConfigError: No decoded pixel is inside, or the configuration has no image size.
+        """
+        return None if config.region is None else cls(config.region, config.decoded_size, config.origin)
+
     @cached_property
     def digest(self) -> str:
         """sha256 of mask and decoded size."""
@@ -69,6 +80,28 @@ class Region:
             images: uint8, shape (..., H, W, 3), at the decoded size; not changed.
         """
         return np.where(self.inside[..., None], images, np.uint8(PAINT))
+
+    @cached_property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the smallest rectangle that holds all decoded pixels inside."""
+        rows, columns = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def filled(self, image: np.ndarray) -> np.ndarray:
+        """The image with every pixel outside replaced by the nearest one inside.
+
+        Unlike paint, it shows no edge that is not in the image. So an image may be moved, relit or compared before it
+        is painted, and still depends on nothing outside.
+
+        Args:
+            image: uint8, shape (H, W, 3), at the decoded size; not changed.
+        """
+        return np.asarray(image[self._nearest])
+
+    @cached_property
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = distance_transform_edt(~self.inside, return_distances=False, return_indices=True)
+        return rows, columns
 
     def originals(self, originals: Originals) -> Originals:
         """Originals that are painted when they are read; encoded ones are decoded then."""

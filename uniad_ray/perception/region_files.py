@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from uniad_ray.archive.images import decode_mask
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import parse_yaml, validate
-from uniad_ray.config.region import RegionMask
+from uniad_ray.config.region import MOST_PIXELS, RegionMask
 from uniad_ray.errors import ConfigError, ImageError, StoreError
 
 MOST_BYTES: Final = 64 << 20
 
-Polygon = Annotated[tuple[tuple[float, float], ...], Field(min_length=3)]
+Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+Polygon = Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=3)]
 
 
 class RegionPolygons(StrictModel):
@@ -34,6 +35,12 @@ class RegionPolygons(StrictModel):
     height: int = Field(ge=1, le=65_535)
     include: tuple[Polygon, ...] = ()
     exclude: tuple[Polygon, ...] = ()
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if self.width * self.height > MOST_PIXELS:
+            raise ValueError(f"the images have {self.width} x {self.height} pixels; at most {MOST_PIXELS} are possible")
+        return self
 
 
 def read_region(path: str) -> RegionMask:

@@ -110,7 +110,7 @@ def report(
 
     Raises:
         RunError: There is no run, or it is unfinished or corrupt.
-        SidecarError: There are no captions, or they are unfinished or corrupt.
+        SidecarError: There are no captions, or they are unfinished, corrupt or of another archive.
         StoreError: The file cannot be written.
     """
     reader = RunReader(run)

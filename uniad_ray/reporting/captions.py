@@ -15,7 +15,7 @@ def with_captions(content: Report, sidecar: Location) -> Report:
         sidecar: Root of the sidecar.
 
     Raises:
-        SidecarError: There are no captions, or they are unfinished or corrupt.
+        SidecarError: There are no captions, or they are unfinished, corrupt or of another archive.
     """
     keys = {image.row_key for detail in content.details for section in detail.gallery for image in section.images}
     texts = read_captions(sidecar, keys)

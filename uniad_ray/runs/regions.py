@@ -21,4 +21,4 @@ def region_of(reader: RunReader, category: str) -> Region | None:
         config = BundleStore(plan.bundle_root).manifest(category, planned.version).config
     except (BundleError, StoreError):
         return None
-    return None if config.region is None else Region(config.region, config.decoded_size, config.origin)
+    return Region.of(config)

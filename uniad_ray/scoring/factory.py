@@ -90,8 +90,7 @@ def build_pipeline(
             chosen[provider] = found(provider, options, device)
             pending += [(need, f"extractor {provider}") for need in sorted(chosen[provider].needs)]
     # Without an image size, the fields are only listed.
-    is_sized = config.region is not None and config.image_size is not None
-    region = Region(config.region, config.decoded_size, config.origin) if is_sized and config.region else None
+    region = None if config.image_size is None else Region.of(config)
     return PerceptionPipeline([chosen[name] for name in config.extractors if name in chosen], region)
 
 

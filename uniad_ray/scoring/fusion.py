@@ -97,7 +97,7 @@ class Fusion:
 
         Args:
             evidence: Evidence of every expert for the same N images, with maps of one size.
-            region: Part of the images that counts; maps are 0 outside.
+            region: Part of the images that counts; outside, each map has its lowest value inside.
 
         Raises:
             FitError: The rule is `maps`, and no expert gives maps.
@@ -110,7 +110,8 @@ class Fusion:
                 parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64)))
         maps = np.sum(parts, axis=0) if parts else None
         if maps is not None and region is not None:
-            maps = np.where(region.cells(maps.shape[1:]), maps, 0.0)
+            inside = region.cells(maps.shape[1:])
+            maps = np.where(inside, maps, maps[:, inside].min(axis=1)[:, None, None])
         return Fused(
             scores=_maxima(maps, raw) if self._rule == "maps" else self.fuse_scores(raw),
             maps=None if maps is None else maps.astype(np.float32),

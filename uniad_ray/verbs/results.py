@@ -136,7 +136,7 @@ def report(
 
     Raises:
         RunError: There is no run, or it is unfinished or corrupt.
-        SidecarError: There are no captions, or they are unfinished or corrupt.
+        SidecarError: There are no captions, or they are unfinished, corrupt or of another archive.
         StoreError: The file cannot be written.
     """
     from uniad_ray.reporting.build import report as report_run

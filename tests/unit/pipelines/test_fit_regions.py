@@ -52,6 +52,12 @@ def test_each_category_has_its_own_region(archive: Location, tmp_path: Path) -> 
     assert np.array_equal(again.regions["part"].pixels, own.region.pixels)
 
 
+def test_two_regions_of_a_category_are_refused(archive: Location, tmp_path: Path) -> None:
+    path = polygons(tmp_path)
+    with pytest.raises(ConfigError, match="part has two regions; draw both into one file"):
+        regions(archive, ["part"], path, f"part={path}")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

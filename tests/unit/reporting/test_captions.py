@@ -83,3 +83,9 @@ def test_unfinished_captions_are_refused(tmp_path: Path) -> None:
     (sidecar / "manifest.json").delete()
     with pytest.raises(SidecarError, match="not finished; repeat"):
         with_captions(make_report({"part": labelled_table()}), sidecar)
+
+
+def test_captions_of_another_archive_are_refused(tmp_path: Path) -> None:
+    sidecar = write_captions(tmp_path, {"a": Answer("x")})
+    with pytest.raises(SidecarError, match="has captions of archive, and none of these images"):
+        with_captions(make_report({"part": labelled_table()}), sidecar)

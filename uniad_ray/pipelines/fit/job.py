@@ -15,6 +15,7 @@ from uniad_ray.archive.manifest import ArchiveManifest, choose_categories, read_
 from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import FitConfig
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError, UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
@@ -147,18 +148,22 @@ def _with_regions(
     """Returns the configuration with the regions of the given files, `FILE` or `CATEGORY=FILE`.
 
     Raises:
-        ConfigError: A file is no region, belongs to no category of the fit, or has not the size of its images.
+        ConfigError: A file is no region, belongs to no category of the fit, or has not the size of its images; or a
+            category is given two.
     """
     from uniad_ray.perception.region import Region
     from uniad_ray.perception.region_files import read_region
 
-    found = {name: mask for name, mask in config.regions.items() if name in categories}
+    given: dict[str, RegionMask] = {}
     for text in regions:
         named, equals, path = text.partition("=")
         category = named if equals else categories[0]
         if category not in categories or (not equals and len(categories) > 1):
             raise ConfigError(f"--region {text}: write CATEGORY=FILE with a category of {', '.join(categories)}")
-        found[category] = read_region(path if equals else text)
+        if category in given:
+            raise ConfigError(f"--region {text}: {category} has two regions; draw both into one file")
+        given[category] = read_region(path if equals else text)
+    found = {name: mask for name, mask in config.regions.items() if name in categories} | given
     for category, mask in found.items():
         rows = read_normal_rows(archive, manifest, category, ("width", "height"))
         sizes = Counter(values for values, _, _ in rows)

@@ -134,12 +134,15 @@ def _find_students(config: FitConfig) -> Students:
 
 def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str, ...]]:
     """Returns the row keys of each training for a category's fit, as a Ray task."""
+    from uniad_ray.perception.region import Region
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.twins import split_pictures
 
     source = Location.parse(archive)
     manifest = read_manifest(source)
-    size = with_image_size(config, source, manifest, category).decoded_size
-    normal_images = ArchiveNormalImages(source, manifest, category, size, config.normal_images)
+    config = with_image_size(config, source, manifest, category)
+    normal_images = ArchiveNormalImages(
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config)
+    )
     split = split_pictures(normal_images, config.calibration)
     return [tuple(normal_images.rows[index].row_key for index in indices) for indices in split.trainings]

@@ -68,6 +68,7 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
     Returns:
         The fields of the `FittedBundle`; or the scores so far if a student is needed that is not trained.
     """
+    from uniad_ray.perception.region import Region
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.scoring.bundles.store import BundleStore
     from uniad_ray.scoring.fitting.category import CategoryFit
@@ -80,7 +81,9 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
     source = Location.parse(task.archive)
     manifest = read_manifest(source)
     config = with_image_size(task.config, source, manifest, category)
-    normal_images = ArchiveNormalImages(source, manifest, category, config.decoded_size, config.normal_images)
+    normal_images = ArchiveNormalImages(
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config)
+    )
     folder = None if task.known_defects is None else Location.parse(task.known_defects)
     known = (
         KnownDefects.read(source, manifest, category, config.decoded_size, folder, task.categories)

@@ -103,6 +103,7 @@ def _train(
     trainings: _Trainings, key: str, group: WorkerGroup, device: str, advance: Callable[[int], None]
 ) -> tuple[int, Location]:
     """Trains one job unless it is trained; returns the number of images in its training and the student's location."""
+    from uniad_ray.perception.region import Region
     from uniad_ray.scoring.factory import build_pipeline
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.sidecars.reader import fields_of_normal_images
@@ -112,7 +113,9 @@ def _train(
     source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
     config = with_image_size(trainings.config, source, manifest, job.category)
-    normal_images = ArchiveNormalImages(source, manifest, job.category, config.decoded_size, config.normal_images)
+    normal_images = ArchiveNormalImages(
+        source, manifest, job.category, config.decoded_size, config.normal_images, Region.of(config)
+    )
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normal_images.rows) if row.row_key in wanted]
     if len(indices) != len(job.row_keys):

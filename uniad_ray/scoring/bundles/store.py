@@ -217,10 +217,9 @@ class BundleStore:
             else None. They are the same if the threshold is kept.
 
         Raises:
-            BundleError: A version is missing or corrupt.
+            BundleError: The written version is missing or corrupt.
         """
-        pointer = self.pointer(written.category)
-        before = None if pointer is None else self.manifest(pointer.category, pointer.version)
+        before = self._published(written.category)
         has_own = before is not None and "earlier_threshold" in before.lineage
         if before is not None and has_own and _is_same_fit(before, written):
             return before, before
@@ -238,6 +237,14 @@ class BundleStore:
 
     def _folder(self, category: str) -> Location:
         return self.root / safe_segment(category)
+
+    def _published(self, category: str) -> BundleManifest | None:
+        """The published version; None without one, or if it cannot be read, because a new fit replaces it then."""
+        try:
+            pointer = self.pointer(category)
+            return None if pointer is None else self.manifest(category, pointer.version)
+        except BundleError:
+            return None
 
     def _read_pointer(self, location: Location) -> Pointer:
         try:

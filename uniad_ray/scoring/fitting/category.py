@@ -99,12 +99,12 @@ class CategoryFit:
         self._advance = on_progress or (lambda _: None)
         self._experts = build_experts(config)
         self._split = split_pictures(images, config.calibration)
-        self._unusual = UnusualImages()
         self._gallery = GallerySample(
             {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
             {field for expert in self._experts.values() for field in expert.needs},
         )
         pipeline = build_pipeline(config, asked_fields(config, self._experts), device=device)
+        self._unusual = UnusualImages(pipeline.region)
         self._texts = text_fields(pipeline)
         trained = experts_with_students(self._experts, pipeline)
         self._first = experts_before_training(config, tuple(self._experts), trained)

@@ -18,6 +18,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import NormalImagesConfig
 from uniad_ray.errors import FitError, ImageError
 from uniad_ray.perception.base import Originals
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.altered_copies import altered, copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 
@@ -39,6 +40,7 @@ class ArchiveNormalImages:
         category: str,
         image_size: tuple[int, int],
         choice: NormalImagesConfig | None = None,
+        region: Region | None = None,
     ) -> None:
         """Read keys and labels; pixels are read later.
 
@@ -48,12 +50,14 @@ class ArchiveNormalImages:
             category: Category.
             image_size: Height and width of the decoded images, pixels.
             choice: Selection of images and number of copies; default takes all without copies.
+            region: Part of the images that counts; pixels outside are replaced by the nearest ones inside.
 
         Raises:
             FitError: The category has no normal images.
         """
         self._archive = archive
         self._image_size = image_size
+        self._region = region
         self._limits = ImageLimits()
         self.skipped: dict[str, str] = {}
         found = [
@@ -101,6 +105,8 @@ class ArchiveNormalImages:
                 self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
             else:
                 row = self.rows[index]
+                # Otherwise a copy would move pixels of the outside inside, and twins would be told apart by them.
+                image = image if self._region is None else self._region.filled(image)
                 yield index, image if row.copy_of is None else altered(image, row.row_key)
 
     def by_source_uri(self, notes: Mapping[str, str]) -> dict[str, str]:

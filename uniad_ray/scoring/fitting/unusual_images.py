@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.region import Region
 
 MIN_IMAGES = 8
 """Minimum number of images for the comparison."""
@@ -18,8 +19,13 @@ _TO_DEVIATION = 1.4826
 class UnusualImages:
     """Collect one descriptor per image: the mean over space of its pixels and of every field."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, region: Region | None = None) -> None:
+        """Start empty.
+
+        Args:
+            region: Part of the images that counts; the paint outside is no second colour.
+        """
+        self._region = region
         self._descriptors: dict[str, np.ndarray] = {}
         self._plain: set[str] = set()
         self._incomplete: set[str] = set()
@@ -28,6 +34,7 @@ class UnusualImages:
         """Add a batch; a repeated image counts once."""
         means = [field.float().mean(dim=(2, 3)).cpu().numpy() for field in perception.fields.values()]
         pixels = perception.images.reshape(len(perception), -1, 3)
+        pixels = pixels if self._region is None else pixels[:, self._region.inside.ravel()]
         flat = (pixels.min(axis=1) == pixels.max(axis=1)).all(axis=1)
         lacking = perception.lacking(perception.names)
         for index, key in enumerate(perception.row_keys):

@@ -13,11 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
 from uniad_ray.archive.scenes import PartKind
 from uniad_ray.config.base import StrictModel
+from uniad_ray.errors import ConfigError
 from uniad_ray.training.captioner.network import build_network, save_model, train_patches_as_linear
 from uniad_ray.training.captioner.processing import END, IMAGE, PADDING, PATCH, SIDE, build_processor, question
 from uniad_ray.training.captioner.trays import CLASSES, Tray, draw_tray
@@ -47,13 +49,13 @@ class CaptionerTrainingConfig(StrictModel):
         threads: Threads of the steps. On a busy machine one is fastest, because threads that wait keep their core.
     """
 
-    trays: int = 10_000
-    steps: int = 1_500
-    batch: int = 64
-    learning_rate: float = 1.5e-3
-    seed: int = 0
-    processes: int = 2
-    threads: int = 1
+    trays: int = Field(default=10_000, ge=1)
+    steps: int = Field(default=1_500, ge=1)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    seed: int = Field(default=0, ge=0)
+    processes: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
 
 
 class TrainingReport(StrictModel):
@@ -99,7 +101,14 @@ def train_captioner(
         folder: Folder of the model; files of the same names are replaced.
         config: Options.
         say: Receives a line of progress now and then.
+
+    Raises:
+        ConfigError: The folder cannot be created.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
     torch.set_num_threads(config.threads)
     started = time.perf_counter()
     processor = build_processor()

@@ -133,6 +133,17 @@ def test_same_fit_keeps_a_threshold_that_a_user_has_set(tmp_path: Path, fitted: 
     assert store.load("part").manifest.version == changed.version
 
 
+def test_fit_replaces_a_published_version_that_cannot_be_read(tmp_path: Path, fitted: FittedCategory) -> None:
+    store, version = stored(tmp_path, fitted)
+    (tmp_path / "part" / version / "manifest.json").unlink()
+    first = store.write("part", fitted.config, fitted.calibration, {"fit": 2}, fitted.files)
+    assert store.publish_fit(first) == (first, None)
+    (tmp_path / "part" / "current.json").write_text("{}", "utf-8")
+    second = store.write("part", fitted.config, fitted.calibration, {"fit": 3}, fitted.files)
+    assert store.publish_fit(second) == (second, None)
+    assert store.load("part").manifest.digest == second.digest
+
+
 def test_missing_bundle_gives_advice(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no published bundle for category 'part'; fit one"):
         BundleStore(str(tmp_path)).load("part")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from uniad_ray.config.region import RegionMask
 from uniad_ray.perception.base import Perception
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.unusual_images import MIN_IMAGES, UnusualImages
 
 
@@ -37,6 +39,20 @@ def test_single_colour_image_is_found_among_few() -> None:
     images[1] = 0
     unusual.add(batch(images))
     assert unusual.find() == {"k1": "has a single colour"}
+
+
+def test_paint_outside_of_the_region_is_no_second_colour() -> None:
+    mask = np.ones((16, 16), dtype=bool)
+    mask[:, 10:] = False
+    region = Region(RegionMask.of(mask), (16, 16))
+    images = noisy(3, (120, 110, 100))
+    images[1] = 0
+    unusual = UnusualImages(region)
+    unusual.add(batch(region.painted(images)))
+    assert unusual.find() == {"k1": "has a single colour"}
+    unusual = UnusualImages(region)
+    unusual.add(batch(region.painted(np.zeros_like(images))))
+    assert unusual.all_plain()
 
 
 def test_all_plain_is_true_for_single_colour_images() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from uniad_ray.errors import ConfigError
 from uniad_ray.perception.text.descriptions import CELLS
 from uniad_ray.perception.weights.model_folders import ModelFolderSource, resolve_folder
 from uniad_ray.training.captioner.loop import CaptionerTrainingConfig, train_captioner
@@ -47,6 +48,14 @@ def test_linear_patches_equal_the_convolution() -> None:
     before = embedding(patches)
     train_patches_as_linear(network)
     torch.testing.assert_close(embedding(patches), before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"file/model: cannot be created \(Not a directory\); name another folder"):
+        train_captioner(tmp_path / "file" / "model", CaptionerTrainingConfig(trays=1, steps=1), said.append)
+    assert said == []
 
 
 def test_training_writes_a_folder_that_loads(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.perception.base import Fields, Perception
 from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.complete import score_complete
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
     SYNTHETIC_ANOMALIES,
     NormalView,
+    family_of,
     make_synthetic_anomaly,
 )
 
@@ -75,8 +77,7 @@ def score_synthetic_anomalies(
         synthetic = [
             (key, image)
             for key, view in views
-            if (image := make_synthetic_anomaly(kind, key, view, others, seed)) is not None
-            and _is_visible(image, view, pipeline)
+            if (image := _make_inside(kind, key, view, others, seed, pipeline.region)) is not None
         ]
         parts: list[Mapping[str, Evidence]] = []
         for start in range(0, len(synthetic), batch_size):
@@ -92,10 +93,28 @@ def score_synthetic_anomalies(
     return scores
 
 
-def _is_visible(image: np.ndarray, view: NormalView, pipeline: PerceptionPipeline) -> bool:
-    """Whether an anomaly is not wholly outside of the region."""
-    region = pipeline.region
-    return region is None or bool((image != view.image)[region.inside].any())
+def _make_inside(
+    kind: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int, region: Region | None
+) -> np.ndarray | None:
+    """Make a synthetic anomaly within the window of the region; None if the kind does not apply, or none is visible.
+
+    Objects are found in painted images, so they are in the window already. Anywhere in the image, most anomalies would
+    miss a small region.
+    """
+    if region is None:
+        return make_synthetic_anomaly(kind, row_key, view, others, seed)
+    window = region.window
+    if family_of(kind) == "objects":
+        synthetic = make_synthetic_anomaly(kind, row_key, view, others, seed)
+    else:
+        own, *rest = (NormalView(one.image[window], None) for one in (view, *others))
+        part = make_synthetic_anomaly(kind, row_key, own, rest, seed)
+        synthetic = None
+        if part is not None:
+            synthetic = view.image.copy()
+            synthetic[window] = part
+    is_visible = synthetic is not None and bool((synthetic != view.image)[region.inside].any())
+    return synthetic if is_visible else None
 
 
 class _NoTexts:

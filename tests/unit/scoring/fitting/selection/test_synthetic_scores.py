@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
+from uniad_ray.config.region import RegionMask
 from uniad_ray.experts.base import Evidence
 from uniad_ray.perception.base import Perception, State
 from uniad_ray.perception.missing import Missing
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.judged import Judged
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
-from uniad_ray.scoring.fitting.selection.synthetic_scores import score_known_defects
+from uniad_ray.scoring.fitting.selection.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, family_of
+from uniad_ray.scoring.fitting.selection.synthetic_scores import _make_inside, score_known_defects
 
 SCORES = {"a": 1.0, "b": 2.0, "c": float("nan")}
 SILENT = "b"
@@ -52,3 +56,24 @@ def test_experts_judged_later_have_scores_of_the_same_defects() -> None:
     # A missing text is NaN; a score that is not finite is infinite, because it counts as detected.
     np.testing.assert_array_equal(both["text"], [1.0, np.nan, np.inf])
     np.testing.assert_array_equal(both["student"], [1.0, 2.0, np.inf])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SYNTHETIC_ANOMALIES if family_of(kind) != "objects"])
+def test_anomalies_are_made_where_they_count(kind: str) -> None:
+    """In a region of 9 % of the image, where few anomalies of a random place would be."""
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[90:166, 20:100] = True
+    region = Region(RegionMask.of(mask), (256, 256))
+    rng = np.random.default_rng(0)
+    images = [region.painted(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)) for _ in range(6)]
+    outside = np.ones((256, 256), dtype=bool)
+    outside[region.window] = False
+    assert outside.sum() == 256 * 256 - region.inside.sum()
+    for index, image in enumerate(images):
+        others = [NormalView(other, None) for other in images if other is not image]
+        synthetic = _make_inside(kind, f"k{index}", NormalView(image, None), others, 0, region)
+        assert synthetic is not None
+        assert (synthetic != image)[region.inside].any()
+        assert np.array_equal(synthetic[outside], image[outside])
+        again = _make_inside(kind, f"k{index}", NormalView(image, None), others, 0, None)
+        assert again is None or not np.array_equal(again, synthetic)
