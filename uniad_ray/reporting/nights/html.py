@@ -41,6 +41,7 @@ def render_nights(
         nights=newest,
         work=work,
         reports=reports,
+        with_captions=any(night.captions is not None for night in nights),
         charts=_charts(nights) if nights else [],
         alarms=alarms[:MAX_ALARMS],
         hidden_alarms=len(alarms[MAX_ALARMS:]),
