@@ -83,7 +83,9 @@ def _category(
                 "counts": night.categories[name],
                 "medians": night.medians.get(name, {}),
                 "image_auroc": image_auroc.get(night.night, {}).get(name),
-                "changed": [finding.measure for finding in night.findings if finding.category == name],
+                "changed": [
+                    finding.expert or finding.measure for finding in night.findings if finding.category == name
+                ],
             }
             for night in newest
             if name in night.categories
