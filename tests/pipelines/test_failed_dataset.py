@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 class Fails:
     """An actor of a dataset whose every batch fails."""
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         raise RunError("damaged")
 
 

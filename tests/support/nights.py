@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +28,11 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.nights import job
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.model import NightReport
+from uniad_ray.pipelines.caption import job as caption_job
+from uniad_ray.pipelines.caption.task import CaptionTask
+from uniad_ray.pipelines.caption.worker import CaptionWorker
 from uniad_ray.pipelines.cluster.decoding import chunk_item, decode_chunk
+from uniad_ray.pipelines.cluster.sizing import Cluster
 from uniad_ray.pipelines.ingest import job as ingest_job
 from uniad_ray.pipelines.score import job as score_job
 from uniad_ray.pipelines.score.worker import ChunkScorer
@@ -46,6 +50,16 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
     """Replaces the tasks and actors of Ray by calls in this process; the code that they run is the real one."""
     patch.setattr(ingest_job, "_build_on_ray", build_here)
     patch.setattr(score_job, "_score_pending", score_here)
+    patch.setattr(caption_job, "ray_session", lambda _: nullcontext(Cluster(4, 2, 0, 2)))
+    patch.setattr(caption_job, "_caption_pending", caption_here)
+
+
+def caption_here(task: CaptionTask, pending: Sequence[Chunk], *_: object) -> None:
+    """Captions chunks in this process."""
+    plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
+    worker = CaptionWorker(plan, engine, task.archive.uri, task.sidecar.uri, batch=32, threads=1)
+    for chunk in pending:
+        worker({"chunk": np.array([chunk_item(chunk)["chunk"]])})
 
 
 def score_here(
@@ -74,15 +88,21 @@ def score_here(
     return found, timing
 
 
-def write_factory(root: Path, *, images: int = 24) -> None:
-    """Writes `fitted`, an archive of normal images, and `bundles` with a bundle of it."""
+def write_factory(root: Path, *overrides: str, images: int = 24) -> None:
+    """Writes `fitted`, an archive of normal images, and `bundles` with a bundle of it.
+
+    Args:
+        root: Folder to write into.
+        overrides: Changes of the configuration of the fit.
+        images: Number of normal images.
+    """
     pictures = [png(index) for index in range(images)]
     for index, data in enumerate(pictures):
         write(root / f"normal/{index:03d}.png", data)
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
         ingest_job.ingest(str(root / "normal"), str(root / "fitted"), category=CATEGORY, split="train", label="normal")
-    config = small_config("calibration.folds=2", "experts.patch.config.memory_size=50")
+    config = small_config("calibration.folds=2", "experts.patch.config.memory_size=50", *overrides)
     normal = GivenNormalImages(np.stack([decode_image(data, (64, 64)) for data in pictures]))
     fitted = fit_category(normal, config)
     archive = Location.parse(root / "fitted")

@@ -10,7 +10,7 @@ from pydantic import Field
 from uniad_ray.config.base import StrictModel
 from uniad_ray.drift.findings import Finding
 
-AlarmKind = Literal["source", "no_images", "no_bundle", "error_share", "reject_rate", "drift"]
+AlarmKind = Literal["source", "no_images", "no_bundle", "error_share", "reject_rate", "drift", "captions"]
 
 
 class AlarmRules(StrictModel):
@@ -25,6 +25,7 @@ class AlarmRules(StrictModel):
         rate_images: Scored images that a category needs for its reject rate to count.
         drift: Whether drift raises an alarm.
         no_bundle: Whether a category without a published bundle raises an alarm.
+        captions: Whether a night without captions raises an alarm, because the model could not be reached.
     """
 
     source: bool = True
@@ -35,13 +36,14 @@ class AlarmRules(StrictModel):
     rate_images: int = Field(default=20, ge=1)
     drift: bool = True
     no_bundle: bool = True
+    captions: bool = True
 
 
 class Alarm(StrictModel):
     """One reason to look at a night.
 
     Attributes:
-        kind: `source`, `no_images`, `no_bundle`, `error_share`, `reject_rate` or `drift`.
+        kind: `source`, `no_images`, `no_bundle`, `error_share`, `reject_rate`, `drift` or `captions`.
         category: The category; None if it concerns the whole night.
         value: The value that broke the limit; None if there is none.
         limit: The limit.
@@ -79,6 +81,7 @@ def raise_alarms(
     rejected_files: int,
     failed_sources: Mapping[str, str],
     findings: Sequence[Finding],
+    captions: str | None = None,
 ) -> tuple[Alarm, ...]:
     """The alarms of a night.
 
@@ -89,11 +92,13 @@ def raise_alarms(
         rejected_files: New files that were rejected at ingest.
         failed_sources: Sources that could not be read, with the reason.
         findings: Findings of drift.
+        captions: Why the night has no captions; None if it has, or needs none.
     """
     images = sum(counts.images for counts in categories.values())
     errors = sum(counts.errors for counts in categories.values()) + rejected_files
     return (
         *(Alarm(kind="source", text=reason) for reason in failed_sources.values() if rules.source),
+        *([Alarm(kind="captions", text=captions)] if captions is not None and rules.captions else []),
         *_no_images(rules, images + sum(waiting.values())),
         *_no_bundle(rules, waiting),
         *_error_share(rules, errors, images + rejected_files),

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.drift.samples import SampledImage, values
+from uniad_ray.drift.samples import SampledImage, expert_values, values
 from uniad_ray.drift.statistics import Difference, Values, compare
 
-Measure = Literal["size", "brightness", "score"]
+Measure = Literal["size", "brightness", "score", "expert"]
 Reference = Literal["calibration", "last nights"]
 
 _COLUMNS: Final[dict[Measure, tuple[str, ...]]] = {
@@ -21,6 +21,7 @@ _COLUMNS: Final[dict[Measure, tuple[str, ...]]] = {
     "brightness": ("brightness",),
     "score": ("score",),
 }
+"""Measures of an image, and their columns in a sample; the scores of the experts come on top."""
 _REFERENCE_IMAGES: Final[dict[Reference, str]] = {
     "calibration": "the images of the fit",
     "last nights": "the last nights",
@@ -54,7 +55,8 @@ class Finding(StrictModel):
 
     Attributes:
         category: The category.
-        measure: `size`, `brightness` or `score`.
+        measure: `size`, `brightness`, `score` (fused) or `expert`.
+        expert: The expert whose own scores changed; None for other measures.
         reference: What it is compared with: `calibration` or `last nights`.
         images: Images of tonight that were compared.
         reference_images: Images that they were compared with.
@@ -68,6 +70,7 @@ class Finding(StrictModel):
 
     category: str
     measure: Measure
+    expert: str | None = None
     reference: Reference
     images: int
     reference_images: int
@@ -89,45 +92,64 @@ def find_drift(
     A finding needs all of these: enough images on both sides, a population stability index above the limit and above
     chance, a Kolmogorov-Smirnov test below the probability, and for size and brightness a change that matters.
 
+    Each expert's own scores are compared too: one expert may drift where its small weight hides it in the fused score,
+    and its name says what to look at. With a single expert, the fused score stands for it.
+
+    Many comparisons find something by chance. So `options.probability` is that of a false finding in the whole night:
+    each comparison (category x reference x measure or expert) is tested at the probability divided by the number of
+    comparisons (Bonferroni). This also holds for scores that depend on each other, as those of the experts of one image
+    do. The chance limit of the stability index is that of the same probability.
+
     Args:
         tonight: Samples by category.
         references: Samples by category, for each reference.
         options: Limits.
 
     Returns:
-        Findings by category, then reference and measure.
+        Findings by category, then reference, measure and expert.
     """
     compared = [
-        (category, reference, measure, before[category])
+        (category, reference, measure, expert, before[category])
         for category in sorted(tonight)
         for reference, before in references.items()
         if category in before
-        for measure in _COLUMNS
+        for measure, expert in (
+            *((measure, None) for measure in _COLUMNS),
+            *(("expert", expert) for expert in _experts(tonight[category], before[category])),
+        )
     ]
     probability = options.probability / max(1, len(compared))
     found = []
-    for category, reference, measure, before in compared:
-        finding = _finding(category, reference, measure, before, tonight[category], options, probability)
+    for category, reference, measure, expert, before in compared:
+        finding = _finding(category, reference, measure, expert, before, tonight[category], options, probability)
         found += [finding] if finding is not None else []
     return tuple(found)
+
+
+def _experts(now: Sequence[SampledImage], before: Sequence[SampledImage]) -> list[str]:
+    """Experts that scored images of both samples; none if there is one alone, which is the fused score."""
+    known = [{expert for image in images for expert in image.experts} for images in (now, before)]
+    return sorted(known[0] & known[1]) if len(known[0] | known[1]) > 1 else []
 
 
 def _finding(
     category: str,
     reference: Reference,
     measure: Measure,
+    expert: str | None,
     before: Sequence[SampledImage],
     now: Sequence[SampledImage],
     options: DriftOptions,
     probability: float,
 ) -> Finding | None:
-    changed = list(_changes(measure, before, now, options, probability))
+    changed = list(_changes(measure, expert, before, now, options, probability))
     if not changed:
         return None
     old, new, difference = max(changed, key=lambda change: change[2].ks)
     return Finding(
         category=category,
         measure=measure,
+        expert=expert,
         reference=reference,
         images=len(new),
         reference_images=len(old),
@@ -136,12 +158,13 @@ def _finding(
         psi=difference.psi,
         ks=difference.ks,
         p_value=difference.p_value,
-        text=f"{category}: {_words(measure, old, new, before, now, _REFERENCE_IMAGES[reference])}",
+        text=f"{category}: {_words(measure, expert, old, new, before, now, _REFERENCE_IMAGES[reference])}",
     )
 
 
 def _changes(
     measure: Measure,
+    expert: str | None,
     before: Sequence[SampledImage],
     now: Sequence[SampledImage],
     options: DriftOptions,
@@ -149,8 +172,12 @@ def _changes(
 ) -> Iterator[tuple[Values, Values, Difference]]:
     """The columns of a measure that changed: values before, values now and their difference."""
     smallest = {"size": options.size_change, "brightness": options.brightness_change}.get(measure, 0.0)
-    for column in _COLUMNS[measure]:
-        old, new = values(before, column), values(now, column)
+    columns = (
+        [(values(before, column), values(now, column)) for column in _COLUMNS[measure]]
+        if expert is None
+        else [(expert_values(before, expert), expert_values(now, expert))]
+    )
+    for old, new in columns:
         if min(len(old), len(new)) < options.min_images:
             continue
         difference = compare(old, new, probability=probability)
@@ -162,6 +189,7 @@ def _changes(
 
 def _words(
     measure: Measure,
+    expert: str | None,
     old: Values,
     new: Values,
     before: Sequence[SampledImage],
@@ -171,11 +199,12 @@ def _words(
     if measure == "size":
         return f"image size changed: {_sizes(now)} tonight, {_sizes(before)} in {reference}"
     was, is_now = float(np.median(old)), float(np.median(new))
-    if measure == "score":
+    if measure in ("score", "expert"):
+        scores = "scores" if expert is None else f"scores of the expert {expert}"
         if is_now == was:
-            return f"scores are distributed differently than in {reference} (median {is_now:.2f})"
+            return f"{scores} are distributed differently than in {reference} (median {is_now:.2f})"
         side = "higher" if is_now > was else "lower"
-        return f"scores are {side} than in {reference}: median {is_now:.2f}, was {was:.2f}"
+        return f"{scores} are {side} than in {reference}: median {is_now:.2f}, was {was:.2f}"
     change = is_now / was - 1 if was else float("inf")
     if abs(change) < 0.01:
         return f"brightness is distributed differently than in {reference} (median {is_now:.0f} of 255)"

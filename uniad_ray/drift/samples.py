@@ -1,4 +1,4 @@
-"""Samples of images with what is measured of each: size, brightness and score."""
+"""Samples of images with what is measured of each: size, brightness and scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +40,7 @@ class SampledImage:
         height: Pixels; None if only the score is known.
         brightness: Mean luma, 0 to 255; None if the image cannot be decoded.
         score: Fused score; None without one.
+        experts: Calibrated score of each expert that scored the image.
     """
 
     row_key: str
@@ -47,7 +48,8 @@ class SampledImage:
     width: int | None
     height: int | None
     brightness: float | None
-    score: float | None
+    score: float | None = None
+    experts: Mapping[str, float] = field(default_factory=dict)
 
 
 def brightness(data: bytes) -> float:
@@ -64,7 +66,6 @@ def sample_images(
     archive: Location,
     chunks: Iterable[Chunk],
     most: int,
-    scores: Mapping[str, float],
     *,
     normal_only: bool = False,
     leave_out: Collection[str] = (),
@@ -75,7 +76,6 @@ def sample_images(
         archive: Root of the archive.
         chunks: Chunks of one category.
         most: Maximum number of images.
-        scores: Fused scores by row key.
         normal_only: Whether to leave out images that are not labelled normal.
         leave_out: Row keys of further images to leave out.
 
@@ -96,19 +96,18 @@ def sample_images(
     # Row keys are digests, so the first of them in order are a random choice.
     every = (key for keys in read.values() for key in keys.to_pylist() if key not in leave_out)
     chosen = set(sorted(every)[:most])
-    found = [image for chunk in read for image in _measured(archive, chunk, chosen, scores)]
+    found = [image for chunk in read for image in _measured(archive, chunk, chosen)]
     return sorted(found, key=lambda image: image.row_key)
 
 
-def _measured(archive: Location, chunk: Chunk, chosen: set[str], scores: Mapping[str, float]) -> Iterator[SampledImage]:
+def _measured(archive: Location, chunk: Chunk, chosen: set[str]) -> Iterator[SampledImage]:
     table = read_chunk(archive, chunk, columns=["row_key", "image", "width", "height"])
     table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(chosen), pa.string())))
     rows = table.to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
         measured = list(pool.map(_brightness_or_none, (row["image"] for row in rows)))
     for row, found in zip(rows, measured, strict=True):
-        key = row["row_key"]
-        yield SampledImage(key, chunk.category, row["width"], row["height"], found, scores.get(key))
+        yield SampledImage(row["row_key"], chunk.category, row["width"], row["height"], found)
 
 
 def _brightness_or_none(data: bytes) -> float | None:
@@ -118,10 +117,34 @@ def _brightness_or_none(data: bytes) -> float | None:
         return None
 
 
+def with_scores(images: Iterable[SampledImage], rows: pa.Table) -> list[SampledImage]:
+    """Adds the scores of a run or of a fit to a sample; an image without a row keeps none.
+
+    Args:
+        images: A sample.
+        rows: Columns `row_key`, `score` and `experts` of schema `score` or `calibration_score`.
+    """
+    images = list(images)
+    keys = pa.array([image.row_key for image in images], pa.string())
+    own = rows.filter(pc.is_in(rows.column("row_key"), value_set=keys))
+    found = {row["row_key"]: row for row in own.select(["row_key", "score", "experts"]).to_pylist()}
+    return [_with_score(image, found.get(image.row_key)) for image in images]
+
+
+def _with_score(image: SampledImage, row: Mapping[str, Any] | None) -> SampledImage:
+    if row is None:
+        return image
+    experts = {entry["expert"]: entry["calibrated"] for entry in row["experts"]}
+    return replace(image, score=row["score"], experts=experts)
+
+
 def write_sample(location: Location, images: Sequence[SampledImage]) -> None:
     """Writes a sample as Parquet, schema `image_sample`."""
     schema = dataset_schema(SCHEMA)
     columns: dict[str, Any] = {name: [getattr(image, name) for image in images] for name in schema.arrow.names}
+    columns["experts"] = [
+        [{"expert": expert, "score": score} for expert, score in image.experts.items()] for image in images
+    ]
     location.write_bytes(encode_table(schema, schema.table(columns)))
 
 
@@ -132,7 +155,11 @@ def read_sample(location: Location) -> list[SampledImage]:
         ArchiveError: The file is corrupt.
         ObjectNotFoundError: There is none.
     """
-    return [SampledImage(**row) for row in read_table(dataset_schema(SCHEMA), location).to_pylist()]
+    rows = read_table(dataset_schema(SCHEMA), location).to_pylist()
+    return [
+        SampledImage(**{**row, "experts": {entry["expert"]: entry["score"] for entry in row["experts"]}})
+        for row in rows
+    ]
 
 
 def values(images: Iterable[SampledImage], measure: str) -> np.ndarray:
@@ -142,5 +169,14 @@ def values(images: Iterable[SampledImage], measure: str) -> np.ndarray:
         images: A sample.
         measure: `width`, `height`, `brightness` or `score`.
     """
-    known = (getattr(image, measure) for image in images)
+    return _known(getattr(image, measure) for image in images)
+
+
+def expert_values(images: Iterable[SampledImage], expert: str) -> np.ndarray:
+    """The known scores of an expert, float64, shape (N,)."""
+    return _known(image.experts.get(expert) for image in images)
+
+
+def _known(given: Iterable[float | None]) -> np.ndarray:
+    known = list(given)
     return np.array([value for value in known if value is not None and math.isfinite(value)], dtype=np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +18,7 @@ from uniad_ray.config.base import StrictModel
 from uniad_ray.config.loading import parse_yaml, validate
 from uniad_ray.drift.findings import DriftOptions
 from uniad_ray.errors import ConfigError
+from uniad_ray.pipelines.caption.engines import FREE, Engine, Question
 
 
 class NightSource(StrictModel):
@@ -45,6 +46,42 @@ class NightSource(StrictModel):
         if layout not in layout_names():
             raise ValueError(f"use one of {', '.join(layout_names())}")
         return layout
+
+
+class NightCaptions(StrictModel):
+    """How images are captioned before they are scored; see `uniad-ray caption`.
+
+    Attributes:
+        sidecar: Root of the captions, local or `s3://`; created if missing.
+        engine: `auto` takes the server if there is a `url`, else vLLM.
+        model: Name of the model on the server, or its folder.
+        url: Base URL of the server.
+        prompt: `free`, `structured` (needs `classes`), or a prompt of your own.
+        classes: Classes of objects for the structured prompt.
+        options: Further options of the engine, such as `max_tokens: 256`; those of `uniad-ray caption --set`.
+        categories: Categories to caption; empty captions all.
+        workers: Actors that caption; null chooses by the cluster.
+        retry_errors: Whether to ask again about the images that earlier nights got no caption for.
+        required: Whether a night ends with an error if the model cannot be reached. Otherwise it goes on without
+            captions, with an alarm.
+    """
+
+    sidecar: str
+    engine: Engine = "auto"
+    model: str
+    url: str | None = None
+    prompt: str = FREE
+    classes: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+    categories: tuple[str, ...] = ()
+    workers: int | None = Field(default=None, ge=1)
+    retry_errors: bool = True
+    required: bool = False
+
+    @property
+    def question(self) -> Question:
+        """What to ask, and whom."""
+        return Question(self.engine, self.model, self.url, self.prompt, self.classes, self.options)
 
 
 class NightScore(StrictModel):
@@ -95,8 +132,9 @@ class Retention(StrictModel):
         images_days: Images that nights have scored, in the archive. They are not ingested again.
         runs_days: Runs with their reports; see also `keep_runs`.
         reports_days: Reports, which hold small pictures; the scores of their runs stay.
-        samples_days: What was measured of single images for drift: size, brightness and score.
-        captions: Sidecars of `uniad-ray caption`; captions of deleted images are deleted from them.
+        samples_days: What was measured of single images for drift: size, brightness and scores.
+        captions: Sidecars of `uniad-ray caption`, besides that of the nights; captions of deleted images are deleted
+            from them.
     """
 
     images_days: int | None = Field(default=None, ge=1)
@@ -119,6 +157,7 @@ class NightlyConfig(StrictModel):
             adds no second night.
         time_zone: Time zone of the night's name, its date.
         address: Ray cluster to join; null starts Ray on this machine.
+        captions: How the images are captioned before they are scored; null captions none.
         score: How the images are scored.
         drift: When a difference counts as drift.
         alarms: What raises an alarm.
@@ -136,6 +175,7 @@ class NightlyConfig(StrictModel):
     min_hours: float = Field(default=12.0, ge=0)
     time_zone: str = "UTC"
     address: str | None = None
+    captions: NightCaptions | None = None
     score: NightScore = Field(default_factory=NightScore)
     drift: DriftOptions = Field(default_factory=DriftOptions)
     alarms: AlarmRules = Field(default_factory=AlarmRules)

@@ -52,6 +52,8 @@ def message_of(night: Night, summary: NightSummary, outbox: Outbox) -> Message:
         "errors": summary.errors,
         "rejected_files": summary.rejected_files,
     }
+    if summary.captions is not None:
+        facts["captioned"] = f"{summary.captions.captioned} of {summary.captions.images}"
     report = (night.run / "report/report.html").uri if summary.run_id else None
     return night_message(
         outbox.message_id,

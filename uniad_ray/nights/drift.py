@@ -17,7 +17,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.drift.findings import Reference, find_drift
-from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, write_sample
+from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, with_scores, write_sample
 from uniad_ray.errors import ArchiveError, BundleError, StoreError
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Night, Nights
@@ -63,22 +63,17 @@ def _comparable(earlier: Night, scored: Scored) -> Iterator[SampledImage]:
             for night in (before, scored)
             if image.category in night.categories
         }
-        yield image if len(versions) == 1 else replace(image, score=None)
+        yield image if len(versions) == 1 else replace(image, score=None, experts={})
 
 
 def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
     """The sample of a night by category, stored for later nights."""
     archive = Location.parse(config.archive)
-    rows = RunReader(night.run).scores(["row_key", "score"])
-    scores = {
-        key: score
-        for key, score in zip(rows.column("row_key").to_pylist(), rows.column("score").to_pylist(), strict=True)
-        if score is not None
-    }
+    rows = RunReader(night.run).scores(["row_key", "score", "experts"])
     own = list(chunks(read_manifest(archive), shards=ingested.shards))
     tonight = {
-        category: sample_images(
-            archive, [chunk for chunk in own if chunk.category == category], config.drift.images, scores
+        category: with_scores(
+            sample_images(archive, [chunk for chunk in own if chunk.category == category], config.drift.images), rows
         )
         for category in sorted({chunk.category for chunk in own})
     }
@@ -101,16 +96,14 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
     left_out = _left_out(archive, category, lineage.get("excluded", {}))
     name = f"{version}-{_digest(left_out)}" if left_out else version
     place = work / "reference" / dataset_segment(category) / f"{name}.parquet"
-    if place.exists():
-        return read_sample(place)
+    known = read_sample(place) if place.exists() else []
+    if any(image.experts for image in known):  # an older version of this code stored none
+        return known
     table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
-    pairs = zip(table.column("row_key").to_pylist(), table.column("score").to_pylist(), strict=True)
-    scores = {key: score for key, score in pairs if key not in left_out}
-    images = _normal_images(archive, category, config.drift.images, scores, left_out)
-    measured = {image.row_key for image in images}
-    images += [
-        SampledImage(key, category, None, None, None, score) for key, score in scores.items() if key not in measured
-    ]
+    images = _normal_images(archive, category, config.drift.images, left_out)
+    others = set(table.column("row_key").to_pylist()) - {image.row_key for image in images} - left_out
+    images += [SampledImage(key, category, None, None, None) for key in sorted(others)]
+    images = with_scores(images, table)
     write_sample(place, images)
     return images
 
@@ -136,13 +129,11 @@ def _digest(keys: Collection[str]) -> str:
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
 
 
-def _normal_images(
-    archive: Location, category: str, most: int, scores: dict[str, float], left_out: Collection[str]
-) -> list[SampledImage]:
+def _normal_images(archive: Location, category: str, most: int, left_out: Collection[str]) -> list[SampledImage]:
     manifest = read_manifest(archive)
     for splits in (FITTED_SPLITS, ("archive",)):
         own = chunks(manifest, categories=[category], splits=splits)
-        found = sample_images(archive, own, most, scores, normal_only=True, leave_out=left_out)
+        found = sample_images(archive, own, most, normal_only=True, leave_out=left_out)
         if found:
             return found
     raise ArchiveError(f"{archive}: has no normal images of {category} any more")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ConfigError
 from uniad_ray.nights import steps
+from uniad_ray.nights.captions import caption
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.delivery import OUTBOX, check_secrets, deliver, due_channels, preview, retry_earlier
 from uniad_ray.nights.drift import look_for_drift
@@ -16,6 +17,7 @@ from uniad_ray.nights.folder import BEGIN, END, PAGE, SUMMARY, Night, Nights
 from uniad_ray.nights.history import write_page
 from uniad_ray.nights.model import (
     Begun,
+    Captioned,
     ChannelResult,
     Drifted,
     Ended,
@@ -95,9 +97,12 @@ def _run(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     begun = night.once(BEGIN, Begun, lambda: steps.begin(config, night, started_at))
     ingested = night.once("ingest", Ingested, lambda: steps.ingest(config, night, begun))
+    captioned = None
+    if (options := config.captions) is not None:
+        captioned = night.once("caption", Captioned, lambda: caption(config, options, ingested))
     scored = night.once("score", Scored, lambda: steps.score(config, night, ingested))
     steps.advance(night, ingested)
-    return _judge(config, night, begun, ingested, scored, dry_run, deliveries, deleted)
+    return _judge(config, night, begun, ingested, captioned, scored, dry_run, deliveries, deleted)
 
 
 def _judge(
@@ -105,6 +110,7 @@ def _judge(
     night: Night,
     begun: Begun,
     ingested: Ingested,
+    captioned: Captioned | None,
     scored: Scored,
     dry_run: bool,
     deliveries: list[ChannelResult],
@@ -113,11 +119,13 @@ def _judge(
     """The steps after the scores: drift, evaluation and report, history, messages, retention."""
     nights = Nights(night.work)
     drifted = night.once("drift", Drifted, lambda: look_for_drift(config, nights, night, ingested, scored))
-    night.once("evaluation", Evaluated, lambda: steps.evaluate(night, scored))
+    night.once("evaluation", Evaluated, lambda: steps.evaluate(config, night, scored))
     for earlier in _marked_since(nights, night, config.history_nights):
         _logger.info("night %s: has new marks of reviewers, evaluating it again", earlier.name)
-        earlier.write("evaluation", steps.evaluate(earlier, earlier.read("score", Scored) or Scored()))
-    summary = night.once(SUMMARY, NightSummary, lambda: steps.summarise(config, begun, ingested, scored, drifted))
+        earlier.write("evaluation", steps.evaluate(config, earlier, earlier.read("score", Scored) or Scored()))
+    summary = night.once(
+        SUMMARY, NightSummary, lambda: steps.summarise(config, begun, ingested, captioned, scored, drifted)
+    )
     outbox = night.once(OUTBOX, Outbox, lambda: due_channels(config, summary))
     if dry_run:
         deliveries += preview(config, night, summary, outbox)

@@ -47,6 +47,25 @@ class Ingested(StrictModel):
     warnings: tuple[str, ...]
 
 
+class Captioned(StrictModel):
+    """Captions of the new images.
+
+    Attributes:
+        images: New images that are to have a caption.
+        errors: Those without one, by kind; `not asked` if the model was not asked.
+        failure: Why the night went on without captions; None if the model was reached.
+    """
+
+    images: int = 0
+    errors: dict[str, int] = Field(default_factory=dict)
+    failure: str | None = None
+
+    @property
+    def captioned(self) -> int:
+        """New images with a caption."""
+        return self.images - sum(self.errors.values())
+
+
 class NightCounts(StrictModel):
     """Image counts of one category, and the bundle that scored it."""
 
@@ -114,6 +133,7 @@ class NightSummary(StrictModel):
         in_review: Those for review; see docs/decisions.md.
         rejected_files: New files that were rejected at ingest.
         waiting: New images of categories without a published bundle.
+        captions: Captions of the new images; None if the nights have none.
         categories: Counts by category.
         medians: Median of brightness and score by category and measure.
         findings: Findings of drift.
@@ -130,6 +150,7 @@ class NightSummary(StrictModel):
     in_review: int = 0
     rejected_files: int
     waiting: dict[str, int]
+    captions: Captioned | None = None
     categories: dict[str, NightCounts]
     medians: dict[str, dict[str, float]]
     findings: tuple[Finding, ...]

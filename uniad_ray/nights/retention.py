@@ -15,6 +15,7 @@ from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import END, Night, Nights
 from uniad_ray.nights.model import Expired, ExpiredKind, Ingested, Scored
 from uniad_ray.sidecars.caption_files import delete_captions
+from uniad_ray.sidecars.captions import MANIFEST_NAME as SIDECAR_MANIFEST
 
 _logger = logging.getLogger(__name__)
 
@@ -123,12 +124,21 @@ def delete_expired(config: NightlyConfig, nights: Nights, now: datetime) -> list
         else:
             place.delete_tree()
         _logger.info("night %s: its %s is deleted (%s)", entry.night, entry.kind, entry.reason)
-    for sidecar in config.retention.captions if cleared else ():
-        delete_captions(Location.parse(sidecar), Location.parse(config.archive))
+    for sidecar in _sidecars(config) if cleared else ():
+        delete_captions(sidecar, Location.parse(config.archive))
     for night in cleared:
         # Here the record comes last: the archive resumes a deletion of its images, but nobody one of the captions.
         _record(night, _expired_images(config, night, 0))
     return due
+
+
+def _sidecars(config: NightlyConfig) -> list[Location]:
+    """Caption sidecars that deleted images leave; that of the nights may not be there yet."""
+    named = [Location.parse(sidecar) for sidecar in config.retention.captions]
+    own = None if config.captions is None else Location.parse(config.captions.sidecar)
+    if own is not None and own not in named and (own / SIDECAR_MANIFEST).exists():
+        named.append(own)
+    return named
 
 
 def _delete_images(config: NightlyConfig, night: Night, entry: Expired) -> None:

@@ -20,7 +20,17 @@ from uniad_ray.evaluation.run import METRICS_PATH
 from uniad_ray.metrics.metric import ALL, MEAN_OF_CATEGORIES
 from uniad_ray.nights.config import NightlyConfig, NightSource
 from uniad_ray.nights.folder import Night, read_watermark, write_watermark
-from uniad_ray.nights.model import Begun, Drifted, Evaluated, Ingested, NightCounts, NightSummary, Scored, Watermark
+from uniad_ray.nights.model import (
+    Begun,
+    Captioned,
+    Drifted,
+    Evaluated,
+    Ingested,
+    NightCounts,
+    NightSummary,
+    Scored,
+    Watermark,
+)
 from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.ingest.job import ingest as ingest_source
 from uniad_ray.pipelines.score.job import score as score_archive
@@ -29,6 +39,7 @@ from uniad_ray.runs.plan import LEASE_FOLDER, PLAN_NAME, ScoreOptions, make_plan
 from uniad_ray.runs.plan import MANIFEST_NAME as RUN_MANIFEST
 from uniad_ray.runs.reviews import FOLDER as MARKS
 from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.sidecars.captions import MANIFEST_NAME as SIDECAR_MANIFEST
 
 RESAMPLES: Final = 200
 """Bootstrap resamples of the report; `uniad-ray report` of the run can use more."""
@@ -160,12 +171,12 @@ def advance(night: Night, ingested: Ingested) -> None:
         write_watermark(night.work, Watermark(shards=tuple(sorted(done | set(ingested.shards)))))
 
 
-def evaluate(night: Night, scored: Scored) -> Evaluated:
+def evaluate(config: NightlyConfig, night: Night, scored: Scored) -> Evaluated:
     """Evaluates and reports the run of a night, with the reviewers' marks that it has now."""
     if scored.run is None:
         return Evaluated()
     marks = marks_digest(night)
-    written = report_run(scored.run, resamples=RESAMPLES)
+    written = report_run(scored.run, resamples=RESAMPLES, captions=_finished_sidecar(config))
     table = read_table(dataset_schema("metric"), night.run / METRICS_PATH)
     wanted = pc.and_(pc.equal(table.column("metric"), "image_auroc"), pc.equal(table.column("group"), ALL))
     rows = table.filter(pc.and_(wanted, pc.is_null(table.column("expert")))).to_pylist()
@@ -180,6 +191,13 @@ def evaluate(night: Night, scored: Scored) -> Evaluated:
     )
 
 
+def _finished_sidecar(config: NightlyConfig) -> str | None:
+    """The sidecar of the nights, for the report; None if there is none yet."""
+    if config.captions is None or not (Location.parse(config.captions.sidecar) / SIDECAR_MANIFEST).exists():
+        return None
+    return config.captions.sidecar
+
+
 def marks_digest(night: Night) -> str:
     """Digest of the files of marks of a run; files of marks never change. Empty without marks."""
     names = [info.relative for info in (night.run / MARKS).list(suffix=".parquet")]
@@ -187,7 +205,12 @@ def marks_digest(night: Night) -> str:
 
 
 def summarise(
-    config: NightlyConfig, begun: Begun, ingested: Ingested, scored: Scored, drifted: Drifted
+    config: NightlyConfig,
+    begun: Begun,
+    ingested: Ingested,
+    captioned: Captioned | None,
+    scored: Scored,
+    drifted: Drifted,
 ) -> NightSummary:
     """The night in the history, with its alarms."""
     counts: Mapping[str, NightCounts] = scored.categories
@@ -201,6 +224,7 @@ def summarise(
         in_review=sum(entry.in_review for entry in counts.values()),
         rejected_files=ingested.rejected_files,
         waiting=ingested.waiting,
+        captions=captioned,
         categories=dict(counts),
         medians=drifted.medians,
         findings=drifted.findings,
@@ -210,10 +234,28 @@ def summarise(
             waiting=ingested.waiting,
             rejected_files=ingested.rejected_files,
             failed_sources=ingested.failed_sources,
+            captions=_without_captions(captioned),
             findings=drifted.findings,
         ),
-        notes=(*ingested.warnings, *scored.notes, *drifted.notes),
+        notes=(*ingested.warnings, *_caption_notes(captioned), *scored.notes, *drifted.notes),
     )
+
+
+def _without_captions(captioned: Captioned | None) -> str | None:
+    """Why the night has no captions, in words; None if the model was reached."""
+    if captioned is None or captioned.failure is None:
+        return None
+    return (
+        f"the night went on without the caption model; {captioned.captioned} of {captioned.images} new images have a "
+        f"caption: {captioned.failure}"
+    )
+
+
+def _caption_notes(captioned: Captioned | None) -> tuple[str, ...]:
+    if captioned is None or captioned.failure is not None or not captioned.errors:
+        return ()
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in captioned.errors.items())
+    return (f"{sum(captioned.errors.values())} of {captioned.images} new images have no caption ({kinds})",)
 
 
 def _manifest(config: NightlyConfig) -> ArchiveManifest | None:

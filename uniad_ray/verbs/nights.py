@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def nightly(*, config: str, night: str | None = None, dry_run: bool = False) -> NightReport:
-    """Finishes the nights that were interrupted, then runs the next: ingest, score, drift, report, history, alarms.
+    """Finishes the nights that were interrupted, then runs the next: ingest, captions, score, drift, report, alarms.
 
     After a crash at any step, the same call goes on with that step, and ends with the same rows, history and messages.
 
@@ -24,6 +24,7 @@ def nightly(*, config: str, night: str | None = None, dry_run: bool = False) -> 
     Raises:
         ConfigError: The configuration is wrong, or a secret is missing.
         ArchiveError: A source or the archive cannot be read.
+        CaptionError: The model cannot be reached, and captions are required.
         RunError: A record of a night is corrupt.
         StoreError: A store cannot be read or written.
     """

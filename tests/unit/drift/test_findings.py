@@ -6,16 +6,27 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy import stats
 from support.runs import ScoredImage, write_archive
 from support.trees import png
 
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.scenes.products.product import draw_image, draw_product
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.drift.findings import DriftOptions, find_drift
-from uniad_ray.drift.samples import SampledImage, brightness, read_sample, sample_images, write_sample
+from uniad_ray.drift.findings import DriftOptions, Reference, find_drift
+from uniad_ray.drift.samples import (
+    SampledImage,
+    brightness,
+    expert_values,
+    read_sample,
+    sample_images,
+    with_scores,
+    write_sample,
+)
 
 SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 120) if seed not in (101, 111)]
 
@@ -83,13 +94,100 @@ def test_few_images_and_small_changes_are_no_finding() -> None:
     assert len(find_drift(sample(slightly), {"calibration": before}, DriftOptions(brightness_change=0.01))) == 1
 
 
+def scored(generator: np.random.Generator, count: int, **drifted: float) -> dict[str, list[SampledImage]]:
+    """Images with scores of six experts that depend on each other, some with another mean; fused equally."""
+    common = generator.normal(0, 1, count)
+    experts = {f"e{number}": (common + generator.normal(0, 1, count)) / 2**0.5 for number in range(6)}
+    experts = {name: known + drifted.get(name, 0.0) for name, known in experts.items()}
+    fused = np.mean(list(experts.values()), axis=0)
+    return {
+        "part": [
+            SampledImage(
+                f"{index:032d}",
+                "part",
+                None,
+                None,
+                None,
+                float(fused[index]),
+                {name: float(known[index]) for name, known in experts.items()},
+            )
+            for index in range(count)
+        ]
+    }
+
+
+def test_drift_of_one_expert_is_named_where_the_fused_score_hides_it() -> None:
+    generator = np.random.default_rng(0)
+    references: dict[Reference, dict[str, list[SampledImage]]] = {
+        "calibration": scored(generator, 100),
+        "last nights": scored(generator, 100),
+    }
+    findings = find_drift(scored(generator, 60, e3=1.5), references, DriftOptions())
+    assert [(found.measure, found.expert, found.reference) for found in findings] == [
+        ("expert", "e3", "calibration"),
+        ("expert", "e3", "last nights"),
+    ]
+    assert findings[0].text.startswith(
+        "part: scores of the expert e3 are higher than in the images of the fit: median "
+    )
+    assert findings[1].text.startswith("part: scores of the expert e3 are higher than in the last nights: median ")
+
+
+def test_quiet_nights_with_many_experts_are_quiet() -> None:
+    """The probability is that of the night, however many experts there are: it is tested at 20 % to be measurable."""
+    generator = np.random.default_rng(1)
+    nights, alarmed, uncorrected = 100, 0, 0
+    for _ in range(nights):
+        references: dict[Reference, dict[str, list[SampledImage]]] = {
+            "calibration": scored(generator, 60),
+            "last nights": scored(generator, 60),
+        }
+        tonight = scored(generator, 40)
+        assert find_drift(tonight, references, DriftOptions()) == ()
+        alarmed += bool(find_drift(tonight, references, DriftOptions(probability=0.2, psi=1e-6)))
+        # Control: each expert tested on its own at the same probability.
+        p_values = [
+            stats.ks_2samp(expert_values(before["part"], name), expert_values(tonight["part"], name)).pvalue
+            for before in references.values()
+            for name in tonight["part"][0].experts
+        ]
+        uncorrected += min(p_values) < 0.2
+    assert alarmed <= 0.2 * nights
+    assert uncorrected > 0.5 * nights
+
+
+def test_single_expert_is_not_compared_beside_its_fused_score() -> None:
+    before, now = (
+        {
+            "part": [
+                SampledImage(str(key), "part", None, None, None, mean + key, {"patch": mean + key}) for key in range(30)
+            ]
+        }
+        for mean in (0.0, 100.0)
+    )
+    assert [found.measure for found in find_drift(now, {"calibration": before}, DriftOptions())] == ["score"]
+
+
+def test_sample_of_the_former_version_is_read(tmp_path: Path) -> None:
+    place = Location.parse(tmp_path / "sample.parquet")
+    write_sample(place, [SampledImage("k", "part", 4, 4, 1.0, 2.0, {"patch": 3.0})])
+    table = pq.read_table(tmp_path / "sample.parquet").drop_columns("experts")
+    former = {b"uniad_ray.schema": b"image_sample", b"uniad_ray.schema_version": b"1"}
+    pq.write_table(table.replace_schema_metadata(former), tmp_path / "sample.parquet")
+    assert read_sample(place) == [SampledImage("k", "part", 4, 4, 1.0, 2.0)]
+
+
 def test_sample_is_random_bounded_and_stored(tmp_path: Path) -> None:
     rows = [ScoredImage(f"{index:03d}", png(index, 16), 0.0, size=(16, 16)) for index in range(12)]
     rows += [ScoredImage("bad", b"no image", 0.0, size=(16, 16), label=None)]
     archive = write_archive(str(tmp_path / "archive"), rows)
     own = list(chunks(read_manifest(archive)))
     scores = {row.row_key: float(index) for index, row in enumerate(rows)}
-    found = sample_images(archive, own, 100, scores)
+    experts = [[{"expert": "a", "raw": 7.0, "calibrated": score}] for score in scores.values()]
+    scored = pa.table({"row_key": list(scores), "score": list(scores.values()), "experts": experts})
+    found = with_scores(sample_images(archive, own, 100), scored)
+    assert [image.experts for image in found] == [{"a": score} for _, score in sorted(scores.items())]
+    assert with_scores([SampledImage("unknown", "part", 1, 1, 0.0)], scored)[0].experts == {}
     assert [(image.row_key, image.score) for image in found] == sorted(scores.items())
     expected = {row.row_key: np.asarray(Image.open(io.BytesIO(row.image))).mean(axis=(0, 1)) for row in rows[:12]}
     for image in found:
@@ -97,8 +195,8 @@ def test_sample_is_random_bounded_and_stored(tmp_path: Path) -> None:
             assert image.brightness == pytest.approx(expected[image.row_key] @ [0.299, 0.587, 0.114], abs=1)
         else:
             assert image.brightness is None
-    assert len(sample_images(archive, own, 5, scores)) == 5
-    assert len(sample_images(archive, own, 100, scores, normal_only=True)) == 12
+    assert len(sample_images(archive, own, 5)) == 5
+    assert len(sample_images(archive, own, 100, normal_only=True)) == 12
     place = Location.parse(tmp_path / "sample.parquet")
     write_sample(place, found)
     assert read_sample(place) == found

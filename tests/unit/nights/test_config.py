@@ -21,7 +21,7 @@ def test_defaults(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (f"{GOOD}alarm: {{}}\n", "alarm: unknown key; allowed: address, alarms, archive"),
-        (f"{GOOD}alarms: {{reject: 1}}\n", "alarms.reject: unknown key; allowed: drift, error_share"),
+        (f"{GOOD}alarms: {{reject: 1}}\n", "alarms.reject: unknown key; allowed: captions, drift, error_share"),
         ("work: w\n", "archive: missing; bundles: missing"),
         (f"{GOOD}time_zone: Mars/Base\n", "time_zone: use a name of the time zone database"),
         (f"{GOOD}sources: [{{path: p, layout: none}}]\n", "sources.0.layout: use one of auto"),

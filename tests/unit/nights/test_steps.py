@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from support.trees import write
 
 from uniad_ray.archive.exclusions import exclude_images, include_images
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.drift.samples import read_sample
+from uniad_ray.drift.samples import read_sample, write_sample
 from uniad_ray.runs.plan import read_run
 from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -47,6 +49,41 @@ def test_excluded_images_leave_the_reference_of_drift(factory: Factory, made: Pa
     factory.arrive(2)
     factory.night("n3")
     assert set(folder.iterdir()) == {before, after}
+
+
+def test_quiet_night_is_quiet_and_a_bright_one_names_the_experts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = ("expert_sets.pair=[patch, composition]", "expert_set=pair")
+    write_factory(tmp_path / "prepared", *pair)
+    without_ray(monkeypatch)
+    factory = Factory.copy(tmp_path / "prepared", tmp_path)
+    factory.arrive(24)
+    assert factory.night("n1").nights[0].findings == ()
+    sample = Location.parse(factory.work / "nights/n1/sample.parquet")
+    rows = {row["row_key"]: row for row in factory.rows("n1")}
+    for image in read_sample(sample):
+        experts = rows[image.row_key]["experts"]
+        assert image.experts == {entry["expert"]: entry["calibrated"] for entry in experts}
+        assert set(image.experts) == {"patch", "composition"}
+    # References of an older version have no experts, and are measured again.
+    (reference,) = (factory.work / "reference" / CATEGORY).iterdir()
+    place = Location.parse(reference)
+    write_sample(place, [replace(image, experts={}) for image in read_sample(place)])
+    factory.arrive(24, gain=1.35)
+    night = factory.night("n2").nights[0]
+    named = {(found.expert, found.reference) for found in night.findings if found.measure == "expert"}
+    assert named >= {("patch", "calibration"), ("patch", "last nights")}
+    assert any("scores of the expert patch are higher than in the last nights" in alarm.text for alarm in night.alarms)
+    assert "patch" in (factory.work / "nights.html").read_text("utf-8")
+    # Scores of another bundle have another scale.
+    scored = factory.record("n2", "score")
+    scored["categories"][CATEGORY]["bundle_version"] = "another"
+    for name in ("n1", "n2"):
+        (factory.work / f"nights/{name}/score.json").write_text(json.dumps(scored), "utf-8")
+    factory.arrive(24, gain=1.7)
+    compared = {found.reference for found in factory.night("n3").nights[0].findings if found.measure == "expert"}
+    assert compared == {"calibration"}
 
 
 def test_images_for_review_are_counted_apart(factory: Factory) -> None:

@@ -314,7 +314,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
     return manifest
 
 
-def _report_finished(run: Location, work: Sequence[Chunk], notes: tuple[str, ...]) -> ScoreReport:
+def _report_finished(run: Location, work: Sequence[Chunk], notes: tuple[str, ...] = ()) -> ScoreReport:
     manifest = read_run(run)
     if manifest.plan.options.maps == "top" and (run / MAP_CANDIDATES).has_children():
         # Killed between the manifest and this.

@@ -41,6 +41,7 @@ def render_nights(
         nights=newest,
         work=work,
         reports=reports,
+        with_captions=any(night.captions is not None for night in nights),
         charts=_charts(nights) if nights else [],
         alarms=alarms[:MAX_ALARMS],
         hidden_alarms=len(alarms[MAX_ALARMS:]),
@@ -82,7 +83,9 @@ def _category(
                 "counts": night.categories[name],
                 "medians": night.medians.get(name, {}),
                 "image_auroc": image_auroc.get(night.night, {}).get(name),
-                "changed": [finding.measure for finding in night.findings if finding.category == name],
+                "changed": [
+                    finding.expert or finding.measure for finding in night.findings if finding.category == name
+                ],
             }
             for night in newest
             if name in night.categories

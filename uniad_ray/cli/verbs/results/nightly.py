@@ -22,7 +22,7 @@ EXIT_ALARM = 3
 @click.option("--dry-run", is_flag=True, help="Show what would be sent and deleted; the next call does it.")
 @reporting
 def nightly(as_json: bool, **options: Any) -> int:
-    """Ingest what is new, score it, look for drift, report, and raise alarms.
+    """Ingest what is new, caption it if configured, score it, look for drift, report, and raise alarms.
 
     After a crash, the same command goes on. The exit code is 0 for a quiet night, 3 for a night with alarms, and 1 if a
     message could not be delivered.
@@ -59,5 +59,7 @@ def _night(night: NightSummary) -> Iterator[str]:
         f"night {night.night}: {night.images} new images, {night.anomalous} anomalous, {review}{night.errors} errors, "
         f"{night.rejected_files} rejected files"
     )
+    if night.captions is not None:
+        yield f"  captions: {night.captions.captioned} of {night.captions.images} new images have one"
     yield from (f"  alarm {alarm.kind}: {alarm.text}" for alarm in night.alarms)
     yield from (f"  note: {note}" for note in night.notes)
