@@ -112,8 +112,9 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False
     # Ray Data's wrapper loses the cause on the way to the driver.
     context.raise_original_map_exception = True
+    # The caller gets the error. Ray Data's log would show it twice, and a handler that keeps records holds the workers.
     for name in ("ray.data", "ray.data._internal", "ray.data._internal.execution.streaming_executor"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def unwrap(error: BaseException) -> BaseException:
