@@ -12,17 +12,24 @@ from uniad_ray.runs.timings import StageSeconds
 
 
 @pytest.mark.parametrize(
-    ("limit", "code"), [((), 1), (("--max-error-share=0.12",), 0), (("--max-error-share=0.11",), 1)]
+    ("failed", "limit", "code"),
+    [
+        (1, (), 0),
+        (1, ("--max-error-share=0",), 1),
+        (2, (), 1),
+        (2, ("--max-error-share=0.23",), 0),
+        (2, ("--max-error-share=0.22",), 1),
+    ],
 )
 def test_run_with_too_many_errors_fails_and_prints_its_results(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: tuple[str, ...], code: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failed: int, limit: tuple[str, ...], code: int
 ) -> None:
-    counts = CategoryCounts(images=9, errors=1, anomalous=3)
+    counts = CategoryCounts(images=9, errors=failed, anomalous=3)
     report = ScoreReport(
         run="r",
         run_id="0a",
         images=9,
-        errors=1,
+        errors=failed,
         anomalous=3,
         categories={"lids": counts},
         skipped_chunks=0,
@@ -38,4 +45,4 @@ def test_run_with_too_many_errors_fails_and_prints_its_results(
         "2 requests to the store were repeated, because it failed",
         "r: run 0a, 9 rows",
     ]
-    assert ("1 of 9 images could not be scored, more than --max-error-share" in errors) == bool(code)
+    assert (f"{failed} of 9 images could not be scored, more than --max-error-share" in errors) == bool(code)

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Largest share of images with an error; above it, the exit code is 1. The results are kept.",
+    help="Largest share of images with an error; above it, the exit code is 1. The results are kept. One image is "
+    "always allowed, unless the share is 0.",
 )
 @address_option
 @reporting
@@ -65,7 +66,8 @@ def score(as_json: bool, max_error_share: float, **options: Any) -> int:
     """
     report = verbs.score(**options)
     print_report(report, as_json, as_text)
-    if report.errors <= max_error_share * report.images:
+    # One unreadable file costs itself alone, however few images there are.
+    if report.errors <= max(max_error_share * report.images, 1 if max_error_share else 0):
         return 0
     click.echo(
         f"error: {report.errors} of {report.images} images could not be scored, more than --max-error-share "
