@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.http_server import serving
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,11 @@ class ChatServer:
 def chat_server(answer: Answer) -> Iterator[ChatServer]:
     """Runs a fake server on 127.0.0.1 within a `with` block; requests reach it without the machine's proxy."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    server.fake = ChatServer(f"http://127.0.0.1:{server.server_port}/v1", answer)  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("NO_PROXY", "*")
-            yield server.fake  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(server) as url, pytest.MonkeyPatch.context() as patch:
+        fake = ChatServer(f"{url}/v1", answer)
+        server.fake = fake  # type: ignore[attr-defined]
+        patch.setenv("NO_PROXY", "*")
+        yield fake
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from support.http_server import serving
+
 _ERRORS = {503: "SlowDown", 500: "InternalError"}
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
@@ -117,19 +119,11 @@ def flaky_store(upstream: str) -> Iterator[FlakyStore]:
             """Logs nothing."""
 
     class Server(ThreadingHTTPServer):
-        daemon_threads = True
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
             """Clients that are killed cut their connections."""
 
-    server = Server(("127.0.0.1", 0), Handler)
-    store.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Server(("127.0.0.1", 0), Handler)) as url:
+        store.endpoint = url
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

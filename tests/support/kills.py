@@ -19,7 +19,7 @@ _CHANGES = ("write", "delete", "delete_tree")
 
 
 class KilledError(BaseException):
-    """No handler of the package catches it."""
+    """Stands for kill -9: no handler of the package catches it."""
 
 
 class Steps:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.chat_server import Asked, ChatServer, chat_server
-from support.nights import Factory, without_ray, write_factory
+from support.kills import KilledError
+from support.nights import Factory, write_factory
 
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli.verbs.results.nightly import as_text
@@ -21,12 +22,10 @@ from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
 from uniad_ray.perception.captions.table import _read_table
 from uniad_ray.sidecars.captions import read_captions
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
 AWAY = "http://127.0.0.1:9/v1"
 """Nothing listens at the port."""
-
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
 
 
 def away(_: Asked) -> tuple[int, bytes]:
@@ -37,18 +36,6 @@ def away(_: Asked) -> tuple[int, bytes]:
 def said(asked: Asked) -> str:
     """What the fake model says; nothing about an image with a spot."""
     return "" if asked.image.max() > 200 else f"One part, brightness {int(asked.image.mean())}."
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("factory")
-    write_factory(root)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_ray(monkeypatch)
 
 
 @pytest.fixture

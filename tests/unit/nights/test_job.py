@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.nights import CATEGORY, SECRET, Factory, Receiver, receiver, without_ray, write_factory
+from support.kills import KilledError
+from support.nights import CATEGORY, SECRET, Factory, Receiver, receiver
 from support.trees import write
 
 from uniad_ray.archive.stores.location import Location
@@ -17,21 +18,11 @@ from uniad_ray.nights import steps
 from uniad_ray.runs.reviews import Mark, write_marks
 from uniad_ray.scoring.bundles.store import BundleStore
 
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("factory")
-    write_factory(root)
-    return root
+pytestmark = pytest.mark.usefixtures("jobs_here")
 
 
 @pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_ray(monkeypatch)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_KEY", SECRET)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.nights import CATEGORY, Factory, without_ray, write_factory
+from support.kills import KilledError
+from support.nights import CATEGORY, Factory
 from support.trees import png
 
 from uniad_ray.archive.deletion import DeletionChoice, delete_images, list_deletions
@@ -22,21 +23,7 @@ from uniad_ray.nights.model import Expired
 from uniad_ray.nights.retention import expired
 from uniad_ray.runs.reviews import Mark, write_marks
 
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("factory")
-    write_factory(root)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_ray(monkeypatch)
+pytestmark = pytest.mark.usefixtures("jobs_here")
 
 
 def nights_of(prepared: Path, root: Path, **rules: Any) -> Factory:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.ingests import Ingest, all_bytes, rows, without_ray
+from support.kills import KilledError
 from support.trees import png, write
 
 from uniad_ray.archive.deletion import DeletionChoice, delete_images, list_deletions, parse_time
@@ -24,10 +25,6 @@ from uniad_ray.cli.verbs.data import archive as verb_module
 from uniad_ray.errors import ArchiveError, LeaseError, SidecarError, UserError
 
 COUNT = 10
-
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
 
 
 @pytest.fixture
