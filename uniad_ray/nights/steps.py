@@ -31,7 +31,6 @@ from uniad_ray.nights.model import (
     Scored,
     Watermark,
 )
-from uniad_ray.nights.retention import Deleted, record_name
 from uniad_ray.pipelines.cluster.sizing import Workers
 from uniad_ray.pipelines.ingest.job import ingest as ingest_source
 from uniad_ray.pipelines.score.job import score as score_archive
@@ -40,6 +39,7 @@ from uniad_ray.runs.plan import LEASE_FOLDER, PLAN_NAME, ScoreOptions, make_plan
 from uniad_ray.runs.plan import MANIFEST_NAME as RUN_MANIFEST
 from uniad_ray.runs.reviews import FOLDER as MARKS
 from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.sidecars.captions import MANIFEST_NAME as SIDECAR_MANIFEST
 
 RESAMPLES: Final = 200
 """Bootstrap resamples of the report; `uniad-ray report` of the run can use more."""
@@ -176,7 +176,7 @@ def evaluate(config: NightlyConfig, night: Night, scored: Scored) -> Evaluated:
     if scored.run is None:
         return Evaluated()
     marks = marks_digest(night)
-    written = report_run(scored.run, resamples=RESAMPLES, captions=_captions_of(config, night))
+    written = report_run(scored.run, resamples=RESAMPLES, captions=_finished_sidecar(config))
     table = read_table(dataset_schema("metric"), night.run / METRICS_PATH)
     wanted = pc.and_(pc.equal(table.column("metric"), "image_auroc"), pc.equal(table.column("group"), ALL))
     rows = table.filter(pc.and_(wanted, pc.is_null(table.column("expert")))).to_pylist()
@@ -191,15 +191,9 @@ def evaluate(config: NightlyConfig, night: Night, scored: Scored) -> Evaluated:
     )
 
 
-def _captions_of(config: NightlyConfig, night: Night) -> str | None:
-    """The sidecar of the nights, for the report; None if it has no captions of this night."""
-    captioned = night.read("caption", Captioned)
-    if (
-        config.captions is None
-        or captioned is None
-        or not captioned.captioned
-        or night.read(record_name("images"), Deleted)
-    ):
+def _finished_sidecar(config: NightlyConfig) -> str | None:
+    """The sidecar of the nights, for the report; None if there is none yet."""
+    if config.captions is None or not (Location.parse(config.captions.sidecar) / SIDECAR_MANIFEST).exists():
         return None
     return config.captions.sidecar
 

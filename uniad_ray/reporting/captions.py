@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.errors import SidecarError
 from uniad_ray.reporting.model import GallerySection, Report
-from uniad_ray.sidecars.captions import read_captions
+from uniad_ray.sidecars.captions import read_caption_sidecar, read_captions
 
 
 def with_captions(content: Report, sidecar: Location) -> Report:
@@ -19,6 +20,9 @@ def with_captions(content: Report, sidecar: Location) -> Report:
     """
     keys = {image.row_key for detail in content.details for section in detail.gallery for image in section.images}
     texts = read_captions(sidecar, keys)
+    # The archive may have been moved, and its images may have got no caption; both at once is a mistake.
+    if keys and not texts and (other := read_caption_sidecar(sidecar).archive) != content.run.archive:
+        raise SidecarError(f"{sidecar}: has captions of {other}, and none of these images; caption their archive")
 
     def captioned(section: GallerySection) -> GallerySection:
         images = [image.model_copy(update={"caption": texts.get(image.row_key)}) for image in section.images]

@@ -150,14 +150,12 @@ def read_captions(sidecar: Location, row_keys: Collection[str]) -> dict[str, str
     A structured answer is put into words, such as `2 bolt: top left, middle centre; 1 nut: top right`.
 
     Raises:
-        SidecarError: There is no caption sidecar, it is unfinished, it has a row of none of the images, or a file is
-            corrupt.
+        SidecarError: There is no caption sidecar, it is unfinished, or a file is corrupt.
     """
     manifest = read_caption_sidecar(sidecar)
     schema = dataset_schema("caption_sidecar")
     wanted = pa.array(list(row_keys), pa.string())
     found: dict[str, str] = {}
-    known = 0
     for chunk in manifest.files:
         location = sidecar / caption_path(chunk)
         try:
@@ -165,12 +163,7 @@ def read_captions(sidecar: Location, row_keys: Collection[str]) -> dict[str, str
         except ArchiveError as error:
             raise SidecarError(str(error)) from error
         rows = table.filter(pc.is_in(table.column("row_key"), value_set=wanted)).to_pylist()
-        known += len(rows)
         found |= {row["row_key"]: _in_words(row) for row in rows if row["status"] == "ok"}
-    if row_keys and not known:
-        raise SidecarError(
-            f"{sidecar}: has captions of {manifest.archive}, and none of these images; caption their archive"
-        )
     return found
 
 

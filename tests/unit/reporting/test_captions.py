@@ -25,7 +25,9 @@ from uniad_ray.sidecars.captions import CaptionManifest, adopt_caption_plan, cap
 CHUNK = "00000000-00000-00000"
 
 
-def write_captions(root: Path, answers: dict[str, Answer], classes: tuple[str, ...] = ()) -> Location:
+def write_captions(
+    root: Path, answers: dict[str, Answer], classes: tuple[str, ...] = (), archive: str = "archive"
+) -> Location:
     sidecar = Location.parse(str(root))
     schema = answer_schema(classes) if classes else None
     plan = caption_plan("server", {"model": "fake"}, "What is it?", classes, schema)
@@ -35,7 +37,7 @@ def write_captions(root: Path, answers: dict[str, Answer], classes: tuple[str, .
     (sidecar / caption_path(CHUNK)).write_bytes(data)
     manifest = CaptionManifest(
         plan=plan,
-        archive="archive",
+        archive=archive,
         archive_digest="0" * 64,
         images=len(rows),
         errors={},
@@ -89,3 +91,9 @@ def test_captions_of_another_archive_are_refused(tmp_path: Path) -> None:
     sidecar = write_captions(tmp_path, {"a": Answer("x")})
     with pytest.raises(SidecarError, match="has captions of archive, and none of these images"):
         with_captions(make_report({"part": labelled_table()}), sidecar)
+
+
+def test_captions_of_other_images_of_the_same_archive_are_none(tmp_path: Path) -> None:
+    report = make_report({"part": labelled_table()})
+    sidecar = write_captions(tmp_path, {"a": Answer("x")}, archive=report.run.archive)
+    assert {image.caption for image in shown(with_captions(report, sidecar)).values()} == {None}

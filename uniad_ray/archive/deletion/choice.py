@@ -94,16 +94,19 @@ def choose(archive: Location, manifest: ArchiveManifest, choice: DeletionChoice)
     """Finds the images of a choice, in archive order.
 
     Raises:
-        ArchiveError: A name or a category is not in the archive, a name fits several images, or a shard is corrupt.
+        ArchiveError: A name, a category or a metadata column is not in the archive, a name fits several images, or a
+            shard is corrupt.
     """
     categories = choose_categories(archive, manifest, choice.categories)
     named = find_images(archive, manifest, choice.names, categories)
     wanted = {(image.category, image.image_id) for image in named.values()}
     rows: list[DeletedRow] = []
     without_time = 0
+    columns: set[str] = set()
     for chunk in chunks(manifest, categories=categories, shards=choice.shards):
         fitting = []
         for row in read_chunk(archive, chunk, columns=_COLUMNS).to_pylist():
+            columns |= {entry["name"] for entry in row["metadata"]}
             if choice.names and (chunk.category, row["image_id"]) not in wanted:
                 continue
             if not set(choice.metadata) <= {(entry["name"], entry["value"]) for entry in row["metadata"]}:
@@ -113,6 +116,10 @@ def choose(archive: Location, manifest: ArchiveManifest, choice: DeletionChoice)
             elif _is_in_time(row["captured_at"], choice):
                 fitting.append(row)
         rows += _with_masks(archive, chunk, fitting)
+    unknown = sorted({name for name, _ in choice.metadata} - columns)
+    if unknown:
+        there = ", ".join(sorted(columns)) or "none"
+        raise ArchiveError(f"{archive}: no image has the metadata {', '.join(unknown)}; there is {there}")
     return Chosen(tuple(rows), without_time)
 
 

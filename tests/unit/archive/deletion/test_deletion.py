@@ -294,6 +294,8 @@ def test_command_shows_and_deletes(archive: Location) -> None:
     assert len(names(archive)) == COUNT
     with pytest.raises(ArchiveError, match="write NAME=VALUE"):
         run("delete", archive.uri, "--where", "serial", "--dry-run")
+    with pytest.raises(ArchiveError, match=r"no image has the metadata sreial; there is .*serial"):
+        run("delete", archive.uri, "--where", "sreial=S1", "--dry-run")
     document = json.loads(run(*part, "--reason", "wish", "--by", "bo", "--yes", "--json"))
     assert (document["images"], document["left"]) == (2, COUNT - 2)
     assert "bo" in run("deletions", archive.uri)
