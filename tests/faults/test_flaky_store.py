@@ -56,6 +56,7 @@ def night(factory: str, root: str) -> ScoreReport:
     return score(f"{root}/archive", f"{factory}/bundles", f"{root}/run")
 
 
+@pytest.mark.slow
 def test_errors_and_cut_bodies_cost_no_row(
     factory: str, flaky: FlakyStore, s3_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

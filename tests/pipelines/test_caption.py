@@ -146,6 +146,7 @@ def test_fit_and_score_need_no_model(factory: Factory) -> None:
             assert (experts, row["left_out"]) == (["patch", "text"], [])
 
 
+@pytest.mark.slow
 def test_scores_with_the_model_off_have_the_same_bytes(factory: Factory, server: ChatServer, tmp_path: Path) -> None:
     bundles = str(factory.root / "bundles")
     with_model = score(factory.archive, bundles, str(tmp_path / "run"), workers=ONE)

@@ -172,6 +172,7 @@ def test_stale_fields_are_recomputed_and_named(
     ]
 
 
+@pytest.mark.slow
 def test_each_category_has_its_own_image_size(tmp_path: Path) -> None:
     archive, bundles, sidecar = (str(tmp_path / name) for name in ("archive", "bundles", "sidecar"))
     mvtec_tree(tmp_path / "source/board", train=6, good=1, bad=1, size=48, width=96)

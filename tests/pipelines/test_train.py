@@ -77,6 +77,7 @@ def assert_same(one: State, other: State) -> None:
         np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_parallel_jobs_match_a_single_process(archive: str, s3_prefix: str) -> None:
     root = Location.parse(s3_prefix) / "trainings"
