@@ -26,14 +26,14 @@ def profile_names() -> list[str]:
 
 
 def load_config(
-    profile: str, overrides: Sequence[str] = (), *, from_files: Mapping[str, str] | None = None
+    profile: str, overrides: Sequence[str] = (), *, from_files: Mapping[str, Sequence[str]] | None = None
 ) -> FitConfig:
     """Loads a profile and applies overrides; the configuration knows its origin.
 
     Args:
         profile: Name of a profile in the package, or path of a YAML file.
         overrides: Assignments such as `calibration.holdout=0.3`; the value is read as YAML.
-        from_files: Further assignments, by the file that each comes from, for messages.
+        from_files: Further assignments, by the file that they come from, for messages.
 
     Raises:
         ConfigError: The profile or file does not exist, is not valid YAML, or has an unknown key or a wrong value.
@@ -43,7 +43,7 @@ def load_config(
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
     files = from_files or {}
-    apply_overrides(document, [*overrides, *files.values()])
+    apply_overrides(document, [*overrides, *(assignment for found in files.values() for assignment in found)])
     origin = " with ".join([source, *(["--set"] if overrides else []), *files])
     return validate(FitConfig, document, where=origin).with_origin(origin)
 

@@ -63,13 +63,13 @@ def fit(
         SidecarError: The sidecar is missing, unfinished, corrupt, or of another archive.
     """
     from uniad_ray.config.loading import load_config
-    from uniad_ray.perception.objects.names import names_override
+    from uniad_ray.perception.objects.names import names_overrides
     from uniad_ray.pipelines.fit.job import fit as run
 
     return run(
         archive,
         bundles,
-        load_config(profile, overrides, from_files={} if names is None else {names: names_override(names)}),
+        load_config(profile, overrides, from_files={} if names is None else {names: names_overrides(names)}),
         categories=categories,
         exclude=exclude,
         regions=regions,

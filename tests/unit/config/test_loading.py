@@ -48,7 +48,7 @@ def test_overrides_reach_any_depth(tmp_path: Path) -> None:
 
 def test_config_knows_its_origin(tmp_path: Path) -> None:
     profile = write(tmp_path / "p.yaml")
-    from_files = {"names.yaml": "extractors.objects.config.names={part-1: bolt}"}
+    from_files = {"names.yaml": ["extractors.objects.config.names={part-1: bolt}"]}
     assert load_config("embedded").origin == "profile embedded"
     assert load_config("embedded", ["seed=1"]).origin == "profile embedded with --set"
     named = load_config("embedded", ["seed=1"], from_files=from_files)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from scipy.spatial.distance import cdist
 
 from uniad_ray.config.base import StrictModel
@@ -27,9 +27,8 @@ OTHER: Final = "other"
 """Name of objects that belong to no kind."""
 
 _MOST_OBJECTS: Final = 2000
-_DISCOVERED: Final = re.compile(r"part-[1-9]\d*")
-_NAMES_KEY: Final = "extractors.objects.config.names"
-"""Key of the names in the built-in profiles."""
+_NAMES_KEYS: Final = {"part": "extractors.objects.config.names", "piece": "extractors.rare_objects.config.names"}
+"""Keys of the names in the built-in profiles, by prefix."""
 
 
 class PartNamerConfig(StrictModel):
@@ -39,6 +38,7 @@ class PartNamerConfig(StrictModel):
         segments: Field with the segments.
         vectors: Fields with vectors of the segments. Each field and the shape get a weight of 0, 1 or 2 in the
             similarity of objects; the fit chooses the weights with the most regular counts.
+        prefix: Start of the discovered names; several namers need different ones.
         names: Display names by discovered name, such as `part-1: bolt`.
         images: Maximum number of normal images to use, sampled evenly.
         seed: Seed of the sample.
@@ -46,23 +46,26 @@ class PartNamerConfig(StrictModel):
 
     segments: str
     vectors: tuple[str, ...] = Field(min_length=1, max_length=3)
+    prefix: str = Field(default="part", pattern=r"^[a-z]+$", max_length=20)
     names: Mapping[str, str] = Field(default_factory=dict)
     images: int = Field(default=256, ge=2, le=2000)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
-    @field_validator("names")
-    @classmethod
-    def _usable_and_distinct(cls, names: Mapping[str, str]) -> Mapping[str, str]:
-        unknown = sorted(name for name in names if name != OTHER and not _DISCOVERED.fullmatch(name))
+    @model_validator(mode="after")
+    def _names_are_usable_and_distinct(self) -> Self:
+        discovered = re.compile(rf"{self.prefix}-[1-9]\d*")
+        unknown = sorted(name for name in self.names if name != OTHER and not discovered.fullmatch(name))
         if unknown:
-            raise ValueError(f"names has unknown kinds {', '.join(unknown)}; use part-1, part-2, ... or {OTHER}")
-        kept = {name for name in names.values() if _DISCOVERED.fullmatch(name)} - names.keys()
-        check_class_names((*names.values(), *kept, *([] if OTHER in names else [OTHER])))
-        return names
+            raise ValueError(
+                f"names has unknown kinds {', '.join(unknown)}; use {self.prefix}-1, {self.prefix}-2, ... or {OTHER}"
+            )
+        kept = {name for name in self.names.values() if discovered.fullmatch(name)} - self.names.keys()
+        check_class_names((*self.names.values(), *kept, *([] if OTHER in self.names else [OTHER])))
+        return self
 
 
-def names_override(path: str) -> str:
-    """A profile override that sets the display names of object kinds from a YAML file.
+def names_overrides(path: str) -> list[str]:
+    """Profile overrides that set the display names of object kinds from a YAML file.
 
     Args:
         path: The file; it maps discovered names to display names, such as `part-1: bolt`.
@@ -70,7 +73,12 @@ def names_override(path: str) -> str:
     Raises:
         ConfigError: As for `read_words`.
     """
-    return f"{_NAMES_KEY}={json.dumps(read_words(path, example='part-1: bolt'))}"
+    words = read_words(path, example="part-1: bolt")
+    by_prefix: dict[str, dict[str, str]] = {prefix: {} for prefix in _NAMES_KEYS}
+    for discovered, name in words.items():
+        prefix = discovered.rpartition("-")[0]
+        by_prefix[prefix if prefix in by_prefix else "part"][discovered] = name
+    return [f"{_NAMES_KEYS[prefix]}={json.dumps(names)}" for prefix, names in by_prefix.items() if names]
 
 
 class PartNamer:
@@ -166,7 +174,7 @@ class PartNamer:
         return self._bank
 
     def _name(self, kind: int) -> str:
-        given = OTHER if kind == NO_KIND else f"part-{kind + 1}"
+        given = OTHER if kind == NO_KIND else f"{self.config.prefix}-{kind + 1}"
         return self.config.names.get(given, given)
 
     def _groups(self, perception: Perception, row: int) -> tuple[np.ndarray, ...]:

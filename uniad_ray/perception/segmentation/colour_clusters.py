@@ -18,6 +18,8 @@ _EXCHANGES: Final = (
     *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
     *((5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)),
 )
+_BIN: Final = 4.0
+"""Side of the bins of CIELAB in which colours are counted: about what the eye takes for one colour."""
 _LARGE: Final = 400
 """Longest side, pixels, from which the grain of a picture spans several pixels."""
 
@@ -35,13 +37,17 @@ def smoothed_colours(image: np.ndarray) -> np.ndarray:
     return cielab(_median_of_nine(median) if max(image.shape[:2]) >= _LARGE else median)
 
 
-def colour_centres(colours: Sequence[np.ndarray], numbers: Sequence[int], seed: int) -> dict[int, np.ndarray]:
+def colour_centres(
+    colours: Sequence[np.ndarray], numbers: Sequence[int], seed: int, rarity: float = 0.0
+) -> dict[int, np.ndarray]:
     """Clusters the colours of several images.
 
     Args:
         colours: The colours of each image, float32, shape (H, W, 3).
         numbers: Numbers of clusters K.
         seed: Seed of the sample of pixels and of k-means.
+        rarity: How much rare colours count, in 0..1. At 0 every pixel counts as much, and a small part in a colour of
+            its own may get no cluster; at 1 every colour does, however many pixels have it.
 
     Returns:
         The centres by K, float32, shape (K, 3), the largest cluster first; without the numbers for which the images
@@ -54,6 +60,8 @@ def colour_centres(colours: Sequence[np.ndarray], numbers: Sequence[int], seed: 
             for pixels in map(_flat, colours)
         ]
     )
+    if rarity:
+        sample = sample[rng.choice(len(sample), len(sample), p=_rarities(sample, rarity))]
     distinct = len(np.unique(sample, axis=0))
     return {number: cluster_centres(sample, number, _RESTARTS, seed) for number in numbers if number <= distinct}
 
@@ -91,6 +99,13 @@ def edge_ranks(colours: np.ndarray) -> np.ndarray:
             squared += ndimage.gaussian_filter(colours[..., channel], 1.0, order=order) ** 2
     ascending = np.sort(squared, axis=None)
     return (np.searchsorted(ascending, squared) / squared.size).astype(np.float32)
+
+
+def _rarities(colours: np.ndarray, rarity: float) -> np.ndarray:
+    """Probability of each colour, by how few pixels have nearly the same: float64, shape (n,)."""
+    _, bins, counts = np.unique(np.floor(colours / _BIN), axis=0, return_inverse=True, return_counts=True)
+    weights = counts[bins.ravel()] ** -rarity
+    return np.asarray(weights / weights.sum())
 
 
 def _median_of_nine(image: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ class PartSegmenterConfig(StrictModel):
 
     Attributes:
         clusters: Numbers of colour clusters K to compare; a part is found with most of them.
+        rarity: How much rare colours count in the clustering: 0 counts every pixel alike, 1 every colour.
         least_persistence: IoU with which other numbers of clusters find a region again that is certainly no part.
         least_edge: Mean rank of the edges, among those of its image, along the border of a region that is certainly no
             part.
@@ -52,6 +53,7 @@ class PartSegmenterConfig(StrictModel):
     """
 
     clusters: tuple[int, ...] = Field(default=(2, 3, 4, 6, 8), min_length=2, max_length=8)
+    rarity: float = Field(default=0.0, ge=0.0, le=1.0)
     least_persistence: float = Field(default=0.7, ge=0.0, lt=1.0)
     least_edge: float = Field(default=0.6, ge=0.0, lt=1.0)
     scrap_cost: float = Field(default=0.15, ge=0.0, le=1.0)
@@ -109,7 +111,7 @@ class PartSegmenter:
         colours = sample.by_priority()
         if len(colours) < 2:
             raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(colours)}; add some")
-        centres = colour_centres(colours, self.config.clusters, self.config.seed)
+        centres = colour_centres(colours, self.config.clusters, self.config.seed, self.config.rarity)
         maps = [{clusters: nearest_centre(one, found) for clusters, found in centres.items()} for one in colours]
         config = self.config
         criteria = PartCriteria(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from uniad_ray.config.loading import load_config, profile_names
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, State
-from uniad_ray.perception.objects.names import OTHER, PartNamer, PartNamerConfig, names_override, segment_shapes
+from uniad_ray.perception.objects.names import OTHER, PartNamer, PartNamerConfig, names_overrides, segment_shapes
 from uniad_ray.perception.segments import Segments
 
 SIDE = 48
@@ -68,6 +68,12 @@ def test_the_user_may_give_better_names() -> None:
     assert names(found, NUT, TRAY, BOLT) == ("tray", "bolt", OTHER)
 
 
+def test_namers_may_have_different_prefixes() -> None:
+    found = fitted(prefix="piece", names={"piece-1": "tray"})
+
+    assert names(found, NUT, TRAY, BOLT) == ("tray", "piece-2", OTHER)
+
+
 def test_names_may_be_exchanged() -> None:
     found = fitted(names={"part-1": "part-2", "part-2": "part-1", OTHER: "clutter", "part-3": OTHER})
 
@@ -84,6 +90,7 @@ def test_names_may_be_exchanged() -> None:
         ({"part-1": "part-2"}, "two classes have the same name"),
         ({"bolt": "part-1"}, "names has unknown kinds bolt; use part-1, part-2, ... or other"),
         ({"part-0": "bolt"}, "names has unknown kinds part-0"),
+        ({"piece-1": "bolt"}, "names has unknown kinds piece-1; use part-1"),
     ],
 )
 def test_names_must_be_usable_and_distinct(given: dict[str, str], says: str) -> None:
@@ -167,6 +174,16 @@ def test_axes_do_not_depend_on_the_orientation_in_a_rectangular_image() -> None:
 def test_names_file_applies_to_each_profile(tmp_path: Path, profile: str) -> None:
     file = tmp_path / "names.yaml"
     file.write_text("part-1: tray\npart-2: 2\n")
-    objects = load_config(profile, [names_override(str(file))]).extractors["objects"]
+    objects = load_config(profile, names_overrides(str(file))).extractors["objects"]
     assert objects.class_path == f"{PartNamer.__module__}:{PartNamer.__name__}"
     assert PartNamerConfig.model_validate(objects.config).names == {"part-1": "tray", "part-2": "2"}
+
+
+def test_names_file_may_name_the_kinds_of_both_namers(tmp_path: Path) -> None:
+    file = tmp_path / "names.yaml"
+    file.write_text("piece-1: tray\npart-1: bolt\nother: clutter\n")
+
+    extractors = load_config("embedded", names_overrides(str(file))).extractors
+
+    assert extractors["objects"].config["names"] == {"part-1": "bolt", "other": "clutter"}
+    assert extractors["rare_objects"].config["names"] == {"piece-1": "tray"}

@@ -46,6 +46,19 @@ def test_a_colour_image_has_its_colours_as_centres() -> None:
     np.testing.assert_allclose(centres[3], cielab(np.array([RED, GREEN, BLUE], dtype=np.uint8)), atol=1e-3)
 
 
+def test_a_rare_colour_gets_a_centre_if_colours_count_instead_of_pixels() -> None:
+    rng = np.random.default_rng(0)
+    ground = rng.integers(20, 236, (3996, 1)).repeat(3, axis=1)
+    image = np.concatenate([ground, np.tile(BLUE, (4, 1))]).astype(np.uint8).reshape(40, 100, 3)
+
+    def distance(rarity: float) -> float:
+        centres = colour_centres([cielab(image)] * 4, [3], 0, rarity)[3]
+        return float(np.linalg.norm(centres - cielab(np.array(BLUE, dtype=np.uint8)), axis=1).min())
+
+    assert distance(0.0) > 50.0
+    assert distance(1.0) < 1.0
+
+
 def test_images_of_all_sizes_take_part() -> None:
     one, other = (cielab(np.full((side, side, 3), RED if side < 50 else BLUE, dtype=np.uint8)) for side in (9, 90))
 
