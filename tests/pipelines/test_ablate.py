@@ -66,7 +66,7 @@ def test_table_fuses_one_fit_and_is_stored(archive: str, tmp_path: Path) -> None
     assert again.rows[0].experts == ("structural_teacher",)
 
     # The bundle records the student's training data, and the training's checkpoints are kept.
-    manifest_of = BundleStore(str(variant / "bundles")).versions("trays")[0]
+    manifest_of = BundleStore(str(variant / "bundles")).versions("trays").manifests[0]
     assert {"pyramid", "logical", "student", "teacher_components", "student_components"} <= set(
         manifest_of.lineage["extractors"]
     )
@@ -102,7 +102,7 @@ def test_few_shot_and_cost_tables(archive: str, tmp_path: Path) -> None:
     assert {row.settings["shots"] for row in report.rows} == {"1", "2"}
     assert all(row.deviation is not None and row.deviation.mean is not None for row in report.rows)
     for folder in (tmp_path / "work/variants").iterdir():
-        (manifest,) = BundleStore(str(folder / "bundles")).versions("trays")
+        (manifest,) = BundleStore(str(folder / "bundles")).versions("trays").manifests
         shots = int(folder.name.partition("-")[0])
         assert manifest.calibration.fit_images == manifest.lineage["normal_images"] == shots
         assert manifest.calibration.method == ("altered_copies" if shots == 1 else "cross_fit")

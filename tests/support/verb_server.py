@@ -25,6 +25,7 @@ FEW_IMAGES = {"--train": 24, "--test-good": 6, "--logical": 6, "--structural": 6
 SMALL = (
     "image_size=[128, 128]",
     "map_size=32",
+    "extractors.vit.config.input_size=112",
     "extractors.student.config.training.iterations=5",
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",

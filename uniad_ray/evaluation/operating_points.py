@@ -176,7 +176,7 @@ def _labelled(reader: RunReader, bundle: Bundle, store: BundleStore) -> Labelled
         raise BundleError(f"{reader.location}: the run has no category {category!r}; it has {', '.join(plan.bundles)}")
     planned = plan.bundles[category]
     if planned.digest != bundle.manifest.digest:
-        known = [entry for entry in store.versions(category) if entry.digest == planned.digest]
+        known = [entry for entry in store.versions(category).manifests if entry.digest == planned.digest]
         if not known or known[0].content_digest != bundle.manifest.content_digest:
             raise BundleError(
                 f"{reader.location}: {category} was scored with version {planned.version}, another fit than the "

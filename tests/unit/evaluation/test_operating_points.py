@@ -29,7 +29,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("fitted")
     write_fitted(folder)
     root = str(folder / "bundles")
-    return root, BundleStore(root).versions(CATEGORY)[0].version
+    return root, BundleStore(root).versions(CATEGORY).manifests[0].version
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def test_run_without_a_record_of_an_older_bundle_is_scored_again(
             with pytest.raises(KilledError):
                 factory.night("n1")
     store = BundleStore(str(factory.root / "bundles"))
-    old = store.versions(CATEGORY)[0]
+    old = store.versions(CATEGORY).manifests[0]
     folder = store.folder(CATEGORY, old.version)
     document = json.loads((folder / "manifest.json").read_bytes())
     document["created_at"] = "2026-01-01T00:00:00+00:00"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -40,6 +40,18 @@ class Pointer(StrictModel):
     digest: str
 
 
+class StoredVersions(NamedTuple):
+    """The versions of a store. One that cannot be read, such as one of another release, hides none of the others.
+
+    Attributes:
+        manifests: Those that can be read, sorted by category and version.
+        unreadable: Why each of the others cannot.
+    """
+
+    manifests: tuple[BundleManifest, ...]
+    unreadable: tuple[str, ...]
+
+
 class BundleStore:
     """All bundles below one root: `ROOT/<category>/<version>/` and `ROOT/<category>/current.json`."""
 
@@ -58,20 +70,26 @@ class BundleStore:
             self._check_root()
         return sorted(pointer.category for pointer in pointers)
 
-    def versions(self, category: str | None = None) -> list[BundleManifest]:
-        """Return the manifests of all versions of one or all categories, sorted by category and version.
+    def versions(self, category: str | None = None) -> StoredVersions:
+        """Return the manifests of all versions of one or all categories.
 
         Raises:
-            BundleError: A manifest is corrupt, or the root is not a root of bundles.
+            BundleError: The root is not a root of bundles.
         """
         root = self.root if category is None else self._folder(category)
-        manifests = [
-            read_bundle_manifest(Location.parse(info.location.uri.removesuffix(f"/{MANIFEST_NAME}")))
-            for info in root.list(suffix=f"/{MANIFEST_NAME}")
-        ]
-        if not manifests:
+        manifests, unreadable = [], []
+        for info in root.list(suffix=f"/{MANIFEST_NAME}"):
+            try:
+                folder = Location.parse(info.location.uri.removesuffix(f"/{MANIFEST_NAME}"))
+                manifests.append(read_bundle_manifest(folder))
+            except BundleError as error:
+                unreadable.append(str(error))
+        if not manifests and not unreadable:
             self._check_root()
-        return sorted(manifests, key=lambda manifest: (manifest.category, manifest.version))
+        return StoredVersions(
+            tuple(sorted(manifests, key=lambda manifest: (manifest.category, manifest.version))),
+            tuple(sorted(unreadable)),
+        )
 
     def pointer(self, category: str) -> Pointer | None:
         """Return the published version of a category, or None.
@@ -136,7 +154,7 @@ class BundleStore:
         If a stored version has the same content, calibration, lineage and code version, return that one instead.
         """
         digest = content_digest(config, files)
-        for known in self.versions(category):
+        for known in self.versions(category).manifests:
             is_same = known.content_digest == digest and known.calibration == calibration
             if is_same and known.lineage == dict(lineage) and known.code_version == __version__:
                 return known
@@ -199,7 +217,7 @@ class BundleStore:
             BundleError: The version is missing or corrupt; the pointer is unchanged.
         """
         if not (self.folder(category, version) / MANIFEST_NAME).exists():
-            known = ", ".join(manifest.version for manifest in self.versions(category)) or "none"
+            known = ", ".join(manifest.version for manifest in self.versions(category).manifests) or "none"
             raise BundleError(f"{self.root}: no version {version!r} of category {category!r}; there are: {known}")
         manifest = read_bundle(self.folder(category, version)).manifest
         pointer = Pointer(category=category, version=version, digest=manifest.digest)

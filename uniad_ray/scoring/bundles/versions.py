@@ -41,21 +41,28 @@ class BundleVersion(StrictModel):
 
 
 class BundleList(StrictModel):
-    """All versions below a root."""
+    """All versions below a root.
+
+    Attributes:
+        root: Root of the bundles.
+        bundles: The versions that can be read.
+        unreadable: Why each of the others cannot.
+    """
 
     root: str
     bundles: tuple[BundleVersion, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 def list_bundles(root: str) -> BundleList:
     """List every version of every category, sorted by category and time.
 
     Raises:
-        BundleError: There are no bundles, or a manifest is corrupt.
+        BundleError: There are no bundles, or a pointer is corrupt.
     """
     store = BundleStore(root)
-    manifests = store.versions()
-    if not manifests:
+    manifests, unreadable = store.versions()
+    if not manifests and not unreadable:
         raise BundleError(
             f"{Location.parse(root)}: no bundles there; make one with `uniad-ray fit ARCHIVE --bundles {root}`"
         )
@@ -79,6 +86,7 @@ def list_bundles(root: str) -> BundleList:
             )
             for manifest in manifests
         ),
+        unreadable=unreadable,
     )
 
 

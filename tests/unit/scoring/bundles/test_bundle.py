@@ -11,9 +11,11 @@ from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.cli.verbs.models.bundles import as_text
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import BundleError, FitError
 from uniad_ray.scoring.bundles.store import BundleStore
+from uniad_ray.scoring.bundles.versions import list_bundles
 from uniad_ray.scoring.calibration import choose_threshold
 from uniad_ray.scoring.fitting.category import FittedCategory, fit_category
 from uniad_ray.scoring.fitting.perceptions import NormalImage
@@ -106,7 +108,7 @@ def test_publish_accepts_newer_and_older_versions(tmp_path: Path, fitted: Fitted
     assert store.load("part").manifest.version == second
     store.publish("part", first)
     assert store.load("part").manifest.version == first
-    assert [manifest.version for manifest in store.versions("part")] == sorted([first, second])
+    assert [manifest.version for manifest in store.versions("part").manifests] == sorted([first, second])
     with pytest.raises(BundleError, match="no version 'gone' of category 'part'; there are: "):
         store.publish("part", "gone")
 
@@ -250,3 +252,21 @@ def test_random_weights_are_recorded(tmp_path: Path) -> None:
     assert not fitted.extractors["vit"]["weights"]["trained"]
     bundle = stored(tmp_path, fitted)[0].load("part")
     bundle.check_reference(bundle.scorer())
+
+
+def test_version_that_cannot_be_read_hides_no_other(tmp_path: Path, fitted: FittedCategory) -> None:
+    store, version = stored(tmp_path, fitted)
+    other = tmp_path / "part" / "20200101-000000-00000000" / "manifest.json"
+    other.parent.mkdir()
+    other.write_text('{"format_version": 99}')
+
+    again = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
+
+    assert again.version == version
+    listed = list_bundles(str(tmp_path))
+    assert [(entry.version, entry.published) for entry in listed.bundles] == [(version, True)]
+    assert len(listed.unreadable) == 1
+    assert "20200101-000000-00000000" in listed.unreadable[0]
+    text = as_text(listed).splitlines()
+    assert version in text[-2]
+    assert text[-1] == f"unreadable: {listed.unreadable[0]}"

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 @click.argument("root")
 @click.option("--publish", nargs=2, metavar="CATEGORY VERSION", help="Make this version the one that scores CATEGORY.")
 @reporting
-def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> None:
+def bundles(root: str, publish: tuple[str, str] | None, as_json: bool) -> int:
     """List the bundles of ROOT, or publish any version of a bundle."""
     from uniad_ray.scoring.bundles.versions import list_bundles, publish_bundle
 
     if publish is not None:
         publish_bundle(root, *publish)
-    print_report(list_bundles(root), as_json, as_text)
+    report = list_bundles(root)
+    print_report(report, as_json, as_text)
+    return 1 if report.unreadable else 0
 
 
 def as_text(report: BundleList) -> str:
-    """Versions of bundles; `*` marks the published ones."""
+    """Versions of bundles; `*` marks the published ones. Then the versions that cannot be read."""
     rows = [
         (
             "*" if entry.published else "",
@@ -43,4 +45,4 @@ def as_text(report: BundleList) -> str:
         for entry in report.bundles
     ]
     header = ("", "category", "version", "profile", "experts", "calibration", "fitted on", "threshold", "size")
-    return table(header, rows)
+    return "\n".join([*([table(header, rows)] if rows else []), *(f"unreadable: {why}" for why in report.unreadable)])
