@@ -133,9 +133,12 @@ def test_scenes_needs_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_options_of_trays_do_not_fit_products(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for option in ("--seed", "--image-size"):
-        message = fails(capsys, "scenes", str(tmp_path), "--product", "3", option, "64").strip()
-        assert message == f"error: {option} is for trays; --product draws size and images from its seed: omit {option}"
+    message = fails(capsys, "scenes", str(tmp_path), "--product", "3", "--seed", "64").strip()
+    assert message == "error: --seed is for trays; --product draws everything from its own seed: omit --seed"
+    message = fails(capsys, "scenes", str(tmp_path), "--flaw-share", "0.001", "0.01").strip()
+    assert message == "error: --flaw-share is for products: add --product SEED, or omit --flaw-share"
+    message = fails(capsys, "scenes", str(tmp_path), "--product", "3", "--flaw-share", "0.00001", "0.01")
+    assert "a flaw needs at least 12" in message
     write(tmp_path / "product-3/train/good/0.png", png(0))
     assert "product-3: not empty" in fails(capsys, "scenes", str(tmp_path), "--product", "3")
     assert "the command line: category" in fails(capsys, "scenes", str(tmp_path), "--product", "3", "--category=a/b")

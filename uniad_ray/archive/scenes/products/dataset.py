@@ -10,11 +10,11 @@ CATEGORY/product.json                       what the product is, its rules, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from uniad_ray.archive.scenes.files import (
     Group,
@@ -31,6 +31,9 @@ from uniad_ray.config.base import StrictModel
 
 _DEFECTS: Final[tuple[Break | Flaw, ...]] = (*Break, *Flaw)
 _HIGHEST_PIXEL_VALUE: Final = 255
+_FEWEST_PIXELS: Final = 12
+
+FlawShare = Annotated[float, Field(gt=0, le=0.02)]
 
 
 class ProductConfig(StrictModel):
@@ -44,6 +47,10 @@ class ProductConfig(StrictModel):
         test_good: Number of normal test images.
         logical: Number of test images that break a rule; the rules alternate.
         structural: Number of test images with a damaged surface; the kinds of damage and its size alternate.
+        image_size: Longest side of the images, pixels; null is the product's own size, 320 to 1000. The same product
+            with finer detail: parts and patterns grow, grain and sensor noise stay as fine as a pixel.
+        flaw_share: Smallest and largest size of the damage, as fractions of the image; null alternates small and large
+            damage, 0.1 to 2 %.
         image_format: File format of the images; masks are always PNG.
     """
 
@@ -54,7 +61,29 @@ class ProductConfig(StrictModel):
     test_good: int = Field(default=40, ge=0)
     logical: int = Field(default=40, ge=0)
     structural: int = Field(default=40, ge=0)
+    image_size: int | None = Field(default=None, ge=256, le=8192)
+    flaw_share: tuple[FlawShare, FlawShare] | None = None
     image_format: ImageFormat = "png"
+
+    @model_validator(mode="after")
+    def _flaws_show(self) -> Self:
+        if self.flaw_share is None:
+            return self
+        low, high = self.flaw_share
+        if low > high:
+            raise ValueError(f"flaw_share is {low:g} {high:g}; name the smaller size first")
+        height, width = self.drawn_product().image_shape
+        if (pixels := low * height * width) < _FEWEST_PIXELS:
+            raise ValueError(
+                f"flaw_share {low:g} is {pixels:.1f} pixels of {width} x {height}; a flaw needs at least "
+                f"{_FEWEST_PIXELS}: use a larger share or a larger image_size"
+            )
+        return self
+
+    def drawn_product(self) -> Product:
+        """The product of the seed, at the size of the images."""
+        product = draw_product(self.product)
+        return product if self.image_size is None else product.at(self.image_size)
 
 
 def iterate_product_files(config: ProductConfig) -> Iterator[SceneFile]:
@@ -68,7 +97,7 @@ def iterate_product_files(config: ProductConfig) -> Iterator[SceneFile]:
     Yields:
         `defects_config.json`, then each image, followed by its parts and its mask; at last `product.json`.
     """
-    product = draw_product(config.product)
+    product = config.drawn_product()
     folder = config.category
     yield SceneFile(f"{folder}/defects_config.json", encode_json(defects_config(product)))
     suffix = suffix_of(config.image_format)
@@ -82,7 +111,7 @@ def iterate_product_files(config: ProductConfig) -> Iterator[SceneFile]:
     )
     for split, group, count in plan:
         for index in range(count):
-            drawn = draw_image(product, split, group, index)
+            drawn = draw_image(product, split, group, index, config.flaw_share)
             path = f"{split}/{group}/{index:03d}.{suffix}"
             described[path] = _description(drawn)
             yield SceneFile(f"{folder}/{path}", encode_image(drawn.image, config.image_format), is_image=True)
@@ -105,7 +134,7 @@ def part_labels(drawn: ProductImage) -> npt.NDArray[np.uint16]:
 
 def product_description(product: Product) -> dict[str, Any]:
     """Describes a product for `product.json`: seed, size, look, kinds, rules, and the anomalies that break them."""
-    height, width = product.shape
+    height, width = product.image_shape
     return {
         "seed": product.seed,
         "height": height,

@@ -19,6 +19,7 @@ def draw_ground(
     shape: tuple[int, int],
     product: np.random.Generator,
     image: np.random.Generator,
+    resolution: float = 1.0,
 ) -> Surface:
     """Draws a ground.
 
@@ -28,12 +29,14 @@ def draw_ground(
         shape: Height and width, pixels.
         product: Generator of what all images of the product share; the same state for each image.
         image: Generator of what varies from image to image.
+        resolution: Pixels per pixel of the product's own size. Patterns grow with it; grain stays as fine as a pixel.
     """
     height, width = shape
     rows, columns = np.meshgrid(
         np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32), indexing="ij", sparse=True
     )
-    tone, relief, gloss = _GROUNDS[ground](rows, columns, product, image)
+    tone, relief, gloss = _GROUNDS[ground](rows, columns, product, image, resolution)
+    relief = np.float32(resolution) * relief
     albedo = np.asarray(colour, np.float32) * (1 + tone[..., None])
     return Surface(albedo.astype(np.float32), relief.astype(np.float32), np.full(shape, gloss, np.float32))
 
@@ -63,54 +66,60 @@ def _size(rows: Plane, columns: Plane) -> tuple[int, int]:
     return rows.shape[0], columns.shape[1]
 
 
-def _plain(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _plain(
+    rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float
+) -> _Look:
     shape = _size(rows, columns)
     strength = product.uniform(0.01, 0.04)
-    tone = strength * (0.5 * noise(image, shape, 1.0) + noise(image, shape, product.uniform(15, 60)))
+    tone = strength * (0.5 * noise(image, shape, 1.0) + noise(image, shape, scale * product.uniform(15, 60)))
     return tone, np.zeros(shape, np.float32), 0.05
 
 
-def _cloth(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _cloth(
+    rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float
+) -> _Look:
     shape = _size(rows, columns)
-    pitch = np.float32(product.uniform(4.0, 9.0))
+    pitch = np.float32(scale * product.uniform(4.0, 9.0))
     shift_row, shift_column = image.uniform(0, 2 * np.pi, 2)
-    warp = 0.6 * noise(image, shape, 25.0)
+    warp = 0.6 * noise(image, shape, scale * 25.0)
     weft = np.sin(rows * (2 * np.pi / pitch) + shift_row + warp)
-    warp_threads = np.sin(columns * (2 * np.pi / pitch) + shift_column + 0.6 * noise(image, shape, 25.0))
+    warp_threads = np.sin(columns * (2 * np.pi / pitch) + shift_column + 0.6 * noise(image, shape, scale * 25.0))
     weave = np.where(weft * warp_threads > 0, weft, warp_threads)
     tone = 0.10 * weave + 0.05 * noise(image, shape, 0.8)
     return tone, 0.6 * weave, 0.0
 
 
-def _wood(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _wood(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float) -> _Look:
     shape = _size(rows, columns)
-    spacing = product.uniform(10, 26)
-    bend = noise(image, shape, (25.0, 160.0)) * np.float32(product.uniform(4, 12))
+    spacing = scale * product.uniform(10, 26)
+    bend = noise(image, shape, (scale * 25.0, scale * 160.0)) * np.float32(scale * product.uniform(4, 12))
     rings = np.sin((rows + bend + image.uniform(0, spacing)) * np.float32(2 * np.pi / spacing))
-    fibre = noise(image, shape, (0.7, 14.0))
+    fibre = noise(image, shape, (0.7, scale * 14.0))
     tone = 0.13 * rings * np.abs(rings) + 0.06 * fibre
     return tone, 0.15 * fibre, 0.08
 
 
-def _brushed(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _brushed(
+    rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float
+) -> _Look:
     shape = _size(rows, columns)
-    lines = noise(image, shape, (0.6, product.uniform(40, 120)))
-    return 0.07 * lines + 0.03 * noise(image, shape, 80.0), 0.12 * lines, 0.35
+    lines = noise(image, shape, (0.6, scale * product.uniform(40, 120)))
+    return 0.07 * lines + 0.03 * noise(image, shape, scale * 80.0), 0.12 * lines, 0.35
 
 
-def _card(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _card(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float) -> _Look:
     shape = _size(rows, columns)
     tone = 0.012 * noise(image, shape, 1.2)
     # Every image has the same printed frame.
     inset = product.uniform(0.02, 0.05) * min(shape)
     edge = np.minimum(np.minimum(rows, shape[0] - 1 - rows), np.minimum(columns, shape[1] - 1 - columns))
-    tone = tone - 0.5 * np.clip(1.5 - np.abs(edge - inset), 0, 1)
+    tone = tone - 0.5 * np.clip(scale + 0.5 - np.abs(edge - inset), 0, 1)
     return np.asarray(tone), np.zeros(shape, np.float32), 0.1
 
 
-def _belt(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator) -> _Look:
+def _belt(rows: Plane, columns: Plane, product: np.random.Generator, image: np.random.Generator, scale: float) -> _Look:
     shape = _size(rows, columns)
-    pitch = np.float32(product.uniform(12, 24))
+    pitch = np.float32(scale * product.uniform(12, 24))
     travel = np.float32(image.uniform(0, pitch))
     diagonal = np.sin((rows + columns + travel) * (2 * np.pi / pitch))
     other = np.sin((rows - columns + travel) * (2 * np.pi / pitch))
@@ -118,7 +127,7 @@ def _belt(rows: Plane, columns: Plane, product: np.random.Generator, image: np.r
     return np.asarray(0.08 * ribs + 0.05 * noise(image, shape, 1.0)), np.asarray(0.8 * ribs), 0.05
 
 
-_GROUNDS: Final[dict[Ground, Callable[[Plane, Plane, np.random.Generator, np.random.Generator], _Look]]] = {
+_GROUNDS: Final[dict[Ground, Callable[[Plane, Plane, np.random.Generator, np.random.Generator, float], _Look]]] = {
     Ground.PLAIN: _plain,
     Ground.CLOTH: _cloth,
     Ground.WOOD: _wood,

@@ -108,6 +108,17 @@ class Part:
         """Returns the part shifted by a number of pixels."""
         return replace(self, x=self.x + dx, y=self.y + dy, path=tuple((x + dx, y + dy) for x, y in self.path))
 
+    def enlarged(self, factor: float) -> Part:
+        """Returns the part in an image with `factor` times as many pixels a side."""
+        return replace(
+            self,
+            x=self.x * factor,
+            y=self.y * factor,
+            scale=self.scale * factor,
+            path=tuple((x * factor, y * factor) for x, y in self.path),
+            radius=self.radius * factor,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -152,10 +163,19 @@ class View:
             shape[0] / 2 + self.shift[1] + across * sin + down * cos,
         )
 
-    def origins(self, shape: tuple[int, int]) -> tuple[Plane, Plane]:
-        """Returns the column and row that each pixel shows, each float32 [h, w]; the inverse of `seen`."""
-        rows = np.arange(shape[0], dtype=np.float32)[:, None] + np.float32(0.5 - shape[0] / 2 - self.shift[1])
-        columns = np.arange(shape[1], dtype=np.float32)[None, :] + np.float32(0.5 - shape[1] / 2 - self.shift[0])
+    def origins(self, shape: tuple[int, int], resolution: float = 1.0) -> tuple[Plane, Plane]:
+        """Returns the column and row that each pixel shows, each float32 [h, w]; the inverse of `seen`.
+
+        Args:
+            shape: Height and width, in pixels of the product's own size.
+            resolution: Pixels of the image per pixel of that size.
+        """
+        height, width = (round(side * resolution) for side in shape)
+        pixel = np.float32(1 / resolution)
+        rows = pixel * np.arange(height, dtype=np.float32)[:, None]
+        columns = pixel * np.arange(width, dtype=np.float32)[None, :]
+        rows += np.float32(0.5 / resolution - shape[0] / 2 - self.shift[1])
+        columns += np.float32(0.5 / resolution - shape[1] / 2 - self.shift[0])
         cos = np.float32(math.cos(math.radians(self.turn)) / self.zoom)
         sin = np.float32(math.sin(math.radians(self.turn)) / self.zoom)
         return (

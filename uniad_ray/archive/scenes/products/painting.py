@@ -45,13 +45,14 @@ class Footprint:
         return self.rows, self.columns
 
 
-def footprint(part: Part, kind: Kind, shape: tuple[int, int]) -> Footprint | None:
+def footprint(part: Part, kind: Kind, shape: tuple[int, int], resolution: float = 1.0) -> Footprint | None:
     """Computes where a part lies; None if it is outside the image.
 
     Args:
         part: The part, not a wire.
         kind: Its kind.
         shape: Height and width of the image, pixels.
+        resolution: Pixels per pixel of the product's own size, in which the relief of a kind is stated.
     """
     size = kind.size * part.scale
     reach = REACH * size * max(1.0, part.stretch) + 2
@@ -67,7 +68,7 @@ def footprint(part: Part, kind: Kind, shape: tuple[int, int]) -> Footprint | Non
     distance = kind.outline.distance(along, across)
     cover = np.clip(np.float32(0.5) - distance * np.float32(size), 0, 1).astype(np.float32)
     ramp = np.clip(-distance / np.float32(kind.bevel), 0, 1)
-    return Footprint(rows, columns, cover, np.float32(kind.relief) * ramp * (2 - ramp), along, across)
+    return Footprint(rows, columns, cover, np.float32(resolution * kind.relief) * ramp * (2 - ramp), along, across)
 
 
 def wire_footprint(part: Part, shape: tuple[int, int]) -> Footprint:
@@ -100,8 +101,10 @@ def paint_part(surface: Surface, place: Footprint, kind: Kind, part: Part, rng: 
         surface.height[window] += cover * (place.relief + np.float32(0.5) - surface.height[window])
 
 
-def photograph(surface: Surface, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Lights a surface and takes its picture.
+def photograph(
+    surface: Surface, view: View, rng: np.random.Generator, resolution: float = 1.0
+) -> npt.NDArray[np.uint8]:
+    """Lights a surface and takes its picture; its shadows are `resolution` times as long.
 
     Returns:
         uint8 [h, w, 3], RGB.
@@ -110,9 +113,9 @@ def photograph(surface: Surface, view: View, rng: np.random.Generator) -> npt.ND
     slope_y, slope_x = np.gradient(height)
     shading = shade(slope_y, slope_x, view.azimuth, (0.5, 0.866))
     highlight = surface.gloss * shading.highlight
-    blurred = ndimage.gaussian_filter(surface.height, 1.5, truncate=2.5)
-    blocker = ndimage.shift(blurred, -4.0 * shading.towards[::-1], order=1, mode="nearest")
-    shadow = 1 - _SHADOW_DEPTH * np.clip((blocker - height - 0.5) / 4.0, 0, 1)
+    blurred = ndimage.gaussian_filter(surface.height, 1.5 * resolution, truncate=2.5)
+    blocker = ndimage.shift(blurred, -4.0 * resolution * shading.towards[::-1], order=1, mode="nearest")
+    shadow = 1 - _SHADOW_DEPTH * np.clip((blocker - height - 0.5 * resolution) / (4.0 * resolution), 0, 1)
     image = (
         surface.albedo * ((0.32 + 0.64 * shading.diffuse * shadow)[..., None]) + (0.2 * highlight * shadow)[..., None]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from uniad_ray.archive.scenes.products.arrangements.places import Grid, Slots
 from uniad_ray.archive.scenes.products.flaws import draw_flaw
 from uniad_ray.archive.scenes.products.grounds import draw_ground
 from uniad_ray.archive.scenes.products.kinds import draw_colour, draw_kinds
-from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Rgb, View
+from uniad_ray.archive.scenes.products.model import Break, Flaw, Ground, Kind, Part, Rgb, View
 from uniad_ray.archive.scenes.products.shapes import draw_outline
 
 LAYOUTS: Final[dict[str, Callable[[np.random.Generator, tuple[int, int], tuple[Kind, ...]], Layout]]] = {
@@ -49,12 +49,14 @@ class Product:
 
     Attributes:
         seed: Its seed.
-        shape: Height and width of its images, pixels.
+        shape: Its own height and width, pixels; parts and layout are stated in these.
         ground: What its parts lie on.
         ground_colour: The colour of the ground.
         layout_name: Name of its layout.
         layout: Arranges its parts.
         looseness: How much place, direction and size of the whole content vary, from 0 to 1.
+        resolution: Pixels of its images per pixel of its own size. Arrangements and views do not depend on it; grain,
+            noise and flaws do.
     """
 
     seed: int
@@ -64,6 +66,17 @@ class Product:
     layout_name: str
     layout: Layout
     looseness: float
+    resolution: float = 1.0
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images that are drawn, pixels."""
+        height, width = (round(side * self.resolution) for side in self.shape)
+        return height, width
+
+    def at(self, longest_side: int) -> Product:
+        """The same product through a finer camera, or a coarser one: the longest side of its images, pixels."""
+        return replace(self, resolution=longest_side / max(self.shape))
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -116,7 +129,9 @@ def draw_product(seed: int) -> Product:
     raise ValueError(f"no arrangement fits product {seed}")
 
 
-def draw_image(product: Product, split: Split, group: Group, index: int) -> ProductImage:
+def draw_image(
+    product: Product, split: Split, group: Group, index: int, flaw_shares: tuple[float, float] | None = None
+) -> ProductImage:
     """Draws one image of a product; it depends on nothing but these arguments.
 
     Args:
@@ -124,6 +139,8 @@ def draw_image(product: Product, split: Split, group: Group, index: int) -> Prod
         split: `train`, `validation` or `test`.
         group: Normal, logical or structural; the anomalies alternate.
         index: Number of the image, from 0.
+        flaw_shares: Smallest and largest size of a flaw, as fractions of the image; None alternates small and large
+            ones, see `FLAW_SIZES`.
     """
     key = [product.seed, 4, SPLITS.index(split), GROUPS.index(group), index]
     rng = np.random.default_rng(key)
@@ -143,7 +160,9 @@ def draw_image(product: Product, split: Split, group: Group, index: int) -> Prod
     )
     if group != "structural_anomalies":
         return _draw(product, arrangement, view, broken, None, rng)
-    return _draw(product, arrangement, view, None, (tuple(Flaw)[index % len(Flaw)], _flaw_share(index, rng)), rng)
+    low, high = flaw_shares or FLAW_SIZES[(index + index // len(Flaw)) % 2]
+    share = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return _draw(product, arrangement, view, None, (tuple(Flaw)[index % len(Flaw)], share), rng)
 
 
 def _draw(
@@ -154,37 +173,43 @@ def _draw(
     flaw: tuple[Flaw, float] | None,
     rng: np.random.Generator,
 ) -> ProductImage:
-    layout, shape = product.layout, product.shape
-    surface = draw_ground(product.ground, product.ground_colour, shape, np.random.default_rng([product.seed, 6]), rng)
+    layout, shape, resolution = product.layout, product.image_shape, product.resolution
+    shared = np.random.default_rng([product.seed, 6])
+    surface = draw_ground(product.ground, product.ground_colour, shape, shared, rng, resolution)
+
+    def through_camera(part: Part) -> Part:
+        moved = view.seen(part, product.shape)
+        return moved if resolution == 1 else moved.enlarged(resolution)
+
     fixed_rng = np.random.default_rng([product.seed, 7])
     for part in layout.fixtures:
-        moved = view.seen(part, shape)
-        place = painting.footprint(moved, layout.fixture_kinds[part.kind], shape)
+        moved = through_camera(part)
+        place = painting.footprint(moved, layout.fixture_kinds[part.kind], shape, resolution)
         if place is not None:
             painting.paint_part(surface, place, layout.fixture_kinds[part.kind], moved, fixed_rng)
     places: list[painting.Footprint | None] = []
     names = []
     for part in arrangement.parts:
-        moved = view.seen(part, shape)
+        moved = through_camera(part)
         is_wire = part.kind < 0
         kind = _WIRE if is_wire else layout.kinds[part.kind]
-        place = painting.wire_footprint(moved, shape) if is_wire else painting.footprint(moved, kind, shape)
+        place = painting.wire_footprint(moved, shape) if is_wire else painting.footprint(moved, kind, shape, resolution)
         if place is not None:
             painting.paint_part(surface, place, kind, moved, rng)
         places.append(place)
         names.append(kind.name)
     masks = painting.visible_masks(places, shape)
     for part in arrangement.prints:
-        moved = view.seen(part, shape)
-        place = painting.footprint(moved, layout.print_kinds[part.kind], shape)
+        moved = through_camera(part)
+        place = painting.footprint(moved, layout.print_kinds[part.kind], shape, resolution)
         if place is not None:
             painting.paint_part(surface, place, layout.print_kinds[part.kind], moved, rng)
     defect_mask = None
     if broken is not None:
-        defect_mask = _reported(arrangement, masks, view, shape)
+        defect_mask = _reported(arrangement, masks, view, product)
     if flaw is not None:
         defect_mask = _damage(surface, *flaw, masks, rng)
-    image = painting.photograph(surface, view, rng)
+    image = painting.photograph(surface, view, rng, resolution)
     seen = [index for index, mask in enumerate(masks) if mask.any()]
     return ProductImage(
         image,
@@ -196,21 +221,15 @@ def _draw(
     )
 
 
-def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, shape: tuple[int, int]) -> BoolPlane:
-    mask = np.zeros(shape, np.bool_)
+def _reported(arrangement: Arrangement, masks: list[BoolPlane], view: View, product: Product) -> BoolPlane:
+    mask = np.zeros(product.image_shape, np.bool_)
     for index in arrangement.suspects:
         mask |= masks[index]
     if arrangement.places:
-        x, y = view.origins(shape)
+        x, y = view.origins(product.shape, product.resolution)
         for left, top, right, bottom in arrangement.places:
             mask |= (x >= left) & (x < right) & (y >= top) & (y < bottom)
     return mask
-
-
-def _flaw_share(index: int, rng: np.random.Generator) -> float:
-    """Draws the size of a flaw as a fraction of the image; small and large ones alternate, for every kind of flaw."""
-    low, high = FLAW_SIZES[(index + index // len(Flaw)) % 2]
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _damage(surface: Surface, flaw: Flaw, share: float, masks: list[BoolPlane], rng: np.random.Generator) -> BoolPlane:

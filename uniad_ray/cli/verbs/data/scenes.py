@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 @click.option("--product", type=click.IntRange(0), help="Draw the product of this seed instead of trays.")
 @click.option("--category", help="Name of the category.  [default: trays, or product-SEED]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the trays.")
-@click.option("--image-size", type=int, default=256, show_default=True, help="Side of the trays' images, pixels.")
+@click.option(
+    "--image-size",
+    type=int,
+    help="Longest side of the images, pixels.  [default: trays 256; a product's own, 320 to 1000]",
+)
+@click.option(
+    "--flaw-share",
+    type=float,
+    nargs=2,
+    metavar="LOW HIGH",
+    help="Sizes of a product's structural anomalies, as fractions of the image.  [default: 0.0011 to 0.02]",
+)
 @click.option("--train", type=int, default=80, show_default=True, help="Normal images to fit on.")
 @click.option("--validation", type=int, default=0, show_default=True, help="Normal images in LOCO's validation split.")
 @click.option("--test-good", type=int, default=40, show_default=True, help="Normal images in the test split.")
@@ -38,17 +49,17 @@ def scenes(context: click.Context, /, dest: str, as_json: bool, product: int | N
     from uniad_ray.errors import ConfigError
 
     config: SceneConfig | ProductConfig
+    given = {name: value for name, value in options.items() if value is not None}
     if product is None:
-        options["category"] = options["category"] or "trays"
-        config = validate(SceneConfig, options, where="the command line")
+        if "flaw_share" in given:
+            raise ConfigError("--flaw-share is for products: add --product SEED, or omit --flaw-share")
+        config = validate(SceneConfig, {"category": "trays", **given}, where="the command line")
     else:
-        for name in ("seed", "image_size"):
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is for trays; --product draws size and images from its seed: omit {flag}")
-            del options[name]
-        options["category"] = options["category"] or f"product-{product}"
-        config = validate(ProductConfig, {"product": product, **options}, where="the command line")
+        if context.get_parameter_source("seed") is ParameterSource.COMMANDLINE:
+            raise ConfigError("--seed is for trays; --product draws everything from its own seed: omit --seed")
+        del given["seed"]
+        named = {"category": f"product-{product}", "product": product, **given}
+        config = validate(ProductConfig, named, where="the command line")
     print_report(write_scenes(dest, config), as_json, as_text)
 
 

@@ -51,6 +51,24 @@ def test_ingest_takes_exactly_the_images(tree: Path) -> None:
         assert list(opened.defects) == ["things"]
 
 
+def test_images_of_a_stated_size_and_flaw() -> None:
+    options = config(train=0, test_good=1, logical=0, structural=1, image_size=800, flaw_share=(0.0003, 0.0003))
+    files = {file.path: file.data for file in iterate_product_files(options)}
+    image = Image.open(io.BytesIO(files["things/test/good/000.png"]))
+    assert max(image.size) == 800
+    described = json.loads(files["things/product.json"])
+    assert [described["width"], described["height"]] == list(image.size)
+    area = described["images"]["test/structural_anomalies/000.png"]["area"]
+    assert area == pytest.approx(0.0003, rel=0.1)
+
+
+def test_flaws_that_nobody_sees_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"flaw_share 1e-05 is .* pixels of .*a flaw needs at least 12"):
+        config(flaw_share=(0.00001, 0.001))
+    with pytest.raises(ValidationError, match="name the smaller size first"):
+        config(flaw_share=(0.002, 0.001))
+
+
 def test_an_image_does_not_depend_on_the_number_of_images(tree: Path) -> None:
     fewer = {file.path: file.data for file in iterate_product_files(config(train=1, logical=1, structural=1))}
     own = {path: data for path, data in fewer.items() if not path.endswith("product.json")}

@@ -124,6 +124,34 @@ def test_half_of_the_flaws_are_small_and_masks_tell_which() -> None:
     assert sorted(small) == sorted(Flaw)
 
 
+@pytest.mark.parametrize("layout", ["scattered", "wires", "grid"])
+def test_larger_images_show_the_same_product_in_finer_detail(layout: str) -> None:
+    product = smallest_of(layout)
+    larger = product.at(2 * max(product.shape))
+    height, width = product.shape
+    for group in ("good", "logical_anomalies"):
+        own, fine = draw_image(product, "test", group, 1), draw_image(larger, "test", group, 1)
+        assert fine.image.shape == (2 * height, 2 * width, 3)
+        assert fine.part_kinds == own.part_kinds
+        reduced = fine.image.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+        assert np.corrcoef(reduced.ravel(), own.image.ravel())[0, 1] > 0.9
+        for one, two in zip(own.part_masks, fine.part_masks, strict=True):
+            assert (one & two[::2, ::2]).sum() > 0.9 * (one | two[::2, ::2]).sum()
+        # The grain of a sensor is as fine as a pixel at every size.
+        assert np.abs(np.diff(fine.image.astype(int), axis=1)).mean() > 0.5
+        if own.defect_mask is not None and fine.defect_mask is not None:
+            reported = own.defect_mask, fine.defect_mask[::2, ::2]
+            assert np.logical_and(*reported).sum() > 0.9 * np.logical_or(*reported).sum()
+
+
+def test_flaws_have_the_stated_share() -> None:
+    product = smallest_of("scattered").at(1024)
+    for index in range(6):
+        drawn = draw_image(product, "test", "structural_anomalies", index, (0.0002, 0.0004))
+        assert drawn.defect_mask is not None
+        assert 0.9 * 0.0002 <= drawn.defect_mask.mean() <= 1.1 * 0.0004
+
+
 def test_flaws_show_in_the_image() -> None:
     product = smallest_of("scattered")
     for index in range(6):
