@@ -242,8 +242,12 @@ class Model:
                 outcomes[index] = error
         if loaded:
             pixels = np.stack([image.pixels for image in loaded.values()])
-            keys = [hashlib.sha256(one.tobytes()).hexdigest() for one in pixels]
-            asked = self._scorer.pipeline.asking
+            # Two large images may be the same at the size of the bundle.
+            keys = [
+                f"{hashlib.sha256(one.tobytes()).hexdigest()}-{index}"
+                for index, one in zip(loaded, pixels, strict=True)
+            ]
+            asked = self._scorer.pipeline.reads_originals
             originals = {key: _original(sources[index]) for key, index in zip(keys, loaded, strict=True) if asked}
             for index, found in zip(loaded, self._scorer.score(keys, pixels, originals=originals), strict=True):
                 outcomes[index] = found if isinstance(found, ImageError) else self._verdict(found, loaded[index])
@@ -306,7 +310,7 @@ def _is_one_image(images: Any) -> bool:
 
 
 def _original(source: ImageSource) -> bytes | np.ndarray:
-    """The image of a source as it was before it was stretched, for captions."""
+    """The image of a source as it was before it was stretched, for captions and detail."""
     if isinstance(source, (str, os.PathLike)):
         return Location.parse(source).read_bytes(max_bytes=DEFAULT_LIMITS.max_bytes)
     return load_image(source).pixels if isinstance(source, (np.ndarray, Image.Image)) else bytes(source)

@@ -34,10 +34,9 @@ def token_config(uri: str = "random:1", **changes: Any) -> TokenEncoderConfig:
     return TokenEncoderConfig(**{**defaults, **changes})
 
 
-def lite_config(levels: tuple[int, ...] = (2, 3)) -> FeaturePyramidConfig:
-    return pyramid_config(
-        LITE0, architecture="tf_efficientnet_lite0", key_mapping="efficientnet-lite", levels=levels, mean=HALF, std=HALF
-    )
+def lite_config(levels: tuple[int, ...] = (2, 3), **changes: Any) -> FeaturePyramidConfig:
+    own = {"architecture": "tf_efficientnet_lite0", "key_mapping": "efficientnet-lite", "mean": HALF, "std": HALF}
+    return pyramid_config(LITE0, **{**own, "levels": levels, **changes})
 
 
 def seeded(architecture: str, seed: int, **options: Any) -> Any:

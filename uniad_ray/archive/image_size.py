@@ -40,10 +40,11 @@ def reduced(image: np.ndarray, longest_side: int) -> np.ndarray:
 
 
 def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:
-    """The configuration of a category: with its image size and its own region; an image size that is set is kept.
+    """The configuration of a category: with its image size, its own region, and the experts for images of this size.
 
     The size is the median height and the median width of the category's normal images, reduced until no side is above
-    `longest_side`. Without normal images, all images of the category count. No image is decoded.
+    `longest_side`; an image size that is set is kept. Without normal images, all images of the category count. No image
+    is decoded.
 
     Args:
         config: A fit configuration.
@@ -53,11 +54,12 @@ def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManif
 
     Raises:
         ArchiveError: The category has no images, or a shard is corrupt.
+        ConfigError: The expert set is for larger images only.
     """
     own = {name: mask for name, mask in config.regions.items() if name == category}
     if own != config.regions:
         config = config.model_copy(update={"regions": own})
-    if config.image_size is not None:
+    if config.image_size is not None and config.large_images is None:
         return config
     columns, exclude = ("height", "width"), config.normal_images.exclude
     sizes = [values for values, _, _ in read_normal_rows(archive, manifest, category, columns, exclude)]
@@ -65,5 +67,5 @@ def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManif
     if not sizes:
         raise ArchiveError(f"{archive}: category {category!r} has no images; ingest some")
     middle = [round(median(side)) for side in zip(*sizes, strict=True)]
-    size = fitted_size(middle, config.longest_side, SMALLEST_SIDE)
-    return config.model_copy(update={"image_size": size})
+    size = config.image_size or fitted_size(middle, config.longest_side, SMALLEST_SIDE)
+    return config.for_images(*middle).model_copy(update={"image_size": size})

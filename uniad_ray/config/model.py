@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.large_images import LargeImagesConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError
 
@@ -191,6 +193,26 @@ class FusionConfig(StrictModel):
         default=None, description="Selects experts and their weights for each category; `weights` must then be empty."
     )
 
+    def without(self, experts: Collection[str]) -> Self:
+        """The fusion of the other experts."""
+        if not experts:
+            return self
+        groups = {name: _others(own, experts) for name, own in self.groups.items()}
+        changes: dict[str, Any] = {
+            "groups": {name: own for name, own in groups.items() if own},
+            "weights": {name: weight for name, weight in self.weights.items() if name not in experts},
+        }
+        if self.selection is not None:
+            kinds = {"surface": self.selection.surface, "arrangement": self.selection.arrangement}
+            fewer = {
+                label: kind.model_copy(
+                    update={"base": _others(kind.base, experts), "candidates": _others(kind.candidates, experts)}
+                )
+                for label, kind in kinds.items()
+            }
+            changes["selection"] = self.selection.model_copy(update=fewer)
+        return self.model_copy(update=changes)
+
     @model_validator(mode="after")
     def _selection_sets_weights(self) -> Self:
         if self.selection is not None and (self.weights or self.groups or self.rule == "maps"):
@@ -206,6 +228,10 @@ class FusionConfig(StrictModel):
         if twice:
             raise ValueError(f"fusion.groups names {', '.join(twice)} twice; put each expert in one group at most")
         return self
+
+
+def _others(names: tuple[str, ...], experts: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in experts)
 
 
 class FitConfig(StrictModel):
@@ -229,6 +255,10 @@ class FitConfig(StrictModel):
         "category.",
     )
     map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
+    large_images: LargeImagesConfig | None = Field(
+        default=None,
+        description="Experts and maps for categories with large images. Null in the bundle of such a category.",
+    )
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
     seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
     extractors: dict[str, ClassConfig] = Field(description="Networks by name; only the needed ones are loaded.")
@@ -269,6 +299,29 @@ class FitConfig(StrictModel):
         """Part of the images that counts, in the configuration of one category; None if all of it does."""
         return next(iter(self.regions.values()), None)
 
+    def for_images(self, height: int, width: int) -> Self:
+        """The configuration of a category: with experts and maps for large images if its images are large.
+
+        Args:
+            height: Median height of the category's normal images, pixels.
+            width: Median width, pixels.
+
+        Raises:
+            ConfigError: Small images would leave the expert set in use without an expert.
+        """
+        large = self.large_images
+        if large is None:
+            return self
+        if height * width >= large.pixels:
+            changes = {"map_size": large.map_size, "batch_size": min(self.batch_size, large.batch_size)}
+            return self.model_copy(update={"large_images": None, **changes})
+        if not self.chosen_experts:
+            raise ConfigError(
+                f"{self.origin}: expert_set {self.expert_set} is for images of at least {large.pixels:,} pixels, and "
+                f"these have {width} x {height}; use another expert_set, or lower large_images.pixels"
+            )
+        return self
+
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""
         return isinstance(other, FitConfig) and self.__dict__ == other.__dict__
@@ -287,6 +340,8 @@ class FitConfig(StrictModel):
                 raise ValueError(
                     f"expert_sets.{set_name} names {unknown}; experts has {', '.join(sorted(self.experts))}"
                 )
+        if self.large_images is not None and (unknown := sorted(set(self.large_images.experts) - set(self.experts))):
+            raise ValueError(f"large_images.experts names {unknown}; experts has {', '.join(sorted(self.experts))}")
         if unknown := sorted(set(self.fusions) - set(self.expert_sets)):
             raise ValueError(f"fusions names {unknown}; expert_sets has {', '.join(sorted(self.expert_sets))}")
         self._check_fusion("fusion", self.fusion, tuple(self.experts))
@@ -312,10 +367,14 @@ class FitConfig(StrictModel):
 
     @property
     def chosen_experts(self) -> tuple[str, ...]:
-        """Names of the experts in use, in order."""
-        return self.expert_sets[self.expert_set]
+        """Names of the experts in use, in order; without those of large images until the images prove to be large."""
+        return _others(self.expert_sets[self.expert_set], self._only_for_large_images)
 
     @property
     def chosen_fusion(self) -> FusionConfig:
         """The fusion of the experts in use."""
-        return self.fusions.get(self.expert_set, self.fusion)
+        return self.fusions.get(self.expert_set, self.fusion).without(self._only_for_large_images)
+
+    @property
+    def _only_for_large_images(self) -> tuple[str, ...]:
+        return () if self.large_images is None else self.large_images.experts

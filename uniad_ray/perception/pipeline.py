@@ -67,6 +67,16 @@ class PerceptionPipeline:
         )
 
     @property
+    def detailed(self) -> tuple[Extractor, ...]:
+        """The extractors that read image files for detail that the decoded images lack, in order."""
+        return tuple(extractor for extractor in self.extractors if getattr(extractor, "reads_originals", False))
+
+    @property
+    def reads_originals(self) -> bool:
+        """Whether an extractor reads the images as they were before they were stretched."""
+        return bool(self.asking or self.detailed)
+
+    @property
     def awaiting_texts(self) -> tuple[Extractor, ...]:
         """The extractors in `asking` and all extractors that depend on them, directly or not, in order."""
         return self._downstream(self.asking)

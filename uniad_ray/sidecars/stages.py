@@ -95,7 +95,8 @@ class CategoryPipeline:
         """Return all needed segments and texts, and some tensors.
 
         Tensors are large and cheap to compute. A tensor is a candidate if an expert or a fit needs it directly, and if
-        it is computed from tensors alone, not from segments or texts.
+        it is computed from tensors alone, not from segments or texts. Those computed from image files are not: they
+        would take more space than the files.
         """
         pipeline = self.pipeline
         of_experts = frozenset(need for expert in self.experts.values() for need in expert.needs)
@@ -112,6 +113,8 @@ class CategoryPipeline:
             if stage_of(name) != "features":
                 return True
             behind = pipeline.extractors_for(frozenset({name}))
+            if set(behind).intersection(pipeline.detailed):
+                return False
             needs_tensors_alone = all(stage_of(need) == "features" for one in behind for need in one.needs)
             return needs_tensors_alone and name in of_experts | (of_fit - learned)
 

@@ -76,7 +76,7 @@ def test_origin_survives_copies_but_not_dumps(tmp_path: Path) -> None:
         ("calibration.holdot=0.5", "calibration.holdot: unknown key; allowed: false_positive_rate, folds, holdout"),
         ("calibration.holdout=2", r"calibration.holdout: input should be less than 0.9 \(got 2\)"),
         ("map_size=big", r"map_size: input should be a valid integer.*\(got 'big'\)"),
-        ("input_size=256", "input_size: unknown key; allowed: .*image_size, longest_side, map_size"),
+        ("input_size=256", "input_size: unknown key; allowed: .*image_size, large_images, longest_side, map_size"),
         ("longest_side=31", r"longest_side: input should be greater than or equal to 32 \(got 31\)"),
         ("image_size=[64, 4097]", r"image_size.1: input should be less than or equal to 4096 \(got 4097\)"),
         ("image_size=64", r"image_size: input should be a valid tuple \(got 64\)"),

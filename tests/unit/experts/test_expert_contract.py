@@ -40,7 +40,15 @@ every_expert = pytest.mark.parametrize(("profile", "name"), EVERY, ids=["-".join
 def config_of(profile: str, name: str, *overrides: str) -> FitConfig:
     """The profile with this expert alone, at a small size."""
     config = load_config(
-        profile, ["map_size=16", "image_size=[64, 64]", f"expert_sets.only=[{name}]", "expert_set=only", *overrides]
+        profile,
+        [
+            "map_size=16",
+            "image_size=[64, 64]",
+            f"expert_sets.only=[{name}]",
+            "expert_set=only",
+            "large_images=null",
+            *overrides,
+        ],
     )
     fields = type(build_experts(config)[name]).config_model.model_fields if not overrides else ()
     small = [f"experts.{name}.config.{option}={value}" for option, value in SMALL.items() if option in fields]

@@ -93,3 +93,11 @@ def test_stages_are_planned_in_fixed_order() -> None:
 
 def test_unneeded_stage_is_omitted() -> None:
     assert names(pipeline(["net/out"], Step("net/out")), ["features", "segments"]) == {"features": ["net/out"]}
+
+
+def test_levels_of_image_files_are_not_stored() -> None:
+    class Detailed(Step):
+        reads_originals = True
+
+    category = pipeline(["net/out", "large/out"], Step("net/out"), Detailed("large/out"))
+    assert names(category) == {"features": ["net/out"]}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from PIL import Image
+from pydantic import PositiveInt, model_validator
 
+from uniad_ray.archive.images import decode_image, stretch_image
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.features.network import (
@@ -24,6 +27,7 @@ from uniad_ray.perception.features.network import (
     network_size,
     normalised_pixels,
 )
+from uniad_ray.perception.features.tiles import in_tiles, reach
 from uniad_ray.perception.timm_library import VisionTransformer
 from uniad_ray.perception.weights.key_mappings import KeyMapping
 from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, resolve
@@ -52,10 +56,22 @@ class FeaturePyramidConfig(EncoderConfig):
         levels: timm's `out_indices`, ascending; level l has a stride of 2^(l+1) pixels in most CNNs.
         input_size: Side of a square, pixels. Larger images are reduced to about its area; the aspect ratio is kept.
             null uses the images at their own size.
+        tile: Side of the tiles that the network sees, pixels; null is the whole image at once. The levels are the same,
+            but memory does not grow with the image. Tiles overlap by what a cell sees, so the time grows by a third.
+        originals: Read the image files again, at about the area of `input_size`, instead of the decoded images, which
+            have at most `longest_side`. An image without a file, such as an altered copy, is enlarged.
     """
 
     levels: Indices
     input_size: PositiveInt | None = None
+    tile: PositiveInt | None = None
+    originals: bool = False
+
+    @model_validator(mode="after")
+    def _originals_are_bounded(self) -> Self:
+        if self.originals and self.input_size is None:
+            raise ValueError("originals needs an input_size, which bounds the time and memory of an image")
+        return self
 
 
 class TokenEncoderConfig(EncoderConfig):
@@ -91,6 +107,7 @@ class FeaturePyramid:
         self.config = config
         self.needs: frozenset[str] = frozenset()
         self.provides = self.fields_of(name, config)
+        self.reads_originals = config.originals
         self._device = torch.device(device)
         check_precision(name, config.precision, self._device)
         self._weights = resolve(config.weights)
@@ -108,15 +125,60 @@ class FeaturePyramid:
         levels = network_outline(config.architecture).feature_count
         if config.levels[-1] >= levels:
             raise ConfigError(f"{name}: {config.architecture} has levels 0..{levels - 1}, not {config.levels[-1]}")
+        if config.tile is not None:
+            margin, stride = reach(config.architecture, config.levels)
+            if config.tile < 2 * margin + stride:
+                raise ConfigError(
+                    f"{name}: tile is {config.tile}, but cells of {config.architecture} see {margin} pixels on each "
+                    f"side; use at least {2 * margin + stride}, or fewer levels"
+                )
         return frozenset(f"{name}/level{level}" for level in config.levels)
 
     def extract(self, perception: Perception) -> dict[str, torch.Tensor]:
-        """Computes the levels for one batch; see the class for shapes."""
-        return in_parts(self._compute, perception.images, self._device)
+        """Computes the levels for one batch; see the class for shapes.
+
+        Raises:
+            ImageError: An image file cannot be decoded.
+        """
+        if not self.config.originals:
+            return in_parts(self._compute, perception.images, self._device)
+        # One by one: together, a batch of image files would take gigabytes.
+        rows = [in_parts(self._compute, image, self._device) for image in self._originals(perception)]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def _originals(self, perception: Perception) -> Iterator[np.ndarray]:
+        # All images of a category get the size that follows from the size of its decoded images.
+        height, width = perception.images.shape[1:3]
+        size = network_size((height, width), self.config.input_size, enlarge=True)
+        for key, image in zip(perception.row_keys, perception.images, strict=True):
+            found = perception.originals.get(key, image)
+            pixels = (
+                decode_image(found, size) if isinstance(found, bytes) else stretch_image(Image.fromarray(found), size)
+            )
+            yield pixels[None]
 
     def _compute(self, images: np.ndarray) -> dict[str, torch.Tensor]:
         size = network_size((images.shape[1], images.shape[2]), self.config.input_size)
-        pixels = normalised_pixels(images, self.config.mean, self.config.std, self._device, size)
+        tile = self.config.tile
+        if tile is None or max(size) <= tile:
+            return self._levels(self._pixels(images, size))
+        if size == images.shape[1:3]:
+            # Only the tile becomes float.
+            def window(rows: slice, columns: slice) -> torch.Tensor:
+                return self._pixels(images[:, rows, columns])
+        else:
+            whole = self._pixels(images, size)
+
+            def window(rows: slice, columns: slice) -> torch.Tensor:
+                return whole[..., rows, columns]
+
+        margin, stride = reach(self.config.architecture, self.config.levels)
+        return in_tiles(lambda seen: self._levels(window(*seen)), size, tile, margin, stride)
+
+    def _pixels(self, images: np.ndarray, size: tuple[int, int] | None = None) -> torch.Tensor:
+        return normalised_pixels(images, self.config.mean, self.config.std, self._device, size)
+
+    def _levels(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self._network.forward_intermediates(
             pixels.to(TORCH_DTYPE[self.config.precision], memory_format=torch.channels_last),
             indices=list(self.config.levels),

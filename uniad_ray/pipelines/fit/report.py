@@ -32,6 +32,7 @@ class FittedBundle(StrictModel):
         rate_interval: 90 % interval of the fraction of new normal images above the threshold.
         own_threshold: Threshold of the version that was published before, if a user had set it. It is kept if nothing
             but the threshold differs: `version` and `threshold` are then those of that version.
+        large_images: Experts that the category has because its images are large; empty if they are not.
         highest: Score by source URI of the normal images that score highest when held out, the highest first.
     """
 
@@ -47,6 +48,7 @@ class FittedBundle(StrictModel):
     published: bool
     recomputed: tuple[str, ...] = ()
     known_defects: int = 0
+    large_images: tuple[str, ...] = ()
     used_known_defects: bool = False
     excluded: dict[str, str] = Field(default_factory=dict)
     twins: int = 0

@@ -168,6 +168,9 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
         published=is_published,
         recomputed=tuple(sorted(recomputed)),
         known_defects=len(known),
+        large_images=()
+        if (large := task.config.large_images) is None or config.large_images is large
+        else large.experts,
         used_known_defects=bool(selection is not None and selection.known_defects),
         excluded=lineage["excluded"],
         twins=fitted.twins,

@@ -9,6 +9,7 @@ import numpy as np
 
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
+from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.calibration import FloatArray, Fold
 from uniad_ray.scoring.fitting.rounds import FittedRound
 from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
@@ -81,8 +82,13 @@ def score_altered_images(
     segments = None if selection is None else selection.segments
     fields = frozenset([segments] if segments else [])
 
+    originals: Originals = {}
+
     def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
-        return list(normal_views(fitted.source.extract(indices, fields), segments))
+        nonlocal originals
+        perceptions = list(fitted.source.extract(indices, fields))
+        originals = perceptions[0].originals if perceptions else originals
+        return list(normal_views(perceptions, segments))
 
     others = [view for _, view in views(evenly(fold.fit, MOST_OTHERS))]
     synthetic = views([index for index in fold.calibrate if index in to_alter])
@@ -94,6 +100,7 @@ def score_altered_images(
         batch_size=config.batch_size,
         seed=config.seed,
         with_captions=selection is not None and selection.captions,
+        originals=originals,
         on_scored=on_scored,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -44,6 +45,9 @@ def reference_files(
     if not perceptions:
         raise FitError("the reference images cannot be decoded; repair the training images and ingest them again")
     images = np.concatenate([perception.images for perception in perceptions])
+    if pipeline.detailed:
+        # A bundle has no image files: the reference images are enlarged, here and when they are checked.
+        perceptions = [_without_files(pipeline, perception, wanted) for perception in perceptions]
     raw = {
         name: tuple(value for perception in perceptions for value in _raw_scores(expert, perception))
         for name, expert in experts.items()
@@ -57,6 +61,12 @@ def reference_files(
     scores = ReferenceScores(row_keys=row_keys, raw=raw, texts=texts)
     document = json.dumps(scores.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
     return {"reference.safetensors": save_safetensors({"images": images}), "reference.json": document.encode()}
+
+
+def _without_files(pipeline: PerceptionPipeline, perception: Perception, wanted: frozenset[str]) -> Perception:
+    detailed = frozenset(name for extractor in pipeline.detailed for name in extractor.provides)
+    known = replace(perception.restricted(perception.names - detailed), originals={})
+    return pipeline.extend(known, wanted)
 
 
 def _raw_scores(expert: Expert, perception: Perception) -> list[float | None]:

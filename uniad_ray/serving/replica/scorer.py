@@ -273,7 +273,7 @@ class ReplicaScorer:
     def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
         size = loaded.scorer.full.config.decoded_size
         pixels = decode_image(data, size, self.settings.limits.of_an_image)
-        return DecodedImage(loaded, row_key, pixels, data if loaded.scorer.awaiting else b"")
+        return DecodedImage(loaded, row_key, pixels, data if loaded.scorer.full.pipeline.reads_originals else b"")
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
         """Score a batch of images; during a refresh, it may mix images of the old and the new bundle."""

@@ -92,6 +92,12 @@ def as_text(report: FitReport) -> str:
             f"left out of {entry.category}: {uri}: {reason}" for uri, reason in list(entry.skipped.items())[:LISTED]
         ]
         lines += [f"{entry.category}: {uri}: {reason}" for uri, reason in list(entry.unusual.items())[:LISTED]]
+        if entry.large_images:
+            names = ", ".join(entry.large_images)
+            lines.append(
+                f"{entry.category}: large images: {names} finds small defects in the files; `--set large_images=null` "
+                "omits it"
+            )
         if entry.used_known_defects:
             lines.append(f"{entry.category}: {entry.known_defects} known defects helped to select experts")
         elif entry.known_defects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,11 +30,13 @@ class KnownDefect:
         row_key: Its key.
         image: uint8, shape (H, W, 3), RGB, at the image size of the category.
         anomaly_type: `structural`, `logical`, or None if unknown.
+        file: The encoded image, or its place; None if only the pixels are known.
     """
 
     row_key: str
     image: np.ndarray
     anomaly_type: str | None
+    file: bytes | Location | None = None
 
     @property
     def family(self) -> str:
@@ -100,8 +102,33 @@ class KnownDefects:
             except ObjectTooLargeError as error:
                 found.skipped[uri] = str(error)
             else:
-                found.defects.append(KnownDefect(row_key, image, anomaly_type))
+                found.defects.append(KnownDefect(row_key, image, anomaly_type, content))
         return found
+
+
+class OriginalsOfDefects(Mapping[str, bytes]):
+    """Encoded images of known defects by row key, read when they are needed."""
+
+    def __init__(self, defects: Sequence[KnownDefect]) -> None:
+        """Keeps the defects; those without a file are left out."""
+        self._files = {one.row_key: one.file for one in defects if one.file is not None}
+
+    def __getitem__(self, row_key: str) -> bytes:
+        """The encoded image of a defect.
+
+        Raises:
+            KeyError: There is no such defect, or it has no file.
+            StoreError: The file cannot be read.
+        """
+        return _content(self._files[row_key])
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of the defects with a file."""
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        """Number of defects with a file."""
+        return len(self._files)
 
 
 Place = tuple[str, str, bytes | Location, str | None]

@@ -9,19 +9,20 @@ from typing import Final
 import numpy as np
 
 from uniad_ray.experts.base import Evidence, Expert
-from uniad_ray.perception.base import Fields, Perception
+from uniad_ray.perception.base import Fields, Originals, Perception
 from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.region import Region
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.complete import score_complete
-from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect, OriginalsOfDefects
 from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
     SYNTHETIC_ANOMALIES,
     NormalView,
     family_of,
     make_synthetic_anomaly,
 )
+from uniad_ray.scoring.fitting.selection.synthetic_originals import Change, SyntheticOriginals
 
 MOST_OTHERS: Final = 32
 """Maximum number of other normal images to take pixels from."""
@@ -51,6 +52,7 @@ def score_synthetic_anomalies(
     batch_size: int,
     seed: int,
     with_captions: bool = False,
+    originals: Originals | None = None,
     on_scored: Callable[[int], None] | None = None,
 ) -> SyntheticScores:
     """Make synthetic anomalies of every kind from some images, and score them.
@@ -64,6 +66,7 @@ def score_synthetic_anomalies(
         seed: Seed of the synthetic anomalies.
         with_captions: Ask a vision-language model about them; else they have no text from it. They never have the text
             of the image that they were made from.
+        originals: Image files by row key, for extractors that read them.
         on_scored: Called with the number of images of each batch.
 
     Returns:
@@ -75,19 +78,23 @@ def score_synthetic_anomalies(
     withheld = None if with_captions else _NoTexts(pipeline)
     for kind in SYNTHETIC_ANOMALIES:
         synthetic = [
-            (key, image)
+            Change(key, view.image, image)
             for key, view in views
             if (image := _make_inside(kind, key, view, others, seed, pipeline.region)) is not None
         ]
         parts: list[Mapping[str, Evidence]] = []
         for start in range(0, len(synthetic), batch_size):
-            keys, images = zip(*synthetic[start : start + batch_size], strict=True)
             # A key of its own: under that of the original, a table would return the caption of the original.
-            own_keys = [hashlib.sha256(f"{key} {kind}".encode()).hexdigest()[:32] for key in keys]
-            perception = pipeline.extract(own_keys, np.stack(images), wanted, withheld)
+            changes = {
+                hashlib.sha256(f"{change.row_key} {kind}".encode()).hexdigest()[:32]: change
+                for change in synthetic[start : start + batch_size]
+            }
+            images = np.stack([change.after for change in changes.values()])
+            files = SyntheticOriginals(changes, originals or {}) if pipeline.detailed else None
+            perception = pipeline.extract(list(changes), images, wanted, withheld, files)
             parts.append({name: score_complete(expert, perception) for name, expert in experts.items()})
             if on_scored is not None:
-                on_scored(len(keys))
+                on_scored(len(changes))
         if synthetic:
             scores[kind] = _judged(parts)
     return scores
@@ -147,7 +154,9 @@ def score_known_defects(
     parts: dict[str, list[Mapping[str, Evidence]]] = {}
     for start in range(0, len(known), batch_size):
         batch = known[start : start + batch_size]
-        perception = pipeline.extract([one.row_key for one in batch], np.stack([one.image for one in batch]), wanted)
+        images, originals = np.stack([one.image for one in batch]), OriginalsOfDefects(batch)
+        files = originals if pipeline.detailed else None
+        perception = pipeline.extract([one.row_key for one in batch], images, wanted, originals=files)
         evidence = {name: score_complete(expert, perception) for name, expert in experts.items()}
         families = np.array([one.family for one in batch])
         for family in sorted(set(families.tolist())):

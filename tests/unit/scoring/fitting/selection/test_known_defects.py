@@ -13,7 +13,7 @@ from support.scene_images import archive_rows, scene_images
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError
-from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects, OriginalsOfDefects
 
 SIZE = 64
 
@@ -97,3 +97,14 @@ def test_many_are_reduced_to_a_fixed_sample(archive: Location, tmp_path: Path) -
 
     assert len(first) == 64
     assert [one.row_key for one in first.defects] == [one.row_key for one in second.defects]
+
+
+def test_files_of_defects_can_be_read_again(archive: Location, folder: Path) -> None:
+    """Those of the archive, and those of the folder."""
+    found = read(archive, folder, "part", "other")
+    originals = OriginalsOfDefects(found.defects)
+    assert len(originals) == len(found) == 5
+    for one in found.defects:
+        image = Image.open(io.BytesIO(originals[one.row_key])).convert("RGB")
+        np.testing.assert_array_equal(image, one.image)
+    assert not OriginalsOfDefects([dataclasses.replace(found.defects[0], file=None)])

@@ -9,7 +9,7 @@ import pytest
 
 from uniad_ray.config.region import RegionMask
 from uniad_ray.experts.base import Evidence
-from uniad_ray.perception.base import Perception, State
+from uniad_ray.perception.base import Originals, Perception, State
 from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.judged import Judged
@@ -24,7 +24,12 @@ SILENT = "b"
 class FakePipeline:
     """Captions all images but one."""
 
-    def extract(self, row_keys: list[str], images: np.ndarray, wanted: frozenset[str]) -> Perception:
+    detailed = ()
+
+    def extract(
+        self, row_keys: list[str], images: np.ndarray, wanted: frozenset[str], *, originals: Originals | None
+    ) -> Perception:
+        assert originals is None
         texts = [Missing("silent") if key == SILENT else "a part" for key in row_keys]
         return Perception(row_keys, images).extended({"caption/text": texts} if wanted else {})
 
