@@ -19,7 +19,10 @@ class LargeImagesConfig(StrictModel):
     )
     experts: tuple[str, ...] = Field(min_length=1, description="Experts that only such categories have.")
     map_size: int = Field(
-        default=256, ge=8, le=1024, description="Side of the anomaly maps of such categories, map pixels."
+        default=256,
+        ge=8,
+        le=1024,
+        description="Side of the anomaly maps of these experts, and so of the fused maps, map pixels.",
     )
     batch_size: int = Field(
         default=4, ge=1, le=1024, description="Images per forward pass of such categories; their features are large."

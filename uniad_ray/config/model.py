@@ -32,6 +32,10 @@ class ClassConfig(StrictModel):
         default_factory=dict, description="Options of the class, checked by its `config_model`."
     )
 
+    def with_options(self, **options: Any) -> Self:
+        """The same class with other values of some options."""
+        return self.model_copy(update={"config": {**self.config, **options}})
+
 
 class NormalImagesConfig(StrictModel):
     """Selects the normal images to fit on, and adds altered copies if there are too few."""
@@ -254,7 +258,13 @@ class FitConfig(StrictModel):
         description="Part of the images that counts, by category; set by `fit --region`. A bundle has that of its "
         "category.",
     )
-    map_size: int = Field(default=64, ge=8, le=1024, description="Side of the anomaly maps, map pixels.")
+    map_size: int = Field(
+        default=64,
+        ge=8,
+        le=1024,
+        description="Side of the anomaly maps, map pixels; an expert may set its own. The fused map has that of the "
+        "largest.",
+    )
     large_images: LargeImagesConfig | None = Field(
         default=None,
         description="Experts and maps for categories with large images. Null in the bundle of such a category.",
@@ -313,8 +323,12 @@ class FitConfig(StrictModel):
         if large is None:
             return self
         if height * width >= large.pixels:
-            changes = {"map_size": large.map_size, "batch_size": min(self.batch_size, large.batch_size)}
-            return self.model_copy(update={"large_images": None, **changes})
+            experts = {
+                name: one.with_options(map_size=large.map_size) if name in large.experts else one
+                for name, one in self.experts.items()
+            }
+            batch_size = min(self.batch_size, large.batch_size)
+            return self.model_copy(update={"large_images": None, "experts": experts, "batch_size": batch_size})
         if not self.chosen_experts:
             raise ConfigError(
                 f"{self.origin}: expert_set {self.expert_set} is for images of at least {large.pixels:,} pixels, and "

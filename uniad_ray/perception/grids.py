@@ -15,12 +15,6 @@ def largest_grid(fields: Mapping[str, torch.Tensor], names: Sequence[str]) -> tu
     return max(shapes, key=lambda shape: shape[0] * shape[1])
 
 
-def smallest_grid(fields: Mapping[str, torch.Tensor], names: Sequence[str]) -> tuple[int, int]:
-    """The grid (h, w) with the fewest cells among the named fields; the first one wins a tie."""
-    shapes = [(int(fields[name].shape[-2]), int(fields[name].shape[-1])) for name in names]
-    return min(shapes, key=lambda shape: shape[0] * shape[1])
-
-
 def resize_field(field: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Resizes one field to a grid: bilinear to enlarge, mean over cells to shrink.
 

@@ -123,6 +123,9 @@ def _class_and_options(
     options = dict(component.config)
     for name, value in shared.items():
         if name in found.config_model.model_fields:
+            if name == "map_size" and name in options:
+                # Smoothing is in map pixels, so larger maps for all would change the scores of the other experts.
+                continue
             if options.get(name, value) != value:
                 raise ConfigError(f"{where}: {key}.config.{name}: set {name} at the top level, for all components")
             options[name] = value

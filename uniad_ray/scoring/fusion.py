@@ -96,7 +96,8 @@ class Fusion:
         """Fuse scores and maps by rule and weight.
 
         Args:
-            evidence: Evidence of every expert for the same N images, with maps of one size.
+            evidence: Evidence of every expert for the same N images. Square maps of several sizes are enlarged to the
+                largest one.
             region: Part of the images that counts; outside, each map has its lowest value inside.
 
         Raises:
@@ -104,8 +105,9 @@ class Fusion:
         """
         raw = {name: np.asarray(item.scores, dtype=np.float64) for name, item in evidence.items()}
         parts = []
+        given = _of_one_size({name: item.maps for name, item in evidence.items() if item.maps is not None})
         for term, members in self._members.items():
-            found = [item.maps for item in (evidence[member] for member in members) if item.maps is not None]
+            found = [given[member] for member in members if member in given]
             if found:
                 parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64)))
         maps = np.sum(parts, axis=0) if parts else None
@@ -137,6 +139,17 @@ class Fusion:
             return raw
         calibrated = self.terms[term].apply(raw)
         return calibrated if self._rule == "sum" else excess(calibrated)
+
+
+def _of_one_size(maps: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Enlarge smaller maps to the side of the largest."""
+    sides = {one.shape[-1] for one in maps.values()}
+    if len(sides) < 2:
+        return maps
+    from uniad_ray.experts.shared.anomaly_map import anomaly_maps
+
+    side = max(sides)
+    return {name: one if one.shape[-1] == side else anomaly_maps(one, side, 0.0) for name, one in maps.items()}
 
 
 def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArray:

@@ -6,6 +6,7 @@ import pytest
 
 from uniad_ray.config.loading import load_config
 from uniad_ray.errors import ConfigError
+from uniad_ray.scoring.factory import build_experts
 
 LARGE = "patch_large"
 
@@ -21,8 +22,9 @@ def test_only_large_images_have_the_experts(expert_set: str) -> None:
     for one in (small, large):
         selection = one.chosen_fusion.selection
         assert selection is None or sorted(selection.experts) == sorted(one.chosen_experts)
-    assert (small.map_size, small.batch_size) == (64, 16)
-    assert (large.map_size, large.batch_size) == (256, 4)
+    assert (small.batch_size, large.batch_size) == (16, 4)
+    sides = {name: build_experts(large, only=[name])[name]._config.map_size for name in ("patch", LARGE)}  # type: ignore[attr-defined]
+    assert sides == {"patch": 64, LARGE: 256}
     assert large.for_images(10, 10) == large
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniad_ray.perception.grids import grid_size, largest_grid, resize_field, smallest_grid
+from uniad_ray.perception.grids import grid_size, largest_grid, resize_field
 
 
 def test_largest_grid_has_the_most_cells() -> None:
@@ -13,12 +13,6 @@ def test_largest_grid_has_the_most_cells() -> None:
 
     assert largest_grid(fields, ["small", "square", "wide"]) == (4, 4)
     assert largest_grid(fields, ["wide", "square"]) == (2, 8)
-
-
-def test_smallest_grid_has_the_fewest_cells() -> None:
-    fields = {"a": torch.zeros(1, 1, 8, 8), "b": torch.zeros(1, 1, 4, 9), "c": torch.zeros(1, 1, 6, 6)}
-    assert smallest_grid(fields, ["a", "b", "c"]) == (4, 9)
-    assert smallest_grid(fields, ["c", "b"]) == (6, 6)
 
 
 def test_shrinking_averages_cells() -> None:

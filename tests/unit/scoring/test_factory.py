@@ -55,7 +55,7 @@ def test_unused_extractors_are_checked_only_on_request() -> None:
             "experts.patch.config.memory_size=none",
             "test: experts.patch.config.memory_size: input should be a valid int",
         ),
-        ("experts.patch.config.map_size=99", "test: experts.patch.config.map_size: set map_size at the top level"),
+        ("experts.patch.config.seed=99", "test: experts.patch.config.seed: set seed at the top level"),
         ("experts.patch.class=uniad_ray.experts.patch.memory:Nothing", "test: experts.patch.class: class .* cannot be"),
         (
             "experts.patch.config.fields=[pyramid/level9]",
@@ -78,6 +78,11 @@ def test_size_and_seed_are_shared_by_all_experts() -> None:
     (expert,) = build_experts(config).values()
     options = expert._config  # type: ignore[attr-defined]
     assert (options.map_size, options.seed) == (32, 5)
+
+
+def test_an_expert_may_have_maps_of_its_own_size() -> None:
+    (expert,) = build_experts(small_config("experts.patch.config.map_size=99")).values()
+    assert expert._config.map_size == 99  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

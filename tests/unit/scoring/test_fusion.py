@@ -54,6 +54,15 @@ def test_maps_of_several_experts_add_up() -> None:
     np.testing.assert_allclose(fused.maps, np.full((1, 2, 2), 0.0 + 2.0))
 
 
+def test_smaller_maps_are_enlarged_to_the_largest() -> None:
+    small, large = np.array([[[1.0, 3.0], [1.0, 3.0]]], dtype=np.float32), np.zeros((1, 4, 4), dtype=np.float32)
+    evidence = {"a": Evidence(np.array([1.0]), small, [[]]), "b": Evidence(np.array([1.0]), large, [[]])}
+    fused = Fusion(FusionConfig(), CALIBRATIONS, CALIBRATIONS).fuse(evidence)
+    assert fused.maps is not None
+    # Between the centres of two cells, a quarter and three quarters of their difference.
+    np.testing.assert_allclose(fused.maps, np.tile([0.0, 0.25, 0.75, 1.0], (1, 4, 1)))
+
+
 def test_group_scores_are_added_before_calibration() -> None:
     """Hand computation of UniAD, eq. 14 and 15."""
     fusion = Fusion.fit(GROUPED, RAW)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from uniad_ray.experts.shared.search.flat_search import Distance
 from uniad_ray.experts.shared.search.nearest import FLAT, NearestNeighbours, VectorIndexConfig
 from uniad_ray.experts.shared.structural_features import Neighbourhood
 from uniad_ray.perception.base import Perception, PerceptionStream, State
-from uniad_ray.perception.grids import largest_grid, smallest_grid
+from uniad_ray.perception.grids import largest_grid
 from uniad_ray.perception.sampling.candidate_sample import CandidateSample
 
 _DTYPES: dict[str, type[np.floating]] = {"float16": np.float16, "float32": np.float32}
@@ -36,8 +36,7 @@ class PatchMemoryConfig(GridEvidenceConfig):
     Attributes:
         fields: Fields to concatenate: levels of a pyramid or blocks of a transformer, in any mix. For a separate bank
             per encoder, define one expert for each, and a group of them in `fusion.groups`.
-        grid: Side of the common patch grid; None uses the largest grid among the fields, `smallest` the smallest one,
-            which is faster.
+        grid: Side of the common patch grid; None uses the largest grid among the fields.
         normalise_fields: Scale each field to unit length at each cell before pooling. This removes the strength of a
             feature, which often indicates an anomaly.
         neighbourhood: Side of the pooled window, odd; zero padding makes border patches differ from inner ones.
@@ -53,7 +52,7 @@ class PatchMemoryConfig(GridEvidenceConfig):
     """
 
     fields: tuple[str, ...] = Field(default=("pyramid/level2", "pyramid/level3"), min_length=1)
-    grid: Annotated[int, Field(ge=1, le=512)] | Literal["smallest"] | None = None
+    grid: int | None = Field(default=None, ge=1, le=512)
     normalise_fields: bool = False
     neighbourhood: Neighbourhood = 3
     distance: Distance = "l2"
@@ -211,10 +210,9 @@ class PatchMemory:
         return self._nearest
 
     def _grid(self, perception: Perception) -> tuple[int, int]:
-        grid = self._config.grid
-        if grid == "smallest":
-            return smallest_grid(perception.fields, self._config.fields)
-        return (grid, grid) if grid is not None else largest_grid(perception.fields, self._config.fields)
+        if self._config.grid is not None:
+            return self._config.grid, self._config.grid
+        return largest_grid(perception.fields, self._config.fields)
 
     def _patch_vectors(self, perception: Perception, row: int) -> torch.Tensor:
         """The patch vectors of one image of the batch, float32, shape (P, C)."""

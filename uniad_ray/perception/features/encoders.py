@@ -28,6 +28,7 @@ from uniad_ray.perception.features.network import (
     normalised_pixels,
 )
 from uniad_ray.perception.features.tiles import in_tiles, reach
+from uniad_ray.perception.grids import resize_field
 from uniad_ray.perception.timm_library import VisionTransformer
 from uniad_ray.perception.weights.key_mappings import KeyMapping
 from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, resolve
@@ -58,6 +59,7 @@ class FeaturePyramidConfig(EncoderConfig):
             null uses the images at their own size.
         tile: Side of the tiles that the network sees, pixels; null is the whole image at once. The levels are the same,
             but memory does not grow with the image. Tiles overlap by what a cell sees, so the time grows by a third.
+        one_grid: Average all levels to the grid of the deepest one. The fields of a large image are then much smaller.
         originals: Read the image files again, at about the area of `input_size`, instead of the decoded images, which
             have at most `longest_side`. An image without a file, such as an altered copy, is enlarged.
     """
@@ -65,6 +67,7 @@ class FeaturePyramidConfig(EncoderConfig):
     levels: Indices
     input_size: PositiveInt | None = None
     tile: PositiveInt | None = None
+    one_grid: bool = False
     originals: bool = False
 
     @model_validator(mode="after")
@@ -185,6 +188,9 @@ class FeaturePyramid:
             stop_early=True,
             intermediates_only=True,
         )
+        if self.config.one_grid:
+            grid = (int(features[-1].shape[-2]), int(features[-1].shape[-1]))
+            features = [resize_field(feature, grid) for feature in features]
         names = (f"{self.name}/level{level}" for level in self.config.levels)
         return dict(zip(names, features, strict=True))
 

@@ -426,17 +426,6 @@ def test_smaller_grid_has_fewer_patches() -> None:
     assert expert.score(extract(["a"])).scores.shape == (1,)
 
 
-def test_smallest_grid_is_that_of_the_coarsest_field() -> None:
-    """Level 3 has a quarter of the cells of level 2."""
-    expert = fitted(grid="smallest", selection="all", candidates=10**6)
-
-    assert len(expert.state().arrays["bank"]) == len(NORMAL_IMAGES) * 16
-    np.testing.assert_array_equal(
-        expert.score(extract(["a"])).scores,
-        fitted(grid=4, selection="all", candidates=10**6).score(extract(["a"])).scores,
-    )
-
-
 @pytest.mark.parametrize(
     "options", [{"neighbourhood": 2}, {"fields": ()}, {"memory_size": 0}, {"distance": "l1"}, {"memroy_size": 5}]
 )

@@ -77,6 +77,15 @@ def test_joined_levels_equal_those_of_the_whole_image(tile: int, size: tuple[int
             torch.testing.assert_close(joined[name], values, rtol=1e-5, atol=1e-5)
 
 
+def test_one_grid_averages_the_finer_levels() -> None:
+    config = lite_config(levels=(1, 2), input_size=None, tile=160)
+    plain, found = (levels(one, noise(192, 320)) for one in (config, config.model_copy(update={"one_grid": True})))
+    assert found["p/level1"].shape == (1, 24, 24, 40)
+    cells = plain["p/level1"].unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
+    torch.testing.assert_close(found["p/level1"], cells, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found["p/level2"], plain["p/level2"])
+
+
 def test_reduced_images_are_tiled_too() -> None:
     config = lite_config(levels=(1, 2), input_size=256)
     whole = levels(config, noise(300, 500))
