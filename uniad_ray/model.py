@@ -40,8 +40,8 @@ class Verdict(ScoredVerdict):
         threshold: An image is anomalous if its score is above this.
         raw: Score of each expert on its own scale, by name.
         calibrated: Score of each expert in deviations of held-out normal images, by name.
-        anomaly_map: float32, shape (map_size, map_size), in deviations as well; it covers the whole image. None if no
-            expert localises.
+        anomaly_map: float32, square, with the side of the largest map of an expert, in deviations as well; it covers
+            the whole image. None if no expert localises.
         reasons: Sentences for people, most important first; may be empty.
         review_threshold: An image above this, but not above the threshold, is for review; None without review.
         category: Category of the model.

@@ -28,7 +28,8 @@ class Verdict:
         threshold: An image is anomalous if its score is above this.
         raw: Each expert's score on its own scale.
         calibrated: Each expert's score in deviations of held-out normal images.
-        anomaly_map: float32, shape (map_size, map_size), on the calibrated scale, or None if no expert gives maps.
+        anomaly_map: float32, square, with the side of the largest map of an expert, on the calibrated scale; None if
+            no expert gives maps.
         reasons: Explanations in sentences.
         left_out: Why experts have no part in the score, by expert; the threshold is that of the others.
         review_threshold: An image above this, but not above the threshold, is for review; None without review.
