@@ -89,7 +89,7 @@ def bare(archive: str, options: argparse.Namespace) -> dict[str, Any]:
     for chunk in chunks(read_manifest(source)):
         started = time.perf_counter()
         encoded = read_chunk(source, chunk, columns=["image"]).column("image").to_pylist()
-        pixels, _ = decoded(encoded, config.longest_side)
+        pixels, _ = decoded(encoded, config.longest_side, None)
         answers = engine.answers(list(pixels.values()), structured_prompt(CLASSES), answer_schema(CLASSES))
         seconds.append(time.perf_counter() - started)
         written += sum(answer.tokens or 0 for answer in answers)

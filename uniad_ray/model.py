@@ -70,6 +70,7 @@ class Verdict(ScoredVerdict):
     bundle_digest: str = field(kw_only=True)
     pixels: np.ndarray = field(kw_only=True)
     image_size: tuple[int, int] = field(kw_only=True)
+    value_range: tuple[int, int] | None = field(default=None, kw_only=True)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -99,7 +100,7 @@ class Verdict(ScoredVerdict):
             seen = Image.fromarray(self.pixels).resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(seen)
         else:
-            pixels = load_image(image).pixels
+            pixels = load_image(image, value_range=self.value_range).pixels
         return overlay(pixels, self.anomaly_map, map_scale(np.empty(0), self.threshold))
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,8 +174,8 @@ class Model:
         OpenCV reads them.
 
         Args:
-            image: A path, an `s3://` URI, an encoded file as bytes, a Pillow image, or a uint8 array of shape (H, W, 3)
-                or (H, W).
+            image: A path, an `s3://` URI, an encoded file as bytes, a Pillow image, or a uint8 or uint16 array of shape
+                (H, W, 3) or (H, W).
 
         Raises:
             ImageError: The image cannot be decoded or scored, is too large, or has an unsupported type or shape.
@@ -237,7 +238,7 @@ class Model:
         loaded: dict[int, LoadedImage] = {}
         for index, source in enumerate(sources):
             try:
-                loaded[index] = load_image(source, self._scorer.config.decoded_size)
+                loaded[index] = self._loaded(source)
             except UniadRayError as error:
                 outcomes[index] = error
         if loaded:
@@ -248,10 +249,22 @@ class Model:
                 for index, one in zip(loaded, pixels, strict=True)
             ]
             asked = self._scorer.pipeline.reads_originals
-            originals = {key: _original(sources[index]) for key, index in zip(keys, loaded, strict=True) if asked}
+            originals = {key: self._original(sources[index]) for key, index in zip(keys, loaded, strict=True) if asked}
             for index, found in zip(loaded, self._scorer.score(keys, pixels, originals=originals), strict=True):
                 outcomes[index] = found if isinstance(found, ImageError) else self._verdict(found, loaded[index])
         return [outcomes[index] for index in range(len(sources))]
+
+    def _original(self, source: ImageSource) -> bytes | np.ndarray:
+        """The image of a source as it was before it was stretched, for captions and detail."""
+        if isinstance(source, (str, os.PathLike)):
+            return Location.parse(source).read_bytes(max_bytes=DEFAULT_LIMITS.max_bytes)
+        if isinstance(source, (np.ndarray, Image.Image)):
+            return load_image(source, value_range=self._scorer.config.value_range).pixels
+        return bytes(source)
+
+    def _loaded(self, source: ImageSource) -> LoadedImage:
+        config = self._scorer.config
+        return load_image(source, config.decoded_size, value_range=config.value_range)
 
     def _verdict(self, found: ScoredVerdict, image: LoadedImage) -> Verdict:
         return Verdict(
@@ -261,6 +274,7 @@ class Model:
             bundle_digest=self.digest,
             pixels=image.pixels,
             image_size=image.size,
+            value_range=self._scorer.config.value_range,
         )
 
 
@@ -307,13 +321,6 @@ def _is_one_image(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
-
-
-def _original(source: ImageSource) -> bytes | np.ndarray:
-    """The image of a source as it was before it was stretched, for captions and detail."""
-    if isinstance(source, (str, os.PathLike)):
-        return Location.parse(source).read_bytes(max_bytes=DEFAULT_LIMITS.max_bytes)
-    return load_image(source).pixels if isinstance(source, (np.ndarray, Image.Image)) else bytes(source)
 
 
 def _with_index(error: UniadRayError, index: int) -> UniadRayError:

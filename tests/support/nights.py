@@ -57,7 +57,9 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
 def caption_here(task: CaptionTask, pending: Sequence[Chunk], *_: object) -> None:
     """Captions chunks in this process."""
     plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
-    worker = CaptionWorker(plan, engine, task.archive.uri, task.sidecar.uri, batch=32, threads=1)
+    worker = CaptionWorker(
+        plan, engine, task.archive.uri, task.sidecar.uri, batch=32, threads=1, value_ranges=task.value_ranges
+    )
     for chunk in pending:
         worker({"chunk": np.array([chunk_item(chunk)["chunk"]])})
 
@@ -67,11 +69,13 @@ def score_here(
 ) -> tuple[list[RunChunk], Timing]:
     """Scores chunks in this process."""
     store = BundleStore(plan.bundle_root)
-    sizes = {name: store.manifest(name, entry.version).config.decoded_size for name, entry in plan.bundles.items()}
+    configs = {name: store.manifest(name, entry.version).config for name, entry in plan.bundles.items()}
+    sizes = {name: config.decoded_size for name, config in configs.items()}
+    ranges = {name: config.value_range for name, config in configs.items()}
     scorer = ChunkScorer(plan.model_dump(mode="json"), run.uri, sidecar=None, device="cpu", threads=1, lease=lease)
     found, retries = [], 0
     for chunk in pending:
-        row = decode_chunk(chunk_item(chunk), archive=plan.archive, image_sizes=sizes)
+        row = decode_chunk(chunk_item(chunk), archive=plan.archive, image_sizes=sizes, value_ranges=ranges)
         scored = scorer({name: [value] for name, value in row.items()})  # type: ignore[dict-item]
         retries += scored["store_retries"][0]
         found.append(RunChunk(**{name: scored[name][0] for name in RunChunk.__dataclass_fields__}))

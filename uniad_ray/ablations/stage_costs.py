@@ -56,12 +56,13 @@ def _measure(archive: str, plan: RunPlan, category: str) -> StageCosts:
     limit_threads(1)
     source = Location.parse(archive)
     bundle = BundleStore(plan.bundle_root).load(category, plan.bundles[category].version)
-    size = bundle.manifest.config.decoded_size
+    config = bundle.manifest.config
     own = chunks(read_manifest(source), categories=[category], splits=plan.options.splits)
     columns = ["row_key", "image"]
     rows = (row for chunk in own for row in read_chunk(source, chunk, columns=columns).to_pylist())
     images = (
-        (row["row_key"], decode_image(row["image"], size, ImageLimits())) for row in islice(rows, MEASURED_IMAGES)
+        (row["row_key"], decode_image(row["image"], config.decoded_size, ImageLimits(), config.value_range))
+        for row in islice(rows, MEASURED_IMAGES)
     )
     times = bundle.scorer(only=plan.options.experts).time_stages(images)
     milliseconds = {stage: 1000 * value for stage, value in times.medians.items()}

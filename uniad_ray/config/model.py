@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.large_images import LargeImagesConfig
@@ -18,6 +18,9 @@ SMALLEST_SIDE: Final = 32
 _LARGEST_SIDE: Final = 4096
 
 Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=_LARGEST_SIDE)]
+Value = Annotated[int, Field(ge=0, le=65535)]
+ValueRange = tuple[Value, Value]
+"""Values of images with 16 bits a channel that become 0 and 255."""
 
 
 class ClassConfig(StrictModel):
@@ -253,6 +256,12 @@ class FitConfig(StrictModel):
         "null takes the median size of the category's normal images, reduced to `longest_side`. A bundle stores the "
         "result.",
     )
+    value_range: ValueRange | None = Field(
+        default=None,
+        description="Values that become black and white, for images with 16 bits a channel; such as [0, 4095] for a "
+        "camera with 12 bits. null finds the range in the category's normal images. A bundle stores the result. Images "
+        "with 8 bits do not depend on it.",
+    )
     regions: dict[str, RegionMask] = Field(
         default_factory=dict,
         description="Part of the images that counts, by category; set by `fit --region`. A bundle has that of its "
@@ -339,6 +348,13 @@ class FitConfig(StrictModel):
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""
         return isinstance(other, FitConfig) and self.__dict__ == other.__dict__
+
+    @field_validator("value_range")
+    @classmethod
+    def _range_has_a_width(cls, value: ValueRange | None) -> ValueRange | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"the first value, {value[0]}, must be below the second, {value[1]}")
+        return value
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

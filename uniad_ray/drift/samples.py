@@ -18,6 +18,7 @@ from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ImageError
 
 SCHEMA: Final = "image_sample"
@@ -52,13 +53,17 @@ class SampledImage:
     experts: Mapping[str, float] = field(default_factory=dict)
 
 
-def brightness(data: bytes) -> float:
+def brightness(data: bytes, value_range: ValueRange | None = None) -> float:
     """Mean luma (ITU-R BT.601) of an encoded image, 0 to 255.
+
+    Args:
+        data: The encoded file.
+        value_range: As in `decode_image`.
 
     Raises:
         ImageError: The image cannot be decoded.
     """
-    pixels = decode_image(data, (_SIDE, _SIDE))
+    pixels = decode_image(data, (_SIDE, _SIDE), value_range=value_range)
     return float(pixels.reshape(-1, 3).mean(axis=0) @ _LUMA)
 
 
@@ -69,6 +74,7 @@ def sample_images(
     *,
     normal_only: bool = False,
     leave_out: Collection[str] = (),
+    value_range: ValueRange | None = None,
 ) -> list[SampledImage]:
     """Measures a random sample of the images of one category; the same images give the same sample.
 
@@ -78,6 +84,7 @@ def sample_images(
         most: Maximum number of images.
         normal_only: Whether to leave out images that are not labelled normal.
         leave_out: Row keys of further images to leave out.
+        value_range: As in `decode_image`.
 
     Raises:
         ArchiveError: A shard is corrupt.
@@ -96,23 +103,25 @@ def sample_images(
     # Row keys are digests, so the first of them in order are a random choice.
     every = (key for keys in read.values() for key in keys.to_pylist() if key not in leave_out)
     chosen = set(sorted(every)[:most])
-    found = [image for chunk in read for image in _measured(archive, chunk, chosen)]
+    found = [image for chunk in read for image in _measured(archive, chunk, chosen, value_range)]
     return sorted(found, key=lambda image: image.row_key)
 
 
-def _measured(archive: Location, chunk: Chunk, chosen: set[str]) -> Iterator[SampledImage]:
+def _measured(
+    archive: Location, chunk: Chunk, chosen: set[str], value_range: ValueRange | None
+) -> Iterator[SampledImage]:
     table = read_chunk(archive, chunk, columns=["row_key", "image", "width", "height"])
     table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(chosen), pa.string())))
     rows = table.to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
-        measured = list(pool.map(_brightness_or_none, (row["image"] for row in rows)))
+        measured = list(pool.map(lambda row: _brightness_or_none(row["image"], value_range), rows))
     for row, found in zip(rows, measured, strict=True):
         yield SampledImage(row["row_key"], chunk.category, row["width"], row["height"], found)
 
 
-def _brightness_or_none(data: bytes) -> float | None:
+def _brightness_or_none(data: bytes, value_range: ValueRange | None) -> float | None:
     try:
-        return brightness(data)
+        return brightness(data, value_range)
     except ImageError:
         return None
 

@@ -16,6 +16,7 @@ from uniad_ray.archive.normal_rows import FITTED_SPLITS, read_rows
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.drift.findings import Reference, find_drift
 from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, with_scores, write_sample
 from uniad_ray.errors import ArchiveError, BundleError, StoreError
@@ -23,6 +24,7 @@ from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Night, Nights
 from uniad_ray.nights.model import Drifted, Ingested, Scored
 from uniad_ray.runs.reader import RunReader
+from uniad_ray.runs.regions import value_range_of
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration_scores import FILE_NAME
 
@@ -45,7 +47,7 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
             notes.append(f"{category}: not compared with the images of the fit: {error}")
     for earlier in nights.before(night, config.drift.nights):
         if earlier.sample.exists():
-            for image in _comparable(earlier, scored):
+            for image in _comparable(BundleStore(config.bundles), earlier, scored):
                 references["last nights"].setdefault(image.category, []).append(image)
     medians = {
         category: {measure: float(np.median(known)) for measure in _HISTORY if len(known := values(images, measure))}
@@ -54,26 +56,50 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
     return Drifted(findings=find_drift(tonight, references, config.drift), medians=medians, notes=tuple(notes))
 
 
-def _comparable(earlier: Night, scored: Scored) -> Iterator[SampledImage]:
-    """The sample of an earlier night, without the scores of other bundles, whose scale is another one."""
+def _comparable(store: BundleStore, earlier: Night, scored: Scored) -> Iterator[SampledImage]:
+    """The sample of an earlier night, without what was measured with other bundles on another scale.
+
+    These are the scores, and the brightness if the bundles see another range of values.
+    """
     before = earlier.read("score", Scored) or Scored()
+    ranges: dict[tuple[str, str], object] = {}
+
+    def range_of(category: str, version: str) -> object:
+        if (category, version) not in ranges:
+            try:
+                ranges[category, version] = store.manifest(category, version).config.value_range
+            except (BundleError, StoreError):
+                ranges[category, version] = version
+        return ranges[category, version]
+
     for image in read_sample(earlier.sample):
         versions = {
             night.categories[image.category].bundle_version
             for night in (before, scored)
             if image.category in night.categories
         }
-        yield image if len(versions) == 1 else replace(image, score=None, experts={})
+        if len(versions) > 1:
+            is_same = len({range_of(image.category, version) for version in versions}) == 1
+            brightness = image.brightness if is_same else None
+            image = replace(image, score=None, experts={}, brightness=brightness)
+        yield image
 
 
 def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
     """The sample of a night by category, stored for later nights."""
     archive = Location.parse(config.archive)
-    rows = RunReader(night.run).scores(["row_key", "score", "experts"])
+    run = RunReader(night.run)
+    rows = run.scores(["row_key", "score", "experts"])
     own = list(chunks(read_manifest(archive), shards=ingested.shards))
     tonight = {
         category: with_scores(
-            sample_images(archive, [chunk for chunk in own if chunk.category == category], config.drift.images), rows
+            sample_images(
+                archive,
+                [chunk for chunk in own if chunk.category == category],
+                config.drift.images,
+                value_range=value_range_of(run, category),
+            ),
+            rows,
         )
         for category in sorted({chunk.category for chunk in own})
     }
@@ -89,7 +115,8 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
         BundleError: The bundle is missing or corrupt.
     """
     store = BundleStore(config.bundles)
-    lineage = store.manifest(category, version).lineage
+    manifest = store.manifest(category, version)
+    lineage, value_range = manifest.lineage, manifest.config.value_range
     if "archive" not in lineage:
         raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
     archive = Location.parse(lineage["archive"]["uri"])
@@ -100,7 +127,7 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
     if any(image.experts for image in known):  # an older version of this code stored none
         return known
     table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
-    images = _normal_images(archive, category, config.drift.images, left_out)
+    images = _normal_images(archive, category, config.drift.images, left_out, value_range)
     others = set(table.column("row_key").to_pylist()) - {image.row_key for image in images} - left_out
     images += [SampledImage(key, category, None, None, None) for key in sorted(others)]
     images = with_scores(images, table)
@@ -129,11 +156,13 @@ def _digest(keys: Collection[str]) -> str:
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
 
 
-def _normal_images(archive: Location, category: str, most: int, left_out: Collection[str]) -> list[SampledImage]:
+def _normal_images(
+    archive: Location, category: str, most: int, left_out: Collection[str], value_range: ValueRange | None
+) -> list[SampledImage]:
     manifest = read_manifest(archive)
     for splits in (FITTED_SPLITS, ("archive",)):
         own = chunks(manifest, categories=[category], splits=splits)
-        found = sample_images(archive, own, most, normal_only=True, leave_out=left_out)
+        found = sample_images(archive, own, most, normal_only=True, leave_out=left_out, value_range=value_range)
         if found:
             return found
     raise ArchiveError(f"{archive}: has no normal images of {category} any more")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import (
     AskingExtractor,
@@ -20,6 +21,7 @@ from uniad_ray.perception.base import (
 )
 from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.region import Region
+from uniad_ray.perception.value_range import in_value_range
 
 
 class PerceptionPipeline:
@@ -28,15 +30,22 @@ class PerceptionPipeline:
     Attributes:
         extractors: In topological order of their needs; otherwise in the given order.
         region: Part of the images that counts; None if all of it does.
+        value_range: Values of 16-bit images that become black and white; None for images with 8 bits.
         provides: All fields that can be requested.
     """
 
-    def __init__(self, extractors: Sequence[Extractor], region: Region | None = None) -> None:
+    def __init__(
+        self,
+        extractors: Sequence[Extractor],
+        region: Region | None = None,
+        value_range: ValueRange | None = None,
+    ) -> None:
         """Orders the extractors.
 
         Args:
             extractors: The extractors.
             region: Part of the images that counts; everything else is painted before an extractor sees it.
+            value_range: Range of the values of 16-bit originals; see `decode_image`.
 
         Raises:
             ConfigError: Two extractors share a name or a field, no extractor provides a needed field, or the needs form
@@ -46,6 +55,7 @@ class PerceptionPipeline:
         self.extractors = _ordered(extractors, self._provider)
         self.provides = frozenset(self._provider)
         self.region = region
+        self.value_range = value_range
 
     @property
     def stateful(self) -> tuple[StatefulExtractor, ...]:
@@ -126,13 +136,19 @@ class PerceptionPipeline:
         if len(row_keys) != len(images):
             raise ValueError(f"got {len(row_keys)} row keys for {len(images)} images; pass one key per image")
         if self.region is not None:
-            images, originals = self.region.painted(images), self.region.originals(originals or {})
-        perception = Perception(row_keys, images, originals=originals or {})
+            images = self.region.painted(images)
+        perception = Perception(row_keys, images, originals=self.seen_originals(originals or {}))
         if stored is not None:
             running = self.extractors_for(wanted, stored.names)
             read = wanted.union(*(extractor.needs for extractor in running)) & stored.names
             perception = perception.extended(stored.read(row_keys, read)) if read else perception
         return self.extend(perception, wanted)
+
+    def seen_originals(self, originals: Originals) -> Originals:
+        """The originals as the extractors see them: in the value range, and painted outside of the region."""
+        if self.value_range is not None:
+            originals = in_value_range(originals, self.value_range)
+        return originals if self.region is None else self.region.originals(originals)
 
     def extend(self, perception: Perception, wanted: frozenset[str]) -> Perception:
         """Computes the wanted fields that a batch does not have yet.

@@ -91,7 +91,9 @@ def build_pipeline(
             pending += [(need, f"extractor {provider}") for need in sorted(chosen[provider].needs)]
     # Without an image size, the fields are only listed.
     region = None if config.image_size is None else Region.of(config)
-    return PerceptionPipeline([chosen[name] for name in config.extractors if name in chosen], region)
+    return PerceptionPipeline(
+        [chosen[name] for name in config.extractors if name in chosen], region, config.value_range
+    )
 
 
 def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:

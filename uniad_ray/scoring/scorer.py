@@ -211,7 +211,9 @@ class Scorer:
         self, row_keys: Sequence[str], encoded: Sequence[bytes], limits: ImageLimits | None = None
     ) -> list[Verdict | ImageError]:
         """Decode and score image files. A bad file gives an error in its place and does not affect the others."""
-        images, errors = decode_batch(encoded, self.config.decoded_size, limits or ImageLimits())
+        images, errors = decode_batch(
+            encoded, self.config.decoded_size, limits or ImageLimits(), self.config.value_range
+        )
         good = [index for index in range(len(encoded)) if index not in errors]
         originals = {row_keys[index]: encoded[index] for index in good}
         verdicts = self.score([row_keys[index] for index in good], images, originals=originals)

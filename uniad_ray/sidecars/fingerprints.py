@@ -22,8 +22,8 @@ def feature_fingerprints(
         states: Digest of the learned state by extractor. Fields that need any other stateful extractor are omitted.
 
     Returns:
-        sha256 by field, over the code version, the image size, the region, and the name, class, lineage and state of
-        every extractor behind the field. The device is excluded.
+        sha256 by field, over the code version, the image size, the value range, the region, and the name, class,
+        lineage and state of every extractor behind the field. The device is excluded.
     """
     records = {
         extractor.name: {
@@ -47,6 +47,7 @@ def feature_fingerprints(
                 "field": name,
                 "image_size": image_size,
                 "extractors": {extractor: records[extractor] for extractor in behind},
+                **({} if pipeline.value_range is None else {"value_range": pipeline.value_range}),
                 **({} if pipeline.region is None else {"region": pipeline.region.digest}),
             }
             digests[name] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

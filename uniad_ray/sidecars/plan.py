@@ -15,7 +15,7 @@ from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.model import FitConfig
+from uniad_ray.config.model import FitConfig, ValueRange
 from uniad_ray.errors import ObjectExistsError, SidecarError
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import Stage
@@ -32,6 +32,7 @@ class CategoryPlan(StrictModel):
     Attributes:
         bundle: Bundle that provides the learned state; None if no learned field is stored.
         image_size: Height and width of the decoded images, pixels.
+        value_range: Values of 16-bit images that become black and white; None for images with 8 bits.
         extractors: Lineage by extractor, with digests of weights.
         fields: Digest of each field (see `feature_fingerprints`) by stage and field.
     """
@@ -40,6 +41,7 @@ class CategoryPlan(StrictModel):
     image_size: tuple[int, int]
     extractors: dict[str, Any]
     fields: dict[Stage, dict[str, str]]
+    value_range: ValueRange | None = None
 
 
 class SidecarPlan(StrictModel):

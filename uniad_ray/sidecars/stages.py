@@ -89,6 +89,7 @@ class CategoryPipeline:
             image_size=self.config.decoded_size,
             extractors=self.pipeline.lineage(stored),
             fields=fields,
+            value_range=self.config.value_range,
         )
 
     def _candidates(self) -> Sequence[str]:
@@ -132,5 +133,6 @@ def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipe
         return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
     if plan.config is None:
         raise SidecarError(f"the plan has no bundle or configuration for {category}; use a new --out")
-    sized = plan.config.model_copy(update={"image_size": plan.categories[category].image_size})
+    planned = plan.categories[category]
+    sized = plan.config.model_copy(update={"image_size": planned.image_size, "value_range": planned.value_range})
     return CategoryPipeline.unfitted(sized.with_origin("the plan"), device=device)

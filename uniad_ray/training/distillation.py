@@ -168,6 +168,7 @@ class Distillation:
             "image_shape": list(example.image.shape),
             "images": [[key, images.rows[index].image_id, images.rows[index].chunk] for key, index in rows],
             "workers": self._group.world,
+            **({} if teachers.value_range is None else {"value_range": teachers.value_range}),
             **({} if teachers.region is None else {"region": teachers.region.digest}),
         }
         self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -86,7 +86,7 @@ def test_without_a_side_the_image_keeps_its_size() -> None:
         (None, "unsupported", "type NoneType is not an image; give a path"),
         (SCENE.astype(np.float32), "unsupported", r"array of float32 with shape \(48, 64, 3\)"),
         (SCENE[None], "unsupported", r"shape \(1, 48, 64, 3\) is not an image"),
-        (SCENE[..., :2], "unsupported", r"give uint8 with shape \(H, W, 3\), RGB, or \(H, W\), grey"),
+        (SCENE[..., :2], "unsupported", r"give uint8 or uint16 with shape \(H, W, 3\), RGB, or \(H, W\), grey"),
         (SCENE[:0], "empty", "no pixels"),
         (b"text", "not_an_image", "none of JPEG"),
         (b"", "empty", "the file is empty"),

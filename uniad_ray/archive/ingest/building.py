@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from uniad_ray.archive.bit_depth import looks_unshifted, sixteen_bit_peak
 from uniad_ray.archive.defects import defect_kinds_by_value
 from uniad_ray.archive.images import ImageInfo, ImageLimits, decode_mask, probe_image
+from uniad_ray.archive.images.bit_depth import looks_unshifted, sixteen_bit_peak
 from uniad_ray.archive.ingest.known import sha256
 from uniad_ray.archive.ingest.mask_colors import class_names, labelled_mask
 from uniad_ray.archive.ingest.records import ShardRecord

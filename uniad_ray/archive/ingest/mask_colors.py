@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from uniad_ray.archive.images import ImageLimits, open_image, pillow_errors
+from uniad_ray.archive.images.opening import ImageLimits, open_image, pillow_errors
 from uniad_ray.errors import ImageError
 
 Classes = Sequence[Mapping[str, str]]

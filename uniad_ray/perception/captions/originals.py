@@ -6,6 +6,7 @@ import numpy as np
 
 from uniad_ray.archive.image_size import fitted_size, reduced
 from uniad_ray.archive.images import decode_image, probe_image
+from uniad_ray.config.model import ValueRange
 from uniad_ray.perception.base import Perception
 
 
@@ -35,11 +36,16 @@ def _sized(image: bytes | np.ndarray, longest_side: int) -> np.ndarray:
     return decoded_original(image, longest_side) if isinstance(image, bytes) else reduced(image, longest_side)
 
 
-def decoded_original(data: bytes, longest_side: int) -> np.ndarray:
+def decoded_original(data: bytes, longest_side: int, value_range: ValueRange | None = None) -> np.ndarray:
     """Decodes an encoded image in its aspect ratio, with no side above `longest_side`.
+
+    Args:
+        data: The encoded file.
+        longest_side: Maximum height and width of the result, pixels.
+        value_range: As in `decode_image`.
 
     Raises:
         ImageError: The image cannot be decoded.
     """
     info = probe_image(data)
-    return decode_image(data, fitted_size((info.height, info.width), longest_side))
+    return decode_image(data, fitted_size((info.height, info.width), longest_side), value_range=value_range)

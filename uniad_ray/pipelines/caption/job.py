@@ -10,6 +10,7 @@ from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_ma
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import find_value_range
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, SidecarError
 from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
@@ -101,7 +102,12 @@ def caption(
         present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
         pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
         if pending:
-            _caption_pending(CaptionTask(plan, config, source, sidecar), pending, workers or Workers(), cluster)
+            ranges = {
+                category: find_value_range(source, manifest, category)
+                for category in sorted({chunk.category for chunk in pending})
+            }
+            task = CaptionTask(plan, config, source, sidecar, ranges)
+            _caption_pending(task, pending, workers or Workers(), cluster)
     everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
     finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)
     return CaptionReport(
@@ -178,7 +184,7 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
         fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),
-        fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads},
+        fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads, "value_ranges": dict(task.value_ranges)},
     )
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
+from uniad_ray.archive.images import DEFAULT_LIMITS
+from uniad_ray.archive.images.sixteen_bits import file_has_sixteen_bits
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.captions.base import Answer, checked
 from uniad_ray.perception.captions.engine import ENVIRONMENT, CaptionEngineConfig, engine_arguments
@@ -47,7 +53,7 @@ def caption_with_ray(task: CaptionTask, pending: Sequence[Chunk], workers: Worke
     kept = {chunk.name: task.kept_rows(chunk) for chunk in pending}
     rows: dict[str, dict[str, dict[str, Any]]] = {name: dict(own) for name, own in kept.items()}
     done = {name: sorted(own) for name, own in kept.items()}
-    reader = _ChunkReader(task.archive.uri, done, task.engine.longest_side)
+    reader = _ChunkReader(task.archive.uri, done, task.engine.longest_side, task.value_ranges)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
     dataset = dataset.flat_map(reader, num_cpus=_STAGE_CPUS)
     processor = _processor(task.plan, task.engine, workers, cluster)
@@ -72,10 +78,17 @@ def caption_with_ray(task: CaptionTask, pending: Sequence[Chunk], workers: Worke
 class _ChunkReader:
     """Reads and decodes the images of a chunk; one row per image, without those that have a caption."""
 
-    def __init__(self, archive: str, done: Mapping[str, Sequence[str]], longest_side: int) -> None:
+    def __init__(
+        self,
+        archive: str,
+        done: Mapping[str, Sequence[str]],
+        longest_side: int,
+        value_ranges: Mapping[str, ValueRange | None],
+    ) -> None:
         self._archive = archive
         self._done = done
         self._longest_side = longest_side
+        self._value_ranges = value_ranges
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         chunk = Chunk(**json.loads(row["chunk"]))
@@ -86,8 +99,11 @@ class _ChunkReader:
         for key, data in zip(keys, encoded, strict=True):
             if key in done:
                 continue
-            _, errors = decoded([data], self._longest_side)
+            value_range = self._value_ranges.get(chunk.category)
+            images, errors = decoded([data], self._longest_side, value_range)
             error = errors.get(0)
+            if images and value_range is not None and file_has_sixteen_bits(data, DEFAULT_LIMITS):
+                data = _png(images[0])
             found.append(
                 {
                     "chunk": chunk.name,
@@ -144,7 +160,7 @@ class _Question:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from PIL import Image
 
-        images, _ = decoded([row["image"]], self._model.longest_side)
+        images, _ = decoded([row["image"]], self._model.longest_side, None)
         # An image that cannot be decoded has its error already; a grey one keeps its place.
         image = Image.fromarray(images[0]) if images else Image.new("RGB", (64, 64), "grey")
         parameters: dict[str, Any] = {"temperature": 0.0, "max_tokens": self._model.max_tokens, "seed": 0}
@@ -153,6 +169,15 @@ class _Question:
         content = [{"type": "image_pil", "image_pil": image}, {"type": "text", "text": self._plan.prompt}]
         carried = {name: row[name] for name in ("chunk", "row_key", "error_kind", "error")}
         return {**carried, "messages": [{"role": "user", "content": content}], "sampling_params": parameters}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """An image that is scaled to 8 bits already; the next stage does not know its category."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _answer(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from uniad_ray.archive.schemas import dataset_schema
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import CaptionError, ImageError
 from uniad_ray.perception.captions.base import MAX_CHARACTERS, Answer
 from uniad_ray.perception.captions.originals import decoded_original
@@ -23,8 +24,15 @@ Ask = Callable[[Sequence[np.ndarray], int | None], list[Answer]]
 """Asks about some images, with a maximum number of tokens (None: the configured one)."""
 
 
-def decoded(encoded: Sequence[bytes], longest_side: int) -> tuple[dict[int, np.ndarray], dict[int, ImageError]]:
+def decoded(
+    encoded: Sequence[bytes], longest_side: int, value_range: ValueRange | None
+) -> tuple[dict[int, np.ndarray], dict[int, ImageError]]:
     """Decodes images at their own aspect ratio.
+
+    Args:
+        encoded: The encoded files.
+        longest_side: Maximum height and width of the results, pixels.
+        value_range: As in `decode_image`.
 
     Returns:
         The images and the errors by position.
@@ -33,7 +41,7 @@ def decoded(encoded: Sequence[bytes], longest_side: int) -> tuple[dict[int, np.n
     errors: dict[int, ImageError] = {}
     for position, data in enumerate(encoded):
         try:
-            images[position] = decoded_original(data, longest_side)
+            images[position] = decoded_original(data, longest_side, value_range)
         except ImageError as error:
             errors[position] = error
     return images, errors

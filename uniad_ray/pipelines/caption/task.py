@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.pipelines.caption.engines import EngineConfig
 from uniad_ray.pipelines.caption.rows import caption_table, is_worth_a_retry
 from uniad_ray.sidecars.captions import CaptionPlan, caption_path
@@ -24,12 +25,14 @@ class CaptionTask:
         engine: The engine.
         archive: Root of the archive.
         sidecar: Root of the sidecar.
+        value_ranges: Range of the values of 16-bit images by category; see `decode_image`.
     """
 
     plan: CaptionPlan
     engine: EngineConfig
     archive: Location
     sidecar: Location
+    value_ranges: Mapping[str, ValueRange | None] = field(default_factory=dict)
 
     def kept_rows(self, chunk: Chunk) -> dict[str, dict[str, Any]]:
         """Rows of an earlier call that need no retry, by row key."""

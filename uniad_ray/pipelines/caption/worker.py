@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.perception.captions.base import Answer
 from uniad_ray.pipelines.caption.engines import EngineConfig, build_engine
 from uniad_ray.pipelines.caption.rows import answer_row, ask_with_retry, decoded, undecodable_row
@@ -22,7 +24,15 @@ class CaptionWorker:
     """Ray Data actor that captions chunks; its only state is the model."""
 
     def __init__(
-        self, plan: dict[str, Any], engine: dict[str, Any], archive: str, out: str, *, batch: int, threads: int
+        self,
+        plan: dict[str, Any],
+        engine: dict[str, Any],
+        archive: str,
+        out: str,
+        *,
+        batch: int,
+        threads: int,
+        value_ranges: Mapping[str, ValueRange | None],
     ) -> None:
         """Prepares the process; the model is loaded with the first chunk.
 
@@ -33,11 +43,12 @@ class CaptionWorker:
             out: Root of the sidecar.
             batch: Images per call of the model.
             threads: CPU threads of this process.
+            value_ranges: Range of the values of 16-bit images by category; see `decode_image`.
         """
         limit_threads(threads)
         self._plan = CaptionPlan.model_validate(plan)
         self._config = EngineConfig.model_validate(engine)
-        self._task = CaptionTask(self._plan, self._config, Location.parse(archive), Location.parse(out))
+        self._task = CaptionTask(self._plan, self._config, Location.parse(archive), Location.parse(out), value_ranges)
         self._engine = build_engine(self._config)
         self._batch = batch
 
@@ -58,14 +69,14 @@ class CaptionWorker:
         for start in range(0, len(pending), self._batch):
             positions = pending[start : start + self._batch]
             encoded = [table.column("image")[position].as_py() for position in positions]
-            found |= self._captioned([keys[position] for position in positions], encoded)
+            found |= self._captioned([keys[position] for position in positions], encoded, chunk.category)
         rows = [found[key] for key in keys]
         self._task.commit(chunk, rows)
         errors = sum(row["status"] == "error" for row in rows)
         return {"chunk": [chunk.name], "rows": [len(rows)], "errors": [errors]}
 
-    def _captioned(self, keys: list[str], encoded: list[bytes]) -> dict[str, dict[str, Any]]:
-        images, errors = decoded(encoded, self._config.longest_side)
+    def _captioned(self, keys: list[str], encoded: list[bytes], category: str) -> dict[str, dict[str, Any]]:
+        images, errors = decoded(encoded, self._config.longest_side, self._task.value_ranges.get(category))
         rows = {
             keys[position]: undecodable_row(keys[position], error, self._plan) for position, error in errors.items()
         }

@@ -18,6 +18,7 @@ from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.stores.retries import store_retries
+from uniad_ray.config.model import ValueRange
 from uniad_ray.pipelines.cluster.session import configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import DECODE_SHARE, Cluster
 
@@ -41,7 +42,12 @@ MIN_DECODED_BYTES = 64 << 20
 
 
 def decoded_chunks(
-    archive: str, chunks: Sequence[Chunk], image_sizes: dict[str, tuple[int, int]], actors: int, cluster: Cluster
+    archive: str,
+    chunks: Sequence[Chunk],
+    image_sizes: dict[str, tuple[int, int]],
+    actors: int,
+    cluster: Cluster,
+    value_ranges: Mapping[str, ValueRange | None],
 ) -> Any:
     """Builds a Ray dataset with one row per chunk, as `decode_chunk` returns it.
 
@@ -51,11 +57,12 @@ def decoded_chunks(
         image_sizes: Height and width of the images by category, pixels.
         actors: Number of actors that consume the rows, over all stages.
         cluster: Resources of the cluster.
+        value_ranges: Range of the values of 16-bit images by category; see `decode_image`.
     """
     import ray
 
     configure_ray_data()
-    decode = functools.partial(decode_chunk, archive=archive, image_sizes=image_sizes)
+    decode = functools.partial(decode_chunk, archive=archive, image_sizes=image_sizes, value_ranges=value_ranges)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in chunks], override_num_blocks=len(chunks))
     dataset = dataset.map(decode, num_cpus=cluster.cpu_share * DECODE_SHARE)
     largest = max(chunk.rows * 3 * math.prod(image_sizes[chunk.category]) for chunk in chunks)
@@ -70,13 +77,20 @@ def chunk_item(chunk: Chunk) -> dict[str, str]:
     return {"chunk": json.dumps(asdict(chunk))}
 
 
-def decode_chunk(row: dict[str, Any], *, archive: str, image_sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def decode_chunk(
+    row: dict[str, Any],
+    *,
+    archive: str,
+    image_sizes: dict[str, tuple[int, int]],
+    value_ranges: Mapping[str, ValueRange | None],
+) -> dict[str, Any]:
     """Reads one chunk and decodes its images to the size of its category.
 
     Args:
         row: Row with `chunk`, the fields of a Chunk as JSON.
         archive: Root of the archive.
         image_sizes: Height and width of the images by category, pixels.
+        value_ranges: Range of the values of 16-bit images by category; see `decode_image`.
 
     Returns:
         `chunk`, unchanged; `images`, the M decoded images, uint8 of shape (M, height, width, 3), or one black image if
@@ -87,7 +101,7 @@ def decode_chunk(row: dict[str, Any], *, archive: str, image_sizes: dict[str, tu
     chunk = Chunk(**json.loads(row["chunk"]))
     table = read_chunk(Location.parse(archive), chunk, columns=[*COPIED_COLUMNS, "image"])
     size = image_sizes[chunk.category]
-    images, errors = decode_batch(table.column("image").to_pylist(), size, ImageLimits())
+    images, errors = decode_batch(table.column("image").to_pylist(), size, ImageLimits(), value_ranges[chunk.category])
     if not len(images):
         images = np.zeros((1, *size, 3), dtype=np.uint8)
     copied = table.select(COPIED_COLUMNS)

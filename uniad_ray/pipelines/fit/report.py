@@ -33,6 +33,7 @@ class FittedBundle(StrictModel):
         own_threshold: Threshold of the version that was published before, if a user had set it. It is kept if nothing
             but the threshold differs: `version` and `threshold` are then those of that version.
         large_images: Experts that the category has because its images are large; empty if they are not.
+        value_range: Values of 16-bit images that become black and white; None for images with 8 bits.
         highest: Score by source URI of the normal images that score highest when held out, the highest first.
     """
 
@@ -56,6 +57,7 @@ class FittedBundle(StrictModel):
     threshold_method: str | None = None
     rate_interval: tuple[float, float] | None = None
     own_threshold: float | None = None
+    value_range: tuple[int, int] | None = None
     highest: dict[str, float] = Field(default_factory=dict)
 
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError, UserError
 from uniad_ray.pipelines.cluster.session import unwrap
@@ -140,9 +140,9 @@ def _trainings(archive: str, category: str, config: FitConfig) -> list[tuple[str
 
     source = Location.parse(archive)
     manifest = read_manifest(source)
-    config = with_image_size(config, source, manifest, category)
+    config = category_config(config, source, manifest, category)
     normal_images = ArchiveNormalImages(
-        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config)
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
     )
     split = split_pictures(normal_images, config.calibration)
     return [tuple(normal_images.rows[index].row_key for index in indices) for indices in split.trainings]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.pipelines.fit.report import FittedBundle
 from uniad_ray.pipelines.fit.students import find_trained
@@ -80,13 +80,13 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
     chosen = choose_device(task.device)
     source = Location.parse(task.archive)
     manifest = read_manifest(source)
-    config = with_image_size(task.config, source, manifest, category)
+    config = category_config(task.config, source, manifest, category)
     normal_images = ArchiveNormalImages(
-        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config)
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
     )
     folder = None if task.known_defects is None else Location.parse(task.known_defects)
     known = (
-        KnownDefects.read(source, manifest, category, config.decoded_size, folder, task.categories)
+        KnownDefects.read(source, manifest, category, config.decoded_size, folder, task.categories, config.value_range)
         if config.chosen_fusion.selection is not None
         else KnownDefects()
     )
@@ -175,5 +175,6 @@ def fit_one(category: str, task: FitTask, judged: Judged | None, threads: int, c
         excluded=lineage["excluded"],
         twins=fitted.twins,
         own_threshold=own_threshold,
+        value_range=config.value_range,
         highest={uri: highest[key] for uri, key in sorted(uris.items(), key=lambda item: -highest[item[1]])},
     ).model_dump()

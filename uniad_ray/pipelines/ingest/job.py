@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from uniad_ray.archive.bit_depth import unshifted_warning
 from uniad_ray.archive.deletion import resume_deletions
 from uniad_ray.archive.images import ImageLimits
+from uniad_ray.archive.images.bit_depth import unshifted_warning
 from uniad_ray.archive.ingest import (
     IngestPlan,
     IngestRecord,

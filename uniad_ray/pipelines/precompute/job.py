@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.compute as pc
 
 from uniad_ray import __version__
-from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import SidecarError
@@ -171,7 +171,7 @@ def _plan_category(
 ) -> dict[str, Any]:
     """Loads the extractors of a category and chooses the fields to store, as a Ray task."""
     if published is None or store is None:
-        sized = with_image_size(config, archive, read_manifest(archive), category)
+        sized = category_config(config, archive, read_manifest(archive), category)
         found = CategoryPipeline.unfitted(sized, device="cpu")
     else:
         found = CategoryPipeline.restored(store, category, published, device="cpu")
@@ -219,8 +219,9 @@ def _dataset(
     import ray
 
     image_sizes = {category: planned.image_size for category, planned in plan.categories.items()}
+    value_ranges = {category: planned.value_range for category, planned in plan.categories.items()}
     actors = sum(pool.count for pool in pools.values())
-    dataset = decoded_chunks(plan.archive, work, image_sizes, actors, cluster)
+    dataset = decoded_chunks(plan.archive, work, image_sizes, actors, cluster, value_ranges)
     document = plan.model_dump(mode="json", by_alias=True)
     for stage, pool in pools.items():
         dataset = dataset.map_batches(

@@ -17,6 +17,7 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.lease import Lease, hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import RunError
 from uniad_ray.pipelines.cluster.decoding import decoded_chunks
 from uniad_ray.pipelines.cluster.metrics import RayMetrics, Recorder
@@ -178,17 +179,14 @@ def _score_pending(
     lease: Lease,
 ) -> tuple[list[RunChunk], Timing]:
     store = BundleStore(plan.bundle_root)
-    image_sizes = {
-        category: store.manifest(category, bundle.version).config.decoded_size
-        for category, bundle in plan.bundles.items()
-    }
+    configs = {category: store.manifest(category, bundle.version).config for category, bundle in plan.bundles.items()}
     results: list[RunChunk] = []
     recomputed: dict[str, set[str]] = {}
     retries = 0
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
-        dataset = _dataset(plan, run, pending, image_sizes, sidecar, chosen, cluster, lease)
+        dataset = _dataset(plan, run, pending, configs, sidecar, chosen, cluster, lease)
         metrics = RayMetrics()
         metrics.set("uniad_ray_run_chunks_waiting", len(pending))
         started_at, started = datetime.now(UTC), time.perf_counter()
@@ -245,7 +243,7 @@ def _dataset(
     plan: RunPlan,
     run: Location,
     pending: list[Chunk],
-    image_sizes: dict[str, tuple[int, int]],
+    configs: Mapping[str, FitConfig],
     sidecar: str | None,
     workers: WorkerPlan,
     cluster: Cluster,
@@ -253,7 +251,9 @@ def _dataset(
 ) -> Any:
     import ray
 
-    dataset = decoded_chunks(plan.archive, pending, image_sizes, workers.count, cluster)
+    image_sizes = {category: config.decoded_size for category, config in configs.items()}
+    value_ranges = {category: config.value_range for category, config in configs.items()}
+    dataset = decoded_chunks(plan.archive, pending, image_sizes, workers.count, cluster, value_ranges)
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_group
@@ -112,9 +112,9 @@ def _train(
     job, sidecar = trainings.jobs[key], trainings.sidecar
     source = Location.parse(trainings.archive)
     manifest = read_manifest(source)
-    config = with_image_size(trainings.config, source, manifest, job.category)
+    config = category_config(trainings.config, source, manifest, job.category)
     normal_images = ArchiveNormalImages(
-        source, manifest, job.category, config.decoded_size, config.normal_images, Region.of(config)
+        source, manifest, job.category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
     )
     wanted = set(job.row_keys)
     indices = [index for index, row in enumerate(normal_images.rows) if row.row_key in wanted]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniad_ray import __version__
-from uniad_ray.archive.image_size import with_image_size
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.pipelines.cluster.session import unwrap
@@ -169,6 +169,7 @@ def _plan(source: CropSource) -> dict[str, Any]:
             "archive": read_manifest(Location.parse(source.archive)).digest,
             "longest_side": source.config.longest_side,
             "image_size": source.config.image_size,
+            "value_range": source.config.value_range,
             "extractors": pipeline.lineage(pipeline.provides),
         }
     else:
@@ -201,8 +202,10 @@ def _make(source: CropSource, category: str, place: Location, threads: int) -> N
         return
     archive = Location.parse(source.archive)
     manifest = read_manifest(archive)
-    config = with_image_size(source.config, archive, manifest, category)
-    normal_images = ArchiveNormalImages(archive, manifest, category, config.decoded_size)
+    config = category_config(source.config, archive, manifest, category)
+    normal_images = ArchiveNormalImages(
+        archive, manifest, category, config.decoded_size, value_range=config.value_range
+    )
     pipeline = labelling_pipeline(config, setup, device=device)
     stored = None
     if source.sidecar is not None:

@@ -13,6 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image, decode_mask
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ImageError
 from uniad_ray.reporting.model import MapScale
 
@@ -82,6 +83,7 @@ def draw_picture(
     anomaly_map: np.ndarray | None,
     scale: MapScale,
     inside: np.ndarray | None = None,
+    value_range: ValueRange | None = None,
 ) -> Picture:
     """Draws the layers of one image.
 
@@ -92,6 +94,7 @@ def draw_picture(
         anomaly_map: Float, shape (h, w), on the calibrated scale; None without a map.
         scale: Colour scale of the map.
         inside: bool, shape of the thumbnail: the region that counts, drawn as a thin line; None draws none.
+        value_range: As in `decode_image`.
 
     Returns:
         The layers; a layer that cannot be decoded is None, with an entry in `problems`.
@@ -100,7 +103,7 @@ def draw_picture(
     problems = []
     thumbnail = outline = None
     try:
-        pixels = decode_image(image, (height, width))
+        pixels = decode_image(image, (height, width), value_range=value_range)
         thumbnail = _jpeg(pixels if inside is None else with_region(pixels, inside))
     except ImageError as error:
         problems.append(f"The image cannot be shown: {error}.")

@@ -10,7 +10,7 @@ from uniad_ray.errors import ArchiveError, StoreError
 from uniad_ray.reporting.drawing.pictures import THUMBNAIL_SIDE, Picture, draw_picture, missing_picture
 from uniad_ray.reporting.model import MapScale
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.regions import region_of
+from uniad_ray.runs.regions import region_of, value_range_of
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale
     except (ArchiveError, StoreError) as error:
         _logger.warning("images cannot be shown: %s", error)
         return dict.fromkeys(row_keys, missing_picture(f"The archive cannot be read: {error}"))
-    region = region_of(reader, category)
+    region, value_range = region_of(reader, category), value_range_of(reader, category)
     drawn: dict[str, Picture] = {}
     for key in row_keys:
         source = sources.get(key)
@@ -43,5 +43,5 @@ def draw_rows(reader: RunReader, category: str, row_keys: Collection[str], scale
         masks = [mask.data for mask in source.masks]
         size = (source.height, source.width)
         inside = None if region is None else region.at(fitted_size(size, THUMBNAIL_SIDE))
-        drawn[key] = draw_picture(source.image, size, masks, maps.get(key), scale, inside)
+        drawn[key] = draw_picture(source.image, size, masks, maps.get(key), scale, inside, value_range)
     return drawn

@@ -344,8 +344,9 @@ def encode_state(folder: Literal["experts", "extractors"], name: str, state: Sta
 
 def content_digest(config: FitConfig, files: Mapping[str, bytes]) -> str:
     """Compute the sha256 over configuration and files; two fits with the same result have the same digest."""
-    # Without regions, fits have the digest that they had before there were any.
-    unused = None if config.regions else {"regions"}
+    # Without regions and a value range, fits have the digest that they had before there were any.
+    given = {"regions": bool(config.regions), "value_range": config.value_range is not None}
+    unused = {name for name, is_given in given.items() if not is_given}
     digest = hashlib.sha256(config.model_dump_json(by_alias=True, exclude=unused).encode())
     for name in sorted(files):
         digest.update(f"\n{name} {hashlib.sha256(files[name]).hexdigest()}".encode())

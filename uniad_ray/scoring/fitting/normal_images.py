@@ -15,7 +15,7 @@ from uniad_ray.archive.manifest import ArchiveManifest, Chunk
 from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import NormalImagesConfig
+from uniad_ray.config.model import NormalImagesConfig, ValueRange
 from uniad_ray.errors import FitError, ImageError
 from uniad_ray.perception.base import Originals
 from uniad_ray.perception.region import Region
@@ -41,6 +41,7 @@ class ArchiveNormalImages:
         image_size: tuple[int, int],
         choice: NormalImagesConfig | None = None,
         region: Region | None = None,
+        value_range: ValueRange | None = None,
     ) -> None:
         """Read keys and labels; pixels are read later.
 
@@ -51,6 +52,7 @@ class ArchiveNormalImages:
             image_size: Height and width of the decoded images, pixels.
             choice: Selection of images and number of copies; default takes all without copies.
             region: Part of the images that counts; pixels outside are replaced by the nearest ones inside.
+            value_range: As in `decode_image`.
 
         Raises:
             FitError: The category has no normal images.
@@ -58,6 +60,7 @@ class ArchiveNormalImages:
         self._archive = archive
         self._image_size = image_size
         self._region = region
+        self._value_range = value_range
         self._limits = ImageLimits()
         self.skipped: dict[str, str] = {}
         found = [
@@ -100,7 +103,7 @@ class ArchiveNormalImages:
             chunk, position = self._places[index]
             table = self._table(chunk)
             try:
-                image = decode_image(table.column("image")[position].as_py(), self._image_size, self._limits)
+                image = self._decoded(table.column("image")[position].as_py())
             except ImageError as error:
                 self.skipped[table.column("source_uri")[position].as_py()] = f"{error.kind}: {error}"
             else:
@@ -134,6 +137,9 @@ class ArchiveNormalImages:
             if not names:
                 raise
             raise FitError(_ROW_KEY.sub(lambda key: names.get(key[0], key[0]), str(error))) from error
+
+    def _decoded(self, data: bytes) -> np.ndarray:
+        return decode_image(data, self._image_size, self._limits, self._value_range)
 
     def _encoded(self, index: int) -> bytes:
         chunk, position = self._places[index]

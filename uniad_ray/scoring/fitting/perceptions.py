@@ -136,9 +136,8 @@ class ImagePerceptions:
                 self._shelf.put(computed, with_images=True)
             keys = [self._key(index) for index in batch if self._key(index) in self._shelf]
             if keys:
-                region, originals = self._pipeline.region, self._images.originals
-                painted = originals if region is None else region.originals(originals)
-                yield replace(self._shelf.get(keys, wanted), originals=painted)
+                originals = self._pipeline.seen_originals(self._images.originals)
+                yield replace(self._shelf.get(keys, wanted), originals=originals)
 
     def _key(self, index: int) -> str:
         return self.rows[index].row_key

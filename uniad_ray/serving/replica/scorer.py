@@ -271,8 +271,8 @@ class ReplicaScorer:
         return None
 
     def _decode(self, loaded: LoadedBundle, row_key: str, data: bytes) -> DecodedImage:
-        size = loaded.scorer.full.config.decoded_size
-        pixels = decode_image(data, size, self.settings.limits.of_an_image)
+        config = loaded.scorer.full.config
+        pixels = decode_image(data, config.decoded_size, self.settings.limits.of_an_image, config.value_range)
         return DecodedImage(loaded, row_key, pixels, data if loaded.scorer.full.pipeline.reads_originals else b"")
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:

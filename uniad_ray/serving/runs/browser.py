@@ -14,12 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ImageError, RunError, UserError
 from uniad_ray.perception.region import Region
 from uniad_ray.runs.parts import Part
 from uniad_ray.runs.plan import RunChunk
 from uniad_ray.runs.reader import RunReader, SourceRow
-from uniad_ray.runs.regions import region_of
+from uniad_ray.runs.regions import region_of, value_range_of
 from uniad_ray.runs.reviews import Mark, MarkLog
 from uniad_ray.runs.scored_images import COLUMNS, scored_images
 from uniad_ray.serving.http.problems import ProblemError
@@ -104,6 +105,11 @@ class OpenCategory:
     def region(self) -> Region | None:
         """Part of the images that counts, by the bundle of the run; None if all of it does."""
         return region_of(self.run.reader, self.name)
+
+    @cached_property
+    def value_range(self) -> ValueRange | None:
+        """Values of 16-bit images that become black and white, by the bundle of the run."""
+        return value_range_of(self.run.reader, self.name)
 
     def place(self, position: int) -> tuple[RunChunk, int]:
         """Return the chunk that holds a row, and the row's index in it."""
@@ -209,7 +215,7 @@ class RunBrowser:
             ProblemError: `not-found`, `unusable-image` or `store-unavailable`.
         """
         key = (opened.run.name, opened.name, row_key)
-        return self._thumbnails.get(key, lambda: _drawn(thumbnail, self._source(opened, row_key)))
+        return self._thumbnails.get(key, lambda: self._thumbnail(opened, row_key))
 
     def image(self, opened: OpenCategory, row_key: str) -> bytes:
         """Return a large JPEG of an image.
@@ -217,7 +223,9 @@ class RunBrowser:
         Raises:
             ProblemError: `not-found`, `unusable-image` or `store-unavailable`.
         """
-        return _drawn(lambda source: large_picture(source, opened.region), self._source(opened, row_key))
+        return _drawn(
+            lambda source: large_picture(source, opened.region, opened.value_range), self._source(opened, row_key)
+        )
 
     def anomaly_map(self, opened: OpenCategory, row_key: str) -> np.ndarray:
         """Return the stored anomaly map of an image: float32, shape (h, w), on the calibrated scale.
@@ -232,6 +240,9 @@ class RunBrowser:
         if row_key not in maps:
             raise ProblemError("not-found", f"run {opened.run.name!r} stored no map of this image (--maps {kept})")
         return maps[row_key].astype(np.float32)
+
+    def _thumbnail(self, opened: OpenCategory, row_key: str) -> bytes:
+        return _drawn(lambda source: thumbnail(source, opened.value_range), self._source(opened, row_key))
 
     def _source(self, opened: OpenCategory, row_key: str) -> SourceRow:
         chunk, reader = opened.chunk_of(row_key), opened.run.reader

@@ -84,7 +84,7 @@ def test_structured_answers_are_checked_and_parsed() -> None:
 
 
 def test_undecodable_image_is_a_row_that_is_not_asked_again() -> None:
-    images, errors = decoded([b"no image"], 64)
+    images, errors = decoded([b"no image"], 64, None)
     assert images == {}
     row = undecodable_row("a", errors[0], plan())
     assert (row["status"], row["error_kind"], row["attempts"]) == ("error", "not_an_image", 0)

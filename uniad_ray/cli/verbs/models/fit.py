@@ -122,6 +122,8 @@ def as_text(report: FitReport) -> str:
                 f"{entry.category}: the threshold {entry.own_threshold:g} that you had set was for the last bundle; "
                 f"check the new one with `uniad-ray threshold {report.bundles} {entry.category}`"
             )
+        if entry.value_range is not None:
+            lines.append(_value_range(entry.category, *entry.value_range))
         if entry.twins:
             lines.append(f"{entry.category}: copies of other images: {entry.twins}; each picture counts once")
         if entry.rate_interval is not None and entry.false_positive_rate is not None:
@@ -134,6 +136,13 @@ def as_text(report: FitReport) -> str:
             lines += [f"  {score:.3f}  {uri}" for uri, score in entry.highest.items()]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     return "\n".join(lines)
+
+
+def _value_range(category: str, low: int, high: int) -> str:
+    return (
+        f"{category}: 16-bit images are seen from {low} (black) to {high} (white); --set value_range=[LOW,HIGH] sets "
+        "another range"
+    )
 
 
 def _supported(entry: FittedBundle, asked: float, interval: tuple[float, float]) -> str:

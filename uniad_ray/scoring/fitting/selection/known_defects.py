@@ -14,6 +14,7 @@ from uniad_ray.archive.layouts.names import hidden_reason, suffix_reason
 from uniad_ray.archive.manifest import ArchiveManifest, chunks
 from uniad_ray.archive.normal_rows import read_rows
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.model import ValueRange
 from uniad_ray.errors import ArchiveError, ImageError, ObjectTooLargeError
 
 KNOWN: Final = "known"
@@ -69,6 +70,7 @@ class KnownDefects:
         image_size: tuple[int, int],
         folder: Location | None = None,
         categories: Collection[str] = (),
+        value_range: ValueRange | None = None,
     ) -> KnownDefects:
         """Read the anomalous images of the split `validation`, and those of a folder.
 
@@ -83,6 +85,7 @@ class KnownDefects:
                 only one category is fitted. A folder named `structural` or `logical`, or with such a beginning, gives
                 the type.
             categories: All categories that are fitted.
+            value_range: As in `decode_image`.
 
         Raises:
             ArchiveError: The folder has no image of this category.
@@ -96,7 +99,7 @@ class KnownDefects:
             if len(found.defects) == _MOST_KNOWN:
                 break
             try:
-                image = decode_image(_content(content), image_size)
+                image = decode_image(_content(content), image_size, value_range=value_range)
             except ImageError as error:
                 found.skipped[uri] = f"{error.kind}: {error}"
             except ObjectTooLargeError as error:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.trees import png
 
-from uniad_ray.archive.bit_depth import looks_unshifted, sixteen_bit_peak, unshifted_warning
 from uniad_ray.archive.images import ImageLimits, decode_image
+from uniad_ray.archive.images.bit_depth import looks_unshifted, sixteen_bit_peak, unshifted_warning
 
 
 def encoded(pixels: np.ndarray, format_name: str = "PNG") -> bytes:
@@ -42,8 +42,8 @@ def test_peak_of_grey_images(format_name: str, peak: int) -> None:
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-def test_peak_of_colours_is_that_of_their_upper_byte(alpha: bool) -> None:
-    assert sixteen_bit_peak(colour_png(1000, alpha=alpha), ImageLimits()) == 1023
+def test_peak_of_colours_is_exact(alpha: bool) -> None:
+    assert sixteen_bit_peak(colour_png(1000, alpha=alpha), ImageLimits()) == 1000
     assert sixteen_bit_peak(colour_png(65535, alpha=alpha), ImageLimits()) == 65535
 
 
@@ -59,17 +59,21 @@ def test_any_bytes_have_a_peak_or_none(data: bytes, start: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peak", "bits", "levels", "factor"), [(255, 8, 2, 256), (1023, 10, 5, 64), (4095, 12, 17, 16), (16383, 14, 65, 4)]
+    ("peak", "bits", "top", "levels"),
+    [(255, 8, 255, 2), (1000, 10, 1023, 5), (4095, 12, 4095, 17), (16383, 14, 16383, 65)],
 )
-def test_warning_gives_bits_levels_and_factor(peak: int, bits: int, levels: int, factor: int) -> None:
+def test_warning_gives_bits_range_and_levels(peak: int, bits: int, top: int, levels: int) -> None:
     assert looks_unshifted(peak)
     warning = unshifted_warning("part", peak)
     assert warning == (
-        f"part: no value of its 16-bit images is above {peak}, as from a camera with {bits} bits; decoded to 8 bits, "
-        f"{levels} grey levels are left. Multiply the values by {factor} and ingest the images into a new archive"
+        f"part: no value of its 16-bit images is above {peak}, as from a camera with {bits} bits. `uniad-ray fit` "
+        f"finds this range, and `--set value_range=[0,{top}]` sets it. Bundles of older versions see {levels} grey "
+        "levels of them"
     )
     ramp = encoded(np.arange(peak + 1, dtype=np.uint16)[None])
     assert len(np.unique(decode_image(ramp, (1, peak + 1)))) == levels
+    in_range = decode_image(ramp, (1, peak + 1), value_range=(0, top))
+    assert len(np.unique(in_range)) == min(256, peak + 1) - (peak == 1000) * (255 - int(in_range.max()))
 
 
 def test_images_that_reach_the_upper_bits_are_fine() -> None:

@@ -10,8 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 from support.image_bytes import SCENE, WHOLE, encode, oriented, png_chunk, raw_png, raw_tiff
 
-from uniad_ray.archive import images as images_module
-from uniad_ray.archive.images import decode_image, decode_mask, probe_image
+from uniad_ray.archive.images import decode_image, decode_mask, decoding, probe_image
 from uniad_ray.errors import ImageError
 
 
@@ -88,8 +87,8 @@ class TestResize:
     ) -> None:
         picture = Image.fromarray(SCENE).resize((640, 480), Image.Resampling.BICUBIC)
         seen: list[tuple[int, int]] = []
-        convert = images_module._to_eight_bits
-        monkeypatch.setattr(images_module, "_to_eight_bits", lambda image: (seen.append(image.size), convert(image))[1])
+        convert = decoding._to_eight_bits
+        monkeypatch.setattr(decoding, "_to_eight_bits", lambda image: (seen.append(image.size), convert(image))[1])
         data = encode(picture, "JPEG", quality=95)
         reduced = decode_image(data, target)
         assert seen == [loaded]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 from support.image_bytes import SCENE, WHOLE, encode, kind_of, png_chunk, raw_png, raw_tiff
 
-from uniad_ray.archive import images as images_module
-from uniad_ray.archive.images import ImageLimits, decode_image, decode_mask, probe_image
+from uniad_ray.archive.images import ImageLimits, decode_image, decode_mask, opening, probe_image
 from uniad_ray.errors import ImageError
 
 
@@ -75,13 +74,13 @@ class TestRefusals:
         assert kind_of(raw_png(1, 1, 8, 0, np.zeros((1, 1), np.uint8), chunk)) == "too_large"
 
     def test_gif_canvas_bomb_is_refused_before_opening(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(images_module._OPENERS, "GIF", lambda _: pytest.fail("opened"))
+        monkeypatch.setitem(opening._OPENERS, "GIF", lambda _: pytest.fail("opened"))
         data = bytearray(encode(SCENE, "GIF"))
         struct.pack_into("<HH", data, 6, 65535, 65535)
         assert kind_of(bytes(data)) == "too_large"
 
     def test_webp_canvas_bomb_is_refused_before_opening(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(images_module._OPENERS, "WEBP", lambda _: pytest.fail("opened"))
+        monkeypatch.setitem(opening._OPENERS, "WEBP", lambda _: pytest.fail("opened"))
         frames = [Image.fromarray(SCENE), Image.fromarray(SCENE[::-1])]
         data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
         assert data[12:16] == b"VP8X"
