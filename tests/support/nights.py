@@ -58,7 +58,14 @@ def caption_here(task: CaptionTask, pending: Sequence[Chunk], *_: object) -> Non
     """Captions chunks in this process."""
     plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
     worker = CaptionWorker(
-        plan, engine, task.archive.uri, task.sidecar.uri, batch=32, threads=1, value_ranges=task.value_ranges
+        plan,
+        engine,
+        task.archive.uri,
+        task.sidecar.uri,
+        batch=32,
+        threads=1,
+        value_ranges=task.value_ranges,
+        lease=task.lease,
     )
     for chunk in pending:
         worker({"chunk": np.array([chunk_item(chunk)["chunk"]])})

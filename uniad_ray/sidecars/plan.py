@@ -23,6 +23,7 @@ from uniad_ray.sidecars.encoding import Stage
 PLAN_NAME = "plan.json"
 FILES_NAME = "files.parquet"
 MANIFEST_NAME = "manifest.json"
+LEASE_FOLDER = "lease"
 FORMAT_VERSION = 2
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.lease import hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.value_range import find_value_range
 from uniad_ray.config.base import StrictModel
@@ -25,11 +26,8 @@ from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session,
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
 from uniad_ray.progress import Progress
 from uniad_ray.sidecars.caption_files import finish_captions, forget_deleted_images
-from uniad_ray.sidecars.captions import (
-    adopt_caption_plan,
-    caption_path,
-    caption_plan,
-)
+from uniad_ray.sidecars.captions import adopt_caption_plan, caption_path, caption_plan
+from uniad_ray.sidecars.plan import LEASE_FOLDER
 
 _BATCH: Final = 32
 """Images per call of the model; vLLM and servers batch within it."""
@@ -70,7 +68,8 @@ def caption(
     """Asks a vision-language model about every image of an archive, and stores the answers in a sidecar.
 
     The model sees the original image, not the stretched input of the other networks. Chunks that are in the sidecar are
-    skipped, so the same call resumes after a crash and captions what a grown archive has got since.
+    skipped, so the same call resumes after a crash and captions what a grown archive has got since. One process at a
+    time writes a sidecar.
 
     Args:
         archive: Root of the archive.
@@ -85,6 +84,7 @@ def caption(
         ArchiveError: The archive cannot be read, or lacks a category.
         CaptionError: The model cannot be reached, or rejects all images of a batch.
         ConfigError: An option is wrong, or vLLM is not installed.
+        LeaseError: Another process writes the sidecar.
         SidecarError: The sidecar has captions of another model or prompt, or rows are missing.
         WeightsError: The folder of the model is missing.
     """
@@ -98,18 +98,21 @@ def caption(
         config = choose_engine(question, cluster)
         plan = caption_plan(config.kind, build_engine(config).lineage(), asked, question.classes, schema)
         adopt_caption_plan(sidecar, plan)
-        forget_deleted_images(sidecar, source)
-        present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
-        pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
-        if pending:
-            ranges = {
-                category: find_value_range(source, manifest, category)
-                for category in sorted({chunk.category for chunk in pending})
-            }
-            task = CaptionTask(plan, config, source, sidecar, ranges)
-            _caption_pending(task, pending, workers or Workers(), cluster)
-    everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
-    finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)
+        with hold(sidecar / LEASE_FOLDER, f"the sidecar {sidecar}") as lease:
+            forget_deleted_images(sidecar, source)
+            listed = (sidecar / "captions").list(suffix=".parquet")
+            present = {info.relative.removesuffix(".parquet") for info in listed}
+            pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
+            if pending:
+                ranges = {
+                    category: find_value_range(source, manifest, category)
+                    for category in sorted({chunk.category for chunk in pending})
+                }
+                task = CaptionTask(plan, config, source, sidecar, ranges, lease)
+                _caption_pending(task, pending, workers or Workers(), cluster)
+            lease.check()
+            everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
+            finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)
     return CaptionReport(
         sidecar=sidecar.uri,
         model=plan.model,
@@ -184,7 +187,12 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
         fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),
-        fn_constructor_kwargs={"batch": _BATCH, "threads": pool.threads, "value_ranges": dict(task.value_ranges)},
+        fn_constructor_kwargs={
+            "batch": _BATCH,
+            "threads": pool.threads,
+            "value_ranges": dict(task.value_ranges),
+            "lease": task.lease,
+        },
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.model import ValueRange
 from uniad_ray.perception.captions.base import Answer
@@ -33,6 +34,7 @@ class CaptionWorker:
         batch: int,
         threads: int,
         value_ranges: Mapping[str, ValueRange | None],
+        lease: Lease | None = None,
     ) -> None:
         """Prepares the process; the model is loaded with the first chunk.
 
@@ -44,11 +46,14 @@ class CaptionWorker:
             batch: Images per call of the model.
             threads: CPU threads of this process.
             value_ranges: Range of the values of 16-bit images by category; see `decode_image`.
+            lease: Lease of the sidecar, checked before every commit.
         """
         limit_threads(threads)
         self._plan = CaptionPlan.model_validate(plan)
         self._config = EngineConfig.model_validate(engine)
-        self._task = CaptionTask(self._plan, self._config, Location.parse(archive), Location.parse(out), value_ranges)
+        self._task = CaptionTask(
+            self._plan, self._config, Location.parse(archive), Location.parse(out), value_ranges, lease
+        )
         self._engine = build_engine(self._config)
         self._batch = batch
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from uniad_ray import __version__
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.shards import read_table
+from uniad_ray.archive.stores.lease import Lease, hold
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.base import StrictModel
@@ -29,6 +30,7 @@ from uniad_ray.sidecars.encoding import STAGES, Stage
 from uniad_ray.sidecars.plan import (
     FILES_NAME,
     FORMAT_VERSION,
+    LEASE_FOLDER,
     MANIFEST_NAME,
     CategoryPlan,
     SidecarFile,
@@ -79,6 +81,7 @@ def precompute(
     """Computes the features that the experts of a configuration need, and stores them in a sidecar of the archive.
 
     An interrupted precomputation resumes when it is called again, and produces the same files as an uninterrupted one.
+    One process at a time writes a sidecar.
 
     Args:
         archive: Root of the archive.
@@ -93,6 +96,7 @@ def precompute(
     Raises:
         ArchiveError: The archive cannot be read, or lacks a category.
         BundleError: A category has no published bundle, or its bundle is corrupt.
+        LeaseError: Another process writes the sidecar.
         SidecarError: A stage cannot be stored, the sidecar was started with another plan, or rows are missing.
         ConfigError: An option of a component is invalid.
     """
@@ -119,11 +123,7 @@ def precompute(
         _check_stages(plan, stages)
         adopt_sidecar_plan(sidecar, plan)
         due = [(stage, chunk) for chunk in work for stage in plan.categories[chunk.category].fields]
-        present = {info.relative for info in sidecar.list(suffix=".parquet")}
-        pending = [(stage, chunk) for stage, chunk in due if file_path(stage, chunk.name) not in present]
-        if pending or not (sidecar / MANIFEST_NAME).exists():
-            written = _precompute_pending(plan, sidecar, pending, workers or {}, cluster) if pending else {}
-            _finish(sidecar, plan, due, written)
+        skipped = _complete(plan, sidecar, due, workers or {}, cluster)
     finished = read_sidecar(sidecar)
     return PrecomputeReport(
         sidecar=sidecar.uri,
@@ -134,7 +134,7 @@ def precompute(
             category: {stage: tuple(sorted(fields)) for stage, fields in planned.fields.items()}
             for category, planned in plan.categories.items()
         },
-        skipped_files=len(due) - len(pending),
+        skipped_files=skipped,
     )
 
 
@@ -188,18 +188,44 @@ def _check_stages(plan: SidecarPlan, stages: Sequence[Stage] | None) -> None:
         raise SidecarError("the experts use only features learned from normal images; fit first, then pass --bundles")
 
 
+def _complete(
+    plan: SidecarPlan,
+    sidecar: Location,
+    due: Sequence[tuple[Stage, Chunk]],
+    workers: Mapping[Stage, Workers],
+    cluster: Cluster,
+) -> int:
+    """Writes the files that are missing, and the manifest; returns the number of files that were there."""
+    pending = _missing(sidecar, due)
+    if pending or not (sidecar / MANIFEST_NAME).exists():
+        with hold(sidecar / LEASE_FOLDER, f"the sidecar {sidecar}") as lease:
+            # Its former holder may have written more, or finished it.
+            pending = _missing(sidecar, due)
+            if pending or not (sidecar / MANIFEST_NAME).exists():
+                written = _precompute_pending(plan, sidecar, pending, workers, cluster, lease) if pending else {}
+                lease.check()
+                _finish(sidecar, plan, due, written)
+    return len(due) - len(pending)
+
+
+def _missing(sidecar: Location, due: Sequence[tuple[Stage, Chunk]]) -> list[tuple[Stage, Chunk]]:
+    present = {info.relative for info in sidecar.list(suffix=".parquet")}
+    return [(stage, chunk) for stage, chunk in due if file_path(stage, chunk.name) not in present]
+
+
 def _precompute_pending(
     plan: SidecarPlan,
     sidecar: Location,
     pending: Sequence[tuple[Stage, Chunk]],
     workers: Mapping[Stage, Workers],
     cluster: Cluster,
+    lease: Lease,
 ) -> dict[str, SidecarFile]:
     """Writes the pending files, and returns the written ones by path."""
     work = list(dict.fromkeys(chunk for _, chunk in pending))
     stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
     pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
-    dataset = _dataset(plan, sidecar, work, pools, cluster)
+    dataset = _dataset(plan, sidecar, work, pools, cluster, lease)
     written: dict[str, SidecarFile] = {}
     with Progress("precomputing", plan.images) as progress:
         progress.advance(plan.images - sum(chunk.rows for chunk in work))
@@ -214,7 +240,12 @@ def _precompute_pending(
 
 
 def _dataset(
-    plan: SidecarPlan, sidecar: Location, work: Sequence[Chunk], pools: Mapping[Stage, WorkerPlan], cluster: Cluster
+    plan: SidecarPlan,
+    sidecar: Location,
+    work: Sequence[Chunk],
+    pools: Mapping[Stage, WorkerPlan],
+    cluster: Cluster,
+    lease: Lease,
 ) -> Any:
     import ray
 
@@ -235,6 +266,7 @@ def _dataset(
                 "is_last": stage == list(pools)[-1],
                 "device": pool.device,
                 "threads": pool.threads,
+                "lease": lease,
             },
         )
     return dataset

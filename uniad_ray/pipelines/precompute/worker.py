@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from uniad_ray.archive.shards import encode_row_groups
+from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.pipelines.cluster.decoding import DecodedChunk, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
@@ -31,7 +32,15 @@ class StageWorker:
     """
 
     def __init__(
-        self, stage: Stage, plan: dict[str, Any], out: str, *, is_last: bool, device: str, threads: int
+        self,
+        stage: Stage,
+        plan: dict[str, Any],
+        out: str,
+        *,
+        is_last: bool,
+        device: str,
+        threads: int,
+        lease: Lease | None = None,
     ) -> None:
         """Prepares the process; the extractors of a category are loaded with its first chunk.
 
@@ -42,12 +51,14 @@ class StageWorker:
             is_last: Whether this is the last stage; later stages need the images.
             device: `cpu`, `cuda` or `auto`.
             threads: CPU threads of this process.
+            lease: Lease of the sidecar, checked before every commit.
         """
         limit_threads(threads)
         self._stage = stage
         self._plan = SidecarPlan.model_validate(plan)
         self._out = Location.parse(out)
         self._is_last = is_last
+        self._lease = lease
         self._device = choose_device(device)
         self._pipelines: OrderedDict[str, CategoryPipeline] = OrderedDict()
 
@@ -65,6 +76,8 @@ class StageWorker:
         location = self._out / file_path(self._stage, decoded.chunk.name)
         if self._stage in self._plan.categories[decoded.chunk.category].fields and not location.exists():
             data = encode_row_groups(stage_schema(self._stage), self._tables(decoded))
+            if self._lease is not None:
+                self._lease.check()
             location.write_bytes(data)
             file = SidecarFile(
                 stage=self._stage,
