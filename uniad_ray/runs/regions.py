@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from uniad_ray.config.model import FitConfig, ValueRange
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.perception.region import Region
 from uniad_ray.runs.reader import RunReader
@@ -29,6 +32,26 @@ def value_range_of(reader: RunReader, category: str) -> ValueRange | None:
     """
     config = _config_of(reader, category)
     return None if config is None else config.value_range
+
+
+def view_differences(first: RunReader, second: RunReader) -> list[str]:
+    """What two runs see differently of the categories of both, one line each; nothing of bundles that are gone."""
+    found = []
+    for category in sorted(first.manifest.plan.bundles.keys() & second.manifest.plan.bundles.keys()):
+        before, after = _config_of(first, category), _config_of(second, category)
+        if before is None or after is None:
+            continue
+        if not _is_same(before.region, after.region):
+            found.append(f"the bundles of {category} have different regions, so other pixels count")
+        if before.value_range != after.value_range:
+            found.append(f"the bundles of {category} see 16-bit images in different value ranges")
+    return found
+
+
+def _is_same(first: RegionMask | None, second: RegionMask | None) -> bool:
+    if first is None or second is None or first == second:
+        return first == second
+    return np.array_equal(first.pixels, second.pixels)
 
 
 def _config_of(reader: RunReader, category: str) -> FitConfig | None:

@@ -21,6 +21,8 @@ class OnlineVerdict:
         bundle_digest: sha256 of the bundle's manifest.
         code_version: Version of uniad_ray that scored the image.
         image_sha256: sha256 of the encoded bytes.
+        region: Line around the part of the image that counts, as a PNG with transparency; None if all of it does, or
+            without a map.
     """
 
     verdict: Verdict
@@ -30,6 +32,7 @@ class OnlineVerdict:
     bundle_digest: str
     code_version: str
     image_sha256: str
+    region: bytes | None = None
 
 
 @dataclass(frozen=True)

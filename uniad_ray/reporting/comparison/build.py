@@ -12,6 +12,7 @@ from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.difference import Difference
 from uniad_ray.reporting.comparison.model import ChangedImage, ComparedRun, ComparisonReport, DecisionChanges
 from uniad_ray.runs.reader import RunReader
+from uniad_ray.runs.regions import view_differences
 from uniad_ray.runs.reviewed_labels import NO_MARKS, marks_of
 from uniad_ray.runs.reviews import Mark
 from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
@@ -58,6 +59,7 @@ def compare(
     if not any(len(labelled) for labelled in first_labelled):
         notes.append("no image has a label, so only decisions are compared")
     for reader in readers[1:]:
+        notes += [f"{reader.location}: {difference}" for difference in view_differences(baseline, reader)]
         images = _scored(reader, marks, notes)
         differences += run_differences(
             (baseline, first_labelled), (reader, labelled_images(reader, marks)), resamples, confidence, notes

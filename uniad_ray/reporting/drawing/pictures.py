@@ -128,6 +128,19 @@ def with_region(pixels: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(outer[..., None], np.uint8(0), drawn)
 
 
+def region_png(inside: np.ndarray) -> bytes:
+    """The line of `with_region` alone, as a PNG with transparency.
+
+    Args:
+        inside: bool, shape (H, W).
+    """
+    inner = inside & ~binary_erosion(inside, border_value=1)
+    outer = binary_dilation(inside) & ~inside
+    levels = inner.astype(np.uint8) + 2 * outer.astype(np.uint8)
+    colours = np.array([(0, 0, 0), _REGION_COLOUR, (0, 0, 0)], dtype=np.uint8)
+    return _palette_png(levels, colours, np.array([0, 255, 255], dtype=np.uint8))
+
+
 def heat_png(anomaly_map: np.ndarray, size: tuple[int, int], scale: MapScale) -> bytes:
     """Colours a map on the scale of its category, as a small PNG with the aspect ratio of the image.
 

@@ -94,6 +94,11 @@ class ImageResponse(ResponseModel):
     left_out: list[LeftOutExpert] = Field(default_factory=list)
     reasons: list[str] = Field(default_factory=list, examples=[["1 of part-5 expected, 0 found"]])
     map: AnomalyMap | None = None
+    region: str | None = Field(
+        default=None,
+        description="Line around the part of the image that counts: a PNG with transparency in base64, to be stretched "
+        "over the image. null if all of it counts, or without a map.",
+    )
     nearest: list[NearestNormalImage] = Field(default_factory=list)
     lineage: Lineage | None = None
     error: ImageProblem | None = None
@@ -194,6 +199,7 @@ def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapFor
             for entry in found.nearest
         ],
         map=None if verdict.anomaly_map is None else map_document(verdict.anomaly_map, form),
+        region=None if found.region is None else base64.b64encode(found.region).decode("ascii"),
         lineage=Lineage(
             bundle_version=found.bundle_version,
             bundle_digest=found.bundle_digest,

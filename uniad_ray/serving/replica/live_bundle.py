@@ -7,19 +7,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 
+from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.errors import BundleError, StoreError, UniadRayError
 from uniad_ray.perception.base import AskingExtractor
 from uniad_ray.perception.captions.base import Captioner
+from uniad_ray.reporting.drawing.pictures import region_png
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.reference_images import Reference
 from uniad_ray.scoring.bundles.store import BundleStore, Pointer
 from uniad_ray.scoring.online_scorer import OnlineScorer, build_online_scorer
 
 _logger = logging.getLogger(__name__)
+_LINE_SIDE: Final = 640
 
 
 ChooseCaptioner = Callable[[AskingExtractor], Captioner | str]
@@ -45,6 +49,14 @@ class LoadedBundle:
     reference: Reference
     no_texts: str | None
     seconds: float
+
+    @cached_property
+    def region_line(self) -> bytes | None:
+        """Line around the part of the images that counts, as a PNG with transparency; None if all of it does."""
+        region = self.scorer.full.pipeline.region
+        if region is None:
+            return None
+        return region_png(region.at(fitted_size((region.mask.height, region.mask.width), _LINE_SIDE)))
 
     def check(self) -> None:
         """Score the reference images again with the experts that need no texts.

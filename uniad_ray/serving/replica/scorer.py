@@ -195,6 +195,7 @@ class ReplicaScorer:
             bundle_digest=manifest.digest,
             code_version=__version__,
             image_sha256=sha256,
+            region=loaded.region_line if with_map else None,
         )
 
     async def refresh_for_ever(self) -> None:

@@ -34,6 +34,7 @@ async function scoreFile(file) {
   const image = response.images[0];
   showImage(file);
   await showMap(image);
+  showRegion(image);
   showVerdict(image);
   if (signal.aborted) return undefined;
   byId("result").hidden = false;
@@ -57,6 +58,12 @@ async function showMap(image) {
   byId("map-note").textContent = image.map
     ? await drawMap(canvas, image.map, image.threshold, image.decision === "anomalous")
     : "The response has no map.";
+}
+
+function showRegion(image) {
+  const line = byId("region");
+  line.hidden = !image.region;
+  if (image.region) line.src = `data:image/png;base64,${image.region}`;
 }
 
 function showVerdict(image) {
@@ -94,6 +101,7 @@ byId("category").addEventListener("change", () => chosen && score(chosen));
 byId("form").addEventListener("submit", (event) => event.preventDefault());
 byId("image").addEventListener("error", () => {
   byId("image").hidden = true;
+  byId("region").hidden = true;
   byId("no-image").hidden = false;
 });
 connectOpacity(byId("opacity"), byId("opacity-value"), byId("map"));

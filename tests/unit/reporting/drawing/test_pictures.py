@@ -19,6 +19,7 @@ from uniad_ray.reporting.drawing.pictures import (
     map_scale,
     missing_picture,
     overlay,
+    region_png,
     with_region,
 )
 from uniad_ray.reporting.model import MapScale
@@ -165,5 +166,8 @@ def test_region_is_a_thin_line_along_its_edge() -> None:
     expected[1, 2:7] = expected[1:6, 2] = (0, 255, 255)
     assert np.array_equal(drawn, expected)
     assert (plain == 9).all()
+    line = np.asarray(Image.open(io.BytesIO(region_png(inside))).convert("RGBA"))
+    assert np.array_equal(np.where(line[..., 3:] > 0, line[..., :3], plain), expected)
+    assert set(np.unique(line[..., 3])) == {0, 255}
     thumbnails = [draw_picture(encoded(plain), (6, 7), [], None, SCALE, region).thumbnail for region in (None, inside)]
     assert thumbnails[0] != thumbnails[1]

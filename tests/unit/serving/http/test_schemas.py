@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def test_response_holds_whole_verdict(score: float, decision: str) -> None:
         "left_out": [{"expert": "objects", "reason": "no text within 2 seconds"}],
         "reasons": ["why"],
         "map": None,
+        "region": None,
         "nearest": [{"image": "good/1.png", "distance": 0.25, "thumbnail": base64.b64encode(b"jpeg").decode()}],
         "lineage": {
             "bundle_version": "v1",
@@ -55,6 +57,11 @@ def test_response_holds_whole_verdict(score: float, decision: str) -> None:
         },
         "error": None,
     }
+
+
+def test_line_around_the_region_is_sent_as_png() -> None:
+    sent = image_response("a.png", replace(found(1.0), region=b"png"), "png")
+    assert base64.b64decode(str(sent.region)) == b"png"
 
 
 def test_image_without_verdict_has_only_its_error() -> None:

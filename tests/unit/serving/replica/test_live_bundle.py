@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import io
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.bad_bundles import damage, publish_other_scores, unlike_the_fit
 from support.endpoint import write_bundle
 
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.perception.region import Region
 from uniad_ray.scoring.bundles.bundle import BundleManifest
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.serving.replica.live_bundle import LiveBundle
@@ -152,3 +157,17 @@ def test_check_scores_reference_images_again(root: Path) -> None:
     unlike_the_fit(live)
     with pytest.raises(BundleError, match="expert patch gives the reference images"):
         live.check()
+
+
+def test_line_around_the_region_covers_the_image(root: Path) -> None:
+    loaded = open_live(root).current
+    assert loaded.region_line is None
+    mask = np.ones((300, 2000), dtype=bool)
+    mask[:, 1000:] = False
+    region = Region(RegionMask.of(mask), loaded.scorer.full.config.decoded_size)
+    loaded.scorer.full.pipeline.region = region
+    found = replace(loaded).region_line
+    assert found is not None
+    line = np.asarray(Image.open(io.BytesIO(found)).convert("RGBA"))
+    assert line.shape == (96, 640, 4)
+    assert np.flatnonzero(line[50, :, 3]).tolist() == [319, 320]
