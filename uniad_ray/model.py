@@ -49,6 +49,7 @@ class Verdict(ScoredVerdict):
         bundle_digest: sha256 of the bundle's manifest.
         pixels: The image at the size of its category, as it was scored: uint8, shape (H, W, 3), RGB.
         image_size: Height and width of the image itself, pixels.
+        value_range: Values of 16-bit images that become black and white in `pixels`; None without a range.
 
     >>> import uniad_ray as ur
     >>> verdict = ur.load_model("bundles", "trays").score("damaged.png")

@@ -13,7 +13,6 @@ from uniad_ray.archive.images.opening import DEFAULT_LIMITS, ImageLimits, check_
 from uniad_ray.archive.images.sixteen_bits import (
     SIXTEEN_BIT_MODES,
     SixteenBits,
-    check_planes,
     grey_values,
     has_sixteen_bits,
     read_sixteen_bits,
@@ -85,7 +84,6 @@ def stretch_image(
         raise ValueError(f"the size must be positive, not {size}")
     check_pixels(image.size, limits)
     with pillow_errors(image.format or "image"):
-        check_planes(image)
         image.load()
         orientation = displayed_orientation(image)
         if value_range is not None and (image.mode in SIXTEEN_BIT_MODES or image.mode == "I"):

@@ -29,6 +29,9 @@ from uniad_ray.errors import ImageError
 _PILLOW_PIXEL_LIMIT: Final = 178_956_970
 _TIFF_TILE_WIDTH: Final = 322
 _TIFF_TILE_LENGTH: Final = 323
+_TIFF_BITS_PER_SAMPLE: Final = 258
+_TIFF_PLANES: Final = 284
+_SEPARATE_PLANES: Final = 2
 
 _OPENERS: Final[dict[str, Callable[[BytesIO], Any]]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
@@ -90,11 +93,24 @@ def open_image(data: bytes, limits: ImageLimits) -> tuple[Any, str]:
         if format_name == "TIFF":
             tile = tuple(image.tag_v2.get(tag, 0) for tag in (_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH))
             check_pixels(tile, limits)
+            _check_planes(image)
         if format_name == "PNG" and "exif" not in image.info:
             exif = _png_chunk(data, b"eXIf")
             if exif is not None:
                 image.info["exif"] = b"Exif\0\0" + exif
     return image, format_name
+
+
+def has_separate_planes(image: Any) -> bool:
+    """Whether an opened image is a TIFF with a plane for each colour."""
+    return bool(getattr(image, "tag_v2", {}).get(_TIFF_PLANES) == _SEPARATE_PLANES)
+
+
+def _check_planes(image: Any) -> None:
+    """Rejects uncompressed TIFF files with planes of 16 bits: Pillow reads these as if they had 8."""
+    bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))
+    if has_separate_planes(image) and len(bits) > 1 and 16 in bits and image.tile and image.tile[0].codec_name == "raw":
+        raise ImageError("unsupported", "uncompressed 16-bit TIFF with separate planes; save the planes together")
 
 
 def _sniff(data: bytes) -> str:

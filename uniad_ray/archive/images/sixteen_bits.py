@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniad_ray.archive.images.opening import ImageLimits, open_image, pillow_errors
+from uniad_ray.archive.images.opening import ImageLimits, has_separate_planes, open_image, pillow_errors
 from uniad_ray.errors import ImageError
 
 SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
@@ -22,9 +22,6 @@ _NATIVE: Final = ";16L" if sys.byteorder == "little" else ";16B"
 _SWAPPED: Final = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if _NATIVE == ";16L" else ";16L"}
 _MAY_HAVE_SIXTEEN_BITS: Final = (b"\x89PNG", b"II", b"MM")
 _GREY_ALPHA: Final = "LA;16B"
-_SEPARATE_PLANES: Final = 2
-_TIFF_BITS_PER_SAMPLE: Final = 258
-_TIFF_PLANES: Final = 284
 
 
 class SixteenBits(NamedTuple):
@@ -54,21 +51,10 @@ def file_has_sixteen_bits(data: bytes, limits: ImageLimits) -> bool:
         return False
 
 
-def check_planes(image: Any) -> None:
-    """Rejects TIFF files with a plane of 16 bits for each colour, which Pillow reads as if they had 8.
-
-    Raises:
-        ImageError: `unsupported`.
-    """
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_TIFF_PLANES) == _SEPARATE_PLANES and 16 in np.ravel(tags.get(_TIFF_BITS_PER_SAMPLE, 1)):
-        raise ImageError("unsupported", "16-bit TIFF with separate planes; save the colours of each pixel together")
-
-
 def read_sixteen_bits(data: bytes, limits: ImageLimits) -> SixteenBits:
     """Decodes an image for which `has_sixteen_bits` is true, with all bits.
 
-    Of TIFF files with colours that are multiplied by alpha, only the upper byte is kept.
+    Of TIFF files with colours that are multiplied by alpha, or in separate planes, only the upper byte is kept.
 
     Args:
         data: The encoded file.
@@ -80,7 +66,6 @@ def read_sixteen_bits(data: bytes, limits: ImageLimits) -> SixteenBits:
     image, format_name = open_image(data, limits)
     raw = _raw_mode(image)
     with pillow_errors(format_name):
-        check_planes(image)
         if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
             image.load()
             return SixteenBits(grey_values(image))
@@ -92,7 +77,7 @@ def read_sixteen_bits(data: bytes, limits: ImageLimits) -> SixteenBits:
             return SixteenBits(grey, alpha)
         image.load()
         upper = np.asarray(image).astype(np.uint16)
-        if raw.startswith("RGBa") or raw == _GREY_ALPHA:
+        if raw.startswith("RGBa") or raw == _GREY_ALPHA or has_separate_planes(image):
             values = upper * np.uint16(257)
         else:
             other, _ = open_image(data, limits)
