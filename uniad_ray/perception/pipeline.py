@@ -146,8 +146,7 @@ class PerceptionPipeline:
 
     def seen_originals(self, originals: Originals) -> Originals:
         """The originals as the extractors see them: in the value range, and painted outside of the region."""
-        if self.value_range is not None:
-            originals = in_value_range(originals, self.value_range)
+        originals = in_value_range(originals, self.value_range)
         return originals if self.region is None else self.region.originals(originals)
 
     def extend(self, perception: Perception, wanted: frozenset[str]) -> Perception:

@@ -12,14 +12,14 @@ from uniad_ray.config.model import ValueRange
 from uniad_ray.perception.base import Originals
 
 
-def in_value_range(originals: Originals, value_range: ValueRange) -> Originals:
+def in_value_range(originals: Originals, value_range: ValueRange | None) -> Originals:
     """Originals of which those with 16 bits a channel are decoded in a range of values when they are read.
 
     Args:
         originals: Encoded files or uint8 arrays by row key.
-        value_range: Values that become black and white.
+        value_range: Values that become black and white; None returns the originals as they are.
     """
-    return _ScaledOriginals(originals, value_range)
+    return originals if value_range is None else _ScaledOriginals(originals, value_range)
 
 
 class _ScaledOriginals(Mapping[str, "bytes | np.ndarray"]):

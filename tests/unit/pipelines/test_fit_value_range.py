@@ -23,6 +23,7 @@ from uniad_ray.drift.samples import sample_images
 from uniad_ray.model import Model, load_model
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.captions.originals import original_images
+from uniad_ray.perception.value_range import in_value_range
 from uniad_ray.pipelines.cluster.decoding import chunk_item, decode_chunk
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.fit.task import FitTask, fit_one
@@ -33,6 +34,7 @@ from uniad_ray.runs.regions import value_range_of
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+from uniad_ray.scoring.fitting.selection.synthetic_originals import Change, SyntheticOriginals
 from uniad_ray.scoring.image_sources import load_image
 from uniad_ray.serving.runs.pictures import large_picture, thumbnail
 
@@ -238,3 +240,11 @@ def test_bundles_without_a_range_keep_their_digest() -> None:
 def test_arrays_without_a_range_are_as_files() -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 7), dtype=np.uint16)
     assert np.array_equal(load_image(deep, (5, 5)).pixels, load_image(encode(deep, "PNG"), (5, 5)).pixels)
+
+
+def test_synthetic_anomalies_of_files_are_made_in_the_range(greys: list[np.ndarray]) -> None:
+    grey = np.repeat(greys[0][..., None], 3, axis=2)
+    change = Change("key", grey, grey)
+    originals = in_value_range({"key": encode(greys[0].astype(np.uint16), "PNG")}, RANGE)
+    assert np.array_equal(SyntheticOriginals({"changed": change}, originals)["changed"], grey)
+    assert in_value_range(originals, None) is originals

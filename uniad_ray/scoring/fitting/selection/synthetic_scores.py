@@ -13,6 +13,7 @@ from uniad_ray.perception.base import Fields, Originals, Perception
 from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.perception.region import Region
+from uniad_ray.perception.value_range import in_value_range
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.complete import score_complete
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect, OriginalsOfDefects
@@ -76,6 +77,7 @@ def score_synthetic_anomalies(
     wanted = frozenset(field for expert in experts.values() for field in expert.needs)
     scores: dict[str, dict[str, FloatArray]] = {}
     withheld = None if with_captions else _NoTexts(pipeline)
+    seen = in_value_range(originals or {}, pipeline.value_range)
     for kind in SYNTHETIC_ANOMALIES:
         synthetic = [
             Change(key, view.image, image)
@@ -90,7 +92,7 @@ def score_synthetic_anomalies(
                 for change in synthetic[start : start + batch_size]
             }
             images = np.stack([change.after for change in changes.values()])
-            files = SyntheticOriginals(changes, originals or {}) if pipeline.detailed else None
+            files = SyntheticOriginals(changes, seen) if pipeline.detailed else None
             perception = pipeline.extract(list(changes), images, wanted, withheld, files)
             parts.append({name: score_complete(expert, perception) for name, expert in experts.items()})
             if on_scored is not None:
