@@ -205,7 +205,7 @@ def _objects_of_components() -> Ablation:
 def _objects_of_networks(config: FitConfig) -> Ablation:
     """Returns table 8 for segments of SAM, and of Grounded SAM if the profile lists classes."""
     segmenters = {"SAM": "sam/segments"}
-    if config.extractors["grounded_sam"].config.get("classes"):
+    if config.classes or config.extractors["grounded_sam"].config.get("classes"):
         segmenters["Grounded SAM"] = "grounded_sam/segments"
     memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
     for segmenter, segments in segmenters.items():
@@ -304,10 +304,10 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
     variants = {WHOLE: Variant(additions=tuple(additions))}
     for title, clips in tuned.items():
         namer = config.extractors.get("named_objects")
-        if namer is None or not namer.config.get("classes"):
+        if namer is None or not (config.classes or namer.config.get("classes")):
             raise ConfigError(
                 f"profile {config.name}: a tuned CLIP needs a list of classes; set "
-                "extractors.named_objects.config.classes, as in the profile paper"
+                "extractors.named_objects.config.classes, or classes, as in the profile paper"
             )
         variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
         settings = {"experts": "TMUAD", "bank": "as the profile", "vectors": "", "CLIP": title}

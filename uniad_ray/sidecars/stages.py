@@ -132,5 +132,6 @@ def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipe
         return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
     if plan.config is None:
         raise SidecarError(f"the plan has no bundle or configuration for {category}; use a new --out")
-    sized = plan.config.model_copy(update={"image_size": plan.categories[category].image_size})
+    own = plan.config.of_category(category)
+    sized = own.model_copy(update={"image_size": plan.categories[category].image_size})
     return CategoryPipeline.unfitted(sized.with_origin("the plan"), device=device)
