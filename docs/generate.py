@@ -314,6 +314,9 @@ A *profile* is the complete configuration of a fit. `uniad-ray fit --profile NAM
 An unknown key or an invalid value is an error that names the file, the key and the allowed values.
 The bundle stores the whole configuration, and scoring reads it from there.
 
+A profile may have `sizes`, each a mapping of keys to values, and a `size` that names one of them: `--set size=base`
+takes the [smaller networks](weights.md#smaller-networks-by-one-word) of `paper`.
+
 Keys are written with dots, as used with `--set`. `<name>` stands for a name of your choice.
 
 ## Keys of a profile

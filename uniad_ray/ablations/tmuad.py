@@ -57,7 +57,7 @@ def tmuad_ablation(
         6: lambda: _MATCHING,
         7: lambda: _PLUG_AND_PLAY,
         8: lambda: _objects_of_networks(config) if has_clip else _objects_of_components(),
-        9: lambda: _encoders(_PAPER_ENCODERS if has_clip else _EMBEDDED_ENCODERS),
+        9: lambda: _encoders(_paper_encoders(config) if has_clip else _EMBEDDED_ENCODERS),
         10: lambda: _few_shots(chosen),
         11: lambda: _costs(config, categories, chosen),
     }
@@ -214,7 +214,7 @@ def _objects_of_networks(config: FitConfig) -> Ablation:
         dinov2 = Addition(
             "extractors",
             f"features_{number + 1}",
-            {"segments": segments, "fields": ["dinov2/block23"]},
+            {"segments": segments, "fields": _fields(config, "dinov2")[-1:]},
             class_path="uniad_ray.perception.objects.features:ObjectFeatures",
         )
         memories += [
@@ -229,12 +229,16 @@ _EMBEDDED_ENCODERS: Mapping[str, Sequence[str]] = {
     "logical network": ("logical/level3",),
     "pyramid and logical network": ("pyramid/level2", "pyramid/level3", "logical/level3"),
 }
-_BLOCKS = (5, 11, 17, 23)
-_PAPER_ENCODERS: Mapping[str, Sequence[str]] = {
-    "DINOv2": tuple(f"dinov2/block{block}" for block in _BLOCKS),
-    "CLIP": tuple(f"clip/block{block}" for block in _BLOCKS),
-    "DINOv2 and CLIP": tuple(f"{network}/block{block}" for network in ("clip", "dinov2") for block in _BLOCKS),
-}
+
+
+def _fields(config: FitConfig, network: str) -> list[str]:
+    """Returns the fields of a vision transformer of the profile, shallow to deep."""
+    return [f"{network}/block{block}" for block in config.extractors[network].config["blocks"]]
+
+
+def _paper_encoders(config: FitConfig) -> Mapping[str, Sequence[str]]:
+    clip, dinov2 = _fields(config, "clip"), _fields(config, "dinov2")
+    return {"DINOv2": dinov2, "CLIP": clip, "DINOv2 and CLIP": [*clip, *dinov2]}
 
 
 def _encoders(fields: Mapping[str, Sequence[str]]) -> Ablation:
