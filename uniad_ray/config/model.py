@@ -66,6 +66,22 @@ class NormalImagesConfig(StrictModel):
         return max(0, math.ceil(self.fewest / (images - 1)) - 1)
 
 
+class SpillConfig(StrictModel):
+    """Fields of the normal images that a fit reads more than once, which it keeps on disk."""
+
+    precision: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="Precision on disk. `float16` takes half of the space; scores of normal images then differ "
+        "slightly from those of a run, and values above 65,504 are an error.",
+    )
+    most_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="Maximum space of one category, GiB; null takes what is free. A fit says what it needs once the "
+        "networks have seen the first images, and ends if that is more.",
+    )
+
+
 class CalibrationConfig(StrictModel):
     """Sets mean, deviation and threshold from scores of normal images that no expert was fitted on."""
 
@@ -283,6 +299,7 @@ class FitConfig(StrictModel):
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named sets of experts.")
     expert_set: str = Field(description="Name of the expert set to use.")
     normal_images: NormalImagesConfig = NormalImagesConfig()
+    spill: SpillConfig = SpillConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of expert sets without one in `fusions`.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
