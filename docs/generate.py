@@ -43,7 +43,7 @@ PATHS = {
     "sidecar_plan": "`SIDECAR/plan.json`",
     "feature_sidecar": "`SIDECAR/features/<category>/*.parquet`",
     "segment_sidecar": "`SIDECAR/segments/<category>/*.parquet`",
-    "description_sidecar": "`SIDECAR/descriptions/<category>/*.parquet`",
+    "description_sidecar": "`SIDECAR/{descriptions,captions}/<category>/*.parquet`",
     "caption_plan": "`CAPTIONS/plan.json`",
     "caption_sidecar": "`CAPTIONS/captions/<category>/*.parquet`",
     "caption_answer": "column `text` of `caption_sidecar`, with the structured prompt",

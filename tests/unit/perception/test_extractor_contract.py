@@ -28,7 +28,13 @@ Build = Callable[[Name], Extractor]
 
 PROFILES = {profile: load_config(profile) for profile in profile_names()}
 EVERY: list[Name] = [(profile, name) for profile, config in PROFILES.items() for name in config.extractors]
-LEFT_OUT = {("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_caption_server.py"}
+LEFT_OUT = {
+    ("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_server.py",
+    (
+        "paper",
+        "named_description",
+    ): "asks a model behind a server; see test_object_describer.py and tests/paper_profile",
+}
 KEYS = OTHERS[:3]
 COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
 FOLDERS = {"clip": save_clip, "t5": save_sentence_t5, "sam": save_sam, "grounding_dino": save_grounding_dino}

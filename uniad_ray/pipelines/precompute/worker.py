@@ -114,7 +114,7 @@ class StageWorker:
         classes = None if self._plan.config is None else self._plan.config.of_category(category).classes
         key = category if planned.bundle else f"{planned.image_size} {classes}"
         if key not in self._pipelines:
-            self._pipelines[key] = load_pipeline(self._plan, category, self._device)
+            self._pipelines[key] = load_pipeline(self._plan, category, self._stage, self._device)
         self._pipelines.move_to_end(key)
         if len(self._pipelines) > MAX_LOADED_BUNDLES:
             self._pipelines.popitem(last=False)
