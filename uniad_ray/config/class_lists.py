@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from typing import Annotated
 
 import yaml
+from pydantic import BeforeValidator
 
 from uniad_ray.errors import ConfigError
-
-Classes = tuple[str, ...] | str
-"""Classes of objects, or the name of a list: `DATA_SET/CATEGORY`, or `DATA_SET` for the own list of each category."""
 
 
 @cache
@@ -36,6 +35,18 @@ def check_list_name(name: str) -> None:
         raise ValueError(f"there is no list {name!r}; list the classes, or use one of {', '.join(class_lists())}")
     if separator and category not in lists:
         raise ValueError(f"{data_set} has no list {category!r}; it has {', '.join(lists)}")
+
+
+def _list_or_name(classes: object) -> object:
+    if isinstance(classes, str):
+        check_list_name(classes)
+    elif not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("write a list of words, such as [bolt, nut], or the name of a list")
+    return classes
+
+
+Classes = Annotated[tuple[str, ...] | str, BeforeValidator(_list_or_name)]
+"""Classes of objects, or the name of a list: `DATA_SET/CATEGORY`, or `DATA_SET` for the own list of each category."""
 
 
 def classes_of_category(classes: Classes, category: str) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.class_lists import Classes, check_list_name, classes_of_category
+from uniad_ray.config.class_lists import Classes, classes_of_category
 from uniad_ray.config.large_images import LargeImagesConfig
 from uniad_ray.config.region import RegionMask
+from uniad_ray.config.spill import SpillConfig
 from uniad_ray.errors import ConfigError
 
 SMALLEST_SIDE: Final = 32
@@ -64,22 +65,6 @@ class NormalImagesConfig(StrictModel):
         if images == 1:
             return 2 * self.fewest - 1
         return max(0, math.ceil(self.fewest / (images - 1)) - 1)
-
-
-class SpillConfig(StrictModel):
-    """Fields of the normal images that a fit reads more than once, which it keeps on disk."""
-
-    precision: Literal["float32", "float16"] = Field(
-        default="float32",
-        description="Precision on disk. `float16` takes half of the space; scores of normal images then differ "
-        "slightly from those of a run, and values above 65,504 are an error.",
-    )
-    most_gib: float | None = Field(
-        default=None,
-        gt=0,
-        description="Maximum space of one category, GiB; null takes what is free. A fit says what it needs once the "
-        "networks have seen the first images, and ends if that is more.",
-    )
 
 
 class CalibrationConfig(StrictModel):
@@ -378,15 +363,6 @@ class FitConfig(StrictModel):
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""
         return isinstance(other, FitConfig) and self.__dict__ == other.__dict__
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _list_or_name(cls, classes: object) -> object:
-        if isinstance(classes, str):
-            check_list_name(classes)
-        elif not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("write a list of words, such as [bolt, nut], or the name of a list")
-        return classes
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

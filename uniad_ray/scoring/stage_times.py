@@ -6,16 +6,17 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from uniad_ray.experts.base import Expert
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.complete import score_complete
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WARM_UP_IMAGES = 2
 """Number of first images to skip; they include one-time setup."""
@@ -65,6 +66,7 @@ def network_costs(
         row_key: Key of the image.
         image: uint8, shape (H, W, 3).
     """
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     # torch has no rule for the convolution that extractors use on a CPU.
@@ -97,6 +99,8 @@ def _convolution_flops(
 
 def _networks(owner: Any) -> list[nn.Module]:
     """The networks that an object holds, also in a dataclass, a tuple or a function."""
+    from torch import nn
+
     found: dict[int, nn.Module] = {}
     seen: set[int] = set()
     pending = [owner]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from uniad_ray.config.model import SpillConfig
+from uniad_ray.config.spill import SpillConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.missing import Missing

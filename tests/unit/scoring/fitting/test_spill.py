@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from uniad_ray.config.model import SpillConfig
+from uniad_ray.config.spill import SpillConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Perception
 from uniad_ray.scoring.fitting import spill
