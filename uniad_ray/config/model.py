@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.class_lists import Classes, classes_of_category
 from uniad_ray.config.large_images import LargeImagesConfig
 from uniad_ray.config.region import RegionMask
+from uniad_ray.config.spill import SpillConfig
 from uniad_ray.errors import ConfigError
 
 SMALLEST_SIDE: Final = 32
@@ -271,11 +273,18 @@ class FitConfig(StrictModel):
     )
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
     seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
+    classes: Classes = Field(
+        default=(),
+        description="Classes of the objects in the images, for extractors with an option `classes` that set none: a "
+        "list of words; or the name of a list, such as `mvtec-loco/breakfast_box`, or `mvtec-loco` for the list of "
+        "each category. A bundle has that of its category.",
+    )
     extractors: dict[str, ClassConfig] = Field(description="Networks by name; only the needed ones are loaded.")
     experts: dict[str, ClassConfig] = Field(description="Experts by name.")
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named sets of experts.")
     expert_set: str = Field(description="Name of the expert set to use.")
     normal_images: NormalImagesConfig = NormalImagesConfig()
+    spill: SpillConfig = SpillConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of expert sets without one in `fusions`.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
@@ -335,6 +344,21 @@ class FitConfig(StrictModel):
                 f"these have {width} x {height}; use another expert_set, or lower large_images.pixels"
             )
         return self
+
+    def of_category(self, category: str) -> Self:
+        """The configuration of one category: with its own region and its own list of classes.
+
+        Raises:
+            ConfigError: The chosen class lists have none for this category.
+        """
+        own = {name: mask for name, mask in self.regions.items() if name == category}
+        try:
+            classes = classes_of_category(self.classes, category)
+        except ConfigError as error:
+            raise ConfigError(f"{self.origin}: {error}") from error
+        if own == self.regions and classes == self.classes:
+            return self
+        return self.model_copy(update={"regions": own, "classes": classes})
 
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""

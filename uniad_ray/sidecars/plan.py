@@ -153,7 +153,8 @@ def file_path(stage: Stage, chunk: str) -> str:
 
 def stage_schema(stage: Stage) -> DatasetSchema:
     """Return the schema of the files of a stage."""
-    return dataset_schema(f"{stage.removesuffix('s')}_sidecar")
+    # The schema `caption_sidecar` is that of `uniad-ray caption`, with tokens and seconds.
+    return dataset_schema("description_sidecar" if stage == "captions" else f"{stage.removesuffix('s')}_sidecar")
 
 
 def _read_plan(sidecar: Location) -> SidecarPlan:
