@@ -26,7 +26,7 @@ from uniad_ray.archive.images import decode_image
 from uniad_ray.archive.scenes.products.product import draw_image, draw_product
 from uniad_ray.archive.value_range import Seen, choose_range
 from uniad_ray.config.loading import load_config
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.category import fit_category

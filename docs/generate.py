@@ -43,7 +43,7 @@ PATHS = {
     "sidecar_plan": "`SIDECAR/plan.json`",
     "feature_sidecar": "`SIDECAR/features/<category>/*.parquet`",
     "segment_sidecar": "`SIDECAR/segments/<category>/*.parquet`",
-    "description_sidecar": "`SIDECAR/descriptions/<category>/*.parquet`",
+    "description_sidecar": "`SIDECAR/{descriptions,captions}/<category>/*.parquet`",
     "caption_plan": "`CAPTIONS/plan.json`",
     "caption_sidecar": "`CAPTIONS/captions/<category>/*.parquet`",
     "caption_answer": "column `text` of `caption_sidecar`, with the structured prompt",
@@ -313,6 +313,9 @@ A *profile* is the complete configuration of a fit. `uniad-ray fit --profile NAM
 `--profile FILE.yaml` uses your own file. `--set KEY=VALUE` overrides one key; the value is parsed as YAML.
 An unknown key or an invalid value is an error that names the file, the key and the allowed values.
 The bundle stores the whole configuration, and scoring reads it from there.
+
+A profile may have `sizes`, each a mapping of keys to values, and a `size` that names one of them: `--set size=base`
+takes the [smaller networks](weights.md#smaller-networks-by-one-word) of `paper`.
 
 Keys are written with dots, as used with `--set`. `<name>` stands for a name of your choice.
 

@@ -133,7 +133,8 @@ def command_problems(document: Document) -> Iterator[str]:
         if not local.startswith("~") and not (ROOT / local).exists():
             yield f"{local}: the file to mount is missing"
     mounted = {Path(remote).name for remote in mounts}
-    for command in [command for name in COMMANDS for command in document[name]]:
+    own = [types.get("worker_setup_commands", []) for types in document["available_node_types"].values()]
+    for command in [command for commands in (*(document[name] for name in COMMANDS), *own) for command in commands]:
         if subprocess.run(["bash", "-n", "-c", command], check=False, capture_output=True).returncode:
             yield f"invalid shell command: {command}"
         elif missing := {word for word in shlex.split(command) if word.endswith((".lock", ".toml"))} - mounted:
@@ -157,7 +158,7 @@ def test_cluster_file_is_valid() -> None:
 def test_guide_and_cluster_file_agree() -> None:
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     chosen = load()["metadata"]
-    for name in ("region", "security_group", "head_type", "cpu_type", "gpu_type"):
+    for name in ("region", "security_group", "head_type", "cpu_type", "gpu_type", "vlm_type"):
         assert chosen[name] in guide, name
     statements = [
         statement
@@ -166,6 +167,19 @@ def test_guide_and_cluster_file_agree() -> None:
     ]
     (passed,) = [statement["Resource"] for statement in statements if statement["Action"] == "iam:PassRole"]
     assert passed.endswith(f":role/{chosen['worker_profile']['Name']}")
+
+
+def test_nodes_have_the_extras_and_the_model_a_node_of_its_own() -> None:
+    document = load()
+    vlm = document["available_node_types"]["vlm"]
+    assert any("'.[text]'" in command for command in document["setup_commands"])
+    assert any("'.[text,vlm]'" in command for command in vlm["worker_setup_commands"])
+    others = {name: kind["resources"] for name, kind in document["available_node_types"].items() if name != "vlm"}
+    assert vlm["resources"] == {"vlm": 1}
+    assert not any(others.values())
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (ports,) = re.findall(r"vllm\.entrypoints\.openai\.api_server .*--port (\d+)", guide)
+    assert ports != "8000", "the endpoint has this port on every node"
 
 
 def node_config(document: Document, name: str) -> Document:
@@ -181,7 +195,7 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "wrong type at the top": (lambda d: d.update(idle_timeout_minutes="5"), "Ray: '5' is not of type 'number'"),
     "unknown head type": (lambda d: d.update(head_node_type="haed"), "Ray: `head_node_type` must be one of"),
     "fewer workers than the minimum": (
-        lambda d: d["available_node_types"]["gpu"].update(min_workers=9),
+        lambda d: d["available_node_types"]["gpu"].update(min_workers=10),
         "Ray: The specified global `max_workers` is smaller than",
     ),
     "typo in a node": (

@@ -39,7 +39,7 @@ def test_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with chat_server(answer) as server:
         for verb, *arguments in verbs[:2]:
-            run(verb, *[server.url if word == "http://gpu-1:8000/v1" else word for word in arguments])
+            run(verb, *[server.url if word == "http://gpu-1:8001/v1" else word for word in arguments])
         assert len(server.asked) == 12  # the second command finds no error
     run(*[word.replace("$PWD", str(tmp_path)) for word in verbs[2]], *SMALL)
     run(*verbs[3])

@@ -115,11 +115,15 @@ def test_few_shot_and_cost_tables(archive: str, tmp_path: Path) -> None:
         assert all(value > 0 for value in row.milliseconds.values())
         assert ("extractor segmenter" in row.milliseconds) == (row.settings["experts"] == "TMUAD")
         assert f"expert {row.experts[-1]}" in row.milliseconds
+        assert row.parameters
+        assert row.flops
     stored = pq.read_table(costs.path).to_pylist()
     assert [{entry["stage"]: entry["value"] for entry in row["milliseconds"]} for row in stored] == [
         row.milliseconds for row in costs.rows
     ]
+    assert [(row["parameters"], row["flops"]) for row in stored] == [(row.parameters, row.flops) for row in costs.rows]
     assert "images per second" in as_text(costs)
+    assert "GFLOPs per image" in as_text(costs)
 
 
 def of_run(run: Path, metric: str) -> tuple[float | None, float | None]:

@@ -61,9 +61,14 @@ def question(server: ChatServer, **changes: Any) -> Question:
 
 def config(captions: Path) -> FitConfig:
     """Patch memory, and text similarity on stored captions."""
+    return config_with({"kind": "table", "source": str(captions)})
+
+
+def config_with(captioner: dict[str, Any]) -> FitConfig:
+    """The same with another source of the captions."""
     describer = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-        "config": {"captioner": {"kind": "table", "source": str(captions)}},
+        "config": {"captioner": captioner},
     }
     return small_config(
         f"extractors.caption={json.dumps(describer)}",
@@ -154,10 +159,40 @@ def test_scores_with_the_model_off_have_the_same_bytes(factory: Factory, server:
     assert stored(tmp_path / "run", "scores") == stored(factory.root / "run", "scores")
     server.answer = lambda _: (503, b"off")
     sidecar = precompute(factory.archive, str(tmp_path / "sidecar"), config(factory.root / "captions"), bundles=None)
-    assert "descriptions" in sidecar.fields["part"]
+    assert sidecar.fields["part"]["captions"] == ("caption/text",)
     score(factory.archive, bundles, str(tmp_path / "other"), sidecar=sidecar.sidecar, workers=ONE)
     assert stored(tmp_path / "other", "scores") == stored(factory.root / "run", "scores")
     server.answer = text_of
+
+
+def test_stage_captions_asks_once_and_a_fit_from_it_asks_nobody(
+    factory: Factory, server: ChatServer, tmp_path: Path
+) -> None:
+    live = config_with({"kind": "server", "url": server.url, "model": "fake", **OPTIONS})
+    before = len(server.asked)
+    sidecar = precompute(
+        factory.archive, str(tmp_path / "sidecar"), live, stages=["captions"], workers={"captions": ONE}
+    )
+    asked = len(server.asked) - before
+    assert sidecar.fields == {"part": {"captions": ("caption/text",)}}
+    rows = [
+        row
+        for path, data in stored(tmp_path / "sidecar", "captions").items()
+        if path.endswith(".parquet")
+        for row in pq.read_table(io.BytesIO(data)).to_pylist()
+    ]
+    assert len(rows) == sidecar.images
+    texts = [text for row in rows for text in row["descriptions"]]
+    assert [text["field"] for text in texts] == ["caption/text"] * (sidecar.images - sidecar.errors) != []
+    lacking = [text for text in texts if text["text"] is None]
+    assert ["empty answer" in text["missing"] for text in lacking] == [True]
+    assert asked >= len(texts)
+
+    server.answer = lambda _: (503, b"off")
+    fitted = fit(factory.archive, str(tmp_path / "bundles"), live, sidecar=sidecar.sidecar)
+    server.answer = text_of
+    assert not fitted.failed
+    assert len(server.asked) == before + asked
 
 
 def test_captions_resume_and_retry_only_errors(factory: Factory, server: ChatServer, tmp_path: Path) -> None:

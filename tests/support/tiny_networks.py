@@ -73,6 +73,25 @@ def save_sam(folder: Path) -> None:
     SamImageProcessor(size=side, pad_size=padded).save_pretrained(folder)
 
 
+def save_sentence_t5(folder: Path) -> None:
+    """A tiny Sentence-T5: the encoder of T5 with mean pooling, in the layout of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    vocabulary = ["<pad>", "</s>", "<unk>", *LETTERS]
+    letters = Tokenizer(models.WordLevel({token: index for index, token in enumerate(vocabulary)}, unk_token="<unk>"))  # noqa: S106
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    width = {"d_model": CLIP_WIDTH, "d_kv": 3, "d_ff": 8, "num_heads": 2, "num_layers": 1}
+    torch.manual_seed(0)
+    plain = folder.with_name(f"{folder.name}-plain")
+    T5EncoderModel(T5Config(vocab_size=len(vocabulary), **width)).save_pretrained(plain)
+    PreTrainedTokenizerFast(tokenizer_object=letters, model_max_length=64, **names).save_pretrained(plain)
+    SentenceTransformer(str(plain), device="cpu").save(str(folder), create_model_card=False)
+
+
 def save_grounding_dino(folder: Path) -> None:
     """A tiny Grounding DINO that reads a few words."""
     from transformers import (

@@ -147,7 +147,7 @@ def test_workers_apply_to_all_or_single_stages(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_unknown_stage_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no stage 'masks'; there are features, segments, descriptions"):
+    with pytest.raises(ConfigError, match="no stage 'masks'; there are features, segments, captions, descriptions"):
         verbs.precompute("archive", out="sidecar", stages=["masks"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="no stage 'masks'"):
         verbs.precompute("archive", out="sidecar", workers={"masks": 1})  # type: ignore[dict-item]

@@ -50,6 +50,9 @@ class AblationMetrics(StrictModel):
         deviation: Sample standard deviation of the image AUROC over the fits; None with a single fit.
         pixel: Pixel AUROC; None if the table does not report it.
         milliseconds: Median time per image on one thread, by stage; None if the table does not report it.
+        parameters: Number of parameters of the networks, those of vision-language models behind a server left out; None
+            if the table does not report it.
+        flops: Floating-point operations for one image, as torch counts them; None if the table does not report it.
     """
 
     row: int
@@ -60,6 +63,8 @@ class AblationMetrics(StrictModel):
     deviation: TypeMetrics | None = None
     pixel: TypeMetrics | None = None
     milliseconds: dict[str, float] | None = None
+    parameters: int | None = None
+    flops: int | None = None
 
 
 class AblationReport(StrictModel):
@@ -95,6 +100,7 @@ def ablate(
     profile: str = "embedded",
     overrides: Sequence[str] = (),
     backbones: Sequence[str] = ("resnet18",),
+    captions: str | None = None,
     options: TmuadTableOptions | None = None,
     categories: Sequence[str] | None = None,
     device: str = "auto",
@@ -107,11 +113,12 @@ def ablate(
     Args:
         archive: Root of an archive with labels.
         work: Root of the bundles and runs of all variants.
-        table: Number of the table: 4 to 9 of UniAD, 5 to 11 of TMUAD.
+        table: Number of the table: 4 to 9 of UniAD, 5 to 11 of TMUAD; or 13, figure 13 of TMUAD.
         paper: Paper that defines the table.
         profile: Profile, or YAML file.
         overrides: Overrides of the profile for every variant.
         backbones: Other architectures of the student, for table 4 of UniAD.
+        captions: Caption sidecar with UniAD's prompt, for table 7 of UniAD and 6 of TMUAD; None leaves its rows out.
         options: Options of the TMUAD tables.
         categories: Categories; default all.
         device: `cpu`, `cuda` or `auto`.
@@ -127,9 +134,9 @@ def ablate(
     manifest = read_manifest(source)  # reports a wrong path before any work starts
     wanted = tuple(sorted(set(categories or manifest.categories)))
     if paper == "uniad":
-        plan = uniad_ablation(table, tuple(backbones))
+        plan = uniad_ablation(table, tuple(backbones), load_config(profile, overrides), captions)
     else:
-        plan = tmuad_ablation(table, load_config(profile, overrides), wanted, options)
+        plan = tmuad_ablation(table, load_config(profile, overrides), wanted, options, captions)
     configs = {name: variant_config(plan, name, profile, overrides) for name in plan.variants}
     for config in configs.values():
         _check_shots(manifest, wanted, config)
@@ -255,6 +262,7 @@ def _metrics(
 ) -> AblationMetrics:
     found = [row_metrics(row, each.config, each.judged()) for each in scored]
     experts = (*row.experts, *row.plugged_in) or scored[0].config.chosen_experts
+    cost = costs.get(row.variants[0])
     return AblationMetrics(
         row=index,
         settings=dict(row.settings),
@@ -263,7 +271,9 @@ def _metrics(
         image=over_fits(found, np.mean),
         deviation=over_fits(found, lambda values: np.std(values, ddof=1)) if len(found) > 1 else None,
         pixel=pixel,
-        milliseconds=costs[row.variants[0]].of(experts) if costs else None,
+        milliseconds=None if cost is None else cost.of(experts),
+        parameters=None if cost is None else cost.parameters(experts),
+        flops=None if cost is None else cost.flops(experts),
     )
 
 
@@ -280,6 +290,8 @@ def _write(path: Location, rows: Sequence[AblationMetrics], plan: Ablation) -> N
             row.milliseconds and [{"stage": stage, "value": value} for stage, value in row.milliseconds.items()]
             for row in rows
         ],
+        "parameters": [row.parameters for row in rows],
+        "flops": [row.flops for row in rows],
     }
     for prefix, kind in (("", "image"), ("deviation_", "deviation"), ("pixel_", "pixel")):
         for name in TypeMetrics.model_fields:

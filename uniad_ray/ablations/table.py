@@ -73,6 +73,13 @@ class Addition:
         return f"{self.section}.{self.name}={json.dumps(component)}"
 
 
+def stored_captions(source: str) -> Addition:
+    """Returns the extractor `caption` with the texts of a caption sidecar: an absolute path or a URI."""
+    captioner = {"kind": "table", "source": source}
+    class_path = "uniad_ray.perception.captions.captioners:CaptionDescriber"
+    return Addition("extractors", "caption", {"captioner": captioner}, class_path=class_path)
+
+
 @dataclass(frozen=True)
 class Variant:
     """One fit of a table.

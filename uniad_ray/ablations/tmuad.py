@@ -1,13 +1,13 @@
-"""Definitions of tables V to XI of TMUAD: the fits that each needs and the experts that each row fuses."""
+"""Definitions of tables V to XI and figure 13 of TMUAD: the fits that each needs, and the experts of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import Field
 
-from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Addition, Variant, marks
+from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Addition, Variant, marks, stored_captions
 from uniad_ray.ablations.uniad import EXPERTS as UNIAD
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FitConfig
@@ -37,15 +37,20 @@ class TmuadTableOptions(StrictModel):
 
 
 def tmuad_ablation(
-    table: int, config: FitConfig, categories: Sequence[str], options: TmuadTableOptions | None = None
+    table: int,
+    config: FitConfig,
+    categories: Sequence[str],
+    options: TmuadTableOptions | None = None,
+    captions: str | None = None,
 ) -> Ablation:
-    """Returns one of tables 5 to 11 of TMUAD; tables 8 and 9 compare the networks of the profile.
+    """Returns one of tables 5 to 11 of TMUAD, or its figure 13; tables 8 and 9 compare the networks of the profile.
 
     Args:
         table: Number of the table.
         config: The profile.
         categories: Categories to fit and score.
         options: Options of tables 10 and 11.
+        captions: Caption sidecar, for table 6; None leaves its rows out.
 
     Raises:
         ConfigError: The table does not exist, or the profile lacks a component.
@@ -54,12 +59,13 @@ def tmuad_ablation(
     has_clip = "clip" in config.extractors
     tables = {
         5: lambda: _BANKS,
-        6: lambda: _MATCHING,
+        6: lambda: _matching(config, captions),
         7: lambda: _PLUG_AND_PLAY,
         8: lambda: _objects_of_networks(config) if has_clip else _objects_of_components(),
-        9: lambda: _encoders(_PAPER_ENCODERS if has_clip else _EMBEDDED_ENCODERS),
+        9: lambda: _encoders(_paper_encoders(config) if has_clip else _EMBEDDED_ENCODERS),
         10: lambda: _few_shots(chosen),
         11: lambda: _costs(config, categories, chosen),
+        13: lambda: _POSITIONS,
     }
     if table not in tables:
         raise ConfigError(f"--table {table}: unknown table of TMUAD; use {', '.join(map(str, sorted(tables)))}")
@@ -89,44 +95,76 @@ _BANKS = Ablation(
 )
 
 
-def _matched(name: str, title: str, **options: Any) -> tuple[AblationRow, Addition]:
-    settings = {"matching": title, "weighting": options.get("weighting", "")}
-    return AblationRow(settings, (name,)), Addition("experts", name, options, like=_TEXT)
+def _matching(config: FitConfig, captions: str | None) -> Ablation:
+    """Returns table 6: captions and descriptions compared as whole texts, and descriptions class by class."""
+    memory = _described(config)
+    description = str(config.experts[memory].config["text"]) if memory in config.experts else ""
+    texts = {"description": description, **({"caption": "caption/text"} if captions else {})}
+    additions = [stored_captions(captions)] if captions else []
+    rows = []
+    for text, field in texts.items():
+        for number, (encoder, of_encoder) in enumerate(_text_encoders(config).items(), start=1):
+            name = f"{text}_embedding_{number}"
+            options = {"embedding": f"{name}/embedding", "text": None, "neighbour_space": "text"}
+            additions += [
+                Addition("extractors", name, {**of_encoder.options, "text": field}, like=of_encoder.like),
+                Addition("experts", f"text_{name}", options, like="text"),
+            ]
+            settings = {"text": text, "matching": f"whole text, cosine of {encoder}", "weighting": ""}
+            rows.append(AblationRow(settings, (f"text_{name}",)))
+    memories: tuple[tuple[str, str, dict[str, str]], ...] = (
+        ("text_whole", "whole text, 1 - Gestalt ratio", {"image_score": "gestalt"}),
+        ("text_relaxed", "class by class, categories alone", {"matching": "relaxed", "weighting": "rarity"}),
+        ("text_equal", "class by class", {"matching": "strict", "weighting": "equal"}),
+        ("text_rarity", "class by class", {"matching": "strict", "weighting": "rarity"}),
+    )
+    for name, matching, changed in memories:
+        settings = {"text": "description", "matching": matching, "weighting": changed.get("weighting", "")}
+        rows.append(AblationRow(settings, (name,)))
+        additions.append(Addition("experts", name, changed, like=memory))
+    return Ablation(
+        "tmuad",
+        6,
+        "matching of texts; the text memory alone",
+        tuple(rows),
+        {WHOLE: Variant(additions=tuple(additions))},
+    )
 
 
-_MATCHED = (
-    _matched("text_whole", "whole text, 1 - Gestalt ratio", image_score="gestalt"),
-    _matched("text_relaxed", "class by class, categories alone", matching="relaxed", weighting="rarity"),
-    _matched("text_equal", "class by class", matching="strict", weighting="equal"),
-    _matched("text_rarity", "class by class", matching="strict", weighting="rarity"),
-)
-_MATCHING = Ablation(
+def _described(config: FitConfig) -> str:
+    """Returns the text memory of the profile: of objects from a list of classes, if it has one."""
+    has_classes = bool(config.classes) and "text_classes_grid" in config.experts
+    return "text_classes_grid" if has_classes else _TEXT
+
+
+class _TextEncoder(NamedTuple):
+    """An encoder like an extractor of the profile, with other options."""
+
+    like: str
+    options: Mapping[str, Any]
+
+
+def _text_encoders(config: FitConfig) -> dict[str, _TextEncoder]:
+    """Returns the text encoders of the profile by title; of `paper`, those of the paper's table too."""
+    if "caption_t5" not in config.extractors:
+        return {"embeddings": _TextEncoder("text_embedding", {})}
+    clip = {"weights": config.extractors["object_features"].config["weights"]}
+    return {
+        "CLIP embeddings": _TextEncoder("text_embedding", clip),
+        "Long-CLIP embeddings": _TextEncoder("text_embedding", {}),
+        "T5 embeddings": _TextEncoder("caption_t5", {}),
+    }
+
+
+_POSITIONS = Ablation(
     "tmuad",
-    6,
-    "matching of descriptions; the text memory alone",
-    (
-        AblationRow({"matching": "whole text, cosine of embeddings", "weighting": ""}, ("text_embedded",)),
-        *(row for row, _ in _MATCHED),
+    13,
+    "positions by a vision-language model, or by the 3 x 3 grid (figure 13)",
+    tuple(
+        AblationRow({"experts": title, "positions": positions}, (memory, *others), fusion="equal")
+        for title, others in (("text memory", ()), ("TMUAD", (_OBJECT, "patch_clusters")))
+        for positions, memory in (("grid", "text_classes_grid"), ("VLM", "text_classes"))
     ),
-    {
-        WHOLE: Variant(
-            additions=(
-                Addition(
-                    "extractors",
-                    "object_text_embedding",
-                    {"text": "object_description/text"},
-                    like="text_embedding",
-                ),
-                Addition(
-                    "experts",
-                    "text_embedded",
-                    {"embedding": "object_text_embedding/embedding", "text": None, "neighbour_space": "text"},
-                    like="text",
-                ),
-                *(addition for _, addition in _MATCHED),
-            )
-        )
-    },
 )
 
 _PLUG_AND_PLAY = Ablation(
@@ -205,7 +243,7 @@ def _objects_of_components() -> Ablation:
 def _objects_of_networks(config: FitConfig) -> Ablation:
     """Returns table 8 for segments of SAM, and of Grounded SAM if the profile lists classes."""
     segmenters = {"SAM": "sam/segments"}
-    if config.extractors["grounded_sam"].config.get("classes"):
+    if config.classes or config.extractors["grounded_sam"].config.get("classes"):
         segmenters["Grounded SAM"] = "grounded_sam/segments"
     memories: list[tuple[AblationRow, tuple[Addition, ...]]] = []
     for segmenter, segments in segmenters.items():
@@ -214,7 +252,7 @@ def _objects_of_networks(config: FitConfig) -> Ablation:
         dinov2 = Addition(
             "extractors",
             f"features_{number + 1}",
-            {"segments": segments, "fields": ["dinov2/block23"]},
+            {"segments": segments, "fields": _fields(config, "dinov2")[-1:]},
             class_path="uniad_ray.perception.objects.features:ObjectFeatures",
         )
         memories += [
@@ -229,12 +267,16 @@ _EMBEDDED_ENCODERS: Mapping[str, Sequence[str]] = {
     "logical network": ("logical/level3",),
     "pyramid and logical network": ("pyramid/level2", "pyramid/level3", "logical/level3"),
 }
-_BLOCKS = (5, 11, 17, 23)
-_PAPER_ENCODERS: Mapping[str, Sequence[str]] = {
-    "DINOv2": tuple(f"dinov2/block{block}" for block in _BLOCKS),
-    "CLIP": tuple(f"clip/block{block}" for block in _BLOCKS),
-    "DINOv2 and CLIP": tuple(f"{network}/block{block}" for network in ("clip", "dinov2") for block in _BLOCKS),
-}
+
+
+def _fields(config: FitConfig, network: str) -> list[str]:
+    """Returns the fields of a vision transformer of the profile, shallow to deep."""
+    return [f"{network}/block{block}" for block in config.extractors[network].config["blocks"]]
+
+
+def _paper_encoders(config: FitConfig) -> Mapping[str, Sequence[str]]:
+    clip, dinov2 = _fields(config, "clip"), _fields(config, "dinov2")
+    return {"DINOv2": dinov2, "CLIP": clip, "DINOv2 and CLIP": [*clip, *dinov2]}
 
 
 def _encoders(fields: Mapping[str, Sequence[str]]) -> Ablation:
@@ -304,10 +346,10 @@ def _costs(config: FitConfig, categories: Sequence[str], options: TmuadTableOpti
     variants = {WHOLE: Variant(additions=tuple(additions))}
     for title, clips in tuned.items():
         namer = config.extractors.get("named_objects")
-        if namer is None or not namer.config.get("classes"):
+        if namer is None or not (config.classes or namer.config.get("classes")):
             raise ConfigError(
                 f"profile {config.name}: a tuned CLIP needs a list of classes; set "
-                "extractors.named_objects.config.classes, as in the profile paper"
+                "extractors.named_objects.config.classes, or classes, as in the profile paper"
             )
         variants |= {name: _with_clip(uri, category) for name, (uri, category) in clips.items()}
         settings = {"experts": "TMUAD", "bank": "as the profile", "vectors": "", "CLIP": title}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Variant, marks
+from uniad_ray.ablations.table import WHOLE, Ablation, AblationRow, Addition, Variant, marks, stored_captions
+from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 
 _STRUCTURAL = ("structural_teacher", "structural_student")
@@ -15,7 +16,9 @@ _LOSSES = f"{_STUDENT}.losses"
 _WHOLE = {WHOLE: Variant(experts=EXPERTS)}
 
 
-def uniad_ablation(table: int, backbones: tuple[str, ...]) -> Ablation:
+def uniad_ablation(
+    table: int, backbones: tuple[str, ...], config: FitConfig | None = None, captions: str | None = None
+) -> Ablation:
     """Returns one of tables 4 to 9 of UniAD.
 
     Tables 4 to 6 train other students; tables 7 to 9 fuse the stored evidence of a single fit.
@@ -23,11 +26,14 @@ def uniad_ablation(table: int, backbones: tuple[str, ...]) -> Ablation:
     Args:
         table: Number of the table.
         backbones: Other architectures of the student, for table 4.
+        config: The profile; table 7 with captions uses its text encoders.
+        captions: Caption sidecar, for table 7; None leaves its rows out.
 
     Raises:
         ConfigError: The table does not exist.
     """
-    tables = {4: _backbones(backbones), 5: _DISTILLED, 6: _TEACHERS, 7: _TEXTS, 8: _BRANCHES, 9: _FUSIONS}
+    texts = _texts(config, captions)
+    tables = {4: _backbones(backbones), 5: _DISTILLED, 6: _TEACHERS, 7: texts, 8: _BRANCHES, 9: _FUSIONS}
     if table not in tables:
         raise ConfigError(f"--table {table}: unknown table of UniAD; use {', '.join(map(str, sorted(tables)))}")
     return tables[table]
@@ -91,17 +97,37 @@ _TEACHERS = Ablation(
     },
 )
 
-_TEXTS = Ablation(
-    "uniad",
-    7,
-    "text score",
-    (
-        AblationRow({"text": "without"}, (*_STRUCTURAL, *_LOGICAL)),
-        AblationRow({"text": "logical branch only"}, (*_LOGICAL, "text")),
-        AblationRow({"text": "both branches"}, _PAPER),
-    ),
-    _WHOLE,
-)
+
+def _texts(config: FitConfig | None, captions: str | None) -> Ablation:
+    """Returns table 7 by describer: none, sentences about the components, and captions if there are some."""
+    describers = {"sentences about components": "text"}
+    additions: tuple[Addition, ...] = ()
+    if captions is not None and config is not None:
+        describers["captions"] = "text_captions"
+        additions = (stored_captions(captions),)
+        if "text_captions" not in config.experts:
+            read = {"embedding": "caption_embedding/embedding", "text": "caption/text"}
+            additions += (
+                Addition("extractors", "caption_embedding", {"text": "caption/text"}, like="text_embedding"),
+                Addition("experts", "text_captions", read, like="text"),
+            )
+        if "text_captions_t5" in config.experts:
+            describers["captions, T5"] = "text_captions_t5"
+    return Ablation(
+        "uniad",
+        7,
+        "text score by describer",
+        (
+            AblationRow({"text": "none", "branches": "both"}, (*_STRUCTURAL, *_LOGICAL)),
+            *(
+                AblationRow({"text": title, "branches": branches}, (*experts, name))
+                for title, name in describers.items()
+                for branches, experts in (("logical", _LOGICAL), ("both", (*_STRUCTURAL, *_LOGICAL)))
+            ),
+        ),
+        {WHOLE: Variant(additions=additions, experts=EXPERTS)},
+    )
+
 
 _PART = "structural, logical, text, relations, discrepancy, weights"
 _BRANCHES = Ablation(

@@ -40,7 +40,7 @@ def reduced(image: np.ndarray, longest_side: int) -> np.ndarray:
 
 
 def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:
-    """The configuration of a category: with its image size, its own region, and the experts for images of this size.
+    """The configuration of a category: with its image size, region and classes, and experts for images of this size.
 
     The size is the median height and the median width of the category's normal images, reduced until no side is above
     `longest_side`; an image size that is set is kept. Without normal images, all images of the category count. No image
@@ -54,11 +54,9 @@ def with_image_size(config: FitConfig, archive: Location, manifest: ArchiveManif
 
     Raises:
         ArchiveError: The category has no images, or a shard is corrupt.
-        ConfigError: The expert set is for larger images only.
+        ConfigError: The expert set is for larger images only, or the chosen class lists have none for this category.
     """
-    own = {name: mask for name, mask in config.regions.items() if name == category}
-    if own != config.regions:
-        config = config.model_copy(update={"regions": own})
+    config = config.of_category(category)
     if config.image_size is not None and config.large_images is None:
         return config
     columns, exclude = ("height", "width"), config.normal_images.exclude

@@ -20,7 +20,8 @@ from uniad_ray.archive.manifest import ArchiveManifest, Chunk, chunks
 from uniad_ray.archive.normal_rows import read_normal_rows, read_rows
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import FitConfig, ValueRange
+from uniad_ray.config.model import FitConfig
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ImageError
 
 _FORMATS: Final = ("PNG", "TIFF")

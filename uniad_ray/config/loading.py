@@ -43,7 +43,8 @@ def load_config(
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected keys and values at the top level")
     files = from_files or {}
-    apply_overrides(document, [*overrides, *(assignment for found in files.values() for assignment in found)])
+    given = [*overrides, *(assignment for found in files.values() for assignment in found)]
+    apply_overrides(document, _with_size(document, given, source))
     origin = " with ".join([source, *(["--set"] if overrides else []), *files])
     return validate(FitConfig, document, where=origin).with_origin(origin)
 
@@ -166,14 +167,36 @@ def _assign(document: dict[str, Any], assignment: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {assignment}: the value is not valid YAML") from error
+    _put(document, key, value, f"--set {assignment}")
+
+
+def _put(document: dict[str, Any], key: str, value: Any, where: str) -> None:
     *parents, last = key.split(".")
     target = document
     for depth, name in enumerate(parents):
         following = target.setdefault(name, {})
         if not isinstance(following, dict):
-            raise ConfigError(f"--set {assignment}: {'.'.join(parents[: depth + 1])} has no keys below it")
+            raise ConfigError(f"{where}: {'.'.join(parents[: depth + 1])} has no keys below it")
         target = following
     target[last] = copy.deepcopy(value)
+
+
+def _with_size(document: dict[str, Any], assignments: Sequence[str], where: str) -> list[str]:
+    """Applies the chosen one of the `sizes` of a profile, and returns the assignments to apply to the result.
+
+    A size is a set of options, by key. Its word `size` comes from the profile or from an assignment. Neither is part of
+    the configuration: the options are.
+    """
+    sizes = document.pop("sizes", None)
+    if not isinstance(sizes, dict):
+        return list(assignments)
+    words = [text.strip() for key, _, text in (one.partition("=") for one in assignments) if key == "size"]
+    chosen = [str(document.pop("size", None)), *words][-1]
+    if chosen not in sizes:
+        raise ConfigError(f"{where}: size is {chosen!r}; there are {', '.join(map(str, sizes))}")
+    for key, value in (sizes[chosen] or {}).items():
+        _put(document, str(key), value, f"{where}: sizes.{chosen}")
+    return [one for one in assignments if one.partition("=")[0] != "size"]
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:

@@ -6,11 +6,14 @@ import math
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.class_lists import Classes, classes_of_category
 from uniad_ray.config.large_images import LargeImagesConfig
 from uniad_ray.config.region import RegionMask
+from uniad_ray.config.spill import SpillConfig
+from uniad_ray.config.value_range import ValueRangeOption
 from uniad_ray.errors import ConfigError
 
 SMALLEST_SIDE: Final = 32
@@ -18,9 +21,6 @@ SMALLEST_SIDE: Final = 32
 _LARGEST_SIDE: Final = 4096
 
 Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=_LARGEST_SIDE)]
-Value = Annotated[int, Field(ge=0, le=65535)]
-ValueRange = tuple[Value, Value]
-"""Values of images with 16 bits a channel that become 0 and 255."""
 
 
 class ClassConfig(StrictModel):
@@ -256,12 +256,7 @@ class FitConfig(StrictModel):
         "null takes the median size of the category's normal images, reduced to `longest_side`. A bundle stores the "
         "result.",
     )
-    value_range: ValueRange | None = Field(
-        default=None,
-        description="Values that become black and white, for images with 16 bits a channel; such as [0, 4095] for a "
-        "camera with 12 bits. null finds the range in the category's normal images. A bundle stores the result. Images "
-        "with 8 bits do not depend on it.",
-    )
+    value_range: ValueRangeOption = None
     regions: dict[str, RegionMask] = Field(
         default_factory=dict,
         description="Part of the images that counts, by category; set by `fit --region`. A bundle has that of its "
@@ -280,11 +275,18 @@ class FitConfig(StrictModel):
     )
     batch_size: int = Field(default=16, ge=1, le=1024, description="Number of images per forward pass.")
     seed: int = Field(default=0, ge=0, description="Seed of all randomness in the fit.")
+    classes: Classes = Field(
+        default=(),
+        description="Classes of the objects in the images, for extractors with an option `classes` that set none: a "
+        "list of words; or the name of a list, such as `mvtec-loco/breakfast_box`, or `mvtec-loco` for the list of "
+        "each category. A bundle has that of its category.",
+    )
     extractors: dict[str, ClassConfig] = Field(description="Networks by name; only the needed ones are loaded.")
     experts: dict[str, ClassConfig] = Field(description="Experts by name.")
     expert_sets: dict[str, tuple[str, ...]] = Field(description="Named sets of experts.")
     expert_set: str = Field(description="Name of the expert set to use.")
     normal_images: NormalImagesConfig = NormalImagesConfig()
+    spill: SpillConfig = SpillConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     fusion: FusionConfig = Field(default=FusionConfig(), description="Fusion of expert sets without one in `fusions`.")
     fusions: dict[str, FusionConfig] = Field(default_factory=dict, description="Fusion by expert set.")
@@ -345,16 +347,24 @@ class FitConfig(StrictModel):
             )
         return self
 
+    def of_category(self, category: str) -> Self:
+        """The configuration of one category: with its own region and its own list of classes.
+
+        Raises:
+            ConfigError: The chosen class lists have none for this category.
+        """
+        own = {name: mask for name, mask in self.regions.items() if name == category}
+        try:
+            classes = classes_of_category(self.classes, category)
+        except ConfigError as error:
+            raise ConfigError(f"{self.origin}: {error}") from error
+        if own == self.regions and classes == self.classes:
+            return self
+        return self.model_copy(update={"regions": own, "classes": classes})
+
     def __eq__(self, other: object) -> bool:
         """Whether all options are equal, wherever they came from."""
         return isinstance(other, FitConfig) and self.__dict__ == other.__dict__
-
-    @field_validator("value_range")
-    @classmethod
-    def _range_has_a_width(cls, value: ValueRange | None) -> ValueRange | None:
-        if value is not None and value[0] >= value[1]:
-            raise ValueError(f"the first value, {value[0]}, must be below the second, {value[1]}")
-        return value
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

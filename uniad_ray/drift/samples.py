@@ -18,7 +18,7 @@ from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ImageError
 
 SCHEMA: Final = "image_sample"

@@ -71,6 +71,19 @@ class Expert(Protocol):
         ...
 
 
+@runtime_checkable
+class AlikeExpert(Expert, Protocol):
+    """An expert that may learn the same as another one, which then need not be learned twice."""
+
+    def learns_like(self, other: Expert) -> bool:
+        """Whether `fit` with the same normal images gives both the same parameters."""
+        ...
+
+    def fit_like(self, fitted: Expert, stream: PerceptionStream) -> None:
+        """Takes over the parameters of a fitted expert that it learns like; the result is that of `fit`."""
+        ...
+
+
 class ExpertClass(Protocol):
     """The class of an expert, as the loader uses it.
 

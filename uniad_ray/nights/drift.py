@@ -16,7 +16,7 @@ from uniad_ray.archive.normal_rows import FITTED_SPLITS, read_rows
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.drift.findings import Reference, find_drift
 from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, with_scores, write_sample
 from uniad_ray.errors import ArchiveError, BundleError, StoreError

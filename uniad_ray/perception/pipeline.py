@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.base import (
     AskingExtractor,

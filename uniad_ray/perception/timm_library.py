@@ -63,7 +63,6 @@ def without_compiler() -> Iterator[None]:
 
 with without_compiler():
     import timm
-    from timm.layers import resample_abs_pos_embed
     from timm.models.vision_transformer import VisionTransformer
 
-__all__ = ["VisionTransformer", "resample_abs_pos_embed", "timm", "without_compiler"]
+__all__ = ["VisionTransformer", "timm", "without_compiler"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from uniad_ray.archive.images import DEFAULT_LIMITS, decode_image, probe_image
 from uniad_ray.archive.images.sixteen_bits import file_has_sixteen_bits
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.perception.base import Originals
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from uniad_ray.config.model import FitConfig, ValueRange
+from uniad_ray.config.model import FitConfig
 from uniad_ray.config.region import RegionMask
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import BundleError, StoreError
 from uniad_ray.perception.region import Region
 from uniad_ray.runs.reader import RunReader

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.class_lists import all_classes
 from uniad_ray.config.loading import import_class, validate
 from uniad_ray.config.model import ClassConfig, FitConfig
 from uniad_ray.errors import ConfigError
@@ -65,6 +66,7 @@ def build_pipeline(
         if name not in prepared:
             component = config.extractors[name]
             shared = {"seed": config.seed}
+            component = with_classes(component, config)
             found, options = _class_and_options(component, f"extractors.{name}", config.origin, shared, _EXTRACTOR)
             prepared[name] = (found, options)
             provider_of.update(dict.fromkeys(found.fields_of(name, options), name))
@@ -94,6 +96,21 @@ def build_pipeline(
     return PerceptionPipeline(
         [chosen[name] for name in config.extractors if name in chosen], region, config.value_range
     )
+
+
+def with_classes(component: ClassConfig, config: FitConfig) -> ClassConfig:
+    """Return an extractor with the classes of the configuration, if it has the option and sets none.
+
+    Raises:
+        ConfigError: The class of the extractor cannot be imported.
+    """
+    if not config.classes or component.config.get("classes"):
+        return component
+    found = import_class(component.class_path, where=config.origin)
+    if "classes" not in getattr(getattr(found, "config_model", None), "model_fields", {}):
+        return component
+    options = {**component.config, "classes": all_classes(config.classes)}
+    return component.model_copy(update={"config": options})
 
 
 def needs_of(experts: Mapping[str, Expert]) -> list[tuple[str, str]]:

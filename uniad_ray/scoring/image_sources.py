@@ -20,7 +20,7 @@ from uniad_ray.archive.images import (
 )
 from uniad_ray.archive.images.opening import check_pixels
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image.Image"

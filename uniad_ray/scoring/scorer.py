@@ -16,7 +16,7 @@ from uniad_ray.perception.base import Originals, Perception, StoredFields
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.complete import rows_by_left_out, score_complete
 from uniad_ray.scoring.fusion import Fused, Fusion, merge_reasons
-from uniad_ray.scoring.stage_times import StageTimes, time_stages
+from uniad_ray.scoring.stage_times import NetworkCosts, StageTimes, network_costs, time_stages
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,10 @@ class Scorer:
     def time_stages(self, images: Iterable[tuple[str, np.ndarray]]) -> StageTimes:
         """Measure the time of every extractor and expert; see `stage_times.time_stages`."""
         return time_stages(self.pipeline, self._experts, images)
+
+    def network_costs(self, row_key: str, image: np.ndarray) -> NetworkCosts:
+        """Count parameters and operations of every extractor and expert; see `stage_times.network_costs`."""
+        return network_costs(self.pipeline, self._experts, row_key, image)
 
     def score(
         self,

@@ -99,7 +99,7 @@ class EngineSettings(StrictModel):
     Attributes:
         kind: `endpoint` uses a server with OpenAI's chat API; `deployment` runs vLLM in replicas of this application;
             `none` leaves these experts out, and every response says so.
-        url: URL of the server, such as `http://gpu-1:8000/v1`; null takes the URL in each bundle.
+        url: URL of the server, such as `http://gpu-1:8001/v1`; null takes the URL in each bundle.
         model: Name of the model at `url`; null takes the name in each bundle.
         deadline_seconds: Maximum time that a verdict waits for its texts; after it, the verdict is returned without.
         most_waiting: Maximum number of images per replica that wait for texts; further ones are scored without.

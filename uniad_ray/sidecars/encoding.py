@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 ValueT = TypeVar("ValueT")
-Stage = Literal["features", "segments", "descriptions"]
+Stage = Literal["features", "segments", "captions", "descriptions"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 """Kinds of fields in the order of computation."""
 
@@ -54,7 +54,8 @@ def by_stage(value: ValueT | Mapping[Stage, ValueT]) -> dict[Stage, ValueT]:
 def stage_of(name: str) -> Stage:
     """Return the stage of a field by the last part of its name.
 
-    `text` is a description; `segments` and `vectors` are segments; any other name is a feature.
+    `text` is a description (or a caption, see `stages.CategoryPipeline`); `segments` and `vectors` are segments; any
+    other name is a feature.
     """
     match name.rpartition("/")[2]:
         case "text":
@@ -73,7 +74,7 @@ def encode_rows(stage: Stage, perception: Perception) -> list[dict[str, list[dic
     """
     columns = _COLUMNS[stage]
     held = {name for attribute, _, _ in columns.values() for name in getattr(perception, attribute)}
-    held |= {name for name in perception.missing if stage_of(name) == stage == "descriptions"}
+    held |= {name for name in perception.missing if stage_of(name) == "descriptions" and stage in _TEXTS}
     if wrong := sorted(perception.names - held):
         raise ConfigError(
             f"field {wrong[0]!r} does not hold {stage}, as its name says; name segments NAME/segments, vectors "
@@ -187,12 +188,15 @@ def _decode_text(entry: Mapping[str, Any]) -> str | Missing:
 
 _Column = tuple[str, Callable[[Any], dict[str, Any]], Callable[[Mapping[str, Any]], Value]]
 
+_TEXTS: Final = ("captions", "descriptions")
+
 _COLUMNS: Final[dict[Stage, dict[str, _Column]]] = {
     "features": {"fields": ("fields", _encode_tensor, _decode_tensor)},
     "segments": {
         "segmentations": ("segments", _encode_segments, _decode_segments),
         "vectors": ("vectors", _encode_array, _decode_array),
     },
+    "captions": {"descriptions": ("texts", _encode_text, _decode_text)},
     "descriptions": {"descriptions": ("texts", _encode_text, _decode_text)},
 }
 """By stage and column: the attribute of `Perception`, and the encoder and decoder of the value of one image."""

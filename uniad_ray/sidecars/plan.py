@@ -15,7 +15,8 @@ from uniad_ray.archive.schemas import DatasetSchema, dataset_schema
 from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
-from uniad_ray.config.model import FitConfig, ValueRange
+from uniad_ray.config.model import FitConfig
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ObjectExistsError, SidecarError
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.sidecars.encoding import Stage
@@ -156,7 +157,8 @@ def file_path(stage: Stage, chunk: str) -> str:
 
 def stage_schema(stage: Stage) -> DatasetSchema:
     """Return the schema of the files of a stage."""
-    return dataset_schema(f"{stage.removesuffix('s')}_sidecar")
+    # The schema `caption_sidecar` is that of `uniad-ray caption`, with tokens and seconds.
+    return dataset_schema("description_sidecar" if stage == "captions" else f"{stage.removesuffix('s')}_sidecar")
 
 
 def _read_plan(sidecar: Location) -> SidecarPlan:

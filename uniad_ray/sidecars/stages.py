@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from uniad_ray.config.model import FitConfig
@@ -35,20 +35,33 @@ class CategoryPipeline:
     digests: Mapping[str, str]
 
     @classmethod
-    def unfitted(cls, config: FitConfig, *, device: str) -> CategoryPipeline:
+    def unfitted(cls, config: FitConfig, *, device: str, fields: Collection[str] | None = None) -> CategoryPipeline:
         """Build the extractors of a configuration with the image size of the category.
+
+        Args:
+            config: The fit configuration.
+            device: Torch device.
+            fields: The only fields to extract; None takes those that the experts need.
 
         Raises:
             ConfigError: The options of a component are invalid.
             WeightsError: Weights of a network are missing.
         """
         experts = build_experts(config)
-        pipeline = build_pipeline(config, needs_of(experts), device=device)
+        pipeline = build_pipeline(config, _asked(experts, fields), device=device, check_unused=fields is None)
         return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.decoded_size, {}))
 
     @classmethod
-    def restored(cls, store: BundleStore, category: str, planned: PlannedBundle, *, device: str) -> CategoryPipeline:
-        """Restore the extractors of a bundle.
+    def restored(
+        cls,
+        store: BundleStore,
+        category: str,
+        planned: PlannedBundle,
+        *,
+        device: str,
+        fields: Collection[str] | None = None,
+    ) -> CategoryPipeline:
+        """Restore the extractors of a bundle; the arguments are those of `unfitted`.
 
         Raises:
             BundleError: The bundle is missing, corrupt, or not the planned one.
@@ -59,7 +72,7 @@ class CategoryPipeline:
             raise BundleError(f"{store.root}: bundle {category} {planned.version} was changed; publish or fit it again")
         config = bundle.manifest.config
         experts = build_experts(config, only=bundle.manifest.taking_part)
-        pipeline = bundle.pipeline(needs_of(experts), device=device)
+        pipeline = bundle.pipeline(_asked(experts, fields), device=device)
         return cls(config, experts, pipeline, feature_fingerprints(pipeline, config.decoded_size, bundle.state_digests))
 
     def plan(self, stages: Sequence[Stage] | None, bundle: PlannedBundle | None) -> CategoryPlan:
@@ -74,7 +87,7 @@ class CategoryPipeline:
         """
         fields: dict[Stage, dict[str, str]] = {}
         for stage in (stage for stage in STAGES if stages is None or stage in stages):
-            members = [name for name in self._candidates() if stage_of(name) == stage]
+            members = [name for name in self._candidates() if self._stage_of(name) == stage]
             known = {name: self.digests[name] for name in members if name in self.digests}
             if known:
                 fields[stage] = known
@@ -91,6 +104,11 @@ class CategoryPipeline:
             fields=fields,
             value_range=self.config.value_range,
         )
+
+    def _stage_of(self, name: str) -> Stage:
+        """Return the stage of a field: texts that a model gives without another network are captions."""
+        asking = (extractor for extractor in self.pipeline.asking if not extractor.needs)
+        return "captions" if any(name in extractor.provides for extractor in asking) else stage_of(name)
 
     def _candidates(self) -> Sequence[str]:
         """Return all needed segments and texts, and some tensors.
@@ -122,17 +140,24 @@ class CategoryPipeline:
         return sorted(filter(is_candidate, needed | of_fit))
 
 
-def load_pipeline(plan: SidecarPlan, category: str, device: str) -> CategoryPipeline:
-    """Build or restore the extractors of a planned category.
+def _asked(experts: Mapping[str, Expert], fields: Collection[str] | None) -> list[tuple[str, str]]:
+    return needs_of(experts) if fields is None else [(name, "the sidecar") for name in sorted(fields)]
+
+
+def load_pipeline(plan: SidecarPlan, category: str, stage: Stage, device: str) -> CategoryPipeline:
+    """Build or restore the extractors of a stage of a planned category; those of captions load nothing but the model.
 
     Raises:
         UserError: As `CategoryPipeline.unfitted` and `CategoryPipeline.restored`.
     """
     bundle = plan.categories[category].bundle
+    fields = plan.categories[category].fields["captions"] if stage == "captions" else None
     if bundle is not None and plan.bundle_root is not None:
-        return CategoryPipeline.restored(BundleStore(plan.bundle_root), category, bundle, device=device)
+        store = BundleStore(plan.bundle_root)
+        return CategoryPipeline.restored(store, category, bundle, device=device, fields=fields)
     if plan.config is None:
         raise SidecarError(f"the plan has no bundle or configuration for {category}; use a new --out")
     planned = plan.categories[category]
-    sized = plan.config.model_copy(update={"image_size": planned.image_size, "value_range": planned.value_range})
-    return CategoryPipeline.unfitted(sized.with_origin("the plan"), device=device)
+    own = plan.config.of_category(category)
+    sized = own.model_copy(update={"image_size": planned.image_size, "value_range": planned.value_range})
+    return CategoryPipeline.unfitted(sized.with_origin("the plan"), device=device, fields=fields)

@@ -147,7 +147,7 @@ def precompute(
     device: Device | Mapping[Stage, Device] = "auto",
     address: str | None = None,
 ) -> PrecomputeReport:
-    """Computes features, segments and descriptions of an archive once, for any number of fits and runs.
+    """Computes features, segments, captions and descriptions of an archive once, for any number of fits and runs.
 
     `fit` and `score` read them with `sidecar=out` and give the same results as without. After a crash, the same call
     resumes.
@@ -155,7 +155,7 @@ def precompute(
     Args:
         archive: Root of the archive.
         out: Root of the sidecar; created if missing.
-        stages: Some of `features`, `segments` and `descriptions`; default all that can be computed.
+        stages: Some of `features`, `segments`, `captions` and `descriptions`; default all that can be computed.
         bundles: Root of published bundles. Their configuration and what they learned replace `profile` and `overrides`.
         categories: Categories to precompute; default all.
         profile: A profile's name, or a YAML file; default `embedded`.

@@ -15,6 +15,7 @@ from uniad_ray.errors import ConfigError
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 
 TABLES = range(5, 12)
+CLASSES = ["classes=[bolt, nut]"]
 CLIP = [f"extractors.{name}.config.classes=[bolt, nut]" for name in ("named_objects", "grounded_sam")]
 
 
@@ -74,7 +75,7 @@ def test_text_matchings_are_variants_of_the_text_memory() -> None:
     changed = {
         name: {key: value for key, value in config.experts[name].config.items() if memory.config.get(key) != value}
         for name in config.chosen_experts
-        if name != "text_embedded"
+        if name != "text_description_embedding_1"
     }
     assert changed == {
         "text_whole": {"image_score": "gestalt"},
@@ -82,7 +83,37 @@ def test_text_matchings_are_variants_of_the_text_memory() -> None:
         "text_equal": {"matching": "strict", "weighting": "equal"},
         "text_rarity": {"matching": "strict", "weighting": "rarity"},
     }
-    assert config.extractors["object_text_embedding"].config["text"] == "object_description/text"
+    assert config.extractors["description_embedding_1"].config["text"] == "object_description/text"
+    assert {row.settings["text"] for row in table(6).rows} == {"description"}
+
+
+def test_texts_are_captions_and_descriptions_by_clip_and_t5() -> None:
+    loaded = load_config("paper", CLASSES)
+    plan = tmuad_ablation(6, loaded, ("lid",), None, "s3://plant/captions")
+    config = variant_config(plan, WHOLE, "paper", CLASSES)
+    cosines = [row for row in plan.rows if "cosine" in row.settings["matching"]]
+    kinds = {(row.settings["text"], row.settings["matching"].removeprefix("whole text, cosine of ")) for row in cosines}
+    encoders = ("CLIP embeddings", "Long-CLIP embeddings", "T5 embeddings")
+    assert kinds == {(text, encoder) for text in ("caption", "description") for encoder in encoders}
+    assert config.extractors["caption"].config["captioner"] == {"kind": "table", "source": "s3://plant/captions"}
+    for row in cosines:
+        expert = config.experts[row.experts[0]].config
+        encoder = config.extractors[expert["embedding"].removesuffix("/embedding")]
+        field = "caption/text" if row.settings["text"] == "caption" else "grid_description/text"
+        assert encoder.config["text"] == field
+        assert encoder.class_path.endswith("SentenceEncoder") == ("T5" in row.settings["matching"])
+        is_clip = row.settings["matching"].endswith("of CLIP embeddings")
+        assert ("openai/clip" in encoder.config["weights"]["uri"]) == is_clip
+
+
+def test_positions_differ_only_in_who_says_them() -> None:
+    plan = table(13, "paper", *CLASSES)
+    (config,) = configs(plan, "paper", *CLASSES).values()
+    grid, vlm = (config.experts[row.experts[0]].config for row in plan.rows[:2])
+    assert {key for key in grid if grid[key] != vlm[key]} == {"text"}
+    assert (grid["text"], vlm["text"]) == ("grid_description/text", "named_description/text")
+    with pytest.raises(ConfigError, match="profile embedded: table 13 needs the experts text_classes_grid"):
+        configs(table(13))
 
 
 def test_text_memory_plugs_into_each_detector() -> None:
@@ -169,7 +200,7 @@ def test_tuned_clip_adds_a_row_and_only_names_objects() -> None:
 
 
 def test_invalid_tables_raise_clear_errors() -> None:
-    with pytest.raises(ConfigError, match="--table 4: unknown table of TMUAD; use 5, 6, 7, 8, 9, 10, 11"):
+    with pytest.raises(ConfigError, match="--table 4: unknown table of TMUAD; use 5, 6, 7, 8, 9, 10, 11, 13"):
         table(4)
     with pytest.raises(ConfigError, match="a tuned CLIP needs a list of classes"):
         table(11, clip_for_all="file:one")
@@ -178,7 +209,7 @@ def test_invalid_tables_raise_clear_errors() -> None:
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")
     without = ["experts={patch: {class: 'a:B'}}", "expert_sets={patch: [patch]}", "fusion={}", "fusions={}"]
-    without.append("expert_set=patch")
+    without += ["expert_set=patch", "large_images=null"]
     with pytest.raises(ConfigError, match=r"the table needs extractors.nothing"):
         Addition("extractors", "new", {}, like="nothing").override(load_config("embedded"))
     with pytest.raises(ConfigError, match="table 5 needs the expert set tmuad"):

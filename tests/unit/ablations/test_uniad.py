@@ -84,7 +84,34 @@ def test_unknown_table_or_missing_expert_is_refused() -> None:
                 "experts={patch: {class: 'a:B'}}",
                 "expert_sets={patch: [patch]}",
                 "expert_set=patch",
+                "large_images=null",
                 "fusion={}",
                 "fusions={}",
             ],
         )
+
+
+@pytest.mark.parametrize(
+    ("profile", "titles"),
+    [
+        ("embedded", ["none", "sentences about components", "captions"]),
+        ("paper", ["none", "sentences about components", "captions", "captions, T5"]),
+    ],
+)
+def test_table_seven_compares_describers(profile: str, titles: list[str]) -> None:
+    plan = uniad_ablation(7, (), load_config(profile), "/data/captions")
+    config = variant_config(plan, WHOLE, profile, [])
+    assert list(dict.fromkeys(row.settings["text"] for row in plan.rows)) == titles
+    assert config.extractors["caption"].config == {"captioner": {"kind": "table", "source": "/data/captions"}}
+    read = {}
+    for row in plan.rows:
+        for name in set(row.experts) & {"text", "text_captions", "text_captions_t5"}:
+            encoder = config.extractors[config.experts[name].config.get("embedding", "text_embedding/").split("/")[0]]
+            read[row.settings["text"]] = encoder.config["text"]
+    assert read.pop("sentences about components") == "description/text"
+    assert set(read.values()) == {"caption/text"}
+    # Without captions, no row needs a model.
+    assert [row.settings["text"] for row in uniad_ablation(7, (), load_config(profile)).rows] == [
+        "none",
+        *["sentences about components"] * 2,
+    ]

@@ -126,3 +126,17 @@ def test_fitted_size_has_a_minimum(height: int, width: int, longest: int) -> Non
 def test_images_are_reduced_and_never_enlarged() -> None:
     assert reduced(np.zeros((1000, 500, 3), dtype=np.uint8), 640).shape == (640, 320, 3)
     assert reduced(np.zeros((300, 200, 3), dtype=np.uint8), 640).shape == (300, 200, 3)
+
+
+@pytest.mark.parametrize("image_size", ["null", "[96, 128]"])
+def test_the_images_themselves_decide_whether_a_category_is_large(tmp_path: Path, image_size: str) -> None:
+    """Their median size, not that of the decoded images."""
+    archive = write_archive(tmp_path, [image(0, 1200, 1600), image(1, 1600, 1600), image(2, 300, 400)])
+    for pixels, experts in ((1200 * 1600, ("patch", "patch_large")), (1200 * 1600 + 1, ("patch",))):
+        config = small_config(
+            f"image_size={image_size}", "expert_set=patch-large", f"large_images.pixels={pixels}", "longest_side=64"
+        )
+        found = with_image_size(config, archive, read_manifest(archive), "part")
+        assert found.chosen_experts == experts
+        assert found.decoded_size == ((48, 64) if image_size == "null" else (96, 128))
+        assert with_image_size(found, archive, read_manifest(archive), "part") == found

@@ -77,10 +77,11 @@ def test_wrong_stage_options_are_explained(capsys: pytest.CaptureFixture[str], t
     def wrong(*options: str) -> str:
         return fails(capsys, "precompute", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *options).strip()
 
-    assert wrong("--stages", "features,masks") == "error: no stage 'masks'; there are features, segments, descriptions"
+    known = "there are features, segments, captions, descriptions"
+    assert wrong("--stages", "features,masks") == f"error: no stage 'masks'; {known}"
     assert wrong("--workers", "0") == "error: --workers 0: write a number from 1, or STAGE=NUMBER"
     assert wrong("--threads", "segments=x") == "error: --threads segments=x: write a number from 1, or STAGE=NUMBER"
-    assert "there are features, segments, descriptions" in wrong("--workers", "masks=2")
+    assert known in wrong("--workers", "masks=2")
     assert "write auto, cpu or cuda" in wrong("--device", "segments=tpu")
     for option in ("--profile=paper", "--set=seed=1"):
         assert "omit --profile and --set, or omit --bundles" in wrong("--bundles", str(tmp_path), option)

@@ -171,3 +171,25 @@ def test_wrong_file_of_words_gives_one_line(tmp_path: Path, text: str | None, me
         read_words(str(file), example="part-1: bolt")
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_one_word_chooses_smaller_networks() -> None:
+    def chosen(*overrides: str) -> tuple[str, str, list[int]]:
+        found = load_config("paper", overrides).extractors
+        clip, sam = found["clip"].config, found["sam"].config
+        return clip["architecture"], sam["weights"]["uri"], clip["blocks"]
+
+    large = ("vit_large_patch14_clip_quickgelu_224", "hub:facebook/sam-vit-huge@main", [5, 11, 17, 23])
+    base = ("vit_base_patch16_clip_quickgelu_224", "hub:facebook/sam-vit-base@main", [2, 5, 8, 11])
+    assert chosen() == chosen("size=large") == large
+    assert chosen("size=base") == base
+    # Own options replace those of a size, in any order.
+    own = "extractors.clip.config.blocks=[1]"
+    assert chosen(own, "size=base") == chosen("size=base", own) == (*base[:2], [1])
+
+
+def test_unknown_size_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="profile paper: size is 'tiny'; there are large, base"):
+        load_config("paper", ["size=tiny"])
+    with pytest.raises(ConfigError, match="size: unknown key; allowed: batch_size"):
+        load_config("embedded", ["size=base"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load
 from support.contract_fields import NORMAL_IMAGES, OTHERS, SIDE, WIDE, extract, stream_of
-from support.tiny_networks import save_clip, save_grounding_dino, save_sam
+from support.tiny_networks import save_clip, save_grounding_dino, save_sam, save_sentence_t5
 
 from uniad_ray.config.loading import import_class, load_config, profile_names, validate
 from uniad_ray.errors import ConfigError
@@ -28,10 +28,16 @@ Build = Callable[[Name], Extractor]
 
 PROFILES = {profile: load_config(profile) for profile in profile_names()}
 EVERY: list[Name] = [(profile, name) for profile, config in PROFILES.items() for name in config.extractors]
-LEFT_OUT = {("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_caption_server.py"}
+LEFT_OUT = {
+    ("paper", "caption"): "asks a model behind a server; see test_captioners.py and test_server.py",
+    (
+        "paper",
+        "named_description",
+    ): "asks a model behind a server; see test_object_describer.py and tests/paper_profile",
+}
 KEYS = OTHERS[:3]
 COVERED = [entry for entry in EVERY if entry not in LEFT_OUT]
-FOLDERS = {"clip": save_clip, "sam": save_sam, "grounding_dino": save_grounding_dino}
+FOLDERS = {"clip": save_clip, "t5": save_sentence_t5, "sam": save_sam, "grounding_dino": save_grounding_dino}
 
 # With random parameters, masks are unstable, few are confident, and their boxes are similar.
 _UNSURE = {"points_per_side": 4, "side": 48, "predicted_iou": 0.01, "stability": 0.0, "box_overlap": 1.0}
@@ -57,6 +63,7 @@ TINY: dict[str, dict[str, Any]] = {
     "Components": {"candidates": 2000, "restarts": 2, "crf": {"grid": 16}},
     "PartSegmenter": {"side": 60, "images": 4},
     "ClipTextEncoder": {"weights": "clip"},
+    "SentenceEncoder": {"weights": "t5"},
     "ClipObjectFeatures": {"weights": "clip"},
     "ClipNamer": {"weights": "clip", "classes": ["block", "pin"]},
     "SamEncoder": {"weights": "sam"},

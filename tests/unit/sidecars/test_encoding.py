@@ -105,7 +105,7 @@ def test_stage_follows_from_field_name() -> None:
 
 def test_unknown_stage_is_refused() -> None:
     assert check_stage("features") == "features"
-    with pytest.raises(ConfigError, match="no stage 'feature'; there are features, segments, descriptions"):
+    with pytest.raises(ConfigError, match="no stage 'feature'; there are features, segments, captions, descriptions"):
         check_stage("feature")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,50 @@ def test_needed_fields_segments_and_texts_are_stored() -> None:
     assert planned.bundle == BUNDLE
 
 
+class Asking(Step):
+    """An extractor that asks a model."""
+
+    config = None
+    captioner = object()
+
+
+def test_texts_of_a_model_alone_are_captions() -> None:
+    category = pipeline(
+        ["said/text", "placed/text", "words/text"],
+        Step("net/segments"),
+        Step("words/text"),
+        Asking("said/text"),
+        # What a model says about segments needs their networks.
+        Asking("placed/text", "net/segments"),
+    )
+    assert names(category) == {
+        "segments": ["net/segments"],
+        "captions": ["said/text"],
+        "descriptions": ["placed/text", "words/text"],
+    }
+    assert tuple(category.plan(None, BUNDLE).fields) == ("segments", "captions", "descriptions")
+
+
+def test_captions_are_extracted_without_any_network() -> None:
+    captioner = {"kind": "server", "url": "http://gpu-1:8001/v1", "model": "fake"}
+    describer = {
+        "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
+        "config": {"captioner": captioner},
+    }
+    config = small_config(
+        f"extractors.caption={json.dumps(describer)}",
+        "extractors.text_embedding.config.text=caption/text",
+        "experts.text.config={neighbour_space: text, text: caption/text}",
+        "expert_sets.captioned=[patch, text]",
+        "expert_set=captioned",
+    )
+    whole = CategoryPipeline.unfitted(config, device="cpu")
+    alone = CategoryPipeline.unfitted(config, device="cpu", fields=["caption/text"])
+    assert len(whole.pipeline.extractors) > 1
+    assert [extractor.name for extractor in alone.pipeline.extractors] == ["caption"]
+    assert alone.digests["caption/text"] == whole.digests["caption/text"]
+
+
 def test_needed_label_map_is_stored() -> None:
     assert names(pipeline(["labels/out"], *OBJECTS, learned=("labels", "pieces", "embedding")))["features"] == [
         "labels/out",
@@ -87,7 +132,9 @@ def test_teacher_fields_are_stored() -> None:
 
 def test_stages_are_planned_in_fixed_order() -> None:
     category = pipeline(["looks/vectors", "words/text"], *OBJECTS, learned=("labels", "pieces", "embedding"))
-    assert tuple(names(category, ["descriptions", "segments", "features"])) == STAGES
+    assert tuple(names(category, ["descriptions", "segments", "features"])) == tuple(
+        stage for stage in STAGES if stage != "captions"
+    )
     assert tuple(names(category, ["descriptions"])) == ("descriptions",)
 
 

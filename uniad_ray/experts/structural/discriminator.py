@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from uniad_ray.errors import BundleError, FitError
-from uniad_ray.experts.base import Evidence
+from uniad_ray.experts.base import Evidence, Expert
 from uniad_ray.experts.shared.field_checks import FieldShapes, require_finite
 from uniad_ray.experts.shared.grid_evidence import GridEvidenceConfig, grid_evidence
 from uniad_ray.experts.shared.patch_features import as_vectors
 from uniad_ray.experts.shared.structural_features import Neighbourhood, structural_features
 from uniad_ray.experts.structural.network import DiscriminatorConfig, NormalityFunction, train_discriminator
 from uniad_ray.perception.base import Perception, PerceptionStream, State
+from uniad_ray.perception.features.network import check_precision
 from uniad_ray.perception.grids import largest_grid
 from uniad_ray.perception.sampling.candidate_sample import CandidateSample
 
@@ -42,7 +43,7 @@ class StructuralDiscriminator:
 
     The paper trains the discriminator on the student's features and describes no other for the teacher's. Two experts,
     one for the levels of the teacher and one for those of the student, each learn a discriminator. With the student's
-    levels as `training_fields` of both, they learn the same one, as in the paper.
+    levels as `training_fields` of both, they learn the same one, as in the paper, and a fit trains it once.
 
     Each image is processed alone in fit and scoring: results do not depend on the batches.
     """
@@ -73,9 +74,11 @@ class StructuralDiscriminator:
         sample = CandidateSample(self._config.max_vectors, self._config.seed)
         shapes = FieldShapes(self.name, self.needs)
         device = torch.device("cpu")
+        images = 0
         for perception in stream():
             shapes.observe(perception)
             self._check_channels(shapes)
+            images += len(perception)
             for row, row_key in enumerate(perception.row_keys):
                 features = self._features(perception, row, self._training_fields)
                 require_finite(self.name, row_key, features)
@@ -84,7 +87,28 @@ class StructuralDiscriminator:
         vectors = sample.vectors()
         if not len(vectors):
             raise FitError(f"{self.name}: there are no normal images to fit on; add some to the category")
-        self._normality = train_discriminator(vectors, self._config, name=self.name, device=device)
+        check_precision(self.name, self._config.precision, device)
+        self._normality = train_discriminator(vectors, self._config, name=self.name, device=device, images=images)
+        self._shapes = shapes
+
+    def learns_like(self, other: Expert) -> bool:
+        """Whether another discriminator has the same training fields and options of training."""
+        return isinstance(other, StructuralDiscriminator) and self._learning() == other._learning()
+
+    def fit_like(self, fitted: Expert, stream: PerceptionStream) -> None:
+        """Takes over the discriminator of a fitted expert that it learns like; reads the first batch for its shapes.
+
+        Raises:
+            FitError: There are no images, or scored and training levels have different numbers of channels.
+        """
+        if not isinstance(fitted, StructuralDiscriminator):
+            raise TypeError(f"{self.name} cannot learn like {fitted.name}")
+        shapes = FieldShapes(self.name, self.needs)
+        for perception in stream():
+            shapes.observe(perception)
+            self._check_channels(shapes)
+            break
+        self._normality = fitted._fitted()
         self._shapes = shapes
 
     def score(self, perception: Perception) -> Evidence:
@@ -133,6 +157,11 @@ class StructuralDiscriminator:
         expert._normality = NormalityFunction(state.arrays)
         expert._shapes = FieldShapes.from_document(name, shapes)
         return expert
+
+    def _learning(self) -> dict[str, Any]:
+        """All that decides what is learned; how it is scored does not."""
+        scoring = {"fields", "training_fields", *GridEvidenceConfig.model_fields}
+        return {"training_fields": self._training_fields, **self._config.model_dump(exclude=scoring)}
 
     def _fitted(self) -> NormalityFunction:
         if self._normality is None:

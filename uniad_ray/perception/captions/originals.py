@@ -6,7 +6,7 @@ import numpy as np
 
 from uniad_ray.archive.image_size import fitted_size, reduced
 from uniad_ray.archive.images import decode_image, probe_image
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.perception.base import Perception
 
 

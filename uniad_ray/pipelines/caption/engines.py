@@ -91,7 +91,7 @@ def choose_engine(question: Question, cluster: Cluster) -> EngineConfig:
         raise ConfigError("--model is missing: the name of the model on the server, or the folder of a model")
     if chosen == "server":
         if url is None:
-            raise ConfigError("engine server needs --url, such as http://gpu-1:8000/v1")
+            raise ConfigError("engine server needs --url, such as http://gpu-1:8001/v1")
         document = {"kind": "server", "url": url, "model": model, **options}
         return EngineConfig(kind="server", model=validate(CaptionServerConfig, document, where="the options"))
     if url is not None:

@@ -16,7 +16,7 @@ from uniad_ray.archive.images.sixteen_bits import file_has_sixteen_bits
 from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.captions.base import Answer, checked
 from uniad_ray.perception.captions.engine import ENVIRONMENT, CaptionEngineConfig, engine_arguments

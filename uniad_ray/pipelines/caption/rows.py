@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import CaptionError, ImageError
 from uniad_ray.perception.captions.base import MAX_CHARACTERS, Answer
 from uniad_ray.perception.captions.originals import decoded_original

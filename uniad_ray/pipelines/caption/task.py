@@ -11,7 +11,7 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table, read_table
 from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.pipelines.caption.engines import EngineConfig
 from uniad_ray.pipelines.caption.rows import caption_table, is_worth_a_retry
 from uniad_ray.sidecars.captions import CaptionPlan, caption_path

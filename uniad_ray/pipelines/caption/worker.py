@@ -12,7 +12,7 @@ from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.perception.captions.base import Answer
 from uniad_ray.pipelines.caption.engines import EngineConfig, build_engine
 from uniad_ray.pipelines.caption.rows import answer_row, ask_with_retry, decoded, undecodable_row

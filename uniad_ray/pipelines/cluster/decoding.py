@@ -18,7 +18,7 @@ from uniad_ray.archive.manifest import Chunk
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.stores.retries import store_retries
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.pipelines.cluster.session import configure_ray_data
 from uniad_ray.pipelines.cluster.sizing import DECODE_SHARE, Cluster
 

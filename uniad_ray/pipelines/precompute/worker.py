@@ -123,10 +123,12 @@ class StageWorker:
 
     def _pipeline(self, category: str) -> CategoryPipeline:
         planned = self._plan.categories[category]
-        # Without bundles, categories with images of one size and range share one pipeline.
-        key = category if planned.bundle else f"{planned.image_size} {planned.value_range}"
+        # Without bundles, categories with images of one size and range share one pipeline, unless each has its own
+        # classes.
+        classes = None if self._plan.config is None else self._plan.config.of_category(category).classes
+        key = category if planned.bundle else f"{planned.image_size} {planned.value_range} {classes}"
         if key not in self._pipelines:
-            self._pipelines[key] = load_pipeline(self._plan, category, self._device)
+            self._pipelines[key] = load_pipeline(self._plan, category, self._stage, self._device)
         self._pipelines.move_to_end(key)
         if len(self._pipelines) > MAX_LOADED_BUNDLES:
             self._pipelines.popitem(last=False)

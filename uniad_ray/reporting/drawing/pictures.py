@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image, decode_mask
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ImageError
 from uniad_ray.reporting.model import MapScale
 

@@ -21,7 +21,7 @@ from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
 from uniad_ray.scoring.fitting.judged import Judged, evenly, score_altered_images
-from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages
+from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages, PerceptionSource
 from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.rounds import (
     FittedRound,
@@ -41,6 +41,7 @@ from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     join_synthetic_scores,
     score_known_defects,
 )
+from uniad_ray.scoring.fitting.spill import SpillOptions
 from uniad_ray.scoring.fitting.twins import split_pictures
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
@@ -115,6 +116,8 @@ class CategoryFit:
             and len(self._experts) + len(pipeline.dependent) == 1
             and config.chosen_fusion.selection is None
         )
+        # Experts learn on the device of the networks, also from fields that were on disk.
+        spill = SpillOptions(config.spill, device)
         source = ImagePerceptions(
             images,
             pipeline,
@@ -123,6 +126,7 @@ class CategoryFit:
             spill=None if is_read_once else folder / "images",
             on_extracted=self._extracted,
             stored=None if find_stored is None else find_stored(pipeline),
+            options=spill,
         )
         self._fitter = RoundFitter(
             config,
@@ -131,6 +135,7 @@ class CategoryFit:
             source,
             needed_fields(config, self._experts, pipeline),
             folder,
+            spill,
         )
         self._last_round: FittedRound | None = None
         self._decided: tuple[Judged, ExpertSelection] | None = None
@@ -188,7 +193,7 @@ class CategoryFit:
         if fitted is None or fitted.experts.keys() != set(names) or not split.is_final_a_round:
             fitted = self._fitter.fit(names, split.final, tuple(split.final), split.final_training)
         files = _state_files(fitted)
-        files.update(reference_files(fitted.source, fitted.pipeline, fitted.experts, split.final))
+        files.update(reference_files(self._reference(fitted), fitted.pipeline, fitted.experts, split.final))
         lineage = _lineage(fitted.pipeline, config, self._device)
         if self._unusual.all_plain():
             raise FitError("every normal image has a single colour; check the camera and the archive")
@@ -217,6 +222,13 @@ class CategoryFit:
         files.update(self._gallery.files({field for expert in taking_part for field in expert.needs}))
         twins = len(rows) - len({index for fold in split.folds for index in (*fold.fit, *fold.calibrate)})
         return FittedCategory(config, record, lineage, files, self._unusual.find(left_out=copies), twins)
+
+    def _reference(self, fitted: FittedRound) -> PerceptionSource:
+        """The source of the reference images, in full precision: a loaded bundle must reproduce their scores."""
+        if self._config.spill.precision == "float32":
+            return fitted.source
+        batch = self._config.batch_size
+        return ImagePerceptions(self._images, fitted.pipeline, frozenset(), batch_size=batch, spill=None)
 
     def _extracted(self, perception: Perception) -> None:
         self._unusual.add(perception)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from safetensors import safe_open
 
 from uniad_ray.perception.base import Originals, Perception, PerceptionStream, StoredFields
-from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.perception.segments import Segments
-
-_IMAGE = "images"
-# Separator that no field name contains.
-_PART = "#"
-_LACKS = "lacks"
+from uniad_ray.scoring.fitting.spill import Shelf, SpillOptions
 
 
 @dataclass(frozen=True)
@@ -99,6 +91,7 @@ class ImagePerceptions:
         spill: Path | None,
         on_extracted: Callable[[Perception], None] | None = None,
         stored: StoredFields | None = None,
+        options: SpillOptions | None = None,
     ) -> None:
         """Store the arguments; nothing is read yet.
 
@@ -110,13 +103,14 @@ class ImagePerceptions:
             spill: Folder for perceptions that are read again; None if each is read once.
             on_extracted: Called with each extracted batch, once per image.
             stored: Stored fields of the pipeline that need not be computed.
+            options: Precision and bound of the spilled fields, and where to read them to.
         """
         self.rows = images.rows
         self.batch_size = batch_size
         self._images = images
         self._pipeline = pipeline
         self._fields = fields
-        self._shelf = None if spill is None else _Shelf(spill)
+        self._shelf = None if spill is None else Shelf(spill, len(images.rows), options or SpillOptions())
         self._on_extracted = on_extracted
         self._stored = stored
         self._corrupt: set[int] = set()
@@ -161,7 +155,12 @@ class ExtendedPerceptions:
     """Add the fields of one more extractor to another source, cached on disk."""
 
     def __init__(
-        self, source: PerceptionSource, pipeline: PerceptionPipeline, fields: frozenset[str], spill: Path
+        self,
+        source: PerceptionSource,
+        pipeline: PerceptionPipeline,
+        fields: frozenset[str],
+        spill: Path,
+        options: SpillOptions | None = None,
     ) -> None:
         """Store the arguments; nothing is read yet.
 
@@ -170,13 +169,14 @@ class ExtendedPerceptions:
             pipeline: Pipeline with the extractor of the fields, which must be fitted.
             fields: Fields to add, all of one extractor.
             spill: Folder for the fields; stored ones are not computed again.
+            options: Precision and bound of the fields, and where to read them to.
         """
         self.rows = source.rows
         self.batch_size = source.batch_size
         self._source = source
         self._pipeline = pipeline
         self._fields = fields
-        self._shelf = _Shelf(spill)
+        self._shelf = Shelf(spill, len(source.rows), options or SpillOptions())
         self._needs = frozenset(
             need for extractor in pipeline.extractors if extractor.provides & fields for need in extractor.needs
         )
@@ -196,70 +196,3 @@ class ExtendedPerceptions:
                     self._shelf.put(self._pipeline.extend(perception, self._fields), with_images=False)
                 own = self._shelf.get(perception.row_keys, added)
                 yield perception.restricted(wanted).joined(own)
-
-
-class _Shelf:
-    """Perceptions of single images as files of a folder, including existing files."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._keys = {path.stem for path in folder.glob("*.safetensors")}
-
-    def __contains__(self, row_key: str) -> bool:
-        return row_key in self._keys
-
-    def put(self, perception: Perception, *, with_images: bool) -> None:
-        import torch
-        from safetensors.torch import save_file
-
-        for position, key in enumerate(perception.row_keys):
-            lacks = {name: own[key] for name, own in perception.missing.items() if key in own}
-            held = perception.restricted(perception.names - lacks.keys())
-            tensors = {name: tensor[position].contiguous().cpu() for name, tensor in held.fields.items()}
-            records: dict[str, Any] = {name: values[position] for name, values in held.texts.items()}
-            records |= {name: {_LACKS: reason} for name, reason in lacks.items()}
-            for name, vectors in held.vectors.items():
-                tensors[name] = torch.from_numpy(np.ascontiguousarray(vectors[position]))
-                records[name] = None
-            for name, values in held.segments.items():
-                segments = values[position]
-                records[name] = {"size": segments.size, "names": segments.names}
-                for part, array in segments.arrays().items():
-                    tensors[f"{name}{_PART}{part}"] = torch.from_numpy(np.ascontiguousarray(array))
-            if with_images:
-                tensors[_IMAGE] = torch.from_numpy(np.array(perception.images[position]))
-            metadata = {name: json.dumps(record) for name, record in records.items()}
-            save_file(tensors, self._folder / f"{key}.safetensors", metadata=metadata)
-            self._keys.add(key)
-
-    def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:
-
-        images: list[np.ndarray] = []
-        fields: dict[str, list[Any]] = {}
-        for key in row_keys:
-            with safe_open(self._folder / f"{key}.safetensors", framework="pt") as stored:
-                names = set(stored.keys())
-                records = {name: json.loads(text) for name, text in (stored.metadata() or {}).items()}
-                if _IMAGE in names:
-                    images.append(stored.get_tensor(_IMAGE).numpy())
-                for name in sorted(wanted & names - records.keys()):
-                    fields.setdefault(name, []).append(stored.get_tensor(name))
-                for name in sorted(wanted & records.keys()):
-                    fields.setdefault(name, []).append(_record(stored, name, records[name]))
-        stacked = np.stack(images) if images else np.zeros((len(row_keys), 0, 0, 3), dtype=np.uint8)
-        return Perception(list(row_keys), stacked).extended(fields)
-
-
-def _record(stored: Any, name: str, record: Any) -> str | np.ndarray | Segments | Missing:
-    """Restore a text, vectors (record None), segments (record with size and names), or the lack of a field."""
-    if isinstance(record, str):
-        return record
-    if record is not None and _LACKS in record:
-        return Missing(record[_LACKS])
-    if record is None:
-        return np.asarray(stored.get_tensor(name).numpy())
-    prefix = f"{name}{_PART}"
-    parts = [key for key in stored.keys() if key.startswith(prefix)]  # noqa: SIM118
-    arrays = {key.removeprefix(prefix): stored.get_tensor(key).numpy() for key in parts}
-    return Segments.restored(arrays, tuple(record["size"]), record["names"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniad_ray.config.model import FitConfig
-from uniad_ray.experts.base import Expert
+from uniad_ray.experts.base import AlikeExpert, Expert
 from uniad_ray.perception.base import (
     LearnedExtractor,
     PerceptionStream,
@@ -21,6 +21,7 @@ from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.complete import complete_stream
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, PerceptionSource, stream
+from uniad_ray.scoring.fitting.spill import SpillOptions
 
 Train = Callable[[TrainedExtractor, Sequence[int]], State]
 """Train an extractor on the normal images with the given indices."""
@@ -60,6 +61,7 @@ class RoundFitter:
         source: Normal images with the fields that need no fit.
         wanted: Fields to keep of the extractors that depend on the fit.
         folder: Folder for the fields of all rounds.
+        spill: Precision and bound of these fields.
         states: State of each learned and trained extractor by name and images.
     """
 
@@ -69,6 +71,7 @@ class RoundFitter:
     source: PerceptionSource
     wanted: frozenset[str]
     folder: Path
+    spill: SpillOptions = field(default_factory=SpillOptions)
     states: dict[_StateKey, State] = field(default_factory=dict)
 
     def fit(
@@ -99,9 +102,16 @@ class RoundFitter:
                 self._prepare(extractor, key, normal)
             # The same images give the same fields in every round.
             kept = self.folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-            source = ExtendedPerceptions(source, pipeline, extractor.provides & self.wanted, kept)
+            source = ExtendedPerceptions(source, pipeline, extractor.provides & self.wanted, kept, self.spill)
+        fitted: list[Expert] = []
         for expert in experts.values():
-            expert.fit(complete_stream(stream(source, indices, expert.needs), expert.needs))
+            normal = complete_stream(stream(source, indices, expert.needs), expert.needs)
+            alike = next((one for one in fitted if isinstance(expert, AlikeExpert) and expert.learns_like(one)), None)
+            if isinstance(expert, AlikeExpert) and alike is not None:
+                expert.fit_like(alike, normal)
+            else:
+                expert.fit(normal)
+            fitted.append(expert)
         return FittedRound(experts, pipeline, source)
 
     def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:

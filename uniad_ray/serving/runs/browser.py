@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ImageError, RunError, UserError
 from uniad_ray.perception.region import Region
 from uniad_ray.runs.parts import Part

@@ -9,7 +9,7 @@ from PIL import Image
 
 from uniad_ray.archive.image_size import fitted_size
 from uniad_ray.archive.images import decode_image
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.perception.region import Region
 from uniad_ray.reporting.drawing.pictures import with_region
 from uniad_ray.runs.reader import SourceRow

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load, save
 from support.normal_fields import DAMAGED_CELL, NORMAL_IMAGES, extract, stream_of
 
-from uniad_ray.errors import BundleError, FitError
+from uniad_ray.errors import BundleError, ConfigError, FitError
 from uniad_ray.experts.base import Expert
 from uniad_ray.experts.shared.anomaly_map import anomaly_maps
 from uniad_ray.experts.shared.patch_features import as_vectors
@@ -219,3 +219,28 @@ def test_unfitted_expert_has_no_score_or_state() -> None:
 def test_invalid_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         StructuralDiscriminatorConfig.model_validate(options)
+
+
+def test_teacher_takes_over_what_the_student_has_learned() -> None:
+    teacher, student, other = (
+        StructuralDiscriminator(name, config(fields=fields, training_fields=STUDENT, epochs=2, seed=seed))
+        for name, fields, seed in (("teacher", TEACHER, 0), ("student", STUDENT, 0), ("other", TEACHER, 1))
+    )
+    alone = StructuralDiscriminator("teacher", config(fields=TEACHER, training_fields=STUDENT, epochs=2))
+    alone.fit(stream_of(NORMAL_IMAGES, BOTH, 5))
+    student.fit(stream_of(NORMAL_IMAGES, BOTH, 5))
+
+    assert teacher.learns_like(student)
+    assert not other.learns_like(student)
+    assert not unfitted(epochs=2).learns_like(student)
+    teacher.fit_like(student, stream_of(NORMAL_IMAGES, BOTH, 5))
+
+    found, expected = teacher.state(), alone.state()
+    assert found.document == expected.document
+    for name, array in expected.arrays.items():
+        assert array.tobytes() == found.arrays[name].tobytes()
+
+
+def test_half_precision_needs_cuda() -> None:
+    with pytest.raises(ConfigError, match="structural_teacher: precision bfloat16 needs a cuda device, not cpu"):
+        fitted(precision="bfloat16")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -28,11 +29,11 @@ def normal_vectors(count: int = 400, seed: int = 0) -> np.ndarray:
     return np.asarray(vectors * [1, 10, 0.1, 1, 1] + [0, 30, 0, -5, 0], dtype=np.float32)
 
 
-def trained(vectors: np.ndarray | None = None, seed: int = 0, **options: object) -> NormalityFunction:
+def trained(vectors: np.ndarray | None = None, seed: int = 0, images: int = 20, **options: object) -> NormalityFunction:
     settings = {"hidden": 16, "noise": 0.3, "epochs": 30, "batch_vectors": 50, "learning_rate": 5e-3, **options}
     config = DiscriminatorConfig.model_validate({"seed": seed, **settings})
     chosen = normal_vectors() if vectors is None else vectors
-    return train_discriminator(chosen, config, name="structural", device=CPU)
+    return train_discriminator(chosen, config, name="structural", device=CPU, images=images)
 
 
 def network_after_training() -> Discriminator:
@@ -121,6 +122,32 @@ def test_noise_is_absolute_without_standardising() -> None:
     assert not np.array_equal(
         trained(standardise=False).arrays["hidden_weight"], trained(standardise=True).arrays["hidden_weight"]
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"batch_vectors": 150}, 3 * 3),
+        # MVTec LOCO has 354 normal images per category on average: 160 epochs are 14,240 steps, 3 are 267.
+        ({"batch_vectors": 30, "batch_images": 4}, 3 * 89),
+    ],
+)
+def test_steps_follow_from_vectors_or_images(
+    options: dict[str, int], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(Discriminator, "adapt", _counted(Discriminator.adapt, sizes))
+    trained(images=354, epochs=3, **options)
+    assert len(sizes) == steps
+    assert max(sizes) <= options["batch_vectors"]
+
+
+def _counted(method: Callable[..., torch.Tensor], sizes: list[int]) -> Callable[..., torch.Tensor]:
+    def counted(network: Discriminator, vectors: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(vectors))
+        return method(network, vectors)
+
+    return counted
 
 
 def test_constant_channel_is_handled() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from botocore.response import StreamingBody
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from pydantic import ValidationError
 
 from uniad_ray.archive.stores import s3 as s3_store
@@ -184,6 +184,25 @@ class TestHub:
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
         assert resolve(self.SOURCE).path == served
         assert hub.requests == []
+
+    def test_a_repository_of_timm_may_name_its_weights_otherwise(
+        self, served: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As OpenAI's CLIP on the hub, which has no safetensors."""
+        asked: list[tuple[str, bool]] = []
+
+        def hub(*, repo_id: str, filename: str, revision: str, local_files_only: bool = False) -> str:
+            asked.append((filename, local_files_only))
+            if local_files_only:
+                raise LocalEntryNotFoundError("not cached")
+            if filename != "pytorch_model.bin":
+                raise EntryNotFoundError(f"{repo_id} has no {filename} in {revision}")
+            return str(served)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+        assert resolve(self.SOURCE, allow_download=True).path == served
+        online = [name for name, is_local in asked if not is_local]
+        assert online == ["model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"]
 
     def test_named_file_in_a_folder(self, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hub = FakeHub(served)

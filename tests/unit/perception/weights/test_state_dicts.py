@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.dinov2 import onnx_bytes, random_network, timm_network
 
 from uniad_ray.errors import WeightsError
+from uniad_ray.perception.timm_library import timm
 from uniad_ray.perception.weights.sources import ResolvedWeights, WeightSource, resolve
 from uniad_ray.perception.weights.state_dicts import load_into, load_state_dict
 
@@ -153,3 +154,69 @@ class TestLoadInto:
             assert {key: value.shape for key, value in network.state_dict().items()} == {
                 key: value.shape for key, value in expected.items()
             }
+
+
+class TestOpenAiClip:
+    """A whole CLIP with OpenAI's names, as the file that the hub has, against the same network in transformers."""
+
+    WIDTH, DEPTH, SIDE, PATCH = 16, 2, 32, 8
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tower(cls) -> Any:
+        transformers = pytest.importorskip("transformers", reason="the reference is an extra")
+        torch.manual_seed(0)
+        options = {"hidden_size": cls.WIDTH, "intermediate_size": 4 * cls.WIDTH, "num_attention_heads": 2}
+        sizes = {"num_hidden_layers": cls.DEPTH, "image_size": cls.SIDE, "patch_size": cls.PATCH}
+        # Large parameters: near zero, QuickGELU and GELU hardly differ.
+        config = transformers.CLIPVisionConfig(**options, **sizes, initializer_factor=20.0)
+        return transformers.CLIPVisionModel(config).eval()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def file(cls, tower: Any, tmp_path_factory: pytest.TempPathFactory) -> ResolvedWeights:
+        own = {name.removeprefix("vision_model."): value for name, value in tower.state_dict().items()}
+        renamed = {
+            "class_embedding": own["embeddings.class_embedding"],
+            "conv1.weight": own["embeddings.patch_embedding.weight"],
+            "positional_embedding": own["embeddings.position_embedding.weight"],
+            "proj": torch.ones(cls.WIDTH, 5),
+        }
+        for kind in ("weight", "bias"):
+            renamed[f"ln_pre.{kind}"] = own[f"pre_layrnorm.{kind}"]
+            renamed[f"ln_post.{kind}"] = own[f"post_layernorm.{kind}"]
+            for layer in range(cls.DEPTH):
+                theirs, ours = f"encoder.layers.{layer}", f"transformer.resblocks.{layer}"
+                parts = [own[f"{theirs}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+                renamed[f"{ours}.attn.in_proj_{kind}"] = torch.cat(parts)
+                renamed[f"{ours}.attn.out_proj.{kind}"] = own[f"{theirs}.self_attn.out_proj.{kind}"]
+                for name, part in (("ln_1", "layer_norm1"), ("ln_2", "layer_norm2")):
+                    renamed[f"{ours}.{name}.{kind}"] = own[f"{theirs}.{part}.{kind}"]
+                for name, part in (("c_fc", "fc1"), ("c_proj", "fc2")):
+                    renamed[f"{ours}.mlp.{name}.{kind}"] = own[f"{theirs}.mlp.{part}.{kind}"]
+        path = tmp_path_factory.mktemp("clip") / "pytorch_model.bin"
+        whole = {f"visual.{name}": tensor.clone() for name, tensor in renamed.items()}
+        torch.save({**whole, "token_embedding.weight": torch.ones(9, 4), "logit_scale": torch.ones(())}, path)
+        return ResolvedWeights(path, "0" * 64, f"file:{path}")
+
+    def tokens(self, architecture: str, file: ResolvedWeights, images: torch.Tensor, side: int) -> torch.Tensor:
+        options = {"embed_dim": self.WIDTH, "depth": self.DEPTH, "num_heads": 2, "patch_size": self.PATCH}
+        network = timm.create_model(architecture, num_classes=0, img_size=side, **options)
+        load_into(network, file)
+        with torch.no_grad():
+            found: torch.Tensor = network.eval().forward_features(images)
+        return found
+
+    def test_tokens_are_those_of_transformers_only_with_quick_gelu(self, tower: Any, file: ResolvedWeights) -> None:
+        images = torch.randn(2, 3, self.SIDE, self.SIDE, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            part = getattr(tower, "vision_model", tower)
+            expected = part.post_layernorm(tower(images).last_hidden_state)
+        quick = self.tokens("vit_base_patch16_clip_quickgelu_224", file, images, self.SIDE)
+        torch.testing.assert_close(quick, expected, rtol=1e-4, atol=1e-4)
+        assert (self.tokens("vit_base_patch16_clip_224", file, images, self.SIDE) - expected).abs().max() > 1e-3
+
+    def test_other_input_sizes_resample_the_positions(self, file: ResolvedWeights) -> None:
+        images = torch.zeros(1, 3, 2 * self.SIDE, 2 * self.SIDE)
+        found = self.tokens("vit_base_patch16_clip_quickgelu_224", file, images, 2 * self.SIDE)
+        assert found.shape == (1, 1 + (2 * self.SIDE // self.PATCH) ** 2, self.WIDTH)

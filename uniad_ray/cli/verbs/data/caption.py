@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--url, else Ray Data with a GPU, else an actor.",
 )
 @click.option("--model", metavar="NAME|FOLDER", help="Name of the model on the server, or its folder: a path or a URI.")
-@click.option("--url", metavar="URL", help="Base URL of the server, such as http://gpu-1:8000/v1.")
+@click.option("--url", metavar="URL", help="Base URL of the server, such as http://gpu-1:8001/v1.")
 @click.option(
     "--prompt",
     default="free",

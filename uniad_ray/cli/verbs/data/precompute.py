@@ -71,7 +71,7 @@ def _by_stage(
     "--stages",
     metavar="NAME,...",
     callback=comma_separated,
-    help="Of features, segments and descriptions.  [default: all that can be computed]",
+    help="Of features, segments, captions and descriptions.  [default: all that can be computed]",
 )
 @click.option(
     "--bundles",
@@ -105,7 +105,7 @@ def _by_stage(
 @address_option
 @reporting
 def precompute(as_json: bool, **options: Any) -> None:
-    """Compute features, segments and descriptions of ARCHIVE once, for any number of fits and runs.
+    """Compute features, segments, captions and descriptions of ARCHIVE once, for any number of fits and runs.
 
     `fit` and `score` with --sidecar SIDECAR read them and give the same results as without. After a crash, the same
     command resumes.

@@ -34,7 +34,10 @@ _KINDS = ("logical", "structural", "mean")
     help="Paper whose table to reproduce.",
 )
 @click.option(
-    "--table", type=click.IntRange(4, 11), required=True, help="Table number: 4 to 9 of UniAD, 5 to 11 of TMUAD."
+    "--table",
+    type=click.IntRange(4, 13),
+    required=True,
+    help="Table number: 4 to 9 of UniAD, 5 to 11 of TMUAD, 13 for its figure 13.",
 )
 @click.option("--work", required=True, metavar="ROOT", help="Root of the variants; variants fitted there are reused.")
 @category_option
@@ -47,6 +50,11 @@ _KINDS = ("logical", "structural", "mean")
     default=("resnet18",),
     show_default=True,
     help="Student architecture, for UniAD's table 4; may be repeated.",
+)
+@click.option(
+    "--captions",
+    metavar="SIDECAR",
+    help="Sidecar of `uniad-ray caption`, an absolute path or a URI, for UniAD's table 7 and TMUAD's table 6.",
 )
 @click.option(
     "--shots",
@@ -72,6 +80,7 @@ def ablate(
     profile: str,
     overrides: tuple[str, ...],
     backbones: tuple[str, ...],
+    captions: str | None,
     shots: str,
     draws: int,
     clip_for_all: str | None,
@@ -84,7 +93,7 @@ def ablate(
 
     UniAD: tables 4 to 6 train other students; 7, 8 and 9 fuse the evidence of one fit in other ways. TMUAD: 5 memory
     banks, 6 text matching, 7 text memory with other detectors (trains a student), 8 segmenter and object encoder,
-    9 patch encoders, 10 few shots, 11 cost by bank size.
+    9 patch encoders, 10 few shots, 11 cost by bank size, 13 positions by a vision-language model or by the grid.
     """
     from uniad_ray.ablations.ablate import ablate as run
     from uniad_ray.ablations.tmuad import TmuadTableOptions
@@ -104,6 +113,7 @@ def ablate(
         profile=profile,
         overrides=overrides,
         backbones=backbones,
+        captions=captions,
         options=validate(TmuadTableOptions, options, where="the command line"),
         categories=categories,
         device=device,
@@ -113,7 +123,7 @@ def ablate(
 
 
 def as_text(report: AblationReport) -> str:
-    """A filled ablation table: AUROC in per cent, times per image in milliseconds."""
+    """A filled ablation table: AUROC in per cent, times per image in milliseconds, and the size of the networks."""
     columns = list(report.rows[0].settings)
     header = [*columns, *_KINDS]
     rows: list[list[str]] = []
@@ -134,6 +144,10 @@ def as_text(report: AblationReport) -> str:
             total = sum((row.milliseconds or {}).values())
             cells += [f"{total:.1f}", f"{1000 / total:.1f}"] if total else ["-", "-"]
             stages |= row.milliseconds or {}
+    if any(row.parameters is not None for row in report.rows):
+        header += ["million parameters", "GFLOPs per image"]
+        for row, cells in zip(report.rows, rows, strict=True):
+            cells += [f"{(row.parameters or 0) / 1e6:.1f}", f"{(row.flops or 0) / 1e9:.1f}"]
     title = {"uniad": "UniAD", "tmuad": "TMUAD"}[report.paper]
     lines = [
         f"{title}, table {report.table}: {report.title}; image AUROC, {', '.join(report.categories)}",

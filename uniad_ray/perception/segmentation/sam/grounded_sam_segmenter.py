@@ -72,7 +72,10 @@ class GroundedSamSegmenter:
             WeightsError: A folder is missing or holds another kind of network.
         """
         if not config.classes:
-            raise ConfigError(f"{name}: there are no classes; list them in extractors.{name}.config.classes")
+            raise ConfigError(
+                f"{name}: there are no classes; list them in extractors.{name}.config.classes, or set classes to a "
+                "list or to the name of one, such as mvtec-loco"
+            )
         self.name = name
         self.config = config
         self.needs = frozenset({config.embedding})

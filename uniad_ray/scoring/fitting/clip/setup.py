@@ -10,6 +10,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import ConfigError
 from uniad_ray.perception.objects.clip_features import ClipObjectFeatures, ClipObjectFeaturesConfig
 from uniad_ray.perception.objects.clip_namer import ClipNamer, ClipNamerConfig
+from uniad_ray.scoring.factory import with_classes
 
 ModelT = TypeVar("ModelT", ClipNamerConfig, ClipObjectFeaturesConfig)
 
@@ -66,7 +67,10 @@ def find_clip(config: FitConfig, *, namer: str | None = None) -> ClipSetup:
         )
     options = namers[chosen]
     if not options.classes:
-        raise ConfigError(f"{config.origin}: {chosen} has no classes; list them in extractors.{chosen}.config.classes")
+        raise ConfigError(
+            f"{config.origin}: {chosen} has no classes; list them in extractors.{chosen}.config.classes, or set "
+            "classes to a list or to the name of one, such as mvtec-loco"
+        )
     if len(options.classes) < 2:
         raise ConfigError(
             f"{config.origin}: extractors.{chosen}.config.classes has only {options.classes[0]!r}; tuning needs at "
@@ -95,4 +99,5 @@ def _class(config: FitConfig, name: str) -> type:
 
 
 def _options(config: FitConfig, name: str, model: type[ModelT]) -> ModelT:
-    return validate(model, config.extractors[name].config, where=config.origin, prefix=f"extractors.{name}.config")
+    component = with_classes(config.extractors[name], config)
+    return validate(model, component.config, where=config.origin, prefix=f"extractors.{name}.config")

@@ -14,7 +14,7 @@ from uniad_ray.archive.layouts.names import hidden_reason, suffix_reason
 from uniad_ray.archive.manifest import ArchiveManifest, chunks
 from uniad_ray.archive.normal_rows import read_rows
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import ValueRange
+from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import ArchiveError, ImageError, ObjectTooLargeError
 
 KNOWN: Final = "known"
