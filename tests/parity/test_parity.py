@@ -29,6 +29,7 @@ from uniad_ray.scoring.scorer import Verdict
 TOLERANCE = 1e-5
 
 
+@pytest.mark.slow
 def test_plain_loop_ray_data_and_http_agree(serve_port: int, tmp_path: Path) -> None:
     archive, bundles, run = (str(tmp_path / name) for name in ("archive", "bundles", "run"))
     tree = mvtec_tree(tmp_path / "bottle", train=6, good=5, bad=4, size=48, width=80)

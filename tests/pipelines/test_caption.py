@@ -29,7 +29,7 @@ from uniad_ray.pipelines.precompute.job import precompute
 from uniad_ray.pipelines.score.job import ScoreReport, score
 from uniad_ray.sidecars.captions import read_caption_sidecar
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 ONE = Workers(count=1)
 OPTIONS = {"retries": 0, "timeout": 30}
 
@@ -151,7 +151,6 @@ def test_fit_and_score_need_no_model(factory: Factory) -> None:
             assert (experts, row["left_out"]) == (["patch", "text"], [])
 
 
-@pytest.mark.slow
 def test_scores_with_the_model_off_have_the_same_bytes(factory: Factory, server: ChatServer, tmp_path: Path) -> None:
     bundles = str(factory.root / "bundles")
     with_model = score(factory.archive, bundles, str(tmp_path / "run"), workers=ONE)

@@ -32,7 +32,7 @@ from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.reference_files import REFERENCE_IMAGES
 from uniad_ray.sidecars.plan import read_sidecar
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 TRAIN, TEST = 12, 6
 
 
@@ -172,7 +172,6 @@ def test_stale_fields_are_recomputed_and_named(
     ]
 
 
-@pytest.mark.slow
 def test_each_category_has_its_own_image_size(tmp_path: Path) -> None:
     archive, bundles, sidecar = (str(tmp_path / name) for name in ("archive", "bundles", "sidecar"))
     mvtec_tree(tmp_path / "source/board", train=6, good=1, bad=1, size=48, width=96)

@@ -122,7 +122,7 @@ def test_options_become_typed_values(monkeypatch: pytest.MonkeyPatch) -> None:
         ["a", "--out=s", "--stages=features, segments", "--workers=2", "--workers=segments=4", "--device=features=cpu"],
     )
     assert given["stages"] == ("features", "segments")
-    assert given["workers"] == {"features": 2, "segments": 4, "descriptions": 2}
+    assert given["workers"] == {"features": 2, "segments": 4, "captions": 2, "descriptions": 2}
     assert given["device"] == {"features": "cpu"}
     given = from_command_line(monkeypatch, "score", ["a", "--bundles=b", "--out=r", "--experts=patch, text"])
     assert given["experts"] == ("patch", "text")
@@ -142,6 +142,7 @@ def test_workers_apply_to_all_or_single_stages(monkeypatch: pytest.MonkeyPatch) 
     assert given["workers"] == {
         "features": Workers(2, None, "cpu"),
         "segments": Workers(2, 3, "auto"),
+        "captions": Workers(2, None, "auto"),
         "descriptions": Workers(2, None, "auto"),
     }
 

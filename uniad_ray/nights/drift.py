@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -59,28 +61,27 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
 def _comparable(store: BundleStore, earlier: Night, scored: Scored) -> Iterator[SampledImage]:
     """The sample of an earlier night, without what was measured with other bundles on another scale.
 
-    These are the scores, and the brightness if the bundles see another range of values.
+    These are the scores, and the brightness if the bundles see another range of values. 8-bit images have no range, so
+    their brightness does not depend on a bundle that is gone.
     """
     before = earlier.read("score", Scored) or Scored()
-    ranges: dict[tuple[str, str], object] = {}
 
-    def range_of(category: str, version: str) -> object:
-        if (category, version) not in ranges:
-            try:
-                ranges[category, version] = store.manifest(category, version).config.value_range
-            except (BundleError, StoreError):
-                ranges[category, version] = version
-        return ranges[category, version]
+    @cache
+    def see_alike(category: str, versions: frozenset[str]) -> bool:
+        ranges: list[ValueRange | None] = []
+        for version in versions:
+            with suppress(BundleError, StoreError):
+                ranges.append(store.manifest(category, version).config.value_range)
+        return len(set(ranges)) == 1 and (len(ranges) == len(versions) or ranges[0] is None)
 
     for image in read_sample(earlier.sample):
-        versions = {
+        versions = frozenset(
             night.categories[image.category].bundle_version
             for night in (before, scored)
             if image.category in night.categories
-        }
-        if len(versions) > 1:
-            is_same = len({range_of(image.category, version) for version in versions}) == 1
-            brightness = image.brightness if is_same else None
+        )
+        if len(versions) != 1:
+            brightness = image.brightness if see_alike(image.category, versions) else None
             image = replace(image, score=None, experts={}, brightness=brightness)
         yield image
 

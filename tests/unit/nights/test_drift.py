@@ -39,6 +39,7 @@ def scored(version: str) -> Any:
         ("v3", "v4", False, True),
         ("v2", "v3", False, False),
         ("gone", "v3", False, False),
+        ("gone", "v1", False, True),
     ],
 )
 def test_brightness_is_compared_within_one_value_range(

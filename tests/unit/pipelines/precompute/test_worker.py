@@ -74,7 +74,12 @@ def test_stage_captions_stores_texts_and_reasons_and_loads_no_network(
         document = plan.model_dump(mode="json", by_alias=True)
         worker = StageWorker("captions", document, out, is_last=True, device="cpu", threads=1)
         for chunk in work:
-            decoded = decode_chunk(chunk_item(chunk), archive=archive, image_sizes={"part": planned.image_size})
+            decoded = decode_chunk(
+                chunk_item(chunk),
+                archive=archive,
+                image_sizes={"part": planned.image_size},
+                value_ranges={"part": planned.value_range},
+            )
             images = decoded.pop("images")
             batch = {name: np.array([value], dtype=object) for name, value in decoded.items()} | {
                 "images": images[None]

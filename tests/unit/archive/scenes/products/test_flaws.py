@@ -23,7 +23,9 @@ def test_a_flaw_has_its_area_and_shows(flaw: Flaw, share: float, grey: float, se
     assert mask is not None
     assert mask.sum() == pytest.approx(share * within.size, rel=TOLERANCE)
     change = np.abs(drawn.albedo ** (1 / 2.2) - np.float32(grey) ** (1 / 2.2)).max(axis=2)
-    assert change[mask].mean() > 0.08
+    # A flaw changes its brightest or darkest place by at least 0.12; the mask is where it does so by 40 % of that.
+    assert change.max() > 0.08
+    assert change[mask].mean() > 0.05
     assert mask[change > 0.8 * change.max()].mean() > 0.9
 
 
