@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.captioned import caption_options
 from support.chat_server import Asked, ChatServer, chat_server
 from support.profiles import small_config
 from support.trees import mvtec_tree, png, write
@@ -66,18 +67,7 @@ def config(captions: Path) -> FitConfig:
 
 def config_with(captioner: dict[str, Any]) -> FitConfig:
     """The same with another source of the captions."""
-    describer = {
-        "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-        "config": {"captioner": captioner},
-    }
-    return small_config(
-        f"extractors.caption={json.dumps(describer)}",
-        "extractors.text_embedding.config.text=caption/text",
-        "experts.text.config={neighbour_space: text, text: caption/text}",
-        "expert_sets.captioned=[patch, text]",
-        "expert_set=captioned",
-        "calibration.folds=2",
-    )
+    return small_config(*caption_options(captioner), "calibration.folds=2")
 
 
 def rows(root: Path, folder: str) -> list[dict[str, Any]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from support.distilling import tiny_fit, tiny_student, tiny_teachers
 from support.trees import mvtec_tree, png, write
 
@@ -38,14 +36,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
         write(root / f"source/copies/train/good/{index:03d}.png", png(7))
     ingest(str(root / "source"), str(root / "archive"), limits=ShardLimits(rows=6, row_group_rows=3))
     return str(root / "archive")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal_images(archive: str, category: str) -> ArchiveNormalImages:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from support.chat_server import Asked
@@ -20,20 +23,24 @@ def brightness_text(asked: Asked) -> str:
     return f"There is a part. Its brightness is {int(asked.image.mean()) // 40} of 6. It leans {lean}."
 
 
-def captioned_config(url: str, *overrides: str) -> FitConfig:
-    """Configuration with the patch memory, and text similarity on captions of a server."""
-    caption = {
+def caption_options(captioner: Mapping[str, Any]) -> list[str]:
+    """Options of a profile with the patch memory, and text similarity on the captions of a captioner."""
+    describer = {
         "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-        "config": {"captioner": {"kind": "server", "url": url, "model": "fake"}},
+        "config": {"captioner": dict(captioner)},
     }
-    return small_config(
-        f"extractors.caption={caption}",
+    return [
+        f"extractors.caption={json.dumps(describer)}",
         "extractors.text_embedding.config.text=caption/text",
         "experts.text.config={neighbour_space: text, text: caption/text}",
         "expert_sets.captioned=[patch, text]",
         "expert_set=captioned",
-        *overrides,
-    )
+    ]
+
+
+def captioned_config(url: str, *overrides: str) -> FitConfig:
+    """Configuration with the patch memory, and text similarity on captions of a server."""
+    return small_config(*caption_options({"kind": "server", "url": url, "model": "fake"}), *overrides)
 
 
 def write_captioned(root: Path, url: str, *overrides: str, category: str = "part") -> BundleStore:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.captioned import caption_options
 from support.chat_server import Asked, ChatServer, chat_server
 from support.kills import KilledError
 from support.nights import Factory, write_factory
@@ -80,19 +81,8 @@ def test_text_experts_find_the_texts_of_the_new_images(tmp_path: Path, server: C
     normal = {"row_key": [f"{index:032d}" for index in range(12)], "text": ["One part, brightness 120."] * 12}
     (sidecar / "captions").mkdir(parents=True)
     pq.write_table(pa.table({**normal, "prompt": [CAPTION_PROMPT] * 12}), sidecar / "captions/of-the-fit.parquet")
-    describer = {
-        "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-        "config": {"captioner": {"kind": "table", "source": str(sidecar)}},
-    }
-    write_factory(
-        tmp_path / "prepared",
-        f"extractors.caption={json.dumps(describer)}",
-        "extractors.text_embedding.config.text=caption/text",
-        "experts.text.config={neighbour_space: text, text: caption/text}",
-        "expert_sets.captioned=[patch, text]",
-        "expert_set=captioned",
-        images=12,
-    )
+    captioner = {"kind": "table", "source": str(sidecar)}
+    write_factory(tmp_path / "prepared", *caption_options(captioner), images=12)
     factory = Factory.copy(tmp_path / "prepared", tmp_path)
     configure(factory, server.url)
     factory.arrive(5, spots=1)

@@ -17,27 +17,20 @@ from uniad_ray.runs.plan import read_run
 from uniad_ray.scoring.bundles.store import BundleStore
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("factory")
-    write_factory(root)
-    return root
-
-
 @pytest.fixture
-def factory(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+def factory(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
     without_ray(monkeypatch)
-    return Factory.copy(made, tmp_path)
+    return Factory.copy(prepared, tmp_path)
 
 
-def test_excluded_images_leave_the_reference_of_drift(factory: Factory, made: Path) -> None:
+def test_excluded_images_leave_the_reference_of_drift(factory: Factory, prepared: Path) -> None:
     factory.arrive(2)
     factory.night("n1")
     folder = factory.work / "reference" / CATEGORY
     (before,) = folder.iterdir()
     every = read_sample(Location.parse(before))
     assert sum(image.width is not None for image in every) == 24
-    exclude_images(str(made / "fitted"), ["003.png"], reason="bright")
+    exclude_images(str(prepared / "fitted"), ["003.png"], reason="bright")
     factory.arrive(2)
     factory.night("n2")
     (after,) = set(folder.iterdir()) - {before}
@@ -45,7 +38,7 @@ def test_excluded_images_leave_the_reference_of_drift(factory: Factory, made: Pa
     kept = read_sample(Location.parse(after))
     gone = {image.row_key for image in every} - {image.row_key for image in kept}
     assert len(gone) == 1
-    include_images(str(made / "fitted"), ["003.png"])
+    include_images(str(prepared / "fitted"), ["003.png"])
     factory.arrive(2)
     factory.night("n3")
     assert set(folder.iterdir()) == {before, after}

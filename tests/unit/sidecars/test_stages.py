@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import pytest
+from support.captioned import captioned_config
 from support.profiles import small_config
 from support.steps import Learning, Step, Trained
 
@@ -79,18 +79,7 @@ def test_texts_of_a_model_alone_are_captions() -> None:
 
 
 def test_captions_are_extracted_without_any_network() -> None:
-    captioner = {"kind": "server", "url": "http://gpu-1:8001/v1", "model": "fake"}
-    describer = {
-        "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-        "config": {"captioner": captioner},
-    }
-    config = small_config(
-        f"extractors.caption={json.dumps(describer)}",
-        "extractors.text_embedding.config.text=caption/text",
-        "experts.text.config={neighbour_space: text, text: caption/text}",
-        "expert_sets.captioned=[patch, text]",
-        "expert_set=captioned",
-    )
+    config = captioned_config("http://gpu-1:8001/v1")
     whole = CategoryPipeline.unfitted(config, device="cpu")
     alone = CategoryPipeline.unfitted(config, device="cpu", fields=["caption/text"])
     assert len(whole.pipeline.extractors) > 1

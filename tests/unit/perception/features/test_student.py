@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,7 @@ SHAPES = TeacherShapes(levels=((24, 16, 16), (40, 8, 8)), logical=(10, 12, 12))
 LEVEL_FIELDS = ["student/level1", "student/level2"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(count: int, side: int = 64) -> Perception:

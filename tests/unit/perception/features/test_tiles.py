@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,7 @@ from uniad_ray.perception.base import Perception
 from uniad_ray.perception.features.encoders import FeaturePyramid, FeaturePyramidConfig
 from uniad_ray.perception.features.tiles import Tile, reach, tiles
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.captioned import captioned_config
 from support.chat_server import Asked, chat_server
 from support.ingests import without_ray
-from support.profiles import small_config
 from support.trees import mvtec_tree, png, write
 
 from uniad_ray import __version__
@@ -42,17 +41,7 @@ def test_stage_captions_stores_texts_and_reasons_and_loads_no_network(
     manifest = read_manifest(Location.parse(archive))
     work = list(chunks(manifest))
     with chat_server(text_of) as server:
-        describer = {
-            "class": "uniad_ray.perception.captions.captioners:CaptionDescriber",
-            "config": {"captioner": {"kind": "server", "url": server.url, "model": "fake", "retries": 0}},
-        }
-        config = small_config(
-            f"extractors.caption={json.dumps(describer)}",
-            "extractors.text_embedding.config.text=caption/text",
-            "experts.text.config={neighbour_space: text, text: caption/text}",
-            "expert_sets.captioned=[patch, text]",
-            "expert_set=captioned",
-        )
+        config = captioned_config(server.url, "extractors.caption.config.captioner.retries=0")
         planned = CategoryPipeline.unfitted(config, device="cpu").plan(["captions"], None)
         plan = SidecarPlan(
             format_version=FORMAT_VERSION,
