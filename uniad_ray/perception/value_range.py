@@ -1,4 +1,4 @@
-"""Originals with more than 8 bits, as a vision-language model sees them."""
+"""Originals with more than 8 bits, as extractors that read the image files see them."""
 
 from __future__ import annotations
 
