@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-from uniad_ray.config.model import ExpertSelectionConfig
+from uniad_ray.config.expert_selection import ExpertSelectionConfig
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 FILE: Final = Path(__file__).parent / "images/selection.svg"
-_FAMILIES: Final = ("surface", "objects", "layout")
-_LEFT, _CELL, _ROW, _TOP = 235, 74, 26, 66
+_FAMILIES: Final = ("surface", "amount", "place", "combination")
+_LEFT, _CELL, _ROW, _TOP = 235, 88, 26, 66
 _BARS: Final = _LEFT + len(_FAMILIES) * _CELL + 30
 _LONGEST_BAR: Final = 220
 
@@ -37,7 +37,7 @@ def drawing(selection: ExpertSelection, config: ExpertSelectionConfig) -> str:
     top = _TOP
     for title, kind, judged in (
         ("structural experts", config.surface, ("surface",)),
-        ("logical experts", config.arrangement, ("objects", "layout")),
+        ("logical experts", config.arrangement, _FAMILIES[1:]),
     ):
         parts.append(_text(16, top + 4, title, weight="bold"))
         top += 14
@@ -49,7 +49,7 @@ def drawing(selection: ExpertSelection, config: ExpertSelectionConfig) -> str:
         _text(_LEFT + _CELL * column + _CELL / 2, 30, label, anchor="middle") for column, label in enumerate(_FAMILIES)
     ]
     head += [
-        _text(_LEFT + 1.5 * _CELL, 12, "AUROC alone on synthetic anomalies", anchor="middle"),
+        _text(_LEFT + len(_FAMILIES) * _CELL / 2, 12, "AUROC alone on synthetic anomalies", anchor="middle"),
         _text(_BARS, 30, "weight in the fused score"),
     ]
     width, height = _BARS + _LONGEST_BAR + 60, top - _ROW

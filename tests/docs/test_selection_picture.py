@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from support.scripts import load_script
 
-from uniad_ray.config.model import ExpertGroupConfig, ExpertSelectionConfig
+from uniad_ray.config.expert_selection import ExpertGroupConfig, ExpertSelectionConfig
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -19,8 +19,8 @@ def picture() -> ModuleType:
     return load_script("docs/selection.py")
 
 
-def expert(weight: float, surface: float, objects: float) -> CandidateExpert:
-    return CandidateExpert(weight=weight, auroc={"surface": surface, "objects": objects}, trial=None)
+def expert(weight: float, surface: float, amount: float) -> CandidateExpert:
+    return CandidateExpert(weight=weight, auroc={"surface": surface, "amount": amount}, trial=None)
 
 
 def test_every_expert_has_its_figures_and_a_bar_of_its_weight(picture: ModuleType) -> None:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.class_lists import Classes, classes_of_category
+from uniad_ray.config.expert_selection import ExpertSelectionConfig
 from uniad_ray.config.large_images import LargeImagesConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.config.spill import SpillConfig
@@ -110,71 +111,6 @@ class CalibrationConfig(StrictModel):
                 f"review_rate is {self.review_rate:g}; it must be above false_positive_rate, which is "
                 f"{self.false_positive_rate:g}"
             )
-        return self
-
-
-class ExpertGroupConfig(StrictModel):
-    """Experts of one kind of anomaly, for the expert selection."""
-
-    base: tuple[str, ...] = Field(default=(), description="Experts that are always selected.")
-    candidates: tuple[str, ...] = Field(
-        default=(), description="Experts that are selected if they improve on those selected before them."
-    )
-    train_from: float = Field(
-        default=0.025,
-        ge=0,
-        le=1,
-        description="Train a student for candidates only if the experts that need none lack at least this to an AUROC "
-        "of 1 on synthetic anomalies of this kind; 0 always trains. A few dozen images cannot resolve less than 0.025.",
-    )
-
-
-class ExpertSelectionConfig(StrictModel):
-    """Expert selection: chooses the experts of a category on synthetic anomalies of held-out normal images."""
-
-    surface: ExpertGroupConfig = Field(
-        default=ExpertGroupConfig(),
-        description="Experts for structural anomalies, selected on synthetic surface defects.",
-    )
-    arrangement: ExpertGroupConfig = Field(
-        default=ExpertGroupConfig(),
-        description="Experts for logical anomalies, selected on synthetic changes of content and position.",
-    )
-    segments: str | None = Field(
-        default=None,
-        description="Field with object segments, for synthetic anomalies that change objects; null omits these.",
-    )
-    images: int = Field(
-        default=8, ge=2, le=1000, description="Maximum number of normal images for synthetic anomalies."
-    )
-    fewest_known_defects: int = Field(
-        default=8,
-        ge=2,
-        description="Fewest known defects of a category that are used; fewer tell little more than chance.",
-    )
-    captions: bool = Field(
-        default=False,
-        description="Ask the vision-language model about synthetic anomalies too. By default they have no text, so "
-        "that experts that need one are not judged and are left out, unless they are in a base.",
-    )
-    least_gain: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="Minimum gain for a candidate to be selected, as a fraction of what the experts before it lack to "
-        "an AUROC of 1 on these synthetic anomalies.",
-    )
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """All experts of both kinds."""
-        kinds = (self.surface, self.arrangement)
-        return tuple(name for kind in kinds for name in (*kind.base, *kind.candidates))
-
-    @model_validator(mode="after")
-    def _has_a_base(self) -> Self:
-        if not self.surface.base and not self.arrangement.base:
-            raise ValueError("surface.base or arrangement.base must name an expert")
         return self
 
 

@@ -52,6 +52,8 @@ class ExpertSelection(StrictModel):
 
     Attributes:
         synthetic_anomalies: Number of synthetic anomalies by kind.
+        telling_anomalies: Number by kind of those that the experts are judged on; of logical ones, those that break a
+            rule and whose patches are normal.
         normal_images: Number of held-out normal images.
         least_gain: Required gain of an expert, as a fraction of the gap to an AUROC of 1.
         base_auroc: AUROC of the base alone, by family of synthetic anomalies.
@@ -64,6 +66,7 @@ class ExpertSelection(StrictModel):
     """
 
     synthetic_anomalies: dict[str, int]
+    telling_anomalies: dict[str, int] = Field(default_factory=dict)
     normal_images: int
     least_gain: float
     base_auroc: dict[str, float]

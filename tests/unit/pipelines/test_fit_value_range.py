@@ -34,7 +34,7 @@ from uniad_ray.runs.regions import value_range_of
 from uniad_ray.scoring.bundles.published import PlannedBundle
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
-from uniad_ray.scoring.fitting.selection.synthetic_originals import Change, SyntheticOriginals
+from uniad_ray.scoring.fitting.synthetic.originals import Change, SyntheticOriginals
 from uniad_ray.scoring.image_sources import load_image
 from uniad_ray.serving.runs.pictures import large_picture, thumbnail
 

@@ -12,13 +12,13 @@ from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.calibration import FloatArray, Fold
 from uniad_ray.scoring.fitting.rounds import FittedRound
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import NormalView
 from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     MOST_OTHERS,
     SyntheticScores,
-    normal_views,
+    parts_of_images,
     score_synthetic_anomalies,
 )
+from uniad_ray.scoring.fitting.synthetic.parts import Parts
 
 
 class Judged(NamedTuple):
@@ -79,21 +79,19 @@ def score_altered_images(
         on_scored: Called with the number of images of each batch.
     """
     selection = config.chosen_fusion.selection
-    segments = None if selection is None else selection.segments
-    fields = frozenset([segments] if segments else [])
-
+    segments = () if selection is None else selection.segments
     originals: Originals = {}
 
-    def views(indices: Sequence[int]) -> list[tuple[str, NormalView]]:
+    def parts_of(indices: Sequence[int]) -> list[tuple[str, tuple[Parts, ...]]]:
         nonlocal originals
-        perceptions = list(fitted.source.extract(indices, fields))
+        perceptions = list(fitted.source.extract(indices, frozenset(segments)))
         originals = perceptions[0].originals if perceptions else originals
-        return list(normal_views(perceptions, segments))
+        return list(parts_of_images(perceptions, segments))
 
-    others = [view for _, view in views(evenly(fold.fit, MOST_OTHERS))]
-    synthetic = views([index for index in fold.calibrate if index in to_alter])
+    others = [parts for _, parts in parts_of(evenly(fold.fit, MOST_OTHERS))]
+    images = parts_of([index for index in fold.calibrate if index in to_alter])
     return score_synthetic_anomalies(
-        synthetic,
+        images,
         others,
         fitted.pipeline,
         fitted.experts,

@@ -129,9 +129,8 @@ class RoundFitter:
 def asked_fields(config: FitConfig, experts: Mapping[str, Expert]) -> list[tuple[str, str]]:
     """Pairs of a field and the expert, or the expert selection, that needs it."""
     selection = config.chosen_fusion.selection
-    return needs_of(experts) + (
-        [(selection.segments, "the expert selection")] if selection is not None and selection.segments else []
-    )
+    segments = () if selection is None else selection.segments
+    return needs_of(experts) + [(field, "the expert selection") for field in segments]
 
 
 def fixed_fields(config: FitConfig, experts: Mapping[str, Expert], pipeline: PerceptionPipeline) -> frozenset[str]:

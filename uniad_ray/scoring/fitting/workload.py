@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uniad_ray.config.model import FitConfig
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import SYNTHETIC_ANOMALIES
+from uniad_ray.scoring.fitting.synthetic.kinds import SYNTHETIC_ANOMALIES
 
 
 def images_of_fit(normal: int, config: FitConfig) -> int:

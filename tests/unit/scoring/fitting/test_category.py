@@ -220,7 +220,7 @@ def test_only_selected_experts_score(tmp_path: Path) -> None:
     assert record is not None
     assert record.weights == {"patch": 1.0, "second": 0.0}
     assert 1 <= min(record.synthetic_anomalies.values()) <= max(record.synthetic_anomalies.values()) <= 3
-    assert set(record.base_auroc) == {"layout", "surface"}
+    assert set(record.base_auroc) == {"surface"}
     store = BundleStore(str(tmp_path))
     manifest = store.write("part", fitted.config, fitted.calibration, {"extractors": fitted.extractors}, fitted.files)
     bundle = store.load("part", manifest.version)
@@ -286,7 +286,7 @@ def test_synthetic_anomalies_come_from_unseen_images() -> None:
     assert record.normal_images == 8
     assert record.synthetic_anomalies["scratch"] == 8
     # The witness scores 1 for an image that it has learned from.
-    assert record.experts["witness"].auroc == {"layout": 0.5, "surface": 0.5}
+    assert record.experts["witness"].auroc == {"surface": 0.5}
 
 
 def test_known_defects_select_and_are_not_learned_from() -> None:

@@ -5,7 +5,7 @@ from support.normal_images import DrawnNormalImages
 from support.profiles import small_config
 
 from uniad_ray.scoring.fitting.category import fit_category
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import SYNTHETIC_ANOMALIES
+from uniad_ray.scoring.fitting.synthetic.kinds import SYNTHETIC_ANOMALIES
 from uniad_ray.scoring.fitting.workload import images_of_fit
 
 

@@ -12,16 +12,19 @@ from typing import Final
 
 import numpy as np
 
-from uniad_ray.config.model import ExpertSelectionConfig, FusionConfig
+from uniad_ray.config.expert_selection import ExpertSelectionConfig
+from uniad_ray.config.model import FusionConfig
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.selection.known_defects import KNOWN
+from uniad_ray.scoring.fitting.selection.logical_anomalies import telling_anomalies
 from uniad_ray.scoring.fitting.selection.separation import Families, Separation, mean_auroc
 from uniad_ray.scoring.fitting.selection.synthetic_scores import SyntheticScores, without_gaps
+from uniad_ray.scoring.fitting.synthetic.kinds import LOGICAL_FAMILIES
 from uniad_ray.scoring.fusion import Fusion
 from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection, Trial
 
 _STRUCTURAL: Final = (("surface",), (f"{KNOWN}_structural", KNOWN))
-_LOGICAL: Final = (("objects", "layout"), (f"{KNOWN}_logical", KNOWN))
+_LOGICAL: Final = (LOGICAL_FAMILIES, (f"{KNOWN}_logical", KNOWN))
 """Families of synthetic anomalies and of known defects by which each kind of expert is judged."""
 _LEAST_LACK: Final = 0.025
 """Smallest gap to an AUROC of 1 that a few dozen images can resolve."""
@@ -40,10 +43,9 @@ def choose_experts(
 ) -> ExpertSelection:
     """Select experts and weights.
 
-    Structural and logical experts are selected separately: synthetic logical anomalies have seams that a structural
-    expert detects, which would make logical experts look redundant. The base of each kind is always selected. The
-    candidates are tried in order of their own AUROC, and each is selected if it adds enough to the experts before it,
-    and not by chance.
+    Structural and logical experts are selected separately, logical ones on the `telling_anomalies`: those in which the
+    structural base sees nothing new. The base of each kind is always selected. The candidates are tried in order of
+    their own AUROC, and each is selected if it adds enough to the experts before it, and not by chance.
 
     An expert weighs as much as its own AUROC is above chance. The weights of each kind sum to 1, because every added
     expert increases the spread of normal scores. Those of the logical experts sum to less if together they detect few
@@ -70,8 +72,13 @@ def choose_experts(
     judged = [name for name in normal if all(name in raw for raw in found.values())]
     complete = {kind: without_gaps(raw, judged) for kind, raw in found.items()}
     counts = {kind: len(next(iter(raw.values()), ())) for kind, raw in complete.items()}
-    anomalies = {kind: raw for kind, raw in complete.items() if counts[kind]}
     calibrations = Fusion.fit(config.model_copy(update={"weights": {}}), normal).experts
+    anomalies = telling_anomalies(
+        normal,
+        {kind: raw for kind, raw in complete.items() if counts[kind]},
+        [name for name in selection.surface.base if name in judged],
+        [name for name in (*selection.arrangement.base, *selection.arrangement.candidates) if name in judged],
+    )
 
     def fused(*kinds: Mapping[str, float]) -> Separation:
         weights = _voices(*kinds)
@@ -111,13 +118,14 @@ def choose_experts(
         voices.append(_voices({**together, **dict.fromkeys(unjudged, middle)}))
     surface, arrangement = voices
     confidence = 1.0
-    if selected[1] and anomalies:
+    if selected[1] and any(counts.values()):
         reached = mean_auroc(fused(selected[1]).aurocs(), _LOGICAL)
         confidence = min(max((reached - 0.5) / (_CERTAIN - 0.5), 0.0), 1.0)
     chosen = {**surface, **{name: confidence * weight for name, weight in arrangement.items()}}
     seen = {name: weight for name, weight in chosen.items() if name in judged}
     return ExpertSelection(
         synthetic_anomalies={kind: counts[kind] for kind in synthetic},
+        telling_anomalies={kind: len(next(iter(raw.values()))) for kind, raw in anomalies.items() if kind in synthetic},
         normal_images=len(next(iter(normal.values()))),
         known_defects={family: counts[family] for family in known or {}},
         weights_without_known=choose_experts(config, selection, normal, synthetic).weights if known else None,

@@ -11,7 +11,7 @@ import numpy as np
 from uniad_ray.metrics.image import image_auroc
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.fitting.selection.known_defects import KNOWN
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import family_of
+from uniad_ray.scoring.fitting.synthetic.kinds import family_of
 
 Families = Collection[Collection[str]]
 """Groups of families of anomalies. Groups count equally, and so do the families of a group."""
@@ -31,14 +31,19 @@ class Separation:
     normal: FloatArray
     anomalies: Mapping[str, FloatArray]
 
+    def auroc_of(self, kind: str) -> float | None:
+        """AUROC of one kind; None without anomalies."""
+        scores = self.anomalies[kind]
+        is_known = np.isfinite(scores)
+        highest = scores[is_known].max(initial=self.normal.max())
+        both = np.concatenate([self.normal, np.where(is_known, scores, highest + 1.0)])
+        return image_auroc(np.repeat([0, 1], [len(self.normal), len(scores)]), both)
+
     def aurocs(self) -> dict[str, float]:
         """Mean AUROC over the kinds of each family."""
         found: dict[str, list[float]] = {}
-        for kind, scores in self.anomalies.items():
-            is_known = np.isfinite(scores)
-            highest = scores[is_known].max(initial=self.normal.max())
-            both = np.concatenate([self.normal, np.where(is_known, scores, highest + 1.0)])
-            value = image_auroc(np.repeat([0, 1], [len(self.normal), len(scores)]), both)
+        for kind in self.anomalies:
+            value = self.auroc_of(kind)
             if value is not None:
                 found.setdefault(_family(kind), []).append(value)
         return {family: float(np.mean(values)) for family, values in found.items()}

@@ -17,13 +17,9 @@ from uniad_ray.perception.value_range import in_value_range
 from uniad_ray.scoring.calibration import FloatArray
 from uniad_ray.scoring.complete import score_complete
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect, OriginalsOfDefects
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import (
-    SYNTHETIC_ANOMALIES,
-    NormalView,
-    family_of,
-    make_synthetic_anomaly,
-)
-from uniad_ray.scoring.fitting.selection.synthetic_originals import Change, SyntheticOriginals
+from uniad_ray.scoring.fitting.synthetic.kinds import SYNTHETIC_ANOMALIES, make_synthetic_anomaly, uses_parts
+from uniad_ray.scoring.fitting.synthetic.originals import Change, SyntheticOriginals
+from uniad_ray.scoring.fitting.synthetic.parts import Parts
 
 MOST_OTHERS: Final = 32
 """Maximum number of other normal images to take pixels from."""
@@ -32,21 +28,24 @@ SyntheticScores = Mapping[str, Mapping[str, FloatArray]]
 """Raw scores by kind of synthetic anomaly and by expert, each of shape (anomalies,); NaN without a text."""
 
 
-def normal_views(perceptions: Iterable[Perception], segments: str | None) -> Iterator[tuple[str, NormalView]]:
-    """Yield row key and view of every image.
+def parts_of_images(
+    perceptions: Iterable[Perception], segments: Sequence[str]
+) -> Iterator[tuple[str, tuple[Parts, ...]]]:
+    """Yield row key and parts of every image, by each segmentation.
 
     Args:
-        perceptions: Batches, with the field of segments if there is one.
-        segments: Field of segments; None without a segmenter.
+        perceptions: Batches, with the fields of segments.
+        segments: Fields of segments; without any, an image has no parts.
     """
     for perception in perceptions:
-        found = perception.segments[segments] if segments is not None else [None] * len(perception)
-        yield from zip(perception.row_keys, map(NormalView, perception.images, found), strict=True)
+        for row, (row_key, image) in enumerate(zip(perception.row_keys, perception.images, strict=True)):
+            by_segmentation = [Parts(image, perception.segments[name][row]) for name in segments]
+            yield row_key, tuple(by_segmentation) or (Parts(image, None),)
 
 
 def score_synthetic_anomalies(
-    views: Sequence[tuple[str, NormalView]],
-    others: Sequence[NormalView],
+    images: Sequence[tuple[str, Sequence[Parts]]],
+    others: Sequence[Sequence[Parts]],
     pipeline: PerceptionPipeline,
     experts: Mapping[str, Expert],
     *,
@@ -59,8 +58,8 @@ def score_synthetic_anomalies(
     """Make synthetic anomalies of every kind from some images, and score them.
 
     Args:
-        views: Row key and view of each image.
-        others: Other normal images, at least one; some kinds take pixels from them.
+        images: Row key of each image, and its parts by each segmentation; the images use the segmentations in turn.
+        others: Other normal images, in the same way; some kinds take pixels from them.
         pipeline: The extractors.
         experts: Fitted experts by name.
         batch_size: Images per batch.
@@ -80,9 +79,9 @@ def score_synthetic_anomalies(
     seen = in_value_range(originals or {}, pipeline.value_range)
     for kind in SYNTHETIC_ANOMALIES:
         synthetic = [
-            Change(key, view.image, image)
-            for key, view in views
-            if (image := _make_inside(kind, key, view, others, seed, pipeline.region)) is not None
+            Change(key, parts[0].image, image)
+            for number, (key, parts) in enumerate(images)
+            if (image := _make_inside(kind, key, number, parts, others, seed, pipeline.region)) is not None
         ]
         parts: list[Mapping[str, Evidence]] = []
         for start in range(0, len(synthetic), batch_size):
@@ -91,9 +90,9 @@ def score_synthetic_anomalies(
                 hashlib.sha256(f"{change.row_key} {kind}".encode()).hexdigest()[:32]: change
                 for change in synthetic[start : start + batch_size]
             }
-            images = np.stack([change.after for change in changes.values()])
+            changed = np.stack([change.after for change in changes.values()])
             files = SyntheticOriginals(changes, seen) if pipeline.detailed else None
-            perception = pipeline.extract(list(changes), images, wanted, withheld, files)
+            perception = pipeline.extract(list(changes), changed, wanted, withheld, files)
             parts.append({name: score_complete(expert, perception) for name, expert in experts.items()})
             if on_scored is not None:
                 on_scored(len(changes))
@@ -103,26 +102,34 @@ def score_synthetic_anomalies(
 
 
 def _make_inside(
-    kind: str, row_key: str, view: NormalView, others: Sequence[NormalView], seed: int, region: Region | None
+    kind: str,
+    row_key: str,
+    number: int,
+    by_segmentation: Sequence[Parts],
+    others: Sequence[Sequence[Parts]],
+    seed: int,
+    region: Region | None,
 ) -> np.ndarray | None:
     """Make a synthetic anomaly within the window of the region; None if the kind does not apply, or none is visible.
 
-    Objects are found in painted images, so they are in the window already. Anywhere in the image, most anomalies would
+    Parts are found in painted images, so they are in the window already. Anywhere in the image, most anomalies would
     miss a small region.
     """
+    segmentation = number % len(by_segmentation)
+    parts, rest = by_segmentation[segmentation], [other[segmentation] for other in others]
     if region is None:
-        return make_synthetic_anomaly(kind, row_key, view, others, seed)
+        return make_synthetic_anomaly(kind, row_key, parts, rest, seed)
     window = region.window
-    if family_of(kind) == "objects":
-        synthetic = make_synthetic_anomaly(kind, row_key, view, others, seed)
+    if uses_parts(kind):
+        synthetic = make_synthetic_anomaly(kind, row_key, parts, rest, seed)
     else:
-        own, *rest = (NormalView(one.image[window], None) for one in (view, *others))
-        part = make_synthetic_anomaly(kind, row_key, own, rest, seed)
+        own, *outside = (Parts(one.image[window], None) for one in (parts, *rest))
+        made = make_synthetic_anomaly(kind, row_key, own, outside, seed)
         synthetic = None
-        if part is not None:
-            synthetic = view.image.copy()
-            synthetic[window] = part
-    is_visible = synthetic is not None and bool((synthetic != view.image)[region.inside].any())
+        if made is not None:
+            synthetic = parts.image.copy()
+            synthetic[window] = made
+    is_visible = synthetic is not None and bool((synthetic != parts.image)[region.inside].any())
     return synthetic if is_visible else None
 
 

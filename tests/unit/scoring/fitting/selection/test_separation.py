@@ -15,9 +15,9 @@ def separation(normal: np.ndarray, **anomalies: np.ndarray) -> Separation:
 
 
 def test_kinds_of_a_family_count_equally() -> None:
-    found = separation([0.0, 1.0], scratch=[2.0, 2.0, 2.0], stain=[-1.0], erase=[0.5, 3.0]).aurocs()
+    found = separation([0.0, 1.0], scratch=[2.0, 2.0, 2.0], stain=[-1.0], missing=[0.5, 3.0]).aurocs()
 
-    assert found == {"surface": 0.5, "objects": 0.75}
+    assert found == {"surface": 0.5, "amount": 0.75}
 
 
 def test_known_defects_are_families_of_their_own() -> None:
@@ -31,10 +31,10 @@ def test_non_finite_anomalies_count_as_detected() -> None:
 
 
 def test_groups_and_their_families_count_equally() -> None:
-    groups = (("objects", "layout"), ("known",))
+    groups = (("amount", "place"), ("known",))
 
-    assert mean_auroc({"objects": 0.8, "layout": 0.6, "surface": 0.1, "known": 0.5}, groups) == pytest.approx(0.6)
-    assert mean_auroc({"objects": 0.8, "surface": 0.1}, groups) == pytest.approx(0.8)
+    assert mean_auroc({"amount": 0.8, "place": 0.6, "surface": 0.1, "known": 0.5}, groups) == pytest.approx(0.6)
+    assert mean_auroc({"amount": 0.8, "surface": 0.1}, groups) == pytest.approx(0.8)
     assert mean_auroc({"surface": 0.1}, groups) == 0.5
 
 
@@ -67,7 +67,7 @@ def test_the_lowest_gain_equals_a_plain_bootstrap() -> None:
 
 
 def test_other_families_have_no_gain() -> None:
-    before, after = separation([0.0, 1.0], erase=[0.0]), separation([0.0, 1.0], erase=[9.0])
+    before, after = separation([0.0, 1.0], missing=[0.0]), separation([0.0, 1.0], missing=[9.0])
 
     assert after.lowest_gain(before, SURFACE) == 0.0
-    assert after.lowest_gain(before, (("objects",),)) > 0.0
+    assert after.lowest_gain(before, (("amount",),)) > 0.0

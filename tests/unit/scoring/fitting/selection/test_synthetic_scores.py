@@ -14,8 +14,9 @@ from uniad_ray.perception.missing import Missing
 from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.judged import Judged
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
-from uniad_ray.scoring.fitting.selection.synthetic_anomalies import SYNTHETIC_ANOMALIES, NormalView, family_of
 from uniad_ray.scoring.fitting.selection.synthetic_scores import _make_inside, score_known_defects
+from uniad_ray.scoring.fitting.synthetic.kinds import SYNTHETIC_ANOMALIES, uses_parts
+from uniad_ray.scoring.fitting.synthetic.parts import Parts
 
 SCORES = {"a": 1.0, "b": 2.0, "c": float("nan")}
 SILENT = "b"
@@ -63,7 +64,7 @@ def test_experts_judged_later_have_scores_of_the_same_defects() -> None:
     np.testing.assert_array_equal(both["student"], [1.0, 2.0, np.inf])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SYNTHETIC_ANOMALIES if family_of(kind) != "objects"])
+@pytest.mark.parametrize("kind", [kind for kind in SYNTHETIC_ANOMALIES if not uses_parts(kind)])
 def test_anomalies_are_made_where_they_count(kind: str) -> None:
     """In a region of 9 % of the image, where few anomalies of a random place would be."""
     mask = np.zeros((256, 256), dtype=bool)
@@ -75,10 +76,10 @@ def test_anomalies_are_made_where_they_count(kind: str) -> None:
     outside[region.window] = False
     assert outside.sum() == 256 * 256 - region.inside.sum()
     for index, image in enumerate(images):
-        others = [NormalView(other, None) for other in images if other is not image]
-        synthetic = _make_inside(kind, f"k{index}", NormalView(image, None), others, 0, region)
+        others = [(Parts(other, None),) for other in images if other is not image]
+        synthetic = _make_inside(kind, f"k{index}", index, (Parts(image, None),), others, 0, region)
         assert synthetic is not None
         assert (synthetic != image)[region.inside].any()
         assert np.array_equal(synthetic[outside], image[outside])
-        again = _make_inside(kind, f"k{index}", NormalView(image, None), others, 0, None)
+        again = _make_inside(kind, f"k{index}", index, (Parts(image, None),), others, 0, None)
         assert again is None or not np.array_equal(again, synthetic)

@@ -5,7 +5,7 @@ import pytest
 from support.image_bytes import encode
 
 from uniad_ray.archive.image_size import reduced
-from uniad_ray.scoring.fitting.selection.synthetic_originals import Change, SyntheticOriginals
+from uniad_ray.scoring.fitting.synthetic.originals import Change, SyntheticOriginals
 
 
 def test_the_change_is_enlarged_and_the_detail_stays() -> None:

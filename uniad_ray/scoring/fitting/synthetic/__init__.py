@@ -1,0 +1,1 @@
+"""Makes synthetic anomalies from normal images, to judge experts without labels."""
