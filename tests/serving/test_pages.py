@@ -67,7 +67,7 @@ def make_site(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
                 context = running.enter_context(browser.new_context(viewport=viewport, color_scheme=scheme))
                 page = watch(context.new_page())
                 page.home = url
-                page.set_default_timeout(10_000)
+                page.set_default_timeout(120_000)  # the browser may get little of a busy machine
                 page.goto(f"{url}{path}")
                 pages.append(page)
                 return page
@@ -112,7 +112,9 @@ def coloured(page: Any, canvas: str) -> int:
 
 def open_runs(site: Site, query: str = "", **options: Any) -> Any:
     page = site.open(f"/runs{query}", **options)
+    # Tiles and threshold are requested together, and either may arrive first.
     page.locator(".tile").first.wait_for()
+    wait_for_text(page, "#change", "anomalous")
     return page
 
 
@@ -272,19 +274,19 @@ def test_moved_threshold_previews_changes(site: Site) -> None:
 
 def test_slow_run_is_retried(site: Site) -> None:
     page = site.open("/")
-    refused = []
+    is_slow = True
 
-    def refuse_once(route: Any) -> None:
-        if refused:
+    def refuse_while_slow(route: Any) -> None:
+        if not is_slow:
             route.continue_()
             return
-        refused.append(route.request.url)
         problem = {"type": "/problems/deadline-exceeded", "title": "Late", "status": 504, "detail": "try again"}
         route.fulfill(status=504, content_type="application/problem+json", json=problem)
 
-    page.route("**/v1/runs/night/images*", refuse_once)
+    page.route("**/v1/runs/night/images*", refuse_while_slow)
     page.goto(f"{page.home}/runs")
     wait_for_text(page, "#message", "Still reading the run.")
+    is_slow = False
     page.locator(".tile").first.wait_for()
     page.messages = [text for text in page.messages if "504" not in text]
 
