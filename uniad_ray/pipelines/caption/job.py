@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from uniad_ray.archive.deletion import deletions_explained
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -109,7 +110,8 @@ def caption(
                     for category in sorted({chunk.category for chunk in pending})
                 }
                 task = CaptionTask(plan, config, source, sidecar, ranges, lease)
-                _caption_pending(task, pending, workers or Workers(), cluster)
+                with deletions_explained(source, pending, "run the same command again"):
+                    _caption_pending(task, pending, workers or Workers(), cluster)
             lease.check()
             everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
             finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)
