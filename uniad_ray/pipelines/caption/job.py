@@ -12,7 +12,6 @@ from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.lease import hold
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.archive.value_range import find_value_range
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, SidecarError
 from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
@@ -27,6 +26,7 @@ from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session,
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
 from uniad_ray.progress import Progress
 from uniad_ray.sidecars.caption_files import finish_captions, forget_deleted_images
+from uniad_ray.sidecars.caption_ranges import caption_ranges
 from uniad_ray.sidecars.captions import adopt_caption_plan, caption_path, caption_plan
 from uniad_ray.sidecars.plan import LEASE_FOLDER
 
@@ -105,10 +105,7 @@ def caption(
             present = {info.relative.removesuffix(".parquet") for info in listed}
             pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
             if pending:
-                ranges = {
-                    category: find_value_range(source, manifest, category)
-                    for category in sorted({chunk.category for chunk in pending})
-                }
+                ranges = caption_ranges(sidecar, source, manifest, [chunk.category for chunk in pending])
                 task = CaptionTask(plan, config, source, sidecar, ranges, lease)
                 with deletions_explained(source, pending, "run the same command again"):
                     _caption_pending(task, pending, workers or Workers(), cluster)
