@@ -47,6 +47,7 @@ PATHS = {
     "caption_plan": "`CAPTIONS/plan.json`",
     "caption_sidecar": "`CAPTIONS/captions/<category>/*.parquet`",
     "caption_answer": "column `text` of `caption_sidecar`, with the structured prompt",
+    "caption_ranges": "`CAPTIONS/value_ranges.json`",
     "caption_manifest": "`CAPTIONS/manifest.json`",
     "sidecar_file": "`SIDECAR/files.parquet`",
     "sidecar_manifest": "`SIDECAR/manifest.json`",

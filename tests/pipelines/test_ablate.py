@@ -23,6 +23,8 @@ from uniad_ray.scoring.bundles.store import BundleStore
 SMALL = [
     "image_size=[128, 128]",
     "map_size=32",
+    "extractors.vit.config.input_size=112",
+    "fusions.fused-teacher.selection.images=4",
     "extractors.student.config.training.iterations=4",
     "extractors.student.config.training.batch_size=4",
     "extractors.student.config.training.checkpoint_every=2",
@@ -97,10 +99,15 @@ def test_memory_banks_have_image_and_pixel_metrics(archive: str, tmp_path: Path)
 
 
 def test_few_shot_and_cost_tables(archive: str, tmp_path: Path) -> None:
-    work, options = str(tmp_path / "work"), TmuadTableOptions(shots=(1, 2), draws=2)
+    work, options = str(tmp_path / "work"), TmuadTableOptions(shots=(1,), draws=2)
+    report = ablate(archive, work, 10, paper="tmuad", overrides=SMALL, options=options)
+    assert all(row.deviation is not None and row.deviation.mean is not None for row in report.rows)
+    assert len(list((tmp_path / "work/variants").iterdir())) == 4
+    # The first draw of one image is not fitted again.
+    options = TmuadTableOptions(shots=(1, 2), draws=1)
     report = ablate(archive, work, 10, paper="tmuad", overrides=SMALL, options=options)
     assert {row.settings["shots"] for row in report.rows} == {"1", "2"}
-    assert all(row.deviation is not None and row.deviation.mean is not None for row in report.rows)
+    assert len(list((tmp_path / "work/variants").iterdir())) == 6
     for folder in (tmp_path / "work/variants").iterdir():
         (manifest,) = BundleStore(str(folder / "bundles")).versions("trays").manifests
         shots = int(folder.name.partition("-")[0])

@@ -66,6 +66,7 @@ def open_page(browser: Any, page_uri: str) -> Iterator[Any]:
         context = browser.new_context(viewport=viewport, offline=True, **options)
         contexts.append(context)
         page = watch(context.new_page())
+        page.set_default_timeout(120_000)  # the browser may get little of a busy machine
         page.goto(page_uri)
         return page
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.anomalous_backend import AnomalousBackend
 from support.browser import BROWSER, LAPTOP, NO_BROWSER, PHONE, POOR_CONTRAST, running_browser, watch
+from support.image_bytes import encode
 from support.running_api import running_api
 from support.served_runs import Key, endpoint_with_runs, run_images, write_served_run
 from support.trees import png
@@ -67,7 +69,7 @@ def make_site(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
                 context = running.enter_context(browser.new_context(viewport=viewport, color_scheme=scheme))
                 page = watch(context.new_page())
                 page.home = url
-                page.set_default_timeout(10_000)
+                page.set_default_timeout(120_000)  # the browser may get little of a busy machine
                 page.goto(f"{url}{path}")
                 pages.append(page)
                 return page
@@ -86,7 +88,7 @@ def site(make_site: Callable[..., Site]) -> Site:
     return make_site()
 
 
-def drop_image(page: Any, name: str = "dropped.png") -> None:
+def drop_image(page: Any, name: str = "dropped.png", data: bytes | None = None) -> None:
     """Drop an image on the page, as from a folder."""
     page.locator("#category option").first.wait_for(state="attached")
     script = """([bytes, name]) => {
@@ -94,7 +96,7 @@ def drop_image(page: Any, name: str = "dropped.png") -> None:
       dropped.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
       return dropped;
     }"""
-    dropped = page.evaluate_handle(script, [list(png(1, spot=True)), name])
+    dropped = page.evaluate_handle(script, [list(data or png(1, spot=True)), name])
     page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
     page.locator("#result").wait_for()
 
@@ -112,7 +114,9 @@ def coloured(page: Any, canvas: str) -> int:
 
 def open_runs(site: Site, query: str = "", **options: Any) -> Any:
     page = site.open(f"/runs{query}", **options)
+    # Tiles and threshold are requested together, and either may arrive first.
     page.locator(".tile").first.wait_for()
+    wait_for_text(page, "#change", "anomalous")
     return page
 
 
@@ -148,6 +152,20 @@ def test_dropped_image_shows_verdict_map_and_experts(site: Site) -> None:
     assert page.locator("#opacity-value").inner_text() == "70 %"
     page.get_by_text("Lineage", exact=True).click()
     assert "bundle version" in page.locator("#lineage").inner_text()
+
+
+@pytest.mark.parametrize(("dtype", "value", "shown"), [(np.uint8, 120, 120), (np.uint16, 2048, 128)])
+def test_dropped_image_is_shown_as_it_was_scored(site: Site, dtype: type[np.generic], value: int, shown: int) -> None:
+    page = site.open("/")
+    drop_image(page, data=encode(np.full((16, 16), value, dtype), "PNG"))
+    script = """async image => {
+      await image.decode();
+      const context = document.createElement("canvas").getContext("2d");
+      context.drawImage(image, 0, 0);
+      return [image.naturalWidth, ...context.getImageData(8, 8, 1, 1).data];
+    }"""
+    found = page.eval_on_selector("#image", script)
+    assert found == [16, *[pytest.approx(shown, abs=2)] * 3, 255]
 
 
 def test_nearest_normal_images_are_shown(site: Site) -> None:
@@ -272,19 +290,19 @@ def test_moved_threshold_previews_changes(site: Site) -> None:
 
 def test_slow_run_is_retried(site: Site) -> None:
     page = site.open("/")
-    refused = []
+    is_slow = True
 
-    def refuse_once(route: Any) -> None:
-        if refused:
+    def refuse_while_slow(route: Any) -> None:
+        if not is_slow:
             route.continue_()
             return
-        refused.append(route.request.url)
         problem = {"type": "/problems/deadline-exceeded", "title": "Late", "status": 504, "detail": "try again"}
         route.fulfill(status=504, content_type="application/problem+json", json=problem)
 
-    page.route("**/v1/runs/night/images*", refuse_once)
+    page.route("**/v1/runs/night/images*", refuse_while_slow)
     page.goto(f"{page.home}/runs")
     wait_for_text(page, "#message", "Still reading the run.")
+    is_slow = False
     page.locator(".tile").first.wait_for()
     page.messages = [text for text in page.messages if "504" not in text]
 

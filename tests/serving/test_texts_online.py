@@ -69,7 +69,7 @@ def of_scorer(root: Path, only: list[str] | None = None) -> Verdict:
 
 
 def test_verdict_of_all_experts_with_model(root: Path) -> None:
-    with client(root, deadline_seconds=30) as asking:
+    with client(root, deadline_seconds=60) as asking:
         image = score(asking)
     wanted = of_scorer(root)
     assert image["left_out"] == []
@@ -116,7 +116,7 @@ def test_verdict_without_texts_after_deadline(root: Path, server: ChatServer) ->
 
 def test_unavailable_model_does_not_block_loading(root: Path, server: ChatServer) -> None:
     server.answer = lambda _: (503, b"{}")
-    with client(root, deadline_seconds=5) as asking:
+    with client(root, deadline_seconds=60) as asking:
         assert score(asking)["left_out"][0]["expert"] == "text"
         assert asking.get("/readyz").status_code == 200
         server.answer = brightness_text

@@ -7,8 +7,13 @@ from dataclasses import replace
 import numpy as np
 from support.scoring_backend import FakeBackend
 
+from uniad_ray.archive.images import DEFAULT_LIMITS
 from uniad_ray.scoring.online_verdict import OnlineVerdict, UnusableImage
 from uniad_ray.scoring.scorer import Verdict
+from uniad_ray.serving.replica.pictures import sixteen_bit_picture
+
+CAMERA = (0, 4095)
+"""Value range of its 16-bit images."""
 
 
 class AnomalousBackend(FakeBackend):
@@ -28,4 +33,6 @@ class AnomalousBackend(FakeBackend):
             anomaly_map=peak if with_map else None,
             reasons=("1 of part-5 expected, 0 found", "patch: strongest in the middle"),
         )
-        return replace(found, verdict=verdict, left_out={"text_similarity": "no text within 2 seconds"})
+        left_out = {"text_similarity": "no text within 2 seconds"}
+        picture = sixteen_bit_picture(data, DEFAULT_LIMITS, CAMERA) if with_map else None
+        return replace(found, verdict=verdict, left_out=left_out, picture=picture)

@@ -29,6 +29,8 @@ SMALL = (
     "extractors.student.config.training.iterations=5",
     "experts.structural_teacher.config.epochs=1",
     "experts.structural_student.config.epochs=1",
+    "fusions.fused.selection.images=4",
+    "fusions.fused-teacher.selection.images=4",
     # With fewer images than this, a fit would use cross-fitting, which trains more students.
     f"calibration.holdout_from={FEW_IMAGES['--train']}",
 )

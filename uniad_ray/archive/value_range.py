@@ -53,18 +53,13 @@ class Seen(NamedTuple):
 
 
 def category_config(config: FitConfig, archive: Location, manifest: ArchiveManifest, category: str) -> FitConfig:
-    """The configuration of a category: with its own image size, value range and region.
+    """The result of `with_image_size`, whose arguments these are, with the value range of the category's images.
 
-    What is set by hand is kept. Without images of more than 8 bits, the range stays null.
-
-    Args:
-        config: A fit configuration.
-        archive: Root of the archive.
-        manifest: Its manifest.
-        category: Category of the archive.
+    A range that is set is kept. Without images of more than 8 bits, it stays null.
 
     Raises:
         ArchiveError: The category has no images, or a shard is corrupt.
+        ConfigError: As in `with_image_size`.
     """
     sized = with_image_size(config, archive, manifest, category)
     if sized.value_range is not None:

@@ -44,7 +44,9 @@ def load_config(
         raise ConfigError(f"{source}: expected keys and values at the top level")
     files = from_files or {}
     given = [*overrides, *(assignment for found in files.values() for assignment in found)]
-    apply_overrides(document, _with_size(document, given, source))
+    assignments = _with_size(document, given, source)
+    apply_overrides(document, assignments)
+    _forget_replaced_experts(document, assignments)
     origin = " with ".join([source, *(["--set"] if overrides else []), *files])
     return validate(FitConfig, document, where=origin).with_origin(origin)
 
@@ -197,6 +199,20 @@ def _with_size(document: dict[str, Any], assignments: Sequence[str], where: str)
     for key, value in (sizes[chosen] or {}).items():
         _put(document, str(key), value, f"{where}: sizes.{chosen}")
     return [one for one in assignments if one.partition("=")[0] != "size"]
+
+
+def _forget_replaced_experts(document: dict[str, Any], assignments: Sequence[str]) -> None:
+    """Removes the experts of the profile from its `large_images` if an assignment replaces all experts.
+
+    Without any that is left, `large_images` becomes null. What is assigned to it stays.
+    """
+    keys = [one.partition("=")[0] for one in assignments]
+    large, experts = document.get("large_images"), document.get("experts")
+    if "experts" not in keys or any(key.split(".")[0] == "large_images" for key in keys):
+        return
+    if isinstance(large, dict) and isinstance(large.get("experts"), list) and isinstance(experts, dict):
+        left = [name for name in large["experts"] if name in experts]
+        document["large_images"] = {**large, "experts": left} if left else None
 
 
 def _explain(model: type[BaseModel], error: dict[str, Any], prefix: str) -> str:

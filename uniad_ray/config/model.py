@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from uniad_ray.config.base import StrictModel
+from uniad_ray.config.calibration import CalibrationConfig
 from uniad_ray.config.class_lists import Classes, classes_of_category
 from uniad_ray.config.expert_selection import ExpertSelectionConfig
 from uniad_ray.config.large_images import LargeImagesConfig
+from uniad_ray.config.normal_images import NormalImagesConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.config.spill import SpillConfig
 from uniad_ray.config.value_range import ValueRangeOption
@@ -40,77 +41,6 @@ class ClassConfig(StrictModel):
         """The same class with other values of some options."""
         return self.model_copy(update={"config": {**self.config, **options}})
 
-
-class NormalImagesConfig(StrictModel):
-    """Selects the normal images to fit on, and adds altered copies if there are too few."""
-
-    most: int | None = Field(
-        default=None, ge=1, description="Maximum number of distinct images to fit on, chosen by hash; null uses all."
-    )
-    draw: int = Field(default=0, ge=0, description="Seed of the random subset chosen by `most`.")
-    fewest: int = Field(
-        default=4,
-        ge=2,
-        le=1000,
-        description="Minimum number of distinct images to fit on. If a fit with one image held out would have fewer, "
-        "altered copies are added. A single image is calibrated on its own copies; its threshold is a rough guess.",
-    )
-
-    exclude: tuple[str, ...] = Field(
-        default=(),
-        description="Images to leave out of this fit: source URI, its end such as `good/007.png`, or sha256. "
-        "`uniad-ray archive exclude` leaves an image out of every fit.",
-    )
-
-    def copies_of_each(self, images: int) -> int:
-        """Number of altered copies of each image. A single image gets twice as many: one half is held out."""
-        if images == 1:
-            return 2 * self.fewest - 1
-        return max(0, math.ceil(self.fewest / (images - 1)) - 1)
-
-
-class CalibrationConfig(StrictModel):
-    """Sets mean, deviation and threshold from scores of normal images that no expert was fitted on."""
-
-    holdout: float = Field(
-        default=0.2, gt=0, lt=0.9, description="Fraction of the normal images held out of the fit, chosen by hash."
-    )
-    holdout_from: int = Field(
-        default=500,
-        ge=2,
-        description="Minimum number of normal images for a hold-out. With fewer, cross-fitting is used: every image is "
-        "judged by experts that have not seen it, and the stored experts are fitted on all images.",
-    )
-    folds: int = Field(
-        default=5,
-        ge=2,
-        description="Number of folds in cross-fitting. With at most twice as many images, each image is its own fold.",
-    )
-    use_validation_split: bool = Field(
-        default=True,
-        description="Calibrate on the `validation` split of the source if it has at least `min_validation` images.",
-    )
-    min_validation: int = Field(
-        default=20, ge=2, description="Minimum size of the `validation` split; a smaller one is used for the fit."
-    )
-    false_positive_rate: float = Field(
-        default=0.01, gt=0, lt=1, description="Fraction of normal images that may score above the threshold."
-    )
-    review_rate: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Fraction of normal images that may score above a second, lower threshold. Images between the two "
-        "get the decision `review`; null makes only two decisions.",
-    )
-
-    @model_validator(mode="after")
-    def _review_is_wider(self) -> Self:
-        if self.review_rate is not None and self.review_rate <= self.false_positive_rate:
-            raise ValueError(
-                f"review_rate is {self.review_rate:g}; it must be above false_positive_rate, which is "
-                f"{self.false_positive_rate:g}"
-            )
         return self
 
 

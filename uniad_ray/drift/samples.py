@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +30,8 @@ _READ_ROWS: Final = 4
 """Rows in the chunks that are read, as a multiple of the sample: reading chunks for one image each would read all."""
 _THREADS: Final = 4
 
+Mask = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class SampledImage:
@@ -39,7 +42,7 @@ class SampledImage:
         category: Its category.
         width: Pixels; None if only the score is known.
         height: Pixels; None if only the score is known.
-        brightness: Mean luma, 0 to 255; None if the image cannot be decoded.
+        brightness: Mean luma of the part that counts, 0 to 255; None if the image cannot be decoded.
         score: Fused score; None without one.
         experts: Calibrated score of each expert that scored the image.
     """
@@ -53,18 +56,21 @@ class SampledImage:
     experts: Mapping[str, float] = field(default_factory=dict)
 
 
-def brightness(data: bytes, value_range: ValueRange | None = None) -> float:
-    """Mean luma (ITU-R BT.601) of an encoded image, 0 to 255.
+def brightness(data: bytes, value_range: ValueRange | None = None, inside: Mask | None = None) -> float:
+    """Mean luma (ITU-R BT.601) of an encoded image, or of the part that counts, 0 to 255.
 
     Args:
         data: The encoded file.
         value_range: As in `decode_image`.
+        inside: The part that counts: bool, of the shape that the image is decoded to, with a pixel that is true. None
+            measures all of the image.
 
     Raises:
         ImageError: The image cannot be decoded.
     """
-    pixels = decode_image(data, (_SIDE, _SIDE), value_range=value_range)
-    return float(pixels.reshape(-1, 3).mean(axis=0) @ _LUMA)
+    pixels = decode_image(data, (_SIDE, _SIDE) if inside is None else inside.shape, value_range=value_range)
+    counted = pixels.reshape(-1, 3) if inside is None else pixels[inside]
+    return float(counted.mean(axis=0) @ _LUMA)
 
 
 def sample_images(
@@ -75,6 +81,7 @@ def sample_images(
     normal_only: bool = False,
     leave_out: Collection[str] = (),
     value_range: ValueRange | None = None,
+    inside: Mask | None = None,
 ) -> list[SampledImage]:
     """Measures a random sample of the images of one category; the same images give the same sample.
 
@@ -85,6 +92,7 @@ def sample_images(
         normal_only: Whether to leave out images that are not labelled normal.
         leave_out: Row keys of further images to leave out.
         value_range: As in `decode_image`.
+        inside: As in `brightness`.
 
     Raises:
         ArchiveError: A shard is corrupt.
@@ -103,25 +111,25 @@ def sample_images(
     # Row keys are digests, so the first of them in order are a random choice.
     every = (key for keys in read.values() for key in keys.to_pylist() if key not in leave_out)
     chosen = set(sorted(every)[:most])
-    found = [image for chunk in read for image in _measured(archive, chunk, chosen, value_range)]
+    found = [image for chunk in read for image in _measured(archive, chunk, chosen, value_range, inside)]
     return sorted(found, key=lambda image: image.row_key)
 
 
 def _measured(
-    archive: Location, chunk: Chunk, chosen: set[str], value_range: ValueRange | None
+    archive: Location, chunk: Chunk, chosen: set[str], value_range: ValueRange | None, inside: Mask | None
 ) -> Iterator[SampledImage]:
     table = read_chunk(archive, chunk, columns=["row_key", "image", "width", "height"])
     table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(chosen), pa.string())))
     rows = table.to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
-        measured = list(pool.map(lambda row: _brightness_or_none(row["image"], value_range), rows))
+        measured = list(pool.map(lambda row: _brightness_or_none(row["image"], value_range, inside), rows))
     for row, found in zip(rows, measured, strict=True):
         yield SampledImage(row["row_key"], chunk.category, row["width"], row["height"], found)
 
 
-def _brightness_or_none(data: bytes, value_range: ValueRange | None) -> float | None:
+def _brightness_or_none(data: bytes, value_range: ValueRange | None, inside: Mask | None) -> float | None:
     try:
-        return brightness(data, value_range)
+        return brightness(data, value_range, inside)
     except ImageError:
         return None
 

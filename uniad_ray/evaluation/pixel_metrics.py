@@ -21,7 +21,7 @@ from uniad_ray.metrics.wording import count
 from uniad_ray.perception.region import Region
 from uniad_ray.progress import Progress
 from uniad_ray.runs.reader import RunReader, SourceRow
-from uniad_ray.runs.regions import region_of
+from uniad_ray.runs.regions import bundle_is_gone, region_of
 
 Part = tuple[str | None, str | None]
 """Anomaly type and defect kind shared by some images."""
@@ -46,6 +46,7 @@ class CategoryPixelMetrics:
         self._unknown_values: set[int] = set()
         self._deleted = 0
         self._region: Region | None = None
+        self._region_is_unknown = False
         self._read(reader)
 
     def metrics(
@@ -96,6 +97,7 @@ class CategoryPixelMetrics:
                 self.notes.append(f"{category}: the archive has changed since the run; new images are not evaluated")
             summary = manifest.categories.get(category)
             self._region = region_of(reader, category)
+            self._region_is_unknown = bundle_is_gone(reader, category)
             self._count_chunks(reader, self._defect_kinds(summary.defects_config if summary else None))
         except (ArchiveError, StoreError) as error:
             self._parts.clear()
@@ -190,6 +192,11 @@ class CategoryPixelMetrics:
             f"{category}: {count(number, 'anomalous image')} with {what}, excluded from the pixel metrics"
             for what, number in sorted(self._left_out.items())
         ]
+        if self._region_is_unknown and self._parts.keys() - {NORMAL}:
+            self.notes.append(
+                f"{category}: the bundle of the run is gone, so the pixel metrics count all of the images, also "
+                "what was outside of a region"
+            )
         if self._unknown_values:
             values = ", ".join(str(value) for value in sorted(self._unknown_values))
             self.notes.append(

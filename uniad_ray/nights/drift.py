@@ -18,15 +18,17 @@ from uniad_ray.archive.normal_rows import FITTED_SPLITS, read_rows
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.location import Location
+from uniad_ray.config.region import RegionMask
 from uniad_ray.config.value_range import ValueRange
 from uniad_ray.drift.findings import Reference, find_drift
-from uniad_ray.drift.samples import SampledImage, read_sample, sample_images, values, with_scores, write_sample
+from uniad_ray.drift.samples import Mask, SampledImage, read_sample, sample_images, values, with_scores, write_sample
 from uniad_ray.errors import ArchiveError, BundleError, StoreError
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Night, Nights
 from uniad_ray.nights.model import Drifted, Ingested, Scored
+from uniad_ray.perception.region import Region
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.regions import value_range_of
+from uniad_ray.runs.regions import region_of, value_range_of
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration_scores import FILE_NAME
 
@@ -61,18 +63,20 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
 def _comparable(store: BundleStore, earlier: Night, scored: Scored) -> Iterator[SampledImage]:
     """The sample of an earlier night, without what was measured with other bundles on another scale.
 
-    These are the scores, and the brightness if the bundles see another range of values. 8-bit images have no range, so
-    their brightness does not depend on a bundle that is gone.
+    These are the scores, and the brightness if the bundles see another range of values or another part of the images.
+    8-bit images without a region have neither, so their brightness does not depend on a bundle that is gone.
     """
     before = earlier.read("score", Scored) or Scored()
 
     @cache
     def see_alike(category: str, versions: frozenset[str]) -> bool:
-        ranges: list[ValueRange | None] = []
+        views: list[tuple[ValueRange | None, RegionMask | None]] = []
         for version in versions:
             with suppress(BundleError, StoreError):
-                ranges.append(store.manifest(category, version).config.value_range)
-        return len(set(ranges)) == 1 and (len(ranges) == len(versions) or ranges[0] is None)
+                config = store.manifest(category, version).config
+                views.append((config.value_range, config.region))
+        is_same = bool(views) and all(view == views[0] for view in views)
+        return is_same and (len(views) == len(versions) or views[0] == (None, None))
 
     for image in read_sample(earlier.sample):
         versions = frozenset(
@@ -99,6 +103,7 @@ def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
                 [chunk for chunk in own if chunk.category == category],
                 config.drift.images,
                 value_range=value_range_of(run, category),
+                inside=_inside(region_of(run, category)),
             ),
             rows,
         )
@@ -118,17 +123,20 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
     store = BundleStore(config.bundles)
     manifest = store.manifest(category, version)
     lineage, value_range = manifest.lineage, manifest.config.value_range
+    region = Region.of(manifest.config)
     if "archive" not in lineage:
         raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
     archive = Location.parse(lineage["archive"]["uri"])
     left_out = _left_out(archive, category, lineage.get("excluded", {}))
     name = f"{version}-{_digest(left_out)}" if left_out else version
+    # An older version of this code measured the whole images.
+    name += "" if region is None else "-region"
     place = work / "reference" / dataset_segment(category) / f"{name}.parquet"
     known = read_sample(place) if place.exists() else []
     if any(image.experts for image in known):  # an older version of this code stored none
         return known
     table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
-    images = _normal_images(archive, category, config.drift.images, left_out, value_range)
+    images = _normal_images(archive, category, config.drift.images, left_out, value_range, _inside(region))
     others = set(table.column("row_key").to_pylist()) - {image.row_key for image in images} - left_out
     images += [SampledImage(key, category, None, None, None) for key in sorted(others)]
     images = with_scores(images, table)
@@ -157,13 +165,24 @@ def _digest(keys: Collection[str]) -> str:
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
 
 
+def _inside(region: Region | None) -> Mask | None:
+    return None if region is None else region.inside
+
+
 def _normal_images(
-    archive: Location, category: str, most: int, left_out: Collection[str], value_range: ValueRange | None
+    archive: Location,
+    category: str,
+    most: int,
+    left_out: Collection[str],
+    value_range: ValueRange | None,
+    inside: Mask | None,
 ) -> list[SampledImage]:
     manifest = read_manifest(archive)
     for splits in (FITTED_SPLITS, ("archive",)):
         own = chunks(manifest, categories=[category], splits=splits)
-        found = sample_images(archive, own, most, normal_only=True, leave_out=left_out, value_range=value_range)
+        found = sample_images(
+            archive, own, most, normal_only=True, leave_out=left_out, value_range=value_range, inside=inside
+        )
         if found:
             return found
     raise ArchiveError(f"{archive}: has no normal images of {category} any more")

@@ -24,6 +24,16 @@ def region_of(reader: RunReader, category: str) -> Region | None:
     return None if config is None else Region.of(config)
 
 
+def bundle_is_gone(reader: RunReader, category: str) -> bool:
+    """Whether the bundle that scored a category cannot be read any more, so that its region is unknown.
+
+    Args:
+        reader: The run.
+        category: A category of the run.
+    """
+    return _config_of(reader, category) is None
+
+
 def value_range_of(reader: RunReader, category: str) -> ValueRange | None:
     """The value range of the bundle that scored a category; None without one, or if the bundle is gone.
 

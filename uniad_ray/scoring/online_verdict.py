@@ -23,6 +23,7 @@ class OnlineVerdict:
         image_sha256: sha256 of the encoded bytes.
         region: Line around the part of the image that counts, as a PNG with transparency; None if all of it does, or
             without a map.
+        picture: JPEG of the image as it was scored, if it has 16 bits a channel; None otherwise, or without a map.
     """
 
     verdict: Verdict
@@ -33,6 +34,7 @@ class OnlineVerdict:
     code_version: str
     image_sha256: str
     region: bytes | None = None
+    picture: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def test_invalid_tables_raise_clear_errors() -> None:
     with pytest.raises(ValidationError, match="clip_for_each"):
         table(11, clip_for_each="file:one")
     without = ["experts={patch: {class: 'a:B'}}", "expert_sets={patch: [patch]}", "fusion={}", "fusions={}"]
-    without += ["expert_set=patch", "large_images=null"]
+    without += ["expert_set=patch"]
     with pytest.raises(ConfigError, match=r"the table needs extractors.nothing"):
         Addition("extractors", "new", {}, like="nothing").override(load_config("embedded"))
     with pytest.raises(ConfigError, match="table 5 needs the expert set tmuad"):

@@ -84,7 +84,6 @@ def test_unknown_table_or_missing_expert_is_refused() -> None:
                 "experts={patch: {class: 'a:B'}}",
                 "expert_sets={patch: [patch]}",
                 "expert_set=patch",
-                "large_images=null",
                 "fusion={}",
                 "fusions={}",
             ],

@@ -47,6 +47,20 @@ def test_a_set_that_is_only_for_large_images_is_refused_for_small_ones() -> None
         config.for_images(480, 640)
 
 
+ONLY = ["expert_sets={mine: [mine]}", "expert_set=mine", "fusion={}", "fusions={}"]
+
+
+def test_replaced_experts_need_no_word_about_large_images() -> None:
+    config = load_config("embedded", ["experts={mine: {class: 'a:B'}}", *ONLY])
+    assert config.large_images is None
+    kept = load_config("embedded", ["experts={mine: {class: 'a:B'}, patch_large: {class: 'a:C'}}", *ONLY])
+    assert kept.large_images is not None
+    assert kept.large_images.experts == ("patch_large",)
+    # A name that is given by hand is still checked.
+    with pytest.raises(ConfigError, match=r"large_images\.experts names \['none'\]"):
+        load_config("embedded", ["experts={mine: {class: 'a:B'}}", *ONLY, "large_images.experts=[none]"])
+
+
 def test_unknown_experts_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"large_images.experts names \['patch_huge'\]; experts has"):
         load_config("embedded", ["large_images.experts=[patch_huge]"])

@@ -177,6 +177,21 @@ def test_sample_of_the_former_version_is_read(tmp_path: Path) -> None:
     assert read_sample(place) == [SampledImage("k", "part", 4, 4, 1.0, 2.0)]
 
 
+def test_only_the_part_that_counts_is_measured(tmp_path: Path) -> None:
+    image = np.full((40, 60, 3), 200, np.uint8)
+    image[:, 30:] = 20
+    inside = np.zeros((20, 30), dtype=bool)
+    inside[4:16, 2:12] = True
+    assert brightness(encoded(image), None, inside) == pytest.approx(200)
+    assert brightness(encoded(image)) == pytest.approx(110, abs=2)
+    changed = image.copy()
+    changed[:, 30:] = 255
+    assert brightness(encoded(changed), None, inside) == pytest.approx(200)
+    archive = write_archive(tmp_path / "archive", [ScoredImage("a", encoded(image), 0.0, size=(40, 60))])
+    (found,) = sample_images(archive, chunks(read_manifest(archive)), 1, inside=inside)
+    assert found.brightness == pytest.approx(200)
+
+
 def test_sample_is_random_bounded_and_stored(tmp_path: Path) -> None:
     rows = [ScoredImage(f"{index:03d}", png(index, 16), 0.0, size=(16, 16)) for index in range(12)]
     rows += [ScoredImage("bad", b"no image", 0.0, size=(16, 16), label=None)]

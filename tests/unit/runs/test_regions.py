@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from support.profiles import small_config
 from support.runs import ScoredImage, write_archive, write_run
-from support.trees import png
+from support.trees import mask_png, png
 
 from uniad_ray.cli.verbs.results.compare import as_text
 from uniad_ray.config.region import RegionMask
+from uniad_ray.evaluation.run import evaluate
 from uniad_ray.reporting.comparison.build import compare
 from uniad_ray.runs.plan import PlannedBundle
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.regions import region_of, view_differences
+from uniad_ray.runs.regions import bundle_is_gone, region_of, view_differences
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration import ExpertCalibration, Threshold
@@ -83,5 +84,31 @@ def test_region_is_that_of_the_bundle_and_none_without_it(tmp_path: Path) -> Non
     assert found["regional"] is not None
     assert found["regional"].mask == half(24)
     assert found["regional"].inside.shape == plain.decoded_size
+    assert not bundle_is_gone(RunReader(run), "part")
     store.root.delete_tree()
     assert region_of(RunReader(run), "part") is None
+    assert bundle_is_gone(RunReader(run), "part")
+
+
+def test_pixel_metrics_say_if_a_region_may_be_unknown(tmp_path: Path) -> None:
+    peak = np.zeros((4, 4), np.float16)
+    peak[1:3, 1:3] = 1
+    images = [
+        ScoredImage("a", png(1), 0.1, anomaly_map=np.zeros((4, 4), np.float16)),
+        ScoredImage("c", png(2, spot=True), 0.9, label="anomalous", anomaly_map=peak, masks=(mask_png(),)),
+    ]
+    archive = write_archive(tmp_path / "archive", images)
+    store = BundleStore(str(tmp_path / "run" / "no-bundles"))
+    written = store.write("part", small_config(), CALIBRATION, {}, {})
+    bundle = PlannedBundle(version=written.version, digest=written.digest)
+    run = write_run(tmp_path / "run", archive, images, bundle=bundle)
+
+    def notes() -> list[str]:
+        return [note for note in evaluate(run.uri, resamples=0).notes if "bundle of the run is gone" in note]
+
+    assert notes() == []
+    store.root.delete_tree()
+    assert notes() == [
+        "part: the bundle of the run is gone, so the pixel metrics count all of the images, also what was outside of a "
+        "region"
+    ]

@@ -11,11 +11,13 @@ from uniad_ray.archive.deletion.job import (
     list_deletions,
     resume_deletions,
 )
+from uniad_ray.archive.deletion.meanwhile import deletions_explained
 
 __all__ = [
     "DeletionChoice",
     "DeletionReport",
     "delete_images",
+    "deletions_explained",
     "finish_deletions",
     "is_deleted",
     "list_deletions",

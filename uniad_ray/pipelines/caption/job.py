@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from uniad_ray.archive.deletion import deletions_explained
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.lease import hold
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.archive.value_range import find_value_range
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import ConfigError, SidecarError
 from uniad_ray.perception.captions.captioners import CAPTION_PROMPT
@@ -26,6 +26,7 @@ from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session,
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
 from uniad_ray.progress import Progress
 from uniad_ray.sidecars.caption_files import finish_captions, forget_deleted_images
+from uniad_ray.sidecars.caption_ranges import caption_ranges
 from uniad_ray.sidecars.captions import adopt_caption_plan, caption_path, caption_plan
 from uniad_ray.sidecars.plan import LEASE_FOLDER
 
@@ -104,12 +105,10 @@ def caption(
             present = {info.relative.removesuffix(".parquet") for info in listed}
             pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
             if pending:
-                ranges = {
-                    category: find_value_range(source, manifest, category)
-                    for category in sorted({chunk.category for chunk in pending})
-                }
+                ranges = caption_ranges(sidecar, source, manifest, [chunk.category for chunk in pending])
                 task = CaptionTask(plan, config, source, sidecar, ranges, lease)
-                _caption_pending(task, pending, workers or Workers(), cluster)
+                with deletions_explained(source, pending, "run the same command again"):
+                    _caption_pending(task, pending, workers or Workers(), cluster)
             lease.check()
             everything = [chunk for chunk in chunks(manifest) if chunk.name in present | {one.name for one in pending}]
             finished = finish_captions(plan, source.uri, manifest.digest, sidecar, everything)

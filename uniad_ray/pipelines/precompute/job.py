@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from uniad_ray import __version__
+from uniad_ray.archive.deletion import deletions_explained
 from uniad_ray.archive.manifest import Chunk, choose_categories, chunks, read_manifest
 from uniad_ray.archive.shards import read_table
 from uniad_ray.archive.stores.lease import Lease, hold
@@ -202,7 +203,9 @@ def _complete(
             # Its former holder may have written more, or finished it.
             pending = _missing(sidecar, due)
             if pending or not (sidecar / MANIFEST_NAME).exists():
-                written = _precompute_pending(plan, sidecar, pending, workers, cluster, lease) if pending else {}
+                step = "to precompute the images that are left, use a new --out"
+                with deletions_explained(Location.parse(plan.archive), {chunk for _, chunk in pending}, step):
+                    written = _precompute_pending(plan, sidecar, pending, workers, cluster, lease) if pending else {}
                 lease.check()
                 _finish(sidecar, plan, due, written)
     return len(due) - len(pending)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from uniad_ray.archive.deletion import deletions_explained
 from uniad_ray.archive.manifest import Chunk, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import encode_table
@@ -113,7 +114,7 @@ def score(
         address: Ray cluster to join; by default, Ray starts on this machine.
 
     Raises:
-        ArchiveError: The archive cannot be read.
+        ArchiveError: The archive cannot be read, or images were deleted before they were scored.
         BundleError: A category has no published bundle, or its bundle is corrupt.
         LeaseError: Another process works on the run.
         RunError: The run was started with another plan, or rows are missing at the end.
@@ -141,9 +142,11 @@ def score(
         pending = [chunk for chunk in work if chunk.name not in present]
         timing = None
         if pending:
-            scored, timing = _score_pending(
-                plan, run, pending, finished, sidecar, workers or Workers(), address, lease=lease
-            )
+            step = f"the rows that are scored stay in {run}; to score the images that are left, use a new --out"
+            with deletions_explained(source, pending, step):
+                scored, timing = _score_pending(
+                    plan, run, pending, finished, sidecar, workers or Workers(), address, lease=lease
+                )
             finished += scored
         lease.check()
         manifest = _finish(run, plan, work, finished)

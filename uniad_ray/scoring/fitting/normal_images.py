@@ -15,7 +15,7 @@ from uniad_ray.archive.manifest import ArchiveManifest, Chunk
 from uniad_ray.archive.normal_rows import read_normal_rows
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import NormalImagesConfig
+from uniad_ray.config.normal_images import NormalImagesConfig
 from uniad_ray.config.value_range import ValueRange
 from uniad_ray.errors import FitError, ImageError
 from uniad_ray.perception.base import Originals

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from uniad_ray.config.model import CalibrationConfig
+from uniad_ray.config.calibration import CalibrationConfig
 from uniad_ray.scoring.calibration import Fold, cross_folds, holdout_fold
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 

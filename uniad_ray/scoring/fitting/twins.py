@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from uniad_ray.config.model import CalibrationConfig
+from uniad_ray.config.calibration import CalibrationConfig
 from uniad_ray.errors import FitError
 from uniad_ray.scoring.calibration import Fold
 from uniad_ray.scoring.fitting.perceptions import NormalImages

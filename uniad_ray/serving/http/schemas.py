@@ -99,6 +99,11 @@ class ImageResponse(ResponseModel):
         description="Line around the part of the image that counts: a PNG with transparency in base64, to be stretched "
         "over the image. null if all of it counts, or without a map.",
     )
+    picture: str | None = Field(
+        default=None,
+        description="The image as it was scored: a JPEG in base64, with map=png, if it has more than 8 bits. A browser "
+        "shows the values of a 12-bit camera as black. null otherwise.",
+    )
     nearest: list[NearestNormalImage] = Field(default_factory=list)
     lineage: Lineage | None = None
     error: ImageProblem | None = None
@@ -200,6 +205,7 @@ def image_response(name: str, found: OnlineVerdict | UnusableImage, form: MapFor
         ],
         map=None if verdict.anomaly_map is None else map_document(verdict.anomaly_map, form),
         region=None if found.region is None else base64.b64encode(found.region).decode("ascii"),
+        picture=base64.b64encode(found.picture).decode("ascii") if found.picture and form == "png" else None,
         lineage=Lineage(
             bundle_version=found.bundle_version,
             bundle_digest=found.bundle_digest,

@@ -27,6 +27,7 @@ from uniad_ray.serving.replica.batcher import Batcher
 from uniad_ray.serving.replica.captioners import choose_captioner
 from uniad_ray.serving.replica.captions import CaptionsWithinDeadline, Completed
 from uniad_ray.serving.replica.live_bundle import DecodedImage, LiveBundle, LoadedBundle
+from uniad_ray.serving.replica.pictures import sixteen_bit_picture
 from uniad_ray.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class ReplicaScorer:
         verdict, reason = completed.verdict, completed.reason
         if isinstance(verdict, ImageError):
             return UnusableImage(verdict.kind, str(verdict))
+        picture = await loop.run_in_executor(self._decoding, self._picture, loaded, data) if with_map else None
         return OnlineVerdict(
             verdict=verdict if with_map else replace(verdict, anomaly_map=None),
             left_out=verdict.left_out if reason is None else dict.fromkeys(scorer.awaiting, reason),
@@ -196,6 +198,7 @@ class ReplicaScorer:
             code_version=__version__,
             image_sha256=sha256,
             region=loaded.region_line if with_map else None,
+            picture=picture,
         )
 
     async def refresh_for_ever(self) -> None:
@@ -275,6 +278,9 @@ class ReplicaScorer:
         config = loaded.scorer.full.config
         pixels = decode_image(data, config.decoded_size, self.settings.limits.of_an_image, config.value_range)
         return DecodedImage(loaded, row_key, pixels, data if loaded.scorer.full.pipeline.reads_originals else b"")
+
+    def _picture(self, loaded: LoadedBundle, data: bytes) -> bytes | None:
+        return sixteen_bit_picture(data, self.settings.limits.of_an_image, loaded.scorer.full.config.value_range)
 
     def _score_batch(self, images: list[DecodedImage]) -> list[Outcome]:
         """Score a batch of images; during a refresh, it may mix images of the old and the new bundle."""

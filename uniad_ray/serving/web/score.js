@@ -32,7 +32,8 @@ async function scoreFile(file) {
   body.append("image", file, file.name || "image");
   const response = await requestJson(path, {method: "POST", body, signal});
   const image = response.images[0];
-  showImage(file);
+  // A browser shows 16-bit values unscaled, those of a 12-bit camera as black, and no TIFF.
+  showImage(image.picture ? `data:image/jpeg;base64,${image.picture}` : URL.createObjectURL(file));
   await showMap(image);
   showRegion(image);
   showVerdict(image);
@@ -43,12 +44,12 @@ async function scoreFile(file) {
   return undefined;
 }
 
-function showImage(file) {
+function showImage(source) {
   const picture = byId("image");
   if (picture.src) URL.revokeObjectURL(picture.src);
   byId("no-image").hidden = true;
   picture.hidden = false;
-  picture.src = URL.createObjectURL(file);
+  picture.src = source;
 }
 
 async function showMap(image) {

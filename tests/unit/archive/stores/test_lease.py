@@ -27,7 +27,8 @@ def folder(store_root: str) -> Location:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(module, "EXPIRY_SECONDS", 0.6)
+    # A busy machine may delay a beat.
+    monkeypatch.setattr(module, "EXPIRY_SECONDS", 2.0)
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
 
 
@@ -94,7 +95,7 @@ def test_silent_holder_on_another_machine_expires(folder: Location) -> None:
     started = time.monotonic()
     with hold(folder, "it") as lease:
         assert lease.token == 2
-        assert time.monotonic() - started >= 0.6
+        assert time.monotonic() - started >= 2.0
 
 
 @pytest.mark.usefixtures("quick")
@@ -155,9 +156,9 @@ def test_store_that_is_away_for_a_while_costs_no_lease(folder: Location, monkeyp
 
             patch.setattr(Location, "write_bytes", away)
             time.sleep(0.2)
-        time.sleep(0.2)
+        while (folder / "00000001.json").read_json()["beat"] <= 1:
+            time.sleep(0.05)
         lease.check()
-        assert (folder / "00000001.json").read_json()["beat"] > 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from uniad_ray.config.model import NormalImagesConfig
+from uniad_ray.config.normal_images import NormalImagesConfig
 from uniad_ray.scoring.fitting.altered_copies import altered, copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage
 

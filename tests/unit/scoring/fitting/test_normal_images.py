@@ -14,7 +14,7 @@ from support.scene_images import archive_rows, scene_images
 from uniad_ray.archive.images import decode_image
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.config.model import NormalImagesConfig
+from uniad_ray.config.normal_images import NormalImagesConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.perception.region import Region
 from uniad_ray.scoring.fitting.altered_copies import altered

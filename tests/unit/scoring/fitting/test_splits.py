@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from uniad_ray.config.model import CalibrationConfig
+from uniad_ray.config.calibration import CalibrationConfig
 from uniad_ray.errors import FitError
 from uniad_ray.scoring.fitting.altered_copies import copies_of
 from uniad_ray.scoring.fitting.perceptions import NormalImage

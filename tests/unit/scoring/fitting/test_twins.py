@@ -11,7 +11,7 @@ from PIL import Image
 from support.profiles import small_config
 from support.scene_images import scene_images
 
-from uniad_ray.config.model import CalibrationConfig
+from uniad_ray.config.calibration import CalibrationConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.fitting.category import fit_category

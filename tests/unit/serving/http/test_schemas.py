@@ -48,6 +48,7 @@ def test_response_holds_whole_verdict(score: float, decision: str) -> None:
         "reasons": ["why"],
         "map": None,
         "region": None,
+        "picture": None,
         "nearest": [{"image": "good/1.png", "distance": 0.25, "thumbnail": base64.b64encode(b"jpeg").decode()}],
         "lineage": {
             "bundle_version": "v1",
@@ -62,6 +63,12 @@ def test_response_holds_whole_verdict(score: float, decision: str) -> None:
 def test_line_around_the_region_is_sent_as_png() -> None:
     sent = image_response("a.png", replace(found(1.0), region=b"png"), "png")
     assert base64.b64decode(str(sent.region)) == b"png"
+
+
+def test_picture_is_sent_with_a_map_for_display() -> None:
+    with_picture = replace(found(1.0), picture=b"jpeg")
+    assert base64.b64decode(str(image_response("a.png", with_picture, "png").picture)) == b"jpeg"
+    assert image_response("a.png", with_picture, "float16").picture is None
 
 
 def test_image_without_verdict_has_only_its_error() -> None:

@@ -148,11 +148,11 @@ def test_million_rows_take_milliseconds() -> None:
     def seconds(action: Any) -> float:
         times = []
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.thread_time()
             action()
-            times.append(time.perf_counter() - started)
+            times.append(time.thread_time() - started)
         return min(times)
 
-    # Generous limits for a busy machine; counting a million rows again would still take longer.
+    # In seconds of computing, whatever else the machine does; counting a million rows again would take longer.
     assert seconds(lambda: scores.what_if(1.5, marks)) < 0.02
     assert seconds(lambda: scores.select(RowFilter(decision="anomalous"), marks)) < 0.5
