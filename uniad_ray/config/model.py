@@ -41,8 +41,6 @@ class ClassConfig(StrictModel):
         """The same class with other values of some options."""
         return self.model_copy(update={"config": {**self.config, **options}})
 
-        return self
-
 
 class FusionConfig(StrictModel):
     """How the scores of several experts are combined."""
