@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.trees import mask_png, png
 
 from uniad_ray.archive.manifest import build_manifest, chunks
 from uniad_ray.archive.schemas import dataset_schema
@@ -161,6 +162,22 @@ def write_run(
     )
     (run / "manifest.json").write_json(document.model_dump(mode="json"))
     return run
+
+
+def write_noise_run(root: Path, images: int = 20) -> str:
+    """Writes a run with chunks of three images and maps of noise; every fourth image is anomalous, of two kinds."""
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(images):
+        bad = index % 4 == 3
+        anomaly_map = rng.normal(size=(48, 48)).astype(np.float16)
+        anomaly_map[16:24, 16:24] += 2 * bad
+        extra: dict[str, Any] = {}
+        if bad:
+            kind = "spot" if index % 8 == 3 else "hole"
+            extra = {"label": "anomalous", "defect_kind": kind, "anomaly_type": "structural", "masks": (mask_png(),)}
+        found.append(ScoredImage(f"{index:03d}", png(1), float(index), anomaly_map=anomaly_map, **extra))
+    return write_run(root / "run", write_archive(root / "archive", found), found).uri
 
 
 def _image_row(image: ScoredImage) -> dict[str, Any]:

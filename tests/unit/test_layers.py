@@ -20,7 +20,7 @@ ROOMS = [
     "serving.command", "serving.app", "serving.gateway", "serving.asgi", "serving.web", "serving.runs",
     "serving.backend", "serving.http", "serving.auth", "serving.replica", "serving",
     "ablations", "nights",
-    "pipelines.doctor",
+    "pipelines.doctor", "pipelines.evaluate",
     "pipelines.caption", "pipelines.precompute", "pipelines.score", "pipelines.fit", "pipelines.tune_clip",
     "pipelines.train", "pipelines.ingest", "pipelines.cluster", "pipelines",
     "reporting.build", "reporting.comparison", "reporting.nights", "reporting", "reporting.drawing", "reporting.model",

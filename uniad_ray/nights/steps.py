@@ -32,6 +32,7 @@ from uniad_ray.nights.model import (
     Watermark,
 )
 from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.evaluate import SharedCounter
 from uniad_ray.pipelines.ingest.job import ingest as ingest_source
 from uniad_ray.pipelines.score.job import score as score_archive
 from uniad_ray.reporting.build import report as report_run
@@ -176,7 +177,9 @@ def evaluate(config: NightlyConfig, night: Night, scored: Scored) -> Evaluated:
     if scored.run is None:
         return Evaluated()
     marks = marks_digest(night)
-    written = report_run(scored.run, resamples=RESAMPLES, captions=_finished_sidecar(config))
+    with SharedCounter(address=config.address) as counter:
+        captions = _finished_sidecar(config)
+        written = report_run(scored.run, resamples=RESAMPLES, captions=captions, counter=counter)
     table = read_table(dataset_schema("metric"), night.run / METRICS_PATH)
     wanted = pc.and_(pc.equal(table.column("metric"), "image_auroc"), pc.equal(table.column("group"), ALL))
     rows = table.filter(pc.and_(wanted, pc.is_null(table.column("expert")))).to_pylist()
