@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from uniad_ray.alarms.rules import raise_alarms
 from uniad_ray.archive.deletion import finish_deletions
+from uniad_ray.archive.ingest.moves import Moves, is_compacted, present_shards
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -74,6 +75,10 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
     done = read_watermark(night.work)
     known = set(done.shards) if done else set()
     new = [shard for shard in _shards(manifest) if shard.path not in known]
+    if any(is_compacted(shard.path) for shard in new):
+        moves = Moves.read(Location.parse(config.archive))
+        # Shards that a compaction has joined after they were scored are not new.
+        new = [shard for shard in new if not moves.is_from(shard.path, known)]
     store = BundleStore(config.bundles)
     without = {category for category in {shard.category for shard in new} if store.pointer(category) is None}
     rejected = set() if manifest is None else {entry.source_uri for entry in manifest.rejected}
@@ -112,10 +117,12 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
     """Scores the new shards that were not deleted since.
 
+    If a compaction has moved them into others meanwhile, these are scored with the images of other nights in them.
+
     A run of other bundles is started again, because nobody has seen it without a record.
     """
-    present = {shard.path for shard in _shards(_manifest(config))}
-    shards = tuple(path for path in ingested.shards if path in present)
+    manifest = _manifest(config)
+    shards = () if manifest is None else present_shards(Location.parse(config.archive), manifest, ingested.shards)
     if not shards:
         return Scored()
     options = ScoreOptions(
