@@ -40,6 +40,7 @@ PATHS = {
     "archive_manifest": "`ARCHIVE/manifest.json`",
     "exclusion": "`ARCHIVE/exclusions/*.parquet`",
     "deletion": "`ARCHIVE/deletions/*.parquet`",
+    "moved_row": "`ARCHIVE/_ingest/<compaction>/moved.parquet`",
     "sidecar_plan": "`SIDECAR/plan.json`",
     "feature_sidecar": "`SIDECAR/features/<category>/*.parquet`",
     "segment_sidecar": "`SIDECAR/segments/<category>/*.parquet`",

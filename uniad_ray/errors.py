@@ -83,7 +83,7 @@ class ImageError(UniadRayError):
 
     Attributes:
         kind: Stable keyword for tables: `empty`, `not_an_image`, `truncated`, `too_large`, `unsupported`,
-            `not_scorable` or `no_text`.
+            `not_scorable`, `no_text`, `out_of_memory` or `worker_died`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.trees import mask_png, png
 
+from uniad_ray.archive.ingest.records import IngestRecord, finish_ingest, ingest_folder
 from uniad_ray.archive.manifest import build_manifest, chunks
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import ShardLimits, encode_shard, encode_table
@@ -63,16 +65,25 @@ class ScoredImage:
 
 
 def write_archive(
-    root: str | Path, images: Sequence[ScoredImage], *, defects: dict[str, Any] | None = None
+    root: str | Path,
+    images: Sequence[ScoredImage],
+    *,
+    defects: dict[str, Any] | None = None,
+    shard_rows: int | None = None,
 ) -> Location:
-    """Writes an archive of these images with one shard per category, sorted by category and split."""
+    """Writes an archive of these images with one shard per category, or several, sorted by category and split."""
     archive = Location.parse(root)
     shards = []
     for category in sorted({image.category for image in images}):
         own = sorted((image for image in images if image.category == category), key=lambda image: image.split)
-        data, shard = encode_shard(f"images/{category}/0.parquet", [_image_row(image) for image in own], LIMITS)
-        (archive / shard.path).write_bytes(data)
-        shards.append(shard)
+        size = shard_rows or len(own)
+        for number, start in enumerate(range(0, len(own), size)):
+            rows = [_image_row(image) for image in own[start : start + size]]
+            data, shard = encode_shard(f"images/{category}/{number}.parquet", rows, LIMITS)
+            (archive / shard.path).write_bytes(data)
+            shards.append(shard)
+    record = IngestRecord(ingest_id="x", source="/source", shards=tuple(shards), rejected=(), defects=defects or {})
+    finish_ingest(ingest_folder(archive, "x"), record)
     manifest = build_manifest(schema_version=1, shards=shards, rejected=[], defects=defects or {}, ingests=["x"])
     (archive / "manifest.json").write_json(manifest.model_dump(mode="json"))
     return archive
@@ -161,6 +172,22 @@ def write_run(
     )
     (run / "manifest.json").write_json(document.model_dump(mode="json"))
     return run
+
+
+def write_noise_run(root: Path, images: int = 20, *, shard_rows: int | None = None) -> str:
+    """Writes a run with chunks of three images and maps of noise; every fourth image is anomalous, of two kinds."""
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(images):
+        bad = index % 4 == 3
+        anomaly_map = rng.normal(size=(48, 48)).astype(np.float16)
+        anomaly_map[16:24, 16:24] += 2 * bad
+        extra: dict[str, Any] = {}
+        if bad:
+            kind = "spot" if index % 8 == 3 else "hole"
+            extra = {"label": "anomalous", "defect_kind": kind, "anomaly_type": "structural", "masks": (mask_png(),)}
+        found.append(ScoredImage(f"{index:03d}", png(index), float(index), anomaly_map=anomaly_map, **extra))
+    return write_run(root / "run", write_archive(root / "archive", found, shard_rows=shard_rows), found).uri
 
 
 def _image_row(image: ScoredImage) -> dict[str, Any]:

@@ -110,7 +110,12 @@ class Chunk:
     @property
     def name(self) -> str:
         """Base name of all outputs derived from the chunk; depends only on shard and row group."""
-        return f"{self.shard.removeprefix('images/').removesuffix('.parquet')}-{self.row_group:05d}"
+        return chunk_name(self.shard, self.row_group)
+
+
+def chunk_name(shard: str, row_group: int) -> str:
+    """Name of the chunk of a shard, given by its path within the archive, and a row group."""
+    return f"{shard.removeprefix('images/').removesuffix('.parquet')}-{row_group:05d}"
 
 
 def chunks(

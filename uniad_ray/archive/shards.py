@@ -97,6 +97,25 @@ def encode_shard(path: str, rows: Sequence[dict[str, Any]], limits: ShardLimits)
     return _encode_groups(path, rows[0]["category"], tables, [group[0]["split"] for group in members])
 
 
+def encode_rows(path: str, category: str, table: pa.Table, limits: ShardLimits) -> tuple[bytes, Shard]:
+    """Writes rows that other shards have held as a shard; see `encode_shard`.
+
+    Args:
+        path: Path of the shard within the archive.
+        category: Category of the rows.
+        table: At least one row of schema `image`; rows of the same split lie together.
+        limits: Limits of the row groups.
+
+    Returns:
+        The file's bytes and its entry in the manifest.
+    """
+    sizes = pc.binary_length(table.column("image")).to_pylist()
+    splits = table.column("split").to_pylist()
+    groups = list(group_rows(zip(sizes, splits, strict=True), limits))
+    tables = [table.slice(start, end - start) for start, end in groups]
+    return _encode_groups(path, category, tables, [splits[start] for start, _ in groups])
+
+
 def rewrite_shard(archive: Location, entry: Shard, without: Collection[str]) -> tuple[bytes, Shard] | None:
     """Encodes a shard again without some of its rows.
 

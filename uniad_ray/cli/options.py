@@ -46,6 +46,11 @@ confidence_option = click.option(
     show_default=True,
     help="Confidence of the intervals.",
 )
+pixel_workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Ray tasks that count pixels; 1 counts in this process.  [default: by the number of images]",
+)
 marks_option = click.option(
     "--without-marks",
     "with_marks",

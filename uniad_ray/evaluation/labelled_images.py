@@ -17,7 +17,7 @@ from uniad_ray.runs.reviewed_labels import NO_MARKS
 from uniad_ray.runs.reviews import Mark
 from uniad_ray.runs.scored_images import COLUMNS, ScoredImages, by_category
 
-_COLUMNS = (*COLUMNS, "category", "split", "defect_kind", "anomaly_type", "experts")
+_COLUMNS = (*COLUMNS, "category", "split", "defect_kind", "anomaly_type", "experts", "shard", "row_group")
 UNKNOWN_KIND = "unknown"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniad_ray.evaluation.labelled_images import Group, LabelledImages
+from uniad_ray.evaluation.pixel_counts import CountChunks, count_chunks
 from uniad_ray.evaluation.pixel_metrics import CategoryPixelMetrics
 from uniad_ray.metrics import catalogue
 from uniad_ray.metrics.bootstrap import percentile_interval, resampled_metrics
@@ -55,12 +56,24 @@ class ResampledMetric:
 
 
 def labelled_metrics(
-    reader: RunReader, labelled: LabelledImages, resamples: int, notes: list[str]
+    reader: RunReader,
+    labelled: LabelledImages,
+    resamples: int,
+    notes: list[str],
+    counter: CountChunks = count_chunks,
 ) -> Iterator[ResampledMetric]:
-    """Yields image and pixel metrics of all groups of labelled images; adds to `notes` what is excluded, and why."""
+    """Yields image and pixel metrics of all groups of labelled images.
+
+    Args:
+        reader: The run.
+        labelled: Its labelled images of one category.
+        resamples: Number of bootstrap resamples; 0 disables intervals.
+        notes: Receives notes on what is excluded, and why.
+        counter: Counts pixels; the metrics do not depend on it.
+    """
     if not len(labelled):
         return
-    pixels = CategoryPixelMetrics(reader, labelled)
+    pixels = CategoryPixelMetrics(reader, labelled, counter)
     groups = list(labelled.groups())
     types = [group for group in groups if group.group == ANOMALY_TYPE]
     of_types: list[ResampledMetric] = []

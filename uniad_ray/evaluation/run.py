@@ -9,6 +9,7 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.config.base import StrictModel
 from uniad_ray.evaluation.labelled_images import LabelledImages, labelled_images, mark_notes
 from uniad_ray.evaluation.metrics import ResampledMetric, labelled_metrics, mean_metrics
+from uniad_ray.evaluation.pixel_counts import CountChunks, count_chunks
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
 from uniad_ray.metrics.wording import count
@@ -50,7 +51,12 @@ class EvaluationReport(StrictModel):
 
 
 def evaluate(
-    run: str, *, with_marks: bool = True, resamples: int = RESAMPLES, confidence: float = LEVEL
+    run: str,
+    *,
+    with_marks: bool = True,
+    resamples: int = RESAMPLES,
+    confidence: float = LEVEL,
+    counter: CountChunks = count_chunks,
 ) -> EvaluationReport:
     """Computes the image and pixel metrics of a finished run, and stores them as `evaluation/metrics.parquet`.
 
@@ -63,6 +69,7 @@ def evaluate(
         with_marks: Use reviewers' marks; a mark overrides the label of its image.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
+        counter: Counts pixels; the metrics do not depend on it. By default, this process counts them.
 
     Raises:
         RunError: The run is unfinished or corrupt.
@@ -70,11 +77,16 @@ def evaluate(
     """
     reader = RunReader(run)
     marks = marks_of([reader]) if with_marks else NO_MARKS
-    return evaluate_run(reader, marks, resamples=resamples, confidence=confidence)
+    return evaluate_run(reader, marks, resamples=resamples, confidence=confidence, counter=counter)
 
 
 def evaluate_run(
-    reader: RunReader, marks: Mapping[str, Mark], *, resamples: int, confidence: float
+    reader: RunReader,
+    marks: Mapping[str, Mark],
+    *,
+    resamples: int,
+    confidence: float,
+    counter: CountChunks = count_chunks,
 ) -> EvaluationReport:
     """Evaluates an open run with given marks, like `evaluate`.
 
@@ -83,6 +95,7 @@ def evaluate_run(
         marks: Marks, by row key.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
+        counter: Counts pixels; the metrics do not depend on it.
     """
     found = labelled_images(reader, marks)
     metrics: list[Metric] = []
@@ -90,7 +103,7 @@ def evaluate_run(
     notes: list[str] = []
     for labelled in found:
         notes += _notes(labelled)
-        resampled = list(labelled_metrics(reader, labelled, resamples, notes))
+        resampled = list(labelled_metrics(reader, labelled, resamples, notes, counter))
         metrics += [metric.with_interval(confidence) for metric in resampled]
         averaged += [metric for metric in resampled if metric.metric.group != "defect_kind"]
     metrics += [metric.with_interval(confidence) for metric in mean_metrics(averaged)]

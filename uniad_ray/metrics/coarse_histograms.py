@@ -21,7 +21,7 @@ _RESAMPLES_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class CoarseHistograms:
-    """The concatenated histograms of one image without empty bins: 6 bytes per occupied bin.
+    """The concatenated histograms of one image, or of several, without empty bins: 6 bytes per occupied bin.
 
     Attributes:
         index: uint16, ascending: histogram index times `COARSE_BINS` plus bin index.
@@ -59,6 +59,13 @@ def coarsen(histograms: np.ndarray) -> CoarseHistograms:
     merged = merge_bins(histograms).ravel()
     index = np.flatnonzero(merged)
     return CoarseHistograms(index.astype(np.uint16), merged[index].astype(np.float32))
+
+
+def added(first: CoarseHistograms, second: CoarseHistograms) -> CoarseHistograms:
+    """Sums two, which are both normal or both anomalous; in float32, so exact up to 2**24 pixels a bin."""
+    index, place = np.unique(np.concatenate([first.index, second.index]), return_inverse=True)
+    value = np.bincount(place, weights=np.concatenate([first.value, second.value]), minlength=index.size)
+    return CoarseHistograms(index, value.astype(np.float32))
 
 
 def resampled_sums(images: Sequence[CoarseHistograms], resamples: int, seed: int) -> Iterator[np.ndarray]:

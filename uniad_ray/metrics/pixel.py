@@ -9,14 +9,21 @@ the same metrics as sorting all pixels, in any order of the images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from uniad_ray.metrics.bootstrap import RESAMPLES
-from uniad_ray.metrics.coarse_histograms import HISTOGRAMS, CoarseHistograms, coarsen, merge_bins, resampled_sums
+from uniad_ray.metrics.coarse_histograms import (
+    HISTOGRAMS,
+    CoarseHistograms,
+    added,
+    coarsen,
+    merge_bins,
+    resampled_sums,
+)
 from uniad_ray.metrics.map_bins import BINS, map_bins
 from uniad_ray.metrics.saturation import Defect
 
@@ -54,13 +61,29 @@ class PixelMetrics:
 
     It takes 2 MiB. The small histograms for the intervals usually take under 16 KiB per image, at most 24 KiB for a
     normal and 96 KiB for an anomalous image (188 MiB for 2,000 of these). Merging shares them: count an image of many
-    groups once, and merge it into the other groups.
+    groups once, and merge it into the other groups. Images of a common unit share one, which bounds their memory.
+
+    Sums of floats depend on their order. Instances that were filled with the same images in the same order, and merged
+    in the same order, are equal to the last bit, in whatever processes they were filled.
     """
 
     def __init__(self) -> None:
         """Starts without pixels."""
         self._histograms = np.zeros((HISTOGRAMS, BINS))
         self._images: list[CoarseHistograms] = []
+        self._units: dict[Hashable, CoarseHistograms] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The counts without empty bins: what another process sends is a few per cent of the histograms."""
+        flat = self._histograms.ravel()
+        index = np.flatnonzero(flat)
+        return {"index": index.astype(np.uint32), "value": flat[index], "images": self._images, "units": self._units}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores the histograms of `__getstate__`."""
+        self._histograms = np.zeros((HISTOGRAMS, BINS))
+        self._histograms.ravel()[state["index"]] = state["value"]
+        self._images, self._units = state["images"], state["units"]
 
     def update(
         self,
@@ -68,6 +91,7 @@ class PixelMetrics:
         mask: np.ndarray,
         defects: Sequence[Defect] | None = None,
         inside: np.ndarray | None = None,
+        unit: Hashable | None = None,
     ) -> None:
         """Counts the pixels of one image.
 
@@ -78,6 +102,8 @@ class PixelMetrics:
             defects: The defects for sPRO; together they cover the mask. By default, every connected component of the
                 mask is a defect that saturates at its whole area, and sPRO equals PRO.
             inside: Bool, shape (H, W), true where pixels count; covers the mask. By default all pixels count.
+            unit: Images of the same unit are drawn together in resamples; all of them are normal, or all anomalous. By
+                default the image is a unit of its own.
 
         Raises:
             ValueError: A shape or dtype is wrong, a value is not finite as float16, or the defects together differ from
@@ -99,12 +125,22 @@ class PixelMetrics:
         else:
             image = every[np.newaxis].astype(np.float64)
         self._histograms[: len(image)] += image
-        self._images.append(coarsen(image))
+        coarse = coarsen(image)
+        if unit is None:
+            self._images.append(coarse)
+        else:
+            self._add(unit, coarse)
 
     def merge(self, other: PixelMetrics) -> None:
-        """Adds the images counted by another instance."""
+        """Adds the images counted by another instance; those of a unit of both are one unit."""
         self._histograms += other._histograms
         self._images += other._images
+        for unit, coarse in other._units.items():
+            self._add(unit, coarse)
+
+    def _add(self, unit: Hashable, coarse: CoarseHistograms) -> None:
+        known = self._units.get(unit)
+        self._units[unit] = coarse if known is None else added(known, coarse)
 
     def auroc(self) -> float | None:
         """Area under the ROC curve of the pixels, in [0, 1].
@@ -162,7 +198,7 @@ class PixelMetrics:
     def resampled(
         self, curves: Sequence[PixelCurve] = CURVES, *, resamples: int = RESAMPLES, seed: int = 0
     ) -> np.ndarray:
-        """Areas of images drawn with replacement, normal and anomalous images separately, for confidence intervals.
+        """Areas of units drawn with replacement, normal and anomalous ones separately, for confidence intervals.
 
         They are computed on 4,096 bins, which keep 6 of the 10 fraction bits of a float16. They are then shifted by the
         difference between the exact area and the area on these bins.
@@ -170,7 +206,7 @@ class PixelMetrics:
         Args:
             curves: Curves whose areas are computed.
             resamples: Number of resamples, at least 1.
-            seed: Seed of the resamples for a given number of images.
+            seed: Seed of the resamples for a given number of units.
 
         Returns:
             float64, shape (resamples, curves); NaN where the area is undefined or the shift exceeds 0.01, which happens
@@ -182,7 +218,8 @@ class PixelMetrics:
         shift = exact - _areas(merge_bins(self._histograms), curves)
         # If coarse bins cannot separate the scores, they do not show how the metric varies.
         shift[np.abs(shift) > _LARGEST_SHIFT] = np.nan
-        resampled = [_areas(sums, curves) for sums in resampled_sums(self._images, resamples, seed)]
+        units = [*self._images, *self._units.values()]
+        resampled = [_areas(sums, curves) for sums in resampled_sums(units, resamples, seed)]
         return np.asarray(np.clip(np.concatenate(resampled) + shift, 0, 1))
 
 

@@ -8,7 +8,7 @@ which `DefectKind` computes. The official evaluation code rejects a mask without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class Defect:
             raise ValueError(f"the saturation area must be from 1 to the defect's {area}, not {self.saturation_area}")
 
 
-def find_defects(masks: Iterable[np.ndarray], kinds: dict[int, DefectKind]) -> tuple[list[Defect], set[int]]:
+def find_defects(masks: Iterable[np.ndarray], kinds: Mapping[int, DefectKind]) -> tuple[list[Defect], set[int]]:
     """Finds the defects of one image.
 
     Each grey value above 0 in a mask file is one defect, in one or several places. The same value in two files means

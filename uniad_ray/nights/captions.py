@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from uniad_ray.archive.ingest.moves import present_shards
 from uniad_ray.archive.manifest import MANIFEST_NAME, Chunk, chunks, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -79,7 +80,9 @@ def _work(config: NightlyConfig, options: NightCaptions, shards: tuple[str, ...]
     archive = Location.parse(config.archive)
     if not (archive / MANIFEST_NAME).exists():
         return []
-    return list(chunks(read_manifest(archive), categories=options.categories or None, shards=shards))
+    manifest = read_manifest(archive)
+    own = None if shards is None else present_shards(archive, manifest, shards)
+    return list(chunks(manifest, categories=options.categories or None, shards=own))
 
 
 def _captioned_chunks(sidecar: Location) -> set[str]:

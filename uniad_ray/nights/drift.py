@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from uniad_ray.archive.exclusions import read_exclusions
+from uniad_ray.archive.ingest.moves import present_shards
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.naming import dataset_segment
 from uniad_ray.archive.normal_rows import FITTED_SPLITS, read_rows
@@ -95,7 +96,8 @@ def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
     archive = Location.parse(config.archive)
     run = RunReader(night.run)
     rows = run.scores(["row_key", "score", "experts"])
-    own = list(chunks(read_manifest(archive), shards=ingested.shards))
+    manifest = read_manifest(archive)
+    own = list(chunks(manifest, shards=present_shards(archive, manifest, ingested.shards)))
     tonight = {
         category: with_scores(
             sample_images(

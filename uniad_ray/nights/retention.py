@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from uniad_ray.archive.deletion import DeletionChoice, delete_images
+from uniad_ray.archive.ingest.moves import Moves, is_compacted
 from uniad_ray.archive.manifest import MANIFEST_NAME, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
@@ -163,11 +164,15 @@ def _is_older(age: timedelta, days: int | None) -> bool:
 
 
 def _shards(config: NightlyConfig) -> dict[str, int]:
-    """Images by shard of the archive; empty if no rule needs them."""
+    """Images by shard of the archive, present or from before a compaction; empty if no rule needs them."""
     archive = Location.parse(config.archive)
     if config.retention.images_days is None or not (archive / MANIFEST_NAME).exists():
         return {}
-    return {shard.path: shard.rows for shard in read_manifest(archive).shards}
+    manifest = read_manifest(archive)
+    found = {shard.path: shard.rows for shard in manifest.shards}
+    if any(map(is_compacted, found)):
+        found |= Moves.read(archive).rows_left(archive, manifest)
+    return found
 
 
 def _versions(night: Night) -> set[str]:

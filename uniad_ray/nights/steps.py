@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from uniad_ray.alarms.rules import raise_alarms
 from uniad_ray.archive.deletion import finish_deletions
+from uniad_ray.archive.ingest.moves import Moves, is_compacted, present_shards
 from uniad_ray.archive.manifest import MANIFEST_NAME, ArchiveManifest, Shard, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_table
@@ -32,6 +33,7 @@ from uniad_ray.nights.model import (
     Watermark,
 )
 from uniad_ray.pipelines.cluster.sizing import Workers
+from uniad_ray.pipelines.evaluate import SharedCounter
 from uniad_ray.pipelines.ingest.job import ingest as ingest_source
 from uniad_ray.pipelines.score.job import score as score_archive
 from uniad_ray.reporting.build import report as report_run
@@ -73,6 +75,10 @@ def ingest(config: NightlyConfig, night: Night, begun: Begun) -> Ingested:
     done = read_watermark(night.work)
     known = set(done.shards) if done else set()
     new = [shard for shard in _shards(manifest) if shard.path not in known]
+    if any(is_compacted(shard.path) for shard in new):
+        moves = Moves.read(Location.parse(config.archive))
+        # Shards that a compaction has joined after they were scored are not new.
+        new = [shard for shard in new if not moves.is_from(shard.path, known)]
     store = BundleStore(config.bundles)
     without = {category for category in {shard.category for shard in new} if store.pointer(category) is None}
     rejected = set() if manifest is None else {entry.source_uri for entry in manifest.rejected}
@@ -111,10 +117,12 @@ def _ingest_source(config: NightlyConfig, source: NightSource) -> tuple[str, ...
 def score(config: NightlyConfig, night: Night, ingested: Ingested) -> Scored:
     """Scores the new shards that were not deleted since.
 
+    If a compaction has moved them into others meanwhile, these are scored with the images of other nights in them.
+
     A run of other bundles is started again, because nobody has seen it without a record.
     """
-    present = {shard.path for shard in _shards(_manifest(config))}
-    shards = tuple(path for path in ingested.shards if path in present)
+    manifest = _manifest(config)
+    shards = () if manifest is None else present_shards(Location.parse(config.archive), manifest, ingested.shards)
     if not shards:
         return Scored()
     options = ScoreOptions(
@@ -176,7 +184,9 @@ def evaluate(config: NightlyConfig, night: Night, scored: Scored) -> Evaluated:
     if scored.run is None:
         return Evaluated()
     marks = marks_digest(night)
-    written = report_run(scored.run, resamples=RESAMPLES, captions=_finished_sidecar(config))
+    with SharedCounter(address=config.address) as counter:
+        captions = _finished_sidecar(config)
+        written = report_run(scored.run, resamples=RESAMPLES, captions=captions, counter=counter)
     table = read_table(dataset_schema("metric"), night.run / METRICS_PATH)
     wanted = pc.and_(pc.equal(table.column("metric"), "image_auroc"), pc.equal(table.column("group"), ALL))
     rows = table.filter(pc.and_(wanted, pc.is_null(table.column("expert")))).to_pylist()

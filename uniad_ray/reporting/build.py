@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.base import StrictModel
 from uniad_ray.errors import BundleError, StoreError
+from uniad_ray.evaluation.pixel_counts import CountChunks, count_chunks
 from uniad_ray.evaluation.run import EvaluationReport, evaluate_run
 from uniad_ray.metrics.bootstrap import LEVEL, RESAMPLES
 from uniad_ray.metrics.metric import Metric
@@ -94,6 +95,7 @@ def report(
     resamples: int = RESAMPLES,
     confidence: float = LEVEL,
     captions: str | None = None,
+    counter: CountChunks = count_chunks,
 ) -> ReportResult:
     """Evaluates a finished run and writes a report as one file; the same run and marks give the same bytes.
 
@@ -107,6 +109,7 @@ def report(
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
         captions: Root of a caption sidecar, to show its texts beside the images.
+        counter: Counts pixels; the report does not depend on it. By default, this process counts them.
 
     Raises:
         RunError: There is no run, or it is unfinished or corrupt.
@@ -115,7 +118,8 @@ def report(
     """
     reader = RunReader(run)
     marks = marks_of([reader]) if with_marks else NO_MARKS
-    content = _gather(reader, marks, evaluate_run(reader, marks, resamples=resamples, confidence=confidence))
+    evaluation = evaluate_run(reader, marks, resamples=resamples, confidence=confidence, counter=counter)
+    content = _gather(reader, marks, evaluation)
     if captions is not None:
         content = with_captions(content, Location.parse(captions))
     pictures: dict[str, Picture] = {}

@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from uniad_ray.archive.ingest.moves import Moves
 from uniad_ray.archive.manifest import Chunk, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
 from uniad_ray.archive.shards import read_chunk, read_table
@@ -152,13 +154,13 @@ class RunReader:
         columns = ["row_key", "masks", "width", "height", *(["image"] if with_images else [])]
         place = self._archive_chunk(chunk)
         try:
-            table = read_chunk(self.archive, place, columns=columns, may_lack_rows=True)
+            tables = [read_chunk(self.archive, place, columns=columns, may_lack_rows=True)]
         except ObjectNotFoundError:
             if any(shard.path == place.shard for shard in read_manifest(self.archive).shards):
                 raise
-            # All images of the shard were deleted.
-            return
-        for row in _rows(table):
+            # A compaction has moved its images, or all were deleted.
+            tables = list(self._moved(place, columns))
+        for row in (row for table in tables for row in _rows(table)):
             masks = tuple(MaskFile(mask["source_uri"], mask["mask"]) for mask in row["masks"])
             yield row["row_key"], SourceRow(row.get("image"), masks, row["width"], row["height"])
 
@@ -169,6 +171,20 @@ class RunReader:
     def timings(self) -> list[Timing]:
         """Return the timings of the completed executions, oldest first."""
         return read_timings(self.location)
+
+    @cached_property
+    def _moves(self) -> Moves:
+        return Moves.read(self.archive)
+
+    def _moved(self, place: Chunk, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of a chunk whose shard is gone, where they are now."""
+        shards = {shard.path: shard for shard in read_manifest(self.archive).shards}
+        found = self._moves.places(self._moves.keys_of([place.shard], place.row_group))
+        for (path, row_group), keys in sorted(found.items()):
+            if path in shards and (rows := shards[path].row_groups[row_group].rows):
+                chunk = Chunk(path, row_group, rows, place.category, place.split)
+                table = read_chunk(self.archive, chunk, columns=columns, may_lack_rows=True)
+                yield table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(keys), pa.string())))
 
     def _archive_chunk(self, chunk: RunChunk) -> Chunk:
         place = self.chunk_scores(chunk, _PLACE_COLUMNS).slice(0, 1).to_pylist()[0]

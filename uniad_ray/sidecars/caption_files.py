@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uniad_ray.archive.ingest.deletions import deletions, read_deletion
-from uniad_ray.archive.manifest import Chunk, chunks, read_manifest
+from uniad_ray.archive.ingest.moves import Moves, is_compacted
+from uniad_ray.archive.manifest import Chunk, chunk_name, chunks, read_manifest
 from uniad_ray.archive.schemas import dataset_schema
-from uniad_ray.archive.shards import encode_table, read_table
+from uniad_ray.archive.shards import encode_table, read_chunk, read_table
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import SidecarError
 from uniad_ray.sidecars.captions import (
@@ -110,6 +111,47 @@ def forget_deleted_images(sidecar: Location, archive: Location) -> int:
         else:
             location.delete()
     return removed
+
+
+def carry_over_captions(sidecar: Location, archive: Location, work: Iterable[Chunk]) -> set[str]:
+    """Copies the captions of images that a compaction has moved into the files of their present chunks.
+
+    A chunk without a caption of every image is left to be captioned. Files of former chunks are deleted last.
+
+    Args:
+        sidecar: Root of the sidecar.
+        archive: Root of the archive.
+        work: Chunks of the archive without a file in the sidecar.
+
+    Returns:
+        Names of the chunks that got a file.
+
+    Raises:
+        ArchiveError: The archive or a file is corrupt.
+    """
+    moved = [chunk for chunk in work if is_compacted(chunk.shard)]
+    if not moved:
+        return set()
+    schema, moves = dataset_schema("caption_sidecar"), Moves.read(archive)
+    present = {info.relative.removesuffix(".parquet") for info in (sidecar / "captions").list(suffix=".parquet")}
+    written: set[str] = set()
+    former: set[str] = set()
+    for chunk in moved:
+        keys = read_chunk(archive, chunk, columns=["row_key"]).column(0).combine_chunks()
+        names = moves.former_chunks(keys) & present
+        tables = [read_table(schema, sidecar / caption_path(name)) for name in sorted(names)]
+        table = pa.concat_tables([schema.arrow.empty_table(), *tables])
+        places = pc.index_in(keys, value_set=table.column("row_key").combine_chunks())
+        if places.null_count == 0:
+            (sidecar / caption_path(chunk.name)).write_bytes(encode_table(schema, table.take(places)))
+            written.add(chunk.name)
+            former |= names
+    for name in sorted(former):
+        keys = read_table(schema, sidecar / caption_path(name), columns=["row_key"]).column(0)
+        # Another present chunk may still wait for some of them.
+        if all(chunk_name(*place) in present | written for place in moves.places(keys.combine_chunks())):
+            (sidecar / caption_path(name)).delete()
+    return written
 
 
 def captions_of(sidecar: Location, archive: Location) -> CaptionManifest:

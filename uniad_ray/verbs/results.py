@@ -89,7 +89,15 @@ def score(
     )
 
 
-def evaluate(run: str, *, with_marks: bool = True, resamples: int = 1000, confidence: float = 0.95) -> EvaluationReport:
+def evaluate(
+    run: str,
+    *,
+    with_marks: bool = True,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    workers: int | None = None,
+    address: str | None = None,
+) -> EvaluationReport:
     """Evaluates the scores of a run against labels, reviewers' marks and masks, and stores the metrics.
 
     Args:
@@ -97,6 +105,9 @@ def evaluate(run: str, *, with_marks: bool = True, resamples: int = 1000, confid
         with_marks: Use reviewers' marks; a mark overrides the label of its image.
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
+        workers: Ray tasks that count pixels at the same time; 1 counts in this process. Default chooses by the number
+            of images.
+        address: Ray cluster to join if Ray is used; default starts Ray on this machine.
 
     Returns:
         The metrics, and notes on what was left out. A run without labels has only notes.
@@ -106,8 +117,10 @@ def evaluate(run: str, *, with_marks: bool = True, resamples: int = 1000, confid
         ArchiveError: A file of marks is corrupt.
     """
     from uniad_ray.evaluation.run import evaluate as evaluate_run
+    from uniad_ray.pipelines.evaluate import SharedCounter
 
-    return evaluate_run(run, with_marks=with_marks, resamples=resamples, confidence=confidence)
+    with SharedCounter(workers, address) as counter:
+        return evaluate_run(run, with_marks=with_marks, resamples=resamples, confidence=confidence, counter=counter)
 
 
 def report(
@@ -119,6 +132,8 @@ def report(
     resamples: int = 1000,
     confidence: float = 0.95,
     captions: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
 ) -> ReportResult:
     """Evaluates a run and writes a report as one file.
 
@@ -130,6 +145,9 @@ def report(
         resamples: Number of bootstrap resamples; 0 disables intervals.
         confidence: Confidence of the intervals, above 0 and below 1.
         captions: Root of a caption sidecar, to show its texts beside the images.
+        workers: Ray tasks that count pixels at the same time; 1 counts in this process. Default chooses by the number
+            of images.
+        address: Ray cluster to join if Ray is used; default starts Ray on this machine.
 
     Returns:
         The path and size of the file.
@@ -139,17 +157,20 @@ def report(
         SidecarError: There are no captions, or they are unfinished, corrupt or of another archive.
         StoreError: The file cannot be written.
     """
+    from uniad_ray.pipelines.evaluate import SharedCounter
     from uniad_ray.reporting.build import report as report_run
 
-    return report_run(
-        run,
-        format=format,
-        out=out,
-        with_marks=with_marks,
-        resamples=resamples,
-        confidence=confidence,
-        captions=captions,
-    )
+    with SharedCounter(workers, address) as counter:
+        return report_run(
+            run,
+            format=format,
+            out=out,
+            with_marks=with_marks,
+            resamples=resamples,
+            confidence=confidence,
+            captions=captions,
+            counter=counter,
+        )
 
 
 def compare(

@@ -12,11 +12,13 @@ from support.kills import KilledError
 from support.nights import CATEGORY, Factory
 from support.trees import png
 
+from uniad_ray.archive.compaction import compact
 from uniad_ray.archive.deletion import DeletionChoice, delete_images, list_deletions
 from uniad_ray.archive.manifest import read_manifest
 from uniad_ray.archive.stores import lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.nights import retention as retention_module
+from uniad_ray.nights import steps
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Nights
 from uniad_ray.nights.model import Expired
@@ -228,3 +230,37 @@ def test_entry_says_what_and_of_which_night() -> None:
     assert _expired(entry, dry_run=True) == "would delete reference: /w/a (r)"
     entry = Expired(night="n", kind="images", place="/a", images=3, reason="r")
     assert _expired(entry, dry_run=False) == "deleted 3 images of night n: /a (r)"
+
+
+def test_compacted_images_expire_with_their_night_and_are_not_new(prepared: Path, tmp_path: Path) -> None:
+    factory = nights_of(prepared, tmp_path)
+    compact(str(factory.root / "archive"))
+    assert len(read_manifest(Location.parse(factory.root / "archive")).shards) == 1
+    retention(factory, images_days=15)
+    factory.arrive(1)
+    expected = [("n0", "images", 3), ("n1", "images", 3)]
+    assert due(factory) == expected
+    factory.night("n3")
+    # Only the image that has arrived since is scored, and only those of old nights are gone.
+    assert len(factory.rows("n3")) == 1
+    assert held(factory) == 4
+    assert due(factory) == []
+
+
+def test_night_killed_before_it_scored_scores_its_compacted_images(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = nights_of(prepared, tmp_path)
+    factory.arrive(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "score_archive", _killed)
+        with pytest.raises(KilledError):
+            factory.night("n3")
+    compact(str(factory.root / "archive"))
+    factory.night("n3")
+    keys = {row["source_uri"].rpartition("/")[2] for row in factory.rows("n3")}
+    assert {"01009.png", "01010.png"} <= keys
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KilledError

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from uniad_ray.archive.exclusions import find_images
 from uniad_ray.archive.ingest.deletions import DeletedRow
 from uniad_ray.archive.ingest.known import sha256
+from uniad_ray.archive.ingest.moves import Moves
 from uniad_ray.archive.manifest import ArchiveManifest, Chunk, choose_categories, chunks
 from uniad_ray.archive.shards import read_chunk
 from uniad_ray.archive.stores.location import Location
@@ -31,7 +32,7 @@ class DeletionChoice:
         metadata: Values of metadata columns, such as `serial`, which names a part.
         after: Only images captured at this time or later.
         before: Only images captured before this time.
-        shards: Only images of these shards; None for all.
+        shards: Only images of these shards, or that were in them before a compaction; None for all.
     """
 
     names: tuple[str, ...] = ()
@@ -103,9 +104,13 @@ def choose(archive: Location, manifest: ArchiveManifest, choice: DeletionChoice)
     rows: list[DeletedRow] = []
     without_time = 0
     columns: set[str] = set()
-    for chunk in chunks(manifest, categories=categories, shards=choice.shards):
+    shards, moved = _shards(archive, manifest, choice.shards)
+    for chunk in chunks(manifest, categories=categories, shards=shards):
         fitting = []
+        is_whole = choice.shards is None or chunk.shard in choice.shards
         for row in read_chunk(archive, chunk, columns=_COLUMNS).to_pylist():
+            if not is_whole and row["row_key"] not in moved:
+                continue
             columns |= {entry["name"] for entry in row["metadata"]}
             if choice.names and (chunk.category, row["image_id"]) not in wanted:
                 continue
@@ -121,6 +126,17 @@ def choose(archive: Location, manifest: ArchiveManifest, choice: DeletionChoice)
         there = ", ".join(sorted(columns)) or "none"
         raise ArchiveError(f"{archive}: no image has the metadata {', '.join(unknown)}; there is {there}")
     return Chosen(tuple(rows), without_time)
+
+
+def _shards(
+    archive: Location, manifest: ArchiveManifest, chosen: frozenset[str] | None
+) -> tuple[frozenset[str] | None, set[str]]:
+    """The shards to look at, and the keys of rows that compactions have moved from chosen shards into them."""
+    gone = (chosen or frozenset()) - {shard.path for shard in manifest.shards}
+    if chosen is None or not gone:
+        return chosen, set()
+    places = (moves := Moves.read(archive)).places(moves.keys_of(gone))
+    return chosen | {shard for shard, _ in places}, {key for keys in places.values() for key in keys}
 
 
 def _with_masks(archive: Location, chunk: Chunk, rows: Sequence[dict[str, Any]]) -> Iterator[DeletedRow]:

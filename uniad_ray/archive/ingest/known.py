@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uniad_ray.archive.ingest.deletions import deleted_contents
+from uniad_ray.archive.ingest.moves import Moves
 from uniad_ray.archive.ingest.records import IngestRecord, ingest_folder
 from uniad_ray.archive.layouts import SourceImage
 from uniad_ray.archive.naming import normalised
@@ -50,9 +51,14 @@ class KnownFiles:
     """
 
     def __init__(
-        self, archive: Location | None = None, files: pa.Table | None = None, shards: Iterable[str] = ()
+        self,
+        archive: Location | None = None,
+        files: pa.Table | None = None,
+        shards: Iterable[str] = (),
+        moves: Moves | None = None,
     ) -> None:
         self._archive = archive
+        self._moves = moves
         self._files = _SCHEMA.empty_table() if files is None else files
         self._shards = frozenset(shards)
         self._rows: dict[str, tuple[int, ...]] = {}
@@ -73,7 +79,8 @@ class KnownFiles:
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             tables = list(pool.map(lambda record: _read_plan(archive, record), records))
         files = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
-        return cls(archive, files, (shard.path for record in records for shard in record.shards))
+        moves = Moves.read(archive) if any(record.replaces for record in records) else None
+        return cls(archive, files, (shard.path for record in records for shard in record.shards), moves)
 
     def rows(self, image: SourceImage) -> tuple[int, ...]:
         """The numbers of the files that were read from the path of an image; empty if it is new."""
@@ -126,19 +133,20 @@ class KnownFiles:
             wanted[self._value("shard", row)].add(self._value("source_uri", row))
         # If no file of a planned shard was new, there is no shard.
         present = sorted(wanted.keys() & self._shards)
+        holders = {shard: self._holders(shard) for shard in wanted}
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            found = dict(
-                zip(present, pool.map(lambda shard: self._digests(shard, wanted[shard]), present), strict=True)
-            )
-        deleted = {} if self._archive is None else deleted_contents(self._archive, _places(wanted))
+            read = pool.map(lambda shard: self._digests(holders[shard], wanted[shard]), present)
+            found = dict(zip(present, read, strict=True))
+        places = {(place, uri) for shard, uris in wanted.items() for place in holders[shard] for uri in uris}
+        deleted = {} if self._archive is None else deleted_contents(self._archive, places | _places(wanted))
         result = []
         for rows in groups:
             images: set[str] = set()
             masks: set[str] = set()
             for row in rows:
                 shard, uri = self._value("shard", row), self._value("source_uri", row)
-                held = found.get(shard, {}).get(uri)
-                for image, own in (*deleted.get((shard, uri), ()), *([held] if held else [])):
+                gone = [entry for place in {shard, *holders[shard]} for entry in deleted.get((place, uri), ())]
+                for image, own in (*gone, *found.get(shard, {}).get(uri, ())):
                     images.add(image)
                     masks |= set(own)
             result.append(Contents(tuple(sorted(images)), tuple(sorted(masks))))
@@ -147,17 +155,34 @@ class KnownFiles:
     def _value(self, column: str, row: int) -> Any:
         return self._files.column(column)[row].as_py()
 
-    def _digests(self, shard: str, uris: set[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Digests of the image and its masks, by source URI."""
+    def _holders(self, shard: str) -> dict[str, pa.Array | None]:
+        """The shards with the rows of a shard, and the keys of these rows; None for all rows."""
+        if self._moves is None or not len(keys := self._moves.keys_of([shard])):
+            return {shard: None}
+        return {place: keys for place, _ in sorted(self._moves.places(keys))}
+
+    def _digests(
+        self, holders: Mapping[str, pa.Array | None], uris: set[str]
+    ) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+        """Digests of each image and its masks, by source URI."""
         assert self._archive is not None  # noqa: S101 - there are shards
-        with open_parquet(self._archive / shard) as file:
-            columns = file.read(columns=["source_uri", "image_id", "masks"])
-        columns = columns.filter(pc.is_in(columns.column("source_uri"), value_set=pa.array(sorted(uris), pa.string())))
-        return {
-            row["source_uri"]: (row["image_id"], tuple(sha256(mask["mask"]) for mask in row["masks"]))
-            for batch in columns.to_batches(max_chunksize=16)
-            for row in batch.to_pylist()
-        }
+        found: defaultdict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+        for shard, keys in holders.items():
+            try:
+                with open_parquet(self._archive / shard) as file:
+                    rows = file.read(columns=["row_key", "source_uri", "image_id", "masks"])
+            except ObjectNotFoundError:
+                if keys is None:
+                    raise
+                # The last row of a compacted shard was deleted.
+                continue
+            rows = rows.filter(pc.is_in(rows.column("source_uri"), value_set=pa.array(sorted(uris), pa.string())))
+            if keys is not None:
+                rows = rows.filter(pc.is_in(rows.column("row_key"), value_set=keys))
+            for row in (row for batch in rows.to_batches(max_chunksize=16) for row in batch.to_pylist()):
+                masks = tuple(sha256(mask["mask"]) for mask in row["masks"])
+                found[row["source_uri"]].append((row["image_id"], masks))
+        return dict(found)
 
 
 def _places(wanted: Mapping[str, set[str]]) -> set[tuple[str, str]]:

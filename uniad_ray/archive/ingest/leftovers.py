@@ -1,4 +1,4 @@
-"""What interrupted ingests have left: shards that are in no manifest, but that a glob of `images/` would read."""
+"""What interrupted ingests and compactions have left: shards that are in no manifest, but a glob of `images/` reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from uniad_ray.archive.ingest.known import PLAN_NAME
-from uniad_ray.archive.ingest.records import FOLDER, INGEST_NAME, ingest_folder
+from uniad_ray.archive.ingest.moves import MOVED_NAME, is_compacted
+from uniad_ray.archive.ingest.records import FOLDER, INGEST_NAME, finished_ingests, ingest_folder
 from uniad_ray.archive.manifest import ArchiveManifest
 from uniad_ray.archive.shards import open_parquet
 from uniad_ray.archive.stores.location import Location
@@ -18,10 +19,10 @@ IMAGES = "images"
 
 @dataclass(frozen=True)
 class Leftovers:
-    """The shards that no finished ingest has written.
+    """The shards that the manifest does not list.
 
     Attributes:
-        removed: Shards that were removed, because later ingests have read all files of their ingest.
+        removed: Shards that were removed: those of compactions, and of ingests whose files later ones have all read.
         kept: Paths of the others, sorted.
         waiting: A file of each interrupted ingest whose files are not all in the archive.
     """
@@ -47,17 +48,20 @@ class Leftovers:
 def remove_leftovers(archive: Location, manifest: ArchiveManifest) -> Leftovers:
     """Removes what interrupted ingests have left, if the archive has all their files by now. Call with the lease.
 
+    It does so with shards that a compaction has replaced, and with those of a compaction that never took effect.
+
     An interrupted ingest resumes only while its source is unchanged. After that, its shards would stay for ever.
 
     Args:
         archive: Root of the archive.
         manifest: Its manifest, which was just built.
     """
+    compacted = _remove_compacted(archive, manifest)
     listed = {shard.path for shard in manifest.shards}
     found = (f"{IMAGES}/{info.relative}" for info in (archive / IMAGES).list(suffix=".parquet"))
     left = {path for path in found if path not in listed}
     if not left:
-        return Leftovers()
+        return Leftovers(compacted)
     plans: dict[str, set[str]] = {PLAN_NAME: set(), INGEST_NAME: set()}
     for info in (archive / FOLDER).list():
         folder, _, name = info.relative.rpartition("/")
@@ -79,7 +83,21 @@ def remove_leftovers(archive: Location, manifest: ArchiveManifest) -> Leftovers:
             removed |= own
         elif own:
             waiting.append(plan.first_uri)
-    return Leftovers(tuple(sorted(removed)), tuple(sorted(left - removed)), tuple(waiting))
+    return Leftovers(tuple(sorted({*removed, *compacted})), tuple(sorted(left - removed)), tuple(waiting))
+
+
+def _remove_compacted(archive: Location, manifest: ArchiveManifest) -> tuple[str, ...]:
+    listed = {shard.path for shard in manifest.shards}
+    found = [f"{IMAGES}/{info.relative}" for info in (archive / IMAGES).list(suffix=".parquet")]
+    left = [path for path in found if path not in listed]
+    replaced = {path for record in finished_ingests(archive) for path in record.replaces} if left else set()
+    removed = [path for path in left if path in replaced or is_compacted(path)]
+    for path in removed:
+        (archive / path).delete()
+    folders = {info.relative.partition("/")[0] for info in (archive / FOLDER).list(suffix=f"/{MOVED_NAME}")}
+    for name in sorted(folders - set(manifest.ingests)):
+        ingest_folder(archive, name).delete_tree()
+    return tuple(removed)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 _ingest/<ingest>/plan.parquet         the files to read, written first
 _ingest/<ingest>/shards/00000.json    what became of the files of one planned shard, written after the shard
 _ingest/<ingest>/ingest.json          written last: the ingest is complete, and its shards are in the manifest
+_ingest/compact-<number>-<digest>/    moved.parquet and then ingest.json of a compaction, which replaces shards
 _ingest/sources/<digest>.json         what the last ingest of a source could not take
 _ingest/lease/<number>.json           the process that ingests or deletes now
 """
@@ -74,10 +75,11 @@ class IngestRecord(StrictModel):
 
     Attributes:
         ingest_id: Identifier of the ingest.
-        source: URI of the source.
+        source: URI of the source; empty for a compaction.
         shards: The shards that it added.
         rejected: Files that were read and rejected; another ingest reads them again.
         defects: Usable entries of `defects_config.json` by category.
+        replaces: Paths of the shards that its shards stand for, if it is a compaction; no manifest lists them any more.
     """
 
     ingest_id: str
@@ -85,6 +87,7 @@ class IngestRecord(StrictModel):
     shards: tuple[Shard, ...]
     rejected: tuple[RejectedFile, ...]
     defects: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
 
 
 class SourceRecord(StrictModel):
@@ -141,7 +144,8 @@ def shard_record_name(index: int) -> str:
 
 def finish_ingest(folder: Location, record: IngestRecord) -> None:
     """Writes the record of a complete ingest."""
-    (folder / INGEST_NAME).write_json(record.model_dump(mode="json"))
+    # Versions from before compactions read the records of ingests on.
+    (folder / INGEST_NAME).write_json(record.model_dump(mode="json", exclude=None if record.replaces else {"replaces"}))
 
 
 def forget_shards(folder: Location) -> None:
@@ -188,9 +192,10 @@ def _manifest(archive: Location) -> ArchiveManifest:
     for found in (*(record.defects for record in records), *(record.defects for record in sources)):
         defects.update(found)
     rejected = [entry for record in sources for entry in record.rejected]
+    replaced = {path for record in records for path in record.replaces}
     return build_manifest(
         schema_version=dataset_schema("image").version,
-        shards=[shard for record in records for shard in record.shards],
+        shards=[shard for record in records for shard in record.shards if shard.path not in replaced],
         rejected=[*rejected, *_rejected_before(records, sources)],
         rejected_further=sum(record.rejected_count for record in sources) - len(rejected),
         defects=defects,

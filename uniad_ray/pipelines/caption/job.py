@@ -25,7 +25,7 @@ from uniad_ray.pipelines.cluster.decoding import chunk_item
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
 from uniad_ray.progress import Progress
-from uniad_ray.sidecars.caption_files import finish_captions, forget_deleted_images
+from uniad_ray.sidecars.caption_files import carry_over_captions, finish_captions, forget_deleted_images
 from uniad_ray.sidecars.caption_ranges import caption_ranges
 from uniad_ray.sidecars.captions import adopt_caption_plan, caption_path, caption_plan
 from uniad_ray.sidecars.plan import LEASE_FOLDER
@@ -103,6 +103,7 @@ def caption(
             forget_deleted_images(sidecar, source)
             listed = (sidecar / "captions").list(suffix=".parquet")
             present = {info.relative.removesuffix(".parquet") for info in listed}
+            present |= carry_over_captions(sidecar, source, [chunk for chunk in work if chunk.name not in present])
             pending = pending_chunks(work, present, sidecar, retry_errors=retry_errors)
             if pending:
                 ranges = caption_ranges(sidecar, source, manifest, [chunk.category for chunk in pending])

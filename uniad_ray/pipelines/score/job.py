@@ -24,6 +24,7 @@ from uniad_ray.pipelines.cluster.decoding import decoded_chunks
 from uniad_ray.pipelines.cluster.metrics import RayMetrics, Recorder
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
+from uniad_ray.pipelines.score.attempts import RemoteAttempts
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.progress import Progress
 from uniad_ray.runs.chunks import finished_chunks
@@ -269,6 +270,7 @@ def _dataset(
             "device": workers.device,
             "threads": workers.threads,
             "lease": lease,
+            "attempts": RemoteAttempts.start(),
         },
     )
 

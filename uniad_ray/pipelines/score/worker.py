@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,10 +18,11 @@ from uniad_ray.archive.shards import encode_table
 from uniad_ray.archive.stores.lease import Lease
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.stores.retries import store_retries
-from uniad_ray.errors import BundleError
+from uniad_ray.errors import BundleError, ImageError
 from uniad_ray.pipelines.cluster.decoding import COPIED_COLUMNS, read_decoded
 from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
 from uniad_ray.pipelines.cluster.originals import ChunkOriginals
+from uniad_ray.pipelines.score.attempts import AttemptCounter, Attempts, score_surviving
 from uniad_ray.runs.chunks import commit_scores
 from uniad_ray.runs.maps import StoredMap, highest, write_maps
 from uniad_ray.runs.plan import RunPlan, map_candidates_path, maps_path
@@ -45,6 +47,7 @@ class ChunkScorer:
         device: str,
         threads: int,
         lease: Lease | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
         """Prepares the process; the bundle of a category is loaded with its first chunk.
 
@@ -55,12 +58,14 @@ class ChunkScorer:
             device: `cpu`, `cuda` or `auto`.
             threads: CPU threads of this process.
             lease: Lease of the run, checked before every commit.
+            attempts: Counts the deaths of workers with a chunk or an image; by default, none are known.
         """
         limit_threads(threads)
         self._plan = RunPlan.model_validate(plan)
         self._run_id = self._plan.run_id
         self._out = Location.parse(out)
         self._lease = lease
+        self._attempts: Attempts = attempts or AttemptCounter()
         self._device = choose_device(device)
         self._scorers: OrderedDict[str, Scorer] = OrderedDict()
         self._sidecar = None if sidecar is None else open_sidecar(sidecar, self._plan.archive_digest)
@@ -87,7 +92,13 @@ class ChunkScorer:
         by_position: dict[int, Verdict] = {}
         if decoded.good:
             originals = ChunkOriginals(self._plan.archive, chunk, keys)
-            outcomes = scorer.score([keys[position] for position in decoded.good], decoded.images, stored, originals)
+
+            def score(numbers: Sequence[int]) -> list[Verdict | ImageError]:
+                wanted = [keys[decoded.good[number]] for number in numbers]
+                images = decoded.images if len(wanted) == len(decoded.good) else decoded.images[list(numbers)]
+                return scorer.score(wanted, images, stored, originals)
+
+            outcomes = score_surviving(self._attempts, chunk.name, len(decoded.good), score)
             for position, outcome in zip(decoded.good, outcomes, strict=True):
                 if isinstance(outcome, Verdict):
                     by_position[position] = at_common_threshold(outcome, scorer.threshold)
@@ -99,6 +110,7 @@ class ChunkScorer:
             self._lease.check()
         self._write_maps(chunk, keys, by_position)
         committed = commit_scores(self._out, chunk, self._run_id, encode_table(dataset_schema("score"), table))
+        self._attempts.end(chunk.name)
         return {
             **{name: [value] for name, value in asdict(committed).items()},
             "recomputed": [json.dumps(sorted(stored.stale) if stored is not None else [])],

@@ -1,4 +1,4 @@
-"""`uniad-ray archive`: leaves images of an archive out of every fit, or deletes them."""
+"""`uniad-ray archive`: leaves images of an archive out of every fit, deletes them, or compacts the archive."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uniad_ray.cli.options import print_report, reporting
 from uniad_ray.cli.tables import table
 
 if TYPE_CHECKING:
+    from uniad_ray.archive.compaction import CompactionReport
     from uniad_ray.archive.deletion import DeletionChoice, DeletionReport
     from uniad_ray.archive.exclusions import ExclusionReport
 
@@ -19,11 +20,11 @@ _LISTED = 20
 
 
 @click.command()
-@click.argument("action", type=click.Choice(["exclude", "include", "list", "delete", "deletions"]))
+@click.argument("action", type=click.Choice(["exclude", "include", "list", "delete", "deletions", "compact"]))
 @click.argument("archive_root", metavar="ARCHIVE")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--reason", default="", help="Why; required with exclude and delete.")
-@click.option("--category", "categories", multiple=True, help="delete: only this category; may be repeated.")
+@click.option("--category", "categories", multiple=True, help="delete, compact: only this category; may be repeated.")
 @click.option(
     "--where",
     "metadata",
@@ -40,11 +41,11 @@ _LISTED = 20
     help="delete: delete their captions too, from this sidecar of `uniad-ray caption`; may be repeated.",
 )
 @click.option("--by", "deleted_by", metavar="NAME", help="delete: who deletes, for the record.  [default: your user]")
-@click.option("--dry-run", is_flag=True, help="delete: show the images and delete none.")
+@click.option("--dry-run", is_flag=True, help="delete, compact: show what would change.")
 @click.option("--yes", is_flag=True, help="delete: do not ask.")
 @reporting
 def archive(
-    action: Literal["exclude", "include", "list", "delete", "deletions"],
+    action: Literal["exclude", "include", "list", "delete", "deletions", "compact"],
     archive_root: str,
     images: tuple[str, ...],
     reason: str,
@@ -60,11 +61,18 @@ def archive(
 ) -> None:
     """Leave images of ARCHIVE out of every fit (exclude), use them again (include), or list them (list).
 
-    Delete them for good (delete), or list what was deleted (deletions).
+    Delete them for good (delete), or list what was deleted (deletions). Join small shards into larger ones (compact).
 
     IMAGE is a source URI, or the end of it such as good/007.png. Excluded images stay in the archive and are still
     scored. A deletion shows the images and asks first. Without images and conditions, it finishes what was interrupted.
     """
+    if action == "compact":
+        from uniad_ray.archive.compaction import compact
+
+        if images or reason or any((metadata, after, before, captions, deleted_by, yes)):
+            raise click.UsageError("compact takes only --category and --dry-run")
+        print_report(compact(archive_root, categories=categories, dry_run=dry_run), as_json, compaction_as_text)
+        return
     conditions = (categories, metadata, after, before, captions, deleted_by, dry_run, yes)
     if action != "delete" and any(conditions):
         raise click.UsageError(f"{action} takes only images and --reason")
@@ -182,3 +190,18 @@ def deletions_as_text(report: DeletionReport) -> str:
     lines += [f"not finished: {name}; `uniad-ray archive delete {report.archive}` goes on" for name in report.resumed]
     lines.append(f"{report.archive}: {sum(entry.images for entry in report.deletions)} images were deleted")
     return "\n".join(lines)
+
+
+def compaction_as_text(report: CompactionReport) -> str:
+    """The shards before and after."""
+    verb = "would join" if report.is_dry_run else "joined"
+    lines = [
+        f"{found.category}: {verb} the small shards, {found.images} images: {found.shards_before} shards with "
+        f"{found.chunks_before} chunks before, {found.shards_after} with {found.chunks_after} after"
+        for found in report.categories
+    ] or ["no category has two small shards; nothing to do"]
+    if report.removed_shards:
+        lines.append(f"removed {report.removed_shards} shards of interrupted calls")
+    if report.categories and not report.is_dry_run:
+        lines.append("Unfinished runs and sidecars of the archive are refused from now on; start them again")
+    return "\n".join([*lines, f"{report.archive}: {report.images} images"])

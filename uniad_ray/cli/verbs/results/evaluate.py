@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uniad_ray import verbs
-from uniad_ray.cli.options import confidence_option, marks_option, print_report, reporting, resamples_option
+from uniad_ray.cli.options import (
+    address_option,
+    confidence_option,
+    marks_option,
+    pixel_workers_option,
+    print_report,
+    reporting,
+    resamples_option,
+)
 from uniad_ray.cli.tables import percent, table
 
 if TYPE_CHECKING:
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 @marks_option
 @resamples_option
 @confidence_option
+@pixel_workers_option
+@address_option
 @reporting
 def evaluate(as_json: bool, **options: Any) -> None:
     """Evaluate the scores of RUN against labels, reviewers' marks and masks; print and store the metrics."""

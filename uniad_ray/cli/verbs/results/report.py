@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uniad_ray import verbs
-from uniad_ray.cli.options import confidence_option, marks_option, print_report, reporting, resamples_option
+from uniad_ray.cli.options import (
+    address_option,
+    confidence_option,
+    marks_option,
+    pixel_workers_option,
+    print_report,
+    reporting,
+    resamples_option,
+)
 from uniad_ray.cli.tables import mib
 
 if TYPE_CHECKING:
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 @resamples_option
 @confidence_option
 @click.option("--captions", metavar="SIDECAR", help="Show the captions of this sidecar beside the images.")
+@pixel_workers_option
+@address_option
 @reporting
 def report(as_json: bool, **options: Any) -> None:
     """Write a report of RUN: metrics, curves, images to review, errors and lineage.
