@@ -6,7 +6,8 @@ clusters, by the covariance of their measurements. So it learns what varies toge
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +17,7 @@ from uniad_ray.errors import BundleError, FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.experts.composition.features import ABSENT, FEATURES, SMALLEST_CHANGES, label_features
 from uniad_ray.experts.composition.label_statistics import LabelStatistics
-from uniad_ray.experts.composition.normal_spread import NormalSpread
+from uniad_ray.experts.composition.normal_spread import Changes, NormalSpread
 from uniad_ray.experts.composition.reasons import composition_reasons
 from uniad_ray.experts.shared.field_checks import FieldShapes
 from uniad_ray.experts.shared.painted_labels import paint_labels
@@ -26,6 +27,9 @@ from uniad_ray.perception.sampling.image_sample import ImageSample
 
 _UNUSUAL: Final = 2.0
 """Score above which the composition is worth a sentence."""
+
+MeasuredImages: TypeAlias = Mapping[str, Sequence[np.ndarray]]
+"""Features of each label map, by row key in ascending order: float64, shape (K, F), K the labels of the image."""
 
 
 class CompositionConfig(StrictModel):
@@ -67,30 +71,7 @@ class Composition:
         Raises:
             FitError: There are fewer than two images, or the shape of a field changes.
         """
-        shapes = FieldShapes(self.name, [self._config.labels])
-        sample: ImageSample[list[np.ndarray]] = ImageSample(self._config.images, self._config.seed)
-        statistics: list[LabelStatistics] = []
-        for perception in stream():
-            shapes.observe(perception)
-            for row, row_key in enumerate(perception.row_keys):
-                maps = self._label_maps(perception, row)
-                statistics = statistics or [LabelStatistics(self._config.map_size) for _ in maps]
-                for one, labels in zip(statistics, maps, strict=True):
-                    one.add(labels, perception.images[row])
-                if sample.wants(row_key):
-                    sample.add(row_key, [label_features(labels, int(labels.max()) + 1) for labels in maps])
-        images = list(sample.items().values())
-        if len(images) < 2:
-            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(images)}; add images")
-        self._shapes = shapes
-        self._statistics = tuple(statistics)
-        self._spreads = tuple(
-            NormalSpread.fit(
-                np.stack([_padded(features[number], one.labels).ravel() for features in images]),
-                np.tile(SMALLEST_CHANGES, one.labels),
-            )
-            for number, one in enumerate(statistics)
-        )
+        self._learn(*self._read(stream))
 
     def score(self, perception: Perception) -> Evidence:
         """Scores a batch.
@@ -170,6 +151,44 @@ class Composition:
             expert._statistics += (statistics,)
             expert._spreads += (NormalSpread.from_arrays(arrays, statistics.labels * len(FEATURES)),)
         return expert
+
+    def _read(self, stream: PerceptionStream) -> tuple[FieldShapes, tuple[LabelStatistics, ...], MeasuredImages]:
+        """Reads the normal images: shapes, statistics of each map, and features of each map by row key."""
+        shapes = FieldShapes(self.name, [self._config.labels])
+        sample: ImageSample[list[np.ndarray]] = ImageSample(self._config.images, self._config.seed)
+        statistics: list[LabelStatistics] = []
+        for perception in stream():
+            shapes.observe(perception)
+            for row, row_key in enumerate(perception.row_keys):
+                maps = self._label_maps(perception, row)
+                statistics = statistics or [LabelStatistics(self._config.map_size) for _ in maps]
+                for one, labels in zip(statistics, maps, strict=True):
+                    one.add(labels, perception.images[row])
+                if sample.wants(row_key):
+                    sample.add(row_key, [label_features(labels, int(labels.max()) + 1) for labels in maps])
+        images = sample.items()
+        if len(images) < 2:
+            raise FitError(f"{self.name}: at least 2 normal images are needed, not {len(images)}; add images")
+        return shapes, tuple(statistics), images
+
+    def _learn(
+        self,
+        shapes: FieldShapes,
+        statistics: tuple[LabelStatistics, ...],
+        images: MeasuredImages,
+        changes: Sequence[Changes] | None = None,
+    ) -> None:
+        """Fits the spread of each map; `changes` are those that anomalies make to the features of each map."""
+        self._shapes = shapes
+        self._statistics = statistics
+        self._spreads = tuple(
+            NormalSpread.fit(
+                np.stack([_padded(features[number], one.labels).ravel() for features in images.values()]),
+                np.tile(SMALLEST_CHANGES, one.labels),
+                None if changes is None else changes[number],
+            )
+            for number, one in enumerate(statistics)
+        )
 
     def _label_maps(self, perception: Perception, row: int) -> np.ndarray:
         return np.asarray(perception.fields[self._config.labels][row].cpu().numpy())

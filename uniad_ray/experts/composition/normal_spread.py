@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -15,6 +15,21 @@ _FOLDS: Final = 5
 _LEAST_DEVIATION: Final = 0.05
 """Smallest standard deviation of the distance; identical images would make noise look unusual."""
 
+_LARGEST_CHANGE: Final = 20.0
+"""Bound of a measurement's change, in its scale; measurements that never vary would outweigh all others."""
+
+
+class Changes(NamedTuple):
+    """What anomalies change.
+
+    Attributes:
+        values: float64, shape (A, F): measurements of altered images minus those of the originals.
+        owners: int64, shape (A,): row of each original.
+    """
+
+    values: np.ndarray
+    owners: np.ndarray
+
 
 @dataclass(frozen=True)
 class NormalSpread:
@@ -23,7 +38,8 @@ class NormalSpread:
     Attributes:
         centre: float64, shape (F,): the mean of each measurement.
         scale: float64, shape (F,), > 0: its standard deviation, at least the smallest meaningful change.
-        precision: float64, shape (F, F): the inverse covariance of scaled measurements.
+        precision: float64, shape (F, F): the matrix of the squared distance of scaled measurements: their inverse
+            covariance, or its response to what anomalies change.
         bounds: float64, shape (2, F): the smallest and the largest measurement.
         usual_distance: float64, shape (2,): mean and standard deviation of the distance of images that were left out.
     """
@@ -35,20 +51,23 @@ class NormalSpread:
     usual_distance: np.ndarray
 
     @classmethod
-    def fit(cls, rows: np.ndarray, smallest_changes: np.ndarray) -> Self:
+    def fit(cls, rows: np.ndarray, smallest_changes: np.ndarray, changes: Changes | None = None) -> Self:
         """Learns the spread; the distances of normal images come from cross-validation.
 
         Args:
             rows: float64, shape (M, F), M >= 2.
             smallest_changes: float64, shape (F,): smallest meaningful change of each measurement.
+            changes: What anomalies change; None counts every direction alike.
         """
         folds = np.arange(len(rows)) % min(_FOLDS, len(rows))
         distances = np.zeros(len(rows))
         for fold in range(int(folds.max()) + 1):
-            distances[folds == fold] = _distances(rows[folds == fold], *_moments(rows[folds != fold], smallest_changes))
+            kept = folds != fold
+            known = None if changes is None else changes.values[kept[changes.owners]]
+            distances[~kept] = _distances(rows[~kept], *_moments(rows[kept], smallest_changes, known))
         usual = np.array([distances.mean(), max(distances.std(), _LEAST_DEVIATION)])
         return cls(
-            *_moments(rows, smallest_changes),
+            *_moments(rows, smallest_changes, None if changes is None else changes.values),
             bounds=np.stack([rows.min(axis=0), rows.max(axis=0)]),
             usual_distance=usual,
         )
@@ -85,11 +104,30 @@ _SHAPES: Final = {"centre": (0,), "scale": (0,), "precision": (0, 0), "bounds": 
 """Shape of each array; 0 stands for the number of measurements."""
 
 
-def _moments(rows: np.ndarray, smallest_changes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _moments(
+    rows: np.ndarray, smallest_changes: np.ndarray, changes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, scale and precision of measurements."""
     centre = rows.mean(axis=0)
     scale = np.maximum(rows.std(axis=0), smallest_changes)
-    return centre, scale, shrunk_precision((rows - centre) / scale)
+    precision = shrunk_precision((rows - centre) / scale)
+    if changes is not None and len(changes):
+        precision = _of_changes(precision, np.clip(changes / scale, -_LARGEST_CHANGE, _LARGEST_CHANGE))
+    return centre, scale, precision
+
+
+def _of_changes(precision: np.ndarray, changes: np.ndarray) -> np.ndarray:
+    """The matrix of the mean squared response to the matched filter of each change.
+
+    The log-odds of two Gaussians whose means differ by a change d, with one covariance, are linear: d P x. Their mean
+    square over all changes is x P E[d d] P x. Directions that no anomaly changes have no weight.
+
+    Args:
+        precision: P, float64, shape (F, F).
+        changes: float64, shape (A, F), A >= 1, scaled.
+    """
+    filters = changes @ precision
+    return np.asarray(filters.T @ filters / len(filters))
 
 
 def _distances(rows: np.ndarray, centre: np.ndarray, scale: np.ndarray, precision: np.ndarray) -> np.ndarray:

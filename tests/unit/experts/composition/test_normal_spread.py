@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from uniad_ray.errors import BundleError
-from uniad_ray.experts.composition.normal_spread import NormalSpread
+from uniad_ray.experts.composition.normal_spread import Changes, NormalSpread
 
 CHANGES = np.array([0.1, 0.1])
 
@@ -51,6 +51,51 @@ def test_small_changes_of_a_constant_measurement_are_normal() -> None:
     spread = NormalSpread.fit(np.ones((20, 2)), CHANGES)
 
     assert spread.terms(np.array([1.1, 1.0])).sum() == pytest.approx(0.5)
+
+
+def independent_rows() -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(40, 2))
+
+
+def test_only_directions_that_anomalies_change_count() -> None:
+    rows = independent_rows()
+    changes = Changes(np.array([[3.0, 0.0], [-2.0, 0.0]]), np.array([0, 1]))
+    plain, learned = NormalSpread.fit(rows, CHANGES), NormalSpread.fit(rows, CHANGES, changes)
+
+    assert abs(deviation(plain, 0.0, 8.0) - deviation(plain, 8.0, 0.0)) < 2.0
+    assert deviation(learned, 8.0, 0.0) > 5.0 * deviation(learned, 0.0, 8.0)
+
+
+def test_distance_is_the_mean_squared_response_to_the_changes() -> None:
+    rows = independent_rows()
+    changes = np.array([[3.0, 1.0], [-2.0, 0.5], [0.1, 0.1]])
+    learned = NormalSpread.fit(rows, CHANGES, Changes(changes, np.array([0, 1, 2])))
+    scaled = (np.array([2.0, 1.0]) - learned.centre) / learned.scale
+    responses = changes / learned.scale @ NormalSpread.fit(rows, CHANGES).precision @ scaled
+
+    assert learned.terms(np.array([2.0, 1.0])).sum() == pytest.approx(np.mean(responses**2) / 2)
+
+
+def test_changes_of_left_out_images_are_left_out() -> None:
+    rows = independent_rows()
+    owners = np.arange(40)
+    values = np.random.default_rng(4).normal(size=(40, 2)) * np.array([3.0, 0.5])
+    spread = NormalSpread.fit(rows, CHANGES, Changes(values, owners))
+    distances = []
+    for fold in range(5):
+        is_out = np.arange(40) % 5 == fold
+        others = NormalSpread.fit(rows[~is_out], CHANGES, Changes(values[~is_out], np.arange(32)))
+        distances += [float(np.sqrt(others.terms(row).sum())) for row in rows[is_out]]
+
+    np.testing.assert_allclose(spread.usual_distance, [np.mean(distances), np.std(distances)])
+
+
+def test_no_changes_leave_the_plain_distance() -> None:
+    none = Changes(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
+
+    assert deviation(NormalSpread.fit(ratio_rows(20), CHANGES, none), 1.9, 2.1) == deviation(
+        NormalSpread.fit(ratio_rows(20), CHANGES), 1.9, 2.1
+    )
 
 
 def test_two_images_are_enough() -> None:
