@@ -104,7 +104,7 @@ def write_scores(root: Path) -> None:
     run = Location.parse(root) / "run"
     (run / PLAN_NAME).write_json(plan.model_dump(mode="json"))
     random = np.random.default_rng(0)
-    names = ("patch", "patch_fine", "composition", "relations", "structural_teacher")
+    names = ("patch", "patch_fine", "learned_composition", "relations", "structural_teacher")
     for chunk in chunks(read_manifest(Location.parse(root) / "archive")):
         rows = []
         for index in range(chunk.rows):

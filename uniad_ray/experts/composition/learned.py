@@ -26,7 +26,7 @@ class LearnedCompositionConfig(CompositionConfig):
 
     segments: tuple[str, ...] = Field(min_length=1, max_length=4)
     altered: int = Field(default=40, ge=2, le=1000)
-    copies: int = Field(default=6, ge=1, le=100)
+    copies: int = Field(default=2, ge=1, le=100)
 
 
 class LearnedComposition(Composition):
