@@ -14,6 +14,7 @@ from uniad_ray.reporting.model import Report
 from uniad_ray.runs.plan import RunManifest, RunPlan
 from uniad_ray.runs.timings import Timing
 from uniad_ray.scoring.bundles.bundle import BundleManifest
+from uniad_ray.sidecars.caption_ranges import CaptionRanges
 from uniad_ray.sidecars.captions import CaptionManifest, CaptionPlan
 from uniad_ray.sidecars.plan import SidecarManifest, SidecarPlan
 
@@ -27,6 +28,7 @@ MODELS = {
     "caption_answer": CaptionAnswer,
     "caption_plan": CaptionPlan,
     "caption_manifest": CaptionManifest,
+    "caption_ranges": CaptionRanges,
     "sidecar_plan": SidecarPlan,
     "sidecar_manifest": SidecarManifest,
 }

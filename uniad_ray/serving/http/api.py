@@ -16,7 +16,7 @@ from uniad_ray.serving.auth.keys import AccessKey, KeyRing
 from uniad_ray.serving.auth.rate_limits import RateLimiter
 from uniad_ray.serving.http.catalogue import Catalogue
 from uniad_ray.serving.http.images import SentImage, read_images
-from uniad_ray.serving.http.openapi import SCORE_BODY, SCORE_EXAMPLE, problems
+from uniad_ray.serving.http.openapi import SCORE_EXAMPLE, problems, score_body
 from uniad_ray.serving.http.problems import ProblemError
 from uniad_ray.serving.http.references import read_reference
 from uniad_ray.serving.http.schemas import (
@@ -211,7 +211,7 @@ def score_operations(endpoint: Endpoint) -> APIRouter:
     @router.post(
         "/v1/categories/{category}/score",
         summary="Score images of a category",
-        openapi_extra={"requestBody": SCORE_BODY},
+        openapi_extra={"requestBody": score_body(endpoint.settings.limits.images)},
         response_model=ScoreResponse,
         responses={
             200: SCORE_EXAMPLE,
