@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.data_set_trees import (
     VISA_HEADER,
@@ -220,6 +220,7 @@ class TestTables:
             assert all(set(cells) == set(rows[0][1]) and "a" in cells for _, cells in rows)
 
 
+@example("train/test_public/good/train")
 @given(path=st.lists(st.sampled_from(SEGMENTS.split()), min_size=1, max_size=6).map("/".join))
 def test_path_identifies_at_most_one_layout(path: str) -> None:
     assert len([layout.name for layout in data_set_layouts() if layout.signature.match(path)]) <= 1

@@ -58,7 +58,7 @@ class MvtecLayout(Layout):
     signature: ClassVar[re.Pattern[str]] = re.compile(
         r"(?!(?:[^/]+/)?(?:train|validation|test)/[^/]+/(?:rgb|gt|xyz)/)"
         r"(?:(?!test_public/)[^/]+/)?"
-        r"(?:ground_truth/|(?:train|validation|test)/(?!(?i:good|ungood|img|label)/)[^/]+/)"
+        r"(?:ground_truth/|(?:train|validation|test)/(?!(?i:good|ungood|img|label|test_public)/)[^/]+/)"
     )
 
     def place(self, path: str) -> Place | None:
