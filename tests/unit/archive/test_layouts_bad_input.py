@@ -221,6 +221,8 @@ class TestTables:
 
 
 @example("train/test_public/good/train")
+@example("train/test/img/Ungood/0.png")
+@example("train/Data/Images/Normal/0.png")
 @given(path=st.lists(st.sampled_from(SEGMENTS.split()), min_size=1, max_size=6).map("/".join))
 def test_path_identifies_at_most_one_layout(path: str) -> None:
     assert len([layout.name for layout in data_set_layouts() if layout.signature.match(path)]) <= 1

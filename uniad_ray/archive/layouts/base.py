@@ -13,6 +13,8 @@ from uniad_ray.archive.stores.location import ObjectInfo
 
 CATEGORY = r"(?:(?P<category>[^/]+)/)?"
 """Prefix of every path pattern: the category folder, absent if the source is a single category."""
+TELLING_CATEGORY = r"(?:(?!(?i:train|val|valid|validation|test|test_public|ground_truth)/)[^/]+/)?"
+"""The same in signatures. A category with the name of a split or of the masks would fit several data sets."""
 
 
 class ImagePlace(NamedTuple):

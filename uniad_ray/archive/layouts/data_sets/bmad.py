@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layouts.base import CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
+from uniad_ray.archive.layouts.base import CATEGORY, TELLING_CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
 
 _SPLITS = {"train": "train", "valid": "validation", "val": "validation", "test": "test"}
 _FILE = re.compile(
@@ -35,7 +35,8 @@ class BmadLayout(Layout):
     name: ClassVar[str] = "bmad"
     where: ClassVar[str] = "train/, valid/ or test/ of a category, and there good/ or Ungood/"
     signature: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?:[^/]+/)?(?:(?:valid|val)/ungood/|(?:valid|val|test)/(?:ungood/(?:img|label)|(?:img|label)/ungood)/)",
+        TELLING_CATEGORY
+        + r"(?:(?:valid|val)/ungood/|(?:valid|val|test)/(?:ungood/(?:img|label)|(?:img|label)/ungood)/)",
         re.IGNORECASE,
     )
 

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layouts.base import CATEGORY, ImagePlace, Layout, MaskPlace, Place, Stray, stem
+from uniad_ray.archive.layouts.base import CATEGORY, TELLING_CATEGORY, ImagePlace, Layout, MaskPlace, Place, Stray, stem
 
 _FILE = re.compile(
     CATEGORY + r"(?P<within>(?P<split>train|validation|test)/(?P<kind>[^/]+)/(?P<content>[^/]+)/(?P<rest>.+))"
@@ -30,7 +30,7 @@ class Mvtec3dAdLayout(Layout):
     name: ClassVar[str] = "mvtec_3d_ad"
     where: ClassVar[str] = "train/, validation/ or test/ of a category, and there rgb/ or gt/ of a kind"
     signature: ClassVar[re.Pattern[str]] = re.compile(
-        r"(?:[^/]+/)?(?:train|validation|test)/[^/]+/(?:rgb|gt|xyz)/",
+        TELLING_CATEGORY + r"(?:train|validation|test)/[^/]+/(?:rgb|gt|xyz)/",
     )
 
     def place(self, path: str) -> Place | None:

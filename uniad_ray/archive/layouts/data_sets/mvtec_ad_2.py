@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniad_ray.archive.layouts.base import CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
+from uniad_ray.archive.layouts.base import CATEGORY, TELLING_CATEGORY, ImagePlace, Layout, MaskPlace, Place, stem
 from uniad_ray.archive.layouts.data_sets.mvtec import mask_stem
 
 _SPLITS = {"train": "train", "validation": "validation", "test_public": "test"}
@@ -34,7 +34,7 @@ class MvtecAd2Layout(Layout):
 
     name: ClassVar[str] = "mvtec_ad_2"
     where: ClassVar[str] = "train/, validation/, test_public/ or test_private/ of a category"
-    signature: ClassVar[re.Pattern[str]] = re.compile(r"(?:[^/]+/)?test_public/(?i:good|bad)/")
+    signature: ClassVar[re.Pattern[str]] = re.compile(TELLING_CATEGORY + r"test_public/(?i:good|bad)/")
 
     def place(self, path: str) -> Place | None:
         """Takes split and label from the folders."""

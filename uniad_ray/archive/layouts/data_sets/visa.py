@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from uniad_ray.archive.layouts.base import (
     CATEGORY,
+    TELLING_CATEGORY,
     Companion,
     Companions,
     ImagePlace,
@@ -54,7 +55,7 @@ class VisaLayout(Layout):
 
     name: ClassVar[str] = "visa"
     where: ClassVar[str] = "Data/Images/ or Data/Masks/ of an object"
-    signature: ClassVar[re.Pattern[str]] = _IMAGE
+    signature: ClassVar[re.Pattern[str]] = re.compile(TELLING_CATEGORY + r"Data/Images/(?i:normal|anomaly)/.")
 
     rows: Mapping[str, tuple[str, str]] | None = None
     kinds: Mapping[tuple[str | None, str], str] = field(default_factory=dict)
