@@ -16,7 +16,7 @@ from uniad_ray.scoring.selection import CandidateExpert, ExpertSelection
 
 FILE: Final = Path(__file__).parent / "images/selection.svg"
 _FAMILIES: Final = ("surface", "amount", "place", "combination")
-_LEFT, _CELL, _ROW, _TOP = 235, 88, 26, 66
+_LEFT, _CELL, _ROW, _TOP = 275, 88, 26, 66
 _BARS: Final = _LEFT + len(_FAMILIES) * _CELL + 30
 _LONGEST_BAR: Final = 220
 
