@@ -13,6 +13,7 @@ import schemathesis
 import yaml
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from support.endpoint import write_bundle
 from support.runs import ScoredImage, write_archive, write_run
 from support.scoring_backend import FakeBackend
@@ -81,7 +82,9 @@ def test_responses_match_openapi_document(api_schema: Any) -> None:
 
     def check(case: schemathesis.Case) -> None:
         response = with_pictures(case).call(headers={"Authorization": f"Bearer {KEY}"})
-        case.validate_response(response)
+        # The document cannot say which bytes are an image, so random ones may be refused.
+        is_no_image = response.status_code == 422 and response.json()["type"].endswith("unusable-image")
+        case.validate_response(response, excluded_checks=[positive_data_acceptance] if is_no_image else [])
         assert response.status_code != 500
         if response.status_code >= 400:
             assert response.headers["content-type"][0].startswith(MEDIA_TYPE)
