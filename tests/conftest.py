@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 from hypothesis import settings
+from support.ingests import Ingest, without_ray
 from support.job_cluster import JobServer, job_cluster
 from support.s3_server import S3Server, run_s3_server
 
@@ -52,6 +53,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def ingest(monkeypatch: pytest.MonkeyPatch) -> Ingest:
+    """Ingests in this process."""
+    return without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="session")

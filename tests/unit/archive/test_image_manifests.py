@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.ingests import Ingest, outcome, rows, without_ray
+from support.ingests import Ingest, outcome, rows
 from support.lookout import color_mask, lookout_line
 from support.trees import mask_png, png, write
 
@@ -21,11 +21,6 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import ArchiveError, ImageError
 
 CLASSES = [{"color": "#ffffff", "name": ""}, {"color": "#2ca02c", "name": "scratch"}]
-
-
-@pytest.fixture
-def ingest(monkeypatch: pytest.MonkeyPatch) -> Ingest:
-    return without_ray(monkeypatch)
 
 
 def write_manifest(root: Path, *lines: str, name: str = "m.manifest") -> str:

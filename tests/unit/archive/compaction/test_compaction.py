@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from support.ingests import Ingest, outcome, rows, without_ray
+from support.ingests import Ingest, outcome, rows
 from support.kills import When, contents, killed_at
 from support.runs import write_noise_run
 from support.trees import png, write
@@ -31,11 +31,6 @@ from uniad_ray.sidecars.captions import caption_path
 
 LIMITS = ShardLimits(rows=8, row_group_rows=4)
 NIGHTS = 5
-
-
-@pytest.fixture
-def ingest(monkeypatch: pytest.MonkeyPatch) -> Ingest:
-    return without_ray(monkeypatch)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.ingests import Ingest, all_bytes, rows, without_ray
+from support.ingests import Ingest, all_bytes, rows
 from support.kills import KilledError
 from support.trees import png, write
 
@@ -25,11 +25,6 @@ from uniad_ray.cli.verbs.data import archive as verb_module
 from uniad_ray.errors import ArchiveError, LeaseError, SidecarError, UserError
 
 COUNT = 10
-
-
-@pytest.fixture
-def ingest(monkeypatch: pytest.MonkeyPatch) -> Ingest:
-    return without_ray(monkeypatch)
 
 
 @pytest.fixture

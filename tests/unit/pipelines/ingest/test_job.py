@@ -29,11 +29,6 @@ from uniad_ray.pipelines.ingest import job
 NOTHING: dict[str, Any] = {"taken": 0, "known": 0, "changed": [], "rejected": {}}
 
 
-@pytest.fixture
-def ingest(monkeypatch: pytest.MonkeyPatch) -> Ingest:
-    return without_ray(monkeypatch)
-
-
 def overwrite(path: Path, data: bytes) -> None:
     """Replaces the content of a file and sets its time of change back, as `cp -p` and `rsync -t` may do."""
     times = path.stat()

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from uniad_ray.scoring.calibration import FloatArray
-from uniad_ray.scoring.fitting.selection.separation import Separation
+from uniad_ray.scoring.fitting.selection.separation import anomaly_auroc
 from uniad_ray.scoring.fitting.synthetic.kinds import LOGICAL_FAMILIES, SYNTHETIC_ANOMALIES, family_of
 
 _FEWEST: Final = 8
@@ -62,7 +62,7 @@ def _shows_nothing_new(
 
 
 def _best_auroc(normal: Mapping[str, FloatArray], raw: Mapping[str, FloatArray], logical: Collection[str]) -> float:
-    aurocs = [Separation(normal[name], {"": raw[name]}).auroc_of("") for name in logical]
+    aurocs = [anomaly_auroc(normal[name], raw[name]) for name in logical]
     return max((value for value in aurocs if value is not None), default=0.5)
 
 

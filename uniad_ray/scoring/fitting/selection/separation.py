@@ -31,19 +31,11 @@ class Separation:
     normal: FloatArray
     anomalies: Mapping[str, FloatArray]
 
-    def auroc_of(self, kind: str) -> float | None:
-        """AUROC of one kind; None without anomalies."""
-        scores = self.anomalies[kind]
-        is_known = np.isfinite(scores)
-        highest = scores[is_known].max(initial=self.normal.max())
-        both = np.concatenate([self.normal, np.where(is_known, scores, highest + 1.0)])
-        return image_auroc(np.repeat([0, 1], [len(self.normal), len(scores)]), both)
-
     def aurocs(self) -> dict[str, float]:
         """Mean AUROC over the kinds of each family."""
         found: dict[str, list[float]] = {}
-        for kind in self.anomalies:
-            value = self.auroc_of(kind)
+        for kind, scores in self.anomalies.items():
+            value = anomaly_auroc(self.normal, scores)
             if value is not None:
                 found.setdefault(_family(kind), []).append(value)
         return {family: float(np.mean(values)) for family, values in found.items()}
@@ -69,6 +61,14 @@ class Separation:
         if not any(groups):
             return 0.0
         return float(np.quantile(np.mean([np.mean(group, axis=0) for group in groups if group], axis=0), 1.0 - _SURE))
+
+
+def anomaly_auroc(normal: FloatArray, scores: FloatArray) -> float | None:
+    """AUROC of anomalies against normal images; a non-finite score counts as detected; None without anomalies."""
+    is_known = np.isfinite(scores)
+    highest = scores[is_known].max(initial=normal.max())
+    both = np.concatenate([normal, np.where(is_known, scores, highest + 1.0)])
+    return image_auroc(np.repeat([0, 1], [len(normal), len(scores)]), both)
 
 
 def mean_auroc(aurocs: Mapping[str, float], families: Families) -> float:

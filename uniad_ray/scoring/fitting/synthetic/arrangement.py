@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from uniad_ray.scoring.fitting.synthetic.blending import blend, border, bounds
 from uniad_ray.scoring.fitting.synthetic.ground import free_step, in_place_of, with_part, without_part
-from uniad_ray.scoring.fitting.synthetic.parts import Parts, same_ground
+from uniad_ray.scoring.fitting.synthetic.parts import SMALLEST_PART, Parts, same_ground
 
 _TRIED: Final = 8
 """Parts of an image that are tried, and pairs of parts."""
@@ -23,6 +23,8 @@ _FEWEST_OF_A_KIND: Final = 4
 _MOST_REPLACED: Final = 12
 _SHORTEST: Final = 12
 """Shortest part that can be stretched, pixels."""
+_LARGEST_STRETCHED: Final = 0.5
+"""Largest area that can be stretched, as a fraction of the image: the liquid in a bottle is no part that moves."""
 
 
 def missing(parts: Parts, others: Sequence[Parts], rng: np.random.Generator) -> np.ndarray | None:
@@ -160,7 +162,7 @@ def turned(parts: Parts, others: Sequence[Parts], rng: np.random.Generator) -> n
 
 def stretched(parts: Parts, others: Sequence[Parts], rng: np.random.Generator) -> np.ndarray | None:  # noqa: ARG001
     """A part is longer or shorter at one end, by an eighth to a third: a length, a level or an amount."""
-    large_enough = [number for number, area in enumerate(parts.areas) if 0.0003 < area < 0.5]
+    large_enough = [number for number, area in enumerate(parts.areas) if SMALLEST_PART < area < _LARGEST_STRETCHED]
     for position in rng.permutation(len(large_enough))[:_TRIED]:
         number = large_enough[int(position)]
         across, upwards, longer = (rng.random(3) < 0.5).tolist()

@@ -14,7 +14,7 @@ from uniad_ray.scoring.fitting.synthetic.blending import bounds, grown
 Ground = np.ndarray | None
 """Mean colour of a ground that is a segment, shape (3,); None for the pixels of no segment."""
 
-_SMALLEST: Final = 0.0003
+SMALLEST_PART: Final = 0.0003
 _LARGEST: Final = 0.25
 """Areas of a part that can be taken out, as fractions of the image."""
 _ON_ONE_GROUND: Final = 0.6
@@ -51,7 +51,7 @@ class Parts:
         self.movable = tuple(self._grounds)
 
     def _find_ground(self, number: int) -> None:
-        if not _SMALLEST < self.areas[number] < _LARGEST:
+        if not SMALLEST_PART < self.areas[number] < _LARGEST:
             return
         mask = self.filled(number)
         if mask[[0, -1]].any() or mask[:, [0, -1]].any():
