@@ -52,6 +52,14 @@ class FusionConfig(StrictModel):
         "adds nothing, and a very high score does not hide the others. `maps` adds raw maps and takes the maximum "
         "(TMUAD, eq. 5).",
     )
+    excess_from: float = Field(
+        default=0.0,
+        ge=0,
+        le=4,
+        description="Standard deviations above normal from which the score of an expert counts with the rule "
+        "`excess`, so that the small deviations that every expert has on normal images do not add up. Maps are added "
+        "from 0, because most anomalous pixels deviate less than that, and then brought to the scale of the scores.",
+    )
     groups: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="Groups of experts; raw scores of a group are added and calibrated as one (UniAD, eq. 14).",

@@ -26,7 +26,8 @@ class Fused:
     Attributes:
         scores: float64, shape (N,): the weighted sum of the terms of the calibrated scores, or the maximum of the fused
             map, depending on the rule.
-        maps: float32, shape (N, h, w): the weighted sum of the terms of the calibrated maps; None without maps.
+        maps: float32, shape (N, h, w): the weighted sum of the terms of the calibrated maps, on the scale of the
+            scores; None without maps.
         calibrated: Calibrated scores by expert, each of shape (N,).
     """
 
@@ -55,6 +56,7 @@ class Fusion:
         self.experts = dict(experts)
         self.terms = dict(terms)
         self._rule = config.rule
+        self._excess_from = config.excess_from
         self._members = term_members(config, tuple(experts))
         self._weights = {name: config.weights.get(name, 1.0) for name in self._members}
 
@@ -109,8 +111,10 @@ class Fusion:
         for term, members in self._members.items():
             found = [given[member] for member in members if member in given]
             if found:
-                parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64)))
+                parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64), 0.0))
         maps = np.sum(parts, axis=0) if parts else None
+        if maps is not None and self._rule == "excess" and self._excess_from:
+            maps = excess_from(maps, self._excess_from)
         if maps is not None and region is not None:
             inside = region.cells(maps.shape[1:])
             maps = np.where(inside, maps, maps[:, inside].min(axis=1)[:, None, None])
@@ -129,16 +133,17 @@ class Fusion:
         if self._rule == "maps":
             raise FitError("fusion rule maps: scores are computed from maps and cannot be fused without them")
         parts = [
-            self._weights[term] * self._term(term, _total(raw, members)) for term, members in self._members.items()
+            self._weights[term] * self._term(term, _total(raw, members), self._excess_from)
+            for term, members in self._members.items()
         ]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
-    def _term(self, term: str, raw: FloatArray) -> FloatArray:
-        """Apply calibration and rule to the raw scores or maps of a term."""
+    def _term(self, term: str, raw: FloatArray, start: float) -> FloatArray:
+        """Apply calibration and rule to the raw scores or maps of a term; the excess is counted from `start`."""
         if self._rule == "maps":
             return raw
         calibrated = self.terms[term].apply(raw)
-        return calibrated if self._rule == "sum" else excess(calibrated)
+        return calibrated if self._rule == "sum" else excess(calibrated, start)
 
 
 def _of_one_size(maps: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -160,17 +165,44 @@ def _maxima(maps: FloatArray | None, raw: Mapping[str, FloatArray]) -> FloatArra
     return np.asarray(np.where(finite, maps.max(axis=(1, 2)), np.nan), dtype=np.float64)
 
 
-def excess(calibrated: FloatArray) -> FloatArray:
+def excess(calibrated: FloatArray, start: float = 0.0) -> FloatArray:
     """Map each calibrated score z to its excess over normal, a strictly increasing function with value 0 at z = 0.
 
-    With s = log(1 + exp(z)), the excess is s - log(2) for s <= 4, and 4 (1 + log(s / 4)) - log(2) above. Scores below
-    normal contribute little. Scores beyond four deviations grow only logarithmically, because a few held-out images do
-    not determine the tails.
+    With s(z) = log(1 + exp(z - start)), f(s) = s for s <= 4 and 4 (1 + log(s / 4)) above, the excess is
+    f(s(z)) - f(s(0)). Scores below `start` contribute little, so that the small deviations that every expert has on
+    normal images do not add up. Far above, scores grow only logarithmically, because a few held-out images do not
+    determine the tails.
+
+    Args:
+        calibrated: Standard deviations from the mean of held-out normal images, any shape.
+        start: Deviations from which a score counts, at least 0.
     """
     with np.errstate(invalid="ignore"):  # non-finite scores stay non-finite
-        soft = np.logaddexp(0.0, np.asarray(calibrated, dtype=np.float64))
+        soft = np.logaddexp(0.0, np.asarray(calibrated, dtype=np.float64) - start)
+    return np.asarray(_capped(soft) - np.logaddexp(0.0, -start), dtype=np.float64)
+
+
+def excess_from(excesses: FloatArray, start: float) -> FloatArray:
+    """Convert excesses that were counted from 0 to those of the same scores counted from `start`.
+
+    A strictly increasing function with value 0 at 0; linear below.
+
+    Args:
+        excesses: Results of `excess` with start 0, or sums of them, any shape.
+        start: Deviations from which a score counts, at least 0.
+    """
+    values = np.maximum(excesses, 0.0) + np.log(2.0)
+    soft = np.where(values <= _LINEAR_UP_TO, values, _LINEAR_UP_TO * np.exp(values / _LINEAR_UP_TO - 1.0))
+    # log(exp(s) - 1), the calibrated score.
+    found = excess(soft + np.log(-np.expm1(-soft)), start)
+    slope = 2.0 / (1.0 + np.exp(start))
+    return np.asarray(np.where(excesses > 0.0, found, slope * excesses), dtype=np.float64)
+
+
+def _capped(soft: FloatArray) -> FloatArray:
+    """The identity up to 4, and 4 (1 + log(s / 4)) above."""
     tail = _LINEAR_UP_TO * (1.0 + np.log(np.maximum(soft, _LINEAR_UP_TO) / _LINEAR_UP_TO))
-    return np.asarray(np.minimum(soft, tail) - np.log(2.0), dtype=np.float64)
+    return np.asarray(np.minimum(soft, tail), dtype=np.float64)
 
 
 def term_members(config: FusionConfig, experts: Sequence[str]) -> dict[str, tuple[str, ...]]:

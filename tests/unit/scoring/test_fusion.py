@@ -9,7 +9,7 @@ from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.scoring.calibration import ExpertCalibration
-from uniad_ray.scoring.fusion import Fusion, excess, merge_reasons, term_members
+from uniad_ray.scoring.fusion import Fusion, excess, excess_from, merge_reasons, term_members
 
 CALIBRATIONS = {"a": ExpertCalibration(mean=1.0, deviation=2.0), "b": ExpertCalibration(mean=0.0, deviation=0.5)}
 GROUPED = FusionConfig(groups={"pair": ("a", "b")}, weights={"pair": 2.0})
@@ -122,14 +122,45 @@ def test_excess_is_small_below_normal() -> None:
     )
 
 
-@given(st.lists(st.floats(-30.0, 1e6), min_size=2, max_size=20, unique=True))
-def test_excess_is_monotonic_and_grows_slowly(scores: list[float]) -> None:
+def test_expert_counts_from_a_number_of_deviations() -> None:
+    """Hand computation: z is 2 and -1 for `a`, 4 and 0 for `b`."""
+    rule = FusionConfig(rule="excess", excess_from=2.0)
+    fused = Fusion(rule, CALIBRATIONS, CALIBRATIONS).fuse_scores(
+        {"a": np.array([5.0, -1.0]), "b": np.array([2.0, 0.0])}
+    )
+    zero = np.log1p(np.exp(-2.0))
+    first = np.log(2.0) + np.log1p(np.exp(2.0)) - 2.0 * zero
+    np.testing.assert_allclose(fused, [first, np.log1p(np.exp(-3.0)) - zero])
+
+
+@given(st.lists(st.floats(-30.0, 1e6), min_size=2, max_size=20, unique=True), st.sampled_from([0.0, 1.0, 2.0]))
+def test_excess_is_monotonic_and_grows_slowly(scores: list[float], start: float) -> None:
     ordered = np.sort(scores)
-    found = excess(ordered)
+    found = excess(ordered, start)
     assert (np.diff(found) >= 0.0).all()
-    assert (np.diff(found)[np.diff(ordered) > 1e-3] > 0.0).all()
+    assert (np.diff(found)[(np.diff(ordered) > 1e-3) & (ordered[:-1] > -20.0)] > 0.0).all()
     assert (found <= np.maximum(ordered, 0.0) + 1e-12).all()
     assert (found >= -np.log(2.0)).all()
+
+
+@given(st.lists(st.floats(0.0, 1e4), min_size=2, max_size=20), st.floats(0.0, 4.0))
+def test_excess_counted_from_0_is_converted(scores: list[float], start: float) -> None:
+    calibrated = np.array(scores)
+    np.testing.assert_allclose(excess_from(excess(calibrated), start), excess(calibrated, start), rtol=1e-9, atol=1e-9)
+
+
+def test_maps_keep_their_order_and_get_the_scale_of_the_scores() -> None:
+    """With one term, a pixel with the calibrated score of the image has the score of the image."""
+    maps = np.linspace(-40.0, 400.0, 500, dtype=np.float32).reshape(1, 20, 25)
+    only = {"a": CALIBRATIONS["a"]}
+    evidence = {"a": Evidence(maps.max(axis=(1, 2)), maps, [[]])}
+    plain, counted = (
+        Fusion(FusionConfig(rule="excess", excess_from=start), only, only).fuse(evidence) for start in (0.0, 2.0)
+    )
+    assert plain.maps is not None
+    assert counted.maps is not None
+    assert (np.argsort(plain.maps.ravel(), kind="stable") == np.argsort(counted.maps.ravel(), kind="stable")).all()
+    assert counted.maps.max() == pytest.approx(counted.scores[0])
 
 
 def test_maximum_of_fused_map_is_the_score() -> None:

@@ -183,7 +183,7 @@ class Composition:
         self._statistics = statistics
         self._spreads = tuple(
             NormalSpread.fit(
-                np.stack([_padded(features[number], one.labels).ravel() for features in images.values()]),
+                np.stack([padded(features[number], one.labels).ravel() for features in images.values()]),
                 np.tile(SMALLEST_CHANGES, one.labels),
                 None if changes is None else changes[number],
             )
@@ -194,6 +194,6 @@ class Composition:
         return np.asarray(perception.fields[self._config.labels][row].cpu().numpy())
 
 
-def _padded(features: np.ndarray, labels: int) -> np.ndarray:
-    """The features of all labels, also of those after the last one that this image has."""
+def padded(features: np.ndarray, labels: int) -> np.ndarray:
+    """The features of all labels, also of those after the last one that the image has: float64, shape (labels, F)."""
     return np.concatenate([features, np.tile(ABSENT, (labels - len(features), 1))])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from uniad_ray.experts.composition.composition import Composition, CompositionConfig
+from uniad_ray.experts.composition.composition import Composition, CompositionConfig, padded
 from uniad_ray.experts.composition.features import label_features
 from uniad_ray.experts.composition.normal_spread import Changes
 from uniad_ray.experts.composition.simulated import LabelledParts, altered_labels
@@ -67,8 +67,8 @@ class LearnedComposition(Composition):
         rows = {row_key: number for number, row_key in enumerate(images)}
         owners = np.array([rows[row_key] for row_key in chosen])
         before = [
-            [label_features(labels, one.labels) for labels, one in zip(each.labels, statistics, strict=True)]
-            for each in chosen.values()
+            [padded(features, one.labels) for features, one in zip(images[row_key], statistics, strict=True)]
+            for row_key in chosen
         ]
         numbers: list[int] = []
         changes: list[list[np.ndarray]] = [[] for _ in statistics]
