@@ -22,7 +22,7 @@ OUTCOMES: Final = {
 FUSION_RULES: Final = {
     "sum": "the score of an image is the sum of weight \N{MULTIPLICATION SIGN} calibrated score",
     "excess": "the score of an image is the sum of weight \N{MULTIPLICATION SIGN} excess of the calibrated score over "
-    "normal, which is almost nothing below 0, linear up to 4 and logarithmic above",
+    "normal, which is almost nothing for usual scores, then linear, and logarithmic far above",
     "maps": "the score of an image is the maximum of the sum of weight \N{MULTIPLICATION SIGN} map",
 }
 """How the experts form the score of an image, by fusion rule."""

@@ -25,8 +25,10 @@ from uniad_ray.perception.base import Perception
 from uniad_ray.perception.captions.originals import original_images
 from uniad_ray.perception.value_range import in_value_range
 from uniad_ray.pipelines.cluster.decoding import chunk_item, decode_chunk
+from uniad_ray.pipelines.cluster.sizing import WorkerPlan
+from uniad_ray.pipelines.fit.opening import FitTask
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
-from uniad_ray.pipelines.fit.task import FitTask, fit_one
+from uniad_ray.pipelines.fit.task import fit_one
 from uniad_ray.reporting.drawing.run_pictures import draw_rows
 from uniad_ray.reporting.model import MapScale
 from uniad_ray.runs.reader import RunReader
@@ -96,7 +98,7 @@ def fitted(greys: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) ->
     task = FitTask(
         archive.uri, str(root / "bundles"), config, None, None, ("part",), True, True, "cpu", {"part": 0}, {"part": {}}
     )
-    found = fit_one("part", task, None, 1, FakeCounter())
+    found = fit_one("part", task, None, WorkerPlan(1, 1, 1.0, 0.0, "cpu"), FakeCounter())
     assert isinstance(found, dict)
     bundle = FittedBundle.model_validate(found)
     return Camera(archive, rows, root / "bundles", bundle.version, bundle.value_range), bundle

@@ -33,17 +33,16 @@ def find_regions(mask: np.ndarray, smallest: float, largest: float, most: int = 
     Returns:
         uint16, shape (h, w): 1..n inside of the regions, 0 elsewhere.
     """
-    solid = _without_specks(remove_lines(mask))
-    regions, count = ndimage.label(solid, structure=_EIGHT_NEIGHBOURS)
-    areas = np.bincount(regions.ravel(), minlength=count + 1)
-    shares = areas / mask.size
-    fitting = (areas >= _FEWEST_PIXELS) & (shares >= smallest) & (shares <= largest) & ~_along_frame(regions, areas)
-    fitting[0] = False
-    rows = np.flatnonzero(fitting)
-    kept = np.sort(rows[np.argsort(-areas[rows], kind="stable")[:most]])
-    numbers = np.zeros(count + 1, dtype=np.uint16)
+    regions, areas, kept = _possible_parts(mask, smallest, largest, most)
+    numbers = np.zeros(len(areas), dtype=np.uint16)
     numbers[kept] = np.arange(1, len(kept) + 1)
     return np.asarray(numbers[regions])
+
+
+def region_areas(mask: np.ndarray, smallest: float, largest: float, most: int = MOST_SEGMENTS) -> np.ndarray:
+    """The areas of the regions of `find_regions`, without their label map: int64, shape (n,), pixels."""
+    _, areas, kept = _possible_parts(mask, smallest, largest, most)
+    return np.asarray(areas[kept])
 
 
 def remove_lines(mask: np.ndarray) -> np.ndarray:
@@ -104,6 +103,20 @@ def region_overlaps(regions: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = joint.reshape(shape)
     union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[None, 1:] - shared[1:, 1:]
     return np.asarray(shared[1:, 1:] / np.maximum(union, 1), dtype=np.float32)
+
+
+def _possible_parts(
+    mask: np.ndarray, smallest: float, largest: float, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All connected regions, their areas, and the numbers of those that may be parts, ascending."""
+    solid = _without_specks(remove_lines(mask))
+    regions, count = ndimage.label(solid, structure=_EIGHT_NEIGHBOURS)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)
+    shares = areas / mask.size
+    fitting = (areas >= _FEWEST_PIXELS) & (shares >= smallest) & (shares <= largest) & ~_along_frame(regions, areas)
+    fitting[0] = False
+    rows = np.flatnonzero(fitting)
+    return regions, areas, np.sort(rows[np.argsort(-areas[rows], kind="stable")[:most]])
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError, UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
 from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
+from uniad_ray.pipelines.fit.opening import FitTask
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.fit.students import find_students, plan_training
-from uniad_ray.pipelines.fit.task import FitTask, fit_one
+from uniad_ray.pipelines.fit.task import fit_one
 from uniad_ray.pipelines.train.job import train_students
 from uniad_ray.progress import Progress
 
@@ -247,7 +248,7 @@ def _fit_in_parallel(
     size = plan_tasks(len(categories), task.device, cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
     task_of = ray.remote(fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
-    pending = {task_of.remote(name, task, judged, size.threads, counter): name for name, judged in categories.items()}
+    pending = {task_of.remote(name, task, judged, size, counter): name for name, judged in categories.items()}
     results: list[FittedBundle] = []
     unfinished: dict[str, Judged | None] = {}
     failed: dict[str, str] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +28,7 @@ from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.rounds import (
     FittedRound,
     RoundFitter,
+    SharedWork,
     Train,
     asked_fields,
     experts_before_training,
@@ -38,7 +41,6 @@ from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     SyntheticScores,
-    join_synthetic_scores,
     score_known_defects,
 )
 from uniad_ray.scoring.fitting.spill import SpillOptions
@@ -50,6 +52,11 @@ from uniad_ray.training.distillation import train_student
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
 """Find the stored fields that match an unfitted pipeline."""
+JudgeElsewhere = Callable[[Sequence[str], Sequence[int], SharedWork, float], Sequence[Judged] | None]
+"""Judge rounds, given by their numbers, with the named experts in other processes.
+
+Called with the seconds that a round takes here; returns None if these rounds are to be judged here.
+"""
 
 
 @dataclass(frozen=True)
@@ -91,26 +98,47 @@ class CategoryFit:
         on_progress: Callable[[int], None] | None = None,
         find_stored: FindStored | None = None,
         known: Sequence[KnownDefect] = (),
+        elsewhere: JudgeElsewhere | None = None,
+        shared: SharedWork | None = None,
     ) -> None:
-        """Store the arguments and load the networks; see `fit_category`."""
+        """Store the arguments and load the networks.
+
+        Args:
+            images: As all others in `fit_category`.
+            config: The fit configuration.
+            device: Torch device.
+            train: Train a student, or return a trained one.
+            on_progress: Called with numbers of images.
+            find_stored: Find stored fields.
+            known: Known defects.
+            elsewhere: Judges rounds after the first one in other processes.
+            shared: Work of the process that started the fit, if this one only judges rounds for it.
+        """
         self._images = images
         self._config = config
         self._device = device
         self._known = known
         self._advance = on_progress or (lambda _: None)
+        self._elsewhere = elsewhere
+        self._read_at = 0.0
         self._experts = build_experts(config)
-        self._split = split_pictures(images, config.calibration)
+        self._split = split_pictures(images, config.calibration) if shared is None else shared.split
         self._gallery = GallerySample(
             {row.row_key: row.source_uri for row in images.rows if row.copy_of is None},
             {field for expert in self._experts.values() for field in expert.needs},
         )
         pipeline = build_pipeline(config, asked_fields(config, self._experts), device=device)
         self._unusual = UnusualImages(pipeline.region)
+        self._pipeline = pipeline
         self._texts = text_fields(pipeline)
         trained = experts_with_students(self._experts, pipeline)
         self._first = experts_before_training(config, tuple(self._experts), trained)
-        self._folder = tempfile.TemporaryDirectory(prefix="uniad-ray-fit-")
-        folder = Path(self._folder.name)
+        self._cleanup = ExitStack()
+        folder = (
+            Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="uniad-ray-fit-")))
+            if shared is None
+            else shared.folder
+        )
         is_read_once = (
             self._split.is_final_a_round
             and len(self._experts) + len(pipeline.dependent) == 1
@@ -136,6 +164,7 @@ class CategoryFit:
             needed_fields(config, self._experts, pipeline),
             folder,
             spill,
+            {} if shared is None else dict(shared.states),
         )
         self._last_round: FittedRound | None = None
         self._decided: tuple[Judged, ExpertSelection] | None = None
@@ -145,8 +174,8 @@ class CategoryFit:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Delete the perceptions."""
-        self._folder.cleanup()
+        """Delete the perceptions, if no other process needs them."""
+        self._cleanup.close()
 
     def judge_first(self) -> Judged:
         """Judge the held-out images with all experts, or with those that need no student if the others may be omitted.
@@ -234,49 +263,71 @@ class CategoryFit:
         self._unusual.add(perception)
         self._gallery.add(perception)
         self._advance(len(perception))
+        self._read_at = time.monotonic()
 
     def _judge(self, names: Sequence[str]) -> Judged:
         """Fit the named experts in every round, and judge the held-out images with them."""
-        config, split = self._config, self._split
+        started = time.monotonic()
+        first, others = self.judge_round(0, names), range(1, len(self._split.folds))
+        # Later rounds find the perceptions on disk.
+        each = time.monotonic() - max(started, self._read_at)
+        found = None
+        if self._elsewhere is not None and others:
+            shared = SharedWork(self._fitter.folder, self._fitter.states, self._split)
+            found = self._elsewhere(names, others, shared, each)
+        if found is None:
+            found = [self.judge_round(number, names) for number in others]
+        judged = Judged.of_rounds([first, *found])
+        _check_texts(self._pipeline, len(judged.row_keys), judged.without_text)
+        return judged
+
+    def judge_round(self, number: int, names: Sequence[str]) -> Judged:
+        """Fit the named experts in one round, and judge its held-out images with them.
+
+        Args:
+            number: Number of the round; the first one, 0, also judges known defects.
+            names: Names of the experts.
+
+        Raises:
+            FitError: An expert cannot learn from the images.
+        """
+        config, fold = self._config, self._split.folds[number]
         selection = config.chosen_fusion.selection
         row_keys: list[str] = []
         without_text = 0
         held_out: dict[str, list[FloatArray]] = {name: [] for name in names}
         fused: list[FloatArray] = []
-        synthetic: list[SyntheticScores] = []
-        known_scores: SyntheticScores = {}
-        to_alter = evenly(
-            [index for fold in split.folds for index in fold.calibrate], selection.images if selection else 0
-        )
-        for index, fold in enumerate(split.folds):
-            fitted = self._fitter.fit(names, fold.fit, split.learning[index], split.training[index])
-            # Calibration compares the experts on the same images, so an image without a text is left out of all.
-            wanted = fitted.wanted | self._texts
-            for perception in fitted.source.extract(fold.calibrate, wanted):
-                complete = perception.complete(wanted)
-                self._advance(len(perception))
-                without_text += len(perception) - len(complete)
-                if not len(complete):
-                    continue
-                row_keys += complete.row_keys
-                evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
-                for name, item in evidence.items():
-                    held_out[name].append(np.asarray(item.scores, dtype=np.float64))
-                if config.chosen_fusion.rule == "maps":
-                    rule = Fusion.uncalibrated(config.chosen_fusion, tuple(names))
-                    fused.append(rule.fuse(evidence, fitted.pipeline.region).scores)
-            if selection is not None:
-                synthetic.append(score_altered_images(fitted, fold, to_alter, config, self._advance))
-                if index == 0 and len(self._known) >= selection.fewest_known_defects:
-                    known_scores = score_known_defects(self._known, fitted.pipeline, fitted.experts, config.batch_size)
-            self._last_round = fitted
-        _check_texts(fitted.pipeline, len(row_keys), without_text)
+        synthetic: SyntheticScores = {}
+        known: SyntheticScores = {}
+        fitted = self._fitter.fit(names, fold.fit, self._split.learning[number], self._split.training[number])
+        # Calibration compares the experts on the same images, so an image without a text is left out of all.
+        wanted = fitted.wanted | self._texts
+        for perception in fitted.source.extract(fold.calibrate, wanted):
+            complete = perception.complete(wanted)
+            self._advance(len(perception))
+            without_text += len(perception) - len(complete)
+            if not len(complete):
+                continue
+            row_keys += complete.row_keys
+            evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
+            for name, item in evidence.items():
+                held_out[name].append(np.asarray(item.scores, dtype=np.float64))
+            if config.chosen_fusion.rule == "maps":
+                rule = Fusion.uncalibrated(config.chosen_fusion, tuple(names))
+                fused.append(rule.fuse(evidence, fitted.pipeline.region).scores)
+        if selection is not None:
+            held = [index for each in self._split.folds for index in each.calibrate]
+            to_alter = evenly(held, selection.images)
+            synthetic = score_altered_images(fitted, fold, to_alter, config, self._advance)
+            if number == 0 and len(self._known) >= selection.fewest_known_defects:
+                known = score_known_defects(self._known, fitted.pipeline, fitted.experts, config.batch_size)
+        self._last_round = fitted
         return Judged(
             tuple(row_keys),
             {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()},
-            np.concatenate(fused) if fused else None,
-            join_synthetic_scores(synthetic),
-            known_scores,
+            np.concatenate(fused or [np.zeros(0)]) if config.chosen_fusion.rule == "maps" else None,
+            synthetic,
+            known,
             without_text,
         )
 

@@ -15,6 +15,7 @@ from uniad_ray.scoring.fitting.rounds import FittedRound
 from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     MOST_OTHERS,
     SyntheticScores,
+    join_synthetic_scores,
     parts_of_images,
     score_synthetic_anomalies,
 )
@@ -39,6 +40,19 @@ class Judged(NamedTuple):
     synthetic: SyntheticScores
     known: SyntheticScores
     without_text: int = 0
+
+    @classmethod
+    def of_rounds(cls, rounds: Sequence[Judged]) -> Judged:
+        """Concatenate the scores of several rounds by the same experts; the first one has those of known defects."""
+        first = rounds[0]
+        return cls(
+            tuple(key for one in rounds for key in one.row_keys),
+            {name: np.concatenate([one.held_out[name] for one in rounds]) for name in first.held_out},
+            None if first.fused is None else np.concatenate([one.fused for one in rounds if one.fused is not None]),
+            join_synthetic_scores([one.synthetic for one in rounds]),
+            first.known,
+            sum(one.without_text for one in rounds),
+        )
 
     def joined(self, other: Judged) -> Judged:
         """Add the scores of other experts for the same images.

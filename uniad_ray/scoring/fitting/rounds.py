@@ -22,12 +22,28 @@ from uniad_ray.scoring.complete import complete_stream
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, PerceptionSource, stream
 from uniad_ray.scoring.fitting.spill import SpillOptions
+from uniad_ray.scoring.fitting.splits import FitSplit
 
 Train = Callable[[TrainedExtractor, Sequence[int]], State]
 """Train an extractor on the normal images with the given indices."""
 
-_StateKey = tuple[str, tuple[int, ...], tuple[int, ...]]
+StateKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 """Name of an extractor, and the images that its fields depend on: by learning, and by training."""
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What another process on the same node needs to judge rounds of a fit without repeating work.
+
+    Attributes:
+        folder: Perceptions of the images.
+        states: What extractors have learned.
+        split: Use of the images, without twins.
+    """
+
+    folder: Path
+    states: Mapping[StateKey, State]
+    split: FitSplit
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class RoundFitter:
     wanted: frozenset[str]
     folder: Path
     spill: SpillOptions = field(default_factory=SpillOptions)
-    states: dict[_StateKey, State] = field(default_factory=dict)
+    states: dict[StateKey, State] = field(default_factory=dict)
 
     def fit(
         self,
@@ -114,7 +130,7 @@ class RoundFitter:
             fitted.append(expert)
         return FittedRound(experts, pipeline, source)
 
-    def _prepare(self, extractor: StatefulExtractor, key: _StateKey, normal: PerceptionStream) -> None:
+    def _prepare(self, extractor: StatefulExtractor, key: StateKey, normal: PerceptionStream) -> None:
         """Let an extractor learn, or restore what one with the same images has learned."""
         if key in self.states:
             extractor.restore(self.states[key])

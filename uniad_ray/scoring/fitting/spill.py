@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -116,7 +117,10 @@ class Shelf:
             if not self._keys:
                 bytes_each = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
                 self._options.promise(self._folder, self._images, bytes_each)
-            save_file(tensors, self._folder / f"{key}.safetensors", metadata=metadata)
+            # Another process may read the folder, or write the same image.
+            partial = self._folder / f"{key}.{os.getpid()}.partial"
+            save_file(tensors, partial, metadata=metadata)
+            partial.replace(self._folder / f"{key}.safetensors")
             self._keys.add(key)
 
     def get(self, row_keys: Sequence[str], wanted: frozenset[str]) -> Perception:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from uniad_ray.experts.composition.features import ABSENT, DEPTH_BOUNDS, DEPTHS, FEATURES, label_features
 
@@ -83,6 +84,21 @@ def test_depths_equal_a_plain_reference() -> None:
     for label in range(3):
         assert np.square(found[label, columns]) == pytest.approx(slow_depths(labels, label))
         assert np.square(found[label, columns]).sum() == pytest.approx(found[label, 0])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (90, 64), (200, 320), (7, 400)])
+def test_depth_classes_equal_those_of_the_distance_transform(shape: tuple[int, int]) -> None:
+    generator = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(generator.standard_normal((4, *shape)), (0, 5, 5)).argmax(axis=0)
+    labels = np.where(generator.random(shape) < 0.01, generator.integers(0, 4, shape), smooth).astype(np.uint8)
+    padded = np.pad(labels, 1, mode="edge")
+    others = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    is_edge = np.any([other != labels for other in others], axis=0)
+    distance = 1.0 + ndimage.distance_transform_edt(~is_edge)
+    classes = np.searchsorted(DEPTH_BOUNDS * max(shape), distance)
+    for label, found in enumerate(label_features(labels, 4)):
+        expected = np.sqrt(np.bincount(classes[labels == label], minlength=len(DEPTHS)) / labels.size)
+        np.testing.assert_array_equal(found[-len(DEPTHS) :], expected)
 
 
 def test_a_label_that_covers_the_image_has_no_edge() -> None:

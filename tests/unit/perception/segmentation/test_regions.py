@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from uniad_ray.perception.segmentation.regions import find_regions, region_overlaps, remove_lines, split_regions
+from uniad_ray.perception.segmentation.regions import (
+    find_regions,
+    region_areas,
+    region_overlaps,
+    remove_lines,
+    split_regions,
+)
 from uniad_ray.perception.segments import overlaps
 
 
@@ -71,6 +77,13 @@ def test_largest_regions_are_kept() -> None:
 
     assert regions.max() == 20
     assert regions[44, 12] > 0
+
+
+@given(arrays(bool, (24, 30)), st.integers(1, 6))
+def test_areas_equal_those_of_the_label_map(seeds: np.ndarray, most: int) -> None:
+    mask = np.kron(seeds, np.ones((4, 4), dtype=bool))
+    areas = np.bincount(find_regions(mask, 0.002, 0.5, most).ravel())[1:]
+    np.testing.assert_array_equal(region_areas(mask, 0.002, 0.5, most), areas)
 
 
 def test_overlaps_of_label_maps_by_brute_force() -> None:

@@ -1,0 +1,174 @@
+"""Opens a category for its fit: reads its normal images and known defects, and loads the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.stores.location import Location
+from uniad_ray.archive.value_range import category_config
+from uniad_ray.config.model import FitConfig
+from uniad_ray.pipelines.fit.students import find_trained
+
+if TYPE_CHECKING:
+    from uniad_ray.perception.pipeline import PerceptionPipeline
+    from uniad_ray.scoring.fitting.category import CategoryFit, JudgeElsewhere
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.scoring.fitting.rounds import SharedWork
+    from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
+    from uniad_ray.sidecars.reader import SidecarFields
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Settings that all Ray tasks of a fit share.
+
+    Attributes:
+        archive: Root of the archive.
+        bundles: Root of the bundles.
+        config: The fit configuration.
+        sidecar: Root of a sidecar of the archive, or None.
+        known_defects: Folder of images with known defects, or None.
+        categories: All categories of the fit.
+        publish: Whether to publish verified bundles.
+        accept_unusual: Whether to publish even if some normal images look unusual.
+        device: `cpu`, `cuda` or `auto`.
+        totals: Estimated number of images to advance the progress by, by category.
+        excluded: Reason by category and source URI, for images that are left out on request.
+        students: URI of the trained student by job key; None before the training.
+        parallel_from: Seconds that the remaining rounds must take in one process to be judged in parallel tasks:
+            processes take time to start.
+    """
+
+    archive: str
+    bundles: str
+    config: FitConfig
+    sidecar: str | None
+    known_defects: str | None
+    categories: tuple[str, ...]
+    publish: bool
+    accept_unusual: bool
+    device: str
+    totals: Mapping[str, int]
+    excluded: Mapping[str, Mapping[str, str]]
+    students: Mapping[str, str] | None = None
+    parallel_from: float = 30.0
+
+
+class CountedImages:
+    """Counts the images of a fit for the progress line, at most as many as were estimated."""
+
+    def __init__(self, counter: Any, most: int) -> None:
+        """Stores the handle of the actor that counts for all tasks, and the estimate."""
+        self._counter = counter
+        self.left = most
+
+    def __call__(self, images: int) -> None:
+        """Counts some more images."""
+        counted = min(images, self.left)
+        self.left -= counted
+        self._counter.add.remote(counted)
+
+    def handed_over(self, images: int) -> CountedImages:
+        """Lets another process count some of the images that are left."""
+        counted = min(images, self.left)
+        self.left -= counted
+        return CountedImages(self._counter, counted)
+
+    def finish(self) -> None:
+        """Counts all images that are left."""
+        self(self.left)
+
+
+@dataclass
+class OpenedCategory:
+    """A category that is ready to be fitted.
+
+    Attributes:
+        source: Root of the archive.
+        digest: Digest of the archive.
+        config: The fit configuration with the options of the category.
+        images: Its normal images.
+        known: Its known defects.
+        fit: The fit.
+        recomputed: Names of stored fields that could not be used.
+    """
+
+    source: Location
+    digest: str
+    config: FitConfig
+    images: ArchiveNormalImages
+    known: KnownDefects
+    fit: CategoryFit
+    recomputed: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def open_category(
+    category: str,
+    task: FitTask,
+    device: str,
+    progress: CountedImages,
+    *,
+    elsewhere: JudgeElsewhere | None = None,
+    shared: SharedWork | None = None,
+) -> Iterator[OpenedCategory]:
+    """Opens a category; its perceptions are deleted at the end.
+
+    Args:
+        category: Category.
+        task: Settings that all tasks share.
+        device: `cpu` or `cuda`.
+        progress: Called with the numbers of images.
+        elsewhere: Judges rounds in other processes.
+        shared: Work of the process that started the fit; known defects and the sidecar are then not read.
+
+    Raises:
+        UserError: The category cannot be fitted.
+    """
+    from uniad_ray.perception.region import Region
+    from uniad_ray.scoring.fitting.category import CategoryFit
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
+    from uniad_ray.sidecars.reader import fields_of_normal_images
+
+    source = Location.parse(task.archive)
+    manifest = read_manifest(source)
+    config = category_config(task.config, source, manifest, category)
+    images = ArchiveNormalImages(
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
+    )
+    known = KnownDefects()
+    if config.chosen_fusion.selection is not None and shared is None:
+        folder = None if task.known_defects is None else Location.parse(task.known_defects)
+        known = KnownDefects.read(
+            source, manifest, category, config.decoded_size, folder, task.categories, config.value_range
+        )
+    recomputed: set[str] = set()
+
+    def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
+        found = fields_of_normal_images(
+            str(task.sidecar), manifest.digest, category, images.rows, pipeline, config.decoded_size
+        )
+        recomputed.update(found.stale)
+        return found
+
+    has_stored = task.sidecar is not None and not images.has_copies and shared is None
+    with (
+        images.naming_images(),
+        CategoryFit(
+            images,
+            config,
+            device=device,
+            train=find_trained(category, images.rows, task.students or {}),
+            on_progress=progress,
+            find_stored=find_stored if has_stored else None,
+            known=known.defects,
+            elsewhere=elsewhere,
+            shared=shared,
+        ) as fit,
+    ):
+        yield OpenedCategory(source, manifest.digest, config, images, known, fit, recomputed)
