@@ -60,7 +60,7 @@ def test_parallel_rounds_give_the_same_bundle(fitted: Callable[..., tuple[Bundle
     parallel, processes = fitted("parallel", parallel_from=0.0)
 
     assert len(one_process) == 1
-    assert len(processes) > 2
+    assert len(processes) > 1
     assert_same(alone, parallel)
 
 
