@@ -16,7 +16,8 @@ from uniad_ray.archive.scenes.shapes import Plane
 _IN_MASK: Final = 0.4
 _CONTRAST: Final = 0.22
 """Minimum difference in brightness of a channel between a flaw and what is beneath, so that a person can see it."""
-
+_STRONGEST: Final = 0.95
+"""Largest share of the flaw's own colour."""
 
 TOLERANCE: Final = 0.08
 """Largest difference between the area of a flaw and its stated area, as a fraction."""
@@ -50,10 +51,11 @@ def draw_flaw(
     else:
         return None
     core = alpha > _IN_MASK
-    colour, difference = _visible_colour(surface.albedo[window][core].mean(axis=0), flaw, rng)
+    beneath = surface.albedo[window][core].mean(axis=0)
+    colour = _visible_colour(beneath, flaw, rng)
     # From just visible to plain; a dent fades towards its rim.
-    weakest = (0.2 if flaw is Flaw.DENT else 0.12) / max(difference, 0.01)
-    strength = min(0.95, max(weakest, float(rng.uniform(0.4, 0.95))))
+    weakest = _strength_to_differ(beneath, colour, float(alpha.max()), 0.2 if flaw is Flaw.DENT else 0.12)
+    strength = max(weakest, float(rng.uniform(0.4, _STRONGEST)))
     surface.albedo[window] += strength * alpha[..., None] * (colour - surface.albedo[window])
     surface.height[window] += relief
     if flaw in (Flaw.CRACK, Flaw.SPECK):
@@ -86,8 +88,21 @@ def _fitted(
     return None
 
 
-def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Draws a colour of the flaw's own that differs enough from what is beneath, and the difference in brightness."""
+def _brightness(albedo: np.ndarray) -> np.ndarray:
+    """Albedo as the camera shows it: dark shades differ more than their albedo says."""
+    return np.asarray(np.clip(albedo, 0, 1) ** (1 / 2.2))
+
+
+def _strength_to_differ(beneath: np.ndarray, colour: np.ndarray, densest: float, least: float) -> float:
+    """The smallest strength with which the densest pixel of a flaw differs by `least` in brightness, if one does."""
+    strengths = np.linspace(0.0, _STRONGEST, 96)
+    mixed = beneath + densest * strengths[:, None] * (colour - beneath)
+    differs = np.abs(_brightness(mixed) - _brightness(beneath)).max(axis=1) >= least
+    return float(strengths[np.argmax(differs)] if differs.any() else _STRONGEST)
+
+
+def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -> np.ndarray:
+    """Draws a colour of the flaw's own that differs enough in brightness from what is beneath."""
     own = {
         Flaw.SCRATCH: ((0.85, 0.85, 0.83), (0.05, 0.05, 0.05)),
         Flaw.DENT: ((0.06, 0.06, 0.06), (0.8, 0.8, 0.8)),
@@ -97,11 +112,10 @@ def _visible_colour(beneath: np.ndarray, flaw: Flaw, rng: np.random.Generator) -
         Flaw.CHIP: ((0.7, 0.68, 0.62), (0.12, 0.11, 0.1)),
     }[flaw]
     colours = [np.asarray(one, np.float32) for one in own]
-    # As the camera shows them: dark shades differ more than their albedo says.
-    differences = [float(np.abs(one ** (1 / 2.2) - np.clip(beneath, 0, 1) ** (1 / 2.2)).max()) for one in colours]
+    differences = [float(np.abs(_brightness(one) - _brightness(beneath)).max()) for one in colours]
     visible = [index for index, difference in enumerate(differences) if difference >= _CONTRAST]
     chosen = int(rng.choice(visible)) if visible else int(np.argmax(differences))
-    return colours[chosen], differences[chosen]
+    return colours[chosen]
 
 
 _Drawn = tuple[Plane, Plane]

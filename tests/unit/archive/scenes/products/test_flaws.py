@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uniad_ray.archive.scenes.damage import Surface
@@ -15,6 +15,7 @@ def surface(grey: float, shape: tuple[int, int] = (260, 300)) -> Surface:
 
 
 @settings(max_examples=60, deadline=None)
+@example(Flaw.STAIN, 0.015625, 0.25, 247353053)
 @given(st.sampled_from(list(Flaw)), st.floats(0.001, 0.02), st.floats(0.02, 0.8), st.integers(0, 2**32 - 1))
 def test_a_flaw_has_its_area_and_shows(flaw: Flaw, share: float, grey: float, seed: int) -> None:
     drawn = surface(grey)
@@ -23,8 +24,8 @@ def test_a_flaw_has_its_area_and_shows(flaw: Flaw, share: float, grey: float, se
     assert mask is not None
     assert mask.sum() == pytest.approx(share * within.size, rel=TOLERANCE)
     change = np.abs(drawn.albedo ** (1 / 2.2) - np.float32(grey) ** (1 / 2.2)).max(axis=2)
-    # A flaw changes its brightest or darkest place by at least 0.12; the mask is where it does so by 40 % of that.
-    assert change.max() > 0.08
+    # The mask is where a flaw changes the brightness by 40 % of its largest change, or more.
+    assert change.max() > (0.19 if flaw is Flaw.DENT else 0.115)
     assert change[mask].mean() > 0.05
     assert mask[change > 0.8 * change.max()].mean() > 0.9
 
