@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from support.profiles import small_config
 from support.trees import mvtec_tree
 
 from uniad_ray.config.model import FitConfig
+from uniad_ray.pipelines.cluster.session import usable_cpus
 from uniad_ray.pipelines.fit import job
 from uniad_ray.pipelines.fit.opening import FitTask
+from uniad_ray.pipelines.fit.rounds import tasks_in_memory
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.scoring.bundles.bundle import Bundle
 from uniad_ray.scoring.bundles.store import BundleStore
@@ -43,6 +46,8 @@ def solitary(marker: Path, ends: bool) -> FitConfig:
 @pytest.fixture
 def fitted(archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Bundle, set[str]]]:
     """Fit a bundle; the bundle, and the processes that experts learned in."""
+    if usable_cpus() < 2 or tasks_in_memory(ray.nodes()[0]["NodeID"]) < 2:
+        pytest.skip("parallel rounds need two CPUs and about 9 GiB of memory")
 
     def run(name: str, *, parallel_from: float, ends: bool = False) -> tuple[Bundle, set[str]]:
         monkeypatch.setattr(job, "FitTask", partial(FitTask, parallel_from=parallel_from))

@@ -113,8 +113,9 @@ class Fusion:
             if found:
                 parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64), 0.0))
         maps = np.sum(parts, axis=0) if parts else None
+        # With a start of 0, stored bundles keep their maps to the last bit.
         if maps is not None and self._rule == "excess" and self._excess_from:
-            maps = excess_from(maps, self._excess_from)
+            maps = counted_from(maps, self._excess_from)
         if maps is not None and region is not None:
             inside = region.cells(maps.shape[1:])
             maps = np.where(inside, maps, maps[:, inside].min(axis=1)[:, None, None])
@@ -182,7 +183,7 @@ def excess(calibrated: FloatArray, start: float = 0.0) -> FloatArray:
     return np.asarray(_capped(soft) - np.logaddexp(0.0, -start), dtype=np.float64)
 
 
-def excess_from(excesses: FloatArray, start: float) -> FloatArray:
+def counted_from(excesses: FloatArray, start: float) -> FloatArray:
     """Convert excesses that were counted from 0 to those of the same scores counted from `start`.
 
     A strictly increasing function with value 0 at 0; linear below.

@@ -39,21 +39,23 @@ def rounds_in_tasks(category: str, task: FitTask, plan: WorkerPlan, progress: Co
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         node = ray.get_runtime_context().get_node_id()
-        tasks = min(plan.threads, len(numbers), _memory_of(node) // _MEMORY_OF_A_TASK)
+        tasks = min(plan.threads, len(numbers), tasks_in_memory(node))
         if tasks < 2 or seconds * len(numbers) < task.parallel_from:
             return None
         threads = plan.threads // tasks
         run = ray.remote(_judge_rounds).options(
             num_cpus=plan.cpus * threads / plan.threads,
+            # Other categories may be fitted on the node at the same time.
+            memory=_MEMORY_OF_A_TASK,
             max_retries=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         work = ray.put(shared)
-        left = progress.left // (len(numbers) + 1)
+        each = progress.left // len(numbers)
         pending = []
         for first in range(tasks):
             own = list(numbers[first::tasks])
-            counted = progress.handed_over(left * len(own))
+            counted = progress.handed_over(each * len(own))
             pending.append(run.remote(category, task, list(names), own, work, threads, counted))
         try:
             found: list[list[Judged]] = ray.get(pending)
@@ -91,8 +93,9 @@ def _judge_rounds(
     return judged
 
 
-def _memory_of(node: str) -> int:
-    """Memory of a node for tasks and actors, bytes."""
+def tasks_in_memory(node: str) -> int:
+    """Number of tasks that fit into the memory of a node, which is what Ray has for tasks and actors."""
     import ray
 
-    return next((int(each["Resources"].get("memory", 0)) for each in ray.nodes() if each["NodeID"] == node), 0)
+    memory = next((each["Resources"].get("memory", 0.0) for each in ray.nodes() if each["NodeID"] == node), 0.0)
+    return int(memory // _MEMORY_OF_A_TASK)

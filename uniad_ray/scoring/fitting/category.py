@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Perception, State, StoredFields, TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
-from uniad_ray.scoring.calibration import FloatArray, choose_threshold
+from uniad_ray.scoring.calibration import choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
-from uniad_ray.scoring.fitting.judged import Judged, evenly, score_altered_images
+from uniad_ray.scoring.fitting.judged import Judged, evenly, judge_held_out
 from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages, PerceptionSource
 from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.rounds import (
@@ -39,10 +37,6 @@ from uniad_ray.scoring.fitting.rounds import (
 )
 from uniad_ray.scoring.fitting.selection.expert_selection import choose_experts
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
-from uniad_ray.scoring.fitting.selection.synthetic_scores import (
-    SyntheticScores,
-    score_known_defects,
-)
 from uniad_ray.scoring.fitting.spill import SpillOptions
 from uniad_ray.scoring.fitting.twins import split_pictures
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
@@ -291,44 +285,18 @@ class CategoryFit:
         Raises:
             FitError: An expert cannot learn from the images.
         """
-        config, fold = self._config, self._split.folds[number]
-        selection = config.chosen_fusion.selection
-        row_keys: list[str] = []
-        without_text = 0
-        held_out: dict[str, list[FloatArray]] = {name: [] for name in names}
-        fused: list[FloatArray] = []
-        synthetic: SyntheticScores = {}
-        known: SyntheticScores = {}
-        fitted = self._fitter.fit(names, fold.fit, self._split.learning[number], self._split.training[number])
-        # Calibration compares the experts on the same images, so an image without a text is left out of all.
-        wanted = fitted.wanted | self._texts
-        for perception in fitted.source.extract(fold.calibrate, wanted):
-            complete = perception.complete(wanted)
-            self._advance(len(perception))
-            without_text += len(perception) - len(complete)
-            if not len(complete):
-                continue
-            row_keys += complete.row_keys
-            evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
-            for name, item in evidence.items():
-                held_out[name].append(np.asarray(item.scores, dtype=np.float64))
-            if config.chosen_fusion.rule == "maps":
-                rule = Fusion.uncalibrated(config.chosen_fusion, tuple(names))
-                fused.append(rule.fuse(evidence, fitted.pipeline.region).scores)
-        if selection is not None:
-            held = [index for each in self._split.folds for index in each.calibrate]
-            to_alter = evenly(held, selection.images)
-            synthetic = score_altered_images(fitted, fold, to_alter, config, self._advance)
-            if number == 0 and len(self._known) >= selection.fewest_known_defects:
-                known = score_known_defects(self._known, fitted.pipeline, fitted.experts, config.batch_size)
+        split, selection = self._split, self._config.chosen_fusion.selection
+        fitted = self._fitter.fit(names, split.folds[number].fit, split.learning[number], split.training[number])
         self._last_round = fitted
-        return Judged(
-            tuple(row_keys),
-            {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()},
-            np.concatenate(fused or [np.zeros(0)]) if config.chosen_fusion.rule == "maps" else None,
-            synthetic,
-            known,
-            without_text,
+        held_out = [index for fold in split.folds for index in fold.calibrate]
+        return judge_held_out(
+            fitted,
+            split.folds[number],
+            self._config,
+            texts=self._texts,
+            to_alter=evenly(held_out, selection.images) if selection else (),
+            known=self._known if number == 0 else (),
+            on_scored=self._advance,
         )
 
     def _choose(self, judged: Judged) -> ExpertSelection | None:

@@ -7,19 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uniad_ray.config.expert_selection import ExpertSelectionConfig
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Originals
 from uniad_ray.scoring.calibration import FloatArray, Fold
 from uniad_ray.scoring.fitting.rounds import FittedRound
+from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.selection.synthetic_scores import (
     MOST_OTHERS,
     SyntheticScores,
     join_synthetic_scores,
     parts_of_images,
+    score_known_defects,
     score_synthetic_anomalies,
 )
 from uniad_ray.scoring.fitting.synthetic.parts import Parts
+from uniad_ray.scoring.fusion import Fusion
 
 
 class Judged(NamedTuple):
@@ -76,24 +80,72 @@ def _joined(first: SyntheticScores, second: SyntheticScores) -> SyntheticScores:
     return {kind: {**scores, **second.get(kind, {})} for kind, scores in first.items()}
 
 
-def score_altered_images(
+def judge_held_out(
     fitted: FittedRound,
     fold: Fold,
-    to_alter: Collection[int],
     config: FitConfig,
+    *,
+    texts: frozenset[str],
+    to_alter: Collection[int],
+    known: Sequence[KnownDefect],
     on_scored: Callable[[int], None],
-) -> SyntheticScores:
-    """Score synthetic anomalies made from the held-out images of one round.
+) -> Judged:
+    """Judge the held-out images of one round, and synthetic anomalies and known defects with expert selection.
 
     Args:
         fitted: Experts and extractors of the round.
         fold: Fitted and held-out images of the round.
+        config: The fit configuration.
+        texts: Names of texts that some images may lack; those images are left out.
         to_alter: Indices of the images to make synthetic anomalies from; those that are not held out are ignored.
-        config: The fit configuration, with expert selection.
+        known: Known defects; too few are ignored.
         on_scored: Called with the number of images of each batch.
     """
-    selection = config.chosen_fusion.selection
-    segments = () if selection is None else selection.segments
+    fusion, selection = config.chosen_fusion, config.chosen_fusion.selection
+    row_keys: list[str] = []
+    without_text = 0
+    held_out: dict[str, list[FloatArray]] = {name: [] for name in fitted.experts}
+    fused: list[FloatArray] = []
+    # Calibration compares the experts on the same images, so an image without a text is left out of all.
+    wanted = fitted.wanted | texts
+    for perception in fitted.source.extract(fold.calibrate, wanted):
+        complete = perception.complete(wanted)
+        on_scored(len(perception))
+        without_text += len(perception) - len(complete)
+        if not len(complete):
+            continue
+        row_keys += complete.row_keys
+        evidence = {name: expert.score(complete) for name, expert in fitted.experts.items()}
+        for name, item in evidence.items():
+            held_out[name].append(np.asarray(item.scores, dtype=np.float64))
+        if fusion.rule == "maps":
+            fused.append(Fusion.uncalibrated(fusion, tuple(evidence)).fuse(evidence, fitted.pipeline.region).scores)
+    synthetic: SyntheticScores = {}
+    of_known: SyntheticScores = {}
+    if selection is not None:
+        synthetic = _score_altered_images(fitted, fold, to_alter, config, selection, on_scored)
+        if len(known) >= selection.fewest_known_defects:
+            of_known = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
+    return Judged(
+        tuple(row_keys),
+        {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in held_out.items()},
+        np.concatenate(fused or [np.zeros(0)]) if fusion.rule == "maps" else None,
+        synthetic,
+        of_known,
+        without_text,
+    )
+
+
+def _score_altered_images(
+    fitted: FittedRound,
+    fold: Fold,
+    to_alter: Collection[int],
+    config: FitConfig,
+    selection: ExpertSelectionConfig,
+    on_scored: Callable[[int], None],
+) -> SyntheticScores:
+    """Score synthetic anomalies made from the held-out images of one round."""
+    segments = selection.segments
     originals: Originals = {}
 
     def parts_of(indices: Sequence[int]) -> list[tuple[str, tuple[Parts, ...]]]:
@@ -111,7 +163,7 @@ def score_altered_images(
         fitted.experts,
         batch_size=config.batch_size,
         seed=config.seed,
-        with_captions=selection is not None and selection.captions,
+        with_captions=selection.captions,
         originals=originals,
         on_scored=on_scored,
     )

@@ -20,7 +20,7 @@ SELECTION = [
 ]
 
 
-class ElsewhereInFact:
+class SecondFit:
     """Judges rounds with another fit, as another process would, which reads no image itself."""
 
     def __init__(self, count: int, config: FitConfig) -> None:
@@ -42,7 +42,7 @@ class ElsewhereInFact:
         return found[::-1]
 
 
-def fitted(count: int, config: FitConfig, elsewhere: ElsewhereInFact) -> FittedCategory:
+def fitted(count: int, config: FitConfig, elsewhere: SecondFit) -> FittedCategory:
     with CategoryFit(DrawnNormalImages(count), config, elsewhere=elsewhere) as fit:
         return fit.finish(fit.judge_first())
 
@@ -51,7 +51,7 @@ def fitted(count: int, config: FitConfig, elsewhere: ElsewhereInFact) -> FittedC
 @pytest.mark.parametrize("count", [8, 24])
 def test_rounds_elsewhere_give_the_same_bundle(count: int, overrides: list[str]) -> None:
     config = small_config(*overrides)
-    elsewhere = ElsewhereInFact(count, config)
+    elsewhere = SecondFit(count, config)
     found, alone = fitted(count, config, elsewhere), fit_category(DrawnNormalImages(count), config)
 
     assert elsewhere.numbers == list(range(1, 8 if count == 8 else 5))
