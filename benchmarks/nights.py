@@ -1,11 +1,12 @@
-"""Alarms of nights on synthetic products: none on quiet nights, and the right one on bright and on resized images.
+"""Alarms of nights on synthetic products: none on quiet nights, and the right one on changed images.
 
-For each seed the script draws a product once into a cache and fits it with the verbs of the package. Then four nights
+For each seed the script draws a product once into a cache and fits it with the verbs of the package. Then five nights
 arrive, each with fresh normal images, and are run by `uniad-ray nightly`: two quiet ones, one with images that are 1.35
-times as bright, and one with images of three quarters of the size. `named` says whether an alarm of the night names the
-change. Each product has a folder of nights of its own; the quiet nights come first, so a changed night is compared with
-the fit and with quiet nights. The result of a product goes into the results file as soon as it is there, so the same
-command resumes, and several processes share the products. The script prints the results as JSON.
+times as bright, one with images of three quarters of the size, and one that is slightly out of focus. `named` says
+whether an alarm of the night names the change. Each product has a folder of nights of its own; the quiet nights come
+first, so a changed night is compared with the fit and with quiet nights. The result of a product goes into the results
+file as soon as it is there, so the same command resumes, and several processes share the products. The script prints
+the results as JSON.
 
     python benchmarks/nights.py 100-119 --results nights.json --cache products-cache
 """
@@ -20,18 +21,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from products import asked_of, draw, measure_missing, product_arguments
 
 from uniad_ray.errors import UniadRayError
 
 BRIGHTER: Final = 1.35
 SMALLER: Final = 0.75
+BLUR: Final = 0.003
+"""Standard deviation, as a share of the longest side."""
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = product_arguments(__doc__, results="nights.json", train=60, good=96)
+    parser = product_arguments(__doc__, results="nights.json", train=60, good=120)
     parser.set_defaults(logical=0, structural=0, expert_set="patch")
     print(json.dumps(run(parser.parse_args()), indent=1))
 
@@ -93,11 +96,17 @@ def smaller(image: Image.Image) -> Image.Image:
     return image.resize((round(image.width * SMALLER), round(image.height * SMALLER)))
 
 
+def blurred(image: Image.Image) -> Image.Image:
+    """The image of a lens that is slightly out of focus."""
+    return image.filter(ImageFilter.GaussianBlur(BLUR * max(image.size)))
+
+
 NIGHTS: Final[dict[str, tuple[Callable[[Image.Image], Image.Image], str | None]]] = {
     "1-quiet": (lambda image: image, None),
     "2-quiet": (lambda image: image, None),
     "3-bright": (brighter, "images are brighter than in the images of the fit"),
     "4-smaller": (smaller, "image size changed"),
+    "5-blurred": (blurred, "images look different than in the images of the fit"),
 }
 """Change of the images of each night, and the words that name it."""
 

@@ -1,10 +1,10 @@
-"""Samples of images with what is measured of each: size, brightness and scores."""
+"""Samples of images with what is measured of each: size, brightness, features and scores."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -31,6 +31,28 @@ _READ_ROWS: Final = 4
 _THREADS: Final = 4
 
 Mask = npt.NDArray[np.bool_]
+Features = Callable[[Sequence[bytes]], Sequence[tuple[float, ...]]]
+"""Measures encoded images with networks; an image that is corrupt has no features."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How the bundle of a category sees its images.
+
+    Attributes:
+        value_range: As in `decode_image`.
+        inside: The part that counts, as in `brightness`; None for all of the image.
+        features: Measures images with the networks of the bundle; None if features are not compared.
+        feature_images: Images whose features are measured, at most: networks take longer than all else.
+    """
+
+    value_range: ValueRange | None = None
+    inside: Mask | None = None
+    features: Features | None = None
+    feature_images: int = 0
+
+
+_WHOLE: Final = View()
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,7 @@ class SampledImage:
         brightness: Mean luma of the part that counts, 0 to 255; None if the image cannot be decoded.
         score: Fused score; None without one.
         experts: Calibrated score of each expert that scored the image.
+        features: Means of the feature maps of the bundle; empty if they were not measured.
     """
 
     row_key: str
@@ -54,6 +77,7 @@ class SampledImage:
     brightness: float | None
     score: float | None = None
     experts: Mapping[str, float] = field(default_factory=dict)
+    features: tuple[float, ...] = ()
 
 
 def brightness(data: bytes, value_range: ValueRange | None = None, inside: Mask | None = None) -> float:
@@ -80,8 +104,7 @@ def sample_images(
     *,
     normal_only: bool = False,
     leave_out: Collection[str] = (),
-    value_range: ValueRange | None = None,
-    inside: Mask | None = None,
+    view: View = _WHOLE,
 ) -> list[SampledImage]:
     """Measures a random sample of the images of one category; the same images give the same sample.
 
@@ -91,8 +114,7 @@ def sample_images(
         most: Maximum number of images.
         normal_only: Whether to leave out images that are not labelled normal.
         leave_out: Row keys of further images to leave out.
-        value_range: As in `decode_image`.
-        inside: As in `brightness`.
+        view: How the images are seen.
 
     Raises:
         ArchiveError: A shard is corrupt.
@@ -110,26 +132,30 @@ def sample_images(
         rows += keys.num_rows
     # Row keys are digests, so the first of them in order are a random choice.
     every = (key for keys in read.values() for key in keys.to_pylist() if key not in leave_out)
-    chosen = set(sorted(every)[:most])
-    found = [image for chunk in read for image in _measured(archive, chunk, chosen, value_range, inside)]
+    chosen = sorted(every)[:most]
+    looked_at = frozenset(chosen[: view.feature_images])
+    found = [image for chunk in read for image in _measured(archive, chunk, set(chosen), looked_at, view)]
     return sorted(found, key=lambda image: image.row_key)
 
 
 def _measured(
-    archive: Location, chunk: Chunk, chosen: set[str], value_range: ValueRange | None, inside: Mask | None
+    archive: Location, chunk: Chunk, chosen: set[str], looked_at: frozenset[str], view: View
 ) -> Iterator[SampledImage]:
     table = read_chunk(archive, chunk, columns=["row_key", "image", "width", "height"])
     table = table.filter(pc.is_in(table.column("row_key"), value_set=pa.array(sorted(chosen), pa.string())))
     rows = table.to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
-        measured = list(pool.map(lambda row: _brightness_or_none(row["image"], value_range, inside), rows))
+        measured = list(pool.map(lambda row: _brightness_or_none(row["image"], view), rows))
+    files = {row["row_key"]: row["image"] for row in rows if row["row_key"] in looked_at}
+    looks = {} if view.features is None else dict(zip(files, view.features(list(files.values())), strict=True))
     for row, found in zip(rows, measured, strict=True):
-        yield SampledImage(row["row_key"], chunk.category, row["width"], row["height"], found)
+        key = row["row_key"]
+        yield SampledImage(key, chunk.category, row["width"], row["height"], found, features=looks.get(key, ()))
 
 
-def _brightness_or_none(data: bytes, value_range: ValueRange | None, inside: Mask | None) -> float | None:
+def _brightness_or_none(data: bytes, view: View) -> float | None:
     try:
-        return brightness(data, value_range, inside)
+        return brightness(data, view.value_range, view.inside)
     except ImageError:
         return None
 
@@ -174,7 +200,13 @@ def read_sample(location: Location) -> list[SampledImage]:
     """
     rows = read_table(dataset_schema(SCHEMA), location).to_pylist()
     return [
-        SampledImage(**{**row, "experts": {entry["expert"]: entry["score"] for entry in row["experts"]}})
+        SampledImage(
+            **{
+                **row,
+                "experts": {entry["expert"]: entry["score"] for entry in row["experts"]},
+                "features": tuple(row["features"]),
+            }
+        )
         for row in rows
     ]
 
@@ -192,6 +224,12 @@ def values(images: Iterable[SampledImage], measure: str) -> np.ndarray:
 def expert_values(images: Iterable[SampledImage], expert: str) -> np.ndarray:
     """The known scores of an expert, float64, shape (N,)."""
     return _known(image.experts.get(expert) for image in images)
+
+
+def features(images: Iterable[SampledImage]) -> np.ndarray:
+    """The known features, float64, shape (N, D)."""
+    known = [image.features for image in images if image.features]
+    return np.array(known, dtype=np.float64).reshape(len(known), -1 if known else 0)
 
 
 def _known(given: Iterable[float | None]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Two samples of one measure compared: population stability index, Kolmogorov-Smirnov test and shift."""
+"""Two samples compared: population stability index, Kolmogorov-Smirnov test, shift, and directions of many measures."""
 
 from __future__ import annotations
 
@@ -64,6 +64,41 @@ def compare(reference: Values, current: Values, *, probability: float) -> Differ
         p_value=float(tested.pvalue),
         shift=float(stats.wasserstein_distance(reference, current)),
     )
+
+
+def along_directions(reference: Values, current: Values, most: int) -> list[tuple[Values, Values]]:
+    """Projects two samples of many measures on the directions in which they vary most, taken together.
+
+    The directions come from both samples alike, so for equal distributions either is a random part of the whole, and
+    tests of the projections hold. A change that all images share is itself such a direction. (Dimensionality reduction
+    and a test for each dimension: Rabanser et al., "Failing Loudly", NeurIPS 2019.)
+
+    Args:
+        reference: shape (M, D), M at least 1.
+        current: shape (N, D), N at least 1.
+        most: Maximum number of directions.
+
+    Returns:
+        Projections of both samples for each direction: shapes (M,) and (N,), in standard deviations of the reference
+        from its median, with the sign that gives the current sample a median of 0 or more. A direction in which the
+        reference does not vary has the unit of both samples together.
+    """
+    both = np.concatenate([reference, current])
+    both = both - both.mean(axis=0)
+    scale = both.std(axis=0)
+    # A network's channel that is always off varies by rounding alone.
+    varying = scale > 1e-6 * max(1e-12, float(scale.max(initial=0.0)))
+    both = both[:, varying] / scale[varying]
+    _, strengths, directions = np.linalg.svd(both, full_matrices=False)
+    found = []
+    for direction in directions[: min(most, int((strengths > 1e-9 * strengths.max(initial=0.0)).sum()))]:
+        projected = both @ direction
+        before, now = projected[: len(reference)], projected[len(reference) :]
+        unit = float(before.std())
+        unit = unit if unit > 1e-9 * float(projected.std()) else float(projected.std())
+        unit = unit if np.median(now) >= np.median(before) else -unit
+        found.append(((before - np.median(before)) / unit, (now - np.median(before)) / unit))
+    return found
 
 
 def population_stability_index(reference: Values, current: Values) -> float:

@@ -132,7 +132,7 @@ class Retention(StrictModel):
         images_days: Images that nights have scored, in the archive. They are not ingested again.
         runs_days: Runs with their reports; see also `keep_runs`.
         reports_days: Reports, which hold small pictures; the scores of their runs stay.
-        samples_days: What was measured of single images for drift: size, brightness and scores.
+        samples_days: What was measured of single images for drift: size, brightness, features and scores.
         captions: Sidecars of `uniad-ray caption`, besides that of the nights; captions of deleted images are deleted
             from them.
     """

@@ -22,14 +22,14 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.config.region import RegionMask
 from uniad_ray.config.value_range import ValueRange
 from uniad_ray.drift.findings import Reference, find_drift
-from uniad_ray.drift.samples import Mask, SampledImage, read_sample, sample_images, values, with_scores, write_sample
-from uniad_ray.errors import ArchiveError, BundleError, StoreError
+from uniad_ray.drift.samples import SampledImage, View, read_sample, sample_images, values, with_scores, write_sample
+from uniad_ray.errors import ArchiveError, BundleError, ConfigError, StoreError, WeightsError
 from uniad_ray.nights.config import NightlyConfig
 from uniad_ray.nights.folder import Night, Nights
 from uniad_ray.nights.model import Drifted, Ingested, Scored
 from uniad_ray.perception.region import Region
 from uniad_ray.runs.reader import RunReader
-from uniad_ray.runs.regions import region_of, value_range_of
+from uniad_ray.scoring.bundles.mean_features import mean_features
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.scoring.calibration_scores import FILE_NAME
 
@@ -42,17 +42,26 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
     """Measures a sample of the new images, stores it, and compares it with the fits and with the last nights."""
     if scored.run is None:
         return Drifted()
-    tonight = _measure(config, night, ingested)
+    archive, store = Location.parse(config.archive), BundleStore(config.bundles)
+    rows = RunReader(night.run).scores(["row_key", "score", "experts"])
+    manifest = read_manifest(archive)
+    own = list(chunks(manifest, shards=present_shards(archive, manifest, ingested.shards)))
+    tonight: Sample = {}
     references: dict[Reference, Sample] = {"calibration": {}, "last nights": {}}
     notes = []
     for category, counts in scored.categories.items():
+        view, note = _view(store, category, counts.bundle_version, config.drift.feature_images)
+        notes += [note] if note else []
+        new = [chunk for chunk in own if chunk.category == category]
+        tonight[category] = with_scores(sample_images(archive, new, config.drift.images, view=view), rows)
         try:
-            references["calibration"][category] = _fitted(config, night.work, category, counts.bundle_version)
+            references["calibration"][category] = _fitted(config, night.work, category, counts.bundle_version, view)
         except (ArchiveError, BundleError, StoreError) as error:
             notes.append(f"{category}: not compared with the images of the fit: {error}")
+    write_sample(night.sample, [image for images in tonight.values() for image in images])
     for earlier in nights.before(night, config.drift.nights):
         if earlier.sample.exists():
-            for image in _comparable(BundleStore(config.bundles), earlier, scored):
+            for image in _comparable(store, earlier, scored):
                 references["last nights"].setdefault(image.category, []).append(image)
     medians = {
         category: {measure: float(np.median(known)) for measure in _HISTORY if len(known := values(images, measure))}
@@ -61,11 +70,28 @@ def look_for_drift(config: NightlyConfig, nights: Nights, night: Night, ingested
     return Drifted(findings=find_drift(tonight, references, config.drift), medians=medians, notes=tuple(notes))
 
 
+def _view(store: BundleStore, category: str, version: str, feature_images: int) -> tuple[View, str | None]:
+    """How a bundle sees images, and why it measures no features; all of an image if the bundle is gone."""
+    try:
+        seen = store.manifest(category, version).config
+    except (BundleError, StoreError):
+        return View(), None
+    region = Region.of(seen)
+    view = View(seen.value_range, None if region is None else region.inside)
+    if not feature_images:
+        return view, None
+    try:
+        features = mean_features(store.load(category, version))
+    except (BundleError, ConfigError, StoreError, WeightsError) as error:
+        return view, f"{category}: features are not compared: {error}"
+    return replace(view, features=features, feature_images=feature_images), None
+
+
 def _comparable(store: BundleStore, earlier: Night, scored: Scored) -> Iterator[SampledImage]:
     """The sample of an earlier night, without what was measured with other bundles on another scale.
 
-    These are the scores, and the brightness if the bundles see another range of values or another part of the images.
-    8-bit images without a region have neither, so their brightness does not depend on a bundle that is gone.
+    These are the scores and features, and the brightness if the bundles see another range of values or another part of
+    the images. 8-bit images without a region have neither, so their brightness needs no bundle.
     """
     before = earlier.read("score", Scored) or Scored()
 
@@ -87,35 +113,11 @@ def _comparable(store: BundleStore, earlier: Night, scored: Scored) -> Iterator[
         )
         if len(versions) != 1:
             brightness = image.brightness if see_alike(image.category, versions) else None
-            image = replace(image, score=None, experts={}, brightness=brightness)
+            image = replace(image, score=None, experts={}, brightness=brightness, features=())
         yield image
 
 
-def _measure(config: NightlyConfig, night: Night, ingested: Ingested) -> Sample:
-    """The sample of a night by category, stored for later nights."""
-    archive = Location.parse(config.archive)
-    run = RunReader(night.run)
-    rows = run.scores(["row_key", "score", "experts"])
-    manifest = read_manifest(archive)
-    own = list(chunks(manifest, shards=present_shards(archive, manifest, ingested.shards)))
-    tonight = {
-        category: with_scores(
-            sample_images(
-                archive,
-                [chunk for chunk in own if chunk.category == category],
-                config.drift.images,
-                value_range=value_range_of(run, category),
-                inside=_inside(region_of(run, category)),
-            ),
-            rows,
-        )
-        for category in sorted({chunk.category for chunk in own})
-    }
-    write_sample(night.sample, [image for images in tonight.values() for image in images])
-    return tonight
-
-
-def _fitted(config: NightlyConfig, work: Location, category: str, version: str) -> list[SampledImage]:
+def _fitted(config: NightlyConfig, work: Location, category: str, version: str, view: View) -> list[SampledImage]:
     """The normal images of a fit, measured once per bundle, and the held-out scores.
 
     Raises:
@@ -124,21 +126,21 @@ def _fitted(config: NightlyConfig, work: Location, category: str, version: str) 
     """
     store = BundleStore(config.bundles)
     manifest = store.manifest(category, version)
-    lineage, value_range = manifest.lineage, manifest.config.value_range
-    region = Region.of(manifest.config)
+    lineage = manifest.lineage
     if "archive" not in lineage:
         raise ArchiveError("the bundle does not name its archive; fit it with `uniad-ray fit`")
     archive = Location.parse(lineage["archive"]["uri"])
     left_out = _left_out(archive, category, lineage.get("excluded", {}))
     name = f"{version}-{_digest(left_out)}" if left_out else version
     # An older version of this code measured the whole images.
-    name += "" if region is None else "-region"
+    name += "" if view.inside is None else "-region"
     place = work / "reference" / dataset_segment(category) / f"{name}.parquet"
     known = read_sample(place) if place.exists() else []
-    if any(image.experts for image in known):  # an older version of this code stored none
+    # Older versions of this code stored no scores of experts, and no features.
+    if any(image.experts for image in known) and (view.features is None or any(image.features for image in known)):
         return known
     table = read_table(dataset_schema("calibration_score"), store.folder(category, version) / FILE_NAME)
-    images = _normal_images(archive, category, config.drift.images, left_out, value_range, _inside(region))
+    images = _normal_images(archive, category, config.drift.images, left_out, view)
     others = set(table.column("row_key").to_pylist()) - {image.row_key for image in images} - left_out
     images += [SampledImage(key, category, None, None, None) for key in sorted(others)]
     images = with_scores(images, table)
@@ -167,24 +169,13 @@ def _digest(keys: Collection[str]) -> str:
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:8]
 
 
-def _inside(region: Region | None) -> Mask | None:
-    return None if region is None else region.inside
-
-
 def _normal_images(
-    archive: Location,
-    category: str,
-    most: int,
-    left_out: Collection[str],
-    value_range: ValueRange | None,
-    inside: Mask | None,
+    archive: Location, category: str, most: int, left_out: Collection[str], view: View
 ) -> list[SampledImage]:
     manifest = read_manifest(archive)
     for splits in (FITTED_SPLITS, ("archive",)):
         own = chunks(manifest, categories=[category], splits=splits)
-        found = sample_images(
-            archive, own, most, normal_only=True, leave_out=left_out, value_range=value_range, inside=inside
-        )
+        found = sample_images(archive, own, most, normal_only=True, leave_out=left_out, view=view)
         if found:
             return found
     raise ArchiveError(f"{archive}: has no normal images of {category} any more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.drift.findings import DriftOptions, Reference, find_drift
 from uniad_ray.drift.samples import (
     SampledImage,
+    View,
     brightness,
     expert_values,
+    features,
     read_sample,
     sample_images,
     with_scores,
@@ -156,6 +159,44 @@ def test_quiet_nights_with_many_experts_are_quiet() -> None:
     assert uncorrected > 0.5 * nights
 
 
+def looked_at(generator: np.random.Generator, count: int, shift: float = 0.0) -> dict[str, list[SampledImage]]:
+    """Images with 40 features that move together with five causes; the first cause is shifted."""
+    mixing = np.random.default_rng(7).normal(size=(5, 40))
+    causes = generator.normal(size=(count, 5)) + shift * np.eye(5)[0]
+    values = causes @ mixing + 0.1 * generator.normal(size=(count, 40))
+    return {
+        "part": [
+            SampledImage(f"{index:032d}", "part", None, None, None, features=tuple(row.tolist()))
+            for index, row in enumerate(values)
+        ]
+    }
+
+
+def test_changed_features_are_named() -> None:
+    generator = np.random.default_rng(0)
+    fitted = looked_at(generator, 100)
+    findings = find_drift(looked_at(generator, 60, shift=4.0), {"calibration": fitted}, DriftOptions())
+    assert [finding.measure for finding in findings] == ["features"]
+    assert (findings[0].images, findings[0].reference_images) == (60, 100)
+    assert findings[0].text.startswith(
+        "part: images look different than in the images of the fit: their features moved"
+    )
+    # Features of another bundle, or none, are not compared.
+    others = [replace(image, features=image.features[:3]) for image in fitted["part"]]
+    for before in (others, [replace(image, features=()) for image in others]):
+        assert find_drift(looked_at(generator, 60, shift=4.0), {"calibration": {"part": before}}, DriftOptions()) == ()
+
+
+def test_quiet_features_are_quiet() -> None:
+    """The directions are found from the images that are tested, which must not make findings: tested at 20 %."""
+    generator = np.random.default_rng(1)
+    nights, alarmed = 200, 0
+    for _ in range(nights):
+        fitted, tonight = looked_at(generator, 40), looked_at(generator, 24)
+        alarmed += bool(find_drift(tonight, {"calibration": fitted}, DriftOptions(probability=0.2, psi=1e-6)))
+    assert alarmed <= 0.25 * nights
+
+
 def test_single_expert_is_not_compared_beside_its_fused_score() -> None:
     before, now = (
         {
@@ -168,13 +209,22 @@ def test_single_expert_is_not_compared_beside_its_fused_score() -> None:
     assert [found.measure for found in find_drift(now, {"calibration": before}, DriftOptions())] == ["score"]
 
 
-def test_sample_of_the_former_version_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "lacks", "expected"),
+    [
+        (b"1", ["experts", "features"], SampledImage("k", "part", 4, 4, 1.0, 2.0)),
+        (b"2", ["features"], SampledImage("k", "part", 4, 4, 1.0, 2.0, {"patch": 3.0})),
+    ],
+)
+def test_sample_of_a_former_version_is_read(
+    tmp_path: Path, version: bytes, lacks: list[str], expected: SampledImage
+) -> None:
     place = Location.parse(tmp_path / "sample.parquet")
-    write_sample(place, [SampledImage("k", "part", 4, 4, 1.0, 2.0, {"patch": 3.0})])
-    table = pq.read_table(tmp_path / "sample.parquet").drop_columns("experts")
-    former = {b"uniad_ray.schema": b"image_sample", b"uniad_ray.schema_version": b"1"}
+    write_sample(place, [SampledImage("k", "part", 4, 4, 1.0, 2.0, {"patch": 3.0}, (0.5,))])
+    table = pq.read_table(tmp_path / "sample.parquet").drop_columns(lacks)
+    former = {b"uniad_ray.schema": b"image_sample", b"uniad_ray.schema_version": version}
     pq.write_table(table.replace_schema_metadata(former), tmp_path / "sample.parquet")
-    assert read_sample(place) == [SampledImage("k", "part", 4, 4, 1.0, 2.0)]
+    assert read_sample(place) == [expected]
 
 
 def test_only_the_part_that_counts_is_measured(tmp_path: Path) -> None:
@@ -188,8 +238,21 @@ def test_only_the_part_that_counts_is_measured(tmp_path: Path) -> None:
     changed[:, 30:] = 255
     assert brightness(encoded(changed), None, inside) == pytest.approx(200)
     archive = write_archive(tmp_path / "archive", [ScoredImage("a", encoded(image), 0.0, size=(40, 60))])
-    (found,) = sample_images(archive, chunks(read_manifest(archive)), 1, inside=inside)
+    (found,) = sample_images(archive, chunks(read_manifest(archive)), 1, view=View(inside=inside))
     assert found.brightness == pytest.approx(200)
+
+
+def test_features_are_measured_of_a_part_of_the_sample(tmp_path: Path) -> None:
+    rows = [ScoredImage(f"{index:03d}", png(index, 16), 0.0, size=(16, 16)) for index in range(12)]
+    archive = write_archive(str(tmp_path / "archive"), rows)
+    lengths = {row.row_key: (float(len(row.image)), 1.0) for row in rows}
+    view = View(features=lambda images: [(float(len(data)), 1.0) for data in images], feature_images=5)
+    found = sample_images(archive, chunks(read_manifest(archive)), 8, view=view)
+    looked = sorted(lengths)[:5]
+    assert {image.row_key: image.features for image in found if image.features} == {key: lengths[key] for key in looked}
+    assert len(found) == 8
+    assert features(found).tolist() == [list(lengths[key]) for key in looked]
+    assert features([]).shape == (0, 0)
 
 
 def test_sample_is_random_bounded_and_stored(tmp_path: Path) -> None:

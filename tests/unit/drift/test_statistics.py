@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from uniad_ray.drift.statistics import compare, population_stability_index
+from uniad_ray.drift.statistics import along_directions, compare, population_stability_index
 
 
 def test_index_of_two_values_is_the_sum_by_hand() -> None:
@@ -52,3 +52,33 @@ def test_test_and_shift() -> None:
     assert difference.shift == pytest.approx(100)
     with pytest.raises(ValueError, match="at least one value"):
         compare(np.array([]), np.array([1.0]), probability=0.1)
+
+
+def test_directions_by_hand() -> None:
+    """Two measures that are one, and a third that never varies: one direction, in deviations of the reference."""
+    before = np.array([[0.0, 0.0, 5.0], [2.0, 20.0, 5.0], [4.0, 40.0, 5.0]])
+    now = np.array([[6.0, 60.0, 5.0], [8.0, 80.0, 5.0]])
+    ((old, new),) = along_directions(before, now, most=4)
+    unit = np.std([0.0, 2.0, 4.0])
+    assert old == pytest.approx((np.array([0.0, 2.0, 4.0]) - 2) / unit)
+    assert new == pytest.approx((np.array([6.0, 8.0]) - 2) / unit)
+    ((mirrored, moved),) = along_directions(-before, -now, most=4)
+    assert moved == pytest.approx(new)
+    assert mirrored == pytest.approx(old)
+
+
+def test_reference_that_does_not_vary_has_a_finite_direction() -> None:
+    before, now = np.zeros((5, 2)), np.arange(8.0).reshape(4, 2)
+    ((old, new),) = along_directions(before, now, most=1)
+    assert np.all(old == 0)
+    assert np.all(np.isfinite(new))
+    assert np.median(new) > 0
+    assert along_directions(before, before, most=4) == []
+
+
+def test_change_that_all_images_share_is_found_among_few_directions() -> None:
+    generator = np.random.default_rng(2)
+    before, now = generator.normal(size=(60, 30)), generator.normal(size=(40, 30)) + 1.0
+    found = [compare(old, new, probability=0.001).p_value for old, new in along_directions(before, now, most=4)]
+    assert len(found) == 4
+    assert min(found) < 1e-6

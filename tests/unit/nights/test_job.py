@@ -13,8 +13,8 @@ from support.nights import CATEGORY, SECRET, Factory, Receiver, receiver
 from support.trees import write
 
 from uniad_ray.archive.stores.location import Location
-from uniad_ray.errors import ConfigError
-from uniad_ray.nights import steps
+from uniad_ray.errors import ConfigError, WeightsError
+from uniad_ray.nights import drift, steps
 from uniad_ray.runs.reviews import Mark, write_marks
 from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -153,8 +153,8 @@ def test_bright_night_and_other_camera_raise_alarms_and_a_quiet_night_none(prepa
     factory.arrive(24, gain=1.35)
     bright = factory.night("n2").nights[0]
     compared = {(finding.measure, finding.reference) for finding in bright.findings}
-    assert compared >= {(measure, "calibration") for measure in ("brightness", "score")}
-    assert compared >= {(measure, "last nights") for measure in ("brightness", "score")}
+    assert compared >= {(measure, "calibration") for measure in ("brightness", "features", "score")}
+    assert compared >= {(measure, "last nights") for measure in ("brightness", "features", "score")}
     texts = [alarm.text for alarm in bright.alarms if alarm.kind == "drift"]
     assert texts == [finding.text for finding in bright.findings]
     assert any("images are brighter than in the images of the fit" in text for text in texts)
@@ -176,6 +176,30 @@ def test_scores_of_another_bundle_are_not_compared(prepared: Path, tmp_path: Pat
     found = {(finding.measure, finding.reference) for finding in factory.night("n2").nights[0].findings}
     assert ("brightness", "last nights") in found
     assert ("score", "last nights") not in found
+    assert ("features", "calibration") in found
+    assert ("features", "last nights") not in found
+
+
+def test_features_are_compared_only_if_asked_and_with_networks_that_are_there(prepared: Path, tmp_path: Path) -> None:
+    factory = Factory.copy(prepared, tmp_path / "off", drift={"feature_images": 0})
+    factory.arrive(24, gain=1.35)
+    summary = factory.night("n1").nights[0]
+    assert {finding.measure for finding in summary.findings} == {"brightness", "score"}
+    assert summary.notes == ()
+    factory = Factory.copy(prepared, tmp_path / "corrupt")
+    factory.arrive(24, gain=1.35)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "mean_features", _no_weights)
+        summary = factory.night("n1").nights[0]
+    assert {finding.measure for finding in summary.findings} == {"brightness", "score"}
+    assert summary.notes == (f"{CATEGORY}: features are not compared: weights are gone",)
+    factory.arrive(24, gain=1.35)
+    found = {(finding.measure, finding.reference) for finding in factory.night("n2").nights[0].findings}
+    assert ("features", "calibration") in found
+
+
+def _no_weights(_: object) -> None:
+    raise WeightsError("weights are gone")
 
 
 def test_first_night_leaves_out_what_was_there(prepared: Path, tmp_path: Path) -> None:
