@@ -47,6 +47,7 @@ METRICS: Final = {
         MetricSpec("uniad_ray_ingest_files", "counter", "Image files that were read.", ("outcome",)),
         MetricSpec("uniad_ray_run_images", "counter", "Images of score rows.", ("category", "decision")),
         MetricSpec("uniad_ray_run_stage_seconds", "counter", "Seconds of work of all workers.", ("category", "stage")),
+        MetricSpec("uniad_ray_run_store_retries", "counter", "Requests to the store that were repeated."),
         MetricSpec("uniad_ray_run_chunks_waiting", "gauge", "Chunks of the run that are not scored yet."),
         MetricSpec("uniad_ray_requests", "counter", "HTTP requests.", ("operation", "status")),
         MetricSpec("uniad_ray_request_seconds", "histogram", "Time to the response.", ("operation",), SECONDS),

@@ -240,6 +240,7 @@ def record_chunk(metrics: Recorder, row: Mapping[str, Any], waiting: int) -> Non
         metrics.count("uniad_ray_run_images", images, category=category, decision=decision)
     for stage in ("decode", "score", "write"):
         metrics.count("uniad_ray_run_stage_seconds", float(row[f"{stage}_seconds"]), category=category, stage=stage)
+    metrics.count("uniad_ray_run_store_retries", int(row["store_retries"]))
     metrics.set("uniad_ray_run_chunks_waiting", waiting)
 
 

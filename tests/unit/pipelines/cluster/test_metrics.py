@@ -17,6 +17,7 @@ CHUNK = {
     "decode_seconds": 0.5,
     "score_seconds": 2.0,
     "write_seconds": 0.25,
+    "store_retries": 3,
 }
 
 
@@ -34,6 +35,7 @@ def test_chunk_is_recorded_by_decision_and_stage() -> None:
         ("cap", "anomalous"): 3,
     }
     assert metrics.counted("uniad_ray_run_stage_seconds")["lid", "score"] == 2.0
+    assert metrics.counted("uniad_ray_run_store_retries") == {(): 6}
     assert list(metrics.gauges.values()) == [6]
 
 
