@@ -1,4 +1,4 @@
-"""Memory of an ingest and of a run on Ray, against the number of images: driver, workers, object store, and what spills.
+"""Memory of an ingest and of a run on Ray against the number of images: driver, workers, object store, what spills.
 
 The script draws tiny images of trays, fits a patch memory, and links the images under further names until an archive
 has the number that is asked for. Each step is a process with a Ray of its own. Every two seconds it reads the private

@@ -54,17 +54,19 @@ class NodeType:
         price: Price per hour.
         gpus: Its GPUs; each has one actor, which scores `gpu_speed` times as fast as a core.
         gpu_speed: Speed of a GPU in cores.
+        workers: Actors without GPUs; None for nine tenths of the cores.
     """
 
     cores: int
     price: float
     gpus: int = 0
     gpu_speed: float = 1.0
+    workers: int | None = None
 
     @property
     def actors(self) -> int:
         """Number of actors."""
-        return self.gpus or max(1, round(self.cores * 0.9))
+        return self.gpus or self.workers or max(1, round(self.cores * 0.9))
 
     @property
     def decoders(self) -> int:
@@ -104,17 +106,23 @@ class Node:
 
 def simulate(costs: Costs, kind: NodeType, nodes: int, images: int) -> float:
     """Returns the seconds of a run from the first task to the last commit."""
+    return commits(costs, kind, nodes, images)[-1]
+
+
+def commits(costs: Costs, kind: NodeType, nodes: int, images: int) -> list[float]:
+    """Returns when each chunk is committed, in seconds from the first task, in order."""
     chunks = math.ceil(images / costs.chunk_images)
     sizes = [costs.chunk_images] * (chunks - 1) + [images - costs.chunk_images * (chunks - 1)]
     cluster = [Node(kind) for _ in range(nodes)]
     window = DECODED_CHUNKS * kind.actors * nodes
     decoded: deque[int] = deque()
-    next_chunk = done = between = 0
+    next_chunk = between = 0
+    done: list[float] = []
     now = driver_free = 0.0
     # Starting actors, then hand-overs by the driver: (time, node, what), what < 0 for an actor that is ready.
     events = [(costs.start, index, -1) for index in range(nodes) for _ in range(kind.actors)]
     heapq.heapify(events)
-    while done < chunks:
+    while len(done) < chunks:
         for index, node in enumerate(cluster):
             while node.idle_decoders and next_chunk < chunks and between < window:
                 driver_free = max(driver_free, now) + costs.driver / 2
@@ -155,8 +163,8 @@ def simulate(costs: Costs, kind: NodeType, nodes: int, images: int) -> float:
         else:
             node.idle_actors += 1
             between -= 1
-            done += 1
-    return now
+            done.append(now)
+    return done
 
 
 def predict(costs: Costs, kind: NodeType, nodes: int, images: int, image_bytes: int) -> dict[str, Any]:

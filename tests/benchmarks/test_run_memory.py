@@ -52,9 +52,7 @@ def test_workers_are_those_of_this_process(script: ModuleType) -> None:
 
 
 def test_object_store_is_read_from_what_ray_prints(script: ModuleType) -> None:
-    text = (
-        "Plasma memory usage 80 MiB, 4 objects, 80.0% full\nSpilled 24 MiB, 4 objects, avg write throughput 1 MiB/s"
-    )
+    text = "Plasma memory usage 80 MiB, 4 objects, 80.0% full\nSpilled 24 MiB, 4 objects, avg write throughput 1 MiB/s"
     assert script._STORE.findall(text) == [("Plasma memory usage", "80"), ("Spilled", "24")]
 
 
