@@ -19,7 +19,7 @@ from support.scene_images import scene_images
 from uniad_ray.archive.manifest import chunks, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.cli.verbs.models.fit import as_text
-from uniad_ray.drift.samples import sample_images
+from uniad_ray.drift.samples import View, sample_images
 from uniad_ray.model import Model, load_model
 from uniad_ray.perception.base import Perception
 from uniad_ray.perception.captions.originals import original_images
@@ -191,7 +191,7 @@ def test_brightness_is_the_same(eight: Camera, sixteen: Camera) -> None:
                 camera.archive,
                 chunks(read_manifest(camera.archive)),
                 8,
-                value_range=camera.value_range,
+                view=View(camera.value_range),
             )
         ]
         for camera in (eight, sixteen)
