@@ -45,7 +45,7 @@ class DriftOptions(StrictModel):
         brightness_change: Smallest mean change of brightness of a finding, as a share of the brightness before.
         size_change: Smallest mean change of width or height of a finding, as a share of the size before.
         feature_images: Images whose features are compared, at most, of those measured; 0 compares none. On a CPU, the
-            network of the default expert sets takes 0.05 s for each.
+            network of the default expert sets takes 0.02 s for each, or 0.1 s if the CPU is busy.
     """
 
     images: int = Field(default=500, ge=10, le=10_000)
