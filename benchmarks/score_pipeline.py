@@ -141,8 +141,8 @@ def summary(every: list[float]) -> dict[str, Any]:
 
 def plain(archive: str, bundles: str, _out: str) -> dict[str, Any]:
     """Read, decode and score every chunk in this process."""
-    load = Loaded.of(archive, bundles, len(os.sched_getaffinity(0)))
-    return rate([load.score(index) for index in range(len(load.chunks))])
+    loaded = Loaded.of(archive, bundles, len(os.sched_getaffinity(0)))
+    return rate([loaded.score(index) for index in range(len(loaded.chunks))])
 
 
 def pool(archive: str, bundles: str, _out: str) -> dict[str, Any]:

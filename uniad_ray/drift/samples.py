@@ -147,10 +147,10 @@ def _measured(
     with ThreadPoolExecutor(_THREADS) as pool:
         measured = list(pool.map(lambda row: _brightness_or_none(row["image"], view), rows))
     files = {row["row_key"]: row["image"] for row in rows if row["row_key"] in looked_at}
-    looks = {} if view.features is None else dict(zip(files, view.features(list(files.values())), strict=True))
+    features_of = {} if view.features is None else dict(zip(files, view.features(list(files.values())), strict=True))
     for row, found in zip(rows, measured, strict=True):
         key = row["row_key"]
-        yield SampledImage(key, chunk.category, row["width"], row["height"], found, features=looks.get(key, ()))
+        yield SampledImage(key, chunk.category, row["width"], row["height"], found, features=features_of.get(key, ()))
 
 
 def _brightness_or_none(data: bytes, view: View) -> float | None:

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from uniad_ray.archive.images import decode_image
 from uniad_ray.errors import ImageError
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import Bundle
 from uniad_ray.scoring.factory import build_experts, needs_of
-from uniad_ray.scoring.image_sources import load_image
 
 _BATCH: Final = 8
 
@@ -50,7 +50,7 @@ class MeanFeatures:
 
     def _decoded(self, data: bytes) -> np.ndarray | None:
         try:
-            return load_image(data, self._image_size, value_range=self._pipeline.value_range).pixels
+            return decode_image(data, self._image_size, value_range=self._pipeline.value_range)
         except ImageError:
             return None
 
