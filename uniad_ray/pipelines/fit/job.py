@@ -248,7 +248,9 @@ def _fit_in_parallel(
     size = plan_tasks(len(categories), task.device, cluster)
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
     task_of = ray.remote(fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
-    pending = {task_of.remote(name, task, judged, size, counter): name for name, judged in categories.items()}
+    # Nodes may be added to a cluster that can grow, but nobody knows how many.
+    workers = max(1, cluster.physical_cpus // size.count)
+    pending = {task_of.remote(name, task, judged, size, workers, counter): name for name, judged in categories.items()}
     results: list[FittedBundle] = []
     unfinished: dict[str, Judged | None] = {}
     failed: dict[str, str] = {}

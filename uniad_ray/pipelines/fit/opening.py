@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from uniad_ray.archive.manifest import read_manifest
+from uniad_ray.archive.manifest import ArchiveManifest, read_manifest
 from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from uniad_ray.perception.pipeline import PerceptionPipeline
     from uniad_ray.scoring.fitting.category import CategoryFit, JudgeElsewhere
     from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+    from uniad_ray.scoring.fitting.perceptions import ExtractElsewhere
     from uniad_ray.scoring.fitting.rounds import SharedWork
     from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
     from uniad_ray.sidecars.reader import SidecarFields
@@ -39,8 +41,8 @@ class FitTask:
         totals: Estimated number of images to advance the progress by, by category.
         excluded: Reason by category and source URI, for images that are left out on request.
         students: URI of the trained student by job key; None before the training.
-        parallel_from: Seconds that the remaining rounds must take in one process to be judged in parallel tasks:
-            processes take time to start.
+        parallel_from: Seconds that extraction, or the remaining rounds, must take in one process to be spread over
+            others: processes take time to start.
     """
 
     archive: str
@@ -83,27 +85,64 @@ class CountedImages:
         self(self.left)
 
 
-@dataclass
-class OpenedCategory:
-    """A category that is ready to be fitted.
+@dataclass(frozen=True)
+class CategoryImages:
+    """The normal images of a category, before networks are loaded.
 
     Attributes:
         source: Root of the archive.
-        digest: Digest of the archive.
+        manifest: Its manifest.
         config: The fit configuration with the options of the category.
-        images: Its normal images.
-        known: Its known defects.
-        fit: The fit.
+        images: The normal images.
         recomputed: Names of stored fields that could not be used.
     """
 
     source: Location
-    digest: str
+    manifest: ArchiveManifest
     config: FitConfig
     images: ArchiveNormalImages
+    recomputed: set[str] = field(default_factory=set)
+
+    def stored_fields(self, category: str, sidecar: str, pipeline: PerceptionPipeline) -> SidecarFields:
+        """Fields in a sidecar that match a pipeline."""
+        from uniad_ray.sidecars.reader import fields_of_normal_images
+
+        found = fields_of_normal_images(
+            sidecar, self.manifest.digest, category, self.images.rows, pipeline, self.config.decoded_size
+        )
+        self.recomputed.update(found.stale)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedCategory(CategoryImages):
+    """A category that is ready to be fitted.
+
+    Attributes:
+        known: Its known defects.
+        fit: The fit.
+    """
+
     known: KnownDefects
     fit: CategoryFit
-    recomputed: set[str] = field(default_factory=set)
+
+
+def read_images(category: str, task: FitTask) -> CategoryImages:
+    """Reads which normal images a category has.
+
+    Raises:
+        UserError: The archive cannot be read, or the category has no normal images.
+    """
+    from uniad_ray.perception.region import Region
+    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
+
+    source = Location.parse(task.archive)
+    manifest = read_manifest(source)
+    config = category_config(task.config, source, manifest, category)
+    images = ArchiveNormalImages(
+        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
+    )
+    return CategoryImages(source, manifest, config, images)
 
 
 @contextmanager
@@ -114,6 +153,7 @@ def open_category(
     progress: CountedImages,
     *,
     elsewhere: JudgeElsewhere | None = None,
+    extract_elsewhere: ExtractElsewhere | None = None,
     shared: SharedWork | None = None,
 ) -> Iterator[OpenedCategory]:
     """Opens a category; its perceptions are deleted at the end.
@@ -124,39 +164,26 @@ def open_category(
         device: `cpu` or `cuda`.
         progress: Called with the numbers of images.
         elsewhere: Judges rounds in other processes.
+        extract_elsewhere: Extracts fields in other processes.
         shared: Work of the process that started the fit; known defects and the sidecar are then not read.
 
     Raises:
         UserError: The category cannot be fitted.
     """
-    from uniad_ray.perception.region import Region
     from uniad_ray.scoring.fitting.category import CategoryFit
-    from uniad_ray.scoring.fitting.normal_images import ArchiveNormalImages
     from uniad_ray.scoring.fitting.selection.known_defects import KnownDefects
-    from uniad_ray.sidecars.reader import fields_of_normal_images
 
-    source = Location.parse(task.archive)
-    manifest = read_manifest(source)
-    config = category_config(task.config, source, manifest, category)
-    images = ArchiveNormalImages(
-        source, manifest, category, config.decoded_size, config.normal_images, Region.of(config), config.value_range
-    )
+    read = read_images(category, task)
+    source, manifest, config, images = read.source, read.manifest, read.config, read.images
     known = KnownDefects()
     if config.chosen_fusion.selection is not None and shared is None:
         folder = None if task.known_defects is None else Location.parse(task.known_defects)
         known = KnownDefects.read(
             source, manifest, category, config.decoded_size, folder, task.categories, config.value_range
         )
-    recomputed: set[str] = set()
-
-    def find_stored(pipeline: PerceptionPipeline) -> SidecarFields:
-        found = fields_of_normal_images(
-            str(task.sidecar), manifest.digest, category, images.rows, pipeline, config.decoded_size
-        )
-        recomputed.update(found.stale)
-        return found
-
-    has_stored = task.sidecar is not None and not images.has_copies and shared is None
+    find_stored = None
+    if task.sidecar is not None and not images.has_copies and shared is None:
+        find_stored = partial(read.stored_fields, category, task.sidecar)
     with (
         images.naming_images(),
         CategoryFit(
@@ -165,10 +192,11 @@ def open_category(
             device=device,
             train=find_trained(category, images.rows, task.students or {}),
             on_progress=progress,
-            find_stored=find_stored if has_stored else None,
+            find_stored=find_stored,
             known=known.defects,
             elsewhere=elsewhere,
+            extract_elsewhere=extract_elsewhere,
             shared=shared,
         ) as fit,
     ):
-        yield OpenedCategory(source, manifest.digest, config, images, known, fit, recomputed)
+        yield OpenedCategory(**vars(read), known=known, fit=fit)

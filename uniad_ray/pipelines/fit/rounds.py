@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_MEMORY_OF_A_TASK: Final = 3 << 30
+MEMORY_OF_A_TASK: Final = 3 << 30
 """Memory that a task may need, bytes: networks, banks and a batch of images."""
 
 
@@ -46,7 +46,7 @@ def rounds_in_tasks(category: str, task: FitTask, plan: WorkerPlan, progress: Co
         run = ray.remote(_judge_rounds).options(
             num_cpus=plan.cpus * threads / plan.threads,
             # Other categories may be fitted on the node at the same time.
-            memory=_MEMORY_OF_A_TASK,
+            memory=MEMORY_OF_A_TASK,
             max_retries=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
@@ -93,9 +93,9 @@ def _judge_rounds(
     return judged
 
 
-def tasks_in_memory(node: str) -> int:
-    """Number of tasks that fit into the memory of a node, which is what Ray has for tasks and actors."""
+def tasks_in_memory(node: str | None = None) -> int:
+    """Number of tasks that fit into the memory of a node, which is what Ray has for tasks and actors; None: of all."""
     import ray
 
-    memory = next((each["Resources"].get("memory", 0.0) for each in ray.nodes() if each["NodeID"] == node), 0.0)
-    return int(memory // _MEMORY_OF_A_TASK)
+    memory = [each["Resources"].get("memory", 0.0) for each in ray.nodes() if node in (None, each["NodeID"])]
+    return sum(int(found // MEMORY_OF_A_TASK) for found in memory)

@@ -16,7 +16,7 @@ HIGHEST_IMAGES = 5
 
 
 def fit_one(
-    category: str, task: FitTask, judged: Judged | None, plan: WorkerPlan, counter: Any
+    category: str, task: FitTask, judged: Judged | None, plan: WorkerPlan, workers: int, counter: Any
 ) -> dict[str, Any] | Judged:
     """Fits, writes, verifies and publishes the bundle of a category.
 
@@ -25,12 +25,14 @@ def fit_one(
         task: Settings that all tasks share.
         judged: Scores by the experts that have judged its images before, or None.
         plan: Threads and CPUs of the task.
+        workers: Number of processes, on any node, that may extract its images.
         counter: Handle of the actor that counts images.
 
     Returns:
         The fields of the `FittedBundle`; or the scores so far if a student is needed that is not trained.
     """
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
+    from uniad_ray.pipelines.fit.extraction import extraction_in_actors
     from uniad_ray.pipelines.fit.rounds import rounds_in_tasks
     from uniad_ray.scoring.bundles.store import BundleStore
 
@@ -38,7 +40,8 @@ def fit_one(
     device = choose_device(task.device)
     progress = CountedImages(counter, task.totals[category])
     elsewhere = rounds_in_tasks(category, task, plan, progress) if device == "cpu" and plan.threads > 1 else None
-    with open_category(category, task, device, progress, elsewhere=elsewhere) as opened:
+    extract = extraction_in_actors(category, task, plan, workers) if device == "cpu" and workers > 1 else None
+    with open_category(category, task, device, progress, elsewhere=elsewhere, extract_elsewhere=extract) as opened:
         fit, config, source = opened.fit, opened.config, opened.source
         if judged is None:
             judged = fit.judge_first()
@@ -50,7 +53,7 @@ def fit_one(
     progress.finish()
     images = sum(row.copy_of is None for row in opened.images.rows)
     lineage = {
-        "archive": {"uri": source.uri, "digest": opened.digest},
+        "archive": {"uri": source.uri, "digest": opened.manifest.digest},
         "normal_images": images,
         "known_defects": len(opened.known),
         "altered_copies": len(opened.images.rows) - images,

@@ -21,7 +21,12 @@ from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
 from uniad_ray.scoring.fitting.judged import Judged, evenly, judge_held_out
-from uniad_ray.scoring.fitting.perceptions import ImagePerceptions, NormalImages, PerceptionSource
+from uniad_ray.scoring.fitting.perceptions import (
+    ExtractElsewhere,
+    ImagePerceptions,
+    NormalImages,
+    PerceptionSource,
+)
 from uniad_ray.scoring.fitting.reference_files import reference_files
 from uniad_ray.scoring.fitting.rounds import (
     FittedRound,
@@ -93,6 +98,7 @@ class CategoryFit:
         find_stored: FindStored | None = None,
         known: Sequence[KnownDefect] = (),
         elsewhere: JudgeElsewhere | None = None,
+        extract_elsewhere: ExtractElsewhere | None = None,
         shared: SharedWork | None = None,
     ) -> None:
         """Store the arguments and load the networks.
@@ -106,6 +112,7 @@ class CategoryFit:
             find_stored: Find stored fields.
             known: Known defects.
             elsewhere: Judges rounds after the first one in other processes.
+            extract_elsewhere: Extracts the fields that need no fit in other processes.
             shared: Work of the process that started the fit, if this one only judges rounds for it.
         """
         self._images = images
@@ -149,6 +156,8 @@ class CategoryFit:
             on_extracted=self._extracted,
             stored=None if find_stored is None else find_stored(pipeline),
             options=spill,
+            elsewhere=extract_elsewhere,
+            used=self._split.used,
         )
         self._fitter = RoundFitter(
             config,

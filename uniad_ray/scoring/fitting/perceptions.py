@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,15 @@ class NormalImages(Protocol):
         ...
 
 
+ExtractElsewhere = Callable[[Sequence[Sequence[int]], frozenset[str], float], Iterator[Perception | None] | None]
+"""Extract batches of images, given by their indices, in other processes.
+
+Called with the batches, the fields, and the seconds that all of them take here. Yields the perception of each batch, in
+order and without originals; None if none of its images can be decoded, and nothing for batches that are left to the
+caller. Returns None if all are to be extracted here.
+"""
+
+
 class PerceptionSource(Protocol):
     """Repeatable source of the perceptions of normal images by index.
 
@@ -92,6 +102,8 @@ class ImagePerceptions:
         on_extracted: Callable[[Perception], None] | None = None,
         stored: StoredFields | None = None,
         options: SpillOptions | None = None,
+        elsewhere: ExtractElsewhere | None = None,
+        used: Sequence[int] = (),
     ) -> None:
         """Store the arguments; nothing is read yet.
 
@@ -104,6 +116,9 @@ class ImagePerceptions:
             on_extracted: Called with each extracted batch, once per image.
             stored: Stored fields of the pipeline that need not be computed.
             options: Precision and bound of the spilled fields, and where to read them to.
+            elsewhere: Extracts batches in other processes.
+            used: Images that are extracted elsewhere, all at once, when the first of them is asked for; with a spill
+                folder only.
         """
         self.rows = images.rows
         self.batch_size = batch_size
@@ -113,18 +128,21 @@ class ImagePerceptions:
         self._shelf = None if spill is None else Shelf(spill, len(images.rows), options or SpillOptions())
         self._on_extracted = on_extracted
         self._stored = stored
+        self._elsewhere = elsewhere
+        self._ahead = used if elsewhere is not None else ()
         self._corrupt: set[int] = set()
         self._seen: set[int] = set()
 
     def extract(self, indices: Sequence[int], wanted: frozenset[str]) -> Iterator[Perception]:
         """Implement `PerceptionSource.extract`."""
+        if self._shelf is None:
+            yield from self._extracted(indices, wanted)
+            return
+        ahead, self._ahead = self._ahead, ()
+        for perception in self._extracted([index for index in ahead if self._key(index) not in self._shelf]):
+            self._shelf.put(perception, with_images=True)
         for start in range(0, len(indices), self.batch_size):
             batch = [index for index in indices[start : start + self.batch_size] if index not in self._corrupt]
-            if self._shelf is None:
-                computed = self._compute(batch, wanted)
-                if computed is not None:
-                    yield computed
-                continue
             computed = self._compute([index for index in batch if self._key(index) not in self._shelf], self._fields)
             if computed is not None:
                 self._shelf.put(computed, with_images=True)
@@ -133,8 +151,41 @@ class ImagePerceptions:
                 originals = self._pipeline.seen_originals(self._images.originals)
                 yield replace(self._shelf.get(keys, wanted), originals=originals)
 
+    def _extracted(self, indices: Sequence[int], wanted: frozenset[str] | None = None) -> Iterator[Perception]:
+        """Extract images in order, all but the first batch in other processes if that is worth it."""
+        fields = self._fields if wanted is None else wanted
+        known = [index for index in indices if index not in self._corrupt]
+        batches = [known[start : start + self.batch_size] for start in range(0, len(known), self.batch_size)]
+        elsewhere: Iterator[Perception | None] = iter(())
+        for number, batch in enumerate(batches):
+            started = time.monotonic()
+            # Also without a perception from elsewhere: here, the reason of a corrupt image is recorded.
+            given = next(elsewhere, None)
+            computed = self._compute(batch, fields) if given is None else self._received(batch, given)
+            if number == 0 and self._elsewhere is not None and len(batches) > 1:
+                seconds = (time.monotonic() - started) * (len(batches) - 1)
+                elsewhere = self._elsewhere(batches[1:], fields, seconds) or elsewhere
+            if computed is not None:
+                yield computed
+
     def _key(self, index: int) -> str:
         return self.rows[index].row_key
+
+    def _received(self, indices: Sequence[int], perception: Perception) -> Perception:
+        """Take in a batch from another process."""
+        found = set(perception.row_keys)
+        missing = [index for index in indices if self._key(index) not in found]
+        # Reading them records the reasons.
+        self._corrupt.update(set(missing) - {index for index, _ in self._images.read(missing)})
+        received = replace(perception, originals=self._pipeline.seen_originals(self._images.originals))
+        self._note(set(indices) - set(missing), received)
+        return received
+
+    def _note(self, indices: set[int], perception: Perception) -> None:
+        """Report a batch whose images are new."""
+        if self._on_extracted is not None and not indices & self._seen:
+            self._on_extracted(perception)
+        self._seen |= indices
 
     def _compute(self, indices: Sequence[int], fields: frozenset[str]) -> Perception | None:
         decoded = list(self._images.read(indices))
@@ -144,10 +195,7 @@ class ImagePerceptions:
         keys = [self._key(index) for index, _ in decoded]
         pixels = np.stack([image for _, image in decoded])
         perception = self._pipeline.extract(keys, pixels, fields, self._stored, self._images.originals)
-        fresh = {index for index, _ in decoded} - self._seen
-        if self._on_extracted is not None and len(fresh) == len(decoded):
-            self._on_extracted(perception)
-        self._seen |= fresh
+        self._note({index for index, _ in decoded}, perception)
         return perception
 
 

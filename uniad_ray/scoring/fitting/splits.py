@@ -45,6 +45,12 @@ class FitSplit:
         return tuple(dict.fromkeys(self.training))
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """Indices of all images, in order."""
+        rounds = (index for fold in self.folds for index in (*fold.fit, *fold.calibrate))
+        return tuple(sorted({*self.final, *rounds}))
+
+    @property
     def is_final_a_round(self) -> bool:
         """Whether the experts of the only round are stored without another fit."""
         return len(self.folds) == 1 and tuple(self.final) == self.folds[0].fit

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from support.normal_images import DrawnNormalImages
 
 from uniad_ray.perception.base import Perception
@@ -101,3 +104,96 @@ def test_missing_texts_and_originals_pass_the_spilled_files(tmp_path: Path) -> N
         (found,) = captioned.extract(range(3), frozenset({"caption/text"}))
         assert found.missing == {"caption/text": {drawn.rows[1].row_key: "empty answer"}}
         assert list(found.complete({"caption/text"}).texts["caption/text"]) == ["small", "tall"]
+
+
+class Elsewhere:
+    """Extracts in this process, as another one would, until it has extracted `most` batches."""
+
+    def __init__(self, source: DrawnNormalImages, most: int = 100) -> None:
+        self.own = Sums()
+        self.source = source
+        self.most = most
+        self.asked: list[list[int]] = []
+
+    def __call__(
+        self, batches: Sequence[Sequence[int]], fields: frozenset[str], seconds: float
+    ) -> Iterator[Perception | None]:
+        assert seconds > 0
+        self.asked = [list(batch) for batch in batches]
+        alike = ImagePerceptions(self.source, PerceptionPipeline([self.own]), fields, batch_size=2, spill=None)
+        for batch in batches[: self.most]:
+            found = next(alike.extract(batch, fields), None)
+            yield None if found is None else replace(found, originals={})
+
+
+class Sums:
+    """Return the sum of each image as a text; count the images."""
+
+    name = "sums"
+    needs: frozenset[str] = frozenset()
+    provides = frozenset({"sums/text"})
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def extract(self, perception: Perception) -> dict[str, Any]:
+        self.seen += len(perception)
+        return {"sums/text": [str(int(image.sum())) for image in perception.images]}
+
+    def lineage(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("spills", [True, False])
+@pytest.mark.parametrize("most", [100, 2, 0])
+def test_images_extracted_elsewhere_are_those_extracted_here(tmp_path: Path, spills: bool, most: int) -> None:
+    images = DrawnNormalImages(11, damaged=frozenset({4, 5, 8}))
+    wanted = frozenset({"sums/text"})
+    here, elsewhere, used = Sums(), Elsewhere(images, most), [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+    noted: list[str] = []
+    source = ImagePerceptions(
+        images,
+        PerceptionPipeline([here]),
+        wanted,
+        batch_size=2,
+        spill=tmp_path / "images" if spills else None,
+        on_extracted=lambda perception: noted.extend(perception.row_keys),
+        elsewhere=elsewhere,
+        used=used,
+    )
+
+    asked = [9, 4, 5, 1, 8, 7, 10] if spills else used
+    found = {
+        key: text
+        for batch in source.extract(asked, wanted)
+        for key, text in zip(batch.row_keys, batch.texts["sums/text"], strict=True)
+    }
+
+    assert elsewhere.asked == [[2, 4], [5, 6], [7, 8], [9, 10]]
+    expected = [index for index in asked if index not in images.damaged]
+    assert list(found) == [images.rows[index].row_key for index in expected]
+    assert list(found.values()) == [str(int(images.image(index).sum())) for index in expected]
+    assert noted == [images.rows[index].row_key for index in used if index not in images.damaged]
+    assert here.seen + elsewhere.own.seen == 7
+    assert (elsewhere.own.seen == 0) == (most == 0)
+    again = [key for batch in source.extract(asked, wanted) for key in batch.row_keys]
+    assert again == list(found)
+    assert len(noted) == 7
+
+
+def test_nothing_is_extracted_elsewhere_if_that_is_refused(tmp_path: Path) -> None:
+    images, here = DrawnNormalImages(5), Sums()
+    source = ImagePerceptions(
+        images,
+        PerceptionPipeline([here]),
+        here.provides,
+        batch_size=2,
+        spill=tmp_path / "images",
+        elsewhere=lambda *_: None,
+        used=range(5),
+    )
+
+    assert [list(batch.row_keys) for batch in source.extract([3, 1], here.provides)] == [
+        [images.rows[index].row_key for index in (3, 1)]
+    ]
+    assert here.seen == 5
