@@ -25,6 +25,7 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.errors import StoreError
 from uniad_ray.pipelines.ingest.job import ingest
 from uniad_ray.pipelines.score.job import ScoreReport, score
+from uniad_ray.runs.plan import read_run
 from uniad_ray.runs.reviews import FOLDER, Mark, write_marks
 
 IMAGES = 12
@@ -71,6 +72,7 @@ def test_errors_and_cut_bodies_cost_no_row(
     assert scores(f"{s3_prefix}/flaky/run") == scores(f"{s3_prefix}/whole/run")
     assert report.images == IMAGES
     assert report.store_retries > 0
+    assert read_run(Location.parse(report.run)).store_retries == report.store_retries
 
 
 @pytest.mark.slow

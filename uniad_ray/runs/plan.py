@@ -122,6 +122,7 @@ class RunManifest(StrictModel):
         chunks_sha256: sha256 of `chunks.parquet`, which lists every chunk with its digest.
         weights: Weights by category and extractor, with their digests.
         random_weights: Whether any network had random weights; the scores are then meaningless.
+        store_retries: Requests to the store that workers repeated, in all calls that ended. Without faults it is 0.
     """
 
     run_id: str
@@ -134,6 +135,7 @@ class RunManifest(StrictModel):
     chunks_sha256: str
     weights: dict[str, dict[str, Any]]
     random_weights: bool
+    store_retries: int = 0
 
     @model_validator(mode="after")
     def _rows_in_are_rows_out(self) -> RunManifest:

@@ -47,7 +47,7 @@ from uniad_ray.runs.plan import (
     scores_path,
     top_maps_path,
 )
-from uniad_ray.runs.timings import StageSeconds, Timing, write_timing
+from uniad_ray.runs.timings import StageSeconds, Timing, read_timings, write_timing
 from uniad_ray.scoring.bundles.store import BundleStore
 from uniad_ray.sidecars.reader import note_recomputed, open_sidecar
 
@@ -148,6 +148,7 @@ def score(
                 scored, timing = _score_pending(
                     plan, run, pending, finished, sidecar, workers or Workers(), address, lease=lease
                 )
+            write_timing(run, timing)
             finished += scored
         lease.check()
         manifest = _finish(run, plan, work, finished)
@@ -219,7 +220,6 @@ def _score_pending(
         seconds=StageSeconds(**spent, wall=time.perf_counter() - started),
         store_retries=retries,
     )
-    write_timing(run, timing)
     return results, timing
 
 
@@ -314,6 +314,7 @@ def _finish(run: Location, plan: RunPlan, work: list[Chunk], results: list[RunCh
             for record in networks.values()
             if "weights" in record
         ),
+        store_retries=sum(timing.store_retries for timing in read_timings(run)),
     )
     (run / MANIFEST_NAME).write_json(manifest.model_dump(mode="json"))
     (run / MAP_CANDIDATES).delete_tree()
