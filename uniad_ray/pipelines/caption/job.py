@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -23,12 +24,14 @@ from uniad_ray.pipelines.caption.task import CaptionTask
 from uniad_ray.pipelines.caption.worker import CaptionWorker
 from uniad_ray.pipelines.cluster.decoding import chunk_item
 from uniad_ray.pipelines.cluster.session import configure_ray_data, ray_session, unwrap
-from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_actors
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, actors_reason, plan_actors
 from uniad_ray.progress import Progress
 from uniad_ray.sidecars.caption_files import carry_over_captions, finish_captions, forget_deleted_images
 from uniad_ray.sidecars.caption_ranges import caption_ranges
 from uniad_ray.sidecars.captions import adopt_caption_plan, caption_path, caption_plan
 from uniad_ray.sidecars.plan import LEASE_FOLDER
+
+_logger = logging.getLogger(__name__)
 
 _BATCH: Final = 32
 """Images per call of the model; vLLM and servers batch within it."""
@@ -177,7 +180,11 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
     import ray
 
     configure_ray_data()
-    pool = plan_actors({"captions": requested_workers(task.engine.kind, workers, cluster)}, cluster)["captions"]
+    wanted = requested_workers(task.engine.kind, workers, cluster)
+    pool = plan_actors({"captions": wanted}, cluster)["captions"]
+    is_alone = wanted.count == 1 and workers.count is None
+    reason = "1 actor: one engine keeps the cores busy" if is_alone else actors_reason(pool, wanted, cluster)
+    _logger.info("captions with %s; batches of %d images", reason, _BATCH)
     dataset = ray.data.from_items([chunk_item(chunk) for chunk in pending], override_num_blocks=len(pending))
     plan, engine = (part.model_dump(mode="json") for part in (task.plan, task.engine))
     return dataset.map_batches(

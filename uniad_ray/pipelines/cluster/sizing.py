@@ -44,6 +44,12 @@ class Cluster:
     can_grow: bool = False
 
     @property
+    def described(self) -> str:
+        """Returns the size in words, for messages."""
+        gpus = f" and {_number(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{_number(self.physical_cpus, 'core')}{gpus}"
+
+    @property
     def cpu_share(self) -> float:
         """Returns the CPUs that one thread of a task or actor requests, at most 1.
 
@@ -167,6 +173,46 @@ def plan_group(jobs: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:
     plan = _shared_out(jobs, wanted, cluster)
     _check_places({"training": plan}, int(cluster.logical_cpus / cluster.cpu_share), cluster)
     return plan
+
+
+def actors_reason(plan: WorkerPlan, wanted: Workers, cluster: Cluster, pools: int = 1) -> str:
+    """Returns in words how many actors a pool has, and why.
+
+    Args:
+        plan: Result of `plan_actors`.
+        wanted: What was requested.
+        cluster: Resources of the cluster.
+        pools: Number of pools in the same pipeline.
+    """
+    if wanted.count is not None:
+        reason = "as requested"
+        if cluster.can_grow and wanted.count * plan.threads > cluster.logical_cpus / cluster.cpu_share:
+            reason += f"; the cluster has {cluster.described} now, and more actors start when it grows"
+    elif plan.gpus:
+        reason = f"one per GPU, of {_number(cluster.gpus, 'GPU')}"
+    else:
+        shared = f" are shared by {pools} stages" if pools > 1 else ""
+        reason = f"about 90 % of {_number(cluster.physical_cpus, 'core')}{shared}; the rest decodes"
+    return f"{_sized(plan, 'actor')}: {reason}"
+
+
+def tasks_reason(plan: WorkerPlan, work: int, wanted: Workers, cluster: Cluster) -> str:
+    """Returns in words how many tasks or processes run at once, and why.
+
+    Args:
+        plan: Result of `plan_tasks` or `plan_group`.
+        work: Number of pieces of work.
+        wanted: What was requested.
+        cluster: Resources of the cluster.
+    """
+    reason = "as requested" if wanted.count is not None else f"{_number(work, 'job')} on {cluster.described}"
+    return f"{_sized(plan, 'process', 'processes')} at once: {reason}"
+
+
+def _sized(plan: WorkerPlan, noun: str, nouns: str = "") -> str:
+    each = " each" if plan.count > 1 else ""
+    count = f"{plan.count} {nouns}" if nouns and plan.count != 1 else _number(plan.count, noun)
+    return f"{count} with {_number(plan.threads, 'thread')}{each}"
 
 
 def _shared_out(work: int, wanted: Workers, cluster: Cluster) -> WorkerPlan:

@@ -18,7 +18,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.config.region import RegionMask
 from uniad_ray.errors import ConfigError, UserError
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
-from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_tasks, tasks_reason
 from uniad_ray.pipelines.fit.opening import FitTask
 from uniad_ray.pipelines.fit.report import FitReport, FittedBundle
 from uniad_ray.pipelines.fit.students import find_students, plan_training
@@ -246,6 +246,7 @@ def _fit_in_parallel(
     if not categories:
         return [], {}, {}
     size = plan_tasks(len(categories), task.device, cluster)
+    _logger.info("fitting with %s", tasks_reason(size, len(categories), Workers(device=task.device), cluster))
     counter = ray.remote(_Counter).options(num_cpus=0).remote()
     task_of = ray.remote(fit_one).options(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=2)
     # Nodes may be added to a cluster that can grow, but nobody knows how many.

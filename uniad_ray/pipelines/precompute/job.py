@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +23,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import SidecarError
 from uniad_ray.pipelines.cluster.decoding import decoded_chunks
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
-from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
+from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, actors_reason, plan_actors
 from uniad_ray.pipelines.precompute.worker import StageWorker
 from uniad_ray.progress import Progress
 from uniad_ray.scoring.bundles.published import PlannedBundle, published_bundles
@@ -44,6 +45,8 @@ from uniad_ray.sidecars.plan import (
     stage_schema,
 )
 from uniad_ray.sidecars.stages import CategoryPipeline
+
+_logger = logging.getLogger(__name__)
 
 _READ_THREADS = 16
 
@@ -227,7 +230,10 @@ def _precompute_pending(
     """Writes the pending files, and returns the written ones by path."""
     work = list(dict.fromkeys(chunk for _, chunk in pending))
     stages = [stage for stage in STAGES if any(stage == own for own, _ in pending)]
-    pools = plan_actors({stage: workers.get(stage, Workers()) for stage in stages}, cluster)
+    wanted = {stage: workers.get(stage, Workers()) for stage in stages}
+    pools = plan_actors(wanted, cluster)
+    for stage, pool in pools.items():
+        _logger.info("%s with %s", stage, actors_reason(pool, wanted[stage], cluster, len(pools)))
     dataset = _dataset(plan, sidecar, work, pools, cluster, lease)
     written: dict[str, SidecarFile] = {}
     with Progress("precomputing", plan.images) as progress:

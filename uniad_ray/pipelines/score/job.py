@@ -23,7 +23,7 @@ from uniad_ray.errors import RunError
 from uniad_ray.pipelines.cluster.decoding import decoded_chunks
 from uniad_ray.pipelines.cluster.metrics import RayMetrics, Recorder
 from uniad_ray.pipelines.cluster.session import ray_session, unwrap
-from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, plan_actors
+from uniad_ray.pipelines.cluster.sizing import Cluster, WorkerPlan, Workers, actors_reason, plan_actors
 from uniad_ray.pipelines.score.attempts import RemoteAttempts
 from uniad_ray.pipelines.score.worker import ChunkScorer
 from uniad_ray.progress import Progress
@@ -191,6 +191,12 @@ def _score_pending(
     spent = {"decode": 0.0, "score": 0.0, "write": 0.0}
     with ray_session(address) as cluster:
         chosen = plan_actors({"scoring": workers}, cluster)["scoring"]
+        batches = sorted({config.batch_size for config in configs.values()})
+        _logger.info(
+            "scoring with %s; batches of %s images, as in the fit, and of one chunk at most",
+            actors_reason(chosen, workers, cluster),
+            " or ".join(map(str, batches)),
+        )
         dataset = _dataset(plan, run, pending, configs, sidecar, chosen, cluster, lease)
         metrics = RayMetrics()
         metrics.set("uniad_ray_run_chunks_waiting", len(pending))

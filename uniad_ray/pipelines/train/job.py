@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,13 @@ from uniad_ray.archive.stores.location import Location
 from uniad_ray.archive.value_range import category_config
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
-from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_group
+from uniad_ray.pipelines.cluster.sizing import Cluster, Workers, plan_group, tasks_reason
 from uniad_ray.pipelines.train.worker import Trained, run_trainings
 
 if TYPE_CHECKING:
     from uniad_ray.training.group import WorkerGroup
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def train_students(
     """
     if not jobs:
         return Trained()
-    plan = plan_group(len(jobs), workers or Workers(), cluster)
+    wanted = workers or Workers()
+    plan = plan_group(len(jobs), wanted, cluster)
+    _logger.info("training with %s", tasks_reason(plan, len(jobs), wanted, cluster))
     sharing = plan.count if len(jobs) < plan.count else 1
     images = {name: _images_of_training(config, name, sharing) for name in {job.student for job in jobs}}
     train = partial(_train, _Trainings(archive, config, {job.key: job for job in jobs}, root, sidecar))

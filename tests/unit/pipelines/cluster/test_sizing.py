@@ -11,9 +11,11 @@ from uniad_ray.pipelines.cluster.sizing import (
     Cluster,
     WorkerPlan,
     Workers,
+    actors_reason,
     plan_actors,
     plan_group,
     plan_tasks,
+    tasks_reason,
 )
 
 STAGES = ("features", "segments", "descriptions")
@@ -212,3 +214,42 @@ def test_future_gpus_are_requested_by_name() -> None:
 def test_sizing_imports_no_ray() -> None:
     code = "import sys, uniad_ray.pipelines.cluster.sizing; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        (cluster(8), Workers(), "7 actors with 1 thread each: about 90 % of 8 cores; the rest decodes"),
+        (cluster(8), Workers(count=2, threads=3), "2 actors with 3 threads each: as requested"),
+        (ONE_CPU, Workers(), "1 actor with 1 thread: about 90 % of 1 core; the rest decodes"),
+        (GPU_NODE, Workers(), "2 actors with 1 thread each: one per GPU, of 2 GPUs"),
+        (
+            cluster(4, can_grow=True),
+            Workers(count=9),
+            "9 actors with 1 thread each: as requested; the cluster has 4 cores now, "
+            "and more actors start when it grows",
+        ),
+    ],
+)
+def test_number_of_actors_is_explained(found: Cluster, wanted: Workers, expected: str) -> None:
+    assert actors_reason(scoring(wanted, found), wanted, found) == expected
+
+
+def test_shared_cores_are_explained() -> None:
+    plans = plan_actors({stage: Workers() for stage in STAGES}, LAPTOP)
+
+    assert actors_reason(plans["segments"], Workers(), LAPTOP, len(plans)) == (
+        "4 actors with 1 thread each: about 90 % of 16 cores are shared by 3 stages; the rest decodes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("jobs", "found", "wanted", "expected"),
+    [
+        (1, TWO_CORES, Workers(), "1 process with 2 threads at once: 1 job on 2 cores"),
+        (5, GPU_NODE, Workers(), "2 processes with 8 threads each at once: 5 jobs on 32 cores and 2 GPUs"),
+        (5, LAPTOP, Workers(count=3), "3 processes with 5 threads each at once: as requested"),
+    ],
+)
+def test_number_of_processes_is_explained(jobs: int, found: Cluster, wanted: Workers, expected: str) -> None:
+    assert tasks_reason(plan_group(jobs, wanted, found), jobs, wanted, found) == expected
