@@ -56,3 +56,6 @@ def test_small_cluster_is_joined_and_left_running(cpus: int, tmp_path: Path) -> 
         assert program("ingest", str(tree), archive, "--chunk-images=3", *joined, **found)["images"] == 10
         assert len(program("fit", archive, "--bundles", bundles, *SMALL, *joined, **found)["fitted"]) == 1
         assert program("score", archive, "--bundles", bundles, "--out", run, *joined, **found)["images"] == 10
+        # The cluster might grow; what there is does the work meanwhile.
+        many = ["--out", f"{run}-9", "--workers=9"]
+        assert program("score", archive, "--bundles", bundles, *many, *joined, **found)["images"] == 10

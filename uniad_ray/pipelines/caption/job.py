@@ -190,7 +190,7 @@ def _dataset(task: CaptionTask, pending: Sequence[Chunk], workers: Workers, clus
     return dataset.map_batches(
         CaptionWorker,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(pending))),
+        compute=ray.data.ActorPoolStrategy(**{key: min(actors, len(pending)) for key, actors in pool.pool.items()}),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
         fn_constructor_args=(plan, engine, task.archive.uri, task.sidecar.uri),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from uniad_ray.errors import RunError
@@ -95,6 +95,7 @@ class WorkerPlan:
         cpus: CPUs that each requests from Ray.
         gpus: GPUs of each; below 1 if several share one.
         device: `cpu`, `cuda` or `auto`.
+        at_first: Number of actors that fit the cluster as it is, if that is fewer; None if `count` fit.
     """
 
     count: int
@@ -102,6 +103,17 @@ class WorkerPlan:
     cpus: float
     gpus: float
     device: str
+    at_first: int | None = None
+
+    @property
+    def pool(self) -> dict[str, int]:
+        """Returns the arguments of Ray Data's `ActorPoolStrategy`.
+
+        Actors that do not fit must not start before the cluster has grown: they would take the CPUs of decoding.
+        """
+        if self.at_first is None:
+            return {"size": self.count}
+        return {"min_size": self.at_first, "max_size": self.count}
 
 
 def plan_actors(wanted: Mapping[NameT, Workers], cluster: Cluster) -> dict[NameT, WorkerPlan]:
@@ -140,6 +152,12 @@ def plan_actors(wanted: Mapping[NameT, Workers], cluster: Cluster) -> dict[NameT
         for name, workers in wanted.items()
     }
     _check_places(plans, places, cluster, shared_with=" alongside decoding")
+    on_cpus = {name: plan for name, plan in plans.items() if name not in on_gpu}
+    if sum(plan.count * plan.threads for plan in on_cpus.values()) > places:
+        plans |= {
+            name: replace(plan, at_first=min(plan.count, max(1, places // len(on_cpus) // plan.threads)))
+            for name, plan in on_cpus.items()
+        }
     return plans
 
 
@@ -186,8 +204,8 @@ def actors_reason(plan: WorkerPlan, wanted: Workers, cluster: Cluster, pools: in
     """
     if wanted.count is not None:
         reason = "as requested"
-        if cluster.can_grow and wanted.count * plan.threads > cluster.logical_cpus / cluster.cpu_share:
-            reason += f"; the cluster has {cluster.described} now, and more actors start when it grows"
+        if plan.at_first is not None:
+            reason += f"; {plan.at_first} on the {cluster.described} that there are, and more when the cluster grows"
     elif plan.gpus:
         reason = f"one per GPU, of {_number(cluster.gpus, 'GPU')}"
     else:

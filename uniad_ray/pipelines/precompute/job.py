@@ -267,7 +267,7 @@ def _dataset(
         dataset = dataset.map_batches(
             StageWorker,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=pool.count),
+            compute=ray.data.ActorPoolStrategy(**pool.pool),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             fn_constructor_args=(stage, document, sidecar.uri),

@@ -268,7 +268,7 @@ def _dataset(
     return dataset.map_batches(
         ChunkScorer,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers.count),
+        compute=ray.data.ActorPoolStrategy(**workers.pool),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         fn_constructor_args=(plan.model_dump(mode="json"), run.uri),

@@ -226,13 +226,30 @@ def test_sizing_imports_no_ray() -> None:
         (
             cluster(4, can_grow=True),
             Workers(count=9),
-            "9 actors with 1 thread each: as requested; the cluster has 4 cores now, "
-            "and more actors start when it grows",
+            "9 actors with 1 thread each: as requested; "
+            "3 on the 4 cores that there are, and more when the cluster grows",
         ),
     ],
 )
 def test_number_of_actors_is_explained(found: Cluster, wanted: Workers, expected: str) -> None:
     assert actors_reason(scoring(wanted, found), wanted, found) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        (cluster(4), Workers(count=3), {"size": 3}),
+        (cluster(4, can_grow=True), Workers(count=3), {"size": 3}),
+        (cluster(4, can_grow=True), Workers(count=9), {"min_size": 3, "max_size": 9}),
+        (cluster(4, can_grow=True), Workers(count=9, threads=2), {"min_size": 1, "max_size": 9}),
+        (cluster(1, can_grow=True), Workers(count=9), {"min_size": 3, "max_size": 9}),
+        (cluster(1, can_grow=True), Workers(count=2, threads=8), {"min_size": 1, "max_size": 2}),
+        # Actors that wait for a GPU take no CPU.
+        (cluster(4, can_grow=True), Workers(count=9, device="cuda"), {"size": 9}),
+    ],
+)
+def test_actors_start_where_there_is_room(found: Cluster, wanted: Workers, expected: dict[str, int]) -> None:
+    assert scoring(wanted, found).pool == expected
 
 
 def test_shared_cores_are_explained() -> None:
