@@ -10,6 +10,7 @@ import torch
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.experts.base import Evidence
+from uniad_ray.experts.patch.memory import PatchMemory, PatchMemoryConfig
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 
 
@@ -59,6 +60,39 @@ class Trained(_Remembering):
 
     needs: frozenset[str] = frozenset()
     training_needs = frozenset({"pyramid/level3"})
+
+
+class TrainedPatchMemory(PatchMemory):
+    """A real patch memory that waits for the trained extractor."""
+
+    def __init__(self, name: str, config: PatchMemoryConfig) -> None:
+        super().__init__(name, config)
+        self.needs = self.needs | {"trained/count"}
+
+
+class Brightness:
+    """Scores the mean brightness, which is blind for most anomalies."""
+
+    config_model = NoOptions
+
+    def __init__(self, name: str, config: NoOptions) -> None:  # noqa: ARG002
+        self.name = name
+        self.needs = frozenset({"pyramid/level2"})
+
+    def fit(self, stream: PerceptionStream) -> None:
+        for _ in stream():
+            pass
+
+    def score(self, perception: Perception) -> Evidence:
+        means = perception.images.mean(axis=(1, 2, 3)).astype(np.float32)
+        return Evidence(means, None, [[] for _ in means])
+
+    def state(self) -> State:
+        return State()
+
+    @classmethod
+    def from_state(cls, name: str, config: NoOptions, state: State) -> Self:  # noqa: ARG003
+        return cls(name, config)
 
 
 class Words:

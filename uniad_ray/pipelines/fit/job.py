@@ -112,11 +112,14 @@ def fit(
     left: dict[str, Judged | None] = dict.fromkeys(wanted)
     with ray_session(address) as cluster:
         needed = find_students(config, cluster)
-        if needed.may_be_omitted:
+        if needed.may_be_omitted or not needed.names:
             fitted, left, failed = _fit_in_parallel(left, task, cluster)
             results += fitted
-        if needed.names and left:
-            jobs, refused = plan_training(source.uri, list(left), config, needed.names, cluster)
+        # Where the selection decides on students, it tries them after one training of several.
+        for is_trial in (True, False) if needed.may_be_omitted else (False,):
+            if not left:
+                break
+            jobs, refused = plan_training(source.uri, list(left), config, needed.names, cluster, is_trial=is_trial)
             trained = train_students(
                 source.uri,
                 config,
@@ -127,12 +130,12 @@ def fit(
                 workers=Workers(workers, device=device),
             )
             refused |= {job.category: trained.failed[job.key] for job in jobs if job.key in trained.failed}
-            failed |= refused
             left = {name: judged for name, judged in left.items() if name not in refused}
-            task = replace(task, students={key: location.uri for key, location in trained.states.items()})
-        fitted, _, refused = _fit_in_parallel(left, task, cluster)
-        results += fitted
-        failed |= refused
+            states = {key: location.uri for key, location in trained.states.items()}
+            task = replace(task, students=states, is_trial=is_trial)
+            fitted, left, unfitted = _fit_in_parallel(left, task, cluster)
+            results += fitted
+            failed |= refused | unfitted
     if sidecar is not None:
         for entry in results:
             note_recomputed(entry.category, entry.recomputed)

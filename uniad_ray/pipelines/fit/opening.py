@@ -41,6 +41,7 @@ class FitTask:
         totals: Estimated number of images to advance the progress by, by category.
         excluded: Reason by category and source URI, for images that are left out on request.
         students: URI of the trained student by job key; None before the training.
+        is_trial: Whether these are only the first students of each category, to find out if more are worth it.
         parallel_from: Seconds that extraction, or the remaining rounds, must take in one process to be spread over
             others: processes take time to start.
     """
@@ -57,6 +58,7 @@ class FitTask:
     totals: Mapping[str, int]
     excluded: Mapping[str, Mapping[str, str]]
     students: Mapping[str, str] | None = None
+    is_trial: bool = False
     parallel_from: float = 30.0
 
 

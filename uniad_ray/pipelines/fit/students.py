@@ -55,7 +55,13 @@ def find_students(config: FitConfig, cluster: Cluster) -> Students:
 
 
 def plan_training(
-    archive: str, categories: Sequence[str], config: FitConfig, students: Sequence[str], cluster: Cluster
+    archive: str,
+    categories: Sequence[str],
+    config: FitConfig,
+    students: Sequence[str],
+    cluster: Cluster,
+    *,
+    is_trial: bool,
 ) -> tuple[list[TrainingJob], dict[str, str]]:
     """Finds the images of each training.
 
@@ -65,6 +71,7 @@ def plan_training(
         config: The fit configuration.
         students: Names of the extractors to train.
         cluster: Resources of the cluster.
+        is_trial: Whether to train each student only once.
 
     Returns:
         The jobs; and the reason by category, for categories that cannot be fitted.
@@ -87,7 +94,7 @@ def plan_training(
         jobs += [
             TrainingJob(job_key(category, name, row_keys), category, name, row_keys)
             for name in students
-            for row_keys in trainings
+            for row_keys in (trainings[:1] if is_trial else trainings)
         ]
     return jobs, failed
 

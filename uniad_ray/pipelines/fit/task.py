@@ -29,7 +29,7 @@ def fit_one(
         counter: Handle of the actor that counts images.
 
     Returns:
-        The fields of the `FittedBundle`; or the scores so far if a student is needed that is not trained.
+        The fields of the `FittedBundle`; or the scores so far if students are needed that are not trained.
     """
     from uniad_ray.pipelines.cluster.devices import choose_device, limit_threads
     from uniad_ray.pipelines.fit.extraction import extraction_in_actors
@@ -48,7 +48,11 @@ def fit_one(
         if fit.wants_students(judged):
             if task.students is None:
                 return judged
-            judged = fit.judge_others(judged)
+            if task.is_trial and fit.needs_trial:
+                if fit.students_pay(judged):
+                    return judged
+            else:
+                judged = fit.judge_others(judged)
         fitted = fit.finish(judged)
     progress.finish()
     images = sum(row.copy_of is None for row in opened.images.rows)

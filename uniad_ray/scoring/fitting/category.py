@@ -202,6 +202,31 @@ class CategoryFit:
             if trained.intersection((*kind.base, *kind.candidates))
         )
 
+    @property
+    def needs_trial(self) -> bool:
+        """Whether a trial costs less than the training of all students."""
+        return len(self._split.trainings) > 1
+
+    def students_pay(self, judged: Judged) -> bool:
+        """Whether a student adds something in the rounds that need only its first training; trains that one.
+
+        Fewer images judge than in the end, so the gain has to be large enough, but not certain.
+
+        Args:
+            judged: Scores by the experts that need no student.
+
+        Raises:
+            FitError: As `judge_others`.
+        """
+        rounds = self._split.trial
+        trained = [name for name in self._experts if name not in judged.held_out]
+        tried = judged.of(rounds).joined(self._judge(trained, rounds))
+        decision = self._choose(tried)
+        return decision is not None and any(
+            found.weight > 0.0 or (found.trial is not None and found.trial.gain >= found.trial.asked)
+            for found in (decision.experts[name] for name in trained)
+        )
+
     def judge_others(self, judged: Judged) -> Judged:
         """Judge the held-out images with the experts that have not judged them yet, which trains students.
 
@@ -268,10 +293,11 @@ class CategoryFit:
         self._advance(len(perception))
         self._read_at = time.monotonic()
 
-    def _judge(self, names: Sequence[str]) -> Judged:
-        """Fit the named experts in every round, and judge the held-out images with them."""
+    def _judge(self, names: Sequence[str], rounds: Sequence[int] | None = None) -> Judged:
+        """Fit the named experts in every round, or in some with the first, and judge the held-out images with them."""
         started = time.monotonic()
-        first, others = self.judge_round(0, names), range(1, len(self._split.folds))
+        numbers = range(len(self._split.folds)) if rounds is None else rounds
+        first, others = self.judge_round(numbers[0], names), numbers[1:]
         # Later rounds find the perceptions on disk.
         each = time.monotonic() - max(started, self._read_at)
         found = None
@@ -350,7 +376,9 @@ def fit_category(
         images, config, device=device, train=train, on_progress=on_progress, find_stored=find_stored, known=known
     ) as fit:
         judged = fit.judge_first()
-        return fit.finish(fit.judge_others(judged) if fit.wants_students(judged) else judged)
+        if fit.wants_students(judged) and (not fit.needs_trial or fit.students_pay(judged)):
+            judged = fit.judge_others(judged)
+        return fit.finish(judged)
 
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Judged(NamedTuple):
         synthetic: Raw scores of synthetic anomalies by kind and expert; empty without expert selection.
         known: Raw scores of known defects by family and expert.
         without_text: Number of held-out images that are not among them because they lack a text.
+        rounds: The same by round; empty for a single round.
     """
 
     row_keys: tuple[str, ...]
@@ -44,6 +45,7 @@ class Judged(NamedTuple):
     synthetic: SyntheticScores
     known: SyntheticScores
     without_text: int = 0
+    rounds: tuple[Judged, ...] = ()
 
     @classmethod
     def of_rounds(cls, rounds: Sequence[Judged]) -> Judged:
@@ -56,7 +58,12 @@ class Judged(NamedTuple):
             join_synthetic_scores([one.synthetic for one in rounds]),
             first.known,
             sum(one.without_text for one in rounds),
+            tuple(rounds),
         )
+
+    def of(self, numbers: Sequence[int]) -> Judged:
+        """The scores of some rounds, given by their numbers."""
+        return Judged.of_rounds([self.rounds[number] for number in numbers])
 
     def joined(self, other: Judged) -> Judged:
         """Add the scores of other experts for the same images.
@@ -73,6 +80,7 @@ class Judged(NamedTuple):
             _joined(self.synthetic, other.synthetic),
             _joined(self.known, other.known),
             self.without_text,
+            tuple(one.joined(more) for one, more in zip(self.rounds, other.rounds, strict=True)),
         )
 
 

@@ -45,6 +45,11 @@ class FitSplit:
         return tuple(dict.fromkeys(self.training))
 
     @property
+    def trial(self) -> tuple[int, ...]:
+        """Numbers of the rounds that need only the first training of a student."""
+        return tuple(number for number, images in enumerate(self.training) if images == self.training[0])
+
+    @property
     def used(self) -> tuple[int, ...]:
         """Indices of all images, in order."""
         rounds = (index for fold in self.folds for index in (*fold.fit, *fold.calibrate))

@@ -235,51 +235,73 @@ def test_only_selected_experts_score(tmp_path: Path) -> None:
     assert fit_category(normal_images, small_config(*SECOND, selection)).calibration.selection == record
 
 
-STUDENT = (
-    "fusions.both={{rule: excess, selection: "
-    "{{surface: {{base: [patch], candidates: [witness], train_from: {}}}, images: 3}}}}"
-)
+def with_student(base: str, train_from: float) -> FitConfig:
+    """A base that needs no student, and a patch memory that does."""
+    return config_with_witness(
+        "experts.bright={class: 'support.learned:Brightness', config: {}}",
+        "experts.taught={class: 'support.learned:TrainedPatchMemory', "
+        "config: {fields: [pyramid/level2], memory_size: 200}}",
+        f"expert_sets.both=[{base}, taught]",
+        "fusions.both={rule: excess, selection: "
+        f"{{surface: {{base: [{base}], candidates: [taught], train_from: {train_from}}}, images: 10}}}}",
+    )
 
 
 def test_student_is_trained_only_if_the_other_experts_leave_a_gap(tmp_path: Path) -> None:
     normal_images = DrawnNormalImages(30)
     never, always, if_needed = (Trainer(normal_images) for _ in range(3))
 
-    omitted = fit_category(normal_images, config_with_witness(STUDENT.format(1.0)), train=never)
-    at_once = fit_category(normal_images, config_with_witness(STUDENT.format(0.0)), train=always)
-    later = fit_category(normal_images, config_with_witness(STUDENT.format(1e-9)), train=if_needed)
+    omitted = fit_category(normal_images, with_student("bright", 1.0), train=never)
+    at_once = fit_category(normal_images, with_student("bright", 0.0), train=always)
+    later = fit_category(normal_images, with_student("bright", 1e-9), train=if_needed)
 
     assert never.asked == []
-    assert if_needed.asked == always.asked != []
+    assert if_needed.asked == always.asked
+    assert len(always.asked) == 2
     # Whether students are trained before or after the other experts does not matter.
     assert later.calibration == at_once.calibration
     assert later.files == at_once.files
+    assert later.calibration.selection is not None
+    assert later.calibration.selection.weights["taught"] > 0.0
     record = omitted.calibration.selection
     assert record is not None
-    assert record.weights == {"patch": 1.0, "witness": 0.0}
+    assert record.weights == {"bright": 1.0, "taught": 0.0}
     assert 0.0 < record.lack["surface"] < 1.0
-    assert record.reason("witness").startswith("its student is not trained: ")
+    assert record.reason("taught").startswith("its student is not trained: ")
     store = BundleStore(str(tmp_path))
     manifest = store.write(
         "part", omitted.config, omitted.calibration, {"extractors": omitted.extractors}, omitted.files
     )
-    assert manifest.fitted_experts == ("patch",)
+    assert manifest.fitted_experts == ("bright",)
     bundle = store.load("part", manifest.version)
     bundle.check_reference(bundle.scorer())
     with pytest.raises(
-        BundleError, match=r"has no expert witness; .*--set fusions\.both\.selection\.surface\.train_from=0"
+        BundleError, match=r"has no expert taught; .*--set fusions\.both\.selection\.surface\.train_from=0"
     ):
-        bundle.scorer(only=["witness"])
+        bundle.scorer(only=["taught"])
     logical = "fusions.both={rule: excess, selection: {surface: {base: [patch]}, arrangement: {candidates: [witness]}}}"
     with pytest.raises(BundleError, match=r"selection\.arrangement\.train_from=0"):
         manifest.model_copy(update={"config": config_with_witness(logical)}).check_experts(["witness"])
+
+
+def test_student_that_adds_nothing_is_trained_once() -> None:
+    normal_images = DrawnNormalImages(30)
+    never, tried = (Trainer(normal_images) for _ in range(2))
+
+    without = fit_category(normal_images, with_student("patch", 1.0), train=never)
+    after_trial = fit_category(normal_images, with_student("patch", 1e-9), train=tried)
+
+    split = split_normal_images(normal_images.rows, small_config().calibration)
+    assert tried.asked == [split.trainings[0]]
+    assert after_trial.calibration == without.calibration
+    assert after_trial.files == without.files
 
 
 def test_synthetic_anomalies_come_from_unseen_images() -> None:
     normal_images = DrawnNormalImages(8)
     config = config_with_witness(
         "fusions.both={rule: excess, selection: "
-        "{surface: {base: [patch]}, arrangement: {candidates: [witness]}, images: 8}}"
+        "{surface: {base: [patch]}, arrangement: {candidates: [witness], train_from: 0}, images: 8}}"
     )
     record = fit_category(normal_images, config, train=Trainer(normal_images)).calibration.selection
     assert record is not None
