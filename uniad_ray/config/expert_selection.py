@@ -21,8 +21,8 @@ class ExpertGroupConfig(StrictModel):
         ge=0,
         le=1,
         description="Train a student for candidates only if the experts that need none lack at least this to an AUROC "
-        "of 1 on synthetic anomalies of this kind, and if the first of several trainings shows a gain; 0 always trains. A "
-        "few dozen images cannot resolve less than 0.025.",
+        "of 1 on synthetic anomalies of this kind, and if the first of several trainings shows a gain; 0 always "
+        "trains. A few dozen images cannot resolve less than 0.025.",
     )
 
 

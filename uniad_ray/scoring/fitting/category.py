@@ -208,9 +208,7 @@ class CategoryFit:
         return len(self._split.trainings) > 1
 
     def students_pay(self, judged: Judged) -> bool:
-        """Whether a student adds something in the rounds that need only its first training; trains that one.
-
-        Fewer images judge than in the end, so the gain has to be large enough, but not certain.
+        """Whether a student adds something in the rounds that need only its first training, which it trains.
 
         Args:
             judged: Scores by the experts that need no student.
@@ -222,6 +220,7 @@ class CategoryFit:
         trained = [name for name in self._experts if name not in judged.held_out]
         tried = judged.of(rounds).joined(self._judge(trained, rounds))
         decision = self._choose(tried)
+        # Fewer images judge than in the end, so the gain need not be certain.
         return decision is not None and any(
             found.weight > 0.0 or (found.trial is not None and found.trial.gain >= found.trial.asked)
             for found in (decision.experts[name] for name in trained)
@@ -383,12 +382,8 @@ def fit_category(
 
 def _lineage(pipeline: PerceptionPipeline, config: FitConfig, device: str) -> dict[str, Any]:
     """Lineage of the extractors, and of the teachers of trained ones."""
-    needs = [
-        need
-        for extractor in pipeline.extractors
-        if isinstance(extractor, TrainedExtractor)
-        for need in _training_needs(extractor)
-    ]
+    trained = [extractor for extractor in pipeline.extractors if isinstance(extractor, TrainedExtractor)]
+    needs = [need for extractor in trained for need in _training_needs(extractor)]
     teachers = build_pipeline(config, needs, device=device)
     return teachers.lineage(teachers.provides) | pipeline.lineage(pipeline.provides)
 
