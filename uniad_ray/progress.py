@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from types import TracebackType
-from typing import NoReturn, Self, TextIO
+from typing import Final, NoReturn, Self, TextIO
 
 from tqdm import tqdm
 
 LOG_INTERVAL_SECONDS = 10.0
+_FEWEST_SECONDS: Final = 5.0
+_LEAST_SHARE: Final = 0.02
+"""Seconds, and share of the images, after which the rate tells how much time is left."""
+_ALMOST_DONE: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, almost done{postfix}]"
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._done = 0
         self._errors = 0
+        self._phase = ""
         self._logged_at = -1
         self._started = self._logged = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
@@ -52,6 +58,17 @@ class Progress:
         elif self._total and self._done != self._logged_at:
             _logger.info(self.line())
 
+    def say(self, phase: str) -> None:
+        """Names what the job does now, such as `calibration`; the next line shows it.
+
+        Args:
+            phase: A few words; empty if the job has no phases.
+        """
+        if phase != self._phase:
+            self._phase = phase
+            if self._bar is not None:
+                self._bar.set_description(self._named, refresh=True)
+
     def advance(self, images: int, errors: int = 0) -> None:
         """Counts finished images.
 
@@ -62,6 +79,8 @@ class Progress:
         self._done += images
         self._errors += errors
         if self._bar is not None:
+            if self._done >= self._total:
+                self._bar.bar_format = _ALMOST_DONE
             self._bar.update(images)
             self._bar.set_postfix(errors=self._errors)
         elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS:
@@ -70,8 +89,17 @@ class Progress:
             _logger.info(self.line())
 
     def line(self) -> str:
-        """Returns the state as text, such as `scoring: 640 of 1000 images, 41.2 images/s, 0 errors, 9 s left`."""
+        """Returns the state as text, such as `scoring: 640 of 1000 images, 41.2 images/s, 0 errors, 9 s left`.
+
+        The time left is missing before it is known, and once all images are counted: then it is the job's last step.
+        """
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = self._done / seconds
-        left = f"{(self._total - self._done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-        return f"{self._task}: {self._done} of {self._total} images, {rate:.1f} images/s, {self._errors} errors, {left}"
+        line = f"{self._named}: {self._done} of {self._total} images, {rate:.1f} images/s, {self._errors} errors"
+        if self._done >= self._total or self._done < _LEAST_SHARE * self._total or seconds < _FEWEST_SECONDS:
+            return line
+        return f"{line}, {math.ceil((self._total - self._done) / rate)} s left"
+
+    @property
+    def _named(self) -> str:
+        return f"{self._task}, {self._phase}" if self._phase else self._task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -262,7 +262,8 @@ def _fit_in_parallel(
     with Progress("fitting", sum(task.totals[name] for name in categories)) as progress:
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
-            total = ray.get(counter.read.remote())
+            total, phases = ray.get(counter.read.remote())
+            progress.say(_in_words(phases, pending.values()))
             progress.advance(total - seen)
             seen = total
             for reference in ready:
@@ -284,13 +285,31 @@ def _fit_in_parallel(
 
 
 class _Counter:
-    """Actor that counts the images of all tasks, for the progress line."""
+    """Actor that counts the images of all tasks and knows what they do, for the progress line."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._phases: dict[str, str] = {}
 
     def add(self, images: int) -> None:
         self._count += images
 
-    def read(self) -> int:
-        return self._count
+    def say(self, category: str, phase: str) -> None:
+        self._phases[category] = phase
+
+    def read(self) -> tuple[int, dict[str, str]]:
+        return self._count, self._phases
+
+
+_MOST_PHASES = 2
+"""Categories whose phase a line names."""
+
+
+def _in_words(phases: Mapping[str, str], running: Collection[str]) -> str:
+    """What the running categories do."""
+    found = {category: phase for category, phase in sorted(phases.items()) if category in running}
+    if len(running) == 1:
+        return "".join(found.values())
+    named = [f"{category}: {phase}" for category, phase in list(found.items())[:_MOST_PHASES]]
+    more = [f"{len(running) - len(named)} more"] if named and len(running) > len(named) else []
+    return "; ".join(named + more)

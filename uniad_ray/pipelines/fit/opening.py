@@ -63,11 +63,12 @@ class FitTask:
 
 
 class CountedImages:
-    """Counts the images of a fit for the progress line, at most as many as were estimated."""
+    """Counts the images of a category's fit for the progress line, at most as many as were estimated."""
 
-    def __init__(self, counter: Any, most: int) -> None:
-        """Stores the handle of the actor that counts for all tasks, and the estimate."""
+    def __init__(self, counter: Any, category: str, most: int) -> None:
+        """Stores the handle of the actor that counts for all tasks, the category, and the estimate."""
         self._counter = counter
+        self._category = category
         self.left = most
 
     def __call__(self, images: int) -> None:
@@ -76,11 +77,15 @@ class CountedImages:
         self.left -= counted
         self._counter.add.remote(counted)
 
+    def say(self, phase: str) -> None:
+        """Names what the fit does now."""
+        self._counter.say.remote(self._category, phase)
+
     def handed_over(self, images: int) -> CountedImages:
         """Lets another process count some of the images that are left."""
         counted = min(images, self.left)
         self.left -= counted
-        return CountedImages(self._counter, counted)
+        return CountedImages(self._counter, self._category, counted)
 
     def finish(self) -> None:
         """Counts all images that are left."""
@@ -194,6 +199,7 @@ def open_category(
             device=device,
             train=find_trained(category, images.rows, task.students or {}),
             on_progress=progress,
+            on_phase=progress.say,
             find_stored=find_stored,
             known=known.defects,
             elsewhere=elsewhere,

@@ -38,7 +38,7 @@ def fit_one(
 
     limit_threads(plan.threads)
     device = choose_device(task.device)
-    progress = CountedImages(counter, task.totals[category])
+    progress = CountedImages(counter, category, task.totals[category])
     elsewhere = rounds_in_tasks(category, task, plan, progress) if device == "cpu" and plan.threads > 1 else None
     extract = extraction_in_actors(category, task, plan, workers) if device == "cpu" and workers > 1 else None
     with open_category(category, task, device, progress, elsewhere=elsewhere, extract_elsewhere=extract) as opened:
@@ -55,6 +55,7 @@ def fit_one(
                 judged = fit.judge_others(judged)
         fitted = fit.finish(judged)
     progress.finish()
+    progress.say("writing and checking the bundle")
     images = sum(row.copy_of is None for row in opened.images.rows)
     lineage = {
         "archive": {"uri": source.uri, "digest": opened.manifest.digest},

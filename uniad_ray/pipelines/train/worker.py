@@ -102,8 +102,9 @@ class _Board:
     def fail(self, job: str, reason: str) -> None:
         self._failed[job] = reason
 
-    def images(self) -> int:
-        return sum(self._images.values())
+    def state(self) -> tuple[int, int]:
+        """Number of images, and of jobs that have ended."""
+        return sum(self._images.values()), len(self._states) + len(self._failed)
 
     def outcome(self) -> dict[str, dict[str, str]]:
         return {"states": self._states, "failed": self._failed}
@@ -148,7 +149,9 @@ def _run_workers(task: _Work, progress: Progress) -> Exception | None:
         seen = 0
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            images = ray.get(task.board.images.remote())
+            images, ended = ray.get(task.board.state.remote())
+            if len(task.keys) > 1:
+                progress.say(f"{ended} of {len(task.keys)} done")
             progress.advance(images - seen)
             seen = images
     return _plain(failures[0]) if failures else None

@@ -20,7 +20,7 @@ from uniad_ray.scoring.calibration import choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
-from uniad_ray.scoring.fitting.judged import Judged, evenly, judge_held_out
+from uniad_ray.scoring.fitting.judged import Judged, check_texts, evenly, judge_held_out
 from uniad_ray.scoring.fitting.perceptions import (
     ExtractElsewhere,
     ImagePerceptions,
@@ -95,6 +95,7 @@ class CategoryFit:
         device: str = "cpu",
         train: Train | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_phase: Callable[[str], None] | None = None,
         find_stored: FindStored | None = None,
         known: Sequence[KnownDefect] = (),
         elsewhere: JudgeElsewhere | None = None,
@@ -109,6 +110,7 @@ class CategoryFit:
             device: Torch device.
             train: Train a student, or return a trained one.
             on_progress: Called with numbers of images.
+            on_phase: Called with the name of each phase.
             find_stored: Find stored fields.
             known: Known defects.
             elsewhere: Judges rounds after the first one in other processes.
@@ -120,6 +122,7 @@ class CategoryFit:
         self._device = device
         self._known = known
         self._advance = on_progress or (lambda _: None)
+        self._say = on_phase or (lambda _: None)
         self._elsewhere = elsewhere
         self._read_at = 0.0
         self._experts = build_experts(config)
@@ -243,6 +246,7 @@ class CategoryFit:
         Raises:
             FitError: Every image has a single colour, or an expert cannot learn from the images.
         """
+        self._say("memory banks of all images")
         split, rows, config = self._split, self._images.rows, self._config
         names = [name for name in self._experts if name in judged.held_out]
         fitted = self._last_round
@@ -306,7 +310,7 @@ class CategoryFit:
         if found is None:
             found = [self.judge_round(number, names) for number in others]
         judged = Judged.of_rounds([first, *found])
-        _check_texts(self._pipeline, len(judged.row_keys), judged.without_text)
+        check_texts(self._pipeline, len(judged.row_keys), judged.without_text)
         return judged
 
     def judge_round(self, number: int, names: Sequence[str]) -> Judged:
@@ -320,6 +324,8 @@ class CategoryFit:
             FitError: An expert cannot learn from the images.
         """
         split, selection = self._split, self._config.chosen_fusion.selection
+        where = f", fold {number + 1} of {len(split.folds)}" if len(split.folds) > 1 else ""
+        self._say(f"memory banks{where}")
         fitted = self._fitter.fit(names, split.folds[number].fit, split.learning[number], split.training[number])
         self._last_round = fitted
         held_out = [index for fold in split.folds for index in fold.calibrate]
@@ -331,6 +337,7 @@ class CategoryFit:
             to_alter=evenly(held_out, selection.images) if selection else (),
             known=self._known if number == 0 else (),
             on_scored=self._advance,
+            on_phase=lambda phase: self._say(f"{phase}{where}"),
         )
 
     def _choose(self, judged: Judged) -> ExpertSelection | None:
@@ -407,13 +414,3 @@ def _state_files(fitted: FittedRound) -> dict[str, bytes]:
     for name, state in fitted.pipeline.states().items():
         files.update(encode_state("extractors", name, state))
     return files
-
-
-def _check_texts(pipeline: PerceptionPipeline, complete: int, without_text: int) -> None:
-    """Reject a fit in which most held-out images lack a text."""
-    if without_text > complete:
-        names = ", ".join(extractor.name for extractor in pipeline.asking)
-        raise FitError(
-            f"{without_text} of {complete + without_text} held-out normal images have no text from {names}; caption "
-            "the archive again with `uniad-ray caption --retry-errors`, or use an expert set without texts"
-        )

@@ -11,6 +11,7 @@ from uniad_ray.config.expert_selection import ExpertSelectionConfig
 from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Originals
+from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.calibration import FloatArray, Fold
 from uniad_ray.scoring.fitting.rounds import FittedRound
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
@@ -97,6 +98,7 @@ def judge_held_out(
     to_alter: Collection[int],
     known: Sequence[KnownDefect],
     on_scored: Callable[[int], None],
+    on_phase: Callable[[str], None],
 ) -> Judged:
     """Judge the held-out images of one round, and synthetic anomalies and known defects with expert selection.
 
@@ -108,7 +110,9 @@ def judge_held_out(
         to_alter: Indices of the images to make synthetic anomalies from; those that are not held out are ignored.
         known: Known defects; too few are ignored.
         on_scored: Called with the number of images of each batch.
+        on_phase: Called with the name of each phase.
     """
+    on_phase("calibration")
     fusion, selection = config.chosen_fusion, config.chosen_fusion.selection
     row_keys: list[str] = []
     without_text = 0
@@ -131,6 +135,7 @@ def judge_held_out(
     synthetic: SyntheticScores = {}
     of_known: SyntheticScores = {}
     if selection is not None:
+        on_phase("synthetic anomalies")
         synthetic = _score_altered_images(fitted, fold, to_alter, config, selection, on_scored)
         if len(known) >= selection.fewest_known_defects:
             of_known = score_known_defects(known, fitted.pipeline, fitted.experts, config.batch_size)
@@ -175,6 +180,25 @@ def _score_altered_images(
         originals=originals,
         on_scored=on_scored,
     )
+
+
+def check_texts(pipeline: PerceptionPipeline, complete: int, without_text: int) -> None:
+    """Reject a fit in which most held-out images lack a text.
+
+    Args:
+        pipeline: The extractors.
+        complete: Number of held-out images with all texts.
+        without_text: Number of the others.
+
+    Raises:
+        FitError: There are more without a text.
+    """
+    if without_text > complete:
+        names = ", ".join(extractor.name for extractor in pipeline.asking)
+        raise FitError(
+            f"{without_text} of {complete + without_text} held-out normal images have no text from {names}; caption "
+            "the archive again with `uniad-ray caption --retry-errors`, or use an expert set without texts"
+        )
 
 
 def evenly(indices: Sequence[int], most: int) -> list[int]:

@@ -17,7 +17,7 @@ from uniad_ray.errors import BundleError, FitError
 from uniad_ray.perception.base import Perception, PerceptionStream, State
 from uniad_ray.perception.features.encoders import FeaturePyramid
 from uniad_ray.scoring.bundles.store import BundleStore
-from uniad_ray.scoring.fitting.category import fit_category
+from uniad_ray.scoring.fitting.category import CategoryFit, fit_category
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, ImagePerceptions
 from uniad_ray.scoring.fitting.selection.known_defects import KnownDefect
 from uniad_ray.scoring.fitting.splits import split_normal_images
@@ -347,3 +347,18 @@ def test_maps_rule_has_its_own_threshold(tmp_path: Path) -> None:
     assert bundle.scorer(false_positive_rate=0.5).threshold < scorer.threshold
     with pytest.raises(BundleError, match="the fusion rule needs the maps of all experts"):
         bundle.scorer(only=["patch"])
+
+
+def test_phases_are_named() -> None:
+    phases: list[str] = []
+    normal_images = DrawnNormalImages(8)
+    selection = "fusions.both={rule: excess, selection: {surface: {base: [patch, second]}, images: 2}}"
+    with CategoryFit(normal_images, small_config(*SECOND, selection), on_phase=phases.append) as fit:
+        fit.finish(fit.judge_first())
+
+    assert phases[:6] == [
+        f"{phase}, fold {fold} of 8"
+        for fold in (1, 2)
+        for phase in ("memory banks", "calibration", "synthetic anomalies")
+    ]
+    assert phases[-1] == "memory banks of all images"
