@@ -73,9 +73,9 @@ class TrainedPatchMemory(PatchMemory):
 class Brightness:
     """Scores the mean brightness, which is blind for most anomalies."""
 
-    config_model = NoOptions
+    config_model: type[StrictModel] = NoOptions
 
-    def __init__(self, name: str, config: NoOptions) -> None:  # noqa: ARG002
+    def __init__(self, name: str, config: Any) -> None:  # noqa: ARG002
         self.name = name
         self.needs = frozenset({"pyramid/level2"})
 
@@ -91,7 +91,7 @@ class Brightness:
         return State()
 
     @classmethod
-    def from_state(cls, name: str, config: NoOptions, state: State) -> Self:  # noqa: ARG003
+    def from_state(cls, name: str, config: Any, state: State) -> Self:  # noqa: ARG003
         return cls(name, config)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
 
-import numpy as np
+from support.learned import Brightness
 
 from uniad_ray.config.base import StrictModel
-from uniad_ray.experts.base import Evidence
-from uniad_ray.perception.base import Perception, PerceptionStream, State
+from uniad_ray.perception.base import PerceptionStream
 
 
 class SolitaryConfig(StrictModel):
@@ -20,33 +18,20 @@ class SolitaryConfig(StrictModel):
     ends: bool = False
 
 
-class Solitary:
+class Solitary(Brightness):
     """Scores the mean brightness."""
 
     config_model = SolitaryConfig
 
     def __init__(self, name: str, config: SolitaryConfig) -> None:
-        self.name = name
-        self.needs = frozenset({"pyramid/level2"})
+        super().__init__(name, config)
         self._config = config
 
     def fit(self, stream: PerceptionStream) -> None:
-        for _ in stream():
-            pass
+        super().fit(stream)
         marker, own = Path(self._config.marker), str(os.getpid())
         first = marker.read_text().split()[0] if marker.exists() else own
         with marker.open("a") as file:
             file.write(f"{own}\n")
         if self._config.ends and own != first:
             os._exit(1)
-
-    def score(self, perception: Perception) -> Evidence:
-        means = perception.images.mean(axis=(1, 2, 3)).astype(np.float32)
-        return Evidence(means, None, [[] for _ in means])
-
-    def state(self) -> State:
-        return State()
-
-    @classmethod
-    def from_state(cls, name: str, config: SolitaryConfig, state: State) -> Self:  # noqa: ARG003
-        return cls(name, config)
