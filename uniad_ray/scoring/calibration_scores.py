@@ -29,8 +29,8 @@ def encode_calibration_scores(
         row_keys: Keys of the N images.
         image_ids: sha256 of the N images.
         raw: Raw scores by expert, each of shape (N,).
-        calibrated: Calibrated scores by expert, each of shape (N,).
-        scores: Fused scores, shape (N,).
+        calibrated: Scores by expert, each calibrated by those of all other images, each of shape (N,).
+        scores: The fused scores of these, shape (N,).
     """
     order = sorted(range(len(row_keys)), key=lambda index: row_keys[index])
     schema = dataset_schema("calibration_score")
@@ -57,7 +57,8 @@ class HeldOutScores(NamedTuple):
     Attributes:
         row_keys: Keys of the images.
         raw: Raw scores by expert, each of shape (N,).
-        fused: Fused scores of the selected experts, shape (N,).
+        fused: Fused scores of the selected experts, each calibrated by all other images, shape (N,); bundles of older
+            versions calibrated them by all images.
     """
 
     row_keys: tuple[str, ...]

@@ -12,7 +12,7 @@ from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
 from uniad_ray.perception.region import Region
-from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, fit_calibration
+from uniad_ray.scoring.calibration import ExpertCalibration, FloatArray, calibrate_held_out, fit_calibration
 
 _LINEAR_UP_TO: Final = 4.0
 _NORMAL_RANGE: Final = 2.0
@@ -111,7 +111,9 @@ class Fusion:
         for term, members in self._members.items():
             found = [given[member] for member in members if member in given]
             if found:
-                parts.append(self._weights[term] * self._term(term, np.sum(found, axis=0, dtype=np.float64), 0.0))
+                raw_maps = np.asarray(np.sum(found, axis=0, dtype=np.float64))
+                ruled = raw_maps if self._rule == "maps" else self._ruled(self.terms[term].apply(raw_maps), 0.0)
+                parts.append(self._weights[term] * ruled)
         maps = np.sum(parts, axis=0) if parts else None
         # With a start of 0, stored bundles keep their maps to the last bit.
         if maps is not None and self._rule == "excess" and self._excess_from:
@@ -131,19 +133,29 @@ class Fusion:
         Raises:
             FitError: The rule is `maps`, which needs maps.
         """
+        return self._fuse({term: self.terms[term].apply(total) for term, total in self._totals(raw).items()})
+
+    def fuse_held_out(self, raw: Mapping[str, FloatArray]) -> FloatArray:
+        """Fuse the raw scores that the fusion was fitted on, each calibrated by all others: float64, shape (N,).
+
+        They are distributed like the scores of new normal images, which take no part in the calibration either.
+
+        Raises:
+            FitError: The rule is `maps`, which needs maps.
+        """
+        return self._fuse({term: calibrate_held_out(total) for term, total in self._totals(raw).items()})
+
+    def _totals(self, raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {term: _total(raw, members) for term, members in self._members.items()}
+
+    def _fuse(self, calibrated: Mapping[str, FloatArray]) -> FloatArray:
         if self._rule == "maps":
             raise FitError("fusion rule maps: scores are computed from maps and cannot be fused without them")
-        parts = [
-            self._weights[term] * self._term(term, _total(raw, members), self._excess_from)
-            for term, members in self._members.items()
-        ]
+        parts = [self._weights[term] * self._ruled(values, self._excess_from) for term, values in calibrated.items()]
         return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
-    def _term(self, term: str, raw: FloatArray, start: float) -> FloatArray:
-        """Apply calibration and rule to the raw scores or maps of a term; the excess is counted from `start`."""
-        if self._rule == "maps":
-            return raw
-        calibrated = self.terms[term].apply(raw)
+    def _ruled(self, calibrated: FloatArray, start: float) -> FloatArray:
+        """Apply the rule to the calibrated scores or maps of a term; the excess is counted from `start`."""
         return calibrated if self._rule == "sum" else excess(calibrated, start)
 
 

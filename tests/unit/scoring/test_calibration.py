@@ -6,11 +6,12 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from uniad_ray.errors import FitError
 from uniad_ray.scoring.calibration import (
+    calibrate_held_out,
     choose_threshold,
     conformal_threshold,
     cross_folds,
@@ -42,6 +43,27 @@ def test_identical_scores_do_not_divide_by_zero() -> None:
 def test_calibration_refuses_too_few_or_broken_scores(scores: list[float]) -> None:
     with pytest.raises(FitError, match="expert patch"):
         fit_calibration("patch", np.array(scores))
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=30), st.floats(-1e4, 1e4, width=32))
+def test_each_held_out_score_is_calibrated_by_all_others(scores: list[float], offset: float) -> None:
+    values = np.array(scores) + offset
+    spread = min(np.delete(values, index).std(ddof=1) for index in range(len(values)))
+    # Nearly equal scores have no deviation, only rounding.
+    assume(spread > 1e-4)
+
+    expected = [
+        fit_calibration("x", np.delete(values, index)).apply(values[index : index + 1])[0]
+        for index in range(len(values))
+    ]
+
+    np.testing.assert_allclose(calibrate_held_out(values), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_two_held_out_scores_are_calibrated_together() -> None:
+    assert calibrate_held_out(np.array([1.0, 3.0])).tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    # Without spread, the smallest deviation holds.
+    assert calibrate_held_out(np.array([5.0, 5.0, 5.0])).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

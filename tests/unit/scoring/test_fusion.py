@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from uniad_ray.config.model import FusionConfig
 from uniad_ray.errors import FitError
 from uniad_ray.experts.base import Evidence
-from uniad_ray.scoring.calibration import ExpertCalibration
+from uniad_ray.scoring.calibration import ExpertCalibration, calibrate_held_out, choose_threshold
 from uniad_ray.scoring.fusion import Fusion, counted_from, excess, merge_reasons, term_members
 
 CALIBRATIONS = {"a": ExpertCalibration(mean=1.0, deviation=2.0), "b": ExpertCalibration(mean=0.0, deviation=0.5)}
@@ -185,3 +185,37 @@ def test_maps_rule_cannot_fuse_scores() -> None:
         fusion.fuse_scores({"a": RAW["a"]})
     with pytest.raises(FitError, match="no expert of the set gives maps"):
         fusion.fuse({"a": Evidence(np.array([1.0]), None, [[]])})
+
+
+def test_held_out_scores_are_fused_after_each_was_calibrated_by_the_others() -> None:
+    raw = {name: np.random.default_rng(number).gamma(2.0, size=9) for number, name in enumerate("abc")}
+    config = FusionConfig(rule="excess", excess_from=2.0, groups={"pair": ("a", "b")}, weights={"pair": 2.0})
+
+    fused = Fusion.fit(config, raw).fuse_held_out(raw)
+
+    pair, single = calibrate_held_out(raw["a"] + raw["b"]), calibrate_held_out(raw["c"])
+    np.testing.assert_allclose(fused, 2.0 * excess(pair, 2.0) + excess(single, 2.0))
+    for index in (0, 8):
+        others = {name: np.delete(values, index) for name, values in raw.items()}
+        alone = {name: values[index : index + 1] for name, values in raw.items()}
+        assert Fusion.fit(config, others).fuse_scores(alone)[0] == pytest.approx(fused[index])
+
+
+def test_held_out_scores_give_the_asked_rate_of_new_images() -> None:
+    rng = np.random.default_rng(0)
+    config = FusionConfig(rule="excess", excess_from=2.0)
+
+    def draw(count: int) -> dict[str, np.ndarray]:
+        # Logical experts: nearly all normal images alike, a few far away.
+        return {name: rng.standard_t(2.5, size=count) for name in "abcdef"}
+
+    rates: dict[str, list[float]] = {"held out": [], "together": []}
+    for _ in range(60):
+        raw, new = draw(60), draw(2000)
+        fusion = Fusion.fit(config, raw)
+        for name, scores in (("held out", fusion.fuse_held_out(raw)), ("together", fusion.fuse_scores(raw))):
+            threshold = choose_threshold(scores, 0.02).value
+            rates[name].append(float((fusion.fuse_scores(new) > threshold).mean()))
+
+    assert 0.015 < np.mean(rates["held out"]) < 0.03
+    assert np.mean(rates["together"]) > 0.035

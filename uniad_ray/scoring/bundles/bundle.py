@@ -268,7 +268,7 @@ class Bundle:
             rule = rule.model_copy(update={"weights": weights})
         raw = {name: held_out.raw[name] for name in chosen}
         fusion = Fusion.fit(rule, raw)
-        return fusion, choose_threshold(fusion.fuse_scores(raw), rate)
+        return fusion, choose_threshold(fusion.fuse_held_out(raw), rate)
 
     def review_threshold(self, only: Collection[str] | None = None) -> float | None:
         """Return the lower threshold of the experts of the bundle, or of some of them; None without review.

@@ -16,7 +16,7 @@ from uniad_ray.perception.base import Perception, State, StoredFields, TrainedEx
 from uniad_ray.perception.pipeline import PerceptionPipeline
 from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
 from uniad_ray.scoring.bundles.gallery import GallerySample
-from uniad_ray.scoring.calibration import choose_threshold
+from uniad_ray.scoring.calibration import calibrate_held_out, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
 from uniad_ray.scoring.calibration_scores import encode_calibration_scores
 from uniad_ray.scoring.factory import build_experts, build_pipeline
@@ -260,7 +260,7 @@ class CategoryFit:
         raw = {name: judged.held_out[name] for name in names}
         decision = self._choose(judged)
         fusion = Fusion.fit(with_selected_weights(config.chosen_fusion, decision), raw)
-        scores = fusion.fuse_scores(raw) if judged.fused is None else judged.fused
+        scores = fusion.fuse_held_out(raw) if judged.fused is None else judged.fused
         record = CalibrationRecord(
             method=split.method,
             fit_images=sum(rows[index].copy_of is None for index in split.final),
@@ -274,7 +274,7 @@ class CategoryFit:
         )
         image_ids = {row.row_key: row.image_id for row in rows}
         copies = {row.row_key for row in rows if row.copy_of is not None}
-        calibrated = {name: fusion.experts[name].apply(values) for name, values in raw.items()}
+        calibrated = {name: calibrate_held_out(values) for name, values in raw.items()}
         files[CALIBRATION_SCORES] = encode_calibration_scores(
             judged.row_keys, [image_ids[key] for key in judged.row_keys], raw, calibrated, scores
         )

@@ -217,7 +217,9 @@ def test_threshold_follows_from_held_out_scores(fitted: FittedCategory) -> None:
     assert len(table) == 8
     scores = np.array([row["score"] for row in table])
     raw = np.array([row["experts"][0]["raw"] for row in table])
-    np.testing.assert_allclose(scores, (raw - raw.mean()) / raw.std(ddof=1))
+    others = [np.delete(raw, index) for index in range(8)]
+    expected = [(own - rest.mean()) / rest.std(ddof=1) for own, rest in zip(raw, others, strict=True)]
+    np.testing.assert_allclose(scores, expected)
     assert fitted.calibration.threshold == choose_threshold(scores, 0.1)
 
 
