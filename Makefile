@@ -13,7 +13,7 @@ CAPTIONED := $(DEMO)-captions
 PYTEST_OPTIONS :=
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_OPTIONS)
 
-.PHONY: help env vlm demo demo-captions serve test test-slow test-all soak lint format docs clean
+.PHONY: help env vlm demo demo-captions serve test test-slow test-all coverage soak lint format docs clean
 
 help:
 	@echo "make demo       draw images, then ingest, fit, score, evaluate and report; results in $(DEMO)/"
@@ -22,6 +22,7 @@ help:
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the slow tests"
 	@echo "make test-all   run all tests in parallel, as CI does"
+	@echo "make coverage   run the fast tests and report which lines they reach"
 	@echo "make soak       kill runs and their store for an hour, and compare every row; prints JSON"
 	@echo "make lint       run ruff, mypy and hadolint"
 	@echo "make vlm        create $(VLM) with vLLM for machines without a GPU"
@@ -85,6 +86,9 @@ test-slow: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+coverage: $(READY)
+	$(PYTEST) -m "not slow" --cov
 
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py
