@@ -26,7 +26,8 @@ def config(base: str, train_from: float) -> FitConfig:
     } | {"bright": {"class": "support.learned:Brightness", "config": {}}}
     document |= {"expert_sets": {"both": [base, "trained"]}, "expert_set": "both"}
     surface = {"base": [base], "candidates": ["trained"], "train_from": train_from}
-    document["fusions"] = {"both": {"rule": "excess", "selection": {"surface": surface, "images": 12}}}
+    selection = {"surface": surface, "images": 12, "fewest_training_images": 2}
+    document["fusions"] = {"both": {"rule": "excess", "selection": selection}}
     return FitConfig.model_validate(document)
 
 

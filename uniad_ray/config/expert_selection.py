@@ -55,6 +55,12 @@ class ExpertSelectionConfig(StrictModel):
         description="Ask the vision-language model about synthetic anomalies too. By default they have no text, so "
         "that experts that need one are not judged and are left out, unless they are in a base.",
     )
+    fewest_training_images: int = Field(
+        default=20,
+        ge=2,
+        description="Fewest normal images that a student must learn from to be trained; in cross-fitting, each of two "
+        "students learns from half of the images. A student of which `train_from` is 0 is always trained.",
+    )
     least_gain: float = Field(
         default=0.2,
         ge=0,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from uniad_ray.config.base import StrictModel
 from uniad_ray.config.model import FusionConfig
+
+Untrained = Literal["few_images", "no_gain"] | None
+"""Why the students of a category are not trained, or not trained twice; None if they are, or if others lack little."""
 
 
 class Trial(StrictModel):
@@ -63,6 +68,8 @@ class ExpertSelection(StrictModel):
         experts: Decision by expert.
         known_defects: Number of known defects by type: `known_structural`, `known_logical`, and `known` if unknown.
         weights_without_known: The weights that would have been chosen without them; None if there are none.
+        untrained: Why experts of a student are not fitted: the others lack little (None), there are `few_images` to
+            learn from, or `no_gain` was seen after the first training.
     """
 
     synthetic_anomalies: dict[str, int]
@@ -75,6 +82,7 @@ class ExpertSelection(StrictModel):
     experts: dict[str, CandidateExpert]
     known_defects: dict[str, int] = Field(default_factory=dict)
     weights_without_known: dict[str, float] | None = None
+    untrained: Untrained = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -87,6 +95,10 @@ class ExpertSelection(StrictModel):
         judged_on = "synthetic anomalies and known defects" if self.known_defects else "synthetic anomalies"
         trial = decided.trial
         if not decided.is_fitted:
+            if self.untrained == "no_gain":
+                return "its student is left out: after its first training, no expert of it had the required gain"
+            if self.untrained == "few_images":
+                return "its student is not trained: there are too few images to learn from"
             lack = max(self.lack.values())
             return f"its student is not trained: without it, synthetic anomalies lack only {lack:.3f} to an AUROC of 1"
         if not decided.is_judged:

@@ -14,7 +14,7 @@ from uniad_ray.config.model import FitConfig
 from uniad_ray.errors import FitError
 from uniad_ray.perception.base import Perception, State, StoredFields, TrainedExtractor
 from uniad_ray.perception.pipeline import PerceptionPipeline
-from uniad_ray.scoring.bundles.bundle import CalibrationRecord, encode_state
+from uniad_ray.scoring.bundles.bundle import CalibrationRecord
 from uniad_ray.scoring.bundles.gallery import GallerySample
 from uniad_ray.scoring.calibration import calibrate_held_out, choose_threshold
 from uniad_ray.scoring.calibration_scores import FILE_NAME as CALIBRATION_SCORES
@@ -46,7 +46,7 @@ from uniad_ray.scoring.fitting.spill import SpillOptions
 from uniad_ray.scoring.fitting.twins import split_pictures
 from uniad_ray.scoring.fitting.unusual_images import UnusualImages
 from uniad_ray.scoring.fusion import Fusion
-from uniad_ray.scoring.selection import ExpertSelection, with_selected_weights
+from uniad_ray.scoring.selection import ExpertSelection, Untrained, with_selected_weights
 from uniad_ray.training.distillation import train_student
 
 FindStored = Callable[[PerceptionPipeline], StoredFields]
@@ -174,6 +174,7 @@ class CategoryFit:
         )
         self._last_round: FittedRound | None = None
         self._decided: tuple[Judged, ExpertSelection] | None = None
+        self._untrained: Untrained = None
 
     def __enter__(self) -> Self:
         """Return the fit itself."""
@@ -199,11 +200,17 @@ class CategoryFit:
         if selection is None or decision is None:
             return False
         kinds = {"surface": selection.surface, "arrangement": selection.arrangement}
-        return any(
+        is_wanted = any(
             decision.lack[label] >= kind.train_from
             for label, kind in kinds.items()
             if trained.intersection((*kind.base, *kind.candidates))
         )
+        # Copies show nothing new.
+        images = min(sum(self._images.rows[index].copy_of is None for index in own) for own in self._split.trainings)
+        if is_wanted and images < selection.fewest_training_images:
+            self._untrained = "few_images"
+            return False
+        return is_wanted
 
     @property
     def needs_trial(self) -> bool:
@@ -224,10 +231,12 @@ class CategoryFit:
         tried = judged.of(rounds).joined(self._judge(trained, rounds))
         decision = self._choose(tried)
         # Fewer images judge than in the end, so the gain need not be certain.
-        return decision is not None and any(
+        pays = decision is not None and any(
             found.weight > 0.0 or (found.trial is not None and found.trial.gain >= found.trial.asked)
             for found in (decision.experts[name] for name in trained)
         )
+        self._untrained = None if pays else "no_gain"
+        return pays
 
     def judge_others(self, judged: Judged) -> Judged:
         """Judge the held-out images with the experts that have not judged them yet, which trains students.
@@ -252,13 +261,15 @@ class CategoryFit:
         fitted = self._last_round
         if fitted is None or fitted.experts.keys() != set(names) or not split.is_final_a_round:
             fitted = self._fitter.fit(names, split.final, tuple(split.final), split.final_training)
-        files = _state_files(fitted)
+        files = fitted.state_files()
         files.update(reference_files(self._reference(fitted), fitted.pipeline, fitted.experts, split.final))
         lineage = _lineage(fitted.pipeline, config, self._device)
         if self._unusual.all_plain():
             raise FitError("every normal image has a single colour; check the camera and the archive")
         raw = {name: judged.held_out[name] for name in names}
         decision = self._choose(judged)
+        if decision is not None:
+            decision = decision.model_copy(update={"untrained": self._untrained})
         fusion = Fusion.fit(with_selected_weights(config.chosen_fusion, decision), raw)
         scores = fusion.fuse_held_out(raw) if judged.fused is None else judged.fused
         record = CalibrationRecord(
@@ -405,12 +416,3 @@ def _training_here(images: NormalImages, config: FitConfig, device: str) -> Trai
 
 def _training_needs(extractor: TrainedExtractor) -> list[tuple[str, str]]:
     return [(field, f"the training of {extractor.name}") for field in sorted(extractor.training_needs)]
-
-
-def _state_files(fitted: FittedRound) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for name, expert in fitted.experts.items():
-        files.update(encode_state("experts", name, expert.state()))
-    for name, state in fitted.pipeline.states().items():
-        files.update(encode_state("extractors", name, state))
-    return files

@@ -18,6 +18,7 @@ from uniad_ray.perception.base import (
     TrainedExtractor,
 )
 from uniad_ray.perception.pipeline import PerceptionPipeline
+from uniad_ray.scoring.bundles.bundle import encode_state
 from uniad_ray.scoring.complete import complete_stream
 from uniad_ray.scoring.factory import build_experts, build_pipeline, needs_of
 from uniad_ray.scoring.fitting.perceptions import ExtendedPerceptions, PerceptionSource, stream
@@ -64,6 +65,15 @@ class FittedRound:
     def wanted(self) -> frozenset[str]:
         """Fields that the experts need."""
         return frozenset(field for expert in self.experts.values() for field in expert.needs)
+
+    def state_files(self) -> dict[str, bytes]:
+        """Encode what experts and extractors have learned, by name of the file in a bundle."""
+        files: dict[str, bytes] = {}
+        for name, expert in self.experts.items():
+            files.update(encode_state("experts", name, expert.state()))
+        for name, state in self.pipeline.states().items():
+            files.update(encode_state("extractors", name, state))
+        return files
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def test_only_selected_experts_score(tmp_path: Path) -> None:
     assert fit_category(normal_images, small_config(*SECOND, selection)).calibration.selection == record
 
 
-def with_student(base: str, train_from: float) -> FitConfig:
+def with_student(base: str, train_from: float, fewest: int = 2) -> FitConfig:
     """A base that needs no student, and a patch memory that does."""
     return config_with_witness(
         "experts.bright={class: 'support.learned:Brightness', config: {}}",
@@ -243,7 +243,8 @@ def with_student(base: str, train_from: float) -> FitConfig:
         "config: {fields: [pyramid/level2], memory_size: 200}}",
         f"expert_sets.both=[{base}, taught]",
         "fusions.both={rule: excess, selection: "
-        f"{{surface: {{base: [{base}], candidates: [taught], train_from: {train_from}}}, images: 10}}}}",
+        f"{{surface: {{base: [{base}], candidates: [taught], train_from: {train_from}}}, images: 10, "
+        f"fewest_training_images: {fewest}}}}}",
     )
 
 
@@ -293,8 +294,26 @@ def test_student_that_adds_nothing_is_trained_once() -> None:
 
     split = split_normal_images(normal_images.rows, small_config().calibration)
     assert tried.asked == [split.trainings[0]]
-    assert after_trial.calibration == without.calibration
     assert after_trial.files == without.files
+    chosen, usual = after_trial.calibration.selection, without.calibration.selection
+    assert chosen is not None
+    assert usual is not None
+    assert chosen.weights == usual.weights
+    assert chosen.reason("taught").startswith("its student is left out: after its first training")
+    assert usual.reason("taught").startswith("its student is not trained: without it, synthetic anomalies lack only")
+
+
+@pytest.mark.parametrize(("fewest", "trainings"), [(13, 0), (12, 2)])
+def test_student_that_would_learn_from_few_images_is_not_trained(fewest: int, trainings: int) -> None:
+    # In five folds, one student learns from the images of two of them.
+    normal_images, trainer = DrawnNormalImages(30), Trainer(DrawnNormalImages(30))
+
+    fitted = fit_category(normal_images, with_student("bright", 1e-9, fewest), train=trainer)
+
+    assert len(trainer.asked) == trainings
+    record = fitted.calibration.selection
+    assert record is not None
+    assert record.reason("taught").startswith("its student is not trained: there are too few images") == (not trainings)
 
 
 def test_synthetic_anomalies_come_from_unseen_images() -> None:
