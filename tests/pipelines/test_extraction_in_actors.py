@@ -77,8 +77,8 @@ def test_several_processes_give_the_bundle_of_one(archive: str, fits: Fits, over
     parallel, _, several = fits.fit(archive, "parallel", *overrides, parallel_from=0.0)
 
     assert len(one) == 1
-    # The fit itself extracts the first batch, and later the reference images.
-    assert len(several) > 2
+    # The fit itself extracts the first batch and the reference images. A single actor may be the first to be ready.
+    assert len(several) > 1
     assert content(parallel) == content(alone)
 
 
@@ -88,7 +88,7 @@ def test_a_process_that_dies_loses_nothing(archive: str, fits: Fits) -> None:
     one_left, _, processes = fits.fit(archive, "one_left", parallel_from=0.0, ends=1)
     bereft, _, _ = fits.fit(archive, "bereft", parallel_from=0.0, ends=2)
 
-    assert len(processes) > 2
+    assert len(processes) > 1
     assert content(one_left) == content(bereft) == content(alone)
 
 
@@ -101,7 +101,7 @@ def test_damaged_images_are_named(fits: Fits, tmp_path: Path) -> None:
     alone, skipped, _ = fits.fit(str(tmp_path / "damaged"), "alone", parallel_from=np.inf)
     parallel, also, processes = fits.fit(str(tmp_path / "damaged"), "parallel", parallel_from=0.0)
 
-    assert len(processes) > 2
+    assert len(processes) > 1
     assert also == skipped
     assert [Path(uri).name for uri in skipped] == ["003.png", "008.png", "009.png"]
     assert content(parallel) == content(alone)

@@ -48,10 +48,10 @@ class FakeCounter:
     """Stands in for the Ray actor that counts images."""
 
     def __init__(self) -> None:
-        self.add = self
+        self.add = self.say = self
 
-    def remote(self, images: int) -> None:
-        """Counts nothing."""
+    def remote(self, *_: object) -> None:
+        """Counts nothing, says nothing."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ def fitted(greys: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) ->
     task = FitTask(
         archive.uri, str(root / "bundles"), config, None, None, ("part",), True, True, "cpu", {"part": 0}, {"part": {}}
     )
-    found = fit_one("part", task, None, WorkerPlan(1, 1, 1.0, 0.0, "cpu"), FakeCounter())
+    found = fit_one("part", task, None, WorkerPlan(1, 1, 1.0, 0.0, "cpu"), 1, FakeCounter())
     assert isinstance(found, dict)
     bundle = FittedBundle.model_validate(found)
     return Camera(archive, rows, root / "bundles", bundle.version, bundle.value_range), bundle
